@@ -1,0 +1,4 @@
+//! lowrank
+pub mod error;
+pub mod tensor;
+pub use error::{AtLayer, Error, Result};

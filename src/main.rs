@@ -1,0 +1,2 @@
+//! lowrank
+fn main() {}

@@ -1,0 +1,194 @@
+//! Element types, and the two numeric traits that kernels are generic over.
+
+use super::storage::{Host, Pooled};
+use half::{bf16, f16};
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
+
+/// Type of the elements of a [`Tensor`](super::Tensor).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 64-bit float: for gradient checks, host only.
+    F64,
+    /// The upper half of an f32.
+    BF16,
+    /// IEEE half: storage only, converted on load and save.
+    F16,
+    /// Unsigned 32-bit integer: token ids and offsets.
+    U32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F64 => 8,
+            DType::F32 | DType::U32 => 4,
+            DType::BF16 | DType::F16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A Rust type that a tensor can hold. Sealed: the five types of [`DType`].
+pub trait Element:
+    Copy
+    + Default
+    + PartialEq
+    + Send
+    + Sync
+    + fmt::Debug
+    + zerocopy::FromBytes
+    + zerocopy::IntoBytes
+    + zerocopy::Immutable
+    + sealed::Buffered
+    + 'static
+{
+    /// Its data type.
+    const DTYPE: DType;
+}
+
+pub(super) mod sealed {
+    use super::{Host, Pooled};
+    use crate::tensor::storage::FreeLists;
+
+    /// How an element type finds its buffers.
+    pub trait Buffered: Sized {
+        fn wrap(buffer: Pooled<Self>) -> Host
+        where
+            Self: super::Element;
+        fn peek(host: &Host) -> Option<&Pooled<Self>>
+        where
+            Self: super::Element;
+        fn peek_mut(host: &mut Host) -> Option<&mut Pooled<Self>>
+        where
+            Self: super::Element;
+        fn free_lists() -> &'static FreeLists<Self>;
+    }
+}
+
+macro_rules! elements {
+    ($($type:ident $dtype:ident),*) => {$(
+        impl Element for $type {
+            const DTYPE: DType = DType::$dtype;
+        }
+        impl sealed::Buffered for $type {
+            fn wrap(buffer: Pooled<Self>) -> Host {
+                Host::$dtype(buffer)
+            }
+            fn peek(host: &Host) -> Option<&Pooled<Self>> {
+                if let Host::$dtype(buffer) = host { Some(buffer) } else { None }
+            }
+            fn peek_mut(host: &mut Host) -> Option<&mut Pooled<Self>> {
+                if let Host::$dtype(buffer) = host { Some(buffer) } else { None }
+            }
+            fn free_lists() -> &'static super::storage::FreeLists<Self> {
+                static LISTS: super::storage::FreeLists<$type> = super::storage::FreeLists::new();
+                &LISTS
+            }
+        }
+    )*};
+}
+elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
+
+/// A floating-point element that kernels read and write; sums are kept in [`Real::Sum`].
+pub trait Real: Element {
+    /// What sums inside an op are kept in: f32 for bf16, else the type itself.
+    type Sum: Float;
+    /// The value in the wider type.
+    fn widen(self) -> Self::Sum;
+    /// Rounds once, to nearest even.
+    fn round(x: Self::Sum) -> Self;
+}
+
+/// A type that arithmetic is done in.
+pub trait Float:
+    Real<Sum = Self>
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + MulAssign
+    + Sum
+{
+    /// Zero.
+    const ZERO: Self;
+    /// One.
+    const ONE: Self;
+    /// Rounds an f64 constant.
+    fn of(x: f64) -> Self;
+    /// The value as f64.
+    fn f64(self) -> f64;
+    /// self · a + b, rounded once. Slow where the processor has no such instruction.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+    /// e^self.
+    fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// Hyperbolic tangent.
+    fn tanh(self) -> Self;
+    /// Error function.
+    fn erf(self) -> Self;
+    /// The larger of two; a NaN loses.
+    fn max(self, other: Self) -> Self;
+}
+
+macro_rules! floats {
+    ($($type:ident $erf:path),*) => {$(
+        impl Real for $type {
+            type Sum = $type;
+            #[inline(always)]
+            fn widen(self) -> $type { self }
+            #[inline(always)]
+            fn round(x: $type) -> $type { x }
+        }
+        impl Float for $type {
+            const ZERO: $type = 0.0;
+            const ONE: $type = 1.0;
+            #[inline(always)]
+            fn of(x: f64) -> $type { x as $type }
+            #[inline(always)]
+            fn f64(self) -> f64 { self.into() }
+            #[inline(always)]
+            fn mul_add(self, a: $type, b: $type) -> $type { $type::mul_add(self, a, b) }
+            #[inline(always)]
+            fn exp(self) -> $type { $type::exp(self) }
+            #[inline(always)]
+            fn ln(self) -> $type { $type::ln(self) }
+            #[inline(always)]
+            fn sqrt(self) -> $type { $type::sqrt(self) }
+            #[inline(always)]
+            fn tanh(self) -> $type { $type::tanh(self) }
+            #[inline(always)]
+            fn erf(self) -> $type { $erf(self) }
+            #[inline(always)]
+            fn max(self, other: $type) -> $type { $type::max(self, other) }
+        }
+    )*};
+}
+floats!(f32 libm::erff, f64 libm::erf);
+
+impl Real for bf16 {
+    type Sum = f32;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn round(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+}

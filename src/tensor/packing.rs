@@ -1,0 +1,76 @@
+//! How the sequences of a batch lie one after another, without padding.
+
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// A packed batch of B sequences and T tokens: sequence b owns the rows `offsets[b]..offsets[b + 1]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packing {
+    offsets: Vec<usize>,
+    examples: Vec<u32>,
+}
+
+impl Packing {
+    /// Sequences of `lengths` tokens. `examples[b]` is the ordinal of sequence b in the run (epoch · N + index): dropout masks depend on it.
+    ///
+    /// # Errors
+    /// If the two differ in length, or a sequence is empty.
+    pub fn new(lengths: &[usize], examples: Vec<u32>) -> Result<Packing> {
+        if lengths.len() != examples.len() || lengths.contains(&0) {
+            return Err(Error::shape("packing", "one example per sequence, none empty", &[&lengths.into(), &[examples.len()].into()]));
+        }
+        let mut offsets = vec![0];
+        offsets.extend(lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        }));
+        Ok(Packing { offsets, examples })
+    }
+
+    /// Number of sequences, B.
+    pub fn sequences(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// Number of tokens, T.
+    pub fn tokens(&self) -> usize {
+        self.offsets[self.sequences()]
+    }
+
+    /// First row of each sequence, and T: `[B + 1]`.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// The rows of sequence `b`.
+    pub fn range(&self, b: usize) -> Range<usize> {
+        self.offsets[b]..self.offsets[b + 1]
+    }
+
+    /// Number of rows of sequence `b`.
+    pub fn length(&self, b: usize) -> usize {
+        self.range(b).len()
+    }
+
+    /// The ordinal of each sequence in the run: `[B]`.
+    pub fn examples(&self) -> &[u32] {
+        &self.examples
+    }
+
+    /// The same sequences with `extra` more rows at the front of each.
+    pub fn lengthened(&self, extra: usize) -> Packing {
+        let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
+        Packing { offsets, examples: self.examples.clone() }
+    }
+
+    /// The same sequences cut to their first row.
+    pub fn first_rows(&self) -> Packing {
+        Packing { offsets: (0..self.offsets.len()).collect(), examples: self.examples.clone() }
+    }
+
+    /// The sequence that owns `row`, and the row within it.
+    pub fn locate(&self, row: usize) -> (usize, usize) {
+        let b = self.offsets.partition_point(|&o| o <= row) - 1;
+        (b, row - self.offsets[b])
+    }
+}

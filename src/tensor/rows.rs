@@ -1,0 +1,51 @@
+//! The only place that splits work over threads.
+//!
+//! Pieces have a fixed size, whatever the number of threads, so a result never depends on it.
+
+use rayon::prelude::*;
+
+/// Elements of work worth a task.
+const GRAIN: usize = 16 * 1024;
+
+fn rows_per_piece(cols: usize) -> usize {
+    GRAIN.div_ceil(cols.max(1))
+}
+
+/// Calls `f(first_row, rows)` for consecutive groups of whole rows of `out`, which has `cols` columns.
+pub fn for_each<T: Send>(out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let rows = rows_per_piece(cols);
+    let piece = rows * cols.max(1);
+    if out.len() <= piece {
+        return f(0, out);
+    }
+    out.par_chunks_mut(piece).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
+}
+
+/// Calls `f(first_row, a_rows, b_rows)` for matching groups of rows of two outputs with `a_cols` and `b_cols` columns.
+pub fn for_each2<A: Send, B: Send>(a: &mut [A], a_cols: usize, b: &mut [B], b_cols: usize, f: impl Fn(usize, &mut [A], &mut [B]) + Sync) {
+    let rows = rows_per_piece(a_cols.max(b_cols));
+    a.par_chunks_mut((rows * a_cols).max(1))
+        .zip(b.par_chunks_mut((rows * b_cols).max(1)))
+        .enumerate()
+        .for_each(|(i, (a, b))| f(i * rows, a, b));
+}
+
+/// Sums `f(rows)` over fixed groups of `0..rows`, in order: the column sums of a reduction over rows of `cols` elements.
+pub fn reduce<S: Send>(
+    rows: usize,
+    cols: usize,
+    f: impl Fn(std::ops::Range<usize>) -> S + Sync + Send,
+    mut add: impl FnMut(&mut S, S),
+) -> Option<S> {
+    let step = rows_per_piece(cols);
+    let parts: Vec<S> = (0..rows.div_ceil(step)).into_par_iter().map(|i| f(i * step..((i + 1) * step).min(rows))).collect();
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next()?;
+    parts.for_each(|part| add(&mut sum, part));
+    Some(sum)
+}
+
+/// Runs independent tasks and returns their results in order.
+pub fn map<T: Send, S: Send>(items: Vec<T>, f: impl Fn(T) -> S + Sync + Send) -> Vec<S> {
+    items.into_par_iter().map(f).collect()
+}

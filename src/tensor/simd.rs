@@ -1,0 +1,54 @@
+//! Runs a kernel compiled for the widest vectors that the processor has.
+//!
+//! Kernels are plain loops. Compiled inside a function with `#[target_feature]`, the same loop uses wider registers and fused
+//! multiply-add: one source, one instance per instruction set, chosen at run time.
+#![allow(unsafe_code)]
+
+use std::sync::OnceLock;
+
+/// A loop to be compiled once per instruction set. Mark `run` as `#[inline(always)]`: only inlined code takes on the instruction set.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// `FMA`: fused multiply-add is one fast instruction.
+    fn run<const FMA: bool>(self) -> Self::Output;
+}
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isa {
+    /// What every machine of the target has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+}
+
+/// The instruction set in use.
+pub fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        if std::env::var("LOWRANK_SIMD").as_deref() != Ok("portable") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+        {
+            return Isa::Avx2;
+        }
+        Isa::Portable
+    })
+}
+
+/// Runs `kernel` on the widest instruction set there is.
+#[inline]
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match isa() {
+        // SAFETY: `isa` returns `Avx2` only where the processor was found to have AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(kernel) },
+        _ => kernel.run::<false>(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<true>()
+}

@@ -1,0 +1,146 @@
+//! Where the numbers of a tensor live: pooled host memory, or a file mapped into memory.
+
+use super::{DType, Element};
+use half::{bf16, f16};
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Memory that holds the elements of one or more tensors.
+#[derive(Debug)]
+pub enum Storage {
+    /// Host memory from the pool.
+    Host(Host),
+    /// Part of a mapped file.
+    Mapped(Mapped),
+}
+
+impl Storage {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Storage::Host(Host::F32(v)) => size_of_val(&**v),
+            Storage::Host(Host::F64(v)) => size_of_val(&**v),
+            Storage::Host(Host::BF16(v)) => size_of_val(&**v),
+            Storage::Host(Host::F16(v)) => size_of_val(&**v),
+            Storage::Host(Host::U32(v)) => size_of_val(&**v),
+            Storage::Mapped(m) => m.bytes.len(),
+        }
+    }
+
+    pub(super) fn dtype(&self) -> DType {
+        match self {
+            Storage::Host(Host::F32(_)) => DType::F32,
+            Storage::Host(Host::F64(_)) => DType::F64,
+            Storage::Host(Host::BF16(_)) => DType::BF16,
+            Storage::Host(Host::F16(_)) => DType::F16,
+            Storage::Host(Host::U32(_)) => DType::U32,
+            Storage::Mapped(m) => m.dtype,
+        }
+    }
+}
+
+/// Host memory of one element type.
+#[derive(Debug)]
+pub enum Host {
+    /// 32-bit floats.
+    F32(Pooled<f32>),
+    /// 64-bit floats.
+    F64(Pooled<f64>),
+    /// bfloat16.
+    BF16(Pooled<bf16>),
+    /// IEEE half.
+    F16(Pooled<f16>),
+    /// Unsigned integers.
+    U32(Pooled<u32>),
+}
+
+/// A range of bytes of a mapped file, aligned for its data type.
+#[derive(Debug)]
+pub struct Mapped {
+    pub(super) map: Arc<memmap2::Mmap>,
+    pub(super) bytes: Range<usize>,
+    pub(super) dtype: DType,
+}
+
+/// A vector that goes back to the pool when dropped.
+#[derive(Debug)]
+pub struct Pooled<T: Element>(Vec<T>);
+
+impl<T: Element> From<Vec<T>> for Pooled<T> {
+    fn from(v: Vec<T>) -> Self {
+        Pooled(v)
+    }
+}
+
+impl<T: Element> Deref for Pooled<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Element> DerefMut for Pooled<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+impl<T: Element> Drop for Pooled<T> {
+    fn drop(&mut self) {
+        let v = std::mem::take(&mut self.0);
+        if v.capacity() >= SMALLEST {
+            T::free_lists().lock().entry(v.capacity()).or_default().push(v);
+        }
+    }
+}
+
+/// Vectors that wait to be used again, by capacity.
+pub struct FreeLists<T>(Mutex<BTreeMap<usize, Vec<Vec<T>>>>);
+
+impl<T> FreeLists<T> {
+    pub(super) const fn new() -> Self {
+        FreeLists(Mutex::new(BTreeMap::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Vec<T>>>> {
+        // A panic while the lock was held leaves lists of whole vectors: they stay usable.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Smaller vectors are left to the allocator.
+const SMALLEST: usize = 1024;
+
+/// Capacities come in steps of an eighth of a power of two, so a vector is at most 1/8 too long and varying shapes share few classes.
+fn size_class(len: usize) -> usize {
+    let step = len.max(SMALLEST).next_power_of_two() / 16;
+    len.max(SMALLEST).div_ceil(step) * step
+}
+
+/// A vector of `len` elements with arbitrary values (NaN in debug builds, so that an element that no kernel wrote is noticed).
+pub fn take<T: Element>(len: usize) -> Pooled<T> {
+    if len < SMALLEST {
+        return Pooled(vec![T::default(); len]);
+    }
+    let class = size_class(len);
+    // Any free vector up to twice as long will do: lengths vary from batch to batch.
+    let found = {
+        let mut lists = T::free_lists().lock();
+        lists.range_mut(class..=2 * class).find_map(|(_, list)| list.pop())
+    };
+    let mut v = found.unwrap_or_else(|| Vec::with_capacity(class));
+    v.resize(len, T::default());
+    #[cfg(debug_assertions)]
+    if let Ok(poison) = T::read_from_bytes(&[0xFF; 8][..size_of::<T>()]) {
+        v.fill(poison);
+    }
+    Pooled(v)
+}
+
+/// A vector of `len` zeros.
+pub fn zeroed<T: Element>(len: usize) -> Pooled<T> {
+    let mut v = take(len);
+    v.fill(T::default());
+    v
+}
