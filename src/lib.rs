@@ -1,4 +1,5 @@
 //! lowrank
+pub mod autograd;
 pub mod error;
 pub mod tensor;
 pub use error::{AtLayer, Error, Result};

@@ -147,7 +147,7 @@ pub trait Float:
 }
 
 macro_rules! floats {
-    ($($type:ident $erf:path),*) => {$(
+    ($($type:ident $exp:path, $erf:path);*) => {$(
         impl Real for $type {
             type Sum = $type;
             #[inline(always)]
@@ -165,7 +165,7 @@ macro_rules! floats {
             #[inline(always)]
             fn mul_add(self, a: $type, b: $type) -> $type { $type::mul_add(self, a, b) }
             #[inline(always)]
-            fn exp(self) -> $type { $type::exp(self) }
+            fn exp(self) -> $type { $exp(self) }
             #[inline(always)]
             fn ln(self) -> $type { $type::ln(self) }
             #[inline(always)]
@@ -179,7 +179,7 @@ macro_rules! floats {
         }
     )*};
 }
-floats!(f32 libm::erff, f64 libm::erf);
+floats!(f32 super::math::exp, super::math::erf; f64 f64::exp, libm::erf);
 
 impl Real for bf16 {
     type Sum = f32;

@@ -4,6 +4,7 @@
 
 mod element;
 pub mod gemm;
+mod math;
 mod packing;
 pub mod philox;
 pub mod rows;

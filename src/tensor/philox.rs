@@ -16,6 +16,41 @@ pub fn philox(seed: u64, mut counter: [u32; 4]) -> [u32; 4] {
     counter
 }
 
+/// Writes `f(word)` to every element of `out`, where element j has word j % 4 of counter `[j / 4, rest..]`.
+pub fn philox_row<T: Copy>(seed: u64, rest: [u32; 3], out: &mut [T], f: impl Fn(u32) -> T) {
+    super::simd::dispatch(Row { seed, rest, out, f });
+}
+
+/// Counters side by side, so that the rounds become vector code.
+const LANES: usize = 8;
+
+struct Row<'a, T, F> {
+    seed: u64,
+    rest: [u32; 3],
+    out: &'a mut [T],
+    f: F,
+}
+
+impl<T: Copy, F: Fn(u32) -> T> super::simd::Kernel for Row<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Row { seed, rest, out, f } = self;
+        for (piece, out) in out.chunks_mut(4 * LANES).enumerate() {
+            let mut words = [[0; LANES]; 4];
+            for lane in 0..LANES {
+                let counter = [(piece * LANES + lane) as u32, rest[0], rest[1], rest[2]];
+                let drawn = philox(seed, counter);
+                (0..4).for_each(|w| words[w][lane] = drawn[w]);
+            }
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = f(words[j % 4][j / 4]);
+            }
+        }
+    }
+}
+
 /// A sequence of random numbers for initialisation, sampling and shuffling. Each purpose has its own stream of the same seed.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -92,6 +127,15 @@ mod tests {
         assert_eq!(philox(u64::MAX, [u32::MAX; 4]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         let pi = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
         assert_eq!(philox(0x299f_31d0_a409_3822, pi), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn a_row_is_made_of_single_draws() {
+        let mut row = [0u32; 77];
+        philox_row(9, [1, 2, 3], &mut row, |word| word);
+        for (j, &word) in row.iter().enumerate() {
+            assert_eq!(word, philox(9, [j as u32 / 4, 1, 2, 3])[j % 4]);
+        }
     }
 
     #[test]

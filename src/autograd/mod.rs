@@ -1,0 +1,90 @@
+//! Reverse-mode differentiation on an explicit tape.
+//!
+//! An operation is one type with its two directions side by side:
+//! ```
+//! use lowrank::autograd::{Op, Parameter, Saved, Tape};
+//! use lowrank::{Result, tensor::Tensor};
+//!
+//! /// y = x², elementwise.
+//! struct Square;
+//!
+//! impl Op for Square {
+//!     fn name(&self) -> &'static str {
+//!         "square"
+//!     }
+//!     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+//!         saved.keep_if(needs[0], "x", inputs[0]);
+//!         let y: Vec<f64> = inputs[0].host::<f64>()?.iter().map(|x| x * x).collect();
+//!         Tensor::new(y, inputs[0].shape())
+//!     }
+//!     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+//!         let x = saved.take("x")?;
+//!         let dx: Vec<f64> = x.host::<f64>()?.iter().zip(dy.host::<f64>()?).map(|(x, dy)| 2.0 * x * dy).collect();
+//!         Ok(vec![Some(Tensor::new(dx, x.shape())?)])
+//!     }
+//! }
+//!
+//! let p = Parameter::new("x", Tensor::new(vec![3.0], [1])?);
+//! let mut tape = Tape::new();
+//! let x = tape.parameter(&p);
+//! let y = tape.apply(Square, &[&x])?;
+//! assert_eq!(tape.backward(&y)?.get(&p).unwrap().host::<f64>()?, [6.0]);
+//! # Ok::<(), lowrank::Error>(())
+//! ```
+
+pub mod gradcheck;
+mod grads;
+pub mod ops;
+mod parameter;
+mod saved;
+mod tape;
+
+pub use grads::Grads;
+pub use parameter::{ParamId, Parameter};
+pub use saved::Saved;
+pub use tape::{Record, Tape, Var};
+
+use crate::{Result, tensor::Tensor};
+
+/// A differentiable operation: its value and its vector-Jacobian product, side by side.
+pub trait Op: 'static {
+    /// Name, as it appears in errors and ledgers.
+    fn name(&self) -> &'static str;
+
+    /// The value. `needs[i]`: a gradient must reach input i. What backward needs goes into `saved`, and nothing else.
+    ///
+    /// # Errors
+    /// If shapes or data types do not fit; the message names the op, the rule and the shapes.
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor>;
+
+    /// From dL/d(output), one dL/d(input i) per input, `None` where it is not needed. `dy` is owned: it may be reused in place.
+    ///
+    /// # Errors
+    /// As in `forward`.
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
+
+    /// Floating-point operations of forward, and of backward under `needs`, for the ledger; a multiply-add counts two. Zero: not worth counting.
+    fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
+        (0, 0)
+    }
+
+    /// Floating-point operations that backward does not spend because inputs are frozen.
+    fn flops_frozen(&self, inputs: &[&Tensor], needs: &[bool]) -> u64 {
+        self.flops(inputs, &vec![true; needs.len()]).1 - self.flops(inputs, needs).1
+    }
+}
+
+impl Op for std::rc::Rc<dyn Op> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        (**self).forward(inputs, needs, saved)
+    }
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        (**self).backward(saved, dy, needs)
+    }
+    fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
+        (**self).flops(inputs, needs)
+    }
+}

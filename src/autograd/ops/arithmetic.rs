@@ -1,0 +1,164 @@
+//! y = a + b, y = a ⊙ b, y = c·a and y = Σ a, of equal shapes.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Float, Tensor};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+
+/// y = a + b; a and b of one shape. da = dy, db = dy.
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        zip("add", inputs, |a, b| a + b, |a, b| a + b)
+    }
+
+    fn backward(&self, _saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(needs.iter().map(|&need| need.then(|| dy.clone())).collect())
+    }
+}
+
+/// y = a ⊙ b, elementwise; a and b of one shape. da = dy ⊙ b, db = dy ⊙ a.
+pub struct Mul;
+
+impl Op for Mul {
+    fn name(&self) -> &'static str {
+        "mul"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let y = zip("mul", inputs, |a, b| a * b, |a, b| a * b)?;
+        saved.keep_if(needs[1], "a", inputs[0]);
+        saved.keep_if(needs[0], "b", inputs[1]);
+        Ok(y)
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let mut times = |name| zip("mul", &[&dy, &saved.take(name)?], |a, b| a * b, |a, b| a * b);
+        let da = needs[0].then(|| times("b")).transpose()?;
+        let db = needs[1].then(|| times("a")).transpose()?;
+        Ok(vec![da, db])
+    }
+}
+
+/// y = c·a for a constant c. da = c·dy.
+pub struct Scale(
+    /// The constant.
+    pub f64,
+);
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        dispatch!("scale", inputs[0].dtype(), T => {
+            let y: Vec<T> = inputs[0].host::<T>()?.iter().map(|&a| T::of(self.0) * a).collect();
+            Tensor::new(y, inputs[0].shape())
+        })
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let mut unused = saved;
+        Ok(vec![Some(self.forward(&[&dy], &[false], &mut unused)?)])
+    }
+}
+
+/// y = Σ a: one element. da = dy everywhere.
+pub struct Sum;
+
+impl Op for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        // Only the shape is needed, but the tensor costs nothing: its storage is the caller's.
+        saved.keep_if(needs[0], "a", inputs[0]);
+        dispatch!("sum", inputs[0].dtype(), T => Tensor::new(vec![inputs[0].host::<T>()?.iter().copied().sum::<T>()], [1]))
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let a = saved.take("a")?;
+        dispatch!("sum", dy.dtype(), T => Ok(vec![Some(Tensor::new(vec![dy.host::<T>()?[0]; a.shape().len()], a.shape())?)]))
+    }
+}
+
+fn zip(op: &'static str, inputs: &[&Tensor], f32: fn(f32, f32) -> f32, f64: fn(f64, f64) -> f64) -> Result<Tensor> {
+    fn host<T: Float>(a: &Tensor, b: &Tensor, f: fn(T, T) -> T) -> Result<Tensor> {
+        let (a_host, b_host) = (a.host::<T>()?, b.host::<T>()?);
+        let mut y = crate::tensor::take::<T>(a_host.len());
+        crate::tensor::rows::for_each(&mut y, 1, |at, y| {
+            let n = y.len();
+            for ((y, &a), &b) in y.iter_mut().zip(&a_host[at..at + n]).zip(&b_host[at..at + n]) {
+                *y = f(a, b);
+            }
+        });
+        Tensor::new(y, a.shape())
+    }
+    let [a, b] = inputs else { return Err(Error::invalid(format!("{op}: takes two inputs"))) };
+    if a.shape() != b.shape() {
+        return Err(Error::shape(op, "equal shapes", &[a.shape(), b.shape()]));
+    }
+    match a.dtype() {
+        crate::tensor::DType::F64 => host(a, b, f64),
+        _ => host(a, b, f32),
+    }
+}
+
+impl Tape<'_> {
+    /// a + b; see [`Add`].
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
+        self.apply(Add, &[a, b])
+    }
+
+    /// a ⊙ b; see [`Mul`].
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn mul(&mut self, a: &Var, b: &Var) -> Result<Var> {
+        self.apply(Mul, &[a, b])
+    }
+
+    /// c·a; see [`Scale`].
+    ///
+    /// # Errors
+    /// If `a` is not a float.
+    pub fn scale(&mut self, a: &Var, c: f64) -> Result<Var> {
+        self.apply(Scale(c), &[a])
+    }
+
+    /// Σ a; see [`Sum`].
+    ///
+    /// # Errors
+    /// If `a` is not a float.
+    pub fn sum(&mut self, a: &Var) -> Result<Var> {
+        self.apply(Sum, &[a])
+    }
+}
+
+pub(super) fn suites() -> Vec<Suite> {
+    fn two(op: impl Op, random: &mut crate::tensor::philox::Stream) -> Result<Case> {
+        let dims = [random_size(random, 5), random_size(random, 7)];
+        Ok(Case { op: Rc::new(op), inputs: vec![random_tensor(random, &dims)?, random_tensor(random, &dims)?] })
+    }
+    fn one(op: impl Op, random: &mut crate::tensor::philox::Stream) -> Result<Case> {
+        let dims = [random_size(random, 5), random_size(random, 7)];
+        Ok(Case { op: Rc::new(op), inputs: vec![random_tensor(random, &dims)?] })
+    }
+    vec![
+        Suite { op: "Add", tolerance: 1e-8, case: |random| two(Add, random) },
+        Suite { op: "Mul", tolerance: 1e-8, case: |random| two(Mul, random) },
+        Suite { op: "Scale", tolerance: 1e-8, case: |random| one(Scale(-1.7), random) },
+        Suite { op: "Sum", tolerance: 1e-8, case: |random| one(Sum, random) },
+    ]
+}

@@ -1,0 +1,87 @@
+//! Cross-entropy of logits against class labels.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Float, Tensor, take};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+
+/// L = −(1/N) Σ ln softmax(z)[label]; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
+pub struct CrossEntropy {
+    /// N: the batch size B for a mean, or that of the whole batch when this is one micro-batch of it.
+    pub divisor: usize,
+}
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
+        let &[batch, classes] = logits.dims() else {
+            return Err(Error::shape("cross_entropy", "logits [B, C]", &[logits.shape()]));
+        };
+        let label = labels.host::<u32>()?;
+        if label.len() != batch {
+            return Err(Error::shape("cross_entropy", "one label per row of the logits", &[logits.shape(), labels.shape()]));
+        }
+        if let Some(bad) = label.iter().find(|&&l| l as usize >= classes) {
+            return Err(Error::invalid(format!("cross_entropy: label {bad} is not below the {classes} classes")));
+        }
+        saved.keep_if(needs[0], "logits", logits);
+        saved.keep_if(needs[0], "labels", labels);
+        dispatch!("cross_entropy", logits.dtype(), T => {
+            let rows = logits.host::<T>()?.chunks_exact(classes.max(1));
+            let sum: T = rows.zip(label).map(|(z, &l)| log_sum_exp(z) - z[l as usize]).sum();
+            Tensor::new(vec![sum / T::of(self.divisor as f64)], [1])
+        })
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
+        dispatch!("cross_entropy", logits.dtype(), T => {
+            let classes = logits.shape().cols();
+            let scale = dy.host::<T>()?[0] / T::of(self.divisor as f64);
+            let mut dz = take::<T>(logits.shape().len());
+            let rows = logits.host::<T>()?.chunks_exact(classes).zip(labels.host::<u32>()?);
+            for (dz, (z, &label)) in dz.chunks_exact_mut(classes).zip(rows) {
+                let lse = log_sum_exp(z);
+                for (j, (dz, &z)) in dz.iter_mut().zip(z).enumerate() {
+                    let target = if j == label as usize { T::ONE } else { T::ZERO };
+                    *dz = ((z - lse).exp() - target) * scale;
+                }
+            }
+            Ok(vec![Some(Tensor::new(dz, logits.shape())?), None])
+        })
+    }
+}
+
+fn log_sum_exp<T: Float>(z: &[T]) -> T {
+    let max = z.iter().copied().fold(z[0], |a, b| a.max(b));
+    max + z.iter().map(|&z| (z - max).exp()).sum::<T>().ln()
+}
+
+impl Tape<'_> {
+    /// Cross-entropy summed over the rows and divided by `divisor`; see [`CrossEntropy`].
+    ///
+    /// # Errors
+    /// If a label is not below the number of classes.
+    pub fn cross_entropy(&mut self, logits: &Var, labels: &[u32], divisor: usize) -> Result<Var> {
+        let labels = self.constant(&Tensor::new(labels.to_vec(), [labels.len()])?);
+        self.apply(CrossEntropy { divisor }, &[logits, &labels])
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "CrossEntropy",
+        tolerance: 1e-8,
+        case: |random| {
+            let (b, c) = (random_size(random, 5), 2 + random.below(4));
+            let labels: Vec<u32> = (0..b).map(|_| random.below(c) as u32).collect();
+            let inputs = vec![random_tensor(random, &[b, c])?, Tensor::new(labels, [b])?];
+            Ok(Case { op: Rc::new(CrossEntropy { divisor: b }), inputs })
+        },
+    }
+}

@@ -1,0 +1,135 @@
+//! Dropout with a mask that is drawn again in backward. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::philox::philox_row;
+use crate::tensor::{Float, Packing, Tensor, rows, take};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A dropout mask: a pure function of (seed, site, example, row in the sequence, column), so packing, micro-batches, threads and device leave
+/// it alone, and it is never stored.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    /// Probability of dropping, in [0, 1).
+    pub p: f64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Which dropout of the model: see [`crate::nn::site`].
+    pub site: u32,
+}
+
+impl Mask {
+    /// Writes 0 or 1/(1 − p) for each column of row `row` of `example`. Kept where the random word ≥ round(p · 2³²).
+    pub fn factors<T: Float>(&self, example: u32, row: u32, out: &mut [T]) {
+        let threshold = (self.p * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32;
+        let keep = T::of(1.0 / (1.0 - self.p));
+        philox_row(self.seed, [row, self.site, example], out, |word| if word >= threshold { keep } else { T::ZERO });
+    }
+
+    /// y = f ⊙ x for rows of `cols` elements laid out by `packing`.
+    pub fn apply<T: Float>(&self, packing: &Packing, cols: usize, x: &[T], y: &mut [T]) {
+        rows::for_each(y, cols, |first, y| {
+            let mut factors = take::<T>(cols);
+            for (i, y) in y.chunks_exact_mut(cols).enumerate() {
+                let (b, row) = packing.locate(first + i);
+                self.factors(packing.examples()[b], row as u32, &mut factors);
+                let x = &x[(first + i) * cols..][..cols];
+                y.iter_mut().zip(x).zip(&*factors).for_each(|((y, &x), &f)| *y = x * f);
+            }
+        });
+    }
+}
+
+/// y = f ⊙ x with f = 0 or 1/(1 − p); x `[T, d]`, packed. dx = f ⊙ dy.
+pub struct Dropout {
+    /// What is dropped.
+    pub mask: Mask,
+    /// How the rows lie.
+    pub packing: Arc<Packing>,
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        let x = inputs[0];
+        if x.shape().rows() != self.packing.tokens() {
+            return Err(Error::shape("dropout", "one row per packed token", &[x.shape(), &[self.packing.tokens()].into()]));
+        }
+        dispatch!("dropout", x.dtype(), T => {
+            let mut y = take::<T>(x.shape().len());
+            self.mask.apply(&self.packing, x.shape().cols(), x.host::<T>()?, &mut y);
+            Tensor::new(y, x.shape())
+        })
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        // The rule is its own derivative.
+        Ok(vec![Some(self.forward(&[&dy], &[false], &mut saved)?)])
+    }
+}
+
+impl Tape<'_> {
+    /// Dropout under `mask`, or `x` itself if there is none; see [`Dropout`].
+    ///
+    /// # Errors
+    /// If `x` does not have one row per token.
+    pub fn dropout(&mut self, x: &Var, mask: Option<Mask>, packing: &Arc<Packing>) -> Result<Var> {
+        match mask {
+            Some(mask) => self.apply(Dropout { mask, packing: packing.clone() }, &[x]),
+            None => Ok(x.clone()),
+        }
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Dropout",
+        tolerance: 1e-8,
+        case: |random| {
+            let packing = random_packing(random, 5)?;
+            let d = random_size(random, 9);
+            let x = random_tensor(random, &[packing.tokens(), d])?;
+            let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 3 };
+            Ok(Case { op: Rc::new(Dropout { mask, packing }), inputs: vec![x] })
+        },
+    }
+}
+
+/// One to three sequences of up to `most` rows.
+pub(super) fn random_packing(random: &mut crate::tensor::philox::Stream, most: usize) -> Result<Arc<Packing>> {
+    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
+    let examples = lengths.iter().map(|_| random.word()).collect();
+    Ok(Arc::new(Packing::new(&lengths, examples)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_has_the_same_mask_wherever_it_lies() {
+        let mask = Mask { p: 0.1, seed: 5, site: 2 };
+        let cols = 37;
+        let alone = Packing::new(&[4], vec![11]).unwrap();
+        let packed = Packing::new(&[3, 4], vec![10, 11]).unwrap();
+        let (mut a, mut b) = (vec![0f32; 4 * cols], vec![0f32; 7 * cols]);
+        mask.apply(&alone, cols, &vec![1.0; a.len()], &mut a);
+        mask.apply(&packed, cols, &vec![1.0; b.len()], &mut b);
+        assert_eq!(a, b[3 * cols..]);
+        assert_ne!(a[..cols], b[..cols]);
+    }
+
+    #[test]
+    fn the_share_kept_and_the_mean_are_right() {
+        let mut f = vec![0f64; 100_000];
+        Mask { p: 0.1, seed: 1, site: 0 }.factors(0, 0, &mut f);
+        let dropped = f.iter().filter(|&&f| f == 0.0).count() as f64 / f.len() as f64;
+        assert!((dropped - 0.1).abs() < 0.005, "{dropped}");
+        assert!(f.iter().all(|&f| f == 0.0 || f == 1.0 / 0.9));
+    }
+}

@@ -1,0 +1,75 @@
+//! Table lookup.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Tensor, rows, take, zeroed};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+
+/// y[t] = table[indices[t]]; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. dtable[v] = Σ dy[t] over the t with indices[t] = v.
+pub struct Embedding;
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [table, indices] = inputs else { return Err(Error::invalid("embedding: takes a table and indices")) };
+        let &[vocabulary, d] = table.dims() else {
+            return Err(Error::shape("embedding", "a table [V, d]", &[table.shape()]));
+        };
+        let index = indices.host::<u32>()?;
+        if let Some(bad) = index.iter().find(|&&i| i as usize >= vocabulary) {
+            return Err(Error::invalid(format!("embedding: index {bad} is not below the table's {vocabulary} rows")));
+        }
+        dispatch!("embedding", table.dtype(), T => {
+            let from = table.host::<T>()?;
+            let mut y = take::<T>(index.len() * d);
+            rows::for_each(&mut y, d, |first, y| {
+                for (y, &i) in y.chunks_exact_mut(d).zip(&index[first..]) {
+                    y.copy_from_slice(&from[i as usize * d..][..d]);
+                }
+            });
+            saved.keep_if(needs[0], "indices", indices);
+            // For its shape alone: the table is the model's own.
+            saved.keep_if(needs[0], "table", table);
+            Tensor::new(y, [index.len(), d])
+        })
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (indices, table) = (saved.take("indices")?, saved.take("table")?);
+        dispatch!("embedding", dy.dtype(), T => {
+            let d = dy.shape().cols();
+            let mut sums = zeroed::<T>(table.shape().len());
+            for (dy, &i) in dy.host::<T>()?.chunks_exact(d).zip(indices.host::<u32>()?) {
+                sums[i as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy);
+            }
+            Ok(vec![Some(Tensor::new(sums, table.shape())?), None])
+        })
+    }
+}
+
+impl Tape<'_> {
+    /// Rows of a table; see [`Embedding`].
+    ///
+    /// # Errors
+    /// If an index is not below V.
+    pub fn embedding(&mut self, table: &Var, indices: &Tensor) -> Result<Var> {
+        let indices = self.constant(indices);
+        self.apply(Embedding, &[table, &indices])
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Embedding",
+        tolerance: 1e-8,
+        case: |random| {
+            let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
+            let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
+            Ok(Case { op: Rc::new(Embedding), inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?] })
+        },
+    }
+}

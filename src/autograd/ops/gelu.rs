@@ -1,0 +1,64 @@
+//! Gaussian error linear unit. Hendrycks & Gimpel 2016, <https://arxiv.org/abs/1606.08415>; DistilBERT uses the erf form, not the tanh form.
+
+use super::elementwise;
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Float, Tensor};
+use crate::{Result, dispatch};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use std::rc::Rc;
+
+/// y = x Φ(x), with the exact error function; any shape. dx = dy (Φ(x) + x φ(x)).
+pub struct Gelu;
+
+impl Op for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let y = dispatch!("gelu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], gelu))?;
+        saved.keep_if(needs[0], "x", inputs[0]);
+        Ok(y)
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let x = saved.take("x")?;
+        dispatch!("gelu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&x, dy, |x, dy| dy * derivative(x))?)]))
+    }
+}
+
+/// x Φ(x) = x (1 + erf(x / √2)) / 2.
+#[inline(always)]
+fn gelu<T: Float>(x: T) -> T {
+    T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf())
+}
+
+/// Φ(x) + x φ(x), φ(x) = e^(−x²/2) / √(2π).
+#[inline(always)]
+fn derivative<T: Float>(x: T) -> T {
+    let cdf = T::of(0.5) * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf());
+    let pdf = T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * (T::of(-0.5) * x * x).exp();
+    cdf + x * pdf
+}
+
+impl Tape<'_> {
+    /// y = x Φ(x), with the exact error function; see [`Gelu`].
+    ///
+    /// # Errors
+    /// If `x` is not a float.
+    pub fn gelu(&mut self, x: &Var) -> Result<Var> {
+        self.apply(Gelu, &[x])
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Gelu",
+        tolerance: 1e-8,
+        case: |random| {
+            let dims = [random_size(random, 5), random_size(random, 7)];
+            Ok(Case { op: Rc::new(Gelu), inputs: vec![random_tensor(random, &dims)?] })
+        },
+    }
+}

@@ -1,0 +1,39 @@
+//! The differentiable operations, one a file: formula and source, struct, forward and backward, kernels, the [`Tape`](super::Tape) method,
+//! and the cases of its gradient check.
+
+mod arithmetic;
+mod attention;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod relu;
+mod rows;
+mod tanh;
+
+pub use arithmetic::{Add, Mul, Scale, Sum};
+pub use attention::Attention;
+pub use cross_entropy::CrossEntropy;
+pub use dropout::{Dropout, Mask};
+pub use embedding::Embedding;
+pub use gelu::Gelu;
+pub use layer_norm::LayerNorm;
+pub use linear::{Linear, Member, Term};
+pub use relu::Relu;
+pub use rows::{PrependRows, SelectRows};
+pub use tanh::Tanh;
+
+use super::gradcheck::Suite;
+
+/// The gradient checks of every op, in the order of this list.
+pub fn suites() -> Vec<Suite> {
+    let mut suites = arithmetic::suites();
+    suites.extend([relu::suite(), tanh::suite(), gelu::suite(), dropout::suite(), layer_norm::suite(), linear::suite()]);
+    suites.extend([embedding::suite(), attention::suite()]);
+    suites.extend(rows::suites());
+    suites.push(cross_entropy::suite());
+    suites
+}

@@ -1,0 +1,52 @@
+//! Rectified linear unit.
+
+use super::elementwise;
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Float, Tensor};
+use crate::{Result, dispatch};
+use std::rc::Rc;
+
+/// y = max(x, 0), any shape. dx = dy where y > 0, else 0.
+pub struct Relu;
+
+impl Op for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x| if x > T::ZERO { x } else { T::ZERO }))?;
+        saved.keep_if(needs[0], "y", &y);
+        Ok(y)
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let y = saved.take("y")?;
+        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy| if y > T::ZERO { dy } else { T::ZERO })?)]))
+    }
+}
+
+impl Tape<'_> {
+    /// y = max(x, 0), any shape; see [`Relu`].
+    ///
+    /// # Errors
+    /// If `x` is not a float.
+    pub fn relu(&mut self, x: &Var) -> Result<Var> {
+        self.apply(Relu, &[x])
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Relu",
+        tolerance: 1e-8,
+        case: |random| {
+            let dims = [random_size(random, 5), random_size(random, 7)];
+            // Away from the kink by more than the steps of the difference.
+            let away = |x: &f64| x + 0.1 * x.signum();
+            let x: Vec<f64> = random_tensor(random, &dims)?.host::<f64>()?.iter().map(away).collect();
+            Ok(Case { op: Rc::new(Relu), inputs: vec![Tensor::new(x, dims)?] })
+        },
+    }
+}

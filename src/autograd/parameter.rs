@@ -1,0 +1,49 @@
+//! Trained tensors.
+
+use crate::tensor::Tensor;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Identity of a parameter: gradients are keyed by it, so tied weights share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ParamId(u64);
+
+/// A trained tensor with its name in the checkpoint. Frozen weights are plain [`Tensor`]s: what trains is visible in the type.
+#[derive(Debug)]
+pub struct Parameter {
+    id: ParamId,
+    name: String,
+    value: Tensor,
+}
+
+impl Parameter {
+    /// A parameter that starts at `value`.
+    pub fn new(name: impl Into<String>, value: Tensor) -> Parameter {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Parameter { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), name: name.into(), value }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ParamId {
+        self.id
+    }
+
+    /// Its name in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Sets the value.
+    pub fn set(&mut self, value: Tensor) {
+        self.value = value;
+    }
+
+    /// Takes the value out to be changed in place; [`Parameter::set`] it back.
+    pub(crate) fn take(&mut self) -> Tensor {
+        std::mem::replace(&mut self.value, Tensor::zeros(crate::tensor::DType::F32, [0]))
+    }
+}

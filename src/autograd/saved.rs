@@ -1,0 +1,39 @@
+//! What forward keeps for backward.
+
+use crate::{Error, Result, tensor::Tensor};
+
+/// Tensors by name. Keeping one shares its storage; it is freed when backward has taken it.
+#[derive(Default, Debug)]
+pub struct Saved {
+    tensors: Vec<(&'static str, Tensor)>,
+}
+
+impl Saved {
+    /// Keeps `tensor` as `name`.
+    pub fn keep(&mut self, name: &'static str, tensor: &Tensor) {
+        self.tensors.push((name, tensor.clone()));
+    }
+
+    /// Keeps `tensor` only if `needed`.
+    pub fn keep_if(&mut self, needed: bool, name: &'static str, tensor: &Tensor) {
+        if needed {
+            self.keep(name, tensor);
+        }
+    }
+
+    /// Takes the tensor that was kept as `name`; of several, the first.
+    ///
+    /// # Errors
+    /// If there is none: forward and backward of an op disagree.
+    pub fn take(&mut self, name: &'static str) -> Result<Tensor> {
+        match self.tensors.iter().position(|(n, _)| *n == name) {
+            Some(i) => Ok(self.tensors.remove(i).1),
+            None => Err(Error::invalid(format!("saved: backward asks for {name:?}, which forward did not keep"))),
+        }
+    }
+
+    /// Names and tensors, as kept.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        self.tensors.iter().map(|(name, t)| (*name, t))
+    }
+}

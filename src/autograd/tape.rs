@@ -1,0 +1,210 @@
+//! The tape: operations in execution order, which is a topological order.
+
+use super::{Grads, Op, ParamId, Parameter, Saved, grads};
+use crate::tensor::{DType, Shape, Tensor};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+/// A value, and its place on the tape if a gradient must reach it.
+#[derive(Clone, Debug)]
+pub struct Var {
+    value: Tensor,
+    node: Option<usize>,
+}
+
+impl Var {
+    /// The value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        self.value.shape()
+    }
+
+    /// Whether a gradient will be computed for it. `false` for frozen weights and all that depends on nothing else.
+    pub fn needs_grad(&self) -> bool {
+        self.node.is_some()
+    }
+}
+
+/// What one operation did, for `lowrank explain` and for tests of what is saved.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Name of the op.
+    pub op: &'static str,
+    /// The layer it ran in, if the tape was told.
+    pub layer: String,
+    /// Shape of the output.
+    pub output: Shape,
+    /// Which inputs a gradient must reach.
+    pub needs: Vec<bool>,
+    /// Name, bytes and identity of the storage of each saved tensor.
+    pub saved: Vec<(&'static str, usize, usize)>,
+    /// Floating-point operations of forward, of backward, and those that backward is spared.
+    pub flops: [u64; 3],
+}
+
+enum Node {
+    Leaf(ParamId),
+    Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, shapes: Vec<Shape> },
+}
+
+/// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
+#[derive(Default)]
+pub struct Tape<'m> {
+    nodes: Vec<Node>,
+    leaves: HashMap<ParamId, usize>,
+    ledger: Option<Vec<Record>>,
+    layer: String,
+    model: PhantomData<&'m Parameter>,
+}
+
+impl<'m> Tape<'m> {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Tape::default()
+    }
+
+    /// An empty tape that also keeps a [`Record`] of every operation.
+    pub fn with_ledger() -> Self {
+        Tape { ledger: Some(Vec::new()), ..Tape::default() }
+    }
+
+    /// A value no gradient is computed for: inputs and frozen weights.
+    pub fn constant(&self, value: &Tensor) -> Var {
+        Var { value: value.clone(), node: None }
+    }
+
+    /// A trained tensor, the only source of gradients. The same parameter gives the same leaf.
+    pub fn parameter(&mut self, p: &'m Parameter) -> Var {
+        let node = *self.leaves.entry(p.id()).or_insert_with(|| {
+            self.nodes.push(Node::Leaf(p.id()));
+            self.nodes.len() - 1
+        });
+        Var { value: p.value().clone(), node: Some(node) }
+    }
+
+    /// Runs `op`, and records it only if a gradient must reach one of its inputs.
+    ///
+    /// # Errors
+    /// Those of the op.
+    pub fn apply(&mut self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
+        let nodes: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
+        let needs: Vec<bool> = nodes.iter().map(Option::is_some).collect();
+        let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
+        let mut saved = Saved::default();
+        let value = op.forward(&values, &needs, &mut saved)?;
+        let recorded = needs.contains(&true);
+        if let Some(ledger) = &mut self.ledger {
+            let (forward, backward) = op.flops(&values, &needs);
+            let identity = |t: &Tensor| std::sync::Arc::as_ptr(t.storage()).addr();
+            ledger.push(Record {
+                op: op.name(),
+                layer: self.layer.clone(),
+                output: value.shape().clone(),
+                saved: saved.iter().map(|(name, t)| (name, t.bytes(), identity(t))).collect(),
+                flops: [forward, if recorded { backward } else { 0 }, op.flops_frozen(&values, &needs)],
+                needs,
+            });
+        }
+        if !recorded {
+            return Ok(Var { value, node: None });
+        }
+        let shapes = values.iter().map(|v| v.shape().clone()).collect();
+        self.nodes.push(Node::Op { op: Box::new(op), saved, inputs: nodes, shapes });
+        Ok(Var { value, node: Some(self.nodes.len() - 1) })
+    }
+
+    /// Names the layer that the next operations belong to, for the ledger.
+    pub fn enter(&mut self, layer: &str) {
+        if self.ledger.is_some() {
+            self.layer = layer.to_string();
+        }
+    }
+
+    /// The records so far; empty without a ledger.
+    pub fn ledger(&self) -> &[Record] {
+        self.ledger.as_deref().unwrap_or_default()
+    }
+
+    /// How many leaves and operations are recorded.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True if nothing is recorded, as after inference.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Gradients of the scalar `loss`. Consumes the tape, freeing what was saved as it goes.
+    ///
+    /// # Errors
+    /// If `loss` has more than one element, or an op fails.
+    pub fn backward(self, loss: &Var) -> Result<Grads> {
+        if loss.shape().len() != 1 {
+            return Err(Error::shape("backward", "a loss of one element", &[loss.shape()]));
+        }
+        let one = Tensor::from_f64(vec![1.0], loss.value.dtype(), loss.shape())?;
+        self.vjp(loss, one)
+    }
+
+    /// The vector-Jacobian product dyᵀ·∂y/∂p for every parameter p. Consumes the tape.
+    ///
+    /// # Errors
+    /// If `dy` is not shaped like `y`, or an op fails.
+    pub fn vjp(self, y: &Var, dy: Tensor) -> Result<Grads> {
+        check("vjp", y.shape(), y.value.dtype(), &dy)?;
+        let mut result = Grads::default();
+        let Some(last) = y.node else { return Ok(result) };
+        let mut pending: Vec<Option<Tensor>> = self.nodes.iter().map(|_| None).collect();
+        pending[last] = Some(dy);
+        for (i, node) in self.nodes.into_iter().enumerate().rev() {
+            let Some(dy) = pending[i].take() else { continue };
+            match node {
+                Node::Leaf(id) => result.insert(id, dy)?,
+                Node::Op { op, saved, inputs, shapes } => {
+                    let (name, dtype) = (op.name(), dy.dtype());
+                    let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
+                    let contributions = op.backward(saved, dy, &needs)?;
+                    if contributions.len() != inputs.len() {
+                        return Err(Error::shape(
+                            name,
+                            "one contribution per input",
+                            &[&[inputs.len()].into(), &[contributions.len()].into()],
+                        ));
+                    }
+                    for ((input, g), shape) in inputs.into_iter().zip(contributions).zip(&shapes) {
+                        match (input, g) {
+                            (Some(input), Some(g)) => {
+                                check(name, shape, dtype, &g)?;
+                                pending[input] = Some(match pending[input].take() {
+                                    Some(old) => grads::sum(old, &g)?,
+                                    None => g,
+                                });
+                            }
+                            (Some(_), None) => {
+                                return Err(Error::invalid(format!("{name}: backward returned no gradient where one is needed")));
+                            }
+                            (None, _) => {}
+                        }
+                    }
+                }
+            }
+        }
+        Ok(result)
+    }
+}
+
+fn check(name: &'static str, shape: &Shape, dtype: DType, g: &Tensor) -> Result<()> {
+    if g.shape() != shape {
+        return Err(Error::shape(name, "a gradient shaped like its value", &[shape, g.shape()]));
+    }
+    if g.dtype() != dtype {
+        return Err(Error::dtype(name, "a gradient of its value's type", &[dtype, g.dtype()]));
+    }
+    Ok(())
+}
