@@ -2,4 +2,6 @@
 pub mod autograd;
 pub mod error;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
 pub use error::{AtLayer, Error, Result};

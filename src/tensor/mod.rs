@@ -8,6 +8,7 @@ mod math;
 mod packing;
 pub mod philox;
 pub mod rows;
+pub mod safetensors;
 mod shape;
 pub mod simd;
 mod storage;

@@ -1,0 +1,162 @@
+//! Mapped files and sharded sets of them.
+#![allow(unsafe_code)]
+
+use super::header::{self, TensorInfo};
+use super::nearest;
+use crate::tensor::{DType, Shape, Tensor};
+use crate::{Error, Result};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// One safetensors file, or a sharded set under `model.safetensors.index.json`.
+pub struct SafeTensors {
+    path: PathBuf,
+    maps: Vec<Arc<Mmap>>,
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl SafeTensors {
+    /// Opens a file, or a directory that holds `model.safetensors` or `model.safetensors.index.json` and its shards.
+    ///
+    /// # Errors
+    /// If there is no such file, or its header is wrong in any way; the message names the file, the place and the problem.
+    pub fn open(path: &Path) -> Result<SafeTensors> {
+        if !path.is_dir() {
+            return SafeTensors::open_all(path, &[path.to_path_buf()]);
+        }
+        let (single, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
+        if single.exists() {
+            SafeTensors::open_all(&single, std::slice::from_ref(&single))
+        } else if index.exists() {
+            SafeTensors::open_sharded(path, &index)
+        } else {
+            Err(Error::file(
+                path,
+                "directory",
+                "holds neither model.safetensors nor model.safetensors.index.json: give the directory of a checkpoint",
+            ))
+        }
+    }
+
+    fn open_sharded(directory: &Path, index: &Path) -> Result<SafeTensors> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
+        let Index { weight_map } = serde_json::from_str(&text).map_err(|e| Error::file(index, "index", e))?;
+        let mut shards: Vec<&String> = weight_map.values().collect();
+        shards.sort();
+        shards.dedup();
+        for shard in &shards {
+            let mut parts = Path::new(shard).components();
+            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+                return Err(Error::file(index, format!("shard {shard:?}"), "must be the name of a file in the same directory"));
+            }
+        }
+        let paths: Vec<PathBuf> = shards.iter().map(|s| directory.join(s)).collect();
+        let all = SafeTensors::open_all(index, &paths)?;
+        for (name, shard) in &weight_map {
+            match all.tensors.get(name) {
+                Some((i, _)) if shards[*i] == shard => {}
+                _ => {
+                    return Err(Error::file(directory.join(shard), format!("tensor {name:?}"), "the index says it is here, but it is not"));
+                }
+            }
+        }
+        if let Some(name) = all.tensors.keys().find(|name| !weight_map.contains_key(*name)) {
+            return Err(Error::file(index, format!("tensor {name:?}"), "stands in a shard but not in the index"));
+        }
+        Ok(all)
+    }
+
+    fn open_all(path: &Path, files: &[PathBuf]) -> Result<SafeTensors> {
+        let mut result = SafeTensors { path: path.to_path_buf(), maps: Vec::new(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
+        for (i, file) in files.iter().enumerate() {
+            let handle = File::open(file).map_err(|e| Error::io(file, e))?;
+            // SAFETY: the map is read-only and private to this process. The one fact relied on is that no other process truncates the file
+            // while it is mapped; our own writers never change a file in place, they rename a new one over it.
+            let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io(file, e))?;
+            let header = header::parse(&map).map_err(|(place, problem)| Error::file(file, place, problem))?;
+            for (name, info) in header.tensors {
+                if result.tensors.insert(name.clone(), (i, info)).is_some() {
+                    return Err(Error::file(file, format!("tensor {name:?}"), "stands in another shard too"));
+                }
+            }
+            result.metadata.extend(header.metadata);
+            result.maps.push(Arc::new(map));
+        }
+        Ok(result)
+    }
+
+    /// The file, or the index of a sharded set.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// What the header says of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|(_, info)| info)
+    }
+
+    /// The texts under `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// A tensor: over the map where its place is aligned, else copied.
+    ///
+    /// # Errors
+    /// If there is none of this name (the message lists the nearest), or its data type is not F32, F64, F16, BF16 or U32.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let Some((file, info)) = self.tensors.get(name) else {
+            let near = nearest(name, self.names(), 3).join(", ");
+            return Err(Error::file(&self.path, format!("tensor {name:?}"), format!("is not there; the nearest names are {near}")));
+        };
+        let dtype = match info.dtype.as_str() {
+            "F32" => DType::F32,
+            "F64" => DType::F64,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            "U32" => DType::U32,
+            other => {
+                let problem = format!("data type {other} cannot be computed with: convert it to F32, BF16 or F16");
+                return Err(Error::file(&self.path, format!("tensor {name:?}"), problem));
+            }
+        };
+        let (map, range) = (&self.maps[*file], info.start..info.start + info.bytes);
+        let shape = Shape::from(&info.shape[..]);
+        match Tensor::mapped(map, range.clone(), dtype, shape.clone()) {
+            Some(tensor) => Ok(tensor),
+            None => copied(&map[range], dtype, shape),
+        }
+    }
+}
+
+fn copied(bytes: &[u8], dtype: DType, shape: Shape) -> Result<Tensor> {
+    fn values<const N: usize, T>(bytes: &[u8], from: fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect()
+    }
+    match dtype {
+        DType::F32 => Tensor::new(values(bytes, f32::from_le_bytes), shape),
+        DType::F64 => Tensor::new(values(bytes, f64::from_le_bytes), shape),
+        DType::BF16 => Tensor::new(values(bytes, bf16::from_le_bytes), shape),
+        DType::F16 => Tensor::new(values(bytes, f16::from_le_bytes), shape),
+        DType::U32 => Tensor::new(values(bytes, u32::from_le_bytes), shape),
+    }
+}

@@ -1,0 +1,157 @@
+//! Writing: a file or a directory appears whole under its name, or not at all.
+
+use super::header::Entry;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+use half::{bf16, f16};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The bytes of a safetensors file: metadata first, tensors by name, the header padded to eight bytes.
+///
+/// # Errors
+/// If a name stands there twice.
+pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let by_name: BTreeMap<&str, &Tensor> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    if by_name.len() != tensors.len() {
+        return Err(Error::invalid("safetensors: a tensor name stands there twice"));
+    }
+    let json = |e: serde_json::Error| Error::invalid(format!("safetensors: {e}"));
+    let mut header = Vec::new();
+    if !metadata.is_empty() {
+        header.push(format!("\"__metadata__\":{}", serde_json::to_string(metadata).map_err(json)?));
+    }
+    let mut data = Vec::new();
+    for (name, tensor) in by_name {
+        let start = data.len();
+        append(tensor, &mut data)?;
+        let entry = Entry { dtype: tensor.dtype().to_string(), shape: tensor.dims().to_vec(), data_offsets: [start, data.len()] };
+        header.push(format!("{}:{}", serde_json::to_string(name).map_err(json)?, serde_json::to_string(&entry).map_err(json)?));
+    }
+    let mut header = format!("{{{}}}", header.join(","));
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.into_bytes());
+    bytes.extend(data);
+    Ok(bytes)
+}
+
+fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
+    match tensor.dtype() {
+        DType::F32 => tensor.host::<f32>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
+        DType::F64 => tensor.host::<f64>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
+        DType::BF16 => tensor.host::<bf16>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
+        DType::F16 => tensor.host::<f16>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
+        DType::U32 => tensor.host::<u32>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
+    }
+    Ok(())
+}
+
+/// Writes a safetensors file whole or not at all.
+///
+/// # Errors
+/// If a name stands there twice, or the file cannot be written.
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    write_file(path, &to_bytes(tensors, metadata)?)
+}
+
+/// Writes `bytes` under a temporary name beside `path`, flushes them to the disk and renames.
+///
+/// # Errors
+/// If the file cannot be written; whatever was at `path` is then still there.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = sibling(path, "partial")?;
+    let written = File::create(&temporary)
+        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, e)
+    })
+}
+
+/// Names that lowrank writes: a directory that holds nothing else may be replaced.
+const OURS: [&str; 11] = [
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "config.json",
+    "lowrank.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+];
+
+/// Refuses a directory that [`write_directory`] would not replace: ask before long work.
+///
+/// # Errors
+/// If `path` is a file, or holds a file that lowrank does not write.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(|e| Error::io(path, e))? {
+        let name = entry.map_err(|e| Error::io(path, e))?.file_name();
+        if !name.to_str().is_some_and(|name| OURS.contains(&name)) {
+            return Err(Error::file(
+                path,
+                format!("{name:?}"),
+                "is not a file that lowrank writes: choose another directory, this one is left as it is",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fills a new directory beside `path` and renames it into place.
+///
+/// # Errors
+/// If `fill` fails, or [`check_replaceable`] refuses; what was at `path` is then still there.
+pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    check_replaceable(path)?;
+    let staging = sibling(path, "partial")?;
+    let old = sibling(path, "old")?;
+    let io = |e| Error::io(path, e);
+    let moved = (|| {
+        if staging.exists() {
+            fs::remove_dir_all(&staging).map_err(io)?;
+        }
+        fs::create_dir_all(&staging).map_err(io)?;
+        fill(&staging)?;
+        for entry in fs::read_dir(&staging).map_err(io)? {
+            File::open(entry.map_err(io)?.path()).and_then(|f| f.sync_all()).map_err(io)?;
+        }
+        if path.exists() {
+            fs::rename(path, &old).map_err(io)?;
+        }
+        fs::rename(&staging, path).map_err(|e| {
+            // Put back what was there; the first error is the one to report.
+            let _ = fs::rename(&old, path);
+            io(e)
+        })
+    })();
+    if moved.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+        return moved;
+    }
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(io)?;
+    }
+    #[cfg(unix)]
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        File::open(parent).and_then(|f| f.sync_all()).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// A hidden name beside `path`, of this process alone.
+fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
+    Ok(path.with_file_name(format!(".{}.{what}-{}", name.to_string_lossy(), std::process::id())))
+}
