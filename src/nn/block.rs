@@ -1,0 +1,112 @@
+//! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>.
+
+use super::{LayerNorm, Linear, Part, PartMut, Pass, site};
+use crate::Result;
+use crate::autograd::ops::Attention;
+use crate::autograd::{Parameter, Tape, Var};
+
+/// a = LN(out(attention(h)) + h); y = LN(drop(lin2(gelu(lin1(a)))) + a). No dropout after `out_lin`, unlike BERT.
+pub struct Block {
+    /// 0-based.
+    pub layer: usize,
+    /// H.
+    pub heads: usize,
+    /// Dropout of the attention probabilities.
+    pub attention_dropout: f64,
+    /// Dropout of the feed-forward output.
+    pub dropout: f64,
+    /// `attention.q_lin`, `k_lin`, `v_lin`.
+    pub qkv: [Linear; 3],
+    /// `attention.out_lin`.
+    pub out: Linear,
+    /// After attention.
+    pub sa_layer_norm: LayerNorm,
+    /// `ffn.lin1`.
+    pub lin1: Linear,
+    /// `ffn.lin2`.
+    pub lin2: Linear,
+    /// After the feed-forward block.
+    pub output_layer_norm: LayerNorm,
+    /// Keys and values `[P, D]` that every sequence sees before its own.
+    pub prefix: Option<[Parameter; 2]>,
+    /// After each of the two sublayers, before its dropout, residual and layer norm.
+    pub hooks: [Option<Box<dyn Hook>>; 2],
+}
+
+/// A module put after a sublayer: h `[T, D]` to `[T, D]`.
+pub trait Hook {
+    /// What takes the place of h.
+    ///
+    /// # Errors
+    /// Those of the ops it applies.
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var>;
+    /// Its parameters.
+    fn parameters(&self) -> Vec<&Parameter>;
+    /// Its parameters, to be changed.
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter>;
+}
+
+impl Block {
+    /// y of h `[T, D]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit; the message names the layer.
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
+        let attended = self.attention(tape, pass, h)?;
+        let attended = self.hooked(0, tape, pass, attended)?;
+        let sum = tape.add(&attended, h)?;
+        let a = self.sa_layer_norm.forward(tape, &sum)?;
+        let wide = self.lin1.forward(tape, pass, &a)?;
+        let wide = tape.gelu(&wide)?;
+        let narrow = self.lin2.forward(tape, pass, &wide)?;
+        let narrow = self.hooked(1, tape, pass, narrow)?;
+        let dropped = tape.dropout(&narrow, pass.mask(self.dropout, site::ffn(self.layer)), &pass.packing)?;
+        let sum = tape.add(&dropped, &a)?;
+        self.output_layer_norm.forward(tape, &sum)
+    }
+
+    fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
+        let [q, k, v] = &self.qkv;
+        let mut inputs = vec![Linear::group(tape, pass, h, &[q, k, v])?];
+        inputs.extend(self.prefix.iter().flatten().map(|p| tape.parameter(p)));
+        let op = Attention {
+            heads: self.heads,
+            queries: pass.packing.clone(),
+            keys: pass.packing.clone(),
+            extra: self.prefix.is_some(),
+            mask: pass.mask(self.attention_dropout, site::attention(self.layer)),
+        };
+        let context = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
+        self.out.forward(tape, pass, &context)
+    }
+
+    fn hooked<'m>(&'m self, which: usize, tape: &mut Tape<'m>, pass: &Pass, h: Var) -> Result<Var> {
+        match &self.hooks[which] {
+            Some(hook) => hook.forward(tape, pass, &h),
+            None => Ok(h),
+        }
+    }
+
+    /// The six linears: q, k, v, out, lin1, lin2.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.qkv.iter_mut().chain([&mut self.out, &mut self.lin1, &mut self.lin2]).collect()
+    }
+
+    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
+        self.qkv.iter().chain([&self.out]).for_each(|l| l.visit(f));
+        self.sa_layer_norm.visit(f);
+        [&self.lin1, &self.lin2].into_iter().for_each(|l| l.visit(f));
+        self.output_layer_norm.visit(f);
+        self.prefix.iter().flatten().for_each(|p| f(Part::Extra(p)));
+        self.hooks.iter().flatten().flat_map(|h| h.parameters()).for_each(|p| f(Part::Extra(p)));
+    }
+
+    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
+        self.qkv.iter_mut().chain([&mut self.out]).for_each(|l| l.visit_mut(f));
+        self.sa_layer_norm.visit_mut(f);
+        [&mut self.lin1, &mut self.lin2].into_iter().for_each(|l| l.visit_mut(f));
+        self.output_layer_norm.visit_mut(f);
+        self.prefix.iter_mut().flatten().for_each(|p| f(PartMut::Extra(p)));
+        self.hooks.iter_mut().flatten().flat_map(|h| h.parameters_mut()).for_each(|p| f(PartMut::Extra(p)));
+    }
+}

@@ -1,0 +1,302 @@
+//! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; the dropouts and the head are those of the
+//! reference implementation in transformers.
+
+use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Weight, site};
+use crate::autograd::{Parameter, Tape, Var};
+use crate::tensor::philox::Stream;
+use crate::tensor::safetensors::SafeTensors;
+use crate::tensor::{DType, Tensor};
+use crate::{AtLayer, Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// logits = classifier(drop(relu(pre_classifier(h[CLS])))), h the last of the blocks' outputs.
+pub struct DistilBert {
+    /// Sizes and dropouts.
+    pub config: Config,
+    /// `[V, D]`.
+    pub word_embeddings: Weight,
+    /// `[512, D]`.
+    pub position_embeddings: Weight,
+    /// After the embeddings.
+    pub layer_norm: LayerNorm,
+    /// The layers.
+    pub blocks: Vec<Block>,
+    /// `[D, D]`.
+    pub pre_classifier: Linear,
+    /// `[C, D]`.
+    pub classifier: Linear,
+    /// Rows `[P, D]` before each sequence's embeddings.
+    pub prompt: Option<Parameter>,
+}
+
+/// What a loader found.
+#[derive(Debug, Default)]
+pub struct LoadReport {
+    /// Weights of the model that the checkpoint does not have; they were initialised anew.
+    pub initialised: Vec<String>,
+    /// Tensors of the checkpoint that the model does not use.
+    pub unused: Vec<String>,
+}
+
+/// Where weights come from: a checkpoint, or a random generator.
+struct Source<'a> {
+    file: Option<&'a SafeTensors>,
+    dtype: DType,
+    seed: u64,
+    range: f64,
+    report: LoadReport,
+    used: BTreeSet<String>,
+}
+
+impl Source<'_> {
+    /// The name under which the file has a tensor: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
+    fn find(&self, name: &str) -> Option<String> {
+        let file = self.file?;
+        let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
+            true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
+            false => name.to_string(),
+        };
+        let bare = name.strip_prefix("distilbert.").unwrap_or(name);
+        [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
+    }
+
+    fn weight(&mut self, name: String, dims: &[usize]) -> Result<Weight> {
+        if let (Some(file), Some(found)) = (self.file, self.find(&name)) {
+            let tensor = file.tensor(&found)?;
+            if tensor.dims() != dims {
+                let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
+                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
+            }
+            self.used.insert(found);
+            return Ok(Weight::frozen(name, tensor.to_dtype(self.dtype)?));
+        }
+        if let Some(file) = self.file
+            && name.starts_with("distilbert.")
+        {
+            let near = crate::tensor::safetensors::nearest(&name, file.names(), 2).join(", ");
+            return Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is missing; the nearest names are {near}")));
+        }
+        let value = self.random(&name, dims)?;
+        self.report.initialised.push(name.clone());
+        Ok(Weight::frozen(name, value))
+    }
+
+    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight has a stream of its own name.
+    fn random(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
+        let n = dims.iter().product();
+        let mut stream = Stream::new(self.seed, name);
+        let values = match dims.len() {
+            1 if name.ends_with("weight") => vec![1.0; n],
+            1 => vec![0.0; n],
+            _ => (0..n).map(|_| self.range * stream.normal()).collect(),
+        };
+        Tensor::from_f64(values, self.dtype, dims)
+    }
+
+    fn linear(&mut self, name: String, output: usize, input: usize, site: u32) -> Result<Linear> {
+        let weight = self.weight(format!("{name}.weight"), &[output, input])?;
+        let bias = Some(self.weight(format!("{name}.bias"), &[output])?);
+        Ok(Linear { name, weight, bias, terms: Vec::new(), site })
+    }
+
+    fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {
+        Ok(LayerNorm { gamma: self.weight(format!("{name}.weight"), &[dim])?, beta: self.weight(format!("{name}.bias"), &[dim])? })
+    }
+
+    fn block(&mut self, layer: usize, c: &Config) -> Result<Block> {
+        let name = |part: &str| format!("distilbert.transformer.layer.{layer}.{part}");
+        let (d, f) = (c.dim, c.hidden_dim);
+        Ok(Block {
+            layer,
+            heads: c.n_heads,
+            attention_dropout: c.attention_dropout,
+            dropout: c.dropout,
+            qkv: [
+                self.linear(name("attention.q_lin"), d, d, site::term(layer, 0))?,
+                self.linear(name("attention.k_lin"), d, d, site::term(layer, 1))?,
+                self.linear(name("attention.v_lin"), d, d, site::term(layer, 2))?,
+            ],
+            out: self.linear(name("attention.out_lin"), d, d, site::term(layer, 3))?,
+            sa_layer_norm: self.layer_norm(&name("sa_layer_norm"), d)?,
+            lin1: self.linear(name("ffn.lin1"), f, d, site::term(layer, 4))?,
+            lin2: self.linear(name("ffn.lin2"), d, f, site::term(layer, 5))?,
+            output_layer_norm: self.layer_norm(&name("output_layer_norm"), d)?,
+            prefix: None,
+            hooks: [None, None],
+        })
+    }
+
+    fn model(&mut self, config: &Config, classes: usize) -> Result<DistilBert> {
+        let (c, d) = (config, config.dim);
+        Ok(DistilBert {
+            config: config.clone(),
+            word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), &[c.vocab_size, d])?,
+            position_embeddings: self.weight("distilbert.embeddings.position_embeddings.weight".into(), &[c.max_position_embeddings, d])?,
+            layer_norm: self.layer_norm("distilbert.embeddings.LayerNorm", d)?,
+            blocks: (0..c.n_layers).map(|layer| self.block(layer, c)).collect::<Result<_>>()?,
+            pre_classifier: self.linear("pre_classifier".into(), d, d, site::PRE_CLASSIFIER_TERM)?,
+            classifier: self.linear("classifier".into(), classes, d, site::CLASSIFIER_TERM)?,
+            prompt: None,
+        })
+    }
+}
+
+impl DistilBert {
+    /// Loads the checkpoint in the directory `model`, all frozen. A head that it lacks is initialised from `seed`.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or a weight of the encoder is missing or of another shape.
+    pub fn open(model: &Path, classes: usize, dtype: DType, seed: u64) -> Result<(DistilBert, LoadReport)> {
+        let config = Config::open(model)?;
+        let file = SafeTensors::open(model)?;
+        let mut source = Source {
+            file: Some(&file),
+            dtype,
+            seed,
+            range: config.initializer_range,
+            report: LoadReport::default(),
+            used: BTreeSet::new(),
+        };
+        let model = source.model(&config, classes)?;
+        let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
+        Ok((model, LoadReport { unused, ..source.report }))
+    }
+
+    /// A randomly initialised model.
+    ///
+    /// # Errors
+    /// Never for sizes that fit memory.
+    pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
+        let mut source =
+            Source { file: None, dtype, seed, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() };
+        source.model(config, classes)
+    }
+
+    /// Logits `[B, C]` of packed ids `[T]`.
+    ///
+    /// # Errors
+    /// If the ids do not fit the packing, one is not in the vocabulary, or a sequence is longer than there are positions.
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
+        self.forward_observed(tape, ids, pass, &mut |_, _| {})
+    }
+
+    /// [`DistilBert::forward`], showing the hidden states `[T, D]` after the embeddings and after each layer.
+    ///
+    /// # Errors
+    /// As [`DistilBert::forward`].
+    pub fn forward_observed<'m>(
+        &'m self,
+        tape: &mut Tape<'m>,
+        ids: &[u32],
+        pass: &Pass,
+        observe: &mut dyn FnMut(&str, &Var),
+    ) -> Result<Var> {
+        if ids.len() != pass.packing.tokens() {
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.packing.tokens()].into()]));
+        }
+        let prompt_rows = self.prompt.as_ref().map_or(0, |p| p.value().shape().rows());
+        let whole = match prompt_rows {
+            0 => pass.clone(),
+            n => Pass { packing: Arc::new(pass.packing.lengthened(n)), ..pass.clone() },
+        };
+        let mut h = self.embed(tape, ids, pass, &whole).at(|| "distilbert.embeddings".into())?;
+        observe("embeddings", &h);
+        for block in &self.blocks {
+            let name = || format!("distilbert.transformer.layer.{}", block.layer);
+            tape.enter(&name());
+            h = block.forward(tape, &whole, &h).at(name)?;
+            observe(&name(), &h);
+        }
+        self.head(tape, &h, &whole)
+    }
+
+    fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
+        tape.enter("distilbert.embeddings");
+        let longest = (0..whole.packing.sequences()).map(|b| whole.packing.length(b)).max().unwrap_or(0);
+        if longest > self.config.max_position_embeddings {
+            let most = self.config.max_position_embeddings;
+            return Err(Error::invalid(format!(
+                "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
+            )));
+        }
+        let word = self.word_embeddings.var(tape)?;
+        let mut e = tape.embedding(&word, &Tensor::new(ids.to_vec(), [ids.len()])?)?;
+        if let Some(prompt) = &self.prompt {
+            let prompt = tape.parameter(prompt);
+            e = tape.prepend_rows(&e, &prompt, &pass.packing)?;
+        }
+        let positions: Vec<u32> = (0..whole.packing.sequences()).flat_map(|b| 0..whole.packing.length(b) as u32).collect();
+        let table = self.position_embeddings.var(tape)?;
+        let positions = tape.embedding(&table, &Tensor::new(positions, [whole.packing.tokens()])?)?;
+        let sum = tape.add(&e, &positions)?;
+        let e = self.layer_norm.forward(tape, &sum)?;
+        tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.packing)
+    }
+
+    fn head<'m>(&'m self, tape: &mut Tape<'m>, h: &Var, pass: &Pass) -> Result<Var> {
+        tape.enter("pre_classifier");
+        let cls = tape.select_rows(h, &pass.packing)?;
+        let pass = Pass { packing: Arc::new(pass.packing.first_rows()), ..pass.clone() };
+        let hidden = self.pre_classifier.forward(tape, &pass, &cls)?;
+        let hidden = tape.relu(&hidden)?;
+        let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.packing)?;
+        self.classifier.forward(tape, &pass, &hidden)
+    }
+
+    /// Every linear of the model.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
+        blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
+    }
+
+    /// Walks over all weights and extra parameters.
+    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
+        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Weight(w)));
+        self.layer_norm.visit(f);
+        self.blocks.iter().for_each(|b| b.visit(f));
+        [&self.pre_classifier, &self.classifier].into_iter().for_each(|l| l.visit(f));
+        self.prompt.iter().for_each(|p| f(Part::Extra(p)));
+    }
+
+    /// [`DistilBert::visit`], to change what it comes by.
+    pub fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
+        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(PartMut::Weight(w)));
+        self.layer_norm.visit_mut(f);
+        self.blocks.iter_mut().for_each(|b| b.visit_mut(f));
+        [&mut self.pre_classifier, &mut self.classifier].into_iter().for_each(|l| l.visit_mut(f));
+        self.prompt.iter_mut().for_each(|p| f(PartMut::Extra(p)));
+    }
+
+    /// The weights of the checkpoint, adapters aside.
+    pub fn weights(&self) -> Vec<&Weight> {
+        let mut all = Vec::new();
+        self.visit(&mut |part| {
+            if let Part::Weight(w) = part {
+                all.push(w)
+            }
+        });
+        all
+    }
+
+    /// What trains.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        let mut all = Vec::new();
+        self.visit(&mut |part| match part {
+            Part::Weight(w) => all.extend(w.parameters()),
+            Part::Extra(p) => all.push(p),
+        });
+        all
+    }
+
+    /// What trains, to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        let mut all = Vec::new();
+        self.visit_mut(&mut |part| match part {
+            PartMut::Weight(w) => all.extend(w.parameters_mut()),
+            PartMut::Extra(p) => all.push(p),
+        });
+        all
+    }
+}

@@ -1,0 +1,36 @@
+//! Layer normalisation with its weights.
+
+use super::{Part, PartMut, Weight};
+use crate::Result;
+use crate::autograd::{Tape, Var};
+
+/// See [`crate::autograd::ops::LayerNorm`].
+pub struct LayerNorm {
+    /// γ `[d]`.
+    pub gamma: Weight,
+    /// β `[d]`.
+    pub beta: Weight,
+}
+
+/// Added to the variance, as in the reference implementation.
+pub const EPS: f64 = 1e-12;
+
+impl LayerNorm {
+    /// y of x `[.., d]`.
+    ///
+    /// # Errors
+    /// If x is not d wide.
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, x: &Var) -> Result<Var> {
+        let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
+        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+        tape.layer_norm(x, &gamma, &beta, EPS)
+    }
+
+    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
+        [&self.gamma, &self.beta].into_iter().for_each(|w| f(Part::Weight(w)));
+    }
+
+    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
+        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(PartMut::Weight(w)));
+    }
+}

@@ -1,0 +1,67 @@
+//! Layers and the DistilBERT model, over the tape. Layers know low-rank terms as arithmetic, not who gets them: that is `lora`'s.
+
+mod block;
+mod config;
+mod distilbert;
+mod layer_norm;
+mod linear;
+mod weight;
+
+pub use block::{Block, Hook};
+pub use config::Config;
+pub use distilbert::{DistilBert, LoadReport};
+pub use layer_norm::LayerNorm;
+pub use linear::{Linear, LowRank};
+pub use weight::{Part, PartMut, Weight, WeightFn};
+
+use crate::autograd::ops::Mask;
+use crate::tensor::Packing;
+use std::sync::Arc;
+
+/// What one forward pass needs to know beside the ids.
+#[derive(Clone)]
+pub struct Pass {
+    /// How the sequences lie.
+    pub packing: Arc<Packing>,
+    /// The seed of every dropout mask; `None` in evaluation: nothing is dropped.
+    pub dropout: Option<u64>,
+}
+
+impl Pass {
+    /// Evaluation: no dropout.
+    pub fn evaluation(packing: Arc<Packing>) -> Pass {
+        Pass { packing, dropout: None }
+    }
+
+    /// The mask of `site` at probability `p`, if anything is to be dropped.
+    pub fn mask(&self, p: f64, site: u32) -> Option<Mask> {
+        self.dropout.filter(|_| p > 0.0).map(|seed| Mask { p, seed, site })
+    }
+}
+
+/// The static numbers of the dropout sites: each has its own masks.
+pub mod site {
+    /// After the embeddings' layer norm.
+    pub const EMBEDDINGS: u32 = 0;
+    /// Before the classifier.
+    pub const CLASSIFIER_INPUT: u32 = 1;
+    /// Low-rank term of the first linear of the head.
+    pub const PRE_CLASSIFIER_TERM: u32 = 2;
+    /// Low-rank term of the second linear of the head.
+    pub const CLASSIFIER_TERM: u32 = 3;
+
+    /// Attention probabilities of a layer.
+    pub const fn attention(layer: usize) -> u32 {
+        16 * (layer as u32 + 1)
+    }
+
+    /// Output of the feed-forward block of a layer.
+    pub const fn ffn(layer: usize) -> u32 {
+        attention(layer) + 1
+    }
+
+    /// Low-rank term of linear 0..6 (q, k, v, out, lin1, lin2) of a layer; further terms of the same linear add 2¹⁶ each.
+    pub const fn term(layer: usize, linear: usize) -> u32 {
+        attention(layer) + 2 + linear as u32
+    }
+}

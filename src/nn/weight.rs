@@ -1,0 +1,145 @@
+//! A weight of a layer: frozen, trained or computed.
+
+use crate::autograd::{Parameter, Tape, Var};
+use crate::tensor::{Shape, Tensor};
+use crate::{Error, Result};
+
+/// A named weight. What trains is visible in the type.
+pub enum Weight {
+    /// Read-only, perhaps still in the memory map.
+    Frozen {
+        /// Key in the checkpoint.
+        name: String,
+        /// The value.
+        value: Tensor,
+    },
+    /// Trained in full.
+    Trained(Parameter),
+    /// A function of other parameters, such as W₀ plus the image of a random subspace.
+    Computed {
+        /// Key in the checkpoint.
+        name: String,
+        /// The function.
+        function: Box<dyn WeightFn>,
+    },
+}
+
+/// A weight as a differentiable function of parameters.
+pub trait WeightFn {
+    /// The weight.
+    ///
+    /// # Errors
+    /// Those of the ops it applies.
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var>;
+    /// Its shape.
+    fn shape(&self) -> &Shape;
+    /// Its parameters.
+    fn parameters(&self) -> Vec<&Parameter>;
+    /// Its parameters, to be changed.
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter>;
+}
+
+impl Weight {
+    /// A frozen weight.
+    pub fn frozen(name: impl Into<String>, value: Tensor) -> Weight {
+        Weight::Frozen { name: name.into(), value }
+    }
+
+    /// Key in the checkpoint.
+    pub fn name(&self) -> &str {
+        match self {
+            Weight::Frozen { name, .. } | Weight::Computed { name, .. } => name,
+            Weight::Trained(p) => p.name(),
+        }
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        match self {
+            Weight::Frozen { value, .. } => value.shape(),
+            Weight::Trained(p) => p.value().shape(),
+            Weight::Computed { function, .. } => function.shape(),
+        }
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// If a computed weight cannot be computed.
+    pub fn value(&self) -> Result<Tensor> {
+        match self {
+            Weight::Frozen { value, .. } => Ok(value.clone()),
+            Weight::Trained(p) => Ok(p.value().clone()),
+            Weight::Computed { function, .. } => Ok(function.forward(&mut Tape::new())?.value().clone()),
+        }
+    }
+
+    /// The weight on the tape: a leaf only if it trains.
+    ///
+    /// # Errors
+    /// If a computed weight cannot be computed.
+    pub fn var<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var> {
+        match self {
+            Weight::Frozen { value, .. } => Ok(tape.constant(value)),
+            Weight::Trained(p) => Ok(tape.parameter(p)),
+            Weight::Computed { function, .. } => function.forward(tape),
+        }
+    }
+
+    /// Makes a frozen weight a trained one.
+    pub fn train(&mut self) {
+        if let Weight::Frozen { name, value } = self {
+            *self = Weight::Trained(Parameter::new(std::mem::take(name), value.clone()));
+        }
+    }
+
+    /// Sets the value of a frozen or trained weight.
+    ///
+    /// # Errors
+    /// If the shape differs, or the weight is computed.
+    pub fn set(&mut self, new: Tensor) -> Result<()> {
+        if new.shape() != self.shape() {
+            return Err(Error::shape("weight", "the weight's own shape", &[self.shape(), new.shape()]));
+        }
+        match self {
+            Weight::Frozen { value, .. } => *value = new,
+            Weight::Trained(p) => p.set(new),
+            Weight::Computed { name, .. } => return Err(Error::invalid(format!("{name}: a computed weight cannot be set"))),
+        }
+        Ok(())
+    }
+
+    /// Its parameters.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        match self {
+            Weight::Frozen { .. } => Vec::new(),
+            Weight::Trained(p) => vec![p],
+            Weight::Computed { function, .. } => function.parameters(),
+        }
+    }
+
+    /// Its parameters, to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        match self {
+            Weight::Frozen { .. } => Vec::new(),
+            Weight::Trained(p) => vec![p],
+            Weight::Computed { function, .. } => function.parameters_mut(),
+        }
+    }
+}
+
+/// What a walk over a model comes by.
+pub enum Part<'a> {
+    /// A weight of the checkpoint.
+    Weight(&'a Weight),
+    /// A parameter beside the checkpoint: a low-rank factor, a prompt.
+    Extra(&'a Parameter),
+}
+
+/// [`Part`], to be changed.
+pub enum PartMut<'a> {
+    /// A weight of the checkpoint.
+    Weight(&'a mut Weight),
+    /// A parameter beside the checkpoint.
+    Extra(&'a mut Parameter),
+}

@@ -1,0 +1,208 @@
+//! Holds the engine against a folder of reference values computed elsewhere: hidden values, logits, loss, every gradient, twenty optimizer
+//! steps, the trained adapter.
+
+use super::{AdamW, Linear, clip_factor};
+use crate::autograd::Tape;
+use crate::lora::peft;
+use crate::nn::{DistilBert, Pass};
+use crate::tensor::safetensors::SafeTensors;
+use crate::tensor::{DType, Packing, Tensor};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One compared quantity.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// What was compared.
+    pub name: String,
+    /// max |ours − reference| / max |reference|.
+    pub difference: f64,
+    /// Largest difference allowed.
+    pub tolerance: f64,
+}
+
+impl Comparison {
+    /// Whether the difference is within the tolerance; a NaN is not.
+    pub fn passed(&self) -> bool {
+        self.difference <= self.tolerance
+    }
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    examples: Vec<Example>,
+    forward: Forward,
+    optimizer: Optimizer,
+    trajectory: Vec<Step>,
+    after: After,
+}
+
+#[derive(Deserialize)]
+struct Example {
+    ids: Vec<u32>,
+    label: u32,
+}
+
+#[derive(Deserialize)]
+struct Forward {
+    logits: Vec<Vec<f64>>,
+    loss: f64,
+    cls_hidden_per_layer_first_row: Vec<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct Optimizer {
+    lr: f64,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+    clip_grad_norm: f64,
+    warmup_steps: usize,
+    steps: usize,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    examples: Vec<usize>,
+    lr: f64,
+    loss: f64,
+    grad_norm: f64,
+}
+
+#[derive(Deserialize)]
+struct After {
+    logits: Vec<Vec<f64>>,
+}
+
+/// Largest differences allowed, by data type: of values and losses, gradients, trajectory, adapter.
+fn tolerances(dtype: DType) -> [f64; 4] {
+    match dtype {
+        DType::F64 => [1e-9, 1e-9, 1e-8, 1e-7],
+        _ => [1e-5, 1e-4, 1e-5, 1e-4],
+    }
+}
+
+/// Compares, in the order of computation, so that the first failure names the first place that differs.
+///
+/// # Errors
+/// If a file is missing or malformed. A difference is not an `Err`: see [`Comparison::passed`].
+pub fn compare(model: &Path, reference: &Path, dtype: DType) -> Result<Vec<Comparison>> {
+    let path = reference.join("reference.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let wanted: Reference = serde_json::from_str(&text).map_err(|e| Error::file(&path, "reference", e))?;
+    let initial = reference.join("adapter_init");
+    let mut model = DistilBert::open(model, peft::classes(&initial)?, dtype, 0)?.0;
+    peft::load(&mut model, &initial)?;
+    let [value, gradient, trajectory, adapter] = tolerances(dtype);
+    let mut result = Vec::new();
+    let mut add = |name: String, ours: &[f64], reference: &[f64], tolerance: f64| {
+        result.push(Comparison { name, difference: difference(ours, reference), tolerance });
+    };
+
+    let all: Vec<usize> = (0..wanted.examples.len()).collect();
+    let (ids, labels, pass) = batch(&wanted, &all)?;
+    let mut tape = Tape::new();
+    let mut hidden: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut observe = |name: &str, h: &crate::autograd::Var| {
+        let values = h.value().index(0).and_then(|row| row.to_f64()).unwrap_or_default();
+        hidden.push((name.to_string(), values));
+    };
+    let logits = model.forward_observed(&mut tape, &ids, &pass, &mut observe)?;
+    if hidden.len() != wanted.forward.cls_hidden_per_layer_first_row.len() {
+        return Err(Error::file(&path, "cls_hidden_per_layer_first_row", "does not have one row per layer of this model"));
+    }
+    for ((name, ours), reference) in hidden.iter().zip(&wanted.forward.cls_hidden_per_layer_first_row) {
+        add(format!("hidden {name}"), &ours[..reference.len().min(ours.len())], reference, value);
+    }
+    add("logits".into(), &logits.value().to_f64()?, &wanted.forward.logits.concat(), value);
+    let loss = tape.cross_entropy(&logits, &labels, labels.len())?;
+    add("loss".into(), &[loss.value().item()?], &[wanted.forward.loss], value);
+
+    let grads = tape.backward(&loss)?;
+    let file = SafeTensors::open(&reference.join("grads_f64.safetensors"))?;
+    for p in model.parameters() {
+        let reference = file.tensor(&format!("base_model.model.{}", p.name()))?.to_f64()?;
+        let ours = grads.get(p).map(Tensor::to_f64).transpose()?.unwrap_or_default();
+        add(format!("gradient {}", p.name()), &ours, &reference, gradient);
+    }
+
+    let optimizer = &wanted.optimizer;
+    let schedule = Linear { warmup: optimizer.warmup_steps, total: optimizer.steps };
+    let mut adamw = AdamW::new(optimizer.weight_decay);
+    (adamw.betas, adamw.eps) = (optimizer.betas, optimizer.eps);
+    for (t, step) in wanted.trajectory.iter().enumerate() {
+        let (ids, labels, pass) = batch(&wanted, &step.examples)?;
+        let mut tape = Tape::new();
+        let logits = model.forward(&mut tape, &ids, &pass)?;
+        let loss = tape.cross_entropy(&logits, &labels, labels.len())?;
+        let grads = tape.backward(&loss)?;
+        let norm = grads.norm()?;
+        let lr = optimizer.lr * schedule.factor(t);
+        add(format!("step {t} loss"), &[loss.value().item()?], &[step.loss], trajectory);
+        add(format!("step {t} gradient norm"), &[norm], &[step.grad_norm], gradient.max(trajectory));
+        add(format!("step {t} learning rate"), &[lr], &[step.lr], trajectory);
+        adamw.update(&mut model.parameters_mut(), grads, lr, clip_factor(norm, optimizer.clip_grad_norm))?;
+    }
+    let trained = SafeTensors::open(&reference.join("adapter_trained/adapter_model.safetensors"))?;
+    for p in model.parameters() {
+        let reference = trained.tensor(&format!("base_model.model.{}", p.name()))?.to_f64()?;
+        add(format!("trained {}", p.name()), &p.value().to_f64()?, &reference, adapter);
+    }
+    let (ids, _, pass) = batch(&wanted, &all)?;
+    let logits = model.forward(&mut Tape::new(), &ids, &pass)?;
+    add("logits after training".into(), &logits.value().to_f64()?, &wanted.after.logits.concat(), trajectory.max(adapter));
+    Ok(result)
+}
+
+fn batch(reference: &Reference, indices: &[usize]) -> Result<(Vec<u32>, Vec<u32>, Pass)> {
+    let examples: Vec<&Example> = indices.iter().filter_map(|&i| reference.examples.get(i)).collect();
+    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+    let packing = Packing::new(&lengths, indices.iter().map(|&i| i as u32).collect())?;
+    let ids = examples.iter().flat_map(|e| e.ids.iter().copied()).collect();
+    Ok((ids, examples.iter().map(|e| e.label).collect(), Pass::evaluation(Arc::new(packing))))
+}
+
+fn difference(ours: &[f64], reference: &[f64]) -> f64 {
+    if ours.len() != reference.len() {
+        return f64::INFINITY;
+    }
+    let scale = reference.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let worst = ours.iter().zip(reference).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
+    if scale > 0.0 { worst / scale } else { worst }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_seen() {
+        assert_eq!(difference(&[1.0, 2.0], &[1.0, 4.0]), 0.5);
+        assert!(difference(&[f64::NAN], &[1.0]).is_nan());
+        assert_eq!(difference(&[], &[1.0]), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_engine_agrees_with_peft() {
+        let (Some(model), Some(reference)) =
+            (crate::testing::shared("checkpoints/minilm-l6-distilbert"), crate::testing::shared("golden/lora"))
+        else {
+            return;
+        };
+        for dtype in [DType::F64, DType::F32] {
+            let found = compare(&model, &reference, dtype).unwrap();
+            assert!(found.len() > 100);
+            let mut worst = std::collections::BTreeMap::<String, f64>::new();
+            for c in &found {
+                let kind = c.name.split(' ').next().unwrap().to_string();
+                let w = worst.entry(kind).or_default();
+                *w = w.max(c.difference);
+            }
+            eprintln!("{dtype}: {worst:?}");
+            let failed: Vec<_> = found.iter().filter(|c| !c.passed()).collect();
+            assert!(failed.is_empty(), "{dtype}: {failed:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Accuracy, loss and confusion counts.
+
+use crate::autograd::Tape;
+use crate::nn::{DistilBert, Pass};
+use crate::tensor::{Packing, Tensor};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Number of examples.
+    pub examples: usize,
+    /// Share of right answers, in [0, 1].
+    pub accuracy: f64,
+    /// 95 % interval of the accuracy.
+    pub interval: (f64, f64),
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// `confusion[label][answer]`: how many.
+    pub confusion: Vec<Vec<usize>>,
+}
+
+/// The 95 % interval of a share of `right` in `n`. Wilson 1927, <https://doi.org/10.1080/01621459.1927.10502953>.
+pub fn wilson(right: usize, n: usize) -> (f64, f64) {
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, p, z) = (n as f64, right as f64 / n as f64, 1.959_963_984_540_054_f64);
+    let centre = p + z * z / (2.0 * n);
+    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+}
+
+/// Class probabilities of each sequence, in the order given; sequences of like length run together, `batch` at a time.
+///
+/// # Errors
+/// Those of the model.
+pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
+    let mut result = vec![Vec::new(); sequences.len()];
+    for chunk in order.chunks(batch.max(1)) {
+        let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
+        let packing = Packing::new(&lengths, vec![0; chunk.len()])?;
+        let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
+        let logits = model.forward(&mut Tape::new(), &ids, &Pass::evaluation(Arc::new(packing)))?;
+        for (row, &i) in softmax(logits.value())?.into_iter().zip(chunk) {
+            result[i] = row;
+        }
+    }
+    Ok(result)
+}
+
+fn softmax(logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let all = logits.to_f64()?;
+    let rows = all.chunks_exact(logits.shape().cols().max(1)).map(|row| {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exp: Vec<f64> = row.iter().map(|z| (z - max).exp()).collect();
+        let sum: f64 = exp.iter().sum();
+        exp.iter().map(|e| e / sum).collect()
+    });
+    Ok(rows.collect())
+}
+
+/// Evaluates `model` on labelled sequences.
+///
+/// # Errors
+/// If a label is not a class of the model, and those of the model.
+pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch: usize) -> Result<Evaluation> {
+    let classes = model.classifier.dims().0;
+    if let Some(bad) = labels.iter().find(|&&l| l as usize >= classes) {
+        return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
+    }
+    let probabilities = predict(model, sequences, batch)?;
+    let mut confusion = vec![vec![0; classes]; classes];
+    let mut loss = 0.0;
+    for (p, &label) in probabilities.iter().zip(labels) {
+        let answer = p.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
+        confusion[label as usize][answer] += 1;
+        loss -= p[label as usize].max(f64::MIN_POSITIVE).ln();
+    }
+    let right: usize = (0..classes).map(|c| confusion[c][c]).sum();
+    let n = labels.len();
+    Ok(Evaluation {
+        examples: n,
+        accuracy: right as f64 / n.max(1) as f64,
+        interval: wilson(right, n),
+        loss: loss / n.max(1) as f64,
+        confusion,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_interval_is_wilsons() {
+        // 15 of 20, worked out from the formula by hand to four digits.
+        let (low, high) = super::wilson(15, 20);
+        assert!((low - 0.5313).abs() < 1e-4 && (high - 0.8881).abs() < 1e-4, "{low} {high}");
+        assert_eq!(super::wilson(0, 0), (0.0, 1.0));
+        assert!(super::wilson(10, 10).1 > 0.999_999 && super::wilson(10, 10).0 > 0.6);
+    }
+}

@@ -1,0 +1,11 @@
+//! Training: optimizer, schedule, loop, evaluation, and the comparison with reference values.
+
+mod compare;
+mod evaluate;
+mod optimizer;
+mod schedule;
+
+pub use compare::{Comparison, compare};
+pub use evaluate::{Evaluation, evaluate, predict, wilson};
+pub use optimizer::{AdamW, Group, clip_factor};
+pub use schedule::Linear;

@@ -1,0 +1,32 @@
+//! Learning-rate schedules.
+
+/// Linear warm-up from 0, then linear decay to 0, as transformers' `get_linear_schedule_with_warmup`.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// Steps of warm-up.
+    pub warmup: usize,
+    /// Steps in all.
+    pub total: usize,
+}
+
+impl Linear {
+    /// Factor of the learning rate at step `t`, counted from 0: t / warmup, then (total − t) / (total − warmup).
+    pub fn factor(&self, t: usize) -> f64 {
+        if t < self.warmup {
+            t as f64 / self.warmup as f64
+        } else {
+            self.total.saturating_sub(t) as f64 / (self.total - self.warmup.min(self.total)).max(1) as f64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_ends_and_the_top_are_where_they_should() {
+        let s = super::Linear { warmup: 3, total: 20 };
+        assert_eq!([0, 3, 20, 30].map(|t| s.factor(t)), [0.0, 1.0, 0.0, 0.0]);
+        assert!((s.factor(1) - 1.0 / 3.0).abs() < 1e-15 && (s.factor(10) - 10.0 / 17.0).abs() < 1e-15);
+        assert_eq!(super::Linear { warmup: 0, total: 1 }.factor(0), 1.0);
+    }
+}
