@@ -34,7 +34,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If `n` is 0.
-    pub fn limited(self, n: usize, seed: u64) -> Result<Dataset> {
+    pub fn limited(mut self, n: usize, seed: u64) -> Result<Dataset> {
         if n == 0 {
             return Err(Error::invalid("a sample of 0 texts is empty; ask for at least 1"));
         }
@@ -54,7 +54,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If `fraction` is out of range, or one of the two would be empty.
-    pub fn split_dev(self, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+    pub fn split_dev(mut self, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::invalid(format_args!("the development fraction must lie between 0 and 1, got {fraction}")));
         }
@@ -83,13 +83,14 @@ impl Dataset {
         groups
     }
 
-    fn select(&self, indices: &[usize]) -> Dataset {
+    /// Moves the texts `indices` out.
+    fn select(&mut self, indices: &[usize]) -> Dataset {
         Dataset {
-            texts: indices.iter().map(|&i| self.texts[i].clone()).collect(),
+            texts: indices.iter().map(|&i| std::mem::take(&mut self.texts[i])).collect(),
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             label_names: self.label_names.clone(),
             lossy: self.lossy,
-            names: indices.iter().map(|&i| self.names[i].clone()).collect(),
+            names: indices.iter().map(|&i| std::mem::take(&mut self.names[i])).collect(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::wordpiece::{CONTINUED, Parts, SPECIAL, WordPiece};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Longest word of BERT, in characters.
@@ -120,7 +120,7 @@ fn from_json(path: &Path) -> Result<WordPiece> {
         return Err(refuse("post_processor", "not [CLS] text [SEP]".into()));
     }
     let normalizer = normalizer(&file.normalizer).map_err(|problem| refuse("normalizer", problem))?;
-    let vocab: HashMap<String, u32> =
+    let vocab: BTreeMap<String, u32> =
         serde_json::from_value(vocab).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
     let pieces = vocab.len();
     let mut tokens = vec![None; pieces];
