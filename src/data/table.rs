@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path, options: &TableOptions) -> Result<Rows> {
 
 fn read_csv(path: &Path, bytes: &[u8], options: &TableOptions, tabs: bool) -> Result<Rows> {
     let mut reader = csv::ReaderBuilder::new().delimiter(if tabs { b'\t' } else { b',' }).quoting(!tabs).from_reader(bytes);
-    let header = reader.byte_headers().map_err(|e| malformed(path, bytes, &e))?.clone();
+    let header = reader.byte_headers().map_err(|e| malformed(path, bytes, tabs, &e))?.clone();
     let header: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
     let header: Vec<&str> = header.iter().map(|name| name.trim()).collect();
     let (text, label) = columns(path, &header, options)?;
@@ -49,7 +49,7 @@ fn read_csv(path: &Path, bytes: &[u8], options: &TableOptions, tabs: bool) -> Re
     let mut rows = Rows::default();
     let mut record = csv::ByteRecord::new();
     let (mut line, mut counted) = (1, 0);
-    while reader.read_byte_record(&mut record).map_err(|e| malformed(path, bytes, &e))? {
+    while reader.read_byte_record(&mut record).map_err(|e| malformed(path, bytes, tabs, &e))? {
         let start = start(bytes, record.position());
         line += line_breaks(&bytes[counted..start]);
         counted = start;
@@ -75,12 +75,12 @@ fn line_breaks(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
-fn malformed(path: &Path, bytes: &[u8], error: &csv::Error) -> Error {
+fn malformed(path: &Path, bytes: &[u8], tabs: bool, error: &csv::Error) -> Error {
     let line = 1 + line_breaks(&bytes[..start(bytes, error.position())]);
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            let problem =
-                format_args!("{len} fields where the header has {expected_len}; quote fields that hold separators or line breaks");
+            let hint = if tabs { "a field holds no tab and no line break" } else { "quote fields that hold commas or line breaks" };
+            let problem = format_args!("{len} fields where the header has {expected_len}; {hint}");
             Error::file(path, format_args!("line {line}"), problem)
         }
         _ => Error::file(path, format_args!("line {line}"), error),
@@ -194,6 +194,7 @@ mod tests {
     fn tsv_is_literal() {
         let d = plain("a.tsv", "label\ttext\n10\t\"Hex County\" is\n9\t\"open\n");
         assert_eq!((d.texts, d.labels), (vec!["\"Hex County\" is".to_string(), "\"open".into()], vec![1, 0]));
+        assert!(error("a.tsv", "text\tlabel\n\"a\nb\"\t1\n").contains("line 2: 1 fields where the header has 2; a field holds no tab"));
     }
 
     #[test]
