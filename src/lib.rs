@@ -1,5 +1,49 @@
-//! lowrank
+//! A small tensor engine with its own reverse-mode autograd that fine-tunes DistilBERT with LoRA, without an ML framework.
+//!
+//! ```text
+//!             ids, offsets                                     loss
+//! data ───────────────────────► nn (DistilBERT) ──► autograd (Tape) ──► Grads ──► train (AdamW)
+//! text, labels → packed batch     lora                 ops/<op>.rs
+//!                                                         │
+//!                                                  tensor (kernels)
+//!
+//! error ─► tensor ─► autograd ─► nn ─► lora ─► data ─► train ─► cli        ("is used by"; nothing points back)
+//! ```
+//!
+//! # Reading order
+//! 1. [`autograd`]: what an operation is, and the tape. `autograd/ops/gelu.rs` is a whole op on one page.
+//! 2. [`autograd::gradcheck`]: how every backward is checked.
+//! 3. `autograd/ops/linear.rs`: the op that LoRA is about, and what it does not save.
+//! 4. [`nn`]: DistilBERT. [`lora`]: who gets a low-rank term.
+//! 5. [`tensor`]: storage, [`tensor::gemm`], [`tensor::philox`], [`tensor::safetensors`].
+//! 6. [`data`], [`train`]: from text to a trained adapter.
+//!
+//! # Letters
+//! B batch, T tokens of all sequences of a packed batch, D model width, H heads, K head width, F feed-forward width, V vocabulary, C classes,
+//! r rank. `dy` comes into a backward; `dx`, `dw`, `db` go out.
+//!
+//! # Example
+//! ```
+//! use lowrank::autograd::{Parameter, Tape};
+//! use lowrank::tensor::Tensor;
+//!
+//! // L = Σ (a·b)², differentiated at a = 2, b = 3.
+//! let a = Parameter::new("a", Tensor::new(vec![2.0], [1])?);
+//! let b = Tensor::new(vec![3.0], [1])?;
+//! let mut tape = Tape::new();
+//! let (av, bv) = (tape.parameter(&a), tape.constant(&b));
+//! let product = tape.mul(&av, &bv)?;
+//! let square = tape.mul(&product, &product)?;
+//! let loss = tape.sum(&square)?;
+//! let grads = tape.backward(&loss)?;
+//! assert_eq!(grads.get(&a).unwrap().item()?, 2.0 * 2.0 * 3.0 * 3.0);
+//! # Ok::<(), lowrank::Error>(())
+//! ```
+
 pub mod autograd;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data;
 pub mod error;
 pub mod lora;
 pub mod nn;
@@ -7,4 +51,5 @@ pub mod tensor;
 #[cfg(test)]
 mod testing;
 pub mod train;
+
 pub use error::{AtLayer, Error, Result};

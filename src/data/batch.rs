@@ -1,0 +1,148 @@
+//! The order in which training sees the sequences, and packed batches of them.
+
+use super::Tokenized;
+use crate::tensor::Packing;
+use crate::tensor::philox::Stream;
+use crate::{Error, Result};
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+/// B sequences without padding, T tokens in all.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The ids: `[T]`.
+    pub ids: Vec<u32>,
+    /// Where each sequence lies, and its ordinal in the run.
+    pub packing: Arc<Packing>,
+    /// Label of each sequence: `[B]`.
+    pub labels: Vec<u32>,
+    /// Index of each sequence in its data set: `[B]`.
+    pub indices: Vec<usize>,
+}
+
+/// A seeded shuffle of 0..`n`, another for each epoch (counted from 0).
+pub fn order(n: usize, epoch: usize, seed: u64) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..n).collect();
+    Stream::new(seed, &format!("order of epoch {epoch}")).shuffle(&mut indices);
+    indices
+}
+
+/// A seeded shuffle in which consecutive groups of `batch` have similar lengths: shuffled, cut into pieces of min(N / 4B, 50) · B,
+/// each sorted from long to short, with the longest of all first so that memory runs out at once if it does. Source:
+/// `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
+pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64) -> Vec<usize> {
+    let batch = batch.max(1);
+    let piece = batch.saturating_mul((lengths.len() / batch.saturating_mul(4)).clamp(1, 50));
+    let mut indices = order(lengths.len(), epoch, seed);
+    indices.chunks_mut(piece).for_each(|piece| piece.sort_by_key(|&i| Reverse(lengths[i])));
+    // Only the heads of the pieces can be the longest; `Reverse` of the place takes the first of equals.
+    let longest = (0..indices.len()).step_by(piece).max_by_key(|&place| (lengths[indices[place]], Reverse(place)));
+    if let Some(place) = longest {
+        indices.swap(0, place);
+    }
+    indices
+}
+
+/// The sequences `indices` of `data`, packed. Sequence k has the ordinal `epoch` · N + k in the run.
+///
+/// # Errors
+/// If an index is not below N, there is none, a sequence is empty, or the ordinal does not fit below 2³² - 1.
+pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch> {
+    let n = data.len();
+    if indices.is_empty() {
+        return Err(Error::invalid("a batch needs at least one sequence"));
+    }
+    if let Some(i) = indices.iter().find(|&&i| i >= n) {
+        return Err(Error::invalid(format_args!("sequence {i} is not in a data set of {n}")));
+    }
+    let ordinal = |&i: &usize| {
+        let ordinal = epoch.checked_mul(n).and_then(|first| u32::try_from(first.checked_add(i)?).ok());
+        // The last value sets initialisation apart from dropout.
+        ordinal
+            .filter(|&o| o != u32::MAX)
+            .ok_or_else(|| Error::invalid(format_args!("epoch {epoch} of {n} sequences exceeds 32-bit ordinals")))
+    };
+    let examples = indices.iter().map(ordinal).collect::<Result<Vec<u32>>>()?;
+    let lengths: Vec<usize> = indices.iter().map(|&i| data.sequence(i).len()).collect();
+    Ok(Batch {
+        ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),
+        packing: Arc::new(Packing::new(&lengths, examples)?),
+        labels: indices.iter().map(|&i| data.labels[i]).collect(),
+        indices: indices.to_vec(),
+    })
+}
+
+/// Each index of `data` once, in groups of `batch` (at least 1) from the longest sequences to the shortest, so that batches are even.
+/// Predictions are put back in order through [`Batch::indices`].
+pub fn evaluation_batches(data: &Tokenized, batch: usize) -> Vec<Vec<usize>> {
+    let mut indices: Vec<usize> = (0..data.len()).collect();
+    indices.sort_by_key(|&i| Reverse(data.sequence(i).len()));
+    indices.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(lengths: &[usize]) -> Tokenized {
+        let mut offsets = vec![0];
+        lengths.iter().for_each(|l| offsets.push(offsets.last().unwrap() + l));
+        let ids = (0..offsets[lengths.len()] as u32).collect();
+        let labels = (0..lengths.len() as u32).map(|i| i % 2).collect();
+        Tokenized { ids, offsets, labels, label_names: vec!["a".into(), "b".into()] }
+    }
+
+    fn is_permutation(indices: &[usize], n: usize) -> bool {
+        let mut sorted = indices.to_vec();
+        sorted.sort();
+        sorted == (0..n).collect::<Vec<_>>()
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_packed() {
+        let data = of(&[3, 2]);
+        assert!(batch(&data, &[2], 0).is_err() && batch(&data, &[], 0).is_err() && batch(&of(&[1, 0]), &[1], 0).is_err());
+        assert!(batch(&data, &[1], usize::MAX).is_err() && batch(&data, &[1], 0x7FFF_FFFF).is_err());
+        assert_eq!(batch(&data, &[0], 0x7FFF_FFFF).unwrap().packing.examples(), [u32::MAX - 1]);
+        assert!(order(0, 0, 0).is_empty() && order_by_length(&[], 4, 0, 0).is_empty() && evaluation_batches(&of(&[]), 4).is_empty());
+    }
+
+    #[test]
+    fn each_epoch_and_seed_has_its_own_order() {
+        assert_eq!(order(50, 1, 7), order(50, 1, 7));
+        assert_ne!(order(50, 1, 7), order(50, 2, 7));
+        assert_ne!(order(50, 1, 7), order(50, 1, 8));
+    }
+
+    proptest! {
+        #[test]
+        fn orders_hold_each_index_once(lengths in prop::collection::vec(1usize..20, 0..200), b in 1usize..9, epoch in 0usize..4, seed: u64) {
+            let n = lengths.len();
+            prop_assert!(is_permutation(&order(n, epoch, seed), n));
+            let grouped = order_by_length(&lengths, b, epoch, seed);
+            prop_assert!(is_permutation(&grouped, n));
+            prop_assert!(n == 0 || lengths[grouped[0]] == *lengths.iter().max().unwrap());
+            // All but the two exchanged heads descend inside a piece.
+            let piece = (n / (4 * b)).clamp(1, 50) * b;
+            for chunk in grouped.chunks(piece) {
+                prop_assert!(chunk[1..].windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]));
+            }
+            let data = of(&lengths);
+            let groups = evaluation_batches(&data, b);
+            prop_assert!(is_permutation(&groups.concat(), n));
+            prop_assert!(groups.concat().windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]));
+            prop_assert!(groups.iter().rev().skip(1).all(|g| g.len() == b));
+            for indices in grouped.chunks(b) {
+                let batch = batch(&data, indices, epoch).unwrap();
+                prop_assert_eq!(&batch.indices, indices);
+                prop_assert_eq!(batch.ids.len(), batch.packing.tokens());
+                for (k, &i) in indices.iter().enumerate() {
+                    prop_assert_eq!(&batch.ids[batch.packing.range(k)], data.sequence(i));
+                    prop_assert_eq!(batch.packing.examples()[k] as usize, epoch * n + i);
+                    prop_assert_eq!(batch.labels[k], data.labels[i]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Tokens kept on disk under a key of everything that they depend on.
+//!
+//! A cache file is: magic, version, key, the numbers of labels, sequences and ids (u64 each), the label names (length as u32, bytes), then
+//! labels, lengths and ids as u32, and the SHA-256 of all that. Integers are little-endian.
+
+use super::source::files;
+use super::{Split, TableOptions, Tokenized, WordPiece};
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"lowrank\0";
+/// Also part of the key: raise it when the tokenizer or a reader changes what it gives.
+const VERSION: u32 = 1;
+
+type Sha = [u8; 32];
+
+/// What tokens are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// The data set, as given to [`super::load`].
+    pub source: &'a Path,
+    /// The split of it.
+    pub split: Split,
+    /// The columns of a table.
+    pub options: &'a TableOptions,
+    /// Names of the labels, where they are given.
+    pub labels: Option<&'a [String]>,
+    /// Which of the texts are taken, in words that name every setting: a limit, a development fraction, their seeds.
+    pub selection: &'a str,
+    /// The tokenizer.
+    pub wordpiece: &'a WordPiece,
+    /// Ids kept of a text.
+    pub max_length: usize,
+}
+
+/// The tokens that `make` gives for `recipe`, from the folder `dir` if they are there, else made and put there. What is found is used only
+/// if it is whole and has the recipe's key: the content of the source's files, not their times. Without `dir` nothing is read or written;
+/// a folder that cannot be written is no error.
+///
+/// # Errors
+/// If the source cannot be read, or those of `make`.
+pub fn cached(dir: Option<&Path>, recipe: &Recipe, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
+    let Some(dir) = dir else { return make() };
+    let key = key(recipe)?;
+    let path = dir.join(format!("{}.tokens", key[..16].iter().map(|b| format!("{b:02x}")).collect::<String>()));
+    if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, recipe.wordpiece.vocab_size())) {
+        return Ok(tokens);
+    }
+    let tokens = make()?;
+    // A cache only saves time: where it cannot be kept, the next run makes the tokens again.
+    let _ = write(dir, &path, &encode(&tokens, &key));
+    Ok(tokens)
+}
+
+fn key(recipe: &Recipe) -> Result<Sha> {
+    let mut hash = Sha256::new();
+    // Lengths stand before the parts, so that no two recipes run together.
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    let Recipe { source, split, options, labels, selection, wordpiece, max_length } = *recipe;
+    part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
+    part(selection.as_bytes());
+    part(wordpiece.rules().as_bytes());
+    wordpiece.vocabulary().iter().for_each(|token| part(token.as_bytes()));
+    for file in files(source, split)? {
+        let name = file.strip_prefix(source).unwrap_or(Path::new("")).as_os_str();
+        // The reader goes by the extension of a single file.
+        part(if name.is_empty() { file.extension().unwrap_or_default() } else { name }.as_encoded_bytes());
+        part(&hash_file(&file).map_err(|e| Error::io(&file, e))?);
+    }
+    Ok(hash.finalize().into())
+}
+
+fn hash_file(path: &Path) -> io::Result<Sha> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+fn encode(tokens: &Tokenized, key: &Sha) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 * (tokens.tokens() + 2 * tokens.len()) + 1024);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(key);
+    for count in [tokens.label_names.len(), tokens.len(), tokens.tokens()] {
+        out.extend_from_slice(&(count as u64).to_le_bytes());
+    }
+    for name in &tokens.label_names {
+        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+    }
+    let lengths = tokens.lengths().into_iter().map(|n| n as u32);
+    for word in tokens.labels.iter().copied().chain(lengths).chain(tokens.ids.iter().copied()) {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    let sum: Sha = Sha256::digest(&out).into();
+    out.extend_from_slice(&sum);
+    out
+}
+
+/// `None` if the file is not whole, another recipe's, or not what [`encode`] writes.
+fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
+    let (body, sum) = bytes.split_last_chunk::<32>()?;
+    let mut rest = body.strip_prefix(&MAGIC)?.strip_prefix(&VERSION.to_le_bytes())?.strip_prefix(key)?;
+    if Sha::from(Sha256::digest(body)) != *sum {
+        return None;
+    }
+    let mut count = || {
+        let (head, tail) = rest.split_first_chunk::<8>()?;
+        rest = tail;
+        usize::try_from(u64::from_le_bytes(*head)).ok()
+    };
+    let (labels, sequences, ids) = (count()?, count()?, count()?);
+    let mut label_names = Vec::new();
+    for _ in 0..labels {
+        let (length, tail) = rest.split_first_chunk::<4>()?;
+        let (name, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        label_names.push(String::from_utf8(name.to_vec()).ok()?);
+        rest = tail;
+    }
+    if Some(rest.len()) != sequences.checked_mul(2)?.checked_add(ids)?.checked_mul(4) {
+        return None;
+    }
+    let words: Vec<u32> = rest.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
+    let (labels, lengths) = words[..2 * sequences].split_at(sequences);
+    let ends = lengths.iter().scan(0_usize, |end, &n| {
+        *end = end.checked_add(n as usize)?;
+        Some(*end)
+    });
+    let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
+    let tokens = Tokenized { ids: words[2 * sequences..].to_vec(), labels: labels.to_vec(), offsets, label_names };
+    let whole = tokens.offsets.len() == sequences + 1 && tokens.offsets.last() == Some(&ids);
+    let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
+    (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
+}
+
+/// Writes so that no reader ever sees a part.
+fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let scratch = path.with_extension(format!("{}.tmp", std::process::id()));
+    let done = File::create(&scratch)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&scratch, path));
+    if done.is_err() {
+        let _ = fs::remove_file(&scratch);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::load;
+    use std::cell::Cell;
+
+    fn wordpiece(last: &str) -> WordPiece {
+        WordPiece::from_vocab(["[UNK]", "[CLS]", "[SEP]", "a", last].map(String::from)).unwrap()
+    }
+
+    #[test]
+    fn made_once_and_again_when_anything_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, cache) = (dir.path().join("a.csv"), dir.path().join("deep/cache"));
+        fs::write(&source, "text,label\na b,1\nb,0\n").unwrap();
+        let (made, w, options) = (Cell::new(0), wordpiece("b"), TableOptions::default());
+        let recipe =
+            Recipe { source: &source, split: Split::Train, options: &options, labels: None, selection: "", wordpiece: &w, max_length: 9 };
+        let run = |recipe: &Recipe| {
+            let make = || {
+                made.set(made.get() + 1);
+                Ok(Tokenized::new(&load(recipe.source, recipe.split, recipe.options)?, recipe.wordpiece, recipe.max_length))
+            };
+            let tokens = cached(Some(&cache), recipe, make).unwrap();
+            assert_eq!(
+                tokens,
+                cached(None, recipe, || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, recipe.wordpiece, recipe.max_length)))
+                    .unwrap()
+            );
+            made.replace(0)
+        };
+        assert_eq!((run(&recipe), run(&recipe)), (1, 0));
+        let (other, labels) = (wordpiece("##b"), ["0".to_string(), "1".into()]);
+        let named = TableOptions { text_column: Some("text".into()), label_column: None };
+        for changed in [
+            Recipe { wordpiece: &other, ..recipe },
+            Recipe { max_length: 8, ..recipe },
+            Recipe { selection: "limit 9 seed 1", ..recipe },
+            Recipe { split: Split::Test, ..recipe },
+            Recipe { options: &named, ..recipe },
+            Recipe { labels: Some(&labels), ..recipe },
+        ] {
+            assert_eq!((run(&changed), run(&changed)), (1, 0), "{changed:?}");
+        }
+        fs::write(&source, "text,label\na b,1\na,0\n").unwrap();
+        assert_eq!((run(&recipe), run(&recipe)), (1, 0));
+        assert!(fs::read_dir(&cache).unwrap().all(|f| f.unwrap().path().extension().unwrap() == "tokens"));
+    }
+
+    #[test]
+    fn damaged_files_are_made_again() {
+        let tokens = Tokenized {
+            ids: vec![1, 2, 1, 3, 2],
+            offsets: vec![0, 2, 5],
+            labels: vec![1, 0],
+            label_names: vec!["x".into(), "\u{e9}".into()],
+        };
+        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
+        assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
+        assert!(decode(&bytes, &key, 3).is_none() && decode(&bytes, &[8; 32], 4).is_none());
+        for i in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[i] ^= 0x10;
+            assert!(decode(&flipped, &key, 4).is_none(), "{i}");
+            assert!(decode(&bytes[..i], &key, 4).is_none(), "{i}");
+        }
+        let wrong = Tokenized { labels: vec![2, 0], ..tokens.clone() };
+        assert!(decode(&encode(&wrong, &key), &key, 4).is_none());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("a.csv");
+        fs::write(&source, "text,label\na,1\n").unwrap();
+        let (w, options) = (wordpiece("b"), TableOptions::default());
+        let recipe =
+            Recipe { source: &source, split: Split::Train, options: &options, labels: None, selection: "", wordpiece: &w, max_length: 9 };
+        let make = || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, &w, 9));
+        assert_eq!(cached(Some(&source.join("inside")), &recipe, make).unwrap().tokens(), 3);
+    }
+}

@@ -1,0 +1,157 @@
+//! Labelled texts in memory.
+
+use crate::tensor::philox::Stream;
+use crate::{Error, Result};
+
+/// N labelled texts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dataset {
+    /// The texts: `[N]`.
+    pub texts: Vec<String>,
+    /// Label of each text, an index into `label_names`: `[N]`.
+    pub labels: Vec<u32>,
+    /// Name of each label: `[C]`.
+    pub label_names: Vec<String>,
+    /// How many texts of the source were not valid UTF-8; their bad bytes became U+FFFD. Samples keep the number of the whole.
+    pub lossy: usize,
+    /// Where each text came from, for messages: a file name or a line: `[N]`.
+    pub names: Vec<String>,
+}
+
+impl Dataset {
+    /// Number of texts, N.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// A seeded sample of `n` texts in their original order, with equally many of each label as far as there are; an odd remainder goes to
+    /// the first labels. A larger sample of the same seed contains the smaller one. All texts are kept if there are no more than `n`.
+    ///
+    /// # Errors
+    /// If `n` is 0.
+    pub fn limited(mut self, n: usize, seed: u64) -> Result<Dataset> {
+        if n == 0 {
+            return Err(Error::invalid("a sample of 0 texts is empty; ask for at least 1"));
+        }
+        if n >= self.len() {
+            return Ok(self);
+        }
+        let groups = self.shuffled_groups(&mut Stream::new(seed, "limited data set"));
+        // In turns, one text from each label that has any left.
+        let turns = (0..n).flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()));
+        let mut kept: Vec<usize> = turns.take(n).collect();
+        kept.sort_unstable();
+        Ok(self.select(&kept))
+    }
+
+    /// Splits off a seeded development set with round(`fraction` · count) texts of each label: (rest, development set), both in their
+    /// original order. `fraction` is between 0 and 1, exclusive.
+    ///
+    /// # Errors
+    /// If `fraction` is out of range, or one of the two would be empty.
+    pub fn split_dev(mut self, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return Err(Error::invalid(format_args!("the development fraction must lie between 0 and 1, got {fraction}")));
+        }
+        let (mut rest, mut dev) = (Vec::new(), Vec::new());
+        for group in self.shuffled_groups(&mut Stream::new(seed, "development split")) {
+            let (d, r) = group.split_at((fraction * group.len() as f64).round() as usize);
+            dev.extend_from_slice(d);
+            rest.extend_from_slice(r);
+        }
+        if rest.is_empty() || dev.is_empty() {
+            let n = self.len();
+            return Err(Error::invalid(format_args!("a development fraction of {fraction} of {n} texts leaves one side empty")));
+        }
+        rest.sort_unstable();
+        dev.sort_unstable();
+        Ok((self.select(&rest), self.select(&dev)))
+    }
+
+    /// The texts of each label, shuffled.
+    fn shuffled_groups(&self, stream: &mut Stream) -> Vec<Vec<usize>> {
+        let mut groups = vec![Vec::new(); self.label_names.len()];
+        for (i, &label) in self.labels.iter().enumerate() {
+            groups[label as usize].push(i);
+        }
+        groups.iter_mut().for_each(|group| stream.shuffle(group));
+        groups
+    }
+
+    /// Moves the texts `indices` out.
+    fn select(&mut self, indices: &[usize]) -> Dataset {
+        Dataset {
+            texts: indices.iter().map(|&i| std::mem::take(&mut self.texts[i])).collect(),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            label_names: self.label_names.clone(),
+            lossy: self.lossy,
+            names: indices.iter().map(|&i| std::mem::take(&mut self.names[i])).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(labels: &[u32]) -> Dataset {
+        Dataset {
+            texts: (0..labels.len()).map(|i| format!("text {i}")).collect(),
+            labels: labels.to_vec(),
+            label_names: ["a", "b", "c"].map(String::from).to_vec(),
+            lossy: 0,
+            names: (0..labels.len()).map(|i| i.to_string()).collect(),
+        }
+    }
+
+    fn counts(data: &Dataset) -> [usize; 3] {
+        [0, 1, 2].map(|c| data.labels.iter().filter(|&&l| l == c).count())
+    }
+
+    fn positions(data: &Dataset) -> Vec<usize> {
+        data.names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn samples_are_balanced_and_seeded() {
+        let data = of(&[0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 2, 2]);
+        assert!(data.clone().limited(0, 1).unwrap_err().to_string().contains("at least 1"));
+        assert_eq!(counts(&data.clone().limited(7, 1).unwrap()), [3, 2, 2]);
+        assert_eq!(counts(&data.clone().limited(10, 1).unwrap()), [5, 2, 3]);
+        assert_eq!(data.clone().limited(12, 1).unwrap(), data);
+        assert_ne!(data.clone().limited(5, 1).unwrap(), data.clone().limited(5, 2).unwrap());
+        assert!(
+            data.clone().split_dev(1.0, 1).is_err() && data.clone().split_dev(f64::NAN, 1).is_err() && data.split_dev(0.01, 1).is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn samples_and_splits_partition(labels in prop::collection::vec(0u32..3, 1..60), n in 1usize..70, f in 0.05f64..0.95, seed: u64) {
+            let data = of(&labels);
+            let small = data.clone().limited(n, seed).unwrap();
+            let kept = positions(&small);
+            prop_assert_eq!(kept.len(), n.min(labels.len()));
+            prop_assert!(kept.windows(2).all(|w| w[0] < w[1]));
+            prop_assert!(kept.iter().zip(&small.labels).zip(&small.texts).all(|((&i, l), t)| labels[i] == *l && data.texts[i] == *t));
+            let all = counts(&data);
+            let (low, got) = (*counts(&small).iter().max().unwrap(), counts(&small));
+            prop_assert!((0..3).all(|c| got[c] + 1 >= low || got[c] == all[c]));
+            let larger = positions(&data.clone().limited(n + 1, seed).unwrap());
+            prop_assert!(kept.iter().all(|i| larger.contains(i)));
+            if let Ok((rest, dev)) = data.clone().split_dev(f, seed) {
+                let mut both = [positions(&rest), positions(&dev)].concat();
+                both.sort();
+                prop_assert_eq!(both, (0..labels.len()).collect::<Vec<_>>());
+                let share = counts(&dev);
+                prop_assert!((0..3).all(|c| share[c] == (f * all[c] as f64).round() as usize));
+            }
+        }
+    }
+}

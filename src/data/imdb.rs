@@ -1,0 +1,180 @@
+//! The large movie review data set, from its archive or unpacked. Maas et al. 2011, "Learning word vectors for sentiment analysis".
+
+use super::Split;
+use super::source::Rows;
+use crate::{Error, Result};
+use flate2::read::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Folder and name of each label.
+const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
+
+/// Bytes of the longest review worth reading; the data set's own stay below 14 thousand. Bounds what a hostile archive can take.
+const LONGEST: u64 = 16 << 20;
+
+/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path.
+pub(super) fn from_archive(path: &Path, split: Split) -> Result<Rows> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+    let mut reviews = Vec::new();
+    let mut last = "the first entry".to_string();
+    let damaged = |last: &str, e: io::Error| {
+        Error::file(path, format_args!("after {last}"), format_args!("the archive is damaged or truncated ({e}); download it again"))
+    };
+    for entry in archive.entries().map_err(|e| Error::io(path, e))? {
+        let entry = entry.map_err(|e| damaged(&last, e))?;
+        last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
+        let text = read(entry).map_err(|e| damaged(&last, e))?;
+        reviews.push((name, text, label));
+    }
+    // The checksum of the archive stands behind what tar reads.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
+    reviews.sort_by(|a, b| a.0.cmp(&b.0));
+    if let Some(twice) = reviews.windows(2).find(|w| w[0].0 == w[1].0) {
+        return Err(Error::file(path, &twice[0].0, "is in the archive twice"));
+    }
+    collect(path, split, reviews)
+}
+
+/// The reviews `{split}/{neg,pos}/*.txt` below `folder`, sorted by path.
+pub(super) fn from_folder(folder: &Path, split: Split) -> Result<Rows> {
+    let reviews = files(folder, split)?.into_iter().map(|(file, label)| {
+        let text = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
+        let name = file.strip_prefix(folder).unwrap_or(&file);
+        Ok((name.display().to_string(), text, label))
+    });
+    collect(folder, split, reviews.collect::<Result<Vec<_>>>()?)
+}
+
+/// The files of [`from_folder`], sorted, and their labels.
+pub(super) fn files(folder: &Path, split: Split) -> Result<Vec<(PathBuf, &'static str)>> {
+    let mut found = Vec::new();
+    for (class, label) in LABELS {
+        let class = folder.join(split.name()).join(class);
+        for entry in class.read_dir().map_err(|e| Error::io(&class, e))? {
+            let file = entry.map_err(|e| Error::io(&class, e))?.path();
+            if is_text(&file.file_name().unwrap_or_default().to_string_lossy()) {
+                found.push((file, label));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Name (from the split on) and label of an entry, if it is a review of `split`.
+fn review(path: &str, split: Split) -> Option<(String, &'static str)> {
+    let mut parts = path.rsplitn(4, '/');
+    let (file, class, folder) = (parts.next()?, parts.next()?, parts.next()?);
+    let (_, label) = LABELS.iter().find(|(name, _)| *name == class)?;
+    (folder == split.name() && is_text(file)).then(|| (format!("{folder}/{class}/{file}"), *label))
+}
+
+/// Not what macOS leaves in archives.
+fn is_text(name: &str) -> bool {
+    name.ends_with(".txt") && !name.starts_with("._")
+}
+
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.take(LONGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other(format!("a review has more than {LONGEST} bytes")));
+    }
+    Ok(text)
+}
+
+fn collect(path: &Path, split: Split, reviews: Vec<(String, Vec<u8>, &'static str)>) -> Result<Rows> {
+    for (class, label) in LABELS {
+        if !reviews.iter().any(|review| review.2 == label) {
+            let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
+            return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
+        }
+    }
+    let mut rows = Rows::default();
+    reviews.into_iter().for_each(|(name, text, label)| rows.push(name, text, label));
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{Split, TableOptions, load, load_with_labels};
+    use flate2::{Compression, write::GzEncoder};
+    use std::path::Path;
+
+    const FILES: [(&str, &[u8]); 7] = [
+        ("aclImdb/train/pos/1_9.txt", b"fine"),
+        ("aclImdb/train/neg/10_1.txt", b"bad \xff"),
+        ("aclImdb/train/unsup/0_0.txt", b"unlabelled"),
+        ("aclImdb/train/pos/._1_9.txt", b"junk"),
+        ("aclImdb/test/pos/0_8.txt", b"nice"),
+        ("aclImdb/train/pos/0_10.txt", b"great"),
+        ("aclImdb/test/neg/3_2.txt", b"dull"),
+    ];
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+        for (path, bytes) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, *bytes).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn error(path: &Path) -> String {
+        load(path, Split::Train, &TableOptions::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn archive_and_folder_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let packed = dir.path().join("a.tgz");
+        std::fs::write(&packed, archive(&FILES)).unwrap();
+        for (path, bytes) in FILES {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let options = TableOptions::default();
+        let train = load(&packed, Split::Train, &options).unwrap();
+        assert_eq!(train.texts, ["bad \u{fffd}", "great", "fine"]);
+        assert_eq!(train.names, ["train/neg/10_1.txt", "train/pos/0_10.txt", "train/pos/1_9.txt"]);
+        assert_eq!((&train.labels[..], train.lossy), (&[0, 1, 1][..], 1));
+        assert_eq!(train.label_names, ["negative", "positive"]);
+        for split in [Split::Train, Split::Test] {
+            let want = load(&packed, split, &options).unwrap();
+            assert_eq!(load(dir.path(), split, &options).unwrap(), want);
+            assert_eq!(load(&dir.path().join("aclImdb"), split, &options).unwrap(), want);
+        }
+        let swapped = ["positive", "negative"].map(String::from);
+        assert_eq!(load_with_labels(&packed, Split::Train, &options, Some(&swapped)).unwrap().labels, [1, 0, 0]);
+        let foreign = ["negative", "good"].map(String::from);
+        let message = load_with_labels(&packed, Split::Train, &options, Some(&foreign)).unwrap_err().to_string();
+        assert!(message.contains("train/pos/0_10.txt: the label \"positive\" is unknown"), "{message}");
+    }
+
+    #[test]
+    fn damaged_archives_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar.gz");
+        let whole = archive(&FILES);
+        for length in [0, 5, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(error(&path).contains("a.tar.gz: "), "{length}");
+        }
+        let mut flipped = whole.clone();
+        let crc = whole.len() - 6;
+        flipped[crc] ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        assert!(error(&path).contains("damaged or truncated"), "{}", error(&path));
+        std::fs::write(&path, archive(&FILES[..1])).unwrap();
+        assert!(error(&path).contains("train/neg/*.txt: holds no review"));
+        std::fs::write(&path, archive(&[FILES[0], FILES[1], FILES[0]])).unwrap();
+        assert!(error(&path).contains("twice"));
+    }
+}

@@ -1,0 +1,107 @@
+//! A data set as ids.
+
+use super::{Dataset, WordPiece};
+use crate::tensor::rows;
+
+/// Texts worth a task.
+const CHUNK: usize = 64;
+
+/// N labelled sequences of ids, one after another, T tokens in all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tokenized {
+    /// The ids: `[T]`.
+    pub ids: Vec<u32>,
+    /// First id of each sequence, and T: `[N + 1]`.
+    pub offsets: Vec<usize>,
+    /// Label of each sequence, an index into `label_names`: `[N]`.
+    pub labels: Vec<u32>,
+    /// Name of each label: `[C]`.
+    pub label_names: Vec<String>,
+}
+
+impl Tokenized {
+    /// Encodes each text of `data` with at most `max_length` ids (at least 2), on all threads.
+    pub fn new(data: &Dataset, wordpiece: &WordPiece, max_length: usize) -> Tokenized {
+        let encode = |texts: &[String]| {
+            let (mut ids, mut lengths) = (Vec::new(), Vec::with_capacity(texts.len()));
+            for text in texts {
+                let sequence = wordpiece.encode(text, max_length);
+                ids.extend_from_slice(&sequence);
+                lengths.push(sequence.len());
+            }
+            (ids, lengths)
+        };
+        let chunks = rows::map(data.texts.chunks(CHUNK).collect(), encode);
+        let mut ids = Vec::with_capacity(chunks.iter().map(|(ids, _)| ids.len()).sum());
+        let mut offsets = Vec::with_capacity(data.len() + 1);
+        offsets.push(0);
+        let mut end = 0;
+        for (chunk, lengths) in chunks {
+            ids.extend_from_slice(&chunk);
+            for length in lengths {
+                end += length;
+                offsets.push(end);
+            }
+        }
+        Tokenized { ids, offsets, labels: data.labels.clone(), label_names: data.label_names.clone() }
+    }
+
+    /// Number of sequences, N.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Number of ids in all, T.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The ids of sequence `i`, which is below N.
+    pub fn sequence(&self, i: usize) -> &[u32] {
+        &self.ids[self.offsets[i]..self.offsets[i + 1]]
+    }
+
+    /// Number of ids of each sequence: `[N]`.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.offsets.windows(2).map(|w| w[1] - w[0]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_the_encodings_in_order() {
+        let w = WordPiece::from_vocab(["[UNK]", "[CLS]", "[SEP]", "a", "##a"].map(String::from)).unwrap();
+        let texts: Vec<String> = (0..300).map(|i| "a".repeat(i % 9)).collect();
+        let labels: Vec<u32> = (0..300).map(|i| i % 2).collect();
+        let names = vec![String::new(); 300];
+        let data = Dataset { texts, labels, label_names: vec!["x".into(), "y".into()], lossy: 0, names };
+        let t = Tokenized::new(&data, &w, 6);
+        assert_eq!((t.len(), t.tokens(), *t.offsets.last().unwrap()), (300, t.lengths().iter().sum(), t.tokens()));
+        for (i, text) in data.texts.iter().enumerate() {
+            assert_eq!(t.sequence(i), w.encode(text, 6));
+        }
+        assert_eq!((t.is_empty(), t.labels), (false, data.labels));
+    }
+
+    #[cfg(feature = "data")]
+    #[test]
+    fn imdb_has_the_known_number_of_tokens() {
+        use crate::data::{Split, TableOptions, load};
+        let Some(archive) = crate::testing::shared("imdb/aclImdb_v1.tar.gz") else { return };
+        let Some(folder) = crate::testing::shared("checkpoints/minilm-l6-distilbert") else { return };
+        let w = WordPiece::open(&folder).unwrap();
+        for (split, tokens) in [(Split::Train, 6_882_586), (Split::Test, 6_780_312)] {
+            let data = load(&archive, split, &TableOptions::default()).unwrap();
+            assert_eq!((data.len(), data.labels.iter().sum::<u32>(), data.lossy), (25_000, 12_500, 0));
+            assert_eq!(Tokenized::new(&data, &w, 512).tokens(), tokens);
+        }
+    }
+}
