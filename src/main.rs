@@ -1,2 +1,5 @@
-//! lowrank
-fn main() {}
+//! The `lowrank` program; see [`lowrank::cli`].
+
+fn main() -> std::process::ExitCode {
+    lowrank::cli::main()
+}

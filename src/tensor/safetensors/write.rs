@@ -74,10 +74,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Names that lowrank writes: a directory that holds nothing else may be replaced.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "checkpoint.safetensors",
     "config.json",
     "lowrank.json",
     "metrics.jsonl",

@@ -1,0 +1,186 @@
+//! What several commands share.
+
+use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_with_labels};
+use crate::lora::peft;
+use crate::nn::DistilBert;
+use crate::tensor::DType;
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Data types that one can compute in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComputeType {
+    F32,
+    F64,
+}
+
+impl From<ComputeType> for DType {
+    fn from(t: ComputeType) -> DType {
+        match t {
+            ComputeType::F32 => DType::F32,
+            ComputeType::F64 => DType::F64,
+        }
+    }
+}
+
+/// Where labelled texts come from.
+#[derive(Args, Clone)]
+pub struct Source {
+    /// aclImdb_v1.tar.gz, the unpacked folder, or a CSV, TSV or JSONL file (or a folder with train.* and test.*)
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Column of the text [default: text]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// Column of the label [default: label]
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// Folder for tokenised data [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Neither read nor write tokenised data
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+impl Source {
+    fn options(&self) -> TableOptions {
+        TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone() }
+    }
+
+    fn cache_folder(&self) -> Option<PathBuf> {
+        let user = || {
+            let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
+            base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
+        };
+        if self.no_cache { None } else { self.cache.clone().or_else(user) }
+    }
+
+    /// Reads a split; `labels` are the names it must use, if known.
+    pub fn read(&self, split: Split, labels: Option<&[String]>) -> Result<Dataset> {
+        let data = load_with_labels(&self.data, split, &self.options(), labels)?;
+        if data.lossy > 0 {
+            eprintln!("{}: {} texts were not valid UTF-8 and were decoded with replacement characters", self.data.display(), data.lossy);
+        }
+        Ok(data)
+    }
+
+    /// Tokens of a split, from the cache where they are. `selection` names what `select` takes.
+    pub fn tokens(
+        &self,
+        split: Split,
+        labels: Option<&[String]>,
+        wordpiece: &WordPiece,
+        max_length: usize,
+        selection: &str,
+        select: impl FnOnce(Dataset) -> Result<Dataset>,
+    ) -> Result<Tokenized> {
+        let options = self.options();
+        let recipe = Recipe { source: &self.data, split, options: &options, labels, selection, wordpiece, max_length };
+        cached(self.cache_folder().as_deref(), &recipe, || Ok(Tokenized::new(&select(self.read(split, labels)?)?, wordpiece, max_length)))
+    }
+}
+
+/// `lowrank.json`, beside the adapter: what PEFT's files do not say.
+#[derive(Serialize, Deserialize)]
+pub struct About {
+    /// Version of this program.
+    pub lowrank: String,
+    /// Names of the classes.
+    pub labels: Vec<String>,
+    /// Longest sequence trained on, in tokens.
+    pub max_length: usize,
+    /// Keys and shapes of the base model.
+    pub base: BTreeMap<String, Vec<usize>>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The command that was run.
+    pub command: Vec<String>,
+}
+
+impl About {
+    /// Describes a run.
+    pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
+        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+        About {
+            lowrank: env!("CARGO_PKG_VERSION").to_string(),
+            labels: labels.to_vec(),
+            max_length,
+            base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
+            seed,
+            command: std::env::args().collect(),
+        }
+    }
+
+    /// Reads it from an adapter's directory, if it is there: an adapter of PEFT's own has none.
+    pub fn open(directory: &Path) -> Result<Option<About>> {
+        let path = directory.join("lowrank.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, "json", e)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(&path, e)),
+        }
+    }
+}
+
+/// An adapted model, ready to answer.
+pub struct Adapted {
+    pub model: DistilBert,
+    pub wordpiece: WordPiece,
+    pub labels: Vec<String>,
+    pub max_length: usize,
+}
+
+/// Loads a base model with an adapter on it.
+pub fn open_adapted(base: &Path, adapter: &Path, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
+    let classes = peft::classes(adapter)?;
+    let about = About::open(adapter)?;
+    let (mut model, _) = DistilBert::open(base, classes, dtype, 0)?;
+    if let Some(about) = &about {
+        let now = About::new(&model, &[], 0, 0).base;
+        if now != about.base {
+            return Err(Error::file(adapter, "lowrank.json", format!("the adapter was trained on a base of other shapes than {}", base.display())));
+        }
+        if about.labels.len() != classes {
+            return Err(Error::file(adapter, "lowrank.json", format!("{} labels for a classifier of {classes} classes", about.labels.len())));
+        }
+    }
+    peft::load(&mut model, adapter)?;
+    let longest = model.config.max_position_embeddings;
+    let max_length = max_length.or(about.as_ref().map(|a| a.max_length)).unwrap_or(longest);
+    let labels = about.map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels);
+    Ok(Adapted { wordpiece: open_wordpiece(base, &model)?, max_length: check_length(max_length, &model)?, model, labels })
+}
+
+/// The tokenizer of a checkpoint, which must not know more tokens than the model.
+pub fn open_wordpiece(base: &Path, model: &DistilBert) -> Result<WordPiece> {
+    let wordpiece = WordPiece::open(base)?;
+    if wordpiece.vocab_size() > model.config.vocab_size {
+        let problem = format!("{} tokens, but the model has embeddings for {}", wordpiece.vocab_size(), model.config.vocab_size);
+        return Err(Error::file(base, "vocabulary", problem));
+    }
+    Ok(wordpiece)
+}
+
+/// `max_length`, if the model has that many positions and there is room for a token between `[CLS]` and `[SEP]`.
+pub fn check_length(max_length: usize, model: &DistilBert) -> Result<usize> {
+    let most = model.config.max_position_embeddings;
+    if (3..=most).contains(&max_length) {
+        return Ok(max_length);
+    }
+    Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the model's {most} positions")))
+}
+
+/// Prints a line on standard output; a closed pipe becomes an error, not a panic.
+pub fn say(line: impl std::fmt::Display) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
+}
+
+/// Prints a value as one line of JSON.
+pub fn say_json(value: &impl Serialize) -> Result<()> {
+    say(serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?)
+}

@@ -1,0 +1,166 @@
+//! `lowrank eval`, `predict` and `tokenize`.
+
+use super::Outcome;
+use super::common::{Source, open_adapted, say, say_json};
+use super::train::{describe, evaluate_on};
+use crate::data::{Split, WordPiece};
+use crate::tensor::DType;
+use crate::train::predict;
+use crate::{Error, Result};
+use clap::Args;
+use serde_json::json;
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
+
+/// Arguments of `eval`.
+#[derive(Args)]
+pub struct Eval {
+    /// Directory of the base checkpoint
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory of the adapter
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    /// train or test
+    #[arg(long, default_value = "test")]
+    split: Split,
+    /// Measure on this many reviews, drawn with equal labels
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Tokens kept of a review [default: as in training]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Reviews computed together
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, DType::F32)?;
+        let selection = format!("limit {:?} seed 0", self.limit);
+        // LABEL_0, LABEL_1 are names of ours, not of the data.
+        let known = (!adapted.labels.iter().any(|l| l.starts_with("LABEL_"))).then_some(&adapted.labels[..]);
+        let data = self.source.tokens(self.split, known, &adapted.wordpiece, adapted.max_length, &selection, |d| match self.limit {
+            Some(n) => d.limited(n, 0),
+            None => Ok(d),
+        })?;
+        let result = evaluate_on(&adapted.model, &data, self.batch)?;
+        if self.json {
+            return say_json(&json!({ "test": result, "labels": data.label_names })).map(|()| Outcome::Done);
+        }
+        say(describe(&result))?;
+        for (name, row) in data.label_names.iter().zip(&result.confusion) {
+            let cells: Vec<String> = data.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
+            say(format!("{name}: {}", cells.join(", ")))?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Arguments of `predict`.
+#[derive(Args)]
+pub struct Predict {
+    /// Directory of the base checkpoint
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory of the adapter
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// Texts; without any, each line of --file or of standard input is one
+    texts: Vec<String>,
+    /// File with a text a line
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Tokens kept of a text [default: as in training]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+impl Predict {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let texts = match (&self.file, self.texts.is_empty()) {
+            (Some(_), false) => return Err(Error::invalid("predict: give texts or --file, not both")),
+            (Some(path), true) => lines(std::fs::File::open(path).map_err(|e| Error::io(path, e))?, &path.to_string_lossy())?,
+            (None, true) => lines(std::io::stdin(), "standard input")?,
+            (None, false) => self.texts,
+        };
+        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, DType::F32)?;
+        let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
+        let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
+        let mut all = Vec::new();
+        for (text, probabilities) in texts.iter().zip(&answers) {
+            let best = (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
+            let (label, probability) = (&adapted.labels[best], probabilities[best]);
+            if self.json {
+                all.push(json!({ "text": text, "label": label, "probability": probability, "probabilities": probabilities }));
+            } else {
+                say(format!("{label}\t{probability:.4}\t{}", text.replace(['\t', '\n', '\r'], " ")))?;
+            }
+        }
+        if self.json {
+            say_json(&json!({ "labels": adapted.labels, "predictions": all }))?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Lines of a reader, decoded lossily.
+fn lines(reader: impl Read, name: &str) -> Result<Vec<String>> {
+    let split = std::io::BufReader::new(reader).split(b'\n');
+    let text = |line: std::io::Result<Vec<u8>>| line.map(|l| String::from_utf8_lossy(&l).trim_end_matches('\r').to_string());
+    split.map(text).collect::<std::io::Result<_>>().map_err(|e| Error::io(name, e))
+}
+
+/// Arguments of `tokenize`.
+#[derive(Args)]
+pub struct Tokenize {
+    /// Directory of a checkpoint, a vocab.txt or a tokenizer.json
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// Tokens kept of a text, [CLS] and [SEP] included [default: all]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Read {"text": …} and write {"ids": […]} a line, instead of plain lines
+    #[arg(long)]
+    jsonl: bool,
+    /// File with a text a line [default: standard input]
+    file: Option<PathBuf>,
+}
+
+impl Tokenize {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let wordpiece = WordPiece::open(&self.model)?;
+        let (name, lines) = match &self.file {
+            Some(path) => (path.display().to_string(), lines(std::fs::File::open(path).map_err(|e| Error::io(path, e))?, &path.to_string_lossy())?),
+            None => ("standard input".to_string(), lines(std::io::stdin(), "standard input")?),
+        };
+        let max_length = self.max_length.unwrap_or(usize::MAX);
+        if max_length < 2 {
+            return Err(Error::invalid("--max-length must be at least 2: [CLS] and [SEP]"));
+        }
+        for (number, line) in lines.iter().enumerate() {
+            if self.jsonl {
+                let bad = |e: String| Error::file(&name, format!("line {}", number + 1), e);
+                let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
+                let text = value["text"].as_str().ok_or_else(|| bad("has no \"text\"".to_string()))?;
+                say_json(&json!({ "ids": wordpiece.encode(text, max_length) }))?;
+            } else {
+                let ids: Vec<String> = wordpiece.encode(line, max_length).iter().map(u32::to_string).collect();
+                say(ids.join(" "))?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}

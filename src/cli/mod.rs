@@ -1,0 +1,93 @@
+//! The command line: argument parsing, progress, printing; one file a command.
+
+mod check;
+mod common;
+mod demo;
+mod explain;
+mod files;
+mod infer;
+mod progress;
+mod train;
+
+use crate::{Error, Result};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Fine-tunes DistilBERT with LoRA on a tensor engine of its own. Without a command it runs the bundled demo.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Threads to compute with; all cores if not given. Results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
+    Train(train::Train),
+    /// Measure an adapter on labelled reviews
+    Eval(infer::Eval),
+    /// Classify texts: arguments, a file, or standard input
+    Predict(infer::Predict),
+    /// Print the token ids of texts, a line each
+    Tokenize(infer::Tokenize),
+    /// Write a randomly initialised checkpoint
+    Init(files::Init),
+    /// Show what a checkpoint or an adapter holds
+    Inspect(files::Inspect),
+    /// Check the gradient of every operation against finite differences
+    Gradcheck(check::Gradcheck),
+    /// Show one training step as a ledger: computed, saved, spared
+    Explain(explain::Explain),
+    /// Hold the engine against reference values computed elsewhere
+    Compare(check::Compare),
+}
+
+/// How a command ended.
+enum Outcome {
+    Done,
+    /// A check found a difference.
+    Failed,
+    /// Ctrl-C; the state was saved.
+    Interrupted,
+}
+
+/// Parses the arguments and runs. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C after saving.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        // A reader that has seen enough (`| head`) is no error.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("lowrank: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Outcome> {
+    if let Some(n) = arguments.threads {
+        if n == 0 {
+            return Err(Error::invalid("--threads must be at least 1"));
+        }
+        rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| Error::invalid(format!("--threads: {e}")))?;
+    }
+    match arguments.command {
+        None => demo::run(),
+        Some(Command::Train(c)) => c.run(),
+        Some(Command::Eval(c)) => c.run(),
+        Some(Command::Predict(c)) => c.run(),
+        Some(Command::Tokenize(c)) => c.run(),
+        Some(Command::Init(c)) => c.run(),
+        Some(Command::Inspect(c)) => c.run(),
+        Some(Command::Gradcheck(c)) => c.run(),
+        Some(Command::Explain(c)) => c.run(),
+        Some(Command::Compare(c)) => c.run(),
+    }
+}

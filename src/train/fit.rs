@@ -1,0 +1,196 @@
+//! The training loop.
+
+use super::{AdamW, Linear, clip_factor};
+use crate::autograd::{Grads, Tape};
+use crate::data::{Tokenized, batch, order, order_by_length};
+use crate::nn::{DistilBert, Pass};
+use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How to train.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recipe {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Sequences of a micro-batch.
+    pub batch: usize,
+    /// Micro-batches of an optimizer step; the loss is the mean over all their sequences.
+    pub accumulate: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Decoupled weight decay, on every trained tensor.
+    pub weight_decay: f64,
+    /// Share of the steps that warm up, in [0, 1].
+    pub warmup: f64,
+    /// Largest global gradient norm.
+    pub clip: f64,
+    /// Seed of shuffling and dropout.
+    pub seed: u64,
+    /// Draw batches of like length instead of plain shuffling.
+    pub group_by_length: bool,
+}
+
+impl Recipe {
+    /// Optimizer steps of an epoch over `n` sequences.
+    pub fn steps_per_epoch(&self, n: usize) -> usize {
+        n.div_ceil(self.batch * self.accumulate)
+    }
+
+    fn check(&self) -> Result<()> {
+        let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0;
+        let numbers = self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
+        if counts && numbers {
+            return Ok(());
+        }
+        Err(Error::invalid("recipe: epochs, batch and accumulate must be at least 1, lr and decay not negative, clip positive, warmup in [0, 1]"))
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Counted from 1 over the run.
+    pub step: usize,
+    /// Steps of the run.
+    pub steps: usize,
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean cross-entropy of the step's sequences, in nats.
+    pub loss: f64,
+    /// Global norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Tokens of the step.
+    pub tokens: usize,
+}
+
+/// Who watches a run. The library prints nothing itself.
+pub trait Observer {
+    /// After every optimizer step. `false` asks to stop here.
+    fn step(&mut self, report: &StepReport) -> bool;
+
+    /// After every epoch, counted from 1.
+    ///
+    /// # Errors
+    /// Ends the run with that error.
+    fn epoch(&mut self, epoch: usize, model: &DistilBert) -> Result<()>;
+}
+
+/// Trains `model` on `data` from where `optimizer` stands to the end of the recipe; returns whether it came to the end.
+///
+/// # Errors
+/// If the recipe is out of range, a trained tensor is not reached by a finite gradient on the first step, or the loss stops being finite: the
+/// model then still holds the last good state.
+pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+    recipe.check()?;
+    if data.is_empty() {
+        return Err(Error::invalid("training data: there is no example to train on"));
+    }
+    let per_epoch = recipe.steps_per_epoch(data.len());
+    let steps = per_epoch * recipe.epochs;
+    let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
+    while optimizer.steps() < steps {
+        let epoch = optimizer.steps() / per_epoch;
+        let order = match recipe.group_by_length {
+            true => order_by_length(&data.lengths(), recipe.batch * recipe.accumulate, epoch, recipe.seed),
+            false => order(data.len(), epoch, recipe.seed),
+        };
+        for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
+            let t = optimizer.steps();
+            let (loss, grads, tokens) = gradients(model, data, indices, epoch, recipe)?;
+            if t == 0 {
+                check_reached(model, &grads)?;
+            }
+            let grad_norm = grads.norm()?;
+            if !loss.is_finite() || !grad_norm.is_finite() {
+                let problem = format!("the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate");
+                return Err(Error::Training { step: t + 1, problem });
+            }
+            let lr = recipe.lr * schedule.factor(t);
+            optimizer.update(&mut model.parameters_mut(), grads, lr, clip_factor(grad_norm, recipe.clip))?;
+            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, grad_norm, lr, tokens };
+            if !observer.step(&report) && t + 1 < steps {
+                return Ok(false);
+            }
+        }
+        observer.epoch(epoch + 1, model)?;
+    }
+    Ok(true)
+}
+
+/// Loss and gradients of one optimizer step, summed over its micro-batches.
+fn gradients(model: &DistilBert, data: &Tokenized, indices: &[usize], epoch: usize, recipe: &Recipe) -> Result<(f64, Grads, usize)> {
+    let (mut loss, mut grads, mut tokens) = (0.0, Grads::default(), 0);
+    for micro in indices.chunks(recipe.batch) {
+        let batch = batch(data, micro, epoch)?;
+        let pass = Pass { packing: batch.packing.clone(), dropout: Some(recipe.seed) };
+        let mut tape = Tape::new();
+        let logits = model.forward(&mut tape, &batch.ids, &pass)?;
+        let part = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
+        loss += part.value().item()?;
+        tokens += batch.ids.len();
+        grads.add(tape.backward(&part)?)?;
+    }
+    Ok((loss, grads, tokens))
+}
+
+fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {
+    for p in model.parameters() {
+        let finite = grads.get(p).map(|g| g.to_f64()).transpose()?.map(|g| g.iter().all(|x| x.is_finite()));
+        let problem = match finite {
+            Some(true) => continue,
+            Some(false) => "its gradient is not finite",
+            None => "no gradient reached it",
+        };
+        return Err(Error::Training { step: 1, problem: format!("{} is to be trained, but {problem}", p.name()) });
+    }
+    Ok(())
+}
+
+/// Writes parameters, moments and the step, to go on from later. `settings` says what must be the same then.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_checkpoint(path: &Path, model: &DistilBert, optimizer: &AdamW, settings: &str) -> Result<()> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for p in model.parameters() {
+        tensors.push((p.name().to_string(), p.value().clone()));
+        if let Some((m, v)) = optimizer.moments(p) {
+            tensors.extend([(format!("m.{}", p.name()), m.clone()), (format!("v.{}", p.name()), v.clone())]);
+        }
+    }
+    let metadata = [("settings", settings.to_string()), ("step", optimizer.steps().to_string())];
+    write_file(path, &to_bytes(&tensors, &metadata.map(|(k, v)| (k.to_string(), v)).into_iter().collect::<BTreeMap<_, _>>())?)
+}
+
+/// Goes back to what [`save_checkpoint`] wrote.
+///
+/// # Errors
+/// If the file is missing or wrong, or was written under other settings.
+pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut AdamW, settings: &str) -> Result<()> {
+    let file = SafeTensors::open(path)?;
+    if file.metadata().get("settings").map(String::as_str) != Some(settings) {
+        return Err(Error::file(path, "settings", "the run that stopped had other settings: give the same arguments, or start anew without --resume"));
+    }
+    let step = file.metadata().get("step").and_then(|s| s.parse().ok()).ok_or_else(|| Error::file(path, "step", "is missing"))?;
+    let mut moments = Vec::new();
+    for p in model.parameters_mut() {
+        let fitting = |name: String| -> Result<Tensor> {
+            let t = file.tensor(&name)?;
+            match t.shape() == p.value().shape() && t.dtype() == p.value().dtype() {
+                true => Ok(t),
+                false => Err(Error::file(path, format!("tensor {name:?}"), "has another shape or type than the model's")),
+            }
+        };
+        let value = fitting(p.name().to_string())?;
+        moments.push((p.id(), (fitting(format!("m.{}", p.name()))?, fitting(format!("v.{}", p.name()))?)));
+        p.set(value);
+    }
+    optimizer.restore(step, moments);
+    Ok(())
+}
