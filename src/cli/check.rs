@@ -51,7 +51,10 @@ impl Gradcheck {
             let passed = worst.found.error <= suite.tolerance;
             failed += usize::from(!passed);
             let verdict = if passed { "ok" } else { "WRONG" };
-            say(format!("{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks", suite.op, worst.found.error, suite.tolerance, worst.checks))?;
+            say(format!(
+                "{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks",
+                suite.op, worst.found.error, suite.tolerance, worst.checks
+            ))?;
             say(format!("               numeric {:+.12e}, backward {:+.12e}; {}", worst.found.numeric, worst.found.exact, worst.place))?;
         }
         Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })

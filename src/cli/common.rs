@@ -143,10 +143,18 @@ pub fn open_adapted(base: &Path, adapter: &Path, max_length: Option<usize>, dtyp
     if let Some(about) = &about {
         let now = About::new(&model, &[], 0, 0).base;
         if now != about.base {
-            return Err(Error::file(adapter, "lowrank.json", format!("the adapter was trained on a base of other shapes than {}", base.display())));
+            return Err(Error::file(
+                adapter,
+                "lowrank.json",
+                format!("the adapter was trained on a base of other shapes than {}", base.display()),
+            ));
         }
         if about.labels.len() != classes {
-            return Err(Error::file(adapter, "lowrank.json", format!("{} labels for a classifier of {classes} classes", about.labels.len())));
+            return Err(Error::file(
+                adapter,
+                "lowrank.json",
+                format!("{} labels for a classifier of {classes} classes", about.labels.len()),
+            ));
         }
     }
     peft::load(&mut model, adapter)?;

@@ -77,8 +77,17 @@ pub(super) fn run() -> Result<Outcome> {
     say(format!("A tiny bundled encoder (4 layers, 128 wide), LoRA of rank 8 on Q and V, {} short film reviews.", train.len()))?;
     say(Counts::of(&model).peft_line())?;
     say(format!("before: {}", describe(&evaluate_on(&model, &test, 32)?)))?;
-    let recipe =
-        Recipe { epochs: 8, batch: 16, accumulate: 1, lr: 3e-3, weight_decay: 0.01, warmup: 0.1, clip: 1.0, seed: 0, group_by_length: false };
+    let recipe = Recipe {
+        epochs: 8,
+        batch: 16,
+        accumulate: 1,
+        lr: 3e-3,
+        weight_decay: 0.01,
+        warmup: 0.1,
+        clip: 1.0,
+        seed: 0,
+        group_by_length: false,
+    };
     let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
     let started = std::time::Instant::now();
     fit(&mut model, &train, &recipe, &mut AdamW::new(recipe.weight_decay), &mut watch)?;
@@ -90,7 +99,9 @@ pub(super) fn run() -> Result<Outcome> {
     for (text, p) in EXAMPLES.iter().zip(answers) {
         say(format!("  {} {:.0} %  {text}", if p[1] > p[0] { "positive" } else { "negative" }, 100.0 * p[1].max(p[0])))?;
     }
-    say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The same on IMDB, with a DistilBERT checkpoint in DIR:")?;
+    say(
+        "\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The same on IMDB, with a DistilBERT checkpoint in DIR:",
+    )?;
     say("  lowrank train --model DIR --data aclImdb_v1.tar.gz --out adapter")?;
     say("  lowrank predict --model DIR --adapter adapter \"What a film!\"")?;
     Ok(Outcome::Done)

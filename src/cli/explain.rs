@@ -49,7 +49,8 @@ impl Explain {
         let ledger = tape.ledger().to_vec();
         let grads = tape.backward(&loss)?;
         // Storage of the model itself costs nothing to save: it is there anyway.
-        let weights: BTreeSet<usize> = model.weights().iter().filter_map(|w| w.value().ok()).map(|t| Arc::as_ptr(t.storage()).addr()).collect();
+        let weights: BTreeSet<usize> =
+            model.weights().iter().filter_map(|w| w.value().ok()).map(|t| Arc::as_ptr(t.storage()).addr()).collect();
         let parameters = model.parameters();
         let own = parameters.iter().map(|p| Arc::as_ptr(p.value().storage()).addr()).chain(weights).collect();
         say(format!("one step on {} reviews of {} tokens in all; {}", ids.len(), pass.packing.tokens(), Counts::of(&model).peft_line()))?;
@@ -62,7 +63,10 @@ impl Explain {
     }
 
     fn print(&self, ledger: &[Record], own: &BTreeSet<usize>) -> Result<()> {
-        say(format!("{:<52} {:<14} {:>10} {:>9} {:>9} {:>9}  saved for backward", "layer", "operation", "output", "forward", "backward", "spared"))?;
+        say(format!(
+            "{:<52} {:<14} {:>10} {:>9} {:>9} {:>9}  saved for backward",
+            "layer", "operation", "output", "forward", "backward", "spared"
+        ))?;
         say(format!("{:<52} {:<14} {:>10} {:>9} {:>9} {:>9}", "", "", "", "MFLOP", "MFLOP", "MFLOP"))?;
         let mut seen = BTreeSet::new();
         let (mut saved_bytes, mut total) = (0, [0; 3]);

@@ -84,7 +84,13 @@ impl Inspect {
             let c = peft::config(&self.path)?;
             let classes = peft::classes(&self.path)?;
             let scale = c.alpha / c.rank as f64;
-            facts.push(format!("LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {}", c.rank, c.alpha, c.dropout, c.targets.join(", ")));
+            facts.push(format!(
+                "LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {}",
+                c.rank,
+                c.alpha,
+                c.dropout,
+                c.targets.join(", ")
+            ));
             facts.push(format!("head of {classes} classes"));
         } else if self.path.join("config.json").exists() {
             let c = Config::open(&self.path)?;
@@ -95,7 +101,8 @@ impl Inspect {
         let bytes: usize = tensors.iter().map(|(_, i)| i.bytes).sum();
         let numbers: usize = tensors.iter().map(|(_, i)| i.shape.iter().product::<usize>()).sum();
         if self.json {
-            let list: Vec<_> = tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes })).collect();
+            let list: Vec<_> =
+                tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes })).collect();
             let all = json!({ "path": file.path(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
             return say_json(&all).map(|()| Outcome::Done);
         }

@@ -143,7 +143,9 @@ impl Tokenize {
     pub(super) fn run(self) -> Result<Outcome> {
         let wordpiece = WordPiece::open(&self.model)?;
         let (name, lines) = match &self.file {
-            Some(path) => (path.display().to_string(), lines(std::fs::File::open(path).map_err(|e| Error::io(path, e))?, &path.to_string_lossy())?),
+            Some(path) => {
+                (path.display().to_string(), lines(std::fs::File::open(path).map_err(|e| Error::io(path, e))?, &path.to_string_lossy())?)
+            }
             None => ("standard input".to_string(), lines(std::io::stdin(), "standard input")?),
         };
         let max_length = self.max_length.unwrap_or(usize::MAX);

@@ -17,7 +17,8 @@ pub struct Progress {
 impl Progress {
     /// For a run of `steps` steps.
     pub fn new(steps: usize) -> Progress {
-        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg} eta {eta}").unwrap_or(ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg} eta {eta}")
+            .unwrap_or(ProgressStyle::default_bar());
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(steps as u64).with_style(style));
         Progress { bar, started: Instant::now(), last_line: Instant::now(), tokens: 0, smooth_loss: None }
     }

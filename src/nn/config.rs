@@ -93,7 +93,7 @@ impl Config {
             return Err(format!("activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));
         }
         let sizes = [self.dim, self.hidden_dim, self.max_position_embeddings, self.n_heads, self.vocab_size];
-        if sizes.iter().any(|&n| n == 0 || n > 1 << 24) || self.n_layers > 1000 || self.dim % self.n_heads != 0 {
+        if sizes.iter().any(|&n| n == 0 || n > 1 << 24) || self.n_layers > 1000 || !self.dim.is_multiple_of(self.n_heads) {
             return Err("sizes must be positive, and dim a multiple of n_heads".to_string());
         }
         if [self.attention_dropout, self.dropout, self.seq_classif_dropout].iter().any(|p| !(0.0..1.0).contains(p)) {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// logits = classifier(drop(relu(pre_classifier(h[CLS])))), h the last of the blocks' outputs.
+/// `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`, h the last of the blocks' outputs.
 pub struct DistilBert {
     /// Sizes and dropouts.
     pub config: Config,

@@ -38,14 +38,12 @@ impl<T: Copy, F: Fn(u32) -> T> super::simd::Kernel for Row<'_, T, F> {
     fn run<const FMA: bool>(self) {
         let Row { seed, rest, out, f } = self;
         for (piece, out) in out.chunks_mut(4 * LANES).enumerate() {
-            let mut words = [[0; LANES]; 4];
-            for lane in 0..LANES {
-                let counter = [(piece * LANES + lane) as u32, rest[0], rest[1], rest[2]];
-                let drawn = philox(seed, counter);
-                (0..4).for_each(|w| words[w][lane] = drawn[w]);
+            let mut words = [[0; 4]; LANES];
+            for (lane, words) in words.iter_mut().enumerate() {
+                *words = philox(seed, [(piece * LANES + lane) as u32, rest[0], rest[1], rest[2]]);
             }
-            for (j, out) in out.iter_mut().enumerate() {
-                *out = f(words[j % 4][j / 4]);
+            for (out, &word) in out.iter_mut().zip(words.as_flattened()) {
+                *out = f(word);
             }
         }
     }

@@ -4,8 +4,8 @@ use super::{AdamW, Linear, clip_factor};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
-use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
 use crate::tensor::Tensor;
+use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -42,11 +42,14 @@ impl Recipe {
 
     fn check(&self) -> Result<()> {
         let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0;
-        let numbers = self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
+        let numbers =
+            self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
         if counts && numbers {
             return Ok(());
         }
-        Err(Error::invalid("recipe: epochs, batch and accumulate must be at least 1, lr and decay not negative, clip positive, warmup in [0, 1]"))
+        Err(Error::invalid(
+            "recipe: epochs, batch and accumulate must be at least 1, lr and decay not negative, clip positive, warmup in [0, 1]",
+        ))
     }
 }
 
@@ -108,7 +111,9 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             }
             let grad_norm = grads.norm()?;
             if !loss.is_finite() || !grad_norm.is_finite() {
-                let problem = format!("the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate");
+                let problem = format!(
+                    "the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate"
+                );
                 return Err(Error::Training { step: t + 1, problem });
             }
             let lr = recipe.lr * schedule.factor(t);
@@ -175,7 +180,11 @@ pub fn save_checkpoint(path: &Path, model: &DistilBert, optimizer: &AdamW, setti
 pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut AdamW, settings: &str) -> Result<()> {
     let file = SafeTensors::open(path)?;
     if file.metadata().get("settings").map(String::as_str) != Some(settings) {
-        return Err(Error::file(path, "settings", "the run that stopped had other settings: give the same arguments, or start anew without --resume"));
+        return Err(Error::file(
+            path,
+            "settings",
+            "the run that stopped had other settings: give the same arguments, or start anew without --resume",
+        ));
     }
     let step = file.metadata().get("step").and_then(|s| s.parse().ok()).ok_or_else(|| Error::file(path, "step", "is missing"))?;
     let mut moments = Vec::new();

@@ -6,7 +6,7 @@ use crate::tensor::{Float, Tensor, take};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 
-/// L = −(1/N) Σ ln softmax(z)[label]; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
+/// `L = −(1/N) Σ ln softmax(z)[label]`; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
 pub struct CrossEntropy {
     /// N: the batch size B for a mean, or that of the whole batch when this is one micro-batch of it.
     pub divisor: usize,

@@ -16,7 +16,7 @@ pub struct Mask {
     pub p: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Which dropout of the model: see [`crate::nn::site`].
+    /// Which dropout of the model: a static number from its table.
     pub site: u32,
 }
 

@@ -6,7 +6,7 @@ use crate::tensor::{Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 
-/// y[t] = table[indices[t]]; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. dtable[v] = Σ dy[t] over the t with indices[t] = v.
+/// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over the t with `indices[t] = v`.
 pub struct Embedding;
 
 impl Op for Embedding {

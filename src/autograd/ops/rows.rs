@@ -8,7 +8,7 @@ use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// y[b] = x[first row of sequence b]: the `[CLS]` rows. x `[T, d]`, y `[B, d]`. dx is dy in those rows, 0 elsewhere.
+/// `y[b] = x[first row of sequence b]`: the `[CLS]` rows. x `[T, d]`, y `[B, d]`. dx is dy in those rows, 0 elsewhere.
 pub struct SelectRows {
     /// How the rows lie.
     pub packing: Arc<Packing>,

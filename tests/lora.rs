@@ -1,0 +1,297 @@
+//! What LoRA promises, on whole models.
+
+use lowrank::autograd::{Grads, Parameter, Tape, Var};
+use lowrank::lora::{Counts, LoraConfig, adapt, peft};
+use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
+use lowrank::tensor::philox::Stream;
+use lowrank::tensor::{DType, Packing, Shape, Tensor};
+use lowrank::train::{AdamW, clip_factor};
+use lowrank::{Error, Result};
+use std::sync::Arc;
+
+const IDS: [u32; 9] = [2, 7, 11, 3, 2, 9, 30, 8, 3];
+const LABELS: [u32; 2] = [0, 1];
+
+fn tiny() -> DistilBert {
+    let mut config = Config::distilbert_base();
+    (config.dim, config.n_heads, config.hidden_dim, config.n_layers) = (16, 2, 32, 2);
+    (config.vocab_size, config.max_position_embeddings, config.initializer_range) = (40, 24, 0.3);
+    DistilBert::random(&config, 2, DType::F64, 1).unwrap()
+}
+
+fn pass(lengths: &[usize], examples: &[u32], dropout: bool) -> Pass {
+    Pass { packing: Arc::new(Packing::new(lengths, examples.to_vec()).unwrap()), dropout: dropout.then_some(5) }
+}
+
+fn both(dropout: bool) -> Pass {
+    pass(&[4, 5], &[3, 4], dropout)
+}
+
+fn logits(model: &DistilBert, ids: &[u32], pass: &Pass) -> Vec<f64> {
+    model.forward(&mut Tape::new(), ids, pass).unwrap().value().to_f64().unwrap()
+}
+
+fn loss_and_grads(model: &DistilBert, dropout: bool) -> (f64, Grads) {
+    let mut tape = Tape::new();
+    let out = model.forward(&mut tape, &IDS, &both(dropout)).unwrap();
+    let loss = tape.cross_entropy(&out, &LABELS, 2).unwrap();
+    (loss.value().item().unwrap(), tape.backward(&loss).unwrap())
+}
+
+/// Moves every parameter off its start: B is not zero then.
+fn shaken(mut model: DistilBert) -> DistilBert {
+    let mut random = Stream::new(3, "shake");
+    for p in model.parameters_mut() {
+        let moved = p.value().to_f64().unwrap().iter().map(|x| x + 0.2 * (random.uniform() - 0.5)).collect();
+        p.set(Tensor::from_f64(moved, DType::F64, p.value().shape()).unwrap());
+    }
+    model
+}
+
+fn adapted(targets: &[&str]) -> DistilBert {
+    let mut model = tiny();
+    adapt(&mut model, &LoraConfig::new(3, targets), 0).unwrap();
+    model
+}
+
+/// The directional derivative of the loss over all parameters, by a five-point difference and by backward.
+fn assert_gradients(model: &mut DistilBert) {
+    let (_, grads) = loss_and_grads(model, true);
+    let mut random = Stream::new(8, "direction");
+    let start: Vec<Vec<f64>> = model.parameters().iter().map(|p| p.value().to_f64().unwrap()).collect();
+    for chosen in 0..start.len() {
+        let u: Vec<f64> = start[chosen].iter().map(|_| random.uniform() - 0.5).collect();
+        let p = model.parameters()[chosen];
+        let g = grads.get(p).unwrap_or_else(|| panic!("{} has no gradient", p.name())).to_f64().unwrap();
+        let exact: f64 = g.iter().zip(&u).map(|(g, u)| g * u).sum();
+        let mut at = |step: f64| {
+            let moved = start[chosen].iter().zip(&u).map(|(x, u)| x + step * u).collect();
+            let p = &mut model.parameters_mut()[chosen];
+            p.set(Tensor::from_f64(moved, DType::F64, p.value().shape()).unwrap());
+            loss_and_grads(model, true).0
+        };
+        let h = 1e-4;
+        let numeric = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
+        at(0.0);
+        let name = model.parameters()[chosen].name().to_string();
+        assert!((numeric - exact).abs() < 1e-8 * (1.0 + exact.abs()), "{name}: numeric {numeric:e}, backward {exact:e}");
+    }
+}
+
+#[test]
+fn counts_equal_the_studys_table() {
+    let mut model = DistilBert::random(&Config::distilbert_base(), 2, DType::F32, 0).unwrap();
+    for (rank, targets, trainable) in [
+        (4, &["q_lin", "v_lin"][..], 665_858),
+        (8, &["q_lin", "v_lin"], 739_586),
+        (16, &["q_lin", "v_lin"], 887_042),
+        (8, &["q_lin", "k_lin", "v_lin", "out_lin"], 887_042),
+        (8, &["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"], 1_255_682),
+    ] {
+        adapt(&mut model, &LoraConfig::new(rank, targets), 0).unwrap();
+        let counts = Counts::of(&model);
+        assert_eq!(counts, Counts { trainable, base: 66_955_010 });
+        model.linears_mut().into_iter().for_each(|l| l.terms.clear());
+        if trainable == 739_586 {
+            assert_eq!(counts.peft_line(), "trainable params: 739,586 || all params: 67,694,596 || trainable%: 1.0925");
+            assert_eq!(format!("{:.2}", counts.percent()), "1.10");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_matches_nothing_is_an_error_with_the_nearest_names() {
+    for bad in ["value", "lin", "q_li", ""] {
+        let e = adapt(&mut tiny(), &LoraConfig::new(2, &["q_lin", bad]), 0).unwrap_err().to_string();
+        assert!(e.contains(&format!("{bad:?}")) && e.contains("_lin"), "{e}");
+    }
+}
+
+#[test]
+fn training_starts_at_the_base_exactly() {
+    for dropout in [false, true] {
+        assert_eq!(logits(&tiny(), &IDS, &both(dropout)), logits(&adapted(&["q_lin", "lin1"]), &IDS, &both(dropout)));
+    }
+    let model = adapted(&["q_lin", "lin1"]);
+    let (_, grads) = loss_and_grads(&model, false);
+    for p in model.parameters() {
+        let zero = grads.get(p).unwrap().to_f64().unwrap().iter().all(|&g| g == 0.0);
+        assert_eq!(zero, p.name().contains("lora_A"), "{}", p.name());
+    }
+}
+
+#[test]
+fn merged_equals_unmerged() {
+    let mut model = shaken(adapted(&["q_lin", "v_lin", "out_lin", "lin2"]));
+    let unmerged = logits(&model, &IDS, &both(false));
+    for linear in model.linears_mut() {
+        for term in std::mem::take(&mut linear.terms) {
+            let (w, a, b) =
+                (linear.weight.value().unwrap().to_f64().unwrap(), term.a.value().to_f64().unwrap(), term.b.value().to_f64().unwrap());
+            let (input, r) = (term.a.value().shape().cols(), term.a.value().shape().rows());
+            let merged =
+                (0..w.len()).map(|i| w[i] + term.scale * (0..r).map(|k| b[i / input * r + k] * a[k * input + i % input]).sum::<f64>());
+            let merged = Tensor::from_f64(merged.collect(), DType::F64, linear.weight.shape()).unwrap();
+            linear.weight.set(merged).unwrap();
+        }
+    }
+    for (a, b) in unmerged.iter().zip(logits(&model, &IDS, &both(false))) {
+        assert!((a - b).abs() < 1e-12, "{a} {b}");
+    }
+}
+
+#[test]
+fn the_whole_model_has_the_right_gradients() {
+    assert_gradients(&mut shaken(adapted(&["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"])));
+    let mut full = tiny();
+    let names: Vec<String> = full.weights().iter().map(|w| w.name().to_string()).collect();
+    full.visit_mut(&mut |part| {
+        if let lowrank::nn::PartMut::Weight(w) = part {
+            w.train();
+        }
+    });
+    assert_eq!(full.parameters().len(), names.len());
+    // The bias of k moves all scores of a row alike: its gradient is zero, up to rounding, and is checked as such.
+    assert_gradients(&mut full);
+}
+
+#[test]
+fn exactly_the_parameters_get_gradients_and_the_base_stays() {
+    let mut model = adapted(&["q_lin", "v_lin"]);
+    let base = |m: &DistilBert| -> Vec<Vec<f64>> {
+        m.weights().iter().filter(|w| w.name().starts_with("distilbert")).map(|w| w.value().unwrap().to_f64().unwrap()).collect()
+    };
+    let before = base(&model);
+    let mut adamw = AdamW::new(0.01);
+    let first = loss_and_grads(&model, false).0;
+    for _ in 0..3 {
+        let (_, grads) = loss_and_grads(&model, false);
+        assert_eq!(grads.len(), model.parameters().len());
+        let norm = grads.norm().unwrap();
+        adamw.update(&mut model.parameters_mut(), grads, 1e-2, clip_factor(norm, 1.0)).unwrap();
+    }
+    assert_eq!(before, base(&model));
+    assert!(loss_and_grads(&model, false).0 < first);
+}
+
+#[test]
+fn frozen_paths_record_nothing() {
+    let model = tiny();
+    let mut tape = Tape::new();
+    model.forward(&mut tape, &IDS, &both(true)).unwrap();
+    assert!(tape.is_empty());
+    let model = adapted(&["layer.1.attention.q_lin"]);
+    let mut tape = Tape::with_ledger();
+    model.forward(&mut tape, &IDS, &both(true)).unwrap();
+    let below: Vec<_> = tape.ledger().iter().filter(|r| r.layer.contains("embeddings") || r.layer.contains("layer.0")).collect();
+    assert!(below.len() > 8);
+    assert!(below.iter().all(|r| r.saved.is_empty() && !r.needs.contains(&true) && r.flops[1] == 0));
+}
+
+#[test]
+fn a_packed_sequence_equals_itself_alone() {
+    let model = shaken(adapted(&["q_lin", "lin2"]));
+    for dropout in [false, true] {
+        let packed = logits(&model, &IDS, &both(dropout));
+        let alone = [logits(&model, &IDS[..4], &pass(&[4], &[3], dropout)), logits(&model, &IDS[4..], &pass(&[5], &[4], dropout))].concat();
+        for (a, b) in packed.iter().zip(alone) {
+            assert!((a - b).abs() < 1e-12, "{a} {b}");
+        }
+    }
+}
+
+struct Bottleneck(Parameter);
+
+impl Hook for Bottleneck {
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>, _pass: &Pass, h: &Var) -> Result<Var> {
+        let w = tape.parameter(&self.0);
+        let y = tape.linear(h, &w, None)?;
+        let y = tape.gelu(&y)?;
+        tape.add(&y, h)
+    }
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.0]
+    }
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        vec![&mut self.0]
+    }
+}
+
+/// W₀ ⊙ θ.
+struct Rescaled(Tensor, Parameter);
+
+impl WeightFn for Rescaled {
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var> {
+        let (w, theta) = (tape.constant(&self.0), tape.parameter(&self.1));
+        tape.mul(&w, &theta)
+    }
+    fn shape(&self) -> &Shape {
+        self.0.shape()
+    }
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.1]
+    }
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        vec![&mut self.1]
+    }
+}
+
+#[test]
+fn every_seam_carries_gradients() {
+    let random = |name: &str, dims: &[usize]| {
+        let mut s = Stream::new(4, name);
+        let values = (0..dims.iter().product()).map(|_| s.normal() * 0.3).collect();
+        Parameter::new(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
+    };
+    let mut model = tiny();
+    model.blocks[0].hooks = [Some(Box::new(Bottleneck(random("after attention", &[16, 16])))), None];
+    model.blocks[1].hooks = [None, Some(Box::new(Bottleneck(random("after feed-forward", &[16, 16]))))];
+    model.blocks[1].prefix = Some([random("prefix k", &[2, 16]), random("prefix v", &[2, 16])]);
+    model.prompt = Some(random("prompt", &[3, 16]));
+    let linear = &mut model.blocks[0].lin1;
+    let function = Box::new(Rescaled(linear.weight.value().unwrap(), random("theta", &[32, 16])));
+    linear.weight = Weight::Computed { name: linear.weight.name().to_string(), function };
+    assert_eq!(model.parameters().len(), 6);
+    assert_gradients(&mut model);
+}
+
+#[test]
+fn an_adapter_comes_back_bit_for_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LoraConfig::new(3, &["q_lin", "lin1"]);
+    // The file is f32, so the model must be too for equal bits.
+    let mut small = Config::distilbert_base();
+    (small.dim, small.n_heads, small.hidden_dim, small.n_layers, small.vocab_size) = (16, 2, 32, 2, 40);
+    let fresh = |seed| DistilBert::random(&small, 2, DType::F32, seed).unwrap();
+    let mut model = fresh(1);
+    adapt(&mut model, &config, 9).unwrap();
+    for p in model.parameters_mut() {
+        let moved = p.value().to_f64().unwrap().iter().enumerate().map(|(i, x)| x + (i as f64).sin()).collect();
+        p.set(Tensor::from_f64(moved, DType::F32, p.value().shape()).unwrap());
+    }
+    peft::save(&model, &config, "base", directory.path()).unwrap();
+    let mut again = fresh(1);
+    peft::load(&mut again, directory.path()).unwrap();
+    assert_eq!(logits(&model, &IDS, &both(false)), logits(&again, &IDS, &both(false)));
+    assert_eq!(peft::classes(directory.path()).unwrap(), 2);
+
+    let path = directory.path().join("adapter_config.json");
+    let json = std::fs::read_to_string(&path).unwrap();
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(fields.len(), 41, "as many as PEFT writes");
+    for (from, to, message) in [
+        ("\"lora_alpha\": 6", "\"alpha\": 6", "lora_alpha"),
+        ("\"r\": 3", "\"r\": 4", "r, target_modules or the base model differ"),
+        ("\"r\": 3", "\"r\": 0", "\"r\""),
+        ("\"LORA\"", "\"LOHA\"", "peft_type"),
+        ("\"use_dora\": false", "\"use_dora\": true", "use_dora"),
+        ("\"lin1\"", "\"lin2\"", "lin2.lora_A.weight"),
+        ("    \"lin1\",\n", "", "is not part of the adapter"),
+        ("{", "", "config"),
+    ] {
+        assert!(json.contains(from), "{from} in {json}");
+        std::fs::write(&path, json.replacen(from, to, 1)).unwrap();
+        let e: Error = peft::load(&mut fresh(1), directory.path()).unwrap_err();
+        assert!(e.to_string().contains(message), "{e} should say {message}");
+    }
+}
