@@ -59,13 +59,13 @@ fn assert_gradients(model: &mut DistilBert) {
     let (_, grads) = loss_and_grads(model, true);
     let mut random = Stream::new(8, "direction");
     let start: Vec<Vec<f64>> = model.parameters().iter().map(|p| p.value().to_f64().unwrap()).collect();
-    for chosen in 0..start.len() {
-        let u: Vec<f64> = start[chosen].iter().map(|_| random.uniform() - 0.5).collect();
+    for (chosen, start) in start.iter().enumerate() {
+        let u: Vec<f64> = start.iter().map(|_| random.uniform() - 0.5).collect();
         let p = model.parameters()[chosen];
         let g = grads.get(p).unwrap_or_else(|| panic!("{} has no gradient", p.name())).to_f64().unwrap();
         let exact: f64 = g.iter().zip(&u).map(|(g, u)| g * u).sum();
         let mut at = |step: f64| {
-            let moved = start[chosen].iter().zip(&u).map(|(x, u)| x + step * u).collect();
+            let moved = start.iter().zip(&u).map(|(x, u)| x + step * u).collect();
             let p = &mut model.parameters_mut()[chosen];
             p.set(Tensor::from_f64(moved, DType::F64, p.value().shape()).unwrap());
             loss_and_grads(model, true).0

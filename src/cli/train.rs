@@ -19,6 +19,7 @@ use std::time::Instant;
 
 /// Arguments of `train`.
 #[derive(Args)]
+#[command(args_override_self = true)]
 pub struct Train {
     /// Directory of the checkpoint: config.json, model.safetensors, vocab.txt or tokenizer.json
     #[arg(long, value_name = "DIR")]

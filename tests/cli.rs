@@ -1,0 +1,150 @@
+//! The program as a user runs it, on the bundled encoder and reviews.
+#![cfg(feature = "cli")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
+const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder");
+
+fn lowrank(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let out = lowrank(arguments);
+    assert!(out.status.success(), "{arguments:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+fn fails(arguments: &[&str], message: &str) {
+    let out = lowrank(arguments);
+    assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+    let said = text(&out.stderr);
+    assert!(said.contains(message) && !said.contains("panicked"), "{arguments:?} should say {message}: {said}");
+}
+
+fn train(out: &Path, more: &[&str]) -> Vec<String> {
+    let out = out.to_str().unwrap();
+    let base = ["train", "--model", ENCODER, "--data", ASSETS, "--out", out, "--no-cache", "--max-length", "48", "--epochs", "1"];
+    let limits = ["--train-limit", "64", "--test-limit", "32", "--lr", "3e-3"];
+    base.iter().chain(&limits).chain(more).map(|s| s.to_string()).collect()
+}
+
+fn run_train(out: &Path, more: &[&str]) -> serde_json::Value {
+    let arguments = train(out, &[more, &["--json"]].concat());
+    serde_json::from_str(&ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>())).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_at_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapter = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        run_train(&out, more);
+        std::fs::read(out.join("adapter_model.safetensors")).unwrap()
+    };
+    let one = adapter("one", &["--threads", "1"]);
+    assert!(one == adapter("two", &["--threads", "2"]) && one == adapter("again", &["--threads", "2"]));
+    assert!(one != adapter("other", &["--seed", "1"]));
+    assert!(one != adapter("gaussian", &["--lora-init", "gaussian"]));
+}
+
+#[test]
+fn an_adapter_evaluates_after_a_reload_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("adapter");
+    let trained = run_train(&out, &["--dev-fraction", "0.25", "--keep-best", "--accumulate", "2", "--batch", "8"]);
+    let o = out.to_str().unwrap();
+    let eval = ["eval", "--model", ENCODER, "--adapter", o, "--data", ASSETS, "--limit", "32", "--no-cache", "--json"];
+    let again: serde_json::Value = serde_json::from_str(&ok(&eval)).unwrap();
+    assert_eq!(trained["test"], again["test"]);
+    assert_eq!(trained["test"]["examples"], 32);
+    let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(metrics.lines().count() == 4 && metrics.contains("held-out") && !metrics.contains("\"test\""), "{metrics}");
+
+    let said = ok(&["predict", "--model", ENCODER, "--adapter", o, "A fine film.", "Dull."]);
+    assert_eq!(said.lines().count(), 2);
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(&["predict", "--model", ENCODER, "--adapter", o, "--json", "A fine film."])).unwrap();
+    let sum: f64 = json["predictions"][0]["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-12);
+    assert!(ok(&["inspect", o]).contains("LoRA of rank 8, alpha 16, scale 2, dropout 0.1, on q_lin, v_lin"));
+
+    std::fs::write(out.join("lowrank.json"), "{").unwrap();
+    fails(&eval, "lowrank.json");
+    std::fs::remove_file(out.join("lowrank.json")).unwrap();
+    ok(&["predict", "--model", ENCODER, "--adapter", o, "PEFT's own adapters have no lowrank.json"]);
+    std::fs::write(out.join("adapter_model.safetensors"), "short").unwrap();
+    fails(&eval, "adapter_model.safetensors: header");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_run_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
+    let more = ["--epochs", "30", "--batch", "4"];
+    let command = |out: &Path, extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+        command.args(train(out, &[&more[..], extra].concat()));
+        command
+    };
+    let reference = command(&whole, &[]).output().unwrap();
+    assert!(reference.status.success(), "{}", text(&reference.stderr));
+    let mut child = command(&stopped, &[]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let code = child.wait().unwrap().code();
+    // On a machine so fast that the run was over, there is nothing to go on with.
+    if code == Some(130) {
+        assert!(!stopped.join("adapter_model.safetensors").exists());
+        let resumed = command(&stopped, &["--resume"]).output().unwrap();
+        assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    } else {
+        assert_eq!(code, Some(0));
+    }
+    let read = |out: &Path| std::fs::read(out.join("adapter_model.safetensors")).unwrap();
+    assert!(read(&whole) == read(&stopped));
+    assert!(!stopped.join("checkpoint.safetensors").exists());
+}
+
+#[test]
+fn bad_input_gets_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    let n = nowhere.to_str().unwrap();
+    fails(&["inspect", n], "nowhere");
+    fails(&["tokenize", "--model", n], "nowhere");
+    fails(&["train", "--model", n, "--data", ASSETS, "--out", n], "config.json");
+    fails(&["train", "--model", ENCODER, "--data", n, "--out", n, "--no-cache"], "nowhere");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--targets", "q_lin,value", "--no-cache"], "v_lin");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--max-length", "513"], "512 positions");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--rank", "0", "--no-cache"], "rank must be at least 1");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--epochs", "0", "--no-cache"], "epochs");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", ASSETS, "--no-cache"], "is not a file that lowrank writes");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "checkpoint.safetensors");
+    fails(&["gradcheck", "Liner"], "Linear");
+    assert!(!nowhere.exists());
+    // A diverging run keeps its last good state.
+    let out = dir.path().join("diverged");
+    let arguments = train(&out, &["--lr", "1e30", "--clip", "1e30"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    fails(&arguments, "training stopped at step");
+    assert!(!out.join("adapter_model.safetensors").exists());
+}
+
+#[test]
+fn small_commands_say_what_they_should() {
+    assert!(ok(&["gradcheck", "Gelu", "--cases", "3"]).contains("ok"));
+    assert!(ok(&["gradcheck", "--plant-bug", "LayerNorm", "--cases", "8"]).contains("Sign"));
+    let ledger = ok(&["explain", "--model", ENCODER]);
+    assert!(ledger.contains("layer.0.q_lin+layer.0.k_lin+layer.0.v_lin") && ledger.contains("no gradient comes here"), "{ledger}");
+    assert!(ok(&["inspect", ENCODER]).contains("DistilBERT: 4 layers, 128 wide, 4 heads, feed-forward 512"));
+    assert!(ok(&["--help"]).contains("gradcheck"));
+    assert_eq!(lowrank(&["nonsense"]).status.code(), Some(2));
+}
