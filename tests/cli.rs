@@ -88,7 +88,7 @@ fn an_adapter_evaluates_after_a_reload_as_before() {
 fn a_stopped_run_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
-    let more = ["--epochs", "30", "--batch", "4"];
+    let more = ["--epochs", "8", "--batch", "4"];
     let command = |out: &Path, extra: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
         command.args(train(out, &[&more[..], extra].concat()));
@@ -111,6 +111,8 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     let read = |out: &Path| std::fs::read(out.join("adapter_model.safetensors")).unwrap();
     assert!(read(&whole) == read(&stopped));
     assert!(!stopped.join("checkpoint.safetensors").exists());
+    let metrics = |out: &Path| std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(metrics(&whole) == metrics(&stopped) && metrics(&whole).lines().count() == 128);
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn bad_input_gets_a_sentence() {
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--rank", "0", "--no-cache"], "rank must be at least 1");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--epochs", "0", "--no-cache"], "epochs");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", ASSETS, "--no-cache"], "is not a file that lowrank writes");
-    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "checkpoint.safetensors");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "metrics.jsonl");
     fails(&["gradcheck", "Liner"], "Linear");
     assert!(!nowhere.exists());
     // A diverging run keeps its last good state.

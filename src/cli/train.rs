@@ -184,13 +184,16 @@ impl Train {
         let settings = self.settings(&train);
         let checkpoint = self.out.join("checkpoint.safetensors");
         let mut optimizer = AdamW::new(self.weight_decay);
+        let mut metrics = String::new();
         if self.resume {
+            let path = self.out.join("metrics.jsonl");
+            metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
             load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
             eprintln!("going on after step {}", optimizer.steps());
         }
         let mut watch = Watch {
             progress: Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs),
-            metrics: String::new(),
+            metrics,
             stop: interrupt_flag()?,
             dev: dev.as_ref(),
             test: self.eval_every_epoch.then_some(&test),
