@@ -1,4 +1,5 @@
-//! Classifies a review with an adapter: `cargo run --release --example classify -- MODEL_DIR ADAPTER_DIR "What a film!"`.
+//! Classifies a review: `cargo run --release --example classify -- "What a film!"` with the bundled encoder and a head that is not trained, or
+//! `… -- "What a film!" MODEL_DIR ADAPTER_DIR` with an adapter that `lowrank train` made.
 
 use lowrank::data::WordPiece;
 use lowrank::lora::peft;
@@ -9,15 +10,23 @@ use std::path::Path;
 
 fn main() -> lowrank::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, adapter, review] = &arguments[..] else {
-        println!("usage: classify MODEL_DIR ADAPTER_DIR REVIEW (`lowrank train` makes an adapter)");
-        return Ok(());
+    let review = arguments.first().map_or("I wanted to leave after ten minutes, and I wish I had.", String::as_str);
+    let (directory, model) = match &arguments[..] {
+        [_, directory, adapter] => {
+            let (directory, adapter) = (Path::new(directory), Path::new(adapter));
+            let (mut model, _) = DistilBert::open(directory, peft::classes(adapter)?, DType::F32, 0)?;
+            peft::load(&mut model, adapter)?;
+            (directory, model)
+        }
+        _ => {
+            let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder"));
+            let (model, report) = DistilBert::open(directory, 2, DType::F32, 0)?;
+            println!("not trained, so that the answer means nothing: {}", report.initialised.join(", "));
+            (directory, model)
+        }
     };
-    let (model, adapter) = (Path::new(model), Path::new(adapter));
-    let wordpiece = WordPiece::open(model)?;
-    let (mut model, _) = DistilBert::open(model, peft::classes(adapter)?, DType::F32, 0)?;
-    peft::load(&mut model, adapter)?;
-    let ids = wordpiece.encode(review, model.config.max_position_embeddings);
+    let ids = WordPiece::open(directory)?.encode(review, model.config.max_position_embeddings);
+    println!("{review:?} is {} tokens", ids.len());
     for (class, p) in predict(&model, &[&ids], 1)?[0].iter().enumerate() {
         println!("class {class}: {:.1} %", 100.0 * p);
     }

@@ -26,13 +26,16 @@ fn main() -> lowrank::Result<()> {
     let number = |name: &str, x: f64| Ok::<_, lowrank::Error>(Parameter::new(name, Tensor::new(vec![x], [1])?));
     let (x, w, b) = (number("x", 2.0)?, number("w", -3.0)?, number("b", 6.7)?);
 
-    // y = tanh(w x + b)³
+    // y = tanh(w x + b)³ + relu(x w)  (the relu is shut: it adds nothing, and lets no gradient through)
     let mut tape = Tape::new();
     let (xv, wv, bv) = (tape.parameter(&x), tape.parameter(&w), tape.parameter(&b));
     let product = tape.mul(&wv, &xv)?;
     let sum = tape.add(&product, &bv)?;
     let neuron = tape.tanh(&sum)?;
-    let y = tape.apply(Cube, &[&neuron])?;
+    let cube = tape.apply(Cube, &[&neuron])?;
+    let shut = tape.relu(&product)?;
+    let total = tape.add(&cube, &shut)?;
+    let y = tape.sum(&total)?;
     println!("y = {:.4}", y.value().item()?);
     let grads = tape.backward(&y)?;
     for p in [&x, &w, &b] {

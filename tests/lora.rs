@@ -4,9 +4,10 @@ use lowrank::autograd::{Grads, Parameter, Tape, Var};
 use lowrank::lora::{Counts, LoraConfig, adapt, peft};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
-use lowrank::tensor::{DType, Packing, Shape, Tensor};
+use lowrank::tensor::{DType, Packing, Shape, Tensor, safetensors};
 use lowrank::train::{AdamW, clip_factor};
 use lowrank::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const IDS: [u32; 9] = [2, 7, 11, 3, 2, 9, 30, 8, 3];
@@ -105,6 +106,9 @@ fn a_target_that_matches_nothing_is_an_error_with_the_nearest_names() {
         let e = adapt(&mut tiny(), &LoraConfig::new(2, &["q_lin", bad]), 0).unwrap_err().to_string();
         assert!(e.contains(&format!("{bad:?}")) && e.contains("_lin"), "{e}");
     }
+    // BERT's name of v.
+    let e = adapt(&mut tiny(), &LoraConfig::new(2, &["value"]), 0).unwrap_err().to_string();
+    assert!(e.contains("\"value\"") && e.contains("v_lin"), "{e}");
 }
 
 #[test]
@@ -158,8 +162,9 @@ fn the_whole_model_has_the_right_gradients() {
 #[test]
 fn exactly_the_parameters_get_gradients_and_the_base_stays() {
     let mut model = adapted(&["q_lin", "v_lin"]);
-    let base = |m: &DistilBert| -> Vec<Vec<f64>> {
-        m.weights().iter().filter(|w| w.name().starts_with("distilbert")).map(|w| w.value().unwrap().to_f64().unwrap()).collect()
+    let base = |m: &DistilBert| -> Vec<u64> {
+        let frozen = m.weights().into_iter().filter(|w| w.name().starts_with("distilbert"));
+        frozen.flat_map(|w| w.value().unwrap().to_f64().unwrap()).map(f64::to_bits).collect()
     };
     let before = base(&model);
     let mut adamw = AdamW::new(0.01);
@@ -167,6 +172,7 @@ fn exactly_the_parameters_get_gradients_and_the_base_stays() {
     for _ in 0..3 {
         let (_, grads) = loss_and_grads(&model, false);
         assert_eq!(grads.len(), model.parameters().len());
+        assert!(model.parameters().iter().all(|p| grads.get(p).is_some()));
         let norm = grads.norm().unwrap();
         adamw.update(&mut model.parameters_mut(), grads, 1e-2, clip_factor(norm, 1.0)).unwrap();
     }
@@ -190,13 +196,17 @@ fn frozen_paths_record_nothing() {
 
 #[test]
 fn a_packed_sequence_equals_itself_alone() {
-    let model = shaken(adapted(&["q_lin", "lin2"]));
-    for dropout in [false, true] {
-        let packed = logits(&model, &IDS, &both(dropout));
-        let alone = [logits(&model, &IDS[..4], &pass(&[4], &[3], dropout)), logits(&model, &IDS[4..], &pass(&[5], &[4], dropout))].concat();
-        for (a, b) in packed.iter().zip(alone) {
-            assert!((a - b).abs() < 1e-12, "{a} {b}");
+    for model in [shaken(adapted(&["q_lin", "lin2"])), with_every_seam()] {
+        for dropout in [false, true] {
+            let packed = logits(&model, &IDS, &both(dropout));
+            let alone = |ids, length, example| logits(&model, ids, &pass(&[length], &[example], dropout));
+            let alone = [alone(&IDS[..4], 4, 3), alone(&IDS[4..], 5, 4)].concat();
+            for (a, b) in packed.iter().zip(alone) {
+                assert!((a - b).abs() < 1e-12, "{a} {b}");
+            }
         }
+        assert_ne!(logits(&model, &IDS, &both(false)), logits(&model, &IDS, &both(true)));
+        assert_ne!(logits(&model, &IDS, &both(true)), logits(&model, &IDS, &pass(&[4, 5], &[3, 5], true)), "masks follow the example");
     }
 }
 
@@ -236,8 +246,8 @@ impl WeightFn for Rescaled {
     }
 }
 
-#[test]
-fn every_seam_carries_gradients() {
+/// Hooks after both sublayers, a prefix, a prompt and a computed weight.
+fn with_every_seam() -> DistilBert {
     let random = |name: &str, dims: &[usize]| {
         let mut s = Stream::new(4, name);
         let values = (0..dims.iter().product()).map(|_| s.normal() * 0.3).collect();
@@ -251,6 +261,12 @@ fn every_seam_carries_gradients() {
     let linear = &mut model.blocks[0].lin1;
     let function = Box::new(Rescaled(linear.weight.value().unwrap(), random("theta", &[32, 16])));
     linear.weight = Weight::Computed { name: linear.weight.name().to_string(), function };
+    model
+}
+
+#[test]
+fn every_seam_carries_gradients() {
+    let mut model = with_every_seam();
     assert_eq!(model.parameters().len(), 6);
     assert_gradients(&mut model);
 }
@@ -281,8 +297,11 @@ fn an_adapter_comes_back_bit_for_bit() {
     assert_eq!(fields.len(), 41, "as many as PEFT writes");
     for (from, to, message) in [
         ("\"lora_alpha\": 6", "\"alpha\": 6", "lora_alpha"),
-        ("\"r\": 3", "\"r\": 4", "r, target_modules or the base model differ"),
+        ("\"r\": 3", "\"r\": 4", "\"r\" in adapter_config.json is 4"),
         ("\"r\": 3", "\"r\": 0", "\"r\""),
+        ("\"r\": 3", "\"r\": 3.5", "\"r\""),
+        // Refused before memory is taken for it.
+        ("\"r\": 3", "\"r\": 4000000000000", "\"r\" in adapter_config.json"),
         ("\"LORA\"", "\"LOHA\"", "peft_type"),
         ("\"use_dora\": false", "\"use_dora\": true", "use_dora"),
         ("\"lin1\"", "\"lin2\"", "lin2.lora_A.weight"),
@@ -294,4 +313,29 @@ fn an_adapter_comes_back_bit_for_bit() {
         let e: Error = peft::load(&mut fresh(1), directory.path()).unwrap_err();
         assert!(e.to_string().contains(message), "{e} should say {message}");
     }
+    std::fs::write(&path, json).unwrap();
+    let path = directory.path().join("adapter_model.safetensors");
+    let tensors = peft::tensors(&model).unwrap();
+    let key = "base_model.model.distilbert.transformer.layer.1.attention.q_lin.lora_B.weight";
+    let at = tensors.iter().position(|(name, _)| name == key).unwrap();
+    let fails = |tensors: &[(String, Tensor)], message: &str| {
+        safetensors::write(&path, tensors, &BTreeMap::new()).unwrap();
+        let e = peft::load(&mut fresh(1), directory.path()).unwrap_err().to_string();
+        assert!(e.contains(message), "{e} should say {message}");
+    };
+    let mut missing = tensors.clone();
+    missing.remove(at);
+    fails(&missing, key);
+    let mut extra = tensors.clone();
+    extra.push(("base_model.model.surplus".to_string(), tensors[at].1.clone()));
+    fails(&extra, "base_model.model.surplus");
+    let mut turned = tensors.clone();
+    turned[at].1 = Tensor::zeros(DType::F32, [3, 16]);
+    fails(&turned, key);
+    fails(&[], "lora_A");
+    safetensors::write(&path, &tensors, &BTreeMap::new()).unwrap();
+    peft::load(&mut fresh(1), directory.path()).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(peft::load(&mut fresh(1), directory.path()).is_err());
 }

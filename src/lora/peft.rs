@@ -103,14 +103,32 @@ pub fn classes(directory: &Path) -> Result<usize> {
     }
 }
 
+/// The file must hold factors of rank r before memory is taken for them: a wrong r may be of any size.
+fn check_rank(file: &SafeTensors, rank: usize) -> Result<()> {
+    let mut factors = file.names().filter(|name| name.contains(".lora_A.")).peekable();
+    if factors.peek().is_none() {
+        return Err(Error::file(file.path(), "tensors \"…lora_A.weight\"", "are missing: the file holds no LoRA adapter"));
+    }
+    for name in factors {
+        if let Some(&[found, _]) = file.info(name).map(|i| i.shape.as_slice())
+            && found != rank
+        {
+            let problem = format!("has rank {found}, and \"r\" in adapter_config.json is {rank}");
+            return Err(Error::file(file.path(), format!("tensor {name:?}"), problem));
+        }
+    }
+    Ok(())
+}
+
 /// Adapts `model` as `directory` says and loads every trained tensor.
 ///
 /// # Errors
 /// If a tensor is missing, is left over, or has another shape; the message says the likely cause.
 pub fn load(model: &mut DistilBert, directory: &Path) -> Result<LoraConfig> {
     let config = config(directory)?;
-    adapt(model, &config, 0)?;
     let file = SafeTensors::open(&directory.join("adapter_model.safetensors"))?;
+    check_rank(&file, config.rank)?;
+    adapt(model, &config, 0)?;
     let mut left: BTreeSet<String> = file.names().map(String::from).collect();
     for p in model.parameters_mut() {
         let plain = format!("{PREFIX}{}", p.name());
