@@ -2,8 +2,10 @@
 
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::marker::PhantomData;
 
 /// What the header says of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,25 +69,30 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, (String, String)> {
         .ok_or_else(|| header(&format!("the file ends within its header of {length} bytes: it is truncated")))?;
     let data = &rest[length as usize..];
     let json = std::str::from_utf8(json).map_err(|_| header("not UTF-8"))?;
-    let Unique(entries) = serde_json::from_str(json).map_err(|e| header(&format!("not the JSON of a safetensors header: {e}")))?;
+    let Unique::<Box<RawValue>>(entries) =
+        serde_json::from_str(json).map_err(|e| header(&format!("not the JSON of a safetensors header: {e}")))?;
     let mut result = Header { tensors: BTreeMap::new(), metadata: BTreeMap::new() };
     for (name, value) in entries {
         if name == "__metadata__" {
-            result.metadata =
-                serde_json::from_value(value).map_err(|e| ("__metadata__".to_string(), format!("not a map of texts: {e}")))?;
+            let texts = serde_json::from_str::<Unique<String>>(value.get())
+                .map_err(|e| ("__metadata__".to_string(), format!("not a map of texts: {e}")))?;
+            result.metadata = texts.0.into_iter().collect();
             continue;
         }
-        let info = entry(value, data.len(), 8 + length as usize).map_err(|problem| (format!("tensor {name:?}"), problem))?;
+        let info = entry(&value, data.len(), 8 + length as usize).map_err(|problem| (format!("tensor {name:?}"), problem))?;
         result.tensors.insert(name, info);
     }
     covers(&result.tensors, 8 + length as usize, file.len())?;
     Ok(result)
 }
 
-fn entry(value: serde_json::Value, data: usize, base: usize) -> Result<TensorInfo, String> {
-    let Entry { dtype, shape, data_offsets: [start, end] } = serde_json::from_value(value).map_err(|e| e.to_string())?;
+fn entry(value: &RawValue, data: usize, base: usize) -> Result<TensorInfo, String> {
+    let Entry { dtype, shape, data_offsets: [start, end] } = serde_json::from_str(value.get()).map_err(|e| e.to_string())?;
     let size = DTYPES.iter().find(|(name, _)| *name == dtype).ok_or_else(|| format!("unknown data type {dtype:?}"))?.1;
-    let bytes = shape.iter().try_fold(size, |n, &d| n.checked_mul(d)).ok_or_else(|| format!("the shape {shape:?} overflows"))?;
+    // Zeros are counted as ones, so that no part of the shape overflows either.
+    let most = shape.iter().try_fold(size, |n, &d| n.checked_mul(d.max(1)));
+    most.ok_or_else(|| format!("the shape {shape:?} overflows"))?;
+    let bytes = size * shape.iter().product::<usize>();
     if start > end || end > data {
         return Err(format!("bytes {start}..{end} do not lie in the {data} bytes of data: the file is truncated or corrupt"));
     }
@@ -114,20 +121,20 @@ fn covers(tensors: &BTreeMap<String, TensorInfo>, base: usize, file: usize) -> R
 }
 
 /// A JSON object whose keys are all different: serde_json alone keeps the last of two silently.
-struct Unique(Vec<(String, serde_json::Value)>);
+pub(super) struct Unique<T>(pub Vec<(String, T)>);
 
-impl<'de> Deserialize<'de> for Unique {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Unique;
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = Unique<T>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
-                let mut seen = std::collections::HashSet::new();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique<T>, A::Error> {
+                let mut seen = HashSet::new();
                 let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
+                while let Some((key, value)) = map.next_entry::<String, T>()? {
                     if !seen.insert(key.clone()) {
                         return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
                     }
@@ -136,6 +143,6 @@ impl<'de> Deserialize<'de> for Unique {
                 Ok(Unique(entries))
             }
         }
-        deserializer.deserialize_map(Object)
+        deserializer.deserialize_map(Object(PhantomData))
     }
 }

@@ -1,7 +1,7 @@
 //! Mapped files and sharded sets of them.
 #![allow(unsafe_code)]
 
-use super::header::{self, TensorInfo};
+use super::header::{self, TensorInfo, Unique};
 use super::nearest;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
@@ -46,10 +46,11 @@ impl SafeTensors {
     fn open_sharded(directory: &Path, index: &Path) -> Result<SafeTensors> {
         #[derive(serde::Deserialize)]
         struct Index {
-            weight_map: BTreeMap<String, String>,
+            weight_map: Unique<String>,
         }
         let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
-        let Index { weight_map } = serde_json::from_str(&text).map_err(|e| Error::file(index, "index", e))?;
+        let Index { weight_map: Unique(weight_map) } = serde_json::from_str(&text).map_err(|e| Error::file(index, "index", e))?;
+        let weight_map: BTreeMap<String, String> = weight_map.into_iter().collect();
         let mut shards: Vec<&String> = weight_map.values().collect();
         shards.sort();
         shards.dedup();

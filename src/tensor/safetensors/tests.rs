@@ -91,6 +91,9 @@ fn hostile_files_get_a_named_error() {
         (with_header(&f32(r#""shape":[9223372036854775807,4],"data_offsets":[0,4]"#), 4), "overflows"),
         (with_header(r#"{"a":{"dtype":"F31","shape":[],"data_offsets":[0,4]}}"#, 4), "unknown data type"),
         (with_header(r#"{"__metadata__":{"a":1}}"#, 0), "not a map of texts"),
+        (with_header(r#"{"__metadata__":{"a":"1","a":"2"}}"#, 0), "twice"),
+        (with_header(&f32(r#""dtype":"F32","shape":[1],"data_offsets":[0,4]"#), 4), "duplicate field"),
+        (with_header(&f32(r#""shape":[0,18446744073709551615,2],"data_offsets":[0,0]"#), 0), "overflows"),
         (
             with_header(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 1),
             "twice",

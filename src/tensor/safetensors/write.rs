@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The bytes of a safetensors file: metadata first, tensors by name, the header padded to eight bytes.
 ///
@@ -128,6 +129,8 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
         for entry in fs::read_dir(&staging).map_err(io)? {
             File::open(entry.map_err(io)?.path()).and_then(|f| f.sync_all()).map_err(io)?;
         }
+        #[cfg(unix)]
+        File::open(&staging).and_then(|f| f.sync_all()).map_err(io)?;
         if path.exists() {
             fs::rename(path, &old).map_err(io)?;
         }
@@ -151,8 +154,10 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(())
 }
 
-/// A hidden name beside `path`, of this process alone.
+/// A hidden name beside `path`, of this call alone.
 fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
-    Ok(path.with_file_name(format!(".{}.{what}-{}", name.to_string_lossy(), std::process::id())))
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    Ok(path.with_file_name(format!(".{}.{what}-{}-{call}", name.to_string_lossy(), std::process::id())))
 }
