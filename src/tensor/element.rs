@@ -107,6 +107,8 @@ pub trait Real: Element {
     fn widen(self) -> Self::Sum;
     /// Rounds once, to nearest even.
     fn round(x: Self::Sum) -> Self;
+    /// Numbers for a matrix product to read.
+    fn source(data: &[Self]) -> super::gemm::Source<'_, Self::Sum>;
 }
 
 /// A type that arithmetic is done in.
@@ -154,6 +156,7 @@ macro_rules! floats {
             fn widen(self) -> $type { self }
             #[inline(always)]
             fn round(x: $type) -> $type { x }
+            fn source(data: &[$type]) -> super::gemm::Source<'_, $type> { super::gemm::Source::Same(data) }
         }
         impl Float for $type {
             const ZERO: $type = 0.0;
@@ -190,5 +193,8 @@ impl Real for bf16 {
     #[inline(always)]
     fn round(x: f32) -> bf16 {
         bf16::from_f32(x)
+    }
+    fn source(data: &[bf16]) -> super::gemm::Source<'_, f32> {
+        super::gemm::Source::BF16(data)
     }
 }

@@ -21,6 +21,22 @@ pub fn for_each<T: Send>(out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T])
     out.par_chunks_mut(piece).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
 }
 
+/// Calls `f(i, piece)` for pieces of `piece` elements.
+pub fn for_chunks<T: Send>(out: &mut [T], piece: usize, parallel: bool, f: impl Fn(usize, &mut [T]) + Sync) {
+    match parallel {
+        true => out.par_chunks_mut(piece.max(1)).enumerate().for_each(|(i, piece)| f(i, piece)),
+        false => out.chunks_mut(piece.max(1)).enumerate().for_each(|(i, piece)| f(i, piece)),
+    }
+}
+
+/// Calls `f(i)` for 0..n.
+pub fn for_tasks(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
+    match parallel {
+        true => (0..n).into_par_iter().for_each(f),
+        false => (0..n).for_each(f),
+    }
+}
+
 /// Calls `f(first_row, a_rows, b_rows)` for matching groups of rows of two outputs with `a_cols` and `b_cols` columns.
 pub fn for_each2<A: Send, B: Send>(a: &mut [A], a_cols: usize, b: &mut [B], b_cols: usize, f: impl Fn(usize, &mut [A], &mut [B]) + Sync) {
     let rows = rows_per_piece(a_cols.max(b_cols));

@@ -63,32 +63,36 @@ pub struct Mapped {
     pub(super) dtype: DType,
 }
 
-/// A vector that goes back to the pool when dropped.
+/// A vector that goes back to the pool when dropped. What the pool gives out starts at a cache line, so that no vector load crosses two.
 #[derive(Debug)]
-pub struct Pooled<T: Element>(Vec<T>);
+pub struct Pooled<T: Element> {
+    all: Vec<T>,
+    /// Elements before the first cache line.
+    start: usize,
+}
 
 impl<T: Element> From<Vec<T>> for Pooled<T> {
-    fn from(v: Vec<T>) -> Self {
-        Pooled(v)
+    fn from(all: Vec<T>) -> Self {
+        Pooled { all, start: 0 }
     }
 }
 
 impl<T: Element> Deref for Pooled<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.0
+        &self.all[self.start..]
     }
 }
 
 impl<T: Element> DerefMut for Pooled<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        &mut self.all[self.start..]
     }
 }
 
 impl<T: Element> Drop for Pooled<T> {
     fn drop(&mut self) {
-        let v = std::mem::take(&mut self.0);
+        let v = std::mem::take(&mut self.all);
         if v.capacity() >= SMALLEST {
             T::free_lists().lock().entry(v.capacity()).or_default().push(v);
         }
@@ -118,24 +122,28 @@ fn size_class(len: usize) -> usize {
     len.max(SMALLEST).div_ceil(step) * step
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// A vector of `len` elements with arbitrary values (NaN in debug builds, so that an element that no kernel wrote is noticed).
 pub fn take<T: Element>(len: usize) -> Pooled<T> {
     if len < SMALLEST {
-        return Pooled(vec![T::default(); len]);
+        return vec![T::default(); len].into();
     }
-    let class = size_class(len);
+    let class = size_class(len + LINE / size_of::<T>());
     // Any free vector up to twice as long will do: lengths vary from batch to batch.
     let found = {
         let mut lists = T::free_lists().lock();
         lists.range_mut(class..=2 * class).find_map(|(_, list)| list.pop())
     };
-    let mut v = found.unwrap_or_else(|| Vec::with_capacity(class));
-    v.resize(len, T::default());
+    let mut all = found.unwrap_or_else(|| Vec::with_capacity(class));
+    let start = (all.as_ptr().addr().wrapping_neg() % LINE) / size_of::<T>();
+    all.resize(start + len, T::default());
     #[cfg(debug_assertions)]
     if let Ok(poison) = T::read_from_bytes(&[0xFF; 8][..size_of::<T>()]) {
-        v.fill(poison);
+        all.fill(poison);
     }
-    Pooled(v)
+    Pooled { all, start }
 }
 
 /// A vector of `len` zeros.
