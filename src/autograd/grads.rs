@@ -1,8 +1,8 @@
 //! Gradients by parameter.
 
 use super::{ParamId, Parameter};
-use crate::tensor::{Float, Tensor};
-use crate::{Error, Result, dispatch};
+use crate::tensor::{Float, Real, Tensor, simd};
+use crate::{Error, Result, dispatch, dispatch_float};
 use std::collections::BTreeMap;
 
 /// Gradients keyed by parameter: tied weights and accumulation over micro-batches just work.
@@ -58,7 +58,7 @@ impl Grads {
 }
 
 fn square(g: &Tensor) -> Result<f64> {
-    dispatch!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
+    dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
 /// a + b, in a's buffer if nothing else shares it: the one place where gradients are summed.
@@ -70,7 +70,9 @@ pub(super) fn sum(a: Tensor, b: &Tensor) -> Result<Tensor> {
         let shape = a.shape().clone();
         let mut a = a.into_host::<T>()?;
         let b = b.host::<T>()?;
-        crate::tensor::rows::for_each(&mut a, 1, |at, a| a.iter_mut().zip(&b[at..]).for_each(|(a, &b)| *a += b));
+        crate::tensor::rows::for_each(&mut a, 1, |at, a| {
+            simd::vectorised(|| a.iter_mut().zip(&b[at..]).for_each(|(a, &b)| *a = T::narrow(a.widen() + b.widen())));
+        });
         Tensor::new(a, shape)
     })
 }

@@ -49,7 +49,7 @@ pub struct Record {
 
 enum Node {
     Leaf(ParamId),
-    Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, shapes: Vec<Shape> },
+    Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, wanted: Vec<(Shape, DType)> },
 }
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
@@ -113,8 +113,8 @@ impl<'m> Tape<'m> {
         if !recorded {
             return Ok(Var { value, node: None });
         }
-        let shapes = values.iter().map(|v| v.shape().clone()).collect();
-        self.nodes.push(Node::Op { op: Box::new(op), saved, inputs: nodes, shapes });
+        let wanted = values.iter().map(|v| (v.shape().clone(), v.dtype())).collect();
+        self.nodes.push(Node::Op { op: Box::new(op), saved, inputs: nodes, wanted });
         Ok(Var { value, node: Some(self.nodes.len() - 1) })
     }
 
@@ -166,8 +166,8 @@ impl<'m> Tape<'m> {
             let Some(dy) = pending[i].take() else { continue };
             match node {
                 Node::Leaf(id) => result.insert(id, dy)?,
-                Node::Op { op, saved, inputs, shapes } => {
-                    let (name, dtype) = (op.name(), dy.dtype());
+                Node::Op { op, saved, inputs, wanted } => {
+                    let name = op.name();
                     let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
                     let contributions = op.backward(saved, dy, &needs)?;
                     if contributions.len() != inputs.len() {
@@ -177,10 +177,10 @@ impl<'m> Tape<'m> {
                             &[&[inputs.len()].into(), &[contributions.len()].into()],
                         ));
                     }
-                    for ((input, g), shape) in inputs.into_iter().zip(contributions).zip(&shapes) {
+                    for ((input, g), (shape, dtype)) in inputs.into_iter().zip(contributions).zip(&wanted) {
                         match (input, g) {
                             (Some(input), Some(g)) => {
-                                check(name, shape, dtype, &g)?;
+                                check(name, shape, *dtype, &g)?;
                                 pending[input] = Some(match pending[input].take() {
                                     Some(old) => grads::sum(old, &g)?,
                                     None => g,

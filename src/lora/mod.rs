@@ -73,7 +73,8 @@ pub fn adapt(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<V
     for linear in model.linears_mut() {
         if config.targets.iter().any(|target| matches(&linear.name, target)) {
             let (output, input) = linear.dims();
-            let dtype = linear.weight.value()?.dtype();
+            // What trains is kept in the type of sums.
+            let dtype = linear.weight.value()?.dtype().sum();
             linear.terms.push(term(&linear.name, output, input, dtype, config, seed)?);
             adapted.push(linear.name.clone());
         }

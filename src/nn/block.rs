@@ -46,38 +46,53 @@ pub trait Hook {
     fn parameters_mut(&mut self) -> Vec<&mut Parameter>;
 }
 
+/// Which rows of a block's output are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// All `[T, D]`.
+    All,
+    /// The first of each sequence, `[CLS]`: `[B, D]`. Only keys and values are computed for the others.
+    FirstRows,
+}
+
 impl Block {
     /// y of h `[T, D]`.
     ///
     /// # Errors
     /// If the shapes do not fit; the message names the layer.
-    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
-        let attended = self.attention(tape, pass, h)?;
-        let attended = self.hooked(0, tape, pass, attended)?;
-        let sum = tape.add(&attended, h)?;
-        let a = self.sa_layer_norm.forward(tape, &sum)?;
-        let wide = self.lin1.forward(tape, pass, &a)?;
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, wanted: Wanted) -> Result<Var> {
+        let (own, residual) = match wanted {
+            Wanted::All => (pass.clone(), h.clone()),
+            Wanted::FirstRows => (pass.first_rows(), tape.select_rows(h, &pass.packing)?),
+        };
+        let attended = self.attention(tape, pass, h, &own, &residual)?;
+        let attended = self.hooked(0, tape, &own, attended)?;
+        let a = self.sa_layer_norm.after_residual(tape, &own, &attended, &residual, None)?;
+        let wide = self.lin1.forward(tape, &own, &a)?;
         let wide = tape.gelu(&wide)?;
-        let narrow = self.lin2.forward(tape, pass, &wide)?;
-        let narrow = self.hooked(1, tape, pass, narrow)?;
-        let dropped = tape.dropout(&narrow, pass.mask(self.dropout, site::ffn(self.layer)), &pass.packing)?;
-        let sum = tape.add(&dropped, &a)?;
-        self.output_layer_norm.forward(tape, &sum)
+        let narrow = self.lin2.forward(tape, &own, &wide)?;
+        let narrow = self.hooked(1, tape, &own, narrow)?;
+        self.output_layer_norm.after_residual(tape, &own, &narrow, &a, own.mask(self.dropout, site::ffn(self.layer)))
     }
 
-    fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
+    /// Attention of the rows `x`, which lie as `own` says, to those of `h`, which lie as `pass` says.
+    fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, own: &Pass, x: &Var) -> Result<Var> {
         let [q, k, v] = &self.qkv;
-        let mut inputs = vec![Linear::group(tape, pass, h, &[q, k, v])?];
+        // The same rows: one op, and one pass over them.
+        let mut inputs = match own.packing == pass.packing {
+            true => vec![Linear::group(tape, pass, h, &[q, k, v])?],
+            false => vec![q.forward(tape, own, x)?, Linear::group(tape, pass, h, &[k, v])?],
+        };
         inputs.extend(self.prefix.iter().flatten().map(|p| tape.parameter(p)));
         let op = Attention {
             heads: self.heads,
-            queries: pass.packing.clone(),
+            queries: own.packing.clone(),
             keys: pass.packing.clone(),
             extra: self.prefix.is_some(),
             mask: pass.mask(self.attention_dropout, site::attention(self.layer)),
         };
         let context = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
-        self.out.forward(tape, pass, &context)
+        self.out.forward(tape, own, &context)
     }
 
     fn hooked<'m>(&'m self, which: usize, tape: &mut Tape<'m>, pass: &Pass, h: Var) -> Result<Var> {

@@ -1,7 +1,7 @@
 //! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; the dropouts and the head are those of the
 //! reference implementation in transformers.
 
-use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Weight, site};
+use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, site};
 use crate::autograd::{Parameter, Tape, Var};
 use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::SafeTensors;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct DistilBert {
     /// Sizes and dropouts.
     pub config: Config,
+    /// Type of the hidden states. The head computes in the type of its sums.
+    pub dtype: DType,
     /// `[V, D]`.
     pub word_embeddings: Weight,
     /// `[512, D]`.
@@ -70,7 +72,8 @@ impl Source<'_> {
                 return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
             }
             self.used.insert(found);
-            return Ok(Weight::frozen(name, tensor.to_dtype(self.dtype)?));
+            let dtype = self.stored_as(&name, tensor.dtype());
+            return Ok(Weight::frozen(name, tensor.to_dtype(dtype)?));
         }
         if let Some(file) = self.file
             && name.starts_with("distilbert.")
@@ -92,7 +95,18 @@ impl Source<'_> {
             1 => vec![0.0; n],
             _ => (0..n).map(|_| self.range * stream.normal()).collect(),
         };
-        Tensor::from_f64(values, self.dtype, dims)
+        Tensor::from_f64(values, self.stored_as(name, self.dtype.sum()), dims)
+    }
+
+    /// The matrices of the blocks have the type one computes in. Vectors and the head are small and stay as exact as sums are; so do the
+    /// tables, of which few rows are read: where they can be read as the file has them, they stay in its map.
+    fn stored_as(&self, name: &str, in_file: DType) -> DType {
+        let sum = self.dtype.sum();
+        match name {
+            _ if name.contains("_embeddings.") && sum == DType::F32 && in_file == DType::BF16 => in_file,
+            _ if name.ends_with("_lin.weight") || name.ends_with("lin1.weight") || name.ends_with("lin2.weight") => self.dtype,
+            _ => sum,
+        }
     }
 
     fn linear(&mut self, name: String, output: usize, input: usize, site: u32) -> Result<Linear> {
@@ -132,6 +146,7 @@ impl Source<'_> {
         let (c, d) = (config, config.dim);
         Ok(DistilBert {
             config: config.clone(),
+            dtype: self.dtype,
             word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), &[c.vocab_size, d])?,
             position_embeddings: self.weight("distilbert.embeddings.position_embeddings.weight".into(), &[c.max_position_embeddings, d])?,
             layer_norm: self.layer_norm("distilbert.embeddings.LayerNorm", d)?,
@@ -182,7 +197,7 @@ impl DistilBert {
         self.forward_observed(tape, ids, pass, &mut |_, _| {})
     }
 
-    /// [`DistilBert::forward`], showing the hidden states `[T, D]` after the embeddings and after each layer.
+    /// [`DistilBert::forward`], showing the hidden states after the embeddings and after each layer: `[T, D]`, after the last layer `[B, D]`.
     ///
     /// # Errors
     /// As [`DistilBert::forward`].
@@ -206,10 +221,13 @@ impl DistilBert {
         for block in &self.blocks {
             let name = || format!("distilbert.transformer.layer.{}", block.layer);
             tape.enter(&name());
-            h = block.forward(tape, &whole, &h).at(name)?;
+            // The classifier reads `[CLS]` alone: of the last layer, the rest is not computed.
+            let last = block.layer + 1 == self.blocks.len();
+            h = block.forward(tape, &whole, &h, if last { Wanted::FirstRows } else { Wanted::All }).at(name)?;
             observe(&name(), &h);
         }
-        self.head(tape, &h, &whole)
+        let cls = if self.blocks.is_empty() { tape.select_rows(&h, &whole.packing)? } else { h };
+        self.head(tape, &cls, &whole.first_rows())
     }
 
     fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
@@ -222,27 +240,27 @@ impl DistilBert {
             )));
         }
         let word = self.word_embeddings.var(tape)?;
-        let mut e = tape.embedding(&word, &Tensor::new(ids.to_vec(), [ids.len()])?)?;
+        let mut e = tape.embedding(&word, &Tensor::new(ids.to_vec(), [ids.len()])?, self.dtype)?;
         if let Some(prompt) = &self.prompt {
             let prompt = tape.parameter(prompt);
             e = tape.prepend_rows(&e, &prompt, &pass.packing)?;
         }
         let positions: Vec<u32> = (0..whole.packing.sequences()).flat_map(|b| 0..whole.packing.length(b) as u32).collect();
         let table = self.position_embeddings.var(tape)?;
-        let positions = tape.embedding(&table, &Tensor::new(positions, [whole.packing.tokens()])?)?;
+        let positions = tape.embedding(&table, &Tensor::new(positions, [whole.packing.tokens()])?, self.dtype)?;
         let sum = tape.add(&e, &positions)?;
         let e = self.layer_norm.forward(tape, &sum)?;
         tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.packing)
     }
 
-    fn head<'m>(&'m self, tape: &mut Tape<'m>, h: &Var, pass: &Pass) -> Result<Var> {
+    /// Logits of the `[CLS]` rows `[B, D]`.
+    fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
         tape.enter("pre_classifier");
-        let cls = tape.select_rows(h, &pass.packing)?;
-        let pass = Pass { packing: Arc::new(pass.packing.first_rows()), ..pass.clone() };
-        let hidden = self.pre_classifier.forward(tape, &pass, &cls)?;
+        let cls = tape.cast(cls, self.dtype.sum())?;
+        let hidden = self.pre_classifier.forward(tape, pass, &cls)?;
         let hidden = tape.relu(&hidden)?;
         let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.packing)?;
-        self.classifier.forward(tape, &pass, &hidden)
+        self.classifier.forward(tape, pass, &hidden)
     }
 
     /// Every linear of the model.

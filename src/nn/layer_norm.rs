@@ -1,7 +1,8 @@
 //! Layer normalisation with its weights.
 
-use super::{Part, PartMut, Weight};
+use super::{Part, PartMut, Pass, Weight};
 use crate::Result;
+use crate::autograd::ops::{Mask, ResidualLayerNorm};
 use crate::autograd::{Tape, Var};
 
 /// See [`crate::autograd::ops::LayerNorm`].
@@ -24,6 +25,16 @@ impl LayerNorm {
         let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
         tape.enter(self.gamma.name().trim_end_matches(".weight"));
         tape.layer_norm(x, &gamma, &beta, EPS)
+    }
+
+    /// LN(drop(x) + residual), all `[T, d]`, as one op.
+    ///
+    /// # Errors
+    /// If x and the residual are not d wide.
+    pub fn after_residual<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var, residual: &Var, mask: Option<Mask>) -> Result<Var> {
+        let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
+        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+        tape.apply(ResidualLayerNorm { eps: EPS, mask, packing: pass.packing.clone() }, &[x, residual, &gamma, &beta])
     }
 
     pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {

@@ -7,7 +7,7 @@ mod layer_norm;
 mod linear;
 mod weight;
 
-pub use block::{Block, Hook};
+pub use block::{Block, Hook, Wanted};
 pub use config::Config;
 pub use distilbert::{DistilBert, LoadReport};
 pub use layer_norm::LayerNorm;
@@ -31,6 +31,11 @@ impl Pass {
     /// Evaluation: no dropout.
     pub fn evaluation(packing: Arc<Packing>) -> Pass {
         Pass { packing, dropout: None }
+    }
+
+    /// The same pass over the first row of each sequence alone.
+    pub fn first_rows(&self) -> Pass {
+        Pass { packing: Arc::new(self.packing.first_rows()), ..self.clone() }
     }
 
     /// The mask of `site` at probability `p`, if anything is to be dropped.

@@ -1,5 +1,6 @@
 //! Element types, and the two numeric traits that kernels are generic over.
 
+use super::simd;
 use super::storage::{Host, Pooled};
 use half::{bf16, f16};
 use std::fmt;
@@ -28,6 +29,14 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::U32 => 4,
             DType::BF16 | DType::F16 => 2,
+        }
+    }
+
+    /// The type that sums of it, and what trains beside it, are kept in: f32 for the 16-bit floats, else itself.
+    pub fn sum(self) -> DType {
+        match self {
+            DType::BF16 | DType::F16 => DType::F32,
+            other => other,
         }
     }
 }
@@ -106,9 +115,11 @@ pub trait Real: Element {
     /// The value in the wider type.
     fn widen(self) -> Self::Sum;
     /// Rounds once, to nearest even.
-    fn round(x: Self::Sum) -> Self;
+    fn narrow(x: Self::Sum) -> Self;
     /// Numbers for a matrix product to read.
     fn source(data: &[Self]) -> super::gemm::Source<'_, Self::Sum>;
+    /// Rounds every number; without a copy if there is nothing to round.
+    fn narrow_all(sums: Pooled<Self::Sum>) -> Pooled<Self>;
 }
 
 /// A type that arithmetic is done in.
@@ -155,8 +166,9 @@ macro_rules! floats {
             #[inline(always)]
             fn widen(self) -> $type { self }
             #[inline(always)]
-            fn round(x: $type) -> $type { x }
+            fn narrow(x: $type) -> $type { x }
             fn source(data: &[$type]) -> super::gemm::Source<'_, $type> { super::gemm::Source::Same(data) }
+            fn narrow_all(sums: Pooled<$type>) -> Pooled<$type> { sums }
         }
         impl Float for $type {
             const ZERO: $type = 0.0;
@@ -191,10 +203,37 @@ impl Real for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
     #[inline(always)]
-    fn round(x: f32) -> bf16 {
-        bf16::from_f32(x)
+    fn narrow(x: f32) -> bf16 {
+        // To nearest even; a NaN stays one. Without a branch, so that loops become vector code.
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        bf16::from_bits(if x.is_nan() { (bits >> 16 | 0x40) as u16 } else { rounded as u16 })
     }
     fn source(data: &[bf16]) -> super::gemm::Source<'_, f32> {
         super::gemm::Source::BF16(data)
+    }
+    fn narrow_all(sums: Pooled<f32>) -> Pooled<bf16> {
+        let mut rounded = super::take(sums.len());
+        super::rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
+            simd::vectorised(|| to.iter_mut().zip(&sums[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
+        });
+        rounded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_to_nearest_even() {
+        let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40];
+        let halfway = (0..=u16::MAX).step_by(7).flat_map(|high| {
+            [0x7FFF, 0x8000, 0x8001].map(|low| f32::from_bits(u32::from(high) << 16 | low))
+        });
+        for x in halfway.chain(special) {
+            let (ours, theirs) = (bf16::narrow(x), bf16::from_f32(x));
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{x}: {ours} {theirs}");
+        }
     }
 }

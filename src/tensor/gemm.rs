@@ -8,7 +8,8 @@
 #![allow(unsafe_code)]
 
 use super::simd::{self, Isa, Kernel};
-use super::{Float, Pooled, Real, rows, take};
+use super::{DType, Float, Pooled, Real, Tensor, rows, take};
+use crate::Result;
 use half::bf16;
 
 /// A matrix `[rows, cols]` laid over a slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the type of sums.
@@ -34,6 +35,51 @@ impl<'a, S: Float> Mat<'a, S> {
     /// A row-major matrix `[rows, cols]`.
     pub fn new<T: Real<Sum = S>>(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat::strided(data, rows, cols, cols)
+    }
+
+    /// The numbers of a tensor `[.., cols]`.
+    ///
+    /// # Errors
+    /// If it is neither of type `S` nor, where sums are f32, bf16.
+    pub fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (rows, cols) = (tensor.shape().rows(), tensor.shape().cols());
+        let data = match tensor.dtype() {
+            DType::BF16 if S::DTYPE == DType::F32 => Source::BF16(tensor.host::<bf16>()?),
+            _ => Source::Same(tensor.host::<S>()?),
+        };
+        Ok(Mat { data, rows, cols, row_stride: cols, col_stride: 1 })
+    }
+
+    /// `rows` rows from `first`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn rows_from(self, first: usize, rows: usize) -> Self {
+        assert!(first + rows <= self.rows, "gemm: rows out of range");
+        let at = first * self.row_stride;
+        let data = match self.data {
+            Source::Same(data) => Source::Same(data.get(at..).unwrap_or_default()),
+            Source::BF16(data) => Source::BF16(data.get(at..).unwrap_or_default()),
+        };
+        Mat { data, rows, ..self }
+    }
+
+    /// `cols` columns from `first`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn cols_from(self, first: usize, cols: usize) -> Self {
+        self.t().rows_from(first, cols).t()
+    }
+
+    /// The numbers, row by row.
+    pub fn to_sums(self) -> Pooled<S> {
+        let mut to = take::<S>(self.rows * self.cols);
+        simd::vectorised(|| match self.data {
+            Source::Same(data) => copy(self, data, self.rows, self.cols, &mut to, |x| x),
+            Source::BF16(data) => copy(self, data, self.rows, self.cols, &mut to, |x| S::of(x.widen().into())),
+        });
+        to
     }
 
     /// A row-major matrix whose rows start `row_stride` elements apart.
@@ -310,7 +356,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
             for (j, &sum) in row.iter().enumerate() {
                 // SAFETY: i < m and j < n, so the element lies in this task's tile.
                 let c = unsafe { &mut *self.at(i0 + i, j0 + j) };
-                *c = C::round(sum + start_of(self.start, c.widen(), self.target.strides, i0 + i, j0 + j));
+                *c = C::narrow(sum + start_of(self.start, c.widen(), self.target.strides, i0 + i, j0 + j));
             }
         }
     }
@@ -348,19 +394,23 @@ impl<S: Float> Rows<S> {
     fn new(a: Mat<S>, place: [usize; 4], reads: usize, buffer: &mut Pooled<S>) -> Rows<S> {
         let [i0, k0, m, kc] = place;
         let at = i0 * a.row_stride + k0 * a.col_stride;
+        let direct = matches!(a.data, Source::Same(_)) && (a.col_stride == 1 || reads < WORTH_COPY);
+        if buffer.is_empty() && !direct {
+            *buffer = take(MC * KC);
+        }
         let copied = Rows { data: buffer.as_ptr(), row_stride: kc, step: 1, last: m - 1 };
         match a.data {
             // In bounds: the constructor of `Mat` checked the extent, and rows and columns of a transpose are those of its origin.
-            Source::Same(data) if a.col_stride == 1 || reads < WORTH_COPY => {
+            Source::Same(data) if direct => {
                 Rows { data: data.as_ptr().wrapping_add(at), row_stride: a.row_stride, step: a.col_stride, last: m - 1 }
             }
             Source::Same(data) => {
                 copy(a, data.get(at..).unwrap_or_default(), m, kc, buffer, |x| x);
-                Rows { data: buffer.as_ptr(), ..copied }
+                copied
             }
             Source::BF16(data) => {
                 copy(a, data.get(at..).unwrap_or_default(), m, kc, buffer, |x| S::of(x.widen().into()));
-                Rows { data: buffer.as_ptr(), ..copied }
+                copied
             }
         }
     }
@@ -374,10 +424,7 @@ impl<S: Float> Rows<S> {
 
 /// Copies `m` rows of `kc` numbers of A, which start at `from`, one after another.
 #[inline(always)]
-fn copy<S: Float, T: Copy>(a: Mat<S>, from: &[T], m: usize, kc: usize, to: &mut Pooled<S>, widen: impl Fn(T) -> S) {
-    if to.is_empty() {
-        *to = take(MC * KC);
-    }
+fn copy<S: Float, T: Copy>(a: Mat<S>, from: &[T], m: usize, kc: usize, to: &mut [S], widen: impl Fn(T) -> S) {
     if a.col_stride == 1 {
         for (i, to) in to.chunks_exact_mut(kc.max(1)).take(m).enumerate() {
             to.iter_mut().zip(&from[i * a.row_stride..]).for_each(|(to, &x)| *to = widen(x));
@@ -470,7 +517,7 @@ mod tests {
     }
 
     fn as_type<T: Real<Sum = S>, S: Float>(values: &[f64]) -> Vec<T> {
-        values.iter().map(|&x| T::round(S::of(x))).collect()
+        values.iter().map(|&x| T::narrow(S::of(x))).collect()
     }
 
     /// Σ of two products in type `T`, of numbers that it holds exactly, against the triple loop.

@@ -4,7 +4,7 @@
 
 mod element;
 pub mod gemm;
-mod math;
+pub mod math;
 mod packing;
 pub mod philox;
 pub mod rows;
@@ -19,6 +19,7 @@ pub use shape::Shape;
 pub use storage::{Host, Mapped, Pooled, Storage, take, zeroed};
 
 use crate::{Error, Result};
+pub use half::bf16 as BF16;
 use half::{bf16, f16};
 use std::fmt;
 use std::ops::Range;
@@ -203,6 +204,14 @@ impl Tensor {
         Tensor::new(values, shape)?.to_dtype(dtype)
     }
 
+    /// The elements in the type of sums, row by row.
+    ///
+    /// # Errors
+    /// If the data type is neither `S` nor, where sums are f32, bf16.
+    pub fn to_sums<S: Float>(&self) -> Result<Pooled<S>> {
+        Ok(gemm::Mat::of(self)?.to_sums())
+    }
+
     /// The single element of a tensor of one element.
     ///
     /// # Errors
@@ -221,10 +230,25 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Runs `$body` with the type `$T` that fits a tensor's floating-point data type, or returns an error that names the op.
+/// Runs `$body` with the [`Real`] type `$T` that fits a tensor's data type, or returns an error that names the op.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! dispatch {
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::tensor::DType::BF16 => {
+                type $T = $crate::tensor::BF16;
+                $body
+            }
+            other => $crate::dispatch_float!($op, other, $T => $body),
+        }
+    };
+}
+
+/// [`dispatch!`] for what is kept in the type of sums: [`Float`] types alone.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! dispatch_float {
     ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
             $crate::tensor::DType::F32 => {
@@ -235,7 +259,7 @@ macro_rules! dispatch {
                 type $T = f64;
                 $body
             }
-            other => Err($crate::Error::dtype($op, "f32 or f64", &[other])),
+            other => Err($crate::Error::dtype($op, "a floating-point type that one can compute in", &[other])),
         }
     };
 }

@@ -37,13 +37,21 @@ pub fn for_tasks(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Calls `f(first_row, a_rows, b_rows)` for matching groups of rows of two outputs with `a_cols` and `b_cols` columns.
-pub fn for_each2<A: Send, B: Send>(a: &mut [A], a_cols: usize, b: &mut [B], b_cols: usize, f: impl Fn(usize, &mut [A], &mut [B]) + Sync) {
-    let rows = rows_per_piece(a_cols.max(b_cols));
-    a.par_chunks_mut((rows * a_cols).max(1))
-        .zip(b.par_chunks_mut((rows * b_cols).max(1)))
-        .enumerate()
-        .for_each(|(i, (a, b))| f(i * rows, a, b));
+/// Rows of an output with so many columns; no rows at all if it is not wanted.
+pub type Rows<'a, T> = (&'a mut [T], usize);
+
+/// Calls `f(first_row, a_rows, b_rows, c_rows)` for matching groups of rows of three outputs; an empty output gives empty groups.
+pub fn for_each3<A: Send, B: Send, C: Send>(
+    a: Rows<A>,
+    b: Rows<B>,
+    c: Rows<C>,
+    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
+) {
+    let rows = rows_per_piece(a.1);
+    let (mut b_rows, mut c_rows) = (b.0.chunks_mut((rows * b.1).max(1)), c.0.chunks_mut((rows * c.1).max(1)));
+    let groups = a.0.chunks_mut((rows * a.1).max(1)).enumerate();
+    let groups = groups.map(|(i, a)| (i * rows, a, b_rows.next().unwrap_or_default(), c_rows.next().unwrap_or_default()));
+    groups.collect::<Vec<_>>().into_par_iter().for_each(|(first, a, b, c)| f(first, a, b, c));
 }
 
 /// Sums `f(rows)` over fixed groups of `0..rows`, in order: the column sums of a reduction over rows of `cols` elements.

@@ -47,6 +47,20 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
+/// Runs a closure compiled for the widest instruction set there is. What it calls must be `#[inline(always)]` to take part.
+#[inline]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    struct Closure<F>(F);
+    impl<R, F: FnOnce() -> R> Kernel for Closure<F> {
+        type Output = R;
+        #[inline(always)]
+        fn run<const FMA: bool>(self) -> R {
+            (self.0)()
+        }
+    }
+    dispatch(Closure(f))
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<K: Kernel>(kernel: K) -> K::Output {

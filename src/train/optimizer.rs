@@ -2,7 +2,7 @@
 
 use crate::autograd::{Grads, ParamId, Parameter};
 use crate::tensor::{Float, Tensor};
-use crate::{Result, dispatch};
+use crate::{Result, dispatch_float};
 use std::collections::HashMap;
 
 /// θ ← θ (1 − lr·wd); m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; θ ← θ − lr · m̂ / (√v̂ + eps), m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ).
@@ -68,7 +68,7 @@ impl AdamW {
             let shape = g.shape().clone();
             let id = p.id();
             let value = p.take();
-            dispatch!("adamw", value.dtype(), T => {
+            dispatch_float!("adamw", value.dtype(), T => {
                 let (mut value, mut m, mut v) = (value.into_host::<T>()?, m.into_host::<T>()?, v.into_host::<T>()?);
                 self.update_host::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, lr * group.lr, decay, scale);
                 p.set(Tensor::new(value, &shape)?);

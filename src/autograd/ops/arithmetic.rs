@@ -1,10 +1,22 @@
 //! y = a + b, y = a ⊙ b, y = c·a and y = Σ a, of equal shapes.
 
+use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Float, Tensor};
+use crate::tensor::{Float, Real, Tensor};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+
+/// f(a, b), elementwise, in whatever type a has.
+macro_rules! zip {
+    ($op:expr, $a:expr, $b:expr, $f:expr) => {{
+        let (a, b): (&Tensor, &Tensor) = ($a, $b);
+        if a.shape() != b.shape() {
+            return Err(Error::shape($op, "equal shapes", &[a.shape(), b.shape()]));
+        }
+        dispatch!($op, a.dtype(), T => elementwise::zip_in_place::<T>(a, b.clone(), $f))
+    }};
+}
 
 /// y = a + b; a and b of one shape. da = dy, db = dy.
 pub struct Add;
@@ -15,7 +27,8 @@ impl Op for Add {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        zip("add", inputs, |a, b| a + b, |a, b| a + b)
+        let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
+        zip!("add", a, b, |a, b| a + b)
     }
 
     fn backward(&self, _saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -32,14 +45,15 @@ impl Op for Mul {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = zip("mul", inputs, |a, b| a * b, |a, b| a * b)?;
-        saved.keep_if(needs[1], "a", inputs[0]);
-        saved.keep_if(needs[0], "b", inputs[1]);
+        let [a, b] = inputs else { return Err(Error::invalid("mul: takes two inputs")) };
+        let y = (|| zip!("mul", a, b, |a, b| a * b))()?;
+        saved.keep_if(needs[1], "a", a);
+        saved.keep_if(needs[0], "b", b);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let mut times = |name| zip("mul", &[&dy, &saved.take(name)?], |a, b| a * b, |a, b| a * b);
+        let mut times = |name| -> Result<Tensor> { zip!("mul", &dy, &saved.take(name)?, |a, b| a * b) };
         let da = needs[0].then(|| times("b")).transpose()?;
         let db = needs[1].then(|| times("a")).transpose()?;
         Ok(vec![da, db])
@@ -58,10 +72,7 @@ impl Op for Scale {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        dispatch!("scale", inputs[0].dtype(), T => {
-            let y: Vec<T> = inputs[0].host::<T>()?.iter().map(|&a| T::of(self.0) * a).collect();
-            Tensor::new(y, inputs[0].shape())
-        })
+        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a| <T as Real>::Sum::of(self.0) * a))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -81,34 +92,15 @@ impl Op for Sum {
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         // Only the shape is needed, but the tensor costs nothing: its storage is the caller's.
         saved.keep_if(needs[0], "a", inputs[0]);
-        dispatch!("sum", inputs[0].dtype(), T => Tensor::new(vec![inputs[0].host::<T>()?.iter().copied().sum::<T>()], [1]))
+        dispatch!("sum", inputs[0].dtype(), T => {
+            let sum = inputs[0].host::<T>()?.iter().map(|a| a.widen()).sum();
+            Tensor::new(vec![T::narrow(sum)], [1])
+        })
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let a = saved.take("a")?;
         dispatch!("sum", dy.dtype(), T => Ok(vec![Some(Tensor::new(vec![dy.host::<T>()?[0]; a.shape().len()], a.shape())?)]))
-    }
-}
-
-fn zip(op: &'static str, inputs: &[&Tensor], f32: fn(f32, f32) -> f32, f64: fn(f64, f64) -> f64) -> Result<Tensor> {
-    fn host<T: Float>(a: &Tensor, b: &Tensor, f: fn(T, T) -> T) -> Result<Tensor> {
-        let (a_host, b_host) = (a.host::<T>()?, b.host::<T>()?);
-        let mut y = crate::tensor::take::<T>(a_host.len());
-        crate::tensor::rows::for_each(&mut y, 1, |at, y| {
-            let n = y.len();
-            for ((y, &a), &b) in y.iter_mut().zip(&a_host[at..at + n]).zip(&b_host[at..at + n]) {
-                *y = f(a, b);
-            }
-        });
-        Tensor::new(y, a.shape())
-    }
-    let [a, b] = inputs else { return Err(Error::invalid(format!("{op}: takes two inputs"))) };
-    if a.shape() != b.shape() {
-        return Err(Error::shape(op, "equal shapes", &[a.shape(), b.shape()]));
-    }
-    match a.dtype() {
-        crate::tensor::DType::F64 => host(a, b, f64),
-        _ => host(a, b, f32),
     }
 }
 

@@ -3,9 +3,11 @@
 use super::dropout::{Mask, random_packing};
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
-use crate::tensor::gemm::{Mat, gemm_serial};
-use crate::tensor::{Float, Packing, Pooled, Tensor, rows, simd, take, zeroed};
+use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm_packed, gemm_serial};
+use crate::tensor::simd::vectorised;
+use crate::tensor::{Float, Packing, Pooled, Real, Tensor, math, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,26 +31,29 @@ pub struct Attention {
     pub mask: Option<Mask>,
 }
 
-/// The matrices of one sequence and head, each `[rows, K]` on its own.
-struct Head<T: crate::tensor::Element> {
+/// What one sequence and head reads: q where it lies, `[nq, K]`; k and v, extra ones first, `[nk, K]`.
+struct Head<'a, S: Float> {
     b: usize,
     h: usize,
-    q: Pooled<T>,
-    k: Pooled<T>,
-    v: Pooled<T>,
+    q: Mat<'a, S>,
+    k: Pooled<S>,
+    v: Pooled<S>,
 }
 
-/// The inputs as slices: q, k, v and the extra k, v.
-struct Inputs<'a, T> {
-    q: &'a [T],
-    k: &'a [T],
-    v: &'a [T],
-    extra: Option<(&'a [T], &'a [T])>,
+/// The inputs: q `[Tq, D]`, k and v `[T, D]`, and the extra k and v `[E, D]`.
+struct Inputs<'a, S> {
+    q: Mat<'a, S>,
+    k: Mat<'a, S>,
+    v: Mat<'a, S>,
+    extra: Option<[Mat<'a, S>; 2]>,
     width: usize,
 }
 
+/// Rows of q that are taken at a time: their scores, `[QUERIES, nk]`, stay in the second-level cache.
+const QUERIES: usize = 64;
+
 impl Attention {
-    fn inputs<'a, T: Float>(&self, tensors: &[&'a Tensor]) -> Result<Inputs<'a, T>> {
+    fn inputs<'a, S: Float>(&self, tensors: &[&'a Tensor]) -> Result<Inputs<'a, S>> {
         let (own, extra) = tensors.split_at(tensors.len() - if self.extra { 2 } else { 0 });
         let (tq, t) = (self.queries.tokens(), self.keys.tokens());
         let width = own.first().map_or(0, |x| x.shape().cols());
@@ -57,19 +62,19 @@ impl Attention {
         if self.queries.sequences() != self.keys.sequences() || self.heads == 0 || width % self.heads != 0 {
             return bad("as many query as key sequences, and D a multiple of the heads");
         }
-        let (q, k, v) = match own {
+        let [q, k, v] = match own {
             [qkv] if qkv.dims() == [3, t, width] && tq == t => {
-                let all = qkv.host::<T>()?;
-                (&all[..t * width], &all[t * width..2 * t * width], &all[2 * t * width..])
+                let all = Mat::of(qkv)?;
+                [0, 1, 2].map(|i| all.rows_from(i * t, t))
             }
             [q, kv] if q.dims() == [tq, width] && kv.dims() == [2, t, width] => {
-                let (k, v) = kv.host::<T>()?.split_at(t * width);
-                (q.host::<T>()?, k, v)
+                let kv = Mat::of(kv)?;
+                [Mat::of(q)?, kv.rows_from(0, t), kv.rows_from(t, t)]
             }
             _ => return bad("qkv [3, T, D], or q [Tq, D] and kv [2, T, D]"),
         };
         let extra = match extra {
-            [ek, ev] if ek.shape().cols() == width && ek.shape() == ev.shape() => Some((ek.host::<T>()?, ev.host::<T>()?)),
+            [ek, ev] if ek.shape().cols() == width && ek.shape() == ev.shape() => Some([Mat::of(ek)?, Mat::of(ev)?]),
             [] => None,
             _ => return bad("extra keys and values [E, D]"),
         };
@@ -81,185 +86,191 @@ impl Attention {
         (0..self.queries.sequences()).flat_map(|b| (0..self.heads).map(move |h| (b, h))).collect()
     }
 
-    fn head<T: Float>(&self, x: &Inputs<T>, b: usize, h: usize) -> Head<T> {
+    fn head<'a, S: Float>(&self, x: &Inputs<'a, S>, b: usize, h: usize) -> Head<'a, S> {
         let width = x.width / self.heads;
-        let gather = |parts: [&[T]; 2]| {
-            let n: usize = parts.iter().map(|p| p.len() / x.width.max(1)).sum();
-            let mut out = take::<T>(n * width);
-            let rows = parts.into_iter().flat_map(|p| p.chunks_exact(x.width));
-            out.chunks_exact_mut(width).zip(rows).for_each(|(to, row)| to.copy_from_slice(&row[h * width..][..width]));
-            out
-        };
         let (queries, keys) = (self.queries.range(b), self.keys.range(b));
-        let own = |all: &'_ [T]| keys.start * x.width..keys.end * x.width.min(all.len());
-        let (ek, ev) = x.extra.unwrap_or((&[], &[]));
-        Head {
-            b,
-            h,
-            q: gather([&[], &x.q[queries.start * x.width..queries.end * x.width]]),
-            k: gather([ek, &x.k[own(x.k)]]),
-            v: gather([ev, &x.v[own(x.v)]]),
-        }
+        let own = |m: Mat<'a, S>, r: &Range<usize>| m.rows_from(r.start, r.len()).cols_from(h * width, width);
+        let with_extra = |m: Mat<'a, S>, extra: Option<Mat<'a, S>>| {
+            let own = own(m, &keys).to_sums();
+            let Some(extra) = extra else { return own };
+            let extra = extra.cols_from(h * width, width).to_sums();
+            let mut all = take::<S>(extra.len() + own.len());
+            all[..extra.len()].copy_from_slice(&extra);
+            all[extra.len()..].copy_from_slice(&own);
+            all
+        };
+        let [ek, ev] = x.extra.map_or([None, None], |e| e.map(Some));
+        Head { b, h, q: own(x.q, &queries), k: with_extra(x.k, ek), v: with_extra(x.v, ev) }
     }
 
-    /// Dropout factors of query row `i`, or nothing.
-    fn factors<T: Float>(&self, head: &Head<T>, i: usize, out: &mut [T]) {
-        if let Some(mask) = &self.mask {
-            mask.factors(self.queries.examples()[head.b], (head.h << 16 | i) as u32, out);
+    /// Dropout factors of the query rows `first..`, `[rows, nk]`; false if nothing is dropped.
+    fn factors<S: Float>(&self, head: &Head<S>, first: usize, nk: usize, out: &mut [S]) -> bool {
+        let Some(mask) = &self.mask else { return false };
+        for (i, out) in out.chunks_exact_mut(nk).enumerate() {
+            mask.factors(self.queries.examples()[head.b], (head.h << 16 | (first + i)) as u32, out);
         }
+        true
     }
 
-    fn forward_head<T: Float>(&self, head: &Head<T>, width: usize) -> (Pooled<T>, Pooled<T>) {
-        let (nq, nk) = (head.q.len() / width, head.k.len() / width);
-        let mut p = scores(head, width, nq, nk);
-        let mut lse = take::<T>(nq);
-        let mut factors = take::<T>(nk);
-        for (i, p) in p.chunks_exact_mut(nk).enumerate() {
-            lse[i] = simd::dispatch(Softmax(p));
-            if self.mask.is_some() {
-                self.factors(head, i, &mut factors);
-                p.iter_mut().zip(&*factors).for_each(|(p, &f)| *p *= f);
+    /// y `[nq, K]` and the log-sum-exp of each row.
+    fn forward_head<S: Float>(&self, head: &Head<S>, width: usize) -> [Pooled<S>; 2] {
+        let (nq, nk) = (head.q.rows(), head.k.len() / width);
+        let k = Packed::new(Mat::new(&head.k, nk, width).t(), Spread::Serial);
+        let v = Packed::new(Mat::new(&head.v, nk, width), Spread::Serial);
+        let (mut y, mut lse) = (take::<S>(nq * width), take::<S>(nq));
+        let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * nk), take::<S>(QUERIES.min(nq) * nk));
+        let scale = S::of((width as f64).sqrt().recip());
+        for first in (0..nq).step_by(QUERIES) {
+            let n = QUERIES.min(nq - first);
+            let (p, f) = (&mut scores[..n * nk], &mut factors[..n * nk]);
+            gemm_packed(&[(head.q.rows_from(first, n), &k)], Start::Zero, p, nk, Spread::Serial);
+            for (p, lse) in p.chunks_exact_mut(nk).zip(&mut lse[first..]) {
+                *lse = vectorised(|| softmax(p, scale));
             }
+            if self.factors(head, first, nk, f) {
+                vectorised(|| p.iter_mut().zip(&*f).for_each(|(p, &f)| *p *= f));
+            }
+            gemm_packed(&[(Mat::new(p, n, nk), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
         }
-        let mut y = take::<T>(nq * width);
-        gemm_serial(Mat::new(&p, nq, nk), Mat::new(&head.v, nk, width), &mut y, width, false);
-        (y, lse)
+        [y, lse]
     }
 
-    fn backward_head<T: Float>(&self, head: &Head<T>, width: usize, lse: &[T], y: &[T], dy: &[T]) -> [Pooled<T>; 3] {
-        let (nq, nk) = (head.q.len() / width, head.k.len() / width);
-        let mut p = scores(head, width, nq, nk);
-        let mut ds = take::<T>(nq * nk);
-        gemm_serial(Mat::new(dy, nq, width), Mat::new(&head.v, nk, width).t(), &mut ds, nk, false);
-        let mut factors = take::<T>(nk);
-        factors.fill(T::ONE);
-        let scale = T::of((width as f64).sqrt().recip());
-        for (i, (p, ds)) in p.chunks_exact_mut(nk).zip(ds.chunks_exact_mut(nk)).enumerate() {
-            let delta: T = y[i * width..][..width].iter().zip(&dy[i * width..]).map(|(&y, &dy)| y * dy).sum();
-            self.factors(head, i, &mut factors);
-            simd::dispatch(Backward { p, ds, factors: &factors, lse: lse[i], delta, scale });
+    /// dq `[nq, K]`, dk and dv `[nk, K]` of y's rows, dy's and the log-sum-exps.
+    fn backward_head<S: Float>(&self, head: &Head<S>, width: usize, y: Mat<S>, dy: Mat<S>, lse: &[S]) -> [Pooled<S>; 3] {
+        let (nq, nk) = (head.q.rows(), head.k.len() / width);
+        let rows_k = Mat::new(&head.k, nk, width);
+        let (k_t, k) = (Packed::new(rows_k.t(), Spread::Serial), Packed::new(rows_k, Spread::Serial));
+        let v_t = Packed::new(Mat::new(&head.v, nk, width).t(), Spread::Serial);
+        let (mut dq, mut dk, mut dv) = (take::<S>(nq * width), zeroed::<S>(nk * width), zeroed::<S>(nk * width));
+        let size = QUERIES.min(nq) * nk;
+        let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(size));
+        let scale = S::of((width as f64).sqrt().recip());
+        for first in (0..nq).step_by(QUERIES) {
+            let n = QUERIES.min(nq - first);
+            let (p, ds, f) = (&mut scores[..n * nk], &mut d_scores[..n * nk], &mut factors[..n * nk]);
+            let (q, y, dy) = (head.q.rows_from(first, n).to_sums(), y.rows_from(first, n).to_sums(), dy.rows_from(first, n).to_sums());
+            let (q_rows, dy_rows) = (Mat::new(&q, n, width), Mat::new(&dy, n, width));
+            gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, nk, Spread::Serial);
+            gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, nk, Spread::Serial);
+            if !self.factors(head, first, nk, f) {
+                f.fill(S::ONE);
+            }
+            for (i, (p, ds)) in p.chunks_exact_mut(nk).zip(ds.chunks_exact_mut(nk)).enumerate() {
+                let (y, dy, f) = (&y[i * width..][..width], &dy[i * width..][..width], &f[i * nk..][..nk]);
+                vectorised(|| backward_row(p, ds, f, lse[first + i], math::sum2(y, dy, |y, dy| y * dy), scale));
+            }
+            gemm_serial(Mat::new(p, n, nk).t(), dy_rows, &mut dv, width, true);
+            gemm_serial(Mat::new(ds, n, nk).t(), q_rows, &mut dk, width, true);
+            gemm_packed(&[(Mat::new(ds, n, nk), &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
         }
-        let (mut dq, mut dk, mut dv) = (take::<T>(nq * width), take::<T>(nk * width), take::<T>(nk * width));
-        gemm_serial(Mat::new(&p, nq, nk).t(), Mat::new(dy, nq, width), &mut dv, width, false);
-        gemm_serial(Mat::new(&ds, nq, nk), Mat::new(&head.k, nk, width), &mut dq, width, false);
-        gemm_serial(Mat::new(&ds, nq, nk).t(), Mat::new(&head.q, nq, width), &mut dk, width, false);
         [dq, dk, dv]
     }
 
-    fn forward_host<T: Float>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let x = self.inputs::<T>(tensors)?;
+    /// Puts the heads' rows, from row `skip` of each, side by side: `[rows of packing, D]`.
+    fn join<T: Real>(&self, packing: &Packing, parts: &[&[T::Sum]], skip: usize, to: &mut [T], width: usize) {
+        let d = width * self.heads;
+        rows::for_each(to, d, |first, to| {
+            for (i, to) in to.chunks_exact_mut(d).enumerate() {
+                let (b, row) = packing.locate(first + i);
+                for (h, to) in to.chunks_exact_mut(width).enumerate() {
+                    let from = &parts[b * self.heads + h][(skip + row) * width..];
+                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = T::narrow(x));
+                }
+            }
+        });
+    }
+
+    fn forward_host<T: Real>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let x = self.inputs::<T::Sum>(tensors)?;
         let width = x.width / self.heads;
-        let outputs = rows::map(self.tasks(), |(b, h)| self.forward_head(&self.head(&x, b, h), width));
+        let parts = rows::map(self.tasks(), |(b, h)| self.forward_head(&self.head(&x, b, h), width));
         let tq = self.queries.tokens();
-        let (mut y, mut lse) = (take::<T>(tq * x.width), take::<T>(tq * self.heads));
-        for ((b, h), (part, part_lse)) in self.tasks().into_iter().zip(outputs) {
-            let range = self.queries.range(b);
-            scatter(&part, &mut y[range.start * x.width..], x.width, h * width, width);
-            scatter(&part_lse, &mut lse[range.start * self.heads..], self.heads, h, 1);
-        }
+        let mut y = take::<T>(tq * x.width);
+        self.join(&self.queries, &parts.iter().map(|[y, _]| &**y).collect::<Vec<_>>(), 0, &mut y, width);
         let y = Tensor::new(y, [tq, x.width])?;
         if needs.contains(&true) {
             tensors.iter().for_each(|t| saved.keep("inputs", t));
             saved.keep("y", &y);
-            saved.keep("lse", &Tensor::new(lse, [tq, self.heads])?);
+            let lse: Vec<T::Sum> = parts.iter().flat_map(|[_, lse]| lse.iter().copied()).collect();
+            saved.keep("lse", &Tensor::new(lse, [self.heads * tq])?);
         }
         Ok(y)
     }
 
-    fn backward_host<T: Float>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_host<T: Real>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let tensors: Vec<Tensor> = needs.iter().map(|_| saved.take("inputs")).collect::<Result<_>>()?;
         let (y, lse) = (saved.take("y")?, saved.take("lse")?);
         let tensors: Vec<&Tensor> = tensors.iter().collect();
-        let x = self.inputs::<T>(&tensors)?;
-        let (all, width) = (x.width, x.width / self.heads);
-        let (y, lse, dy) = (y.host::<T>()?, lse.host::<T>()?, dy.host::<T>()?);
+        let x = self.inputs::<T::Sum>(&tensors)?;
+        let width = x.width / self.heads;
+        let (y, dy, lse) = (Mat::of(&y)?, Mat::of(dy)?, lse.host::<T::Sum>()?);
         let parts = rows::map(self.tasks(), |(b, h)| {
             let range = self.queries.range(b);
-            let own = |from: &[T], row: usize, start: usize, n: usize| -> Vec<T> {
-                range.clone().flat_map(|t| from[t * row + start..][..n].iter().copied()).collect()
-            };
-            let (y, dy, lse) = (own(y, all, h * width, width), own(dy, all, h * width, width), own(lse, self.heads, h, 1));
-            self.backward_head(&self.head(&x, b, h), width, &lse, &y, &dy)
+            let [y, dy] = [y, dy].map(|m| m.rows_from(range.start, range.len()).cols_from(h * width, width));
+            // Sequence by sequence, and in each head by head.
+            let lse = &lse[range.start * self.heads + h * range.len()..][..range.len()];
+            self.backward_head(&self.head(&x, b, h), width, y, dy, lse)
         });
-        let mut grads: Vec<_> = tensors.iter().map(|t| zeroed::<T>(t.shape().len())).collect();
-        let extra = if self.extra { grads.split_off(tensors.len() - 2) } else { Vec::new() };
-        let extra_rows = x.extra.map_or(0, |(k, _)| k.len() / all);
-        let kv = self.keys.tokens() * all;
-        // dq lies before dk and dv in one tensor, or in one of its own.
+        let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
+        let extra = x.extra.map_or(0, |[k, _]| k.rows());
+        // q, k and v are one tensor, or q one and k and v another.
+        let mut grads: Vec<Pooled<T>> = tensors[..tensors.len() - if self.extra { 2 } else { 0 }]
+            .iter()
+            .map(|t| take::<T>(t.shape().len()))
+            .collect();
+        let kv = self.keys.tokens() * x.width;
         let (first, rest) = grads.split_at_mut(1);
         let (dq, dkv) = match rest {
             [] => first[0].split_at_mut(kv),
             [dkv, ..] => (&mut first[0][..], &mut dkv[..]),
         };
         let (dk, dv) = dkv.split_at_mut(kv);
-        let [mut dek, mut dev] = <[_; 2]>::try_from(extra).unwrap_or_else(|_| [take::<T>(0), take::<T>(0)]);
-        for ((b, h), [pq, pk, pv]) in self.tasks().into_iter().zip(parts) {
-            scatter(&pq, &mut dq[self.queries.range(b).start * all..], all, h * width, width);
-            for (part, own, extra) in [(&pk, &mut *dk, &mut dek), (&pv, &mut *dv, &mut dev)] {
-                let (head, tail) = part.split_at(extra_rows * width);
-                scatter(tail, &mut own[self.keys.range(b).start * all..], all, h * width, width);
-                for (to, from) in extra.chunks_exact_mut(all).zip(head.chunks_exact(width)) {
-                    to[h * width..][..width].iter_mut().zip(from).for_each(|(to, &g)| *to += g);
-                }
+        self.join(&self.queries, &part(0), 0, dq, width);
+        self.join(&self.keys, &part(1), extra, dk, width);
+        self.join(&self.keys, &part(2), extra, dv, width);
+        let mut result = Vec::new();
+        for ((g, t), &need) in grads.into_iter().zip(&tensors).zip(needs) {
+            result.push(if need { Some(Tensor::new(g, t.shape())?) } else { None });
+        }
+        for i in result.len()..tensors.len() {
+            let which = 1 + i + 2 - tensors.len();
+            result.push(if needs[i] { Some(self.extra_grad::<T::Sum>(&part(which), extra, width)?.to_dtype(tensors[i].dtype())?) } else { None });
+        }
+        Ok(result)
+    }
+
+    /// Σ over the sequences of the first `extra` rows of each head: `[E, D]`.
+    fn extra_grad<S: Float>(&self, parts: &[&[S]], extra: usize, width: usize) -> Result<Tensor> {
+        let d = width * self.heads;
+        let mut sum = zeroed::<S>(extra * d);
+        for ((_, h), part) in self.tasks().into_iter().zip(parts) {
+            for (to, from) in sum.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
+                to[h * width..][..width].iter_mut().zip(from).for_each(|(to, &g)| *to += g);
             }
         }
-        if self.extra {
-            grads.extend([dek, dev]);
-        }
-        let tensor = |((g, t), &need): ((Pooled<T>, &&Tensor), &bool)| need.then(|| Tensor::new(g, t.shape())).transpose();
-        grads.into_iter().zip(&tensors).zip(needs).map(tensor).collect()
+        Tensor::new(sum, [extra, d])
     }
 }
 
-/// q kᵀ / √K: `[nq, nk]`.
-fn scores<T: Float>(head: &Head<T>, width: usize, nq: usize, nk: usize) -> Pooled<T> {
-    let scale = T::of((width as f64).sqrt().recip());
-    let mut q = take::<T>(head.q.len());
-    q.iter_mut().zip(&*head.q).for_each(|(s, &q)| *s = q * scale);
-    let mut s = take::<T>(nq * nk);
-    gemm_serial(Mat::new(&q, nq, width), Mat::new(&head.k, nk, width).t(), &mut s, nk, false);
-    s
+/// softmax(scale · s) of a row in place; returns its log-sum-exp.
+#[inline(always)]
+fn softmax<S: Float>(s: &mut [S], scale: S) -> S {
+    s.iter_mut().for_each(|s| *s *= scale);
+    let max = math::max(s);
+    s.iter_mut().for_each(|s| *s = (*s - max).exp());
+    let sum = math::sum(s, |p| p);
+    let inverse = S::ONE / sum;
+    s.iter_mut().for_each(|p| *p *= inverse);
+    max + sum.ln()
 }
 
-/// Rows of `part` into columns `at..at + n` of rows of `cols`.
-fn scatter<T: Copy>(part: &[T], to: &mut [T], cols: usize, at: usize, n: usize) {
-    part.chunks_exact(n).zip(to.chunks_mut(cols)).for_each(|(from, to)| to[at..at + n].copy_from_slice(from));
-}
-
-/// Softmax of a row in place; returns its log-sum-exp.
-struct Softmax<'a, T>(&'a mut [T]);
-
-impl<T: Float> simd::Kernel for Softmax<'_, T> {
-    type Output = T;
-    #[inline(always)]
-    fn run<const FMA: bool>(self) -> T {
-        let max = self.0.iter().copied().fold(self.0[0], |a, b| a.max(b));
-        self.0.iter_mut().for_each(|s| *s = (*s - max).exp());
-        let sum = self.0.iter().copied().sum::<T>();
-        self.0.iter_mut().for_each(|p| *p = *p / sum);
-        max + sum.ln()
-    }
-}
-
-/// Scores and dy vᵀ of a row become f P and dS / √K.
-struct Backward<'a, T> {
-    p: &'a mut [T],
-    ds: &'a mut [T],
-    factors: &'a [T],
-    lse: T,
-    delta: T,
-    scale: T,
-}
-
-impl<T: Float> simd::Kernel for Backward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        for ((p, ds), &f) in self.p.iter_mut().zip(self.ds.iter_mut()).zip(self.factors) {
-            let probability = (*p - self.lse).exp();
-            *ds = probability * (f * *ds - self.delta) * self.scale;
-            *p = probability * f;
-        }
+/// Products q k and dy v of a row become f P and dS / √K.
+#[inline(always)]
+fn backward_row<S: Float>(p: &mut [S], ds: &mut [S], factors: &[S], lse: S, delta: S, scale: S) {
+    for ((p, ds), &f) in p.iter_mut().zip(ds.iter_mut()).zip(factors) {
+        let probability = (*p * scale - lse).exp();
+        *ds = probability * (f * *ds - delta) * scale;
+        *p = probability * f;
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 use crate::tensor::{Float, Tensor, take};
-use crate::{Error, Result, dispatch};
+use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
 
 /// `L = −(1/N) Σ ln softmax(z)[label]`; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
@@ -31,7 +31,7 @@ impl Op for CrossEntropy {
         }
         saved.keep_if(needs[0], "logits", logits);
         saved.keep_if(needs[0], "labels", labels);
-        dispatch!("cross_entropy", logits.dtype(), T => {
+        dispatch_float!("cross_entropy", logits.dtype(), T => {
             let rows = logits.host::<T>()?.chunks_exact(classes.max(1));
             let sum: T = rows.zip(label).map(|(z, &l)| log_sum_exp(z) - z[l as usize]).sum();
             Tensor::new(vec![sum / T::of(self.divisor as f64)], [1])
@@ -40,7 +40,7 @@ impl Op for CrossEntropy {
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
-        dispatch!("cross_entropy", logits.dtype(), T => {
+        dispatch_float!("cross_entropy", logits.dtype(), T => {
             let classes = logits.shape().cols();
             let scale = dy.host::<T>()?[0] / T::of(self.divisor as f64);
             let mut dz = take::<T>(logits.shape().len());

@@ -3,7 +3,8 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 use crate::tensor::philox::philox_row;
-use crate::tensor::{Float, Packing, Tensor, rows, take};
+use crate::tensor::simd::vectorised;
+use crate::tensor::{Float, Packing, Real, Tensor, rows, take};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,16 +29,21 @@ impl Mask {
         philox_row(self.seed, [row, self.site, example], out, |word| if word >= threshold { keep } else { T::ZERO });
     }
 
+    /// Writes the factors of rows `first..` of a packed batch, `cols` to a row.
+    pub fn factor_rows<T: Float>(&self, packing: &Packing, first: usize, cols: usize, out: &mut [T]) {
+        for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            let (b, row) = packing.locate(first + i);
+            self.factors(packing.examples()[b], row as u32, out);
+        }
+    }
+
     /// y = f ⊙ x for rows of `cols` elements laid out by `packing`.
-    pub fn apply<T: Float>(&self, packing: &Packing, cols: usize, x: &[T], y: &mut [T]) {
+    pub fn apply<T: Real>(&self, packing: &Packing, cols: usize, x: &[T], y: &mut [T]) {
         rows::for_each(y, cols, |first, y| {
-            let mut factors = take::<T>(cols);
-            for (i, y) in y.chunks_exact_mut(cols).enumerate() {
-                let (b, row) = packing.locate(first + i);
-                self.factors(packing.examples()[b], row as u32, &mut factors);
-                let x = &x[(first + i) * cols..][..cols];
-                y.iter_mut().zip(x).zip(&*factors).for_each(|((y, &x), &f)| *y = x * f);
-            }
+            let mut factors = take::<T::Sum>(y.len());
+            self.factor_rows(packing, first, cols, &mut factors);
+            let x = &x[first * cols..][..y.len()];
+            vectorised(|| y.iter_mut().zip(x).zip(&*factors).for_each(|((y, &x), &f)| *y = T::narrow(x.widen() * f)));
         });
     }
 }

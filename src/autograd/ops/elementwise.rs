@@ -1,40 +1,27 @@
-//! Loops over elements, compiled for the widest vectors.
+//! Loops over elements, compiled for the widest vectors. Each element is widened, and its result rounded once.
 
 use crate::Result;
-use crate::tensor::{Float, Tensor, rows, simd, take};
-
-struct Map<'a, T, F>(&'a [T], &'a mut [T], &'a F);
-
-impl<T: Float, F: Fn(T) -> T> simd::Kernel for Map<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        self.1.iter_mut().zip(self.0).for_each(|(y, &x)| *y = (self.2)(x));
-    }
-}
+use crate::tensor::simd::vectorised;
+use crate::tensor::{Real, Tensor, rows, take};
 
 /// y = f(x).
-pub fn map<T: Float>(x: &Tensor, f: impl Fn(T) -> T + Sync) -> Result<Tensor> {
+pub fn map<T: Real>(x: &Tensor, f: impl Fn(T::Sum) -> T::Sum + Sync) -> Result<Tensor> {
     let from = x.host::<T>()?;
     let mut y = take::<T>(from.len());
-    rows::for_each(&mut y, 1, |at, y| simd::dispatch(Map(&from[at..at + y.len()], y, &f)));
+    rows::for_each(&mut y, 1, |at, y| {
+        let x = &from[at..at + y.len()];
+        vectorised(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = T::narrow(f(x.widen()))));
+    });
     Tensor::new(y, x.shape())
 }
 
-struct Zip<'a, T, F>(&'a [T], &'a mut [T], &'a F);
-
-impl<T: Float, F: Fn(T, T) -> T> simd::Kernel for Zip<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        self.1.iter_mut().zip(self.0).for_each(|(dy, &x)| *dy = (self.2)(x, *dy));
-    }
-}
-
 /// dx = f(x, dy), in dy's buffer where nothing else shares it.
-pub fn zip_in_place<T: Float>(x: &Tensor, dy: Tensor, f: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+pub fn zip_in_place<T: Real>(x: &Tensor, dy: Tensor, f: impl Fn(T::Sum, T::Sum) -> T::Sum + Sync) -> Result<Tensor> {
     let from = x.host::<T>()?;
     let mut dx = dy.into_host::<T>()?;
-    rows::for_each(&mut dx, 1, |at, dx| simd::dispatch(Zip(&from[at..at + dx.len()], dx, &f)));
+    rows::for_each(&mut dx, 1, |at, dx| {
+        let x = &from[at..at + dx.len()];
+        vectorised(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = T::narrow(f(x.widen(), dx.widen()))));
+    });
     Tensor::new(dx, x.shape())
 }

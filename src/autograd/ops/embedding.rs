@@ -2,12 +2,18 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Tensor, rows, take, zeroed};
+use crate::tensor::gemm::Mat;
+use crate::tensor::{DType, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over the t with `indices[t] = v`.
-pub struct Embedding;
+///
+/// The table keeps its own type, so that a mapped one is not copied: only the rows that are looked up are read, and rounded to y's type.
+pub struct Embedding {
+    /// Type of y.
+    pub dtype: DType,
+}
 
 impl Op for Embedding {
     fn name(&self) -> &'static str {
@@ -23,17 +29,18 @@ impl Op for Embedding {
         if let Some(bad) = index.iter().find(|&&i| i as usize >= vocabulary) {
             return Err(Error::invalid(format!("embedding: index {bad} is not below the table's {vocabulary} rows")));
         }
-        dispatch!("embedding", table.dtype(), T => {
-            let from = table.host::<T>()?;
+        // For its shape and type alone: the table is the model's own.
+        saved.keep_if(needs[0], "table", table);
+        saved.keep_if(needs[0], "indices", indices);
+        dispatch!("embedding", self.dtype, T => {
+            let from = Mat::<<T as Real>::Sum>::of(table)?;
             let mut y = take::<T>(index.len() * d);
             rows::for_each(&mut y, d, |first, y| {
                 for (y, &i) in y.chunks_exact_mut(d).zip(&index[first..]) {
-                    y.copy_from_slice(&from[i as usize * d..][..d]);
+                    let row = from.rows_from(i as usize, 1).to_sums();
+                    y.iter_mut().zip(&*row).for_each(|(y, &x)| *y = T::narrow(x));
                 }
             });
-            saved.keep_if(needs[0], "indices", indices);
-            // For its shape alone: the table is the model's own.
-            saved.keep_if(needs[0], "table", table);
             Tensor::new(y, [index.len(), d])
         })
     }
@@ -42,9 +49,9 @@ impl Op for Embedding {
         let (indices, table) = (saved.take("indices")?, saved.take("table")?);
         dispatch!("embedding", dy.dtype(), T => {
             let d = dy.shape().cols();
-            let mut sums = zeroed::<T>(table.shape().len());
+            let mut sums = zeroed::<<T as Real>::Sum>(table.shape().len());
             for (dy, &i) in dy.host::<T>()?.chunks_exact(d).zip(indices.host::<u32>()?) {
-                sums[i as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy);
+                sums[i as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy.widen());
             }
             Ok(vec![Some(Tensor::new(sums, table.shape())?), None])
         })
@@ -52,13 +59,13 @@ impl Op for Embedding {
 }
 
 impl Tape<'_> {
-    /// Rows of a table; see [`Embedding`].
+    /// Rows of a table, in type `dtype`; see [`Embedding`].
     ///
     /// # Errors
     /// If an index is not below V.
-    pub fn embedding(&mut self, table: &Var, indices: &Tensor) -> Result<Var> {
+    pub fn embedding(&mut self, table: &Var, indices: &Tensor, dtype: DType) -> Result<Var> {
         let indices = self.constant(indices);
-        self.apply(Embedding, &[table, &indices])
+        self.apply(Embedding { dtype }, &[table, &indices])
     }
 }
 
@@ -69,7 +76,7 @@ pub(super) fn suite() -> Suite {
         case: |random| {
             let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
             let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
-            Ok(Case { op: Rc::new(Embedding), inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?] })
+            Ok(Case { op: Rc::new(Embedding { dtype: DType::F64 }), inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?] })
         },
     }
 }

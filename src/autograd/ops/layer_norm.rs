@@ -2,13 +2,14 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Float, Tensor, rows, take};
+use crate::tensor::simd::vectorised;
+use crate::tensor::{Float, Real, Shape, Tensor, math, rows, take};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 
-/// y = (x − mean) rstd γ + β over the last dimension, rstd = 1/√(var + eps); x `[.., d]`, γ and β `[d]`.
+/// y = h γ + β with h = (x − mean) rstd over the last dimension, rstd = 1/√(var + eps); x `[.., d]`, γ and β `[d]`.
 ///
-/// With h = (x − mean) rstd and q = dy γ: dx = rstd (q − mean(q) − h mean(q h)), dγ = Σ dy h, dβ = Σ dy.
+/// With q = dy γ: dx = rstd (q − mean(q) − h mean(q h)), dγ = Σ dy h, dβ = Σ dy. h and rstd are kept.
 pub struct LayerNorm {
     /// Added to the variance.
     pub eps: f64,
@@ -21,99 +22,114 @@ impl Op for LayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, gamma, beta] = inputs else { return Err(Error::invalid("layer_norm: takes x, gamma and beta")) };
-        let d = x.shape().cols();
-        if gamma.dims() != [d] || beta.dims() != [d] {
-            return Err(Error::shape("layer_norm", "x [.., d], gamma [d] and beta [d]", &[x.shape(), gamma.shape(), beta.shape()]));
-        }
         dispatch!("layer_norm", x.dtype(), T => {
-            let n = x.shape().rows();
-            let (mut y, mut stats) = (take::<T>(x.shape().len()), take::<T>(2 * n));
-            let (g, b, from) = (gamma.host::<T>()?, beta.host::<T>()?, x.host::<T>()?);
-            rows::for_each2(&mut y, d, &mut stats, 2, |first, y, stats| {
-                forward_rows(&from[first * d..], g, b, T::of(self.eps), y, stats);
-            });
-            saved.keep_if(needs[0] || needs[1], "x", x);
-            saved.keep_if(needs[0] || needs[1], "stats", &Tensor::new(stats, [n, 2])?);
-            saved.keep_if(needs[0], "gamma", gamma);
-            Tensor::new(y, x.shape())
+            let x_host = x.host::<T>()?;
+            let d = x.shape().cols();
+            forward::<T>("layer_norm", x.shape(), [gamma, beta], self.eps, [needs[0], needs[1]], saved, |first, sums| {
+                sums.iter_mut().zip(&x_host[first * d..]).for_each(|(s, x)| *s = x.widen());
+            })
         })
     }
 
-    fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let d = dy.shape().cols();
-        let (n, shape) = (dy.shape().rows(), dy.shape().clone());
-        dispatch!("layer_norm", dy.dtype(), T => {
-            let normalised = if needs[0] || needs[1] { Some((saved.take("x")?, saved.take("stats")?)) } else { None };
-            let normalised = match &normalised {
-                Some((x, stats)) => Some((x.host::<T>()?, stats.host::<T>()?)),
-                None => None,
-            };
-            let sums = |rule: &(dyn Fn(usize, &mut [T]) + Sync)| -> Result<Tensor> {
-                let part = |range: std::ops::Range<usize>| {
-                    let mut sum = crate::tensor::zeroed::<T>(d);
-                    range.for_each(|row| rule(row, &mut sum));
-                    sum
-                };
-                let total = rows::reduce(n, d, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
-                Tensor::new(total.unwrap_or_else(|| crate::tensor::zeroed(d)), [d])
-            };
-            let from = dy.host::<T>()?;
-            let dbeta = needs[2].then(|| sums(&|row, sum| {
-                sum.iter_mut().zip(&from[row * d..][..d]).for_each(|(s, &dy)| *s += dy);
-            })).transpose()?;
-            let dgamma = match normalised {
-                Some((x, stats)) if needs[1] => Some(sums(&|row, sum| {
-                    let (mean, rstd) = (stats[2 * row], stats[2 * row + 1]);
-                    let (x, dy) = (&x[row * d..][..d], &from[row * d..][..d]);
-                    sum.iter_mut().zip(x).zip(dy).for_each(|((s, &x), &dy)| *s += dy * (x - mean) * rstd);
-                })?),
-                _ => None,
-            };
-            let dx = match normalised {
-                Some((x, stats)) if needs[0] => {
-                    let gamma = saved.take("gamma")?;
-                    let gamma = gamma.host::<T>()?;
-                    let mut dx = dy.into_host::<T>()?;
-                    rows::for_each(&mut dx, d, |first, dx| backward_rows(&x[first * d..], gamma, &stats[2 * first..], dx));
-                    Some(Tensor::new(dx, shape)?)
-                }
-                _ => None,
-            };
-            Ok(vec![dx, dgamma, dbeta])
-        })
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        dispatch!("layer_norm", dy.dtype(), T => Ok(backward::<T>(saved, dy, [needs[0], needs[1], needs[2]])?.into()))
     }
 }
 
-fn forward_rows<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T], stats: &mut [T]) {
-    let d = gamma.len();
-    let n = T::of(d as f64);
-    for ((x, y), stats) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(stats.chunks_exact_mut(2)) {
-        let mean = x.iter().copied().sum::<T>() / n;
-        let var = x.iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / n;
-        let rstd = T::ONE / (var + eps).sqrt();
-        for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-            *y = (x - mean) * rstd * g + b;
-        }
-        stats.copy_from_slice(&[mean, rstd]);
+/// Normalises rows that `load(first row, rows)` writes; keeps what a gradient of x or γ takes.
+pub(super) fn forward<T: Real>(
+    op: &'static str,
+    shape: &Shape,
+    [gamma, beta]: [&Tensor; 2],
+    eps: f64,
+    [x_trains, gamma_trains]: [bool; 2],
+    saved: &mut Saved,
+    load: impl Fn(usize, &mut [T::Sum]) + Sync + Send,
+) -> Result<Tensor> {
+    let (n, d) = (shape.rows(), shape.cols());
+    if gamma.dims() != [d] || beta.dims() != [d] {
+        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
     }
+    let (g, b, eps) = (gamma.to_sums::<T::Sum>()?, beta.to_sums::<T::Sum>()?, T::Sum::of(eps));
+    let keep = x_trains || gamma_trains;
+    let (mut y, mut h) = (take::<T>(n * d), take::<T>(if keep { n * d } else { 0 }));
+    let mut rstd = take::<T::Sum>(if keep { n } else { 0 });
+    rows::for_each3((&mut y, d), (&mut h, d), (&mut rstd, 1), |first, y, h, rstd| {
+        let mut sums = take::<T::Sum>(y.len());
+        load(first, &mut sums);
+        let (mut h, mut rstd) = (h.chunks_exact_mut(d.max(1)), rstd.iter_mut());
+        for (y, row) in y.chunks_exact_mut(d.max(1)).zip(sums.chunks_exact_mut(d.max(1))) {
+            let r = vectorised(|| normalise::<T>(row, &g, &b, eps, y, h.next().unwrap_or_default()));
+            rstd.next().into_iter().for_each(|to| *to = r);
+        }
+    });
+    if keep {
+        saved.keep("h", &Tensor::new(h, [n, d])?);
+    }
+    if x_trains {
+        saved.keep("rstd", &Tensor::new(rstd, [n])?);
+        saved.keep("gamma", gamma);
+    }
+    Tensor::new(y, shape)
+}
+
+/// `row` becomes h and is rounded into y = h γ + β and, if it is wanted, `kept`; returns rstd.
+#[inline(always)]
+fn normalise<T: Real>(row: &mut [T::Sum], gamma: &[T::Sum], beta: &[T::Sum], eps: T::Sum, y: &mut [T], kept: &mut [T]) -> T::Sum {
+    let n = T::Sum::of(row.len() as f64);
+    let mean = math::sum(row, |x| x) / n;
+    let var = math::sum(row, |x| (x - mean) * (x - mean)) / n;
+    let rstd = T::Sum::ONE / (var + eps).sqrt();
+    row.iter_mut().for_each(|x| *x = (*x - mean) * rstd);
+    for (((y, &h), &g), &b) in y.iter_mut().zip(&*row).zip(gamma).zip(beta) {
+        *y = T::narrow(h * g + b);
+    }
+    kept.iter_mut().zip(row).for_each(|(kept, h)| *kept = T::narrow(*h));
+    rstd
+}
+
+/// dx, dγ, dβ.
+pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
+    let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
+    let h = if needs[0] || needs[1] { Some(saved.take("h")?) } else { None };
+    let h = h.as_ref().map(|h| h.host::<T>()).transpose()?.unwrap_or_default();
+    let sums = |rule: &(dyn Fn(usize, &mut [T::Sum]) + Sync)| -> Result<Tensor> {
+        let part = |range: std::ops::Range<usize>| {
+            let mut sum = crate::tensor::zeroed::<T::Sum>(d);
+            range.for_each(|row| rule(row, &mut sum));
+            sum
+        };
+        let total = rows::reduce(n, d, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
+        Tensor::new(total.unwrap_or_else(|| crate::tensor::zeroed(d)), [d])
+    };
+    let from = dy.host::<T>()?;
+    let dbeta = needs[2].then(|| sums(&|row, sum| {
+        sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
+    })).transpose()?;
+    let dgamma = needs[1].then(|| sums(&|row, sum| {
+        sum.iter_mut().zip(&h[row * d..]).zip(&from[row * d..]).for_each(|((s, h), dy)| *s += dy.widen() * h.widen());
+    })).transpose()?;
+    if !needs[0] {
+        return Ok([None, dgamma, dbeta]);
+    }
+    let (rstd, gamma) = (saved.take("rstd")?, saved.take("gamma")?.to_sums::<T::Sum>()?);
+    let rstd = rstd.host::<T::Sum>()?;
+    let mut dx = dy.into_host::<T>()?;
+    rows::for_each(&mut dx, d, |first, dx| {
+        let rows = dx.chunks_exact_mut(d.max(1)).zip(h[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
+        rows.for_each(|((dx, h), &rstd)| vectorised(|| backward_row::<T>(dx, h, &gamma, rstd)));
+    });
+    Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
 }
 
 /// `dx` holds dy on entry.
-fn backward_rows<T: Float>(x: &[T], gamma: &[T], stats: &[T], dx: &mut [T]) {
-    let d = gamma.len();
-    let n = T::of(d as f64);
-    for ((x, dx), stats) in x.chunks_exact(d).zip(dx.chunks_exact_mut(d)).zip(stats.chunks_exact(2)) {
-        let (mean, rstd) = (stats[0], stats[1]);
-        let (mut mean_q, mut mean_qh) = (T::ZERO, T::ZERO);
-        for ((dy, &x), &g) in dx.iter().zip(x).zip(gamma) {
-            let q = *dy * g;
-            mean_q += q;
-            mean_qh += q * (x - mean) * rstd;
-        }
-        (mean_q, mean_qh) = (mean_q / n, mean_qh / n);
-        for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(gamma) {
-            *dx = rstd * (*dx * g - mean_q - (x - mean) * rstd * mean_qh);
-        }
+#[inline(always)]
+fn backward_row<T: Real>(dx: &mut [T], h: &[T], gamma: &[T::Sum], rstd: T::Sum) {
+    let n = T::Sum::of(dx.len() as f64);
+    let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
+    let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
+    for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {
+        *dx = T::narrow(rstd * (dx.widen() * g - mean_q - h.widen() * mean_qh));
     }
 }
 

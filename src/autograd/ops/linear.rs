@@ -3,8 +3,9 @@
 use super::dropout::{Mask, random_packing};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::gemm::{Mat, gemm};
-use crate::tensor::{Float, Packing, Tensor, rows, take, zeroed};
+use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm, gemm_packed, gemm_serial, gemm_sum};
+use crate::tensor::simd::vectorised;
+use crate::tensor::{Float, Packing, Pooled, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,125 +94,258 @@ impl Linear {
         Ok(out)
     }
 
-    /// drop(x), in a buffer of its own, or `None` where nothing is dropped.
-    fn dropped<T: Float>(&self, term: &Term, cols: usize, x: &[T]) -> Option<crate::tensor::Pooled<T>> {
-        let (mask, packing) = (term.mask.as_ref()?, self.packing.as_ref()?);
-        let mut y = take::<T>(x.len());
-        mask.apply(packing, cols, x, &mut y);
-        Some(y)
+    /// All terms of all members, in order.
+    fn placed_terms<'a>(&'a self, places: &'a [Places]) -> impl Iterator<Item = Placed<'a>> {
+        let members = self.members.iter().zip(places).enumerate();
+        members.flat_map(|(member, (m, p))| m.terms.iter().zip(&p.terms).map(move |(term, &(a, b))| Placed { member, term, a, b }))
     }
 
-    fn forward_host<T: Float>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+    /// h = drop(x) Aᵀ of every term, side by side, `[n, Σ r]`, in one pass over x.
+    fn hidden<S: Float>(&self, inputs: &[&Tensor], places: &[Places], x: Mat<S>) -> Result<Option<Tensor>> {
+        let (n, d) = (x.rows(), x.cols());
+        let mut terms = Vec::new();
+        for t in self.placed_terms(places) {
+            terms.push((t.term, Packed::new(Mat::of(inputs[t.a])?.t(), Spread::Serial), inputs[t.a].shape().rows()));
+        }
+        let width: usize = terms.iter().map(|t| t.2).sum();
+        if width == 0 {
+            return Ok(None);
+        }
+        let mut h = take::<S>(n * width);
+        rows::for_chunks(&mut h, BLOCK * width, true, |i, h| {
+            let x = x.rows_from(i * BLOCK, h.len() / width);
+            let wide = x.to_sums();
+            let mut dropped = take::<S>(wide.len());
+            let mut at = 0;
+            for (term, a, r) in &terms {
+                let x = match self.factors(term, i * BLOCK, d, &mut dropped) {
+                    true => {
+                        vectorised(|| dropped.iter_mut().zip(&*wide).for_each(|(f, &x)| *f *= x));
+                        Mat::new(&dropped, x.rows(), d)
+                    }
+                    false => Mat::new(&wide, x.rows(), d),
+                };
+                gemm_packed(&[(x, a)], Start::Zero, &mut h[at..], width, Spread::Serial);
+                at += r;
+            }
+        });
+        Ok(Some(Tensor::new(h, [n, width])?))
+    }
+
+    /// Writes the dropout factors of the rows `first..`; false if nothing is dropped.
+    fn factors<S: Float>(&self, term: &Term, first: usize, cols: usize, out: &mut [S]) -> bool {
+        let (Some(mask), Some(packing)) = (&term.mask, &self.packing) else { return false };
+        mask.factor_rows(packing, first, cols, out);
+        true
+    }
+
+    fn forward_host<T: Real>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let (places, count) = self.places();
         let out = self.check(inputs, &places, count)?;
-        let (n, d) = (inputs[0].shape().rows(), inputs[0].shape().cols());
-        let x = inputs[0].host::<T>()?;
+        let x = Mat::<T::Sum>::of(inputs[0])?;
+        let n = x.rows();
+        let hidden = self.hidden(inputs, &places, x)?;
         let mut y = take::<T>(places.len() * n * out);
-        let trained = places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a]));
-        saved.keep_if(trained, "x", inputs[0]);
+        let mut column = 0;
         for ((p, member), y) in places.iter().zip(&self.members).zip(y.chunks_mut((n * out).max(1))) {
-            if let Some(b) = p.bias {
-                let b = inputs[b].host::<T>()?;
-                rows::for_each(y, out, |_, y| y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(b)));
+            let bias = p.bias.map(|b| inputs[b].to_sums::<T::Sum>()).transpose()?;
+            let start = bias.as_ref().map_or(Start::Zero, |b| Start::Bias(b));
+            let scaled: Vec<_> = p.terms.iter().zip(&member.terms).map(|(&(_, b), t)| scaled::<T::Sum>(inputs[b], t.scale)).collect::<Result<_>>()?;
+            let mut products = vec![(x, Mat::of(inputs[p.w])?.t())];
+            for b in &scaled {
+                let h = hidden.as_ref().map(Mat::of).transpose()?;
+                products.extend(h.map(|h| (h.cols_from(column, b.len() / out.max(1)), Mat::new(b, out, b.len() / out.max(1)).t())));
+                column += b.len() / out.max(1);
             }
-            gemm(Mat::new(x, n, d), Mat::new(inputs[p.w].host::<T>()?, out, d).t(), y, out, p.bias.is_some());
+            gemm_sum(&products, start, y, out, Spread::Parallel);
             saved.keep_if(needs[0], "w", inputs[p.w]);
-            for (&(a, b), term) in p.terms.iter().zip(&member.terms) {
-                let r = inputs[a].shape().rows();
-                let dropped = self.dropped(term, d, x);
-                let mut h = take::<T>(n * r);
-                gemm(Mat::new(dropped.as_deref().unwrap_or(x), n, d), Mat::new(inputs[a].host::<T>()?, r, d).t(), &mut h, r, false);
-                let scaled: Vec<T> = inputs[b].host::<T>()?.iter().map(|&b| b * T::of(term.scale)).collect();
-                gemm(Mat::new(&h, n, r), Mat::new(&scaled, out, r).t(), y, out, true);
-                saved.keep_if(needs[b], "h", &Tensor::new(h, [n, r])?);
-                saved.keep_if(needs[0], "a", inputs[a]);
-                saved.keep_if(needs[0] || needs[a], "b", inputs[b]);
-            }
+        }
+        saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", inputs[0]);
+        for t in self.placed_terms(&places) {
+            // The model's own; kept for its shape too.
+            saved.keep_if(needs.contains(&true), "a", inputs[t.a]);
+            saved.keep_if(needs[0] || needs[t.a], "b", inputs[t.b]);
+        }
+        if let Some(h) = hidden {
+            saved.keep_if(places.iter().any(|p| p.terms.iter().any(|&(_, b)| needs[b])), "h", &h);
         }
         let shape = inputs[0].shape().with_cols(out);
         let group: &[usize] = if places.len() > 1 { &[places.len()] } else { &[] };
         Tensor::new(y, [group, shape.dims()].concat())
     }
 
-    fn backward_host<T: Float>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_host<T: Real>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (places, count) = self.places();
         let mut grads: Vec<Option<Tensor>> = (0..count).map(|_| None).collect();
-        let out = dy.shape().cols();
-        let n = dy.shape().rows() / places.len();
-        let trained = places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a]));
-        let x = if trained { Some(saved.take("x")?) } else { None };
-        let x = x.as_ref().map(|x| x.host::<T>()).transpose()?;
-        let mut dx: Option<(crate::tensor::Pooled<T>, usize)> = None;
-        for ((p, member), dy) in places.iter().zip(&self.members).zip(dy.host::<T>()?.chunks((n * out).max(1))) {
-            let dy_rows = Mat::new(dy, n, out);
-            if needs[0] {
-                let w = saved.take("w")?;
-                let d = w.shape().cols();
-                let first = dx.is_none();
-                let (dx, _) = dx.get_or_insert_with(|| (take::<T>(n * d), d));
-                gemm(dy_rows, Mat::new(w.host::<T>()?, out, d), dx, d, !first);
+        let (out, n) = (dy.shape().cols(), dy.shape().rows() / places.len());
+        let dy_members: Vec<Tensor> = match places.len() {
+            1 => vec![dy.reshape([n, out])?],
+            g => (0..g).map(|i| dy.reshape([g, n, out])?.index(i)).collect::<Result<_>>()?,
+        };
+        let x = saved.take("x").ok();
+        for (p, dy) in places.iter().zip(&dy_members) {
+            if let (true, Some(x)) = (needs[p.w], &x) {
+                grads[p.w] = Some(product::<T::Sum>(Mat::of(dy)?.t(), Mat::of(x)?)?);
             }
-            if let (true, Some(x)) = (needs[p.w], x) {
-                grads[p.w] = Some(product(dy_rows.t(), Mat::new(x, n, x.len() / n.max(1)))?);
-            }
-            if let Some(b) = p.bias
-                && needs[b]
-            {
-                grads[b] = Some(column_sums(dy, n, out)?);
-            }
-            for (&(a, b), term) in p.terms.iter().zip(&member.terms) {
-                if needs[b] {
-                    let h = saved.take("h")?;
-                    let db = product(dy_rows.t(), Mat::new(h.host::<T>()?, n, h.shape().cols()))?;
-                    grads[b] = Some(super::elementwise::map::<T>(&db, |g| g * T::of(term.scale))?);
-                }
-                if !needs[0] && !needs[a] {
-                    continue;
-                }
-                let a_value = if needs[0] { Some(saved.take("a")?) } else { None };
-                let b_value = super::elementwise::map::<T>(&saved.take("b")?, |b| b * T::of(term.scale))?;
-                let r = b_value.shape().cols();
-                let dh: Tensor = product(dy_rows, Mat::new(b_value.host::<T>()?, out, r))?;
-                let dh = Mat::new(dh.host::<T>()?, n, r);
-                if let (true, Some(x)) = (needs[a], x) {
-                    let d = x.len() / n.max(1);
-                    let dropped = self.dropped(term, d, x);
-                    grads[a] = Some(product(dh.t(), Mat::new(dropped.as_deref().unwrap_or(x), n, d))?);
-                }
-                if let (Some(a), Some((dx, d))) = (a_value, &mut dx) {
-                    let a = Mat::new(a.host::<T>()?, r, *d);
-                    if term.mask.is_some() {
-                        let mut through = take::<T>(n * *d);
-                        gemm(dh, a, &mut through, *d, false);
-                        let through = self.dropped(term, *d, &through).unwrap_or(through);
-                        rows::for_each(dx, 1, |at, dx| dx.iter_mut().zip(&through[at..]).for_each(|(dx, &t)| *dx += t));
-                    } else {
-                        gemm(dh, a, dx, *d, true);
-                    }
-                }
+            if let Some(b) = p.bias.filter(|&b| needs[b]) {
+                grads[b] = Some(column_sums::<T>(dy.host::<T>()?, n, out)?);
             }
         }
-        if let Some((dx, d)) = dx {
-            let dims = &dy.dims()[usize::from(places.len() > 1)..];
-            grads[0] = Some(Tensor::new(dx, crate::tensor::Shape::from(dims).with_cols(d))?);
+        let weights: Vec<Tensor> = if needs[0] { places.iter().map(|_| saved.take("w")).collect::<Result<_>>()? } else { Vec::new() };
+        let d = weights.first().or(x.as_ref()).map_or(0, |t| t.shape().cols());
+        let dims = &dy.dims()[usize::from(places.len() > 1)..];
+        let shape = crate::tensor::Shape::from(dims).with_cols(d);
+        let mut products = Vec::new();
+        for (dy, w) in dy_members.iter().zip(&weights) {
+            products.push((Mat::of(dy)?, Mat::of(w)?));
+        }
+        let trains = needs[0] || self.placed_terms(&places).any(|t| needs[t.a] || needs[t.b]);
+        if self.members.iter().all(|m| m.terms.is_empty()) || !trains {
+            if needs[0] {
+                let mut dx = take::<T>(n * d);
+                gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
+                grads[0] = Some(Tensor::new(dx, &shape)?);
+            }
+            return Ok(grads);
+        }
+        let mut dx = take::<T::Sum>(if needs[0] { n * d } else { 0 });
+        if needs[0] {
+            gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
+        }
+        self.backward_terms(&places, &mut saved, &dy_members, x.as_ref(), needs, &mut dx, &mut grads)?;
+        if needs[0] {
+            grads[0] = Some(Tensor::new(T::narrow_all(dx), &shape)?);
         }
         Ok(grads)
     }
+
+    /// The low-rank terms: adds drop(dh A) to dx, and gives dA and dB. One pass over dy, x and dx; each mask is drawn once.
+    #[allow(clippy::too_many_arguments)] // What the two halves of backward share.
+    fn backward_terms<S: Float>(
+        &self,
+        places: &[Places],
+        saved: &mut Saved,
+        dy: &[Tensor],
+        x: Option<&Tensor>,
+        needs: &[bool],
+        dx: &mut [S],
+        grads: &mut [Option<Tensor>],
+    ) -> Result<()> {
+        let n = dy[0].shape().rows();
+        let x = x.map(Mat::<S>::of).transpose()?;
+        let h = saved.take("h").ok();
+        let h = h.as_ref().map(Mat::<S>::of).transpose()?;
+        let dy: Vec<Mat<S>> = dy.iter().map(Mat::of).collect::<Result<_>>()?;
+        let mut terms = Vec::new();
+        let mut column = 0;
+        for t in self.placed_terms(places) {
+            let a = saved.take("a")?;
+            let b = if needs[0] || needs[t.a] { Some(scaled::<S>(&saved.take("b")?, t.term.scale)?) } else { None };
+            let (r, d) = (a.shape().rows(), a.shape().cols());
+            let b = b.map(|b| Packed::new(Mat::new(&b, b.len() / r, r), Spread::Serial));
+            let through = if needs[0] { Some(Packed::new(Mat::of(&a)?, Spread::Serial)) } else { None };
+            terms.push((t, r, d, column, b, through));
+            column += r;
+        }
+        let group = |(g, dx): (usize, &mut [S])| -> Vec<[Pooled<S>; 2]> {
+            let mut sums: Vec<[Pooled<S>; 2]> = terms
+                .iter()
+                .map(|(t, r, d, ..)| {
+                    let size = |need: bool, len: usize| zeroed::<S>(if need { len } else { 0 });
+                    [size(needs[t.a], r * d), size(needs[t.b], r * dy[t.member].cols())]
+                })
+                .collect();
+            for first in (g * GROUP..n.min((g + 1) * GROUP)).step_by(BLOCK) {
+                let rows = BLOCK.min(n.min((g + 1) * GROUP) - first);
+                for ((t, r, d, column, b, through), [da, db]) in terms.iter().zip(&mut sums) {
+                    let dy = dy[t.member].rows_from(first, rows);
+                    if let (true, Some(h)) = (needs[t.b], h) {
+                        let h = h.rows_from(first, rows).cols_from(*column, *r);
+                        gemm_sum(&[(h.t(), dy)], Start::Keep, db, dy.cols(), Spread::Serial);
+                    }
+                    let Some(b) = b else { continue };
+                    let mut dh = take::<S>(rows * r);
+                    gemm_packed(&[(dy, b)], Start::Zero, &mut dh, *r, Spread::Serial);
+                    let dh = Mat::new(&dh, rows, *r);
+                    let mut factors = take::<S>(rows * d);
+                    let masked = self.factors(t.term, first, *d, &mut factors);
+                    if let Some(a) = through {
+                        let dx = &mut dx[(first - g * GROUP) * d..][..rows * d];
+                        if masked {
+                            let mut dropped = take::<S>(rows * d);
+                            gemm_packed(&[(dh, a)], Start::Zero, &mut dropped, *d, Spread::Serial);
+                            vectorised(|| dx.iter_mut().zip(&*dropped).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
+                        } else {
+                            gemm_packed(&[(dh, a)], Start::Keep, dx, *d, Spread::Serial);
+                        }
+                    }
+                    if let (true, Some(x)) = (needs[t.a], x) {
+                        let mut x = x.rows_from(first, rows).to_sums();
+                        if masked {
+                            vectorised(|| x.iter_mut().zip(&*factors).for_each(|(x, &f)| *x *= f));
+                        }
+                        gemm_serial(dh.t(), Mat::new(&x, rows, *d), da, *d, true);
+                    }
+                }
+            }
+            sums
+        };
+        let d = terms.first().map_or(0, |t| t.2);
+        let mut pieces = dx.chunks_mut((GROUP * d).max(1));
+        let items = (0..n.div_ceil(GROUP)).map(|g| (g, pieces.next().unwrap_or_default())).collect();
+        let mut parts = rows::map(items, group).into_iter();
+        let mut total = parts.next().unwrap_or_default();
+        for part in parts {
+            let pairs = total.iter_mut().flatten().zip(part.iter().flatten());
+            pairs.for_each(|(sum, part)| sum.iter_mut().zip(&**part).for_each(|(s, &p)| *s += p));
+        }
+        for ((t, r, d, ..), [da, mut db]) in terms.iter().zip(total) {
+            grads[t.a] = needs[t.a].then(|| Tensor::new(da, [*r, *d])).transpose()?;
+            if needs[t.b] {
+                // The sum is dBᵀ / s.
+                db.iter_mut().for_each(|g| *g *= S::of(t.term.scale));
+                let out = dy[t.member].cols();
+                grads[t.b] = Some(Tensor::new(Mat::new(&db, *r, out).t().to_sums(), [out, *r])?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A term and where it belongs.
+struct Placed<'a> {
+    member: usize,
+    term: &'a Term,
+    a: usize,
+    b: usize,
+}
+
+/// Rows that a pass over the low-rank terms takes at a time: they stay in the second-level cache.
+const BLOCK: usize = 32;
+/// Rows whose part of dA and dB is summed by one task.
+const GROUP: usize = 8 * BLOCK;
+
+/// s B.
+fn scaled<S: Float>(b: &Tensor, scale: f64) -> Result<Pooled<S>> {
+    let mut b = b.to_sums::<S>()?;
+    b.iter_mut().for_each(|b| *b *= S::of(scale));
+    Ok(b)
 }
 
 /// a b as a tensor `[a.rows, b.cols]`.
-fn product<T: Float>(a: Mat<T>, b: Mat<T>) -> Result<Tensor> {
+fn product<S: Float>(a: Mat<S>, b: Mat<S>) -> Result<Tensor> {
     let (m, n) = (a.rows(), b.cols());
-    let mut c = take::<T>(m * n);
+    let mut c = take::<S>(m * n);
     gemm(a, b, &mut c, n, false);
     Tensor::new(c, [m, n])
 }
 
 /// Σ over the rows of `[n, cols]`.
-fn column_sums<T: Float>(x: &[T], n: usize, cols: usize) -> Result<Tensor> {
+fn column_sums<T: Real>(x: &[T], n: usize, cols: usize) -> Result<Tensor> {
     let part = |range: std::ops::Range<usize>| {
-        let mut sum = zeroed::<T>(cols);
-        x[range.start * cols..range.end * cols].chunks_exact(cols).for_each(|x| sum.iter_mut().zip(x).for_each(|(s, &x)| *s += x));
+        let mut sum = zeroed::<T::Sum>(cols);
+        let rows = x[range.start * cols..range.end * cols].chunks_exact(cols.max(1));
+        rows.for_each(|x| sum.iter_mut().zip(x).for_each(|(s, x)| *s += x.widen()));
         sum
     };
     let total = rows::reduce(n, cols, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
@@ -310,7 +444,7 @@ mod tests {
         };
         assert!(saved(false, false).is_empty());
         assert_eq!(saved(true, false), ["w", "a", "b"]);
-        assert_eq!(saved(false, true), ["h"]);
+        assert_eq!(saved(false, true), ["a", "h"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod attention;
+mod cast;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
@@ -11,11 +12,13 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod relu;
+mod residual_layer_norm;
 mod rows;
 mod tanh;
 
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
+pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
 pub use dropout::{Dropout, Mask};
 pub use embedding::Embedding;
@@ -23,6 +26,7 @@ pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, Member, Term};
 pub use relu::Relu;
+pub use residual_layer_norm::ResidualLayerNorm;
 pub use rows::{PrependRows, SelectRows};
 pub use tanh::Tanh;
 
@@ -31,9 +35,9 @@ use super::gradcheck::Suite;
 /// The gradient checks of every op, in the order of this list.
 pub fn suites() -> Vec<Suite> {
     let mut suites = arithmetic::suites();
-    suites.extend([relu::suite(), tanh::suite(), gelu::suite(), dropout::suite(), layer_norm::suite(), linear::suite()]);
+    suites.extend([relu::suite(), tanh::suite(), gelu::suite(), dropout::suite(), layer_norm::suite(), residual_layer_norm::suite(), linear::suite()]);
     suites.extend([embedding::suite(), attention::suite()]);
     suites.extend(rows::suites());
-    suites.push(cross_entropy::suite());
+    suites.extend([cross_entropy::suite(), cast::suite()]);
     suites
 }

@@ -3,7 +3,7 @@
 use super::dropout::random_packing;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Packing, Tensor, take, zeroed};
+use crate::tensor::{Packing, Real, Tensor, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Op for PrependRows {
         // For its shape alone.
         saved.keep_if(needs.contains(&true), "extra", extra);
         dispatch!("prepend_rows", x.dtype(), T => {
-            let (from, extra) = (x.host::<T>()?, extra.host::<T>()?);
+            let extra = T::narrow_all(extra.to_sums()?);
+            let (from, extra) = (x.host::<T>()?, &*extra);
             let rows = self.packing.tokens() + p * self.packing.sequences();
             let mut y = take::<T>(rows * d);
             let mut rest = &mut y[..];
@@ -87,11 +88,11 @@ impl Op for PrependRows {
         dispatch!("prepend_rows", dy.dtype(), T => {
             let from = dy.host::<T>()?;
             let mut dx = take::<T>(self.packing.tokens() * d);
-            let mut dextra = zeroed::<T>(p * d);
+            let mut dextra = zeroed::<<T as Real>::Sum>(p * d);
             for b in 0..self.packing.sequences() {
                 let start = (self.packing.offsets()[b] + b * p) * d;
                 let own = self.packing.range(b);
-                dextra.iter_mut().zip(&from[start..]).for_each(|(s, &dy)| *s += dy);
+                dextra.iter_mut().zip(&from[start..]).for_each(|(s, &dy)| *s += dy.widen());
                 dx[own.start * d..own.end * d].copy_from_slice(&from[start + p * d..][..own.len() * d]);
             }
             let dx = needs[0].then(|| Tensor::new(dx, [self.packing.tokens(), d])).transpose()?;
