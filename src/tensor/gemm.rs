@@ -75,11 +75,13 @@ impl<'a, S: Float> Mat<'a, S> {
     /// The numbers, row by row.
     pub fn to_sums(self) -> Pooled<S> {
         let mut to = take::<S>(self.rows * self.cols);
-        simd::vectorised(|| match self.data {
-            Source::Same(data) => copy(self, data, self.rows, self.cols, &mut to, |x| x),
-            Source::BF16(data) => copy(self, data, self.rows, self.cols, &mut to, |x| S::of(x.widen().into())),
-        });
+        simd::dispatch(Each { from: self, to: &mut to, f: |_, x| x });
         to
+    }
+
+    /// Multiplies the numbers of `by`, row by row, with these.
+    pub fn scale(self, by: &mut [S]) {
+        simd::dispatch(Each { from: self, to: by, f: |by, x| by * x });
     }
 
     /// A row-major matrix whose rows start `row_stride` elements apart.
@@ -334,7 +336,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
         for &(a, b) in self.products {
             for k0 in (0..a.cols.max(1)).step_by(KC) {
                 let kc = KC.min(a.cols - k0);
-                let rows = Rows::new(a, [i0, k0, m, kc], n, &mut a_block);
+                let rows = Rows::new(a.rows_from(i0, m).cols_from(k0, kc), n, &mut a_block);
                 for j in (0..n).step_by(NR) {
                     let at = ((j0 + j) / NR * b.k + k0) * NR;
                     let (strip, ahead) = (&b.data[at..][..kc * NR], kc * NR / m.div_ceil(MR));
@@ -380,7 +382,7 @@ fn start_of<S: Float>(start: Start<S>, old: S, strides: [usize; 2], i: usize, j:
     }
 }
 
-/// `kc` columns of `m` rows of A, where they lie or copied.
+/// A block of A, where it lies or copied row by row.
 struct Rows<S> {
     data: *const S,
     row_stride: usize,
@@ -389,30 +391,21 @@ struct Rows<S> {
 }
 
 impl<S: Float> Rows<S> {
-    /// `place`: first row, first column, rows and columns; each number will be read `reads` times.
+    /// Each number will be read `reads` times. The constructor of `Mat` checked that rows and columns lie in the data.
     #[inline(always)]
-    fn new(a: Mat<S>, place: [usize; 4], reads: usize, buffer: &mut Pooled<S>) -> Rows<S> {
-        let [i0, k0, m, kc] = place;
-        let at = i0 * a.row_stride + k0 * a.col_stride;
-        let direct = matches!(a.data, Source::Same(_)) && (a.col_stride == 1 || reads < WORTH_COPY);
-        if buffer.is_empty() && !direct {
+    fn new(a: Mat<S>, reads: usize, buffer: &mut Pooled<S>) -> Rows<S> {
+        let direct = a.col_stride == 1 || reads < WORTH_COPY;
+        if let (Source::Same(data), true) = (a.data, direct) {
+            return Rows { data: data.as_ptr(), row_stride: a.row_stride, step: a.col_stride, last: a.rows - 1 };
+        }
+        if buffer.is_empty() {
             *buffer = take(MC * KC);
         }
-        let copied = Rows { data: buffer.as_ptr(), row_stride: kc, step: 1, last: m - 1 };
         match a.data {
-            // In bounds: the constructor of `Mat` checked the extent, and rows and columns of a transpose are those of its origin.
-            Source::Same(data) if direct => {
-                Rows { data: data.as_ptr().wrapping_add(at), row_stride: a.row_stride, step: a.col_stride, last: m - 1 }
-            }
-            Source::Same(data) => {
-                copy(a, data.get(at..).unwrap_or_default(), m, kc, buffer, |x| x);
-                copied
-            }
-            Source::BF16(data) => {
-                copy(a, data.get(at..).unwrap_or_default(), m, kc, buffer, |x| S::of(x.widen().into()));
-                copied
-            }
+            Source::Same(data) => each(a, data, buffer, |_, x| x),
+            Source::BF16(data) => each(a, data, buffer, |_, x: bf16| S::of(x.widen().into())),
         }
+        Rows { data: buffer.as_ptr(), row_stride: a.cols, step: 1, last: a.rows - 1 }
     }
 
     /// Where the rows i.. start; the last again where there are no more.
@@ -422,17 +415,46 @@ impl<S: Float> Rows<S> {
     }
 }
 
-/// Copies `m` rows of `kc` numbers of A, which start at `from`, one after another.
-#[inline(always)]
-fn copy<S: Float, T: Copy>(a: Mat<S>, from: &[T], m: usize, kc: usize, to: &mut [S], widen: impl Fn(T) -> S) {
-    if a.col_stride == 1 {
-        for (i, to) in to.chunks_exact_mut(kc.max(1)).take(m).enumerate() {
-            to.iter_mut().zip(&from[i * a.row_stride..]).for_each(|(to, &x)| *to = widen(x));
+/// `to[i, j] = f(to[i, j], from[i, j])`, rows of `to` one after another.
+struct Each<'a, S, F> {
+    from: Mat<'a, S>,
+    to: &'a mut [S],
+    f: F,
+}
+
+impl<S: Float, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Each { from, to, f } = self;
+        match from.data {
+            Source::Same(data) => each(from, data, to, |to, x| f(to, x)),
+            Source::BF16(data) => each(from, data, to, |to, x: bf16| f(to, S::of(x.widen().into()))),
         }
-    } else {
-        for p in 0..kc {
-            for i in 0..m {
-                to[i * kc + p] = widen(from[i * a.row_stride + p * a.col_stride]);
+    }
+}
+
+/// Rows and columns that are transposed together: lines of both sides stay in the first-level cache.
+const CORNER: usize = 16;
+
+#[inline(always)]
+fn each<S: Float, T: Copy>(a: Mat<S>, from: &[T], to: &mut [S], f: impl Fn(S, T) -> S) {
+    let cols = a.cols.max(1);
+    if a.col_stride == 1 {
+        for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {
+            to.iter_mut().zip(&from[i * a.row_stride..]).for_each(|(to, &x)| *to = f(*to, x));
+        }
+        return;
+    }
+    for (i0, to) in to.chunks_mut(CORNER * cols).take(a.rows.div_ceil(CORNER)).enumerate() {
+        let rows = CORNER.min(a.rows - i0 * CORNER);
+        for j0 in (0..a.cols).step_by(CORNER) {
+            for j in j0..a.cols.min(j0 + CORNER) {
+                for i in 0..rows {
+                    let to = &mut to[i * cols + j];
+                    *to = f(*to, from[(i0 * CORNER + i) * a.row_stride + j * a.col_stride]);
+                }
             }
         }
     }

@@ -148,8 +148,8 @@ impl Attention {
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
             let (p, ds, f) = (&mut scores[..n * nk], &mut d_scores[..n * nk], &mut factors[..n * nk]);
-            let (q, y, dy) = (head.q.rows_from(first, n).to_sums(), y.rows_from(first, n).to_sums(), dy.rows_from(first, n).to_sums());
-            let (q_rows, dy_rows) = (Mat::new(&q, n, width), Mat::new(&dy, n, width));
+            let [q, y, dy] = [head.q, y, dy].map(|m| m.rows_from(first, n).to_sums());
+            let [q_rows, dy_rows] = [&q, &dy].map(|m| Mat::new(&**m, n, width));
             gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, nk, Spread::Serial);
             gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, nk, Spread::Serial);
             if !self.factors(head, first, nk, f) {

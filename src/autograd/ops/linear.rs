@@ -114,17 +114,14 @@ impl Linear {
         let mut h = take::<S>(n * width);
         rows::for_chunks(&mut h, BLOCK * width, true, |i, h| {
             let x = x.rows_from(i * BLOCK, h.len() / width);
-            let wide = x.to_sums();
-            let mut dropped = take::<S>(wide.len());
+            let mut dropped = take::<S>(x.rows() * d);
             let mut at = 0;
             for (term, a, r) in &terms {
-                let x = match self.factors(term, i * BLOCK, d, &mut dropped) {
-                    true => {
-                        vectorised(|| dropped.iter_mut().zip(&*wide).for_each(|(f, &x)| *f *= x));
-                        Mat::new(&dropped, x.rows(), d)
-                    }
-                    false => Mat::new(&wide, x.rows(), d),
-                };
+                let masked = self.factors(term, i * BLOCK, d, &mut dropped);
+                if masked {
+                    x.scale(&mut dropped);
+                }
+                let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
                 gemm_packed(&[(x, a)], Start::Zero, &mut h[at..], width, Spread::Serial);
                 at += r;
             }
@@ -280,11 +277,12 @@ impl Linear {
                         }
                     }
                     if let (true, Some(x)) = (needs[t.a], x) {
-                        let mut x = x.rows_from(first, rows).to_sums();
+                        let x = x.rows_from(first, rows);
                         if masked {
-                            vectorised(|| x.iter_mut().zip(&*factors).for_each(|(x, &f)| *x *= f));
+                            x.scale(&mut factors);
                         }
-                        gemm_serial(dh.t(), Mat::new(&x, rows, *d), da, *d, true);
+                        let x = if masked { Mat::new(&factors, rows, *d) } else { x };
+                        gemm_serial(dh.t(), x, da, *d, true);
                     }
                 }
             }
