@@ -151,7 +151,7 @@ fn the_whole_model_has_the_right_gradients() {
     let names: Vec<String> = full.weights().iter().map(|w| w.name().to_string()).collect();
     full.visit_mut(&mut |part| {
         if let lowrank::nn::PartMut::Weight(w) = part {
-            w.train();
+            w.train().unwrap();
         }
     });
     assert_eq!(full.parameters().len(), names.len());

@@ -260,8 +260,11 @@ pub fn random_size(random: &mut Stream, most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crate::autograd::ops;
+    use crate::autograd::{Op, Saved, ops};
+    use crate::tensor::philox::Stream;
+    use crate::tensor::{DType, Tensor};
     use proptest::prelude::*;
+    use std::rc::Rc;
 
     proptest! {
         #[test]
@@ -270,6 +273,54 @@ mod tests {
                 let worst = suite.run(1, seed).unwrap();
                 prop_assert!(worst.checks > 0, "{} checked nothing", suite.op);
                 prop_assert!(worst.found.error <= suite.tolerance, "{}: {worst:?}", suite.op);
+            }
+        }
+    }
+
+    /// Value and gradients of an op, in `dtype`; `None` if the op cannot be had in it.
+    fn run(op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, dtype: DType) -> Option<Vec<Tensor>> {
+        let to = |t: &Tensor| if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap() };
+        let inputs: Vec<Tensor> = inputs.iter().map(to).collect();
+        let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() != DType::U32).collect();
+        let mut saved = Saved::default();
+        let y = op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut saved).ok()?;
+        let grads = op.backward(saved, dy.to_dtype(y.dtype()).unwrap(), &needs).unwrap();
+        Some([vec![y], grads.into_iter().flatten().collect()].concat())
+    }
+
+    #[test]
+    fn every_kernel_agrees_with_its_f64_form() {
+        // Relative to the largest number of each tensor. bf16 has 8 bits, and a gradient comes through a few rounded numbers.
+        for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 4e-2)] {
+            for suite in ops::suites() {
+                let mut random = Stream::new(5, suite.op);
+                let mut compared = 0;
+                for _ in 0..40 {
+                    let case = (suite.case)(&mut random).unwrap();
+                    // Numbers that both types hold exactly.
+                    let exact = |t: &Tensor| {
+                        if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap() }
+                    };
+                    let inputs: Vec<Tensor> = case.inputs.iter().map(exact).collect();
+                    let mut saved = Saved::default();
+                    let shape =
+                        case.op.forward(&inputs.iter().collect::<Vec<_>>(), &vec![true; inputs.len()], &mut saved).unwrap().shape().clone();
+                    let dy = exact(&super::random_tensor(&mut random, shape.dims()).unwrap());
+                    let wanted = run(&case.op, &inputs, &dy, DType::F64).unwrap();
+                    let Some(found) = run(&case.op, &inputs, &dy, dtype) else { continue };
+                    assert_eq!(found.len(), wanted.len());
+                    for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+                        let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
+                        let scale = wanted.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+                        for (a, b) in found.iter().zip(&wanted) {
+                            assert!((a - b).abs() <= bound * scale, "{} {dtype} tensor {i}: {a} {b}", suite.op);
+                        }
+                    }
+                    compared += 1;
+                }
+                // The loss is computed in the type of sums; a table lookup is told its type.
+                let exempt = ["CrossEntropy", "Embedding", "Cast"].contains(&suite.op);
+                assert!(compared > 0 || exempt, "{} was not compared in {dtype}", suite.op);
             }
         }
     }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub enum ComputeType {
     F32,
     F64,
+    /// Activations and frozen weights in bfloat16, half the memory; sums, what trains and its state in f32
+    Bf16,
 }
 
 impl From<ComputeType> for DType {
@@ -23,6 +25,7 @@ impl From<ComputeType> for DType {
         match t {
             ComputeType::F32 => DType::F32,
             ComputeType::F64 => DType::F64,
+            ComputeType::Bf16 => DType::BF16,
         }
     }
 }

@@ -1,10 +1,9 @@
 //! `lowrank eval`, `predict` and `tokenize`.
 
 use super::Outcome;
-use super::common::{Source, open_adapted, say, say_json};
+use super::common::{ComputeType, Source, open_adapted, say, say_json};
 use super::train::{describe, evaluate_on};
 use crate::data::{Split, WordPiece};
-use crate::tensor::DType;
 use crate::train::predict;
 use crate::{Error, Result};
 use clap::Args;
@@ -35,6 +34,9 @@ pub struct Eval {
     /// Reviews computed together
     #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Type to compute in
+    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
+    dtype: ComputeType,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -43,7 +45,7 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, DType::F32)?;
+        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into())?;
         let selection = format!("limit {:?} seed 0", self.limit);
         // LABEL_0, LABEL_1 are names of ours, not of the data.
         let known = (!adapted.labels.iter().any(|l| l.starts_with("LABEL_"))).then_some(&adapted.labels[..]);
@@ -81,6 +83,9 @@ pub struct Predict {
     /// Tokens kept of a text [default: as in training]
     #[arg(long)]
     max_length: Option<usize>,
+    /// Type to compute in
+    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
+    dtype: ComputeType,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -95,7 +100,7 @@ impl Predict {
             (None, true) => lines(std::io::stdin(), "standard input")?,
             (None, false) => self.texts,
         };
-        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, DType::F32)?;
+        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into())?;
         let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
         let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
         let mut all = Vec::new();

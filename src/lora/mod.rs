@@ -80,8 +80,8 @@ pub fn adapt(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<V
         }
     }
     for linear in [&mut model.pre_classifier, &mut model.classifier] {
-        linear.weight.train();
-        linear.bias.iter_mut().for_each(|b| b.train());
+        linear.weight.train()?;
+        linear.bias.iter_mut().try_for_each(|b| b.train())?;
     }
     Ok(adapted)
 }

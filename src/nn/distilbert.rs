@@ -71,9 +71,13 @@ impl Source<'_> {
                 let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
                 return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
             }
-            self.used.insert(found);
             let dtype = self.stored_as(&name, tensor.dtype());
-            return Ok(Weight::frozen(name, tensor.to_dtype(dtype)?));
+            let value = tensor.to_dtype(dtype)?;
+            if dtype != tensor.dtype() {
+                file.release(&found);
+            }
+            self.used.insert(found);
+            return Ok(Weight::frozen(name, value));
         }
         if let Some(file) = self.file
             && name.starts_with("distilbert.")
@@ -269,6 +273,20 @@ impl DistilBert {
         blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
     }
 
+    /// Makes every weight of the checkpoint train.
+    ///
+    /// # Errors
+    /// Never for a float.
+    pub fn train_all(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        self.visit_mut(&mut |part| {
+            if let (PartMut::Weight(w), true) = (part, done.is_ok()) {
+                done = w.train();
+            }
+        });
+        done
+    }
+
     /// Walks over all weights and extra parameters.
     pub fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
         [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Weight(w)));
@@ -316,5 +334,60 @@ impl DistilBert {
             PartMut::Extra(p) => all.push(p),
         });
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::{LoraConfig, adapt};
+
+    /// Logits and all gradients, with the last layer computed for all tokens or for `[CLS]` alone.
+    fn run(model: &DistilBert, ids: &[u32], pass: &Pass, labels: &[u32], whole: bool) -> Vec<f64> {
+        let mut tape = Tape::new();
+        let logits = if whole {
+            let mut h = model.embed(&mut tape, ids, pass, pass).unwrap();
+            for block in &model.blocks {
+                h = block.forward(&mut tape, pass, &h, Wanted::All).unwrap();
+            }
+            let cls = tape.select_rows(&h, &pass.packing).unwrap();
+            model.head(&mut tape, &cls, &pass.first_rows()).unwrap()
+        } else {
+            model.forward(&mut tape, ids, pass).unwrap()
+        };
+        let loss = tape.cross_entropy(&logits, labels, labels.len()).unwrap();
+        let mut all = logits.value().to_f64().unwrap();
+        let grads = tape.backward(&loss).unwrap();
+        for p in model.parameters() {
+            all.extend(grads.get(p).unwrap().to_f64().unwrap());
+        }
+        all
+    }
+
+    #[test]
+    fn computing_cls_alone_changes_nothing() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (24, 40, 3, 3, 50);
+        let mut model = DistilBert::random(&config, 3, DType::F64, 1).unwrap();
+        let lora = LoraConfig::new(2, &["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]);
+        adapt(&mut model, &lora, 1).unwrap();
+        // B is zero at the start: make every gradient different from zero.
+        let mut random = Stream::new(3, "b");
+        for p in model.parameters_mut() {
+            let values = (0..p.value().shape().len()).map(|_| 0.3 * random.normal()).collect();
+            p.set(Tensor::from_f64(values, DType::F64, p.value().shape()).unwrap());
+        }
+        let lengths = [5, 1, 9, 2];
+        let packing = Arc::new(crate::tensor::Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
+        let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
+        for dropout in [None, Some(5)] {
+            let pass = Pass { packing: packing.clone(), dropout };
+            let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
+            let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            assert_eq!(pruned.len(), whole.len());
+            for (a, b) in pruned.iter().zip(&whole) {
+                assert!((a - b).abs() <= 1e-12 * scale, "{a} {b}");
+            }
+        }
     }
 }

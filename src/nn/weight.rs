@@ -87,10 +87,16 @@ impl Weight {
     }
 
     /// Makes a frozen weight a trained one.
-    pub fn train(&mut self) {
+    ///
+    /// # Errors
+    /// Never for a float.
+    pub fn train(&mut self) -> Result<()> {
         if let Weight::Frozen { name, value } = self {
-            *self = Weight::Trained(Parameter::new(std::mem::take(name), value.clone()));
+            // What trains is kept in the type of sums.
+            let value = value.to_dtype(value.dtype().sum())?;
+            *self = Weight::Trained(Parameter::new(std::mem::take(name), value));
         }
+        Ok(())
     }
 
     /// Sets the value of a frozen or trained weight.

@@ -228,9 +228,8 @@ mod tests {
     #[test]
     fn bf16_rounds_to_nearest_even() {
         let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40];
-        let halfway = (0..=u16::MAX).step_by(7).flat_map(|high| {
-            [0x7FFF, 0x8000, 0x8001].map(|low| f32::from_bits(u32::from(high) << 16 | low))
-        });
+        let halfway =
+            (0..=u16::MAX).step_by(7).flat_map(|high| [0x7FFF, 0x8000, 0x8001].map(|low| f32::from_bits(u32::from(high) << 16 | low)));
         for x in halfway.chain(special) {
             let (ours, theirs) = (bf16::narrow(x), bf16::from_f32(x));
             assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{x}: {ours} {theirs}");

@@ -346,7 +346,13 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                         (0..ahead).step_by(LINE / size_of::<S>()).for_each(|p| simd::prefetch(next.wrapping_add(p)));
                         // SAFETY: `rows` has m > i rows of kc elements, and repeats the last where it would end.
                         let tile = unsafe { micro::<S, MR, NR, FMA>(rows.data, rows.offsets(i), rows.step, strip) };
-                        let start = if !first { Start::Keep } else if narrow { Start::Zero } else { self.start };
+                        let start = if !first {
+                            Start::Keep
+                        } else if narrow {
+                            Start::Zero
+                        } else {
+                            self.start
+                        };
                         // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
                         unsafe { store(&tile, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
                     }
@@ -559,7 +565,10 @@ mod tests {
         let wide_bias: Vec<S> = bias.iter().map(|&x| S::of(x)).collect();
         let begin = [Start::Zero, Start::Keep, Start::Bias(&wide_bias)][start];
         let mut c = as_type::<T, S>(&c0);
-        let products = [(stored(&ta, m, k, layout[0]), stored(&tb, k, n, layout[1])), (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1]))];
+        let products = [
+            (stored(&ta, m, k, layout[0]), stored(&tb, k, n, layout[1])),
+            (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1])),
+        ];
         gemm_sum(&products, begin, &mut c, ldc, spread);
         for (at, c) in c.iter().enumerate() {
             let (i, j, got) = (at / ldc, at % ldc, c.widen().f64());

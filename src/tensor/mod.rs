@@ -171,6 +171,9 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
+        if (self.dtype(), dtype) == (DType::F32, DType::BF16) {
+            return Tensor::new(<bf16 as Real>::narrow_all(self.to_sums()?), &self.shape);
+        }
         let wide: Vec<f64> = self.to_f64()?;
         let shape = self.shape.clone();
         match dtype {

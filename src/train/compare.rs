@@ -80,6 +80,8 @@ struct After {
 fn tolerances(dtype: DType) -> [f64; 4] {
     match dtype {
         DType::F64 => [1e-9, 1e-9, 1e-8, 1e-7],
+        // 8 bits a number, through six layers.
+        DType::BF16 => [5e-2, 1e-1, 5e-2, 5e-2],
         _ => [1e-5, 1e-4, 1e-5, 1e-4],
     }
 }

@@ -214,10 +214,8 @@ impl Attention {
         let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
         let extra = x.extra.map_or(0, |[k, _]| k.rows());
         // q, k and v are one tensor, or q one and k and v another.
-        let mut grads: Vec<Pooled<T>> = tensors[..tensors.len() - if self.extra { 2 } else { 0 }]
-            .iter()
-            .map(|t| take::<T>(t.shape().len()))
-            .collect();
+        let mut grads: Vec<Pooled<T>> =
+            tensors[..tensors.len() - if self.extra { 2 } else { 0 }].iter().map(|t| take::<T>(t.shape().len())).collect();
         let kv = self.keys.tokens() * x.width;
         let (first, rest) = grads.split_at_mut(1);
         let (dq, dkv) = match rest {
@@ -234,7 +232,11 @@ impl Attention {
         }
         for i in result.len()..tensors.len() {
             let which = 1 + i + 2 - tensors.len();
-            result.push(if needs[i] { Some(self.extra_grad::<T::Sum>(&part(which), extra, width)?.to_dtype(tensors[i].dtype())?) } else { None });
+            result.push(if needs[i] {
+                Some(self.extra_grad::<T::Sum>(&part(which), extra, width)?.to_dtype(tensors[i].dtype())?)
+            } else {
+                None
+            });
         }
         Ok(result)
     }

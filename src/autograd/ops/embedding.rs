@@ -76,7 +76,10 @@ pub(super) fn suite() -> Suite {
         case: |random| {
             let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
             let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
-            Ok(Case { op: Rc::new(Embedding { dtype: DType::F64 }), inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?] })
+            Ok(Case {
+                op: Rc::new(Embedding { dtype: DType::F64 }),
+                inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?],
+            })
         },
     }
 }

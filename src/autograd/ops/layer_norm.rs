@@ -103,12 +103,20 @@ pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) 
         Tensor::new(total.unwrap_or_else(|| crate::tensor::zeroed(d)), [d])
     };
     let from = dy.host::<T>()?;
-    let dbeta = needs[2].then(|| sums(&|row, sum| {
-        sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
-    })).transpose()?;
-    let dgamma = needs[1].then(|| sums(&|row, sum| {
-        sum.iter_mut().zip(&h[row * d..]).zip(&from[row * d..]).for_each(|((s, h), dy)| *s += dy.widen() * h.widen());
-    })).transpose()?;
+    let dbeta = needs[2]
+        .then(|| {
+            sums(&|row, sum| {
+                sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
+            })
+        })
+        .transpose()?;
+    let dgamma = needs[1]
+        .then(|| {
+            sums(&|row, sum| {
+                sum.iter_mut().zip(&h[row * d..]).zip(&from[row * d..]).for_each(|((s, h), dy)| *s += dy.widen() * h.widen());
+            })
+        })
+        .transpose()?;
     if !needs[0] {
         return Ok([None, dgamma, dbeta]);
     }

@@ -147,7 +147,8 @@ impl Linear {
         for ((p, member), y) in places.iter().zip(&self.members).zip(y.chunks_mut((n * out).max(1))) {
             let bias = p.bias.map(|b| inputs[b].to_sums::<T::Sum>()).transpose()?;
             let start = bias.as_ref().map_or(Start::Zero, |b| Start::Bias(b));
-            let scaled: Vec<_> = p.terms.iter().zip(&member.terms).map(|(&(_, b), t)| scaled::<T::Sum>(inputs[b], t.scale)).collect::<Result<_>>()?;
+            let scaled: Vec<_> =
+                p.terms.iter().zip(&member.terms).map(|(&(_, b), t)| scaled::<T::Sum>(inputs[b], t.scale)).collect::<Result<_>>()?;
             let mut products = vec![(x, Mat::of(inputs[p.w])?.t())];
             for b in &scaled {
                 let h = hidden.as_ref().map(Mat::of).transpose()?;

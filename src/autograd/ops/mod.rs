@@ -35,7 +35,15 @@ use super::gradcheck::Suite;
 /// The gradient checks of every op, in the order of this list.
 pub fn suites() -> Vec<Suite> {
     let mut suites = arithmetic::suites();
-    suites.extend([relu::suite(), tanh::suite(), gelu::suite(), dropout::suite(), layer_norm::suite(), residual_layer_norm::suite(), linear::suite()]);
+    suites.extend([
+        relu::suite(),
+        tanh::suite(),
+        gelu::suite(),
+        dropout::suite(),
+        layer_norm::suite(),
+        residual_layer_norm::suite(),
+        linear::suite(),
+    ]);
     suites.extend([embedding::suite(), attention::suite()]);
     suites.extend(rows::suites());
     suites.extend([cross_entropy::suite(), cast::suite()]);

@@ -120,6 +120,19 @@ impl SafeTensors {
         &self.metadata
     }
 
+    /// Gives back the memory that holds the pages of a tensor, which was converted and is not needed as the file has it. They are read
+    /// again from the file if it is needed after all. Does nothing where the system cannot.
+    pub fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let Some((file, info)) = self.tensors.get(name) {
+            // SAFETY: the map is shared with a file and read-only, so what is dropped is only a copy of the file's pages: a later read
+            // brings the same bytes back. A refusal changes nothing.
+            let _ = unsafe { self.maps[*file].unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.start, info.bytes) };
+        }
+        #[cfg(not(unix))]
+        let _ = name;
+    }
+
     /// A tensor: over the map where its place is aligned, else copied.
     ///
     /// # Errors
