@@ -7,8 +7,10 @@
 
 mod batch;
 mod dataset;
+mod encoder;
 mod normalize;
 mod settings;
+mod stream;
 mod tokenized;
 mod wordpiece;
 
@@ -23,6 +25,7 @@ mod table;
 
 pub use batch::{Batch, batch, evaluation_batches, order, order_by_length};
 pub use dataset::Dataset;
+pub use encoder::Encoder;
 pub use tokenized::Tokenized;
 pub use wordpiece::WordPiece;
 
