@@ -32,4 +32,4 @@ pub use wordpiece::WordPiece;
 #[cfg(feature = "data")]
 pub use cache::{Recipe, cached};
 #[cfg(feature = "data")]
-pub use source::{Split, TableOptions, load, load_with_labels};
+pub use source::{Split, TableOptions, load, load_encoded, load_with_labels};

@@ -60,6 +60,13 @@ impl Tokenized {
     }
 }
 
+/// Texts that were encoded one by one, as by [`super::load_encoded`].
+impl From<Dataset<Vec<u32>>> for Tokenized {
+    fn from(data: Dataset<Vec<u32>>) -> Tokenized {
+        Tokenized::joined(&data.texts, data.labels, data.label_names)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,14 +89,16 @@ mod tests {
     #[cfg(feature = "data")]
     #[test]
     fn imdb_has_the_known_number_of_tokens() {
-        use crate::data::{Split, TableOptions, load};
+        use crate::data::{Split, TableOptions, load, load_encoded};
         let Some(archive) = crate::testing::shared("imdb/aclImdb_v1.tar.gz") else { return };
         let Some(folder) = crate::testing::shared("checkpoints/minilm-l6-distilbert") else { return };
         let w = WordPiece::open(&folder).unwrap();
         for (split, tokens) in [(Split::Train, 6_882_586), (Split::Test, 6_780_312)] {
             let data = load(&archive, split, &TableOptions::default()).unwrap();
             assert_eq!((data.len(), data.labels.iter().sum::<u32>(), data.lossy), (25_000, 12_500, 0));
-            assert_eq!(Tokenized::new(&data, &w, 512).tokens(), tokens);
+            let in_memory = Tokenized::new(&data, &w, 512);
+            assert_eq!(in_memory.tokens(), tokens);
+            assert!(in_memory == load_encoded(&archive, split, &TableOptions::default(), None, &w, 512).unwrap().into());
         }
     }
 }
