@@ -1,6 +1,6 @@
 //! What several commands share.
 
-use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_with_labels};
+use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded};
 use crate::lora::peft;
 use crate::nn::DistilBert;
 use crate::tensor::DType;
@@ -63,16 +63,8 @@ impl Source {
         if self.no_cache { None } else { self.cache.clone().or_else(user) }
     }
 
-    /// Reads a split; `labels` are the names it must use, if known.
-    pub fn read(&self, split: Split, labels: Option<&[String]>) -> Result<Dataset> {
-        let data = load_with_labels(&self.data, split, &self.options(), labels)?;
-        if data.lossy > 0 {
-            eprintln!("{}: {} texts were not valid UTF-8 and were decoded with replacement characters", self.data.display(), data.lossy);
-        }
-        Ok(data)
-    }
-
-    /// Tokens of a split, from the cache where they are. `selection` names what `select` takes.
+    /// Tokens of a split, from the cache where they are; `labels` are the names it must use, if known. `selection` names what `select`
+    /// takes. It selects after tokenising, which then goes on while the data are read and takes less time than that.
     pub fn tokens(
         &self,
         split: Split,
@@ -80,11 +72,21 @@ impl Source {
         wordpiece: &WordPiece,
         max_length: usize,
         selection: &str,
-        select: impl FnOnce(Dataset) -> Result<Dataset>,
+        select: impl FnOnce(Dataset<Vec<u32>>) -> Result<Dataset<Vec<u32>>>,
     ) -> Result<Tokenized> {
         let options = self.options();
         let recipe = Recipe { source: &self.data, split, options: &options, labels, selection, wordpiece, max_length };
-        cached(self.cache_folder().as_deref(), &recipe, || Ok(Tokenized::new(&select(self.read(split, labels)?)?, wordpiece, max_length)))
+        cached(self.cache_folder().as_deref(), &recipe, || {
+            let data = load_encoded(&self.data, split, &options, labels, wordpiece, max_length)?;
+            if data.lossy > 0 {
+                eprintln!(
+                    "{}: {} texts were not valid UTF-8 and were decoded with replacement characters",
+                    self.data.display(),
+                    data.lossy
+                );
+            }
+            Ok(select(data)?.into())
+        })
     }
 }
 

@@ -138,7 +138,12 @@ impl Train {
             return Err(Error::invalid("--dev-fraction must lie in [0, 1), and --keep-best needs one above 0"));
         }
         let wordpiece = open_wordpiece(&self.model, model)?;
-        let limited = |limit: Option<usize>, seed| move |d: Dataset| limit.map_or(Ok(d.clone()), |n| d.limited(n, seed));
+        let limited = |limit: Option<usize>, seed| {
+            move |d: Dataset<Vec<u32>>| match limit {
+                Some(n) => d.limited(n, seed),
+                None => Ok(d),
+            }
+        };
         let part = |dev: bool| {
             let selection = format!("limit {:?} dev {} seed {} {dev}", self.train_limit, self.dev_fraction, self.seed);
             self.source.tokens(Split::Train, None, &wordpiece, self.max_length, &selection, |d| {

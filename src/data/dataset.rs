@@ -3,11 +3,11 @@
 use crate::tensor::philox::Stream;
 use crate::{Error, Result};
 
-/// N labelled texts.
+/// N labelled texts, or whatever else `T` was made of each text: ids, where it is `Vec<u32>`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Dataset {
+pub struct Dataset<T = String> {
     /// The texts: `[N]`.
-    pub texts: Vec<String>,
+    pub texts: Vec<T>,
     /// Label of each text, an index into `label_names`: `[N]`.
     pub labels: Vec<u32>,
     /// Name of each label: `[C]`.
@@ -18,7 +18,7 @@ pub struct Dataset {
     pub names: Vec<String>,
 }
 
-impl Dataset {
+impl<T: Default> Dataset<T> {
     /// Number of texts, N.
     pub fn len(&self) -> usize {
         self.texts.len()
@@ -34,7 +34,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If `n` is 0.
-    pub fn limited(mut self, n: usize, seed: u64) -> Result<Dataset> {
+    pub fn limited(mut self, n: usize, seed: u64) -> Result<Dataset<T>> {
         if n == 0 {
             return Err(Error::invalid("a sample of 0 texts is empty; ask for at least 1"));
         }
@@ -54,7 +54,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If `fraction` is out of range, or one of the two would be empty.
-    pub fn split_dev(mut self, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+    pub fn split_dev(mut self, fraction: f64, seed: u64) -> Result<(Dataset<T>, Dataset<T>)> {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::invalid(format_args!("the development fraction must lie between 0 and 1, got {fraction}")));
         }
@@ -84,7 +84,7 @@ impl Dataset {
     }
 
     /// Moves the texts `indices` out.
-    fn select(&mut self, indices: &[usize]) -> Dataset {
+    fn select(&mut self, indices: &[usize]) -> Dataset<T> {
         Dataset {
             texts: indices.iter().map(|&i| std::mem::take(&mut self.texts[i])).collect(),
             labels: indices.iter().map(|&i| self.labels[i]).collect(),

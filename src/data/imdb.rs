@@ -1,7 +1,7 @@
 //! The large movie review data set, from its archive or unpacked. Maas et al. 2011, "Learning word vectors for sentiment analysis".
 
-use super::Split;
-use super::source::Rows;
+use super::source::{Rows, decode};
+use super::{Split, stream};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -14,11 +14,27 @@ const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
 /// Bytes of the longest review worth reading; the data set's own stay below 14 thousand. Bounds what a hostile archive can take.
 const LONGEST: u64 = 16 << 20;
 
-/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path.
-pub(super) fn from_archive(path: &Path, split: Split) -> Result<Rows> {
+/// A review as it was read.
+struct Review {
+    /// Its path, from the split on.
+    name: String,
+    text: Vec<u8>,
+    label: &'static str,
+}
+
+/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path. `make` gives each thread a function of a text;
+/// they work while the archive is read.
+pub(super) fn from_archive<T, F>(path: &Path, split: Split, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
+where
+    T: Default + Send,
+    F: FnMut(String) -> T,
+{
+    collect(path, split, |emit| read_archive(path, split, emit), make)
+}
+
+fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Review)) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
-    let mut reviews = Vec::new();
     let mut last = "the first entry".to_string();
     let damaged = |last: &str, e: io::Error| {
         Error::file(path, format_args!("after {last}"), format_args!("the archive is damaged or truncated ({e}); download it again"))
@@ -28,25 +44,28 @@ pub(super) fn from_archive(path: &Path, split: Split) -> Result<Rows> {
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let text = read(entry).map_err(|e| damaged(&last, e))?;
-        reviews.push((name, text, label));
+        emit(Review { name, text, label });
     }
     // The checksum of the archive stands behind what tar reads.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
-    reviews.sort_by(|a, b| a.0.cmp(&b.0));
-    if let Some(twice) = reviews.windows(2).find(|w| w[0].0 == w[1].0) {
-        return Err(Error::file(path, &twice[0].0, "is in the archive twice"));
-    }
-    collect(path, split, reviews)
+    Ok(())
 }
 
-/// The reviews `{split}/{neg,pos}/*.txt` below `folder`, sorted by path.
-pub(super) fn from_folder(folder: &Path, split: Split) -> Result<Rows> {
-    let reviews = files(folder, split)?.into_iter().map(|(file, label)| {
-        let text = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
-        let name = file.strip_prefix(folder).unwrap_or(&file);
-        Ok((name.display().to_string(), text, label))
-    });
-    collect(folder, split, reviews.collect::<Result<Vec<_>>>()?)
+/// The reviews `{split}/{neg,pos}/*.txt` below `folder`, sorted by path; `make` as in [`from_archive`].
+pub(super) fn from_folder<T, F>(folder: &Path, split: Split, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
+where
+    T: Default + Send,
+    F: FnMut(String) -> T,
+{
+    let read_all = |emit: &mut dyn FnMut(Review)| {
+        files(folder, split)?.into_iter().try_for_each(|(file, label)| {
+            let text = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
+            let name = file.strip_prefix(folder).unwrap_or(&file).display().to_string();
+            emit(Review { name, text, label });
+            Ok(())
+        })
+    };
+    collect(folder, split, read_all, make)
 }
 
 /// The files of [`from_folder`], sorted, and their labels.
@@ -87,7 +106,29 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn collect(path: &Path, split: Split, reviews: Vec<(String, Vec<u8>, &'static str)>) -> Result<Rows> {
+/// What `make`'s functions give for the reviews that `read_all` emits, sorted by path.
+fn collect<T, F>(
+    path: &Path,
+    split: Split,
+    read_all: impl FnOnce(&mut dyn FnMut(Review)) -> Result<()> + Send,
+    make: impl Fn() -> F + Sync + Send,
+) -> Result<Rows<T>>
+where
+    T: Default + Send,
+    F: FnMut(String) -> T,
+{
+    let convert = || {
+        let mut f = make();
+        move |Review { name, text, label }| {
+            let (text, lossy) = decode(text);
+            (name, f(text), label, lossy)
+        }
+    };
+    let mut reviews = stream::map_produced(read_all, convert)?;
+    reviews.sort_by(|a, b| a.0.cmp(&b.0));
+    if let Some(twice) = reviews.windows(2).find(|w| w[0].0 == w[1].0) {
+        return Err(Error::file(path, &twice[0].0, "is there twice"));
+    }
     for (class, label) in LABELS {
         if !reviews.iter().any(|review| review.2 == label) {
             let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
@@ -95,13 +136,13 @@ fn collect(path: &Path, split: Split, reviews: Vec<(String, Vec<u8>, &'static st
         }
     }
     let mut rows = Rows::default();
-    reviews.into_iter().for_each(|(name, text, label)| rows.push(name, text, label));
+    reviews.into_iter().for_each(|(name, text, label, lossy)| rows.push(name, text, label, lossy));
     Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Split, TableOptions, load, load_with_labels};
+    use crate::data::{Split, TableOptions, Tokenized, WordPiece, load, load_encoded, load_with_labels};
     use flate2::{Compression, write::GzEncoder};
     use std::path::Path;
 
@@ -141,6 +182,7 @@ mod tests {
             std::fs::write(path, bytes).unwrap();
         }
         let options = TableOptions::default();
+        let wordpiece = WordPiece::from_vocab("[UNK] [CLS] [SEP] fine bad great nice".split(' ').map(String::from)).unwrap();
         let train = load(&packed, Split::Train, &options).unwrap();
         assert_eq!(train.texts, ["bad \u{fffd}", "great", "fine"]);
         assert_eq!(train.names, ["train/neg/10_1.txt", "train/pos/0_10.txt", "train/pos/1_9.txt"]);
@@ -148,6 +190,9 @@ mod tests {
         assert_eq!(train.label_names, ["negative", "positive"]);
         for split in [Split::Train, Split::Test] {
             let want = load(&packed, split, &options).unwrap();
+            let encoded = load_encoded(&packed, split, &options, None, &wordpiece, 99).unwrap();
+            assert_eq!((&encoded.names, encoded.lossy), (&want.names, want.lossy));
+            assert_eq!(Tokenized::from(encoded), Tokenized::new(&want, &wordpiece, 99));
             assert_eq!(load(dir.path(), split, &options).unwrap(), want);
             assert_eq!(load(&dir.path().join("aclImdb"), split, &options).unwrap(), want);
         }

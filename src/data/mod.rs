@@ -7,8 +7,10 @@
 
 mod batch;
 mod dataset;
+mod encoder;
 mod normalize;
 mod settings;
+mod stream;
 mod tokenized;
 mod wordpiece;
 
@@ -23,10 +25,11 @@ mod table;
 
 pub use batch::{Batch, batch, evaluation_batches, order, order_by_length};
 pub use dataset::Dataset;
+pub use encoder::Encoder;
 pub use tokenized::Tokenized;
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
 pub use cache::{Recipe, cached};
 #[cfg(feature = "data")]
-pub use source::{Split, TableOptions, load, load_with_labels};
+pub use source::{Split, TableOptions, load, load_encoded, load_with_labels};

@@ -1,6 +1,6 @@
 //! Where labelled texts come from: the IMDB archive, its unpacked folder, or tables.
 
-use super::{Dataset, imdb, table};
+use super::{Dataset, Encoder, WordPiece, imdb, stream, table};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fmt;
@@ -73,10 +73,40 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 /// # Errors
 /// If there is nothing of the kind, a file is truncated or malformed, or a label is not in `labels`: with the file and the line.
 pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, labels: Option<&[String]>) -> Result<Dataset> {
+    load_as(path, split, options, labels, || |text| text)
+}
+
+/// As [`load_with_labels`], with the ids of each text (at most `max_length`) in its place: texts are encoded while others are still being
+/// read. [`super::Tokenized`] can be made from it.
+///
+/// # Errors
+/// As [`load_with_labels`].
+pub fn load_encoded(
+    path: &Path,
+    split: Split,
+    options: &TableOptions,
+    labels: Option<&[String]>,
+    wordpiece: &WordPiece,
+    max_length: usize,
+) -> Result<Dataset<Vec<u32>>> {
+    load_as(path, split, options, labels, || {
+        let mut encoder = Encoder::new(wordpiece);
+        move |text: String| encoder.encode(&text, max_length)
+    })
+}
+
+/// `make` gives each thread a function of a text.
+fn load_as<T: Default + Send, F: FnMut(String) -> T>(
+    path: &Path,
+    split: Split,
+    options: &TableOptions,
+    labels: Option<&[String]>,
+    make: impl Fn() -> F + Sync + Send,
+) -> Result<Dataset<T>> {
     let (file, rows) = match locate(path, split)? {
-        Place::Archive(file) => (file.clone(), imdb::from_archive(&file, split)?),
-        Place::Folder(folder) => (folder.clone(), imdb::from_folder(&folder, split)?),
-        Place::Table(file) => (file.clone(), table::read(&file, options)?),
+        Place::Archive(file) => (file.clone(), imdb::from_archive(&file, split, make)?),
+        Place::Folder(folder) => (folder.clone(), imdb::from_folder(&folder, split, make)?),
+        Place::Table(file) => (file.clone(), table::read(&file, options)?.map(make)),
     };
     rows.into_dataset(&file, labels)
 }
@@ -125,10 +155,10 @@ fn locate(path: &Path, split: Split) -> Result<Place> {
     }
 }
 
-/// Labelled texts whose labels have no ids yet.
+/// Labelled texts, or what was made of them, whose labels have no ids yet.
 #[derive(Default)]
-pub(super) struct Rows {
-    texts: Vec<String>,
+pub(super) struct Rows<T = String> {
+    texts: Vec<T>,
     names: Vec<String>,
     /// Index into `found` of each text.
     labels: Vec<usize>,
@@ -137,17 +167,28 @@ pub(super) struct Rows {
     lossy: usize,
 }
 
-impl Rows {
-    /// Adds a text, decoded as UTF-8 with U+FFFD for what is not. `name` says where it stands.
-    pub fn push(&mut self, name: String, text: Vec<u8>, label: &str) {
-        match String::from_utf8(text) {
-            Ok(text) => self.push_decoded(name, text, label, false),
-            Err(e) => self.push_decoded(name, String::from_utf8_lossy(e.as_bytes()).into_owned(), label, true),
-        }
+/// Text decoded as UTF-8 with U+FFFD for what is not, and whether there was any.
+pub(super) fn decode(text: Vec<u8>) -> (String, bool) {
+    match String::from_utf8(text) {
+        Ok(text) => (text, false),
+        Err(e) => (String::from_utf8_lossy(e.as_bytes()).into_owned(), true),
     }
+}
 
-    /// Adds a text; `lossy` if it was not valid UTF-8.
-    pub fn push_decoded(&mut self, name: String, text: String, label: &str, lossy: bool) {
+impl Rows {
+    fn map<T: Send, F: FnMut(String) -> T>(mut self, make: impl Fn() -> F + Sync + Send) -> Rows<T> {
+        let texts = stream::map_chunks(self.texts.chunks_mut(stream::CHUNK), || {
+            let mut f = make();
+            move |text: &mut String| f(std::mem::take(text))
+        });
+        let Rows { names, labels, found, index, lossy, .. } = self;
+        Rows { texts, names, labels, found, index, lossy }
+    }
+}
+
+impl<T> Rows<T> {
+    /// Adds a text; `lossy` if it was not valid UTF-8. `name` says where it stands.
+    pub fn push(&mut self, name: String, text: T, label: &str, lossy: bool) {
         self.lossy += usize::from(lossy);
         self.texts.push(text);
         let label = match self.index.get(label) {
@@ -162,7 +203,7 @@ impl Rows {
         self.names.push(name);
     }
 
-    fn into_dataset(self, path: &Path, given: Option<&[String]>) -> Result<Dataset> {
+    fn into_dataset(self, path: &Path, given: Option<&[String]>) -> Result<Dataset<T>> {
         if self.texts.is_empty() {
             return Err(Error::file(path, "data set", "holds no text"));
         }

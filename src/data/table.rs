@@ -1,7 +1,7 @@
 //! Labelled texts in CSV, TSV and JSON lines.
 
 use super::TableOptions;
-use super::source::Rows;
+use super::source::{Rows, decode};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -57,7 +57,8 @@ fn read_csv(path: &Path, bytes: &[u8], options: &TableOptions, tabs: bool) -> Re
         if name.is_empty() {
             return Err(Error::file(path, format_args!("line {line}"), "the label is empty"));
         }
-        rows.push(format!("line {line}"), record[text].to_vec(), &name);
+        let (text, lossy) = decode(record[text].to_vec());
+        rows.push(format!("line {line}"), text, &name, lossy);
     }
     if !tabs && is_unclosed(&bytes[counted..]) {
         return Err(Error::file(path, format_args!("line {line}"), "a quoted field is never closed"));
@@ -121,7 +122,7 @@ fn read_jsonl(path: &Path, bytes: &[u8], options: &TableOptions) -> Result<Rows>
         if label.is_empty() {
             return Err(Error::file(path, name, format_args!("{label_key:?} is not a label: expected a text, a number, true or false")));
         }
-        rows.push_decoded(name, text.clone(), &label, matches!(decoded, std::borrow::Cow::Owned(_)));
+        rows.push(name, text.clone(), &label, matches!(decoded, std::borrow::Cow::Owned(_)));
     }
     Ok(rows)
 }

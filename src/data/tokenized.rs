@@ -1,10 +1,6 @@
 //! A data set as ids.
 
-use super::{Dataset, WordPiece};
-use crate::tensor::rows;
-
-/// Texts worth a task.
-const CHUNK: usize = 64;
+use super::{Dataset, Encoder, WordPiece, stream};
 
 /// N labelled sequences of ids, one after another, T tokens in all.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,28 +18,20 @@ pub struct Tokenized {
 impl Tokenized {
     /// Encodes each text of `data` with at most `max_length` ids (at least 2), on all threads.
     pub fn new(data: &Dataset, wordpiece: &WordPiece, max_length: usize) -> Tokenized {
-        let encode = |texts: &[String]| {
-            let (mut ids, mut lengths) = (Vec::new(), Vec::with_capacity(texts.len()));
-            for text in texts {
-                let sequence = wordpiece.encode(text, max_length);
-                ids.extend_from_slice(&sequence);
-                lengths.push(sequence.len());
-            }
-            (ids, lengths)
+        let encode = || {
+            let mut encoder = Encoder::new(wordpiece);
+            move |text: &String| encoder.encode(text, max_length)
         };
-        let chunks = rows::map(data.texts.chunks(CHUNK).collect(), encode);
-        let mut ids = Vec::with_capacity(chunks.iter().map(|(ids, _)| ids.len()).sum());
-        let mut offsets = Vec::with_capacity(data.len() + 1);
-        offsets.push(0);
-        let mut end = 0;
-        for (chunk, lengths) in chunks {
-            ids.extend_from_slice(&chunk);
-            for length in lengths {
-                end += length;
-                offsets.push(end);
-            }
-        }
-        Tokenized { ids, offsets, labels: data.labels.clone(), label_names: data.label_names.clone() }
+        let texts = stream::map_chunks(data.texts.chunks(stream::CHUNK), encode);
+        Tokenized::joined(&texts, data.labels.clone(), data.label_names.clone())
+    }
+
+    fn joined(texts: &[Vec<u32>], labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
+        let ends = texts.iter().scan(0, |end, ids| {
+            *end += ids.len();
+            Some(*end)
+        });
+        Tokenized { ids: texts.concat(), offsets: std::iter::once(0).chain(ends).collect(), labels, label_names }
     }
 
     /// Number of sequences, N.
@@ -72,6 +60,13 @@ impl Tokenized {
     }
 }
 
+/// Texts that were encoded one by one, as by [`super::load_encoded`].
+impl From<Dataset<Vec<u32>>> for Tokenized {
+    fn from(data: Dataset<Vec<u32>>) -> Tokenized {
+        Tokenized::joined(&data.texts, data.labels, data.label_names)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,14 +89,16 @@ mod tests {
     #[cfg(feature = "data")]
     #[test]
     fn imdb_has_the_known_number_of_tokens() {
-        use crate::data::{Split, TableOptions, load};
+        use crate::data::{Split, TableOptions, load, load_encoded};
         let Some(archive) = crate::testing::shared("imdb/aclImdb_v1.tar.gz") else { return };
         let Some(folder) = crate::testing::shared("checkpoints/minilm-l6-distilbert") else { return };
         let w = WordPiece::open(&folder).unwrap();
         for (split, tokens) in [(Split::Train, 6_882_586), (Split::Test, 6_780_312)] {
             let data = load(&archive, split, &TableOptions::default()).unwrap();
             assert_eq!((data.len(), data.labels.iter().sum::<u32>(), data.lossy), (25_000, 12_500, 0));
-            assert_eq!(Tokenized::new(&data, &w, 512).tokens(), tokens);
+            let in_memory = Tokenized::new(&data, &w, 512);
+            assert_eq!(in_memory.tokens(), tokens);
+            assert!(in_memory == load_encoded(&archive, split, &TableOptions::default(), None, &w, 512).unwrap().into());
         }
     }
 }

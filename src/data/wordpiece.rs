@@ -99,18 +99,21 @@ impl WordPiece {
     /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`. What is too long loses its end. A `max_length` below 2
     /// counts as 2.
     pub fn encode(&self, text: &str, max_length: usize) -> Vec<u32> {
+        let mut buffer = String::new();
+        self.encode_with(text, max_length, |plain, end, ids| {
+            self.encode_plain(plain, &mut buffer, end, ids);
+        })
+    }
+
+    /// [`WordPiece::encode`], where `plain` appends the ids of the text between literal tokens, and may stop when there are `end`.
+    pub(super) fn encode_with(&self, text: &str, max_length: usize, mut plain: impl FnMut(&str, usize, &mut Vec<u32>)) -> Vec<u32> {
         let end = max_length.max(2) - 1;
         let mut ids = Vec::with_capacity(end.min(text.len() / 4 + 2));
         ids.push(self.classify);
-        let mut buffer = String::new();
         let mut rest = text;
         while ids.len() < end && !rest.is_empty() {
             let special = self.next_special(rest);
-            let plain = special.map_or(rest, |(start, _, _)| &rest[..start]);
-            self.normalizer.words(plain, &mut buffer, &mut |word: &str| {
-                self.pieces(word, &mut ids);
-                ids.len() < end
-            });
+            plain(special.map_or(rest, |(start, _, _)| &rest[..start]), end, &mut ids);
             let Some((start, length, id)) = special else { break };
             ids.push(id);
             rest = &rest[start + length..];
@@ -118,6 +121,14 @@ impl WordPiece {
         ids.truncate(end);
         ids.push(self.separate);
         ids
+    }
+
+    /// Appends the ids of the words of `text` until there are `end`; false if it got that far. `buffer` is scratch.
+    pub(super) fn encode_plain(&self, text: &str, buffer: &mut String, end: usize, ids: &mut Vec<u32>) -> bool {
+        self.normalizer.words(text, buffer, &mut |word: &str| {
+            self.pieces(word, ids);
+            ids.len() < end
+        })
     }
 
     /// Start, length and id of the first token of `text` that is matched literally, the longest where several start.

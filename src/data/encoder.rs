@@ -1,0 +1,187 @@
+//! WordPiece of many texts: most words of a text are among a few thousand that come again and again, so their ids are kept.
+
+use super::WordPiece;
+
+/// Words kept, a power of two: 2 MiB in all, whatever the texts. A word has one place, and the last that came there stays.
+const SLOTS: usize = 1 << 16;
+/// Bytes of the longest word that is kept: what fits a `u128`.
+const LONGEST: usize = 16;
+/// Most ids of a word that is kept.
+const PIECES: usize = 3;
+
+/// Encodes texts to the same ids as [`WordPiece::encode`], faster the more of them there are.
+///
+/// Text is cut at ASCII spaces and around each ASCII punctuation character. No step of the normalizer looks across those, so the ids of
+/// what lies between depend on its bytes alone, before any normalization.
+#[derive(Debug)]
+pub struct Encoder<'w> {
+    wordpiece: &'w WordPiece,
+    slots: Vec<Slot>,
+    /// Scratch of the normalizer.
+    buffer: String,
+}
+
+/// A word as it stands in the text, and its ids. Free while `length` is 0.
+#[derive(Clone, Copy, Default, Debug)]
+struct Slot {
+    /// The bytes, then zeros.
+    word: u128,
+    ids: [u32; PIECES],
+    length: u8,
+    count: u8,
+}
+
+impl<'w> Encoder<'w> {
+    /// An encoder that has seen no word yet.
+    pub fn new(wordpiece: &'w WordPiece) -> Encoder<'w> {
+        Encoder { wordpiece, slots: vec![Slot::default(); SLOTS], buffer: String::new() }
+    }
+
+    /// As [`WordPiece::encode`].
+    pub fn encode(&mut self, text: &str, max_length: usize) -> Vec<u32> {
+        self.wordpiece.encode_with(text, max_length, |plain, end, ids| {
+            let mut rest = plain;
+            while let Some(&first) = rest.as_bytes().first().filter(|_| ids.len() < end) {
+                let class = |b: u8| CLASSES[usize::from(b)];
+                let length = match class(first) {
+                    Class::Inner => rest.bytes().position(|b| class(b) != Class::Inner).unwrap_or(rest.len()),
+                    Class::Space | Class::Punctuation => 1,
+                };
+                if class(first) != Class::Space {
+                    self.word(rest, length, end, ids);
+                }
+                rest = &rest[length..];
+            }
+        })
+    }
+
+    /// Appends the ids of the first `length` bytes of `text`.
+    #[inline]
+    fn word(&mut self, text: &str, length: usize, end: usize, ids: &mut Vec<u32>) {
+        if length > LONGEST {
+            self.wordpiece.encode_plain(&text[..length], &mut self.buffer, end, ids);
+            return;
+        }
+        let word = first_bytes(text.as_bytes(), length);
+        let slot = &mut self.slots[place(word)];
+        if slot.word == word && usize::from(slot.length) == length {
+            ids.extend(slot.ids.iter().take(usize::from(slot.count)));
+            return;
+        }
+        let start = ids.len();
+        let whole = self.wordpiece.encode_plain(&text[..length], &mut self.buffer, end, ids);
+        let found = &ids[start..];
+        if whole && found.len() <= PIECES {
+            *slot = Slot { word, ids: [0; PIECES], length: length as u8, count: found.len() as u8 };
+            slot.ids[..found.len()].copy_from_slice(found);
+        }
+    }
+}
+
+/// The first `length` bytes, 1 to 16, then zeros.
+fn first_bytes(text: &[u8], length: usize) -> u128 {
+    match text.first_chunk() {
+        // Far from the end: one load and a mask instead of a copy of variable length.
+        Some(&window) => u128::from_le_bytes(window) & (u128::MAX >> (8 * (LONGEST - length))),
+        None => {
+            let mut padded = [0; LONGEST];
+            padded[..length].copy_from_slice(&text[..length]);
+            u128::from_le_bytes(padded)
+        }
+    }
+}
+
+/// The slot of a word. Multiplicative hashing: Knuth, "The Art of Computer Programming" 3, 6.4, with two odd constants for two halves.
+fn place(word: u128) -> usize {
+    let (low, high) = (word as u64, (word >> 64) as u64);
+    let hash = low.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(high.wrapping_mul(0xC2B2_AE3D_27D4_EB4F));
+    (hash >> (u64::BITS - SLOTS.ilog2())) as usize
+}
+
+/// What a byte of UTF-8 means for cutting text up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Space,
+    Punctuation,
+    /// A letter or digit, a control character, or a byte of a character beyond ASCII: the slow path knows what becomes of it.
+    Inner,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Inner; 256];
+    let mut b = 0;
+    while b < 256 {
+        let byte = b as u8;
+        if byte.is_ascii_punctuation() {
+            classes[b] = Class::Punctuation;
+        } else if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            classes[b] = Class::Space;
+        }
+        b += 1;
+    }
+    classes
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::normalize::Normalizer;
+    use crate::data::settings;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// Every letter case and accent setting, over pieces that make many words known, some in several pieces.
+    fn tokenizers() -> Vec<WordPiece> {
+        let pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] a b c e un ##a ##b ##c ##e ##able good , . ' [ ] < / > ! \u{e9} ##\u{e9} A ##A \
+                      \u{4e2d} \u{6587} \u{201c} \u{3b1} ##\u{3b1} 1 ##1 \u{301} ##\u{301}";
+        let tokens: Vec<String> = pieces.split_whitespace().map(String::from).collect();
+        let normalizers =
+            (0..8).map(|bits| Normalizer { lowercase: bits & 1 == 0, strip_accents: bits & 2 == 0, split_ideographs: bits & 4 == 0 });
+        normalizers.map(|n| WordPiece::new(settings::of_vocab(tokens.clone(), n), Path::new("test"), "line", 1).unwrap()).collect()
+    }
+
+    /// Texts of what the two paths treat differently.
+    fn texts() -> impl Strategy<Value = Vec<String>> {
+        let part = prop_oneof![
+            4 => "[abcAB1]{1,9}",
+            2 => "[ ,.'<>/!\\[\\]]{1,2}",
+            1 => "\\[SEP\\]|\\[MASK\\]|\\[sep\\]|\\[UNK|good|unable",
+            1 => "[\u{e9}\u{c9}\u{3b1}\u{391}\u{130}\u{df}\u{1e9e}\u{fb01}\u{1f82}]{1,3}",
+            1 => "[\u{301}\u{316}\u{345}\u{5b0}\u{200d}]{1,3}",
+            1 => "[\u{4e2d}\u{6587}\u{ac00}\u{3042}\u{2f800}]{1,3}",
+            1 => "[\u{0}\t\n\r\u{b}\u{c}\u{7f}\u{85}\u{a0}\u{2028}\u{3000}\u{fffd}\u{feff}]{1,2}",
+            1 => "[\u{201c}\u{2026}\u{1f600}]",
+            1 => "[ab]{90,110}",
+            1 => any::<String>(),
+        ];
+        prop::collection::vec(prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat()), 1..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn equals_the_simple_path(texts in texts(), max in prop_oneof![0usize..20, Just(usize::MAX)]) {
+            for wordpiece in tokenizers() {
+                let mut encoder = Encoder::new(&wordpiece);
+                // Twice: what the first pass has left behind must be right, too.
+                for text in texts.iter().chain(&texts) {
+                    prop_assert_eq!(encoder.encode(text, max), wordpiece.encode(text, max), "{:?}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_that_share_bytes_or_a_place_stay_apart() {
+        let wordpiece = &tokenizers()[0];
+        let mut encoder = Encoder::new(wordpiece);
+        // Zeros at the end look like padding.
+        for text in ["a", "a\0", "a\0\0", "\0", "\0\0", "a\0b", "ab", "abcabcabcabcabca", "abcabcabcabcabcab"] {
+            assert_eq!(encoder.encode(text, 99), wordpiece.encode(text, 99), "{text:?}");
+        }
+        let words: Vec<String> = (0..3 * SLOTS).map(|i| format!("{i:b}").replace('0', "a")).collect();
+        let text = words.join(" ");
+        assert_eq!(encoder.encode(&text, usize::MAX), wordpiece.encode(&text, usize::MAX));
+        assert_eq!((encoder.slots.len(), size_of::<Slot>()), (SLOTS, 32));
+    }
+}
