@@ -1,5 +1,5 @@
 //! Tokenising the IMDB training reviews: `cargo bench --bench tokenize -- --data aclImdb_v1.tar.gz --model DIR`. `RAYON_NUM_THREADS` sets
-//! the threads; `--memory-only` leaves the times of the archive out. The last line is JSON. `benches/peers/tokenize.py` runs this in turn
+//! the threads; `--memory-only` leaves the times of the archive out. The last line is JSON. `benches/peers/tokenizing.py` runs this in turn
 //! with Hugging Face tokenizers.
 
 use lowrank::data::{Split, TableOptions, Tokenized, WordPiece, load, load_encoded};

@@ -339,8 +339,8 @@ impl DistilBert {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LowRank;
     use super::*;
-    use crate::lora::{LoraConfig, adapt};
 
     /// Logits and all gradients, with the last layer computed for all tokens or for `[CLS]` alone.
     fn run(model: &DistilBert, ids: &[u32], pass: &Pass, labels: &[u32], whole: bool) -> Vec<f64> {
@@ -369,14 +369,16 @@ mod tests {
         let mut config = Config::distilbert_base();
         (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (24, 40, 3, 3, 50);
         let mut model = DistilBert::random(&config, 3, DType::F64, 1).unwrap();
-        let lora = LoraConfig::new(2, &["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]);
-        adapt(&mut model, &lora, 1).unwrap();
-        // B is zero at the start: make every gradient different from zero.
-        let mut random = Stream::new(3, "b");
-        for p in model.parameters_mut() {
-            let values = (0..p.value().shape().len()).map(|_| 0.3 * random.normal()).collect();
-            p.set(Tensor::from_f64(values, DType::F64, p.value().shape()).unwrap());
+        let mut random = Stream::new(3, "terms");
+        let mut draw = |name: &str, dims: [usize; 2]| {
+            let values = (0..dims[0] * dims[1]).map(|_| 0.3 * random.normal()).collect();
+            Parameter::new(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
+        };
+        for linear in model.linears_mut() {
+            let (output, input) = linear.dims();
+            linear.terms.push(LowRank { a: draw("a", [2, input]), b: draw("b", [output, 2]), scale: 2.0, dropout: 0.1 });
         }
+        model.classifier.weight.train().unwrap();
         let lengths = [5, 1, 9, 2];
         let packing = Arc::new(crate::tensor::Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
