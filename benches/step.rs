@@ -1,4 +1,5 @@
-//! Training steps and inference on given token ids: `cargo bench --bench step -- --model DIR [--dtype bf16] [--shape 16x128]`.
+//! Training steps and inference on given token ids: `cargo bench --bench step -- --model DIR [--dtype bf16] [--shape 16x128]
+//! [--recompute] [--threads N]`.
 //!
 //! `serve` in place of a shape answers one JSON request per line of standard input (see `benches/peers`), so that another program can be
 //! measured in turn with this one: `{"do":"train","ids":[[…]],"labels":[…],"repeat":R}`, `{"do":"infer",…}`, `{"do":"memory"}`, `{"do":"quit"}`.
@@ -21,10 +22,11 @@ struct Bench {
     optimizer: AdamW,
     /// Ordinal of the next sequence: dropout masks differ from step to step.
     next: u32,
+    recompute: bool,
 }
 
 impl Bench {
-    fn new(model: &str, dtype: DType, method: &str) -> Outcome<Bench> {
+    fn new(model: &str, dtype: DType, method: &str, recompute: bool) -> Outcome<Bench> {
         let mut model = DistilBert::open(model.as_ref(), 2, dtype, 0)?.0;
         match method {
             "lora" => _ = adapt(&mut model, &LoraConfig::new(8, &["q_lin", "v_lin"]), 0)?,
@@ -32,14 +34,15 @@ impl Bench {
             "full" => model.train_all()?,
             other => return Err(format!("--method {other}: lora, head or full").into()),
         }
-        Ok(Bench { model, optimizer: AdamW::new(0.01), next: 0 })
+        Ok(Bench { model, optimizer: AdamW::new(0.01), next: 0, recompute })
     }
 
     fn pass(&mut self, ids: &[Vec<u32>], dropout: Option<u64>) -> Outcome<(Vec<u32>, Pass)> {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let examples = (0..ids.len() as u32).map(|i| self.next + i).collect();
         self.next += ids.len() as u32;
-        Ok((ids.concat(), Pass { packing: Arc::new(Packing::new(&lengths, examples)?), dropout }))
+        let packing = Arc::new(Packing::new(&lengths, examples)?);
+        Ok((ids.concat(), Pass { packing, dropout, recompute: self.recompute }))
     }
 
     fn train(&mut self, ids: &[Vec<u32>], labels: &[u32]) -> Outcome<f64> {
@@ -103,7 +106,7 @@ fn main() -> Outcome<()> {
         println!("skipped: give --model DIR, a checkpoint (`lowrank init --like distilbert-base` makes one)");
         return Ok(());
     }
-    let mut bench = Bench::new(&model, dtype, &option("--method", "lora"))?;
+    let mut bench = Bench::new(&model, dtype, &option("--method", "lora"), arguments.iter().any(|a| a == "--recompute"))?;
     if arguments.first().is_some_and(|a| a == "serve") {
         for line in std::io::stdin().lock().lines() {
             let request: Value = serde_json::from_str(&line?)?;

@@ -21,7 +21,8 @@ fn tiny() -> DistilBert {
 }
 
 fn pass(lengths: &[usize], examples: &[u32], dropout: bool) -> Pass {
-    Pass { packing: Arc::new(Packing::new(lengths, examples.to_vec()).unwrap()), dropout: dropout.then_some(5) }
+    let packing = Arc::new(Packing::new(lengths, examples.to_vec()).unwrap());
+    if dropout { Pass::training(packing, 5) } else { Pass::evaluation(packing) }
 }
 
 fn both(dropout: bool) -> Pass {

@@ -17,7 +17,11 @@ impl Grads {
 
     /// Takes the gradient of `p` out.
     pub fn take(&mut self, p: &Parameter) -> Option<Tensor> {
-        self.0.remove(&p.id())
+        self.take_id(p.id())
+    }
+
+    pub(super) fn take_id(&mut self, id: ParamId) -> Option<Tensor> {
+        self.0.remove(&id)
     }
 
     /// How many parameters have one.

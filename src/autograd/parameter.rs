@@ -7,6 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ParamId(u64);
 
+impl ParamId {
+    /// One that nothing else has.
+    pub(super) fn fresh() -> ParamId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        ParamId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// A trained tensor with its name in the checkpoint. Frozen weights are plain [`Tensor`]s: what trains is visible in the type.
 #[derive(Debug)]
 pub struct Parameter {
@@ -18,8 +26,7 @@ pub struct Parameter {
 impl Parameter {
     /// A parameter that starts at `value`.
     pub fn new(name: impl Into<String>, value: Tensor) -> Parameter {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Parameter { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), name: name.into(), value }
+        Parameter { id: ParamId::fresh(), name: name.into(), value }
     }
 
     /// Its identity.

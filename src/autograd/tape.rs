@@ -47,15 +47,19 @@ pub struct Record {
     pub flops: [u64; 3],
 }
 
-enum Node {
+enum Node<'m> {
     Leaf(ParamId),
     Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, wanted: Vec<(Shape, DType)> },
+    Checkpoint { segment: Segment<'m>, inputs: Vec<Var> },
 }
+
+/// Operations that are run again in backward.
+type Segment<'m> = Box<dyn Fn(&mut Tape<'m>, &[Var]) -> Result<Var> + 'm>;
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
 #[derive(Default)]
 pub struct Tape<'m> {
-    nodes: Vec<Node>,
+    nodes: Vec<Node<'m>>,
     leaves: HashMap<ParamId, usize>,
     ledger: Option<Vec<Record>>,
     layer: String,
@@ -116,6 +120,44 @@ impl<'m> Tape<'m> {
         let wanted = values.iter().map(|v| (v.shape().clone(), v.dtype())).collect();
         self.nodes.push(Node::Op { op: Box::new(op), saved, inputs: nodes, wanted });
         Ok(Var { value, node: Some(self.nodes.len() - 1) })
+    }
+
+    /// Runs `segment` and keeps only its inputs: backward runs it again to get back what it would have saved. Chen et al. 2016, "Training deep
+    /// nets with sublinear memory cost", <https://arxiv.org/abs/1604.06174>. The second run must compute the same: dropout that is drawn
+    /// from counters does.
+    ///
+    /// # Errors
+    /// Those of the segment.
+    pub fn checkpoint(&mut self, inputs: &[&Var], segment: impl Fn(&mut Tape<'m>, &[Var]) -> Result<Var> + 'm) -> Result<Var> {
+        let inputs: Vec<Var> = inputs.iter().map(|v| (*v).clone()).collect();
+        let (mut trial, leaves) = Tape::of_leaves(&inputs);
+        (trial.ledger, trial.layer) = (self.ledger.take(), std::mem::take(&mut self.layer));
+        let value = segment(&mut trial, &leaves)?;
+        (self.ledger, self.layer) = (trial.ledger.take(), std::mem::take(&mut trial.layer));
+        if !value.needs_grad() {
+            return Ok(Var { node: None, ..value });
+        }
+        self.nodes.push(Node::Checkpoint { segment: Box::new(segment), inputs });
+        Ok(Var { value: value.value, node: Some(self.nodes.len() - 1) })
+    }
+
+    /// A tape of its own for a segment: a leaf for each input that a gradient must reach.
+    fn of_leaves(inputs: &[Var]) -> (Tape<'m>, Vec<Var>) {
+        let mut tape = Tape::new();
+        let mut leaf = |v: &Var| {
+            v.node?;
+            tape.nodes.push(Node::Leaf(ParamId::fresh()));
+            Some(tape.nodes.len() - 1)
+        };
+        let leaves = inputs.iter().map(|v| Var { value: v.value.clone(), node: leaf(v) }).collect();
+        (tape, leaves)
+    }
+
+    fn leaf_id(&self, v: &Var) -> Option<ParamId> {
+        match self.nodes.get(v.node?)? {
+            Node::Leaf(id) => Some(*id),
+            _ => None,
+        }
     }
 
     /// Names the layer that the next operations belong to, for the ledger.
@@ -181,10 +223,7 @@ impl<'m> Tape<'m> {
                         match (input, g) {
                             (Some(input), Some(g)) => {
                                 check(name, shape, *dtype, &g)?;
-                                pending[input] = Some(match pending[input].take() {
-                                    Some(old) => grads::sum(old, &g)?,
-                                    None => g,
-                                });
+                                add(&mut pending[input], g)?;
                             }
                             (Some(_), None) => {
                                 return Err(Error::invalid(format!("{name}: backward returned no gradient where one is needed")));
@@ -193,10 +232,31 @@ impl<'m> Tape<'m> {
                         }
                     }
                 }
+                Node::Checkpoint { segment, inputs } => {
+                    let (mut tape, leaves) = Tape::of_leaves(&inputs);
+                    let y = segment(&mut tape, &leaves)?;
+                    let ids: Vec<Option<ParamId>> = leaves.iter().map(|v| tape.leaf_id(v)).collect();
+                    let mut grads = tape.vjp(&y, dy)?;
+                    for (input, id) in inputs.iter().zip(ids) {
+                        if let (Some(input), Some(g)) = (input.node, id.and_then(|id| grads.take_id(id))) {
+                            add(&mut pending[input], g)?;
+                        }
+                    }
+                    result.add(grads)?;
+                }
             }
         }
         Ok(result)
     }
+}
+
+/// The one place where the contributions to a gradient are summed.
+fn add(sum: &mut Option<Tensor>, g: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(old) => grads::sum(old, &g)?,
+        None => g,
+    });
+    Ok(())
 }
 
 fn check(name: &'static str, shape: &Shape, dtype: DType, g: &Tensor) -> Result<()> {

@@ -87,6 +87,7 @@ pub(super) fn run() -> Result<Outcome> {
         clip: 1.0,
         seed: 0,
         group_by_length: false,
+        recompute: false,
     };
     let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
     let started = std::time::Instant::now();

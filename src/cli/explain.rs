@@ -42,7 +42,7 @@ impl Explain {
         let ids: Vec<Vec<u32>> = self.texts.iter().map(|t| wordpiece.encode(t, model.config.max_position_embeddings)).collect();
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let packing = Packing::new(&lengths, (0..ids.len() as u32).collect())?;
-        let pass = Pass { packing: Arc::new(packing), dropout: Some(0) };
+        let pass = Pass::training(Arc::new(packing), 0);
         let mut tape = Tape::with_ledger();
         let logits = model.forward(&mut tape, &ids.concat(), &pass)?;
         let loss = tape.cross_entropy(&logits, &vec![0; ids.len()], ids.len())?;

@@ -72,6 +72,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Outcome> {
+    crate::tensor::simd::check_choice()?;
     if let Some(n) = arguments.threads {
         if n == 0 {
             return Err(Error::invalid("--threads must be at least 1"));

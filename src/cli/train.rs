@@ -6,8 +6,8 @@ use super::progress::Progress;
 use crate::data::{Dataset, Split, Tokenized};
 use crate::lora::{Counts, Init, LoraConfig, adapt, peft, thousands};
 use crate::nn::DistilBert;
-use crate::tensor::Tensor;
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
+use crate::tensor::{DType, Tensor, simd};
 use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, save_checkpoint};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -83,6 +83,9 @@ pub struct Train {
     /// Batches of like length instead of plain shuffling
     #[arg(long)]
     group_by_length: bool,
+    /// Compute each layer again in backward: less memory, more time, the same result
+    #[arg(long)]
+    recompute: bool,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Type to compute in
@@ -115,6 +118,7 @@ impl Train {
             clip: self.clip,
             seed: self.seed,
             group_by_length: self.group_by_length,
+            recompute: self.recompute,
         }
     }
 
@@ -185,6 +189,8 @@ impl Train {
         eprintln!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
         eprintln!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
 
+        eprintln!("computing in {}", path(self.dtype.into()));
+
         let recipe = self.recipe();
         let settings = self.settings(&train);
         let checkpoint = self.out.join("checkpoint.safetensors");
@@ -232,8 +238,11 @@ impl Train {
         let summary = json!({
             "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
             "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
-            "out": self.out, "seed": self.seed,
+            "out": self.out, "seed": self.seed, "peak_memory_bytes": peak_memory(),
         });
+        if let Some(bytes) = peak_memory() {
+            eprintln!("peak memory {:.0} MB", bytes as f64 / 1e6);
+        }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
         eprintln!("adapter written to {}", self.out.display());
         Ok(Outcome::Done)
@@ -255,6 +264,21 @@ impl Train {
             save_checkpoint(&directory.join("checkpoint.safetensors"), model, optimizer, settings)
         })
     }
+}
+
+/// The type and the instruction set that a run computes with.
+fn path(dtype: DType) -> String {
+    match dtype {
+        DType::BF16 => format!("bf16, widened to f32 in the kernels ({})", simd::isa()),
+        other => format!("{} ({})", other.to_string().to_lowercase(), simd::isa()),
+    }
+}
+
+/// The most memory that this process ever held, in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?)
 }
 
 fn list(names: &[String]) -> String {

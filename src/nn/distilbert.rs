@@ -226,8 +226,12 @@ impl DistilBert {
             let name = || format!("distilbert.transformer.layer.{}", block.layer);
             tape.enter(&name());
             // The classifier reads `[CLS]` alone: of the last layer, the rest is not computed.
-            let last = block.layer + 1 == self.blocks.len();
-            h = block.forward(tape, &whole, &h, if last { Wanted::FirstRows } else { Wanted::All }).at(name)?;
+            let wanted = if block.layer + 1 == self.blocks.len() { Wanted::FirstRows } else { Wanted::All };
+            let layer = {
+                let whole = whole.clone();
+                move |tape: &mut Tape<'m>, h: &[Var]| block.forward(tape, &whole, &h[0], wanted)
+            };
+            h = if pass.recompute { tape.checkpoint(&[&h], layer) } else { layer(tape, std::slice::from_ref(&h)) }.at(name)?;
             observe(&name(), &h);
         }
         let cls = if self.blocks.is_empty() { tape.select_rows(&h, &whole.packing)? } else { h };
@@ -365,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn computing_cls_alone_changes_nothing() {
+    fn computing_cls_alone_or_layers_twice_changes_nothing() {
         let mut config = Config::distilbert_base();
         (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (24, 40, 3, 3, 50);
         let mut model = DistilBert::random(&config, 3, DType::F64, 1).unwrap();
@@ -383,13 +387,15 @@ mod tests {
         let packing = Arc::new(crate::tensor::Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
         for dropout in [None, Some(5)] {
-            let pass = Pass { packing: packing.clone(), dropout };
+            let pass = Pass { packing: packing.clone(), dropout, recompute: false };
             let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
             let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
             assert_eq!(pruned.len(), whole.len());
             for (a, b) in pruned.iter().zip(&whole) {
                 assert!((a - b).abs() <= 1e-12 * scale, "{a} {b}");
             }
+            let recomputed = run(&model, &ids, &Pass { recompute: true, ..pass }, &[0, 1, 2, 1], false);
+            assert_eq!(recomputed, pruned, "computed again, a layer must be the same bit for bit");
         }
     }
 }

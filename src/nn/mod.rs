@@ -25,12 +25,19 @@ pub struct Pass {
     pub packing: Arc<Packing>,
     /// The seed of every dropout mask; `None` in evaluation: nothing is dropped.
     pub dropout: Option<u64>,
+    /// Keep only the input of each layer, and compute the layer again in backward: time for memory.
+    pub recompute: bool,
 }
 
 impl Pass {
     /// Evaluation: no dropout.
     pub fn evaluation(packing: Arc<Packing>) -> Pass {
-        Pass { packing, dropout: None }
+        Pass { packing, dropout: None, recompute: false }
+    }
+
+    /// Training: dropout masks of `seed`.
+    pub fn training(packing: Arc<Packing>, seed: u64) -> Pass {
+        Pass { packing, dropout: Some(seed), recompute: false }
     }
 
     /// The same pass over the first row of each sequence alone.

@@ -4,6 +4,8 @@
 //! multiply-add: one source, one instance per instruction set, chosen at run time.
 #![allow(unsafe_code)]
 
+use crate::{Error, Result};
+use std::fmt;
 use std::sync::OnceLock;
 
 /// A loop to be compiled once per instruction set. Mark `run` as `#[inline(always)]`: only inlined code takes on the instruction set.
@@ -23,17 +25,41 @@ pub enum Isa {
     Avx2,
 }
 
-/// The instruction set in use.
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+        })
+    }
+}
+
+/// The environment variable that chooses an instruction set.
+const CHOICE: &str = "LOWRANK_SIMD";
+
+/// What the processor has.
+fn widest() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        return Isa::Avx2;
+    }
+    Isa::Portable
+}
+
+/// The instruction set in use: the widest there is, or `portable` if `LOWRANK_SIMD` says so.
 pub fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        if std::env::var("LOWRANK_SIMD").as_deref() != Ok("portable") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-        {
-            return Isa::Avx2;
-        }
-        Isa::Portable
-    })
+    *ISA.get_or_init(|| if std::env::var(CHOICE).as_deref() == Ok("portable") { Isa::Portable } else { widest() })
+}
+
+/// # Errors
+/// If `LOWRANK_SIMD` names an instruction set that there is not, or that this processor lacks.
+pub fn check_choice() -> Result<()> {
+    let Ok(choice) = std::env::var(CHOICE) else { return Ok(()) };
+    if [Isa::Portable, widest()].iter().any(|isa| isa.to_string() == choice) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{CHOICE}={choice}: this processor can run portable or {}", widest())))
 }
 
 /// Runs `kernel` on the widest instruction set there is.

@@ -32,6 +32,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Draw batches of like length instead of plain shuffling.
     pub group_by_length: bool,
+    /// Compute each layer again in backward instead of keeping what it needs: the same bytes, more time, less memory.
+    pub recompute: bool,
 }
 
 impl Recipe {
@@ -133,7 +135,7 @@ fn gradients(model: &DistilBert, data: &Tokenized, indices: &[usize], epoch: usi
     let (mut loss, mut grads, mut tokens) = (0.0, Grads::default(), 0);
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
-        let pass = Pass { packing: batch.packing.clone(), dropout: Some(recipe.seed) };
+        let pass = Pass { recompute: recipe.recompute, ..Pass::training(batch.packing.clone(), recipe.seed) };
         let mut tape = Tape::new();
         let logits = model.forward(&mut tape, &batch.ids, &pass)?;
         let part = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
