@@ -25,6 +25,7 @@ from pathlib import Path
 
 WORKER = Path(__file__).parent / "peft_worker.py"
 JOBS = ("train", "infer")
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 Batch = tuple[list[list[int]], list[int]]  # ids and labels
 
 
@@ -34,10 +35,11 @@ class Side:
     def __init__(self, name: str, program: Path, a: argparse.Namespace, *more: str):
         command = [sys.executable, program] if program.suffix == ".py" else [program]
         command += ["serve", "--model", a.model, "--dtype", a.dtype, "--method", a.method, "--threads", str(a.threads), *more]
-        threads = {f"{x}_NUM_THREADS": str(a.threads) for x in ("OMP", "MKL", "RAYON")}
+        # Threads that wait for work sleep and do not spin into the other side's turn; whoever sets these in the environment is heeded.
+        env = QUIET | os.environ | {f"{x}_NUM_THREADS": str(a.threads) for x in ("OMP", "MKL", "RAYON")}
         self.name, self.idle_s, self.asleep_at = name, 0.0, None
         pipe = subprocess.PIPE
-        self.child = subprocess.Popen(command, env=os.environ | threads, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        self.child = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
     def ask(self, **request) -> dict:
         if self.asleep_at is not None:
@@ -151,9 +153,9 @@ def reviews(a: argparse.Namespace, split: str, count: int) -> list[tuple[list[in
     rows = []
     with tarfile.open(a.data) as tar:
         for member in tar:
-            part = member.name.split("/")
-            if part[1] == split and part[2] in ("pos", "neg") and member.isfile():
-                rows.append((member.name, tar.extractfile(member).read().decode("utf8"), int(part[2] == "pos")))
+            kind = member.name.split("/")[1:-1]
+            if kind in ([split, "pos"], [split, "neg"]) and member.isfile():
+                rows.append((member.name, tar.extractfile(member).read().decode("utf8"), int(kind[1] == "pos")))
     rows = random.Random(0).sample(sorted(rows), count)
     return [(e.ids, label) for e, (_, _, label) in zip(tokenizer.encode_batch([text for _, text, _ in rows]), rows)]
 
@@ -216,9 +218,11 @@ def circumstances(a: argparse.Namespace) -> dict:
     cores = len(os.sched_getaffinity(0))
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
     print(f"{date}, {cpu}, {cores} cores, load {os.getloadavg()[0]:.1f}; commit {commit}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-    print(f"{a.command}: {a.dtype}, {a.method}, {a.threads} threads, checkpoint {a.model.name}, ours {a.ours.name}\n", flush=True)
+    print(f"{a.command}: {a.dtype}, {a.method}, {a.threads} threads, checkpoint {a.model.name}, ours {a.ours.name}")
+    quiet = {k: os.environ.get(k, v) for k, v in QUIET.items()}
+    print("waiting threads: " + ", ".join(f"{k}={v}" for k, v in quiet.items()) + "\n", flush=True)
     arguments = {k: str(v) for k, v in vars(a).items() if k not in ("run", "json")}
-    return {"date": date, "cpu": cpu, "cores": cores, "commit": commit, "versions": versions, "arguments": arguments}
+    return {"date": date, "cpu": cpu, "cores": cores, "commit": commit, "versions": versions, "waiting": quiet, "arguments": arguments}
 
 
 def main() -> None:

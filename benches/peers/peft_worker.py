@@ -18,11 +18,16 @@ import json
 import os
 import sys
 import time
+import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import DistilBertForSequenceClassification
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+warnings.simplefilter("ignore", FutureWarning)
 
 HEAD = ("pre_classifier", "classifier")
 LR = {"lora": 3e-4, "full": 2e-5, "head": 1e-3}
@@ -86,13 +91,12 @@ class Peer:
         seen, plain = {}, self.model
 
         def best(key: str, values: list[str]) -> None:
-            times = {}
-            for value in values:
+            times = dict.fromkeys(values, float("inf"))
+            for value in values * 2:  # In turns, so that a disturbance does not hit one of them alone; each time the first step warms up.
                 self.settings[key], self.optimizer = value, None
                 self.model = round_weights(copy.deepcopy(plain), self.settings["weights"]) if self.bf16 else plain
-                run = (lambda n: self.train(ids, labels, n)) if job == "train" else (lambda n: self.infer(ids, n))
-                run(1)
-                times[value] = min(run(2)["seconds"])
+                reply = self.train(ids, labels, 3) if job == "train" else self.infer(ids, 3)
+                times[value] = min(times[value], *reply["seconds"][1:])
             seen.update({f"{key}={v}": s for v, s in times.items()})
             self.settings[key] = min(times, key=times.get)
 
@@ -101,7 +105,7 @@ class Peer:
             best("adamw", ["fused", "foreach", "loop"])
         if self.bf16:
             pure = ["pure"] if job == "infer" else []
-            best("weights", ["autocast", *([] if self.method == "full" and job == "train" else ["held"]), *pure])
+            best("weights", ["autocast", *([] if self.method == "full" else ["held"]), *pure])
         return {"settings": self.settings, "seconds": seen}
 
 

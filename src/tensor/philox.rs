@@ -21,36 +21,26 @@ pub fn philox_row<T: Copy>(seed: u64, rest: [u32; 3], out: &mut [T], f: impl Fn(
     super::simd::dispatch(Row { seed, rest, out, f });
 }
 
-/// Counters side by side, so that the rounds become vector code.
-const LANES: usize = 8;
+/// Most counters that are worked on at a time.
+const LANES: usize = 64;
 
-/// [`philox`] of `LANES` counters, the words of each one after another. A word is kept in 64 bits whose upper half is of no account: the
-/// products need it, and masking it costs nothing.
+/// [`philox`] of the counters `first..`, the four words of each as two pairs. A loop over counters whose body has no branch, so that it
+/// becomes vector code: a word is kept in 64 bits whose upper half is of no account, which is what the vector product takes.
 #[inline(always)]
-fn philox_lanes(seed: u64, first: u32, rest: [u32; 3]) -> [u64; 2 * LANES] {
+fn philox_lanes(seed: u64, first: u32, rest: [u32; 3], out: &mut [[u64; 2]]) {
     let low = u64::from(u32::MAX);
-    let mut key = [seed & low, seed >> 32];
-    let mut c: [[u64; LANES]; 4] = [std::array::from_fn(|lane| u64::from(first) + lane as u64), [0; LANES], [0; LANES], [0; LANES]];
-    (1..4).for_each(|word| c[word] = [u64::from(rest[word - 1]); LANES]);
-    for _ in 0..10 {
-        let mut next = [[0; LANES]; 4];
-        for lane in 0..LANES {
-            let p0 = (c[0][lane] & low) * 0xD251_1F53;
-            let p1 = (c[2][lane] & low) * 0xCD9E_8D57;
-            next[0][lane] = (p1 >> 32) ^ c[1][lane] ^ key[0];
-            next[1][lane] = p1;
-            next[2][lane] = (p0 >> 32) ^ c[3][lane] ^ key[1];
-            next[3][lane] = p0;
+    let [r1, r2, r3] = rest.map(u64::from);
+    for (lane, out) in out.iter_mut().enumerate() {
+        let mut key = [seed & low, seed >> 32];
+        let mut c = [u64::from(first) + lane as u64, r1, r2, r3];
+        for _ in 0..10 {
+            let p0 = (c[0] & low) * 0xD251_1F53;
+            let p1 = (c[2] & low) * 0xCD9E_8D57;
+            c = [(p1 >> 32) ^ c[1] ^ key[0], p1, (p0 >> 32) ^ c[3] ^ key[1], p0];
+            key = [(key[0] + 0x9E37_79B9) & low, (key[1] + 0xBB67_AE85) & low];
         }
-        c = next;
-        key = [(key[0] + 0x9E37_79B9) & low, (key[1] + 0xBB67_AE85) & low];
+        *out = [(c[0] & low) | (c[1] << 32), (c[2] & low) | (c[3] << 32)];
     }
-    let mut pairs = [0; 2 * LANES];
-    for lane in 0..LANES {
-        pairs[2 * lane] = (c[0][lane] & low) | (c[1][lane] << 32);
-        pairs[2 * lane + 1] = (c[2][lane] & low) | (c[3][lane] << 32);
-    }
-    pairs
 }
 
 struct Row<'a, T, F> {
@@ -66,19 +56,17 @@ impl<T: Copy, F: Fn(u32) -> T> super::simd::Kernel for Row<'_, T, F> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let Row { seed, rest, out, f } = self;
-        let (pieces, tail) = out.as_chunks_mut::<{ 4 * LANES }>();
-        let mut first = 0;
-        for out in pieces {
-            let pairs = philox_lanes(seed, first, rest);
-            for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                *out = [f(pair as u32), f((pair >> 32) as u32)];
+        let mut pairs = [[0; 2]; LANES];
+        for (piece, out) in out.chunks_mut(4 * LANES).enumerate() {
+            let pairs = &mut pairs[..out.len().div_ceil(4)];
+            philox_lanes(seed, (piece * LANES) as u32, rest, pairs);
+            let (twos, last) = out.as_chunks_mut::<2>();
+            for (out, pair) in twos.iter_mut().zip(pairs.as_flattened()) {
+                *out = [f(*pair as u32), f((*pair >> 32) as u32)];
             }
-            first += LANES as u32;
-        }
-        if !tail.is_empty() {
-            let pairs = philox_lanes(seed, first, rest);
-            let words = pairs.iter().flat_map(|&pair| [pair as u32, (pair >> 32) as u32]);
-            tail.iter_mut().zip(words).for_each(|(out, word)| *out = f(word));
+            if let (Some(last), Some(pair)) = (last.first_mut(), pairs.as_flattened().get(twos.len())) {
+                *last = f(*pair as u32);
+            }
         }
     }
 }
