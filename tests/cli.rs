@@ -52,6 +52,9 @@ fn the_same_seed_gives_the_same_bytes_at_any_number_of_threads() {
     assert!(one == adapter("two", &["--threads", "2"]) && one == adapter("again", &["--threads", "2"]));
     assert!(one != adapter("other", &["--seed", "1"]));
     assert!(one != adapter("gaussian", &["--lora-init", "gaussian"]));
+    assert!(one == adapter("recomputed", &["--recompute"]), "a layer computed again is the same layer");
+    let bf16 = adapter("bf16", &["--dtype", "bf16", "--threads", "1"]);
+    assert!(bf16 == adapter("bf16 again", &["--dtype", "bf16", "--threads", "2"]) && bf16 != one);
 }
 
 #[test]
@@ -81,6 +84,13 @@ fn an_adapter_evaluates_after_a_reload_as_before() {
     ok(&["predict", "--model", ENCODER, "--adapter", o, "PEFT's own adapters have no lowrank.json"]);
     std::fs::write(out.join("adapter_model.safetensors"), "short").unwrap();
     fails(&eval, "adapter_model.safetensors: header");
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_an_error() {
+    let out = Command::new(env!("CARGO_BIN_EXE_lowrank")).args(["gradcheck", "Add"]).env("LOWRANK_SIMD", "sse9").output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("LOWRANK_SIMD=sse9"));
 }
 
 #[cfg(unix)]

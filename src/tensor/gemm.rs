@@ -435,7 +435,7 @@ impl<S: Float, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
     fn run<const FMA: bool>(self) {
         let Each { from, to, f } = self;
         match from.data {
-            Source::Same(data) => each(from, data, to, |to, x| f(to, x)),
+            Source::Same(data) => each(from, data, to, &f),
             Source::BF16(data) => each(from, data, to, |to, x: bf16| f(to, S::of(x.widen().into()))),
         }
     }

@@ -1,4 +1,4 @@
-//! The only place that splits work over threads.
+//! The only place that splits work over threads, but for `data::stream`, which reads and encodes at the same time.
 //!
 //! Pieces have a fixed size, whatever the number of threads, so a result never depends on it.
 

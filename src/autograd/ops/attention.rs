@@ -149,7 +149,7 @@ impl Attention {
             let n = QUERIES.min(nq - first);
             let (p, ds, f) = (&mut scores[..n * nk], &mut d_scores[..n * nk], &mut factors[..n * nk]);
             let [q, y, dy] = [head.q, y, dy].map(|m| m.rows_from(first, n).to_sums());
-            let [q_rows, dy_rows] = [&q, &dy].map(|m| Mat::new(&**m, n, width));
+            let [q_rows, dy_rows] = [&q, &dy].map(|m| Mat::new(m, n, width));
             gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, nk, Spread::Serial);
             gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, nk, Spread::Serial);
             if !self.factors(head, first, nk, f) {

@@ -17,7 +17,7 @@ impl Op for Gelu {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("gelu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x| gelu(x)))?;
+        let y = dispatch!("gelu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], gelu))?;
         saved.keep_if(needs[0], "x", inputs[0]);
         Ok(y)
     }
