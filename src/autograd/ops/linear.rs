@@ -1,11 +1,11 @@
 //! Linear maps with optional low-rank terms; several that read the same x run as one op.
 
 use super::dropout::{Mask, random_packing};
+use super::low_rank::{self, Placed};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm, gemm_packed, gemm_serial, gemm_sum};
-use crate::tensor::simd::vectorised;
-use crate::tensor::{Float, Packing, Pooled, Real, Tensor, rows, take, zeroed};
+use crate::tensor::gemm::{Mat, Spread, Start, gemm, gemm_sum};
+use crate::tensor::{Float, Packing, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -95,45 +95,11 @@ impl Linear {
     }
 
     /// All terms of all members, in order.
-    fn placed_terms<'a>(&'a self, places: &'a [Places]) -> impl Iterator<Item = Placed<'a>> {
+    fn placed_terms<'a>(&'a self, places: &[Places]) -> Vec<Placed<'a>> {
         let members = self.members.iter().zip(places).enumerate();
-        members.flat_map(|(member, (m, p))| m.terms.iter().zip(&p.terms).map(move |(term, &(a, b))| Placed { member, term, a, b }))
-    }
-
-    /// h = drop(x) Aᵀ of every term, side by side, `[n, Σ r]`, in one pass over x.
-    fn hidden<S: Float>(&self, inputs: &[&Tensor], places: &[Places], x: Mat<S>) -> Result<Option<Tensor>> {
-        let (n, d) = (x.rows(), x.cols());
-        let mut terms = Vec::new();
-        for t in self.placed_terms(places) {
-            terms.push((t.term, Packed::new(Mat::of(inputs[t.a])?.t(), Spread::Serial), inputs[t.a].shape().rows()));
-        }
-        let width: usize = terms.iter().map(|t| t.2).sum();
-        if width == 0 {
-            return Ok(None);
-        }
-        let mut h = take::<S>(n * width);
-        rows::for_chunks(&mut h, BLOCK * width, true, |i, h| {
-            let x = x.rows_from(i * BLOCK, h.len() / width);
-            let mut dropped = take::<S>(x.rows() * d);
-            let mut at = 0;
-            for (term, a, r) in &terms {
-                let masked = self.factors(term, i * BLOCK, d, &mut dropped);
-                if masked {
-                    x.scale(&mut dropped);
-                }
-                let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
-                gemm_packed(&[(x, a)], Start::Zero, &mut h[at..], width, Spread::Serial);
-                at += r;
-            }
-        });
-        Ok(Some(Tensor::new(h, [n, width])?))
-    }
-
-    /// Writes the dropout factors of the rows `first..`; false if nothing is dropped.
-    fn factors<S: Float>(&self, term: &Term, first: usize, cols: usize, out: &mut [S]) -> bool {
-        let (Some(mask), Some(packing)) = (&term.mask, &self.packing) else { return false };
-        mask.factor_rows(packing, first, cols, out);
-        true
+        let terms = members
+            .flat_map(|(member, (m, p))| m.terms.iter().zip(p.terms.clone()).map(move |(term, (a, b))| Placed { member, term, a, b }));
+        terms.collect()
     }
 
     fn forward_host<T: Real>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
@@ -141,25 +107,27 @@ impl Linear {
         let out = self.check(inputs, &places, count)?;
         let x = Mat::<T::Sum>::of(inputs[0])?;
         let n = x.rows();
-        let hidden = self.hidden(inputs, &places, x)?;
+        let terms = self.placed_terms(&places);
+        let hidden = low_rank::hidden(&terms, inputs, x, self.packing.as_deref())?;
         let mut y = take::<T>(places.len() * n * out);
+        let scaled: Vec<_> = terms.iter().map(|t| low_rank::scaled::<T::Sum>(inputs[t.b], t.term.scale)).collect::<Result<_>>()?;
         let mut column = 0;
-        for ((p, member), y) in places.iter().zip(&self.members).zip(y.chunks_mut((n * out).max(1))) {
+        for (member, (p, y)) in places.iter().zip(y.chunks_mut((n * out).max(1))).enumerate() {
             let bias = p.bias.map(|b| inputs[b].to_sums::<T::Sum>()).transpose()?;
             let start = bias.as_ref().map_or(Start::Zero, |b| Start::Bias(b));
-            let scaled: Vec<_> =
-                p.terms.iter().zip(&member.terms).map(|(&(_, b), t)| scaled::<T::Sum>(inputs[b], t.scale)).collect::<Result<_>>()?;
             let mut products = vec![(x, Mat::of(inputs[p.w])?.t())];
-            for b in &scaled {
-                let h = hidden.as_ref().map(Mat::of).transpose()?;
-                products.extend(h.map(|h| (h.cols_from(column, b.len() / out.max(1)), Mat::new(b, out, b.len() / out.max(1)).t())));
-                column += b.len() / out.max(1);
+            for (t, b) in terms.iter().zip(&scaled).filter(|(t, _)| t.member == member) {
+                let r = inputs[t.a].shape().rows();
+                if let Some(h) = &hidden {
+                    products.push((Mat::of(h)?.cols_from(column, r), Mat::new(b, out, r).t()));
+                }
+                column += r;
             }
             gemm_sum(&products, start, y, out, Spread::Parallel);
             saved.keep_if(needs[0], "w", inputs[p.w]);
         }
         saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", inputs[0]);
-        for t in self.placed_terms(&places) {
+        for t in &terms {
             // The model's own; kept for its shape too.
             saved.keep_if(needs.contains(&true), "a", inputs[t.a]);
             saved.keep_if(needs[0] || needs[t.a], "b", inputs[t.b]);
@@ -197,8 +165,8 @@ impl Linear {
         for (dy, w) in dy_members.iter().zip(&weights) {
             products.push((Mat::of(dy)?, Mat::of(w)?));
         }
-        let trains = needs[0] || self.placed_terms(&places).any(|t| needs[t.a] || needs[t.b]);
-        if self.members.iter().all(|m| m.terms.is_empty()) || !trains {
+        let terms = self.placed_terms(&places);
+        if !terms.iter().any(|t| needs[0] || needs[t.a] || needs[t.b]) {
             if needs[0] {
                 let mut dx = take::<T>(n * d);
                 gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
@@ -210,125 +178,12 @@ impl Linear {
         if needs[0] {
             gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
         }
-        self.backward_terms(&places, &mut saved, &dy_members, x.as_ref(), needs, &mut dx, &mut grads)?;
+        low_rank::backward(&terms, saved, &dy_members, x.as_ref(), self.packing.as_deref(), needs, &mut dx, &mut grads)?;
         if needs[0] {
             grads[0] = Some(Tensor::new(T::narrow_all(dx), &shape)?);
         }
         Ok(grads)
     }
-
-    /// The low-rank terms: adds drop(dh A) to dx, and gives dA and dB. One pass over dy, x and dx; each mask is drawn once.
-    #[allow(clippy::too_many_arguments)] // What the two halves of backward share.
-    fn backward_terms<S: Float>(
-        &self,
-        places: &[Places],
-        saved: &mut Saved,
-        dy: &[Tensor],
-        x: Option<&Tensor>,
-        needs: &[bool],
-        dx: &mut [S],
-        grads: &mut [Option<Tensor>],
-    ) -> Result<()> {
-        let n = dy[0].shape().rows();
-        let x = x.map(Mat::<S>::of).transpose()?;
-        let h = saved.take("h").ok();
-        let h = h.as_ref().map(Mat::<S>::of).transpose()?;
-        let dy: Vec<Mat<S>> = dy.iter().map(Mat::of).collect::<Result<_>>()?;
-        let mut terms = Vec::new();
-        let mut column = 0;
-        for t in self.placed_terms(places) {
-            let a = saved.take("a")?;
-            let b = if needs[0] || needs[t.a] { Some(scaled::<S>(&saved.take("b")?, t.term.scale)?) } else { None };
-            let (r, d) = (a.shape().rows(), a.shape().cols());
-            let b = b.map(|b| Packed::new(Mat::new(&b, b.len() / r, r), Spread::Serial));
-            let through = if needs[0] { Some(Packed::new(Mat::of(&a)?, Spread::Serial)) } else { None };
-            terms.push((t, r, d, column, b, through));
-            column += r;
-        }
-        let group = |(g, dx): (usize, &mut [S])| -> Vec<[Pooled<S>; 2]> {
-            let mut sums: Vec<[Pooled<S>; 2]> = terms
-                .iter()
-                .map(|(t, r, d, ..)| {
-                    let size = |need: bool, len: usize| zeroed::<S>(if need { len } else { 0 });
-                    [size(needs[t.a], r * d), size(needs[t.b], r * dy[t.member].cols())]
-                })
-                .collect();
-            for first in (g * GROUP..n.min((g + 1) * GROUP)).step_by(BLOCK) {
-                let rows = BLOCK.min(n.min((g + 1) * GROUP) - first);
-                for ((t, r, d, column, b, through), [da, db]) in terms.iter().zip(&mut sums) {
-                    let dy = dy[t.member].rows_from(first, rows);
-                    if let (true, Some(h)) = (needs[t.b], h) {
-                        let h = h.rows_from(first, rows).cols_from(*column, *r);
-                        gemm_sum(&[(h.t(), dy)], Start::Keep, db, dy.cols(), Spread::Serial);
-                    }
-                    let Some(b) = b else { continue };
-                    let mut dh = take::<S>(rows * r);
-                    gemm_packed(&[(dy, b)], Start::Zero, &mut dh, *r, Spread::Serial);
-                    let dh = Mat::new(&dh, rows, *r);
-                    let mut factors = take::<S>(rows * d);
-                    let masked = self.factors(t.term, first, *d, &mut factors);
-                    if let Some(a) = through {
-                        let dx = &mut dx[(first - g * GROUP) * d..][..rows * d];
-                        if masked {
-                            let mut dropped = take::<S>(rows * d);
-                            gemm_packed(&[(dh, a)], Start::Zero, &mut dropped, *d, Spread::Serial);
-                            vectorised(|| dx.iter_mut().zip(&*dropped).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
-                        } else {
-                            gemm_packed(&[(dh, a)], Start::Keep, dx, *d, Spread::Serial);
-                        }
-                    }
-                    if let (true, Some(x)) = (needs[t.a], x) {
-                        let x = x.rows_from(first, rows);
-                        if masked {
-                            x.scale(&mut factors);
-                        }
-                        let x = if masked { Mat::new(&factors, rows, *d) } else { x };
-                        gemm_serial(dh.t(), x, da, *d, true);
-                    }
-                }
-            }
-            sums
-        };
-        let d = terms.first().map_or(0, |t| t.2);
-        let mut pieces = dx.chunks_mut((GROUP * d).max(1));
-        let items = (0..n.div_ceil(GROUP)).map(|g| (g, pieces.next().unwrap_or_default())).collect();
-        let mut parts = rows::map(items, group).into_iter();
-        let mut total = parts.next().unwrap_or_default();
-        for part in parts {
-            let pairs = total.iter_mut().flatten().zip(part.iter().flatten());
-            pairs.for_each(|(sum, part)| sum.iter_mut().zip(&**part).for_each(|(s, &p)| *s += p));
-        }
-        for ((t, r, d, ..), [da, mut db]) in terms.iter().zip(total) {
-            grads[t.a] = needs[t.a].then(|| Tensor::new(da, [*r, *d])).transpose()?;
-            if needs[t.b] {
-                // The sum is dBᵀ / s.
-                db.iter_mut().for_each(|g| *g *= S::of(t.term.scale));
-                let out = dy[t.member].cols();
-                grads[t.b] = Some(Tensor::new(Mat::new(&db, *r, out).t().to_sums(), [out, *r])?);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A term and where it belongs.
-struct Placed<'a> {
-    member: usize,
-    term: &'a Term,
-    a: usize,
-    b: usize,
-}
-
-/// Rows that a pass over the low-rank terms takes at a time: they stay in the second-level cache.
-const BLOCK: usize = 32;
-/// Rows whose part of dA and dB is summed by one task.
-const GROUP: usize = 8 * BLOCK;
-
-/// s B.
-fn scaled<S: Float>(b: &Tensor, scale: f64) -> Result<Pooled<S>> {
-    let mut b = b.to_sums::<S>()?;
-    b.iter_mut().for_each(|b| *b *= S::of(scale));
-    Ok(b)
 }
 
 /// a b as a tensor `[a.rows, b.cols]`.

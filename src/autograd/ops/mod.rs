@@ -11,6 +11,7 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod relu;
 mod residual_layer_norm;
 mod rows;
