@@ -26,6 +26,8 @@ from pathlib import Path
 WORKER = Path(__file__).parent / "peft_worker.py"
 JOBS = ("train", "infer")
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+# glibc gives large blocks back to the system and faults them in anew at each step; with these it keeps them.
+KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}
 Batch = tuple[list[list[int]], list[int]]  # ids and labels
 
 
@@ -37,6 +39,7 @@ class Side:
         command += ["serve", "--model", a.model, "--dtype", a.dtype, "--method", a.method, "--threads", str(a.threads), *more]
         # Threads that wait for work sleep and do not spin into the other side's turn; whoever sets these in the environment is heeded.
         env = QUIET | os.environ | {f"{x}_NUM_THREADS": str(a.threads) for x in ("OMP", "MKL", "RAYON")}
+        env |= KEEP if a.peer_keeps and program == WORKER else {}
         self.name, self.idle_s, self.asleep_at = name, 0.0, None
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True, bufsize=1)
@@ -66,7 +69,9 @@ class Sides:
     """Four children, two a side; the peer's with the settings that are fastest for `batch`."""
 
     def __init__(self, a: argparse.Namespace, batch: Batch):
-        self.settings = {job: a.peer_settings or tune(a, job, batch) for job in JOBS}
+        self.settings = {job: tune(a, job, batch) if a.peer_settings is None else a.peer_settings for job in JOBS}
+        if a.peer_settings is not None:
+            print(f"peer's settings, given: {a.peer_settings}")
         self.of = {("ours", job): Side(f"ours ({job})", a.ours, a) for job in JOBS}
         self.of |= {("peer", j): Side(f"peer ({j})", WORKER, a, "--settings", json.dumps(s)) for j, s in self.settings.items()}
         self.logits_apart = 0.0
@@ -90,7 +95,8 @@ class Sides:
         for job in JOBS:
             ours, peer = peak["ours", job], peak["peer", job]
             print(f"{job:>13} {ours / 2**20:>9.0f} {peer / 2**20:>9.0f} {peer / ours:>12.2f}")
-        print(f"largest difference of logits {self.logits_apart:.2e}; processor time out of turn: " + ", ".join(f"{w} {s:.2f} s" for w, s in idle.items()))
+        print(f"largest difference of logits {self.logits_apart:.2e}")
+        print("processor time out of turn: " + ", ".join(f"{who} {s:.2f} s" for who, s in idle.items()))
         return {
             "peer_settings": self.settings,
             "peak_bytes": {" ".join(k): v for k, v in peak.items()},
@@ -139,7 +145,8 @@ def imdb(a: argparse.Namespace) -> dict:
     by_length = batches(sorted(jobs["infer"], key=lambda r: len(r[0])))
     seconds = sum(sides.of["peer", "infer"].ask(do="infer", ids=ids, repeat=1)["seconds"][0] for ids, _ in by_length)
     ours = sum(r["ours"] for r in rounds["infer"])
-    print(f"{'':>6} the peer with the same reviews sorted by length: {tokens(jobs['infer']) / seconds:.0f} tokens/s, {seconds / ours:.3f} of ours in random order")
+    rate = tokens(jobs["infer"]) / seconds
+    print(f"{'':>6} the peer with the same reviews sorted by length: {rate:.0f} tokens/s, over ours in random order {seconds / ours:.3f}")
     return {"batches": rounds, "summary": summaries, "peer_sorted_s": seconds, **sides.finish()}
 
 
@@ -177,7 +184,8 @@ def summary(job: str, rounds: list[dict[str, float]], over, count: int) -> dict:
     ours, peer = (over([r[who] for r in rounds]) for who in ("ours", "peer"))
     ratios = sorted(r["peer"] / r["ours"] for r in rounds)
     low, mid, high = ratios[0], statistics.median(ratios), ratios[-1]
-    print(f"\n{job}: ours {count / ours:.0f} tokens/s, peer {count / peer:.0f} tokens/s, {over.__name__} of seconds peer / ours {peer / ours:.3f}")
+    what = f"{over.__name__} of seconds, peer / ours {peer / ours:.3f}"
+    print(f"\n{job}: ours {count / ours:.0f} tokens/s, peer {count / peer:.0f} tokens/s; {what}")
     print(f"{'':>6} ratio per round: min {low:.3f}, median {mid:.3f}, max {high:.3f} of {len(ratios)}")
     return {"ours_s": ours, "peer_s": peer, "tokens": count, "ratio": peer / ours, "min": low, "median": mid, "max": high}
 
@@ -217,7 +225,8 @@ def circumstances(a: argparse.Namespace) -> dict:
     versions = {x: importlib.metadata.version(x) for x in ("torch", "transformers", "peft", "tokenizers")}
     cores = len(os.sched_getaffinity(0))
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
-    print(f"{date}, {cpu}, {cores} cores, load {os.getloadavg()[0]:.1f}; commit {commit}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    print(f"{date}, {cpu}, {cores} cores, load {os.getloadavg()[0]:.1f}; commit {commit}")
+    print(", ".join(f"{k} {v}" for k, v in versions.items()))
     print(f"{a.command}: {a.dtype}, {a.method}, {a.threads} threads, checkpoint {a.model.name}, ours {a.ours.name}")
     quiet = {k: os.environ.get(k, v) for k, v in QUIET.items()}
     print("waiting threads: " + ", ".join(f"{k}={v}" for k, v in quiet.items()) + "\n", flush=True)
@@ -237,6 +246,7 @@ def main() -> None:
         p.add_argument("--method", choices=["lora", "full", "head"], default="lora")
         p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
         p.add_argument("--peer-settings", type=json.loads, help='e.g. {"attn": "sdpa", "adamw": "fused"}, instead of trying them')
+        p.add_argument("--peer-keeps", action="store_true", help="the peer's heap keeps what it got: fewer page faults")
         p.add_argument("--json", type=Path, help="also write everything here")
         if run is step:
             p.add_argument("--shape", default="16x128", help="sequences x tokens")
