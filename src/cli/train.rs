@@ -7,7 +7,8 @@ use crate::data::{Dataset, Split, Tokenized};
 use crate::lora::{Counts, Init, LoraConfig, adapt, peft, thousands};
 use crate::nn::DistilBert;
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
-use crate::tensor::{DType, Tensor, simd};
+use crate::tensor::simd::{self, Isa};
+use crate::tensor::{DType, Tensor};
 use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, save_checkpoint};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -268,9 +269,10 @@ impl Train {
 
 /// The type and the instruction set that a run computes with.
 fn path(dtype: DType) -> String {
-    match dtype {
-        DType::BF16 => format!("bf16, widened to f32 in the kernels ({})", simd::isa()),
-        other => format!("{} ({})", other.to_string().to_lowercase(), simd::isa()),
+    match (dtype, simd::isa()) {
+        (DType::BF16, isa @ Isa::Avx512Bf16) => format!("bf16, multiplied as such ({isa})"),
+        (DType::BF16, isa) => format!("bf16, widened to f32 in the kernels ({isa})"),
+        (other, isa) => format!("{} ({isa})", other.to_string().to_lowercase()),
     }
 }
 

@@ -3,12 +3,8 @@
 
 use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, site};
 use crate::autograd::{Parameter, Tape, Var};
-use crate::tensor::philox::Stream;
-use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Tensor};
 use crate::{AtLayer, Error, Result};
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 /// `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`, h the last of the blocks' outputs.
@@ -33,166 +29,7 @@ pub struct DistilBert {
     pub prompt: Option<Parameter>,
 }
 
-/// What a loader found.
-#[derive(Debug, Default)]
-pub struct LoadReport {
-    /// Weights of the model that the checkpoint does not have; they were initialised anew.
-    pub initialised: Vec<String>,
-    /// Tensors of the checkpoint that the model does not use.
-    pub unused: Vec<String>,
-}
-
-/// Where weights come from: a checkpoint, or a random generator.
-struct Source<'a> {
-    file: Option<&'a SafeTensors>,
-    dtype: DType,
-    seed: u64,
-    range: f64,
-    report: LoadReport,
-    used: BTreeSet<String>,
-}
-
-impl Source<'_> {
-    /// The name under which the file has a tensor: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
-    fn find(&self, name: &str) -> Option<String> {
-        let file = self.file?;
-        let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
-            true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
-            false => name.to_string(),
-        };
-        let bare = name.strip_prefix("distilbert.").unwrap_or(name);
-        [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
-    }
-
-    fn weight(&mut self, name: String, dims: &[usize]) -> Result<Weight> {
-        if let (Some(file), Some(found)) = (self.file, self.find(&name)) {
-            let tensor = file.tensor(&found)?;
-            if tensor.dims() != dims {
-                let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
-                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
-            }
-            let dtype = self.stored_as(&name, tensor.dtype());
-            let value = tensor.to_dtype(dtype)?;
-            if dtype != tensor.dtype() {
-                file.release(&found);
-            }
-            self.used.insert(found);
-            return Ok(Weight::frozen(name, value));
-        }
-        if let Some(file) = self.file
-            && name.starts_with("distilbert.")
-        {
-            let near = crate::tensor::safetensors::nearest(&name, file.names(), 2).join(", ");
-            return Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is missing; the nearest names are {near}")));
-        }
-        let value = self.random(&name, dims)?;
-        self.report.initialised.push(name.clone());
-        Ok(Weight::frozen(name, value))
-    }
-
-    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight has a stream of its own name.
-    fn random(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
-        let n = dims.iter().product();
-        let mut stream = Stream::new(self.seed, name);
-        let values = match dims.len() {
-            1 if name.ends_with("weight") => vec![1.0; n],
-            1 => vec![0.0; n],
-            _ => (0..n).map(|_| self.range * stream.normal()).collect(),
-        };
-        Tensor::from_f64(values, self.stored_as(name, self.dtype.sum()), dims)
-    }
-
-    /// The matrices of the blocks have the type one computes in. Vectors and the head are small and stay as exact as sums are; so do the
-    /// tables, of which few rows are read: where they can be read as the file has them, they stay in its map.
-    fn stored_as(&self, name: &str, in_file: DType) -> DType {
-        let sum = self.dtype.sum();
-        match name {
-            _ if name.contains("_embeddings.") && sum == DType::F32 && in_file == DType::BF16 => in_file,
-            _ if name.ends_with("_lin.weight") || name.ends_with("lin1.weight") || name.ends_with("lin2.weight") => self.dtype,
-            _ => sum,
-        }
-    }
-
-    fn linear(&mut self, name: String, output: usize, input: usize, site: u32) -> Result<Linear> {
-        let weight = self.weight(format!("{name}.weight"), &[output, input])?;
-        let bias = Some(self.weight(format!("{name}.bias"), &[output])?);
-        Ok(Linear { name, weight, bias, terms: Vec::new(), site })
-    }
-
-    fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {
-        Ok(LayerNorm { gamma: self.weight(format!("{name}.weight"), &[dim])?, beta: self.weight(format!("{name}.bias"), &[dim])? })
-    }
-
-    fn block(&mut self, layer: usize, c: &Config) -> Result<Block> {
-        let name = |part: &str| format!("distilbert.transformer.layer.{layer}.{part}");
-        let (d, f) = (c.dim, c.hidden_dim);
-        Ok(Block {
-            layer,
-            heads: c.n_heads,
-            attention_dropout: c.attention_dropout,
-            dropout: c.dropout,
-            qkv: [
-                self.linear(name("attention.q_lin"), d, d, site::term(layer, 0))?,
-                self.linear(name("attention.k_lin"), d, d, site::term(layer, 1))?,
-                self.linear(name("attention.v_lin"), d, d, site::term(layer, 2))?,
-            ],
-            out: self.linear(name("attention.out_lin"), d, d, site::term(layer, 3))?,
-            sa_layer_norm: self.layer_norm(&name("sa_layer_norm"), d)?,
-            lin1: self.linear(name("ffn.lin1"), f, d, site::term(layer, 4))?,
-            lin2: self.linear(name("ffn.lin2"), d, f, site::term(layer, 5))?,
-            output_layer_norm: self.layer_norm(&name("output_layer_norm"), d)?,
-            prefix: None,
-            hooks: [None, None],
-        })
-    }
-
-    fn model(&mut self, config: &Config, classes: usize) -> Result<DistilBert> {
-        let (c, d) = (config, config.dim);
-        Ok(DistilBert {
-            config: config.clone(),
-            dtype: self.dtype,
-            word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), &[c.vocab_size, d])?,
-            position_embeddings: self.weight("distilbert.embeddings.position_embeddings.weight".into(), &[c.max_position_embeddings, d])?,
-            layer_norm: self.layer_norm("distilbert.embeddings.LayerNorm", d)?,
-            blocks: (0..c.n_layers).map(|layer| self.block(layer, c)).collect::<Result<_>>()?,
-            pre_classifier: self.linear("pre_classifier".into(), d, d, site::PRE_CLASSIFIER_TERM)?,
-            classifier: self.linear("classifier".into(), classes, d, site::CLASSIFIER_TERM)?,
-            prompt: None,
-        })
-    }
-}
-
 impl DistilBert {
-    /// Loads the checkpoint in the directory `model`, all frozen. A head that it lacks is initialised from `seed`.
-    ///
-    /// # Errors
-    /// If a file is missing or wrong, or a weight of the encoder is missing or of another shape.
-    pub fn open(model: &Path, classes: usize, dtype: DType, seed: u64) -> Result<(DistilBert, LoadReport)> {
-        let config = Config::open(model)?;
-        let file = SafeTensors::open(model)?;
-        let mut source = Source {
-            file: Some(&file),
-            dtype,
-            seed,
-            range: config.initializer_range,
-            report: LoadReport::default(),
-            used: BTreeSet::new(),
-        };
-        let model = source.model(&config, classes)?;
-        let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
-        Ok((model, LoadReport { unused, ..source.report }))
-    }
-
-    /// A randomly initialised model.
-    ///
-    /// # Errors
-    /// Never for sizes that fit memory.
-    pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
-        let mut source =
-            Source { file: None, dtype, seed, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() };
-        source.model(config, classes)
-    }
-
     /// Logits `[B, C]` of packed ids `[T]`.
     ///
     /// # Errors
@@ -345,6 +182,7 @@ impl DistilBert {
 mod tests {
     use super::super::LowRank;
     use super::*;
+    use crate::tensor::philox::Stream;
 
     /// Logits and all gradients, with the last layer computed for all tokens or for `[CLS]` alone.
     fn run(model: &DistilBert, ids: &[u32], pass: &Pass, labels: &[u32], whole: bool) -> Vec<f64> {

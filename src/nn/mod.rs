@@ -5,13 +5,15 @@ mod config;
 mod distilbert;
 mod layer_norm;
 mod linear;
+mod load;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
 pub use config::Config;
-pub use distilbert::{DistilBert, LoadReport};
+pub use distilbert::DistilBert;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank};
+pub use load::LoadReport;
 pub use weight::{Part, PartMut, Weight, WeightFn};
 
 use crate::autograd::ops::Mask;

@@ -1,0 +1,212 @@
+//! A DistilBERT from a checkpoint, or from a random generator.
+
+use super::{Block, Config, DistilBert, LayerNorm, Linear, Weight, site};
+use crate::tensor::philox::Stream;
+use crate::tensor::safetensors::SafeTensors;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What a loader found.
+#[derive(Debug, Default)]
+pub struct LoadReport {
+    /// Weights of the model that the checkpoint does not have; they were initialised anew.
+    pub initialised: Vec<String>,
+    /// Tensors of the checkpoint that the model does not use.
+    pub unused: Vec<String>,
+}
+
+/// What a weight is to the model: its type depends on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A matrix of a block, read whole in every step: it has the type one computes in.
+    Matrix,
+    /// An embedding table, of which few rows are read. What can be read as the file has it stays in the file's map.
+    Table,
+    /// A vector, or of the head: small, and as exact as sums are.
+    Small,
+}
+
+/// Where weights come from: a checkpoint, or a random generator.
+struct Source<'a> {
+    file: Option<&'a SafeTensors>,
+    dtype: DType,
+    /// Whether a weight is kept in the type of sums, to train it from there.
+    exact: &'a dyn Fn(&str) -> bool,
+    seed: u64,
+    range: f64,
+    report: LoadReport,
+    used: BTreeSet<String>,
+}
+
+impl Source<'_> {
+    /// The name under which the file has a tensor: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
+    fn find(&self, name: &str) -> Option<String> {
+        let file = self.file?;
+        let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
+            true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
+            false => name.to_string(),
+        };
+        let bare = name.strip_prefix("distilbert.").unwrap_or(name);
+        [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
+    }
+
+    fn weight(&mut self, name: String, role: Role, dims: &[usize]) -> Result<Weight> {
+        if let (Some(file), Some(found)) = (self.file, self.find(&name)) {
+            let tensor = file.tensor(&found)?;
+            if tensor.dims() != dims {
+                let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
+                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
+            }
+            let dtype = self.stored_as(&name, role, tensor.dtype());
+            let value = tensor.to_dtype(dtype)?;
+            if dtype != tensor.dtype() {
+                file.release(&found);
+            }
+            self.used.insert(found);
+            return Ok(Weight::frozen(name, value));
+        }
+        if let Some(file) = self.file
+            && name.starts_with("distilbert.")
+        {
+            let near = crate::tensor::safetensors::nearest(&name, file.names(), 2).join(", ");
+            return Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is missing; the nearest names are {near}")));
+        }
+        let value = self.random(&name, role, dims)?;
+        self.report.initialised.push(name.clone());
+        Ok(Weight::frozen(name, value))
+    }
+
+    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight has a stream of its own name.
+    fn random(&self, name: &str, role: Role, dims: &[usize]) -> Result<Tensor> {
+        let n = dims.iter().product();
+        let mut stream = Stream::new(self.seed, name);
+        let values = match dims.len() {
+            1 if name.ends_with("weight") => vec![1.0; n],
+            1 => vec![0.0; n],
+            _ => (0..n).map(|_| self.range * stream.normal()).collect(),
+        };
+        Tensor::from_f64(values, self.stored_as(name, role, self.dtype.sum()), dims)
+    }
+
+    fn stored_as(&self, name: &str, role: Role, in_file: DType) -> DType {
+        let sum = self.dtype.sum();
+        match role {
+            _ if (self.exact)(name) => sum,
+            Role::Matrix => self.dtype,
+            Role::Table if sum == DType::F32 && in_file == DType::BF16 => in_file,
+            Role::Table | Role::Small => sum,
+        }
+    }
+
+    fn linear(&mut self, name: String, role: Role, [output, input]: [usize; 2], site: u32) -> Result<Linear> {
+        let weight = self.weight(format!("{name}.weight"), role, &[output, input])?;
+        let bias = Some(self.weight(format!("{name}.bias"), Role::Small, &[output])?);
+        Ok(Linear { name, weight, bias, terms: Vec::new(), site })
+    }
+
+    fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {
+        Ok(LayerNorm {
+            gamma: self.weight(format!("{name}.weight"), Role::Small, &[dim])?,
+            beta: self.weight(format!("{name}.bias"), Role::Small, &[dim])?,
+        })
+    }
+
+    fn block(&mut self, layer: usize, c: &Config) -> Result<Block> {
+        let name = |part: &str| format!("distilbert.transformer.layer.{layer}.{part}");
+        let (d, f) = (c.dim, c.hidden_dim);
+        Ok(Block {
+            layer,
+            heads: c.n_heads,
+            attention_dropout: c.attention_dropout,
+            dropout: c.dropout,
+            qkv: [
+                self.linear(name("attention.q_lin"), Role::Matrix, [d, d], site::term(layer, 0))?,
+                self.linear(name("attention.k_lin"), Role::Matrix, [d, d], site::term(layer, 1))?,
+                self.linear(name("attention.v_lin"), Role::Matrix, [d, d], site::term(layer, 2))?,
+            ],
+            out: self.linear(name("attention.out_lin"), Role::Matrix, [d, d], site::term(layer, 3))?,
+            sa_layer_norm: self.layer_norm(&name("sa_layer_norm"), d)?,
+            lin1: self.linear(name("ffn.lin1"), Role::Matrix, [f, d], site::term(layer, 4))?,
+            lin2: self.linear(name("ffn.lin2"), Role::Matrix, [d, f], site::term(layer, 5))?,
+            output_layer_norm: self.layer_norm(&name("output_layer_norm"), d)?,
+            prefix: None,
+            hooks: [None, None],
+        })
+    }
+
+    fn model(&mut self, config: &Config, classes: usize) -> Result<DistilBert> {
+        let (c, d) = (config, config.dim);
+        Ok(DistilBert {
+            config: config.clone(),
+            dtype: self.dtype,
+            word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), Role::Table, &[c.vocab_size, d])?,
+            position_embeddings: self.weight(
+                "distilbert.embeddings.position_embeddings.weight".into(),
+                Role::Table,
+                &[c.max_position_embeddings, d],
+            )?,
+            layer_norm: self.layer_norm("distilbert.embeddings.LayerNorm", d)?,
+            blocks: (0..c.n_layers).map(|layer| self.block(layer, c)).collect::<Result<_>>()?,
+            pre_classifier: self.linear("pre_classifier".into(), Role::Small, [d, d], site::PRE_CLASSIFIER_TERM)?,
+            classifier: self.linear("classifier".into(), Role::Small, [classes, d], site::CLASSIFIER_TERM)?,
+            prompt: None,
+        })
+    }
+}
+
+impl DistilBert {
+    /// Loads the checkpoint in the directory `model`, all frozen. A head that it lacks is initialised from `seed`.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or a weight of the encoder is missing or of another shape.
+    pub fn open(model: &Path, classes: usize, dtype: DType, seed: u64) -> Result<(DistilBert, LoadReport)> {
+        DistilBert::open_to_train(model, classes, dtype, seed, &|_| false)
+    }
+
+    /// [`DistilBert::open`], with the weights that `exact` names in the type of sums, whatever one computes in: what trains in full starts
+    /// from the checkpoint's own numbers.
+    ///
+    /// # Errors
+    /// As [`DistilBert::open`].
+    pub fn open_to_train(
+        model: &Path,
+        classes: usize,
+        dtype: DType,
+        seed: u64,
+        exact: &dyn Fn(&str) -> bool,
+    ) -> Result<(DistilBert, LoadReport)> {
+        let config = Config::open(model)?;
+        let file = SafeTensors::open(model)?;
+        let mut source = Source {
+            file: Some(&file),
+            dtype,
+            exact,
+            seed,
+            range: config.initializer_range,
+            report: LoadReport::default(),
+            used: BTreeSet::new(),
+        };
+        let model = source.model(&config, classes)?;
+        let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
+        Ok((model, LoadReport { unused, ..source.report }))
+    }
+
+    /// A randomly initialised model.
+    ///
+    /// # Errors
+    /// Never for sizes that fit memory.
+    pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
+        let mut source = Source {
+            file: None,
+            dtype,
+            exact: &|_| false,
+            seed,
+            range: config.initializer_range,
+            report: LoadReport::default(),
+            used: BTreeSet::new(),
+        };
+        source.model(config, classes)
+    }
+}

@@ -1,0 +1,149 @@
+//! Matrices laid over slices.
+
+use crate::Result;
+use crate::tensor::simd::{self, Kernel};
+use crate::tensor::{DType, Float, Pooled, Real, Tensor, take};
+use half::bf16;
+
+/// A matrix `[rows, cols]` laid over a slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the type of sums. One of
+/// the strides is 1.
+#[derive(Clone, Copy)]
+pub struct Mat<'a, S> {
+    pub(super) data: Source<'a, S>,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+/// Numbers that are read as `S`.
+#[derive(Clone, Copy)]
+pub enum Source<'a, S> {
+    /// In the type of sums already.
+    Same(&'a [S]),
+    /// To be widened.
+    BF16(&'a [bf16]),
+}
+
+impl<'a, S: Float> Mat<'a, S> {
+    /// A row-major matrix `[rows, cols]`.
+    pub fn new<T: Real<Sum = S>>(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Mat::strided(data, rows, cols, cols)
+    }
+
+    /// The numbers of a tensor `[.., cols]`.
+    ///
+    /// # Errors
+    /// If it is neither of type `S` nor, where sums are f32, bf16.
+    pub fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (rows, cols) = (tensor.shape().rows(), tensor.shape().cols());
+        let data = match tensor.dtype() {
+            DType::BF16 if S::DTYPE == DType::F32 => Source::BF16(tensor.host::<bf16>()?),
+            _ => Source::Same(tensor.host::<S>()?),
+        };
+        Ok(Mat { data, rows, cols, row_stride: cols, col_stride: 1 })
+    }
+
+    /// A row-major matrix whose rows start `row_stride` elements apart.
+    ///
+    /// # Panics
+    /// If it does not fit `data`.
+    pub fn strided<T: Real<Sum = S>>(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "gemm: a matrix larger than its data");
+        Mat { data: T::source(data), rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The transpose, without moving anything.
+    pub fn t(self) -> Self {
+        Mat { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    /// `rows` rows from `first`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn rows_from(self, first: usize, rows: usize) -> Self {
+        assert!(first + rows <= self.rows, "gemm: rows out of range");
+        let at = first * self.row_stride;
+        let data = match self.data {
+            Source::Same(data) => Source::Same(data.get(at..).unwrap_or_default()),
+            Source::BF16(data) => Source::BF16(data.get(at..).unwrap_or_default()),
+        };
+        Mat { data, rows, ..self }
+    }
+
+    /// `cols` columns from `first`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn cols_from(self, first: usize, cols: usize) -> Self {
+        self.t().rows_from(first, cols).t()
+    }
+
+    /// The numbers, row by row.
+    pub fn to_sums(self) -> Pooled<S> {
+        let mut to = take::<S>(self.rows * self.cols);
+        simd::dispatch(Each { from: self, to: &mut to, f: |_, x| x });
+        to
+    }
+
+    /// Multiplies the numbers of `by`, row by row, with these.
+    pub fn scale(self, by: &mut [S]) {
+        simd::dispatch(Each { from: self, to: by, f: |by, x| by * x });
+    }
+}
+
+/// `to[i, j] = f(to[i, j], from[i, j])`, rows of `to` one after another.
+struct Each<'a, S, F> {
+    from: Mat<'a, S>,
+    to: &'a mut [S],
+    f: F,
+}
+
+impl<S: Float, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Each { from, to, f } = self;
+        match from.data {
+            Source::Same(data) => each(from, data, to, &f),
+            Source::BF16(data) => each(from, data, to, |to, x: bf16| f(to, S::of(x.widen().into()))),
+        }
+    }
+}
+
+/// Rows and columns that are transposed together: lines of both sides stay in the first-level cache.
+const CORNER: usize = 16;
+
+#[inline(always)]
+fn each<S: Float, T: Copy>(a: Mat<S>, from: &[T], to: &mut [S], f: impl Fn(S, T) -> S) {
+    let cols = a.cols.max(1);
+    if a.col_stride == 1 {
+        for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {
+            to.iter_mut().zip(&from[i * a.row_stride..]).for_each(|(to, &x)| *to = f(*to, x));
+        }
+        return;
+    }
+    for (i0, to) in to.chunks_mut(CORNER * cols).take(a.rows.div_ceil(CORNER)).enumerate() {
+        let rows = CORNER.min(a.rows - i0 * CORNER);
+        for j0 in (0..a.cols).step_by(CORNER) {
+            for j in j0..a.cols.min(j0 + CORNER) {
+                for i in 0..rows {
+                    let to = &mut to[i * cols + j];
+                    *to = f(*to, from[(i0 * CORNER + i) * a.row_stride + j * a.col_stride]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! C = Σ A·B for matrices in any layout, blocked for the caches.
+//!
+//! The loop nest is that of Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", with one packed operand. B is
+//! packed into strips of `NR` columns ([`Packed`]). A task owns a tile of C that fits the second-level cache; for each block of `KC` of the
+//! inner size, one strip of B stays in the first-level cache while the rows of A pass by, `MR` at a time, and a micro-kernel keeps an
+//! `MR`×`NR` tile of C in registers. A is read where it lies, unless it lies column by column. Sums run over the inner size in a fixed order, so a result depends neither on
+//! the number of threads nor on the other rows.
+#![allow(unsafe_code)]
+
+mod mat;
+mod micro;
+mod pack;
+
+pub use mat::{Mat, Source};
+pub use pack::Packed;
+
+use super::simd::{self, Isa, Kernel};
+use super::{Float, Pooled, Real, rows, take};
+use micro::Operand;
+use pack::{Rows, Strips};
+
+/// What a sum of products is added to.
+#[derive(Clone, Copy)]
+pub enum Start<'a, S> {
+    /// Nothing: C is overwritten.
+    Zero,
+    /// C itself.
+    Keep,
+    /// One number per column of C.
+    Bias(&'a [S]),
+}
+
+/// Whether to use all threads. Inside a task: `Serial`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// The calling thread alone.
+    Serial,
+    /// All threads, if there is work enough.
+    Parallel,
+}
+
+/// Depth of a block, even: a strip of B, `KC`×`NR`, stays in the first-level cache (with AVX-512 in the second, which is fast enough).
+const KC: usize = 384;
+/// Rows and columns of a task's tile of C, which stays in the second-level cache; multiples of every `MR` and `NR`.
+const MC: usize = 96;
+const NC: usize = 384;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Multiply-adds worth a second thread.
+const WORTH_THREADS: usize = 64 * 1024;
+/// At most as many rows of A are packed in place of B.
+const FEW_ROWS: usize = 48;
+
+/// `[MR, NR]`: rows and columns of the register tile for a C of n columns. 12 accumulators of the 16 registers of AVX2, 24 of the 32 of
+/// AVX-512, half as wide without either; narrower where a wide tile would mostly multiply padding.
+fn tile<S: Float>(isa: Isa, n: usize) -> [usize; 2] {
+    let padded = |nr: usize| n.next_multiple_of(nr);
+    match (isa, size_of::<S>()) {
+        (Isa::Portable, 4) => [4, 8],
+        (Isa::Portable, _) => [4, 4],
+        (Isa::Avx2, 4) if n <= 8 => [12, 8],
+        (Isa::Avx2, 4) => [6, 16],
+        (_, 8) => [6, 8],
+        _ if n <= 16 => [8, 16],
+        _ if padded(32) < padded(48) => [12, 32],
+        _ => [8, 48],
+    }
+}
+
+/// C = A·B, or C += A·B if `accumulate`. C is `[a.rows, b.cols]`, row-major, its rows `ldc` elements apart.
+///
+/// Spread over threads: use [`gemm_serial`] inside a task.
+pub fn gemm<S: Float, C: Real<Sum = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
+    gemm_sum(&[(a, b)], if accumulate { Start::Keep } else { Start::Zero }, c, ldc, Spread::Parallel);
+}
+
+/// [`gemm`] on the calling thread alone.
+pub fn gemm_serial<S: Float, C: Real<Sum = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
+    gemm_sum(&[(a, b)], if accumulate { Start::Keep } else { Start::Zero }, c, ldc, Spread::Serial);
+}
+
+/// C = start + Σ A·B, rounded once. Every A has as many rows as C, every B as many columns.
+///
+/// Where the processor multiplies bf16, a product of two bf16 matrices is summed in pairs of its inner index, in f32.
+///
+/// # Panics
+/// If the sizes differ, or C is too small.
+pub fn gemm_sum<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, Mat<S>)], start: Start<S>, c: &mut [C], ldc: usize, spread: Spread) {
+    sum_on(simd::isa(), products, start, c, ldc, spread);
+}
+
+fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], start: Start<S>, c: &mut [C], ldc: usize, spread: Spread) {
+    let Some(&(a, b)) = products.first() else { return };
+    products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
+    let pairs = |a: &Mat<S>, b: &Mat<S>| isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)));
+    // Of few rows, A is the cheaper one to pack: Cᵀ = Bᵀ Aᵀ.
+    if a.rows <= FEW_ROWS && a.rows < b.cols {
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, a.t(), pairs(a, b), spread)).collect();
+        let swapped: Vec<_> = products.iter().zip(&packed).map(|((_, b), a)| (b.t(), a)).collect();
+        run(&swapped, start, c, [1, ldc], spread);
+    } else {
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *b, pairs(a, b), spread)).collect();
+        let products: Vec<_> = products.iter().zip(&packed).map(|((a, _), b)| (*a, b)).collect();
+        run(&products, start, c, [ldc, 1], spread);
+    }
+}
+
+/// [`gemm_sum`] with every B packed before.
+///
+/// # Panics
+/// If the sizes differ, or C is too small.
+pub fn gemm_packed<S: Float, C: Real<Sum = S>>(
+    products: &[(Mat<S>, &Packed<S>)],
+    start: Start<S>,
+    c: &mut [C],
+    ldc: usize,
+    spread: Spread,
+) {
+    run(products, start, c, [ldc, 1], spread);
+}
+
+/// C, whose element (i, j) is at i · strides[0] + j · strides[1]. Tasks write disjoint tiles of it.
+#[derive(Clone, Copy)]
+struct Target<C> {
+    data: *mut C,
+    strides: [usize; 2],
+}
+
+// SAFETY: the tiles that tasks write do not overlap: see `run`.
+unsafe impl<C: Send> Send for Target<C> {}
+unsafe impl<C: Send> Sync for Target<C> {}
+
+fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Start<S>, c: &mut [C], strides: [usize; 2], spread: Spread) {
+    let Some(&(a, b)) = products.first() else { return };
+    let (m, n, isa) = (a.rows, b.n, b.isa);
+    let depth: usize = products.iter().map(|(a, _)| a.cols).sum();
+    for (a, b) in products {
+        assert!(a.rows == m && b.n == n && a.cols == b.k && b.isa == isa, "gemm: sizes");
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * strides[0] + (n - 1) * strides[1] < c.len(), "gemm: C too small");
+    assert!(strides[0] >= n || strides[1] >= m, "gemm: rows of C overlap");
+    if let Start::Bias(bias) = start {
+        assert_eq!(bias.len(), if strides[1] == 1 { n } else { m }, "gemm: one bias per column");
+    }
+    let target = Target { data: c.as_mut_ptr(), strides };
+    let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
+    let parallel = spread == Spread::Parallel && m * n * depth.max(1) > WORTH_THREADS;
+    rows::for_tasks(across * down, parallel, |task| {
+        let (i, j) = (task % down * MC, task / down * NC);
+        let place = [i, j, MC.min(m - i), NC.min(n - j)];
+        if const { size_of::<S>() == 8 } {
+            match b.tile {
+                [6, 8] => simd::avx2(Tile::<S, C, 6, 8> { products, start, target, place }),
+                _ => Tile::<S, C, 4, 4> { products, start, target, place }.run::<false>(),
+            }
+        } else {
+            match b.tile {
+                [8, 48] => simd::avx512(Tile::<S, C, 8, 48> { products, start, target, place }),
+                [12, 32] => simd::avx512(Tile::<S, C, 12, 32> { products, start, target, place }),
+                [8, 16] => simd::avx512(Tile::<S, C, 8, 16> { products, start, target, place }),
+                [6, 16] => simd::avx2(Tile::<S, C, 6, 16> { products, start, target, place }),
+                [12, 8] => simd::avx2(Tile::<S, C, 12, 8> { products, start, target, place }),
+                _ => Tile::<S, C, 4, 8> { products, start, target, place }.run::<false>(),
+            }
+        }
+    });
+}
+
+/// A task: the tile of C at row `place[0]`, column `place[1]`, of `place[2]` rows and `place[3]` columns, inside C.
+struct Tile<'a, S: Float, C, const MR: usize, const NR: usize> {
+    products: &'a [(Mat<'a, S>, &'a Packed<S>)],
+    start: Start<'a, S>,
+    target: Target<C>,
+    place: [usize; 4],
+}
+
+impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Tile<'_, S, C, MR, NR> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let [i0, j0, m, n] = self.place;
+        // Sums that C cannot hold are kept beside it and rounded once at the end.
+        let narrow = C::DTYPE != S::DTYPE;
+        let mut wide = take::<S>(if narrow { m * n } else { 0 });
+        let out = match narrow {
+            true => Target { data: wide.as_mut_ptr(), strides: [n, 1] },
+            // SAFETY: the tile lies in C, and C's type is S.
+            false => Target { data: unsafe { self.at(i0, j0) }.cast(), strides: self.target.strides },
+        };
+        let mut start = if narrow { Start::Zero } else { self.start };
+        let (mut a_wide, mut a_pairs) = (Pooled::from(Vec::new()), Pooled::from(Vec::new()));
+        for &(a, b) in self.products {
+            for k0 in (0..a.cols.max(1)).step_by(KC) {
+                let a = a.rows_from(i0, m).cols_from(k0, KC.min(a.cols - k0));
+                match (&b.strips, a.data) {
+                    (Strips::Pairs(strips), Source::BF16(data)) => {
+                        let rows = Rows::pairs::<S, MR>(a, data, &mut a_pairs);
+                        self.sweep::<_, FMA>(&rows, strips, [b.k, k0, a.cols], start, out);
+                    }
+                    (Strips::Wide(strips), _) => {
+                        let rows = Rows::wide::<MR>(a, n, &mut a_wide);
+                        self.sweep::<_, FMA>(&rows, strips, [b.k, k0, a.cols], start, out);
+                    }
+                    (Strips::Pairs(_), Source::Same(_)) => unreachable!("only products of bf16 are packed in pairs"),
+                }
+                start = Start::Keep;
+            }
+        }
+        for (i, row) in wide.chunks_exact(n).enumerate().take(if narrow { m } else { 0 }) {
+            for (j, &sum) in row.iter().enumerate() {
+                // SAFETY: i < m and j < n, so the element lies in this task's tile.
+                let c = unsafe { &mut *self.at(i0 + i, j0 + j) };
+                *c = C::narrow(sum + start_of(self.start, c.widen(), self.target.strides, i0 + i, j0 + j));
+            }
+        }
+    }
+}
+
+impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
+    /// Adds the product of a block of A and the strips of B below it to `start`, tile by tile. `depths`: rows of B, the first one that is
+    /// used, and how many.
+    #[inline(always)]
+    fn sweep<T: Operand<S>, const FMA: bool>(&self, rows: &Rows<T>, strips: &[T], depths: [usize; 3], start: Start<S>, out: Target<S>) {
+        let [i0, j0, m, n] = self.place;
+        let [k, k0, kc] = depths.map(|rows| rows.next_multiple_of(T::AT_ONCE));
+        let hardware = self.products[0].1.isa.min(simd::widest());
+        for j in (0..n).step_by(NR) {
+            let at = ((j0 + j) / NR * k + k0) * NR;
+            let (strip, ahead) = (&strips[at..][..kc * NR], kc * NR / m.div_ceil(MR));
+            for i in (0..m).step_by(MR) {
+                // By the time this strip is done, the next one has come to the first-level cache.
+                let next = strips.as_ptr().wrapping_add(at + NR * k + i / MR * ahead);
+                (0..ahead).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(next.wrapping_add(p)));
+                // C's lines come while the tile is computed; so do, the first time, the next rows of A.
+                (0..MR).for_each(|r| simd::prefetch(out.data.wrapping_add((i + r) * out.strides[0] + j * out.strides[1])));
+                if j == 0 {
+                    rows.ask_for::<MR>(i + MR, kc);
+                }
+                // SAFETY: `rows` was made of as many rows and columns of A; `hardware` is there.
+                let tile = unsafe { T::tile::<MR, NR, FMA>(hardware, rows.data, rows.offsets(i), rows.step, strip) };
+                // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
+                unsafe { store(&tile, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
+            }
+        }
+    }
+
+    /// # Safety
+    /// (i, j) lies in C.
+    unsafe fn at(&self, i: usize, j: usize) -> *mut C {
+        // SAFETY: `run` checked the extent of C.
+        unsafe { self.target.data.add(i * self.target.strides[0] + j * self.target.strides[1]) }
+    }
+}
+
+#[inline(always)]
+fn start_of<S: Float>(start: Start<S>, old: S, strides: [usize; 2], i: usize, j: usize) -> S {
+    match start {
+        Start::Zero => S::ZERO,
+        Start::Keep => old,
+        Start::Bias(bias) => bias[if strides[1] == 1 { j } else { i }],
+    }
+}
+
+/// Adds rows and columns of a tile, `[first row, first column, rows, columns]`, to `start`, and puts them there.
+///
+/// # Safety
+/// The place lies in `out`, and no other task touches it.
+#[inline(always)]
+unsafe fn store<S: Float, const MR: usize, const NR: usize>(
+    tile: &[[S; NR]; MR],
+    out: Target<S>,
+    place: [usize; 4],
+    start: Start<S>,
+    origin: [usize; 2],
+) {
+    let [i0, j0, m, n] = place;
+    for (i, tile) in tile.iter().enumerate().take(m) {
+        if out.strides[1] == 1 && n == NR {
+            // SAFETY: NR columns of row i0 + i lie in the place.
+            let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + j0).cast::<[S; NR]>() };
+            match start {
+                Start::Zero => *c = *tile,
+                Start::Keep => (0..NR).for_each(|j| c[j] += tile[j]),
+                Start::Bias(bias) => {
+                    let bias = &bias[origin[1] + j0..][..NR];
+                    (0..NR).for_each(|j| c[j] = bias[j] + tile[j]);
+                }
+            }
+        } else {
+            for (j, &sum) in tile.iter().enumerate().take(n) {
+                // SAFETY: i < m and j < n, so the element lies in the place.
+                let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
+                *c = sum + start_of(start, *c, out.strides, origin[0] + i0 + i, origin[1] + j0 + j);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::philox::Stream;
+    use half::bf16;
+    use proptest::prelude::*;
+
+    fn stored<T: Real>(data: &[T], rows: usize, cols: usize, transposed: bool) -> Mat<'_, T::Sum> {
+        if transposed { Mat::new(data, cols, rows).t() } else { Mat::new(data, rows, cols) }
+    }
+
+    /// The triple loop.
+    fn naive(a: Mat<f64>, b: Mat<f64>) -> Vec<f64> {
+        let at = |m: Mat<f64>, i: usize, j: usize| match m.data {
+            Source::Same(data) => data[i * m.row_stride + j * m.col_stride],
+            Source::BF16(_) => unreachable!("the oracle is f64"),
+        };
+        (0..a.rows).flat_map(|i| (0..b.cols).map(move |j| (0..a.cols).map(|p| at(a, i, p) * at(b, p, j)).sum())).collect()
+    }
+
+    fn as_type<T: Real<Sum = S>, S: Float>(values: &[f64]) -> Vec<T> {
+        values.iter().map(|&x| T::narrow(S::of(x))).collect()
+    }
+
+    /// Σ of two products in type `T`, of numbers that it holds exactly, against the triple loop.
+    fn check<T: Real<Sum = S>, S: Float>(isa: Isa, sizes: [usize; 4], layout: [bool; 4], start: usize, seed: u64, tolerance: f64) {
+        let [m, n, k, pad] = sizes;
+        let mut s = Stream::new(seed, "gemm");
+        // Multiples of 1/128 below 1: exact in bf16.
+        let mut draw = |len: usize| -> Vec<f64> { (0..len).map(|_| (s.below(255) as f64 - 127.0) / 128.0).collect() };
+        let k2 = k.min(5);
+        let (a, b, a2, b2, bias) = (draw(m * k), draw(k * n), draw(m * k2), draw(k2 * n), draw(n));
+        let ldc = n + pad;
+        let c0 = draw(m * ldc);
+        let first = naive(stored(&a, m, k, layout[0]), stored(&b, k, n, layout[1]));
+        let second = naive(stored(&a2, m, k2, layout[2]), stored(&b2, k2, n, layout[1]));
+        let spread = if layout[3] { Spread::Parallel } else { Spread::Serial };
+        let (ta, tb, ta2, tb2) = (as_type::<T, S>(&a), as_type::<T, S>(&b), as_type::<T, S>(&a2), as_type::<T, S>(&b2));
+        let wide_bias: Vec<S> = bias.iter().map(|&x| S::of(x)).collect();
+        let begin = [Start::Zero, Start::Keep, Start::Bias(&wide_bias)][start];
+        let mut c = as_type::<T, S>(&c0);
+        let products = [
+            (stored(&ta, m, k, layout[0]), stored(&tb, k, n, layout[1])),
+            (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1])),
+        ];
+        sum_on(isa, &products, begin, &mut c, ldc, spread);
+        for (at, c) in c.iter().enumerate() {
+            let (i, j, got) = (at / ldc, at % ldc, c.widen().f64());
+            if j >= n {
+                assert_eq!(got, c0[at], "outside of C");
+                continue;
+            }
+            let want = [0.0, c0[at], bias[j]][start] + first[i * n + j] + second[i * n + j];
+            let bound = tolerance * (1.0 + want.abs() + (k as f64).sqrt());
+            assert!((got - want).abs() <= bound, "{isa} {} ({i}, {j}): {got} {want}", T::DTYPE);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_layout_equals_the_triple_loop(
+            (m, n, k) in prop_oneof![
+                (0usize..20, 0usize..40, 0usize..30), (1usize..110, 1usize..70, 200usize..600), (1usize..9, 300usize..500, 1usize..9), Just((1, 1, 1))
+            ],
+            layout: [bool; 4], start in 0usize..3, pad in 0usize..3, seed: u64,
+        ) {
+            // An instruction set that this machine lacks runs the same blocking and packing, with the micro-kernels' portable twins.
+            for isa in Isa::ALL {
+                check::<f64, f64>(isa, [m, n, k, pad], layout, start, seed, 1e-14);
+                check::<f32, f32>(isa, [m, n, k, pad], layout, start, seed, 1e-6);
+                check::<bf16, f32>(isa, [m, n, k, pad], layout, start, seed, 1.0 / 256.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The operands of the micro-kernels: B in strips, A where it lies or copied.
+
+use super::micro::Operand;
+use super::{KC, LINE, MC, Mat, Source, Spread, WORTH_THREADS, tile};
+use crate::tensor::simd::{self, Isa, Kernel};
+use crate::tensor::{Float, Pooled, Real, rows, take};
+use half::bf16;
+
+/// B `[k, n]` in strips of `NR` columns; the last strip ends in zeros.
+pub struct Packed<S: Float> {
+    pub(super) strips: Strips<S>,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    /// What it was packed for, and the register tile.
+    pub(super) isa: Isa,
+    pub(super) tile: [usize; 2],
+}
+
+/// What a product multiplies.
+pub(super) enum Strips<S: Float> {
+    /// Numbers in the type of sums: element (p, j) is at `[j / NR][p][j % NR]`.
+    Wide(Pooled<S>),
+    /// bf16, two consecutive numbers of a column side by side: element (p, j) is at `[j / NR][p / 2][j % NR][p % 2]`. A zero follows the
+    /// last row of an odd number.
+    Pairs(Pooled<bf16>),
+}
+
+impl<S: Float> Packed<S> {
+    /// Packs `b` in the type of sums.
+    pub fn new(b: Mat<S>, spread: Spread) -> Self {
+        Packed::on(simd::isa(), b, false, spread)
+    }
+
+    /// Packs `b` for `isa`, in pairs only if it is bf16.
+    pub(super) fn on(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
+        let tile = tile::<S>(isa, b.cols);
+        let nr = tile[1];
+        let parallel = spread == Spread::Parallel && b.rows * b.cols >= WORTH_THREADS;
+        let strip = |i: usize| (b.cols_from(i * nr, nr.min(b.cols - i * nr)), nr);
+        let width = b.cols.next_multiple_of(nr);
+        let strips = match b.data {
+            Source::BF16(_) if pairs => {
+                let k = b.rows.next_multiple_of(2);
+                let mut data = take::<bf16>(width * k);
+                rows::for_chunks(&mut data, nr * k, parallel, |i, to| simd::dispatch(PairStrip(strip(i), to)));
+                Strips::Pairs(data)
+            }
+            _ => {
+                let mut data = take::<S>(width * b.rows);
+                rows::for_chunks(&mut data, nr * b.rows, parallel, |i, to| simd::dispatch(WideStrip(strip(i), to)));
+                Strips::Wide(data)
+            }
+        };
+        Packed { strips, k: b.rows, n: b.cols, isa, tile }
+    }
+}
+
+/// Packs columns, at most as many as the second number says.
+struct WideStrip<'a, S: Float>((Mat<'a, S>, usize), &'a mut [S]);
+
+impl<S: Float> Kernel for WideStrip<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let WideStrip((b, nr), to) = self;
+        match b.data {
+            Source::Same(data) => wide_strip(b, data, nr, to, |x| x),
+            Source::BF16(data) => wide_strip(b, data, nr, to, |x: bf16| S::of(x.widen().into())),
+        }
+    }
+}
+
+/// Asks for `len` numbers that will be read some strides after `at`: they are on pages of their own, where no hardware looks ahead.
+#[inline(always)]
+fn look_ahead<T>(from: &[T], at: usize, stride: usize, len: usize) {
+    const STRIDES: usize = 16;
+    let ahead = from.as_ptr().wrapping_add(at + STRIDES * stride);
+    (0..len).step_by(LINE / size_of::<T>()).for_each(|i| simd::prefetch(ahead.wrapping_add(i)));
+}
+
+/// Columns that are packed at a time: so many lines of B stay in the first-level cache while their numbers are used up.
+const GROUP: usize = 16;
+
+#[inline(always)]
+fn wide_strip<S: Float, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S], widen: impl Fn(T) -> S) {
+    if b.col_stride == 1 {
+        for (p, to) in to.chunks_exact_mut(nr).enumerate() {
+            look_ahead(from, p * b.row_stride, b.row_stride, b.cols);
+            let from = &from[p * b.row_stride..][..b.cols];
+            if b.cols == nr && nr.is_multiple_of(GROUP) {
+                // Groups of a fixed size become vector moves.
+                let groups = to.as_chunks_mut::<GROUP>().0.iter_mut().zip(from.as_chunks::<GROUP>().0);
+                groups.for_each(|(to, from)| (0..GROUP).for_each(|j| to[j] = widen(from[j])));
+            } else {
+                to.iter_mut().zip(from).for_each(|(to, &x)| *to = widen(x));
+                to[b.cols..].fill(S::ZERO);
+            }
+        }
+        return;
+    }
+    for j0 in (0..nr).step_by(GROUP) {
+        if b.cols >= j0 + GROUP {
+            let columns: [&[T]; GROUP] = std::array::from_fn(|j| &from[(j0 + j) * b.col_stride..][..b.rows]);
+            for (p, to) in to.chunks_exact_mut(nr).enumerate() {
+                let to = &mut to[j0..][..GROUP];
+                (0..GROUP).for_each(|j| to[j] = widen(columns[j][p]));
+            }
+        } else {
+            for (p, to) in to.chunks_exact_mut(nr).enumerate() {
+                for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
+                    *to = if j < b.cols { widen(from[p * b.row_stride + j * b.col_stride]) } else { S::ZERO };
+                }
+            }
+        }
+    }
+}
+
+/// Packs pairs of at most as many columns as the second number says.
+struct PairStrip<'a, S: Float>((Mat<'a, S>, usize), &'a mut [bf16]);
+
+impl<S: Float> Kernel for PairStrip<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let PairStrip((b, nr), to) = self;
+        let Source::BF16(from) = b.data else { return };
+        let to = to.as_chunks_mut::<2>().0;
+        if b.col_stride == 1 {
+            for (q, to) in to.chunks_exact_mut(nr).enumerate() {
+                let first = &from[2 * q * b.row_stride..][..b.cols];
+                let second = from.get((2 * q + 1) * b.row_stride..).filter(|_| 2 * q + 1 < b.rows).map_or(&[][..], |row| &row[..b.cols]);
+                to.fill([bf16::ZERO; 2]);
+                to.iter_mut().zip(first).for_each(|(to, &x)| to[0] = x);
+                to.iter_mut().zip(second).for_each(|(to, &x)| to[1] = x);
+            }
+            return;
+        }
+        for j0 in (0..nr).step_by(GROUP) {
+            for (q, to) in to.chunks_exact_mut(nr).enumerate() {
+                for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
+                    let at = |p: usize| if p < b.rows && j < b.cols { from[p * b.row_stride + j * b.col_stride] } else { bf16::ZERO };
+                    *to = [at(2 * q), at(2 * q + 1)];
+                }
+            }
+        }
+    }
+}
+
+/// A block of A, `[at most MC, at most KC]`, for micro-kernels of `MR` rows: where it lies, or copied so that they read it in one go.
+pub(super) struct Rows<T> {
+    pub data: *const T,
+    /// Elements from one group of `MR` rows to the next, and from one row of a group to the next.
+    group: usize,
+    row: usize,
+    /// Elements from what a micro-kernel reads of a row at once to the next: one number or a pair.
+    pub step: usize,
+    last: usize,
+}
+
+/// Uses of a number of a transposed A that are worth copying it.
+const WORTH_COPY: usize = 128;
+
+impl<T: Copy> Rows<T> {
+    /// Every row `stride` after the one before.
+    fn plain(data: *const T, stride: usize, step: usize, rows: usize, mr: usize) -> Self {
+        Rows { data, group: mr * stride, row: stride, step, last: rows - 1 }
+    }
+
+    /// Where the rows i.. start, i a multiple of `MR`; the last again where there are no more.
+    #[inline(always)]
+    pub fn offsets<const MR: usize>(&self, i: usize) -> [usize; MR] {
+        std::array::from_fn(|r| i / MR * self.group + r.min(self.last - i) * self.row)
+    }
+
+    /// Asks for `len` numbers of each of the rows i.., if there are any.
+    #[inline(always)]
+    pub fn ask_for<const MR: usize>(&self, i: usize, len: usize) {
+        if i <= self.last {
+            for at in self.offsets::<MR>(i) {
+                (0..len).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(self.data.wrapping_add(at + p)));
+            }
+        }
+    }
+}
+
+impl<S: Float> Rows<S> {
+    /// A's numbers in the type of sums, each to be read `reads` times. The constructor of `Mat` checked that rows and columns lie in the data.
+    #[inline(always)]
+    pub fn wide<const MR: usize>(a: Mat<S>, reads: usize, buffer: &mut Pooled<S>) -> Self {
+        if let Source::Same(data) = a.data
+            && (a.col_stride == 1 || reads < WORTH_COPY)
+        {
+            return Rows::plain(data.as_ptr(), a.row_stride, a.col_stride, a.rows, MR);
+        }
+        if buffer.is_empty() {
+            *buffer = take(MC * KC);
+        }
+        match a.data {
+            Source::Same(data) => copy::<S, S, S, MR>(a, data, buffer, |x| x),
+            Source::BF16(data) => copy::<S, bf16, S, MR>(a, data, buffer, |x: bf16| S::of(x.widen().into())),
+        }
+    }
+}
+
+impl Rows<bf16> {
+    /// A's numbers in pairs. `data` are those of `a`.
+    #[inline(always)]
+    pub fn pairs<S: Float, const MR: usize>(a: Mat<S>, data: &[bf16], buffer: &mut Pooled<bf16>) -> Self {
+        if a.col_stride == 1 && a.cols.is_multiple_of(2) {
+            return Rows::plain(data.as_ptr(), a.row_stride, 2, a.rows, MR);
+        }
+        if buffer.is_empty() {
+            *buffer = take(MC * KC);
+        }
+        copy::<S, bf16, bf16, MR>(a, data, buffer, |x| x)
+    }
+}
+
+/// Copies a block of A for micro-kernels, its columns filled up with zeros to a multiple of P = `AT_ONCE`.
+///
+/// What lies row by row stays so. What lies column by column goes to groups of `MR` rows: element (i, p) to
+/// `[i / MR][p / P][i % MR][p % P]`.
+#[inline(always)]
+fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut [T], convert: impl Fn(U) -> T) -> Rows<T> {
+    let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
+    if a.col_stride == 1 {
+        for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {
+            to.iter_mut().zip(&from[i * a.row_stride..][..a.cols]).for_each(|(to, &x)| *to = convert(x));
+            to[a.cols..].fill(T::default());
+        }
+        return Rows::plain(to.as_ptr(), cols, at_once, a.rows, MR);
+    }
+    for p in 0..cols {
+        look_ahead(from, p * a.col_stride, a.col_stride, a.rows);
+        let column = if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
+        for (group, to) in to.chunks_exact_mut(MR * cols).take(a.rows.div_ceil(MR)).enumerate() {
+            let to = &mut to[p / at_once * MR * at_once + p % at_once..][..(MR - 1) * at_once + 1];
+            let x = column.get(group * MR..).unwrap_or_default();
+            match x.first_chunk::<MR>() {
+                Some(x) => (0..MR).for_each(|i| to[i * at_once] = convert(x[i])),
+                None => (0..MR).for_each(|i| to[i * at_once] = x.get(i).map_or(T::default(), |&x| convert(x))),
+            }
+        }
+    }
+    Rows { data: to.as_ptr(), group: MR * cols, row: at_once, step: MR * at_once, last: a.rows - 1 }
+}
