@@ -53,11 +53,29 @@ fn step(model: &mut DistilBert, optimizer: &mut AdamW, lengths: &[usize], recomp
 fn training_takes_memory_once() {
     let mut config = Config::distilbert_base();
     (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (128, 512, 4, 3, 100);
-    for dtype in [DType::F32, DType::BF16] {
+    let new = |dtype| {
         let mut model = DistilBert::random(&config, 2, dtype, 0).unwrap();
         adapt(&mut model, &LoraConfig::new(4, &["q_lin", "v_lin", "lin1", "lin2"]), 0).unwrap();
-        let mut optimizer = AdamW::new(0.01);
-        let lengths = [200, 120, 64, 130];
+        (model, AdamW::new(0.01))
+    };
+    let lengths = [200, 120, 64, 130];
+    // The pool keeps buffers of each type apart. f32: the largest shape alone.
+    let (mut model, mut optimizer) = new(DType::F32);
+    let before = HELD.load(Ordering::Relaxed);
+    step(&mut model, &mut optimizer, &lengths, false);
+    let alone = MOST.load(Ordering::Relaxed) - before;
+    // f64, twice as large: shapes that grow until they are the largest.
+    let (mut model, mut optimizer) = new(DType::F64);
+    let before = HELD.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    for i in (0..12).rev() {
+        step(&mut model, &mut optimizer, &[200 - 13 * i, 120 - 7 * i, 64 - 3 * i, 130 - 9 * i], false);
+    }
+    let growing = MOST.load(Ordering::Relaxed) - before;
+    assert!(growing as f64 <= 1.4 * 2.0 * alone as f64, "{growing} bytes for growing shapes, {} for the largest", 2 * alone);
+
+    for dtype in [DType::F32, DType::BF16] {
+        let (mut model, mut optimizer) = new(dtype);
         (0..3).for_each(|_| step(&mut model, &mut optimizer, &lengths, false));
         let before = LARGE_ONES.load(Ordering::Relaxed);
         assert!(before > 0, "the counter counts");

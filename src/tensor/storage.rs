@@ -131,10 +131,15 @@ pub fn take<T: Element>(len: usize) -> Pooled<T> {
         return vec![T::default(); len].into();
     }
     let class = size_class(len + LINE / size_of::<T>());
-    // Any free vector up to twice as long will do: lengths vary from batch to batch.
+    // Any free vector up to twice as long will do: lengths vary from batch to batch. If there is none, the longest shorter one goes back to
+    // the allocator, or batches that grow would leave a trail of vectors that nothing asks for any more.
     let found = {
         let mut lists = T::free_lists().lock();
-        lists.range_mut(class..=2 * class).find_map(|(_, list)| list.pop())
+        let found = lists.range_mut(class..=2 * class).find_map(|(_, list)| list.pop());
+        if found.is_none() {
+            lists.range_mut(class / 2..class).rev().find_map(|(_, list)| list.pop());
+        }
+        found
     };
     let mut all = found.unwrap_or_else(|| Vec::with_capacity(class));
     let start = (all.as_ptr().addr().wrapping_neg() % LINE) / size_of::<T>();
