@@ -5,7 +5,7 @@
 //! measured in turn with this one: `{"do":"train","ids":[[…]],"labels":[…],"repeat":R}`, `{"do":"infer",…}`, `{"do":"memory"}`, `{"do":"quit"}`.
 
 use lowrank::autograd::Tape;
-use lowrank::lora::{LoraConfig, adapt};
+use lowrank::lora::{LoraConfig, Method};
 use lowrank::nn::{DistilBert, Pass};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Tensor};
@@ -27,13 +27,14 @@ struct Bench {
 
 impl Bench {
     fn new(model: &str, dtype: DType, method: &str, recompute: bool) -> Outcome<Bench> {
-        let mut model = DistilBert::open(model.as_ref(), 2, dtype, 0)?.0;
-        match method {
-            "lora" => _ = adapt(&mut model, &LoraConfig::new(8, &["q_lin", "v_lin"]), 0)?,
-            "head" => _ = adapt(&mut model, &LoraConfig::new(1, &[]), 0)?,
-            "full" => model.train_all()?,
+        let method = match method {
+            "lora" => Method::Lora(LoraConfig::new(8, &["q_lin", "v_lin"])),
+            "head" => Method::Head { pre_classifier: true },
+            "full" => Method::Full,
             other => return Err(format!("--method {other}: lora, head or full").into()),
-        }
+        };
+        let mut model = DistilBert::open_to_train(model.as_ref(), 2, dtype, 0, &|name| method.trains(name))?.0;
+        method.apply(&mut model, 0)?;
         Ok(Bench { model, optimizer: AdamW::new(0.01), next: 0, recompute })
     }
 
