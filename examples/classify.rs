@@ -2,7 +2,7 @@
 //! `… -- "What a film!" MODEL_DIR ADAPTER_DIR` with an adapter that `lowrank train` made.
 
 use lowrank::data::WordPiece;
-use lowrank::lora::peft;
+use lowrank::lora::adapter;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::DType;
 use lowrank::train::predict;
@@ -14,8 +14,8 @@ fn main() -> lowrank::Result<()> {
     let (directory, model) = match &arguments[..] {
         [_, directory, adapter] => {
             let (directory, adapter) = (Path::new(directory), Path::new(adapter));
-            let (mut model, _) = DistilBert::open(directory, peft::classes(adapter)?, DType::F32, 0)?;
-            peft::load(&mut model, adapter)?;
+            let (mut model, _) = DistilBert::open(directory, adapter::classes(adapter)?, DType::F32, 0)?;
+            adapter::load(&mut model, adapter)?;
             (directory, model)
         }
         _ => {

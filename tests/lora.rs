@@ -1,7 +1,7 @@
 //! What LoRA promises, on whole models.
 
 use lowrank::autograd::{Grads, Parameter, Tape, Var};
-use lowrank::lora::{Counts, LoraConfig, adapt, peft};
+use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Shape, Tensor, safetensors};
@@ -286,11 +286,11 @@ fn an_adapter_comes_back_bit_for_bit() {
         let moved = p.value().to_f64().unwrap().iter().enumerate().map(|(i, x)| x + (i as f64).sin()).collect();
         p.set(Tensor::from_f64(moved, DType::F32, p.value().shape()).unwrap());
     }
-    peft::save(&model, &config, "base", directory.path()).unwrap();
+    adapter::save(&model, &Method::Lora(config.clone()), "base", directory.path()).unwrap();
     let mut again = fresh(1);
-    peft::load(&mut again, directory.path()).unwrap();
+    adapter::load(&mut again, directory.path()).unwrap();
     assert_eq!(logits(&model, &IDS, &both(false)), logits(&again, &IDS, &both(false)));
-    assert_eq!(peft::classes(directory.path()).unwrap(), 2);
+    assert_eq!(adapter::classes(directory.path()).unwrap(), 2);
 
     let path = directory.path().join("adapter_config.json");
     let json = std::fs::read_to_string(&path).unwrap();
@@ -311,17 +311,17 @@ fn an_adapter_comes_back_bit_for_bit() {
     ] {
         assert!(json.contains(from), "{from} in {json}");
         std::fs::write(&path, json.replacen(from, to, 1)).unwrap();
-        let e: Error = peft::load(&mut fresh(1), directory.path()).unwrap_err();
+        let e: Error = adapter::load(&mut fresh(1), directory.path()).unwrap_err();
         assert!(e.to_string().contains(message), "{e} should say {message}");
     }
     std::fs::write(&path, json).unwrap();
     let path = directory.path().join("adapter_model.safetensors");
-    let tensors = peft::tensors(&model).unwrap();
+    let tensors = adapter::tensors(&model).unwrap();
     let key = "base_model.model.distilbert.transformer.layer.1.attention.q_lin.lora_B.weight";
     let at = tensors.iter().position(|(name, _)| name == key).unwrap();
     let fails = |tensors: &[(String, Tensor)], message: &str| {
         safetensors::write(&path, tensors, &BTreeMap::new()).unwrap();
-        let e = peft::load(&mut fresh(1), directory.path()).unwrap_err().to_string();
+        let e = adapter::load(&mut fresh(1), directory.path()).unwrap_err().to_string();
         assert!(e.contains(message), "{e} should say {message}");
     };
     let mut missing = tensors.clone();
@@ -335,8 +335,8 @@ fn an_adapter_comes_back_bit_for_bit() {
     fails(&turned, key);
     fails(&[], "lora_A");
     safetensors::write(&path, &tensors, &BTreeMap::new()).unwrap();
-    peft::load(&mut fresh(1), directory.path()).unwrap();
+    adapter::load(&mut fresh(1), directory.path()).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    assert!(peft::load(&mut fresh(1), directory.path()).is_err());
+    assert!(adapter::load(&mut fresh(1), directory.path()).is_err());
 }

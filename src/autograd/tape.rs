@@ -3,7 +3,7 @@
 use super::{Grads, Op, ParamId, Parameter, Saved, grads};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::marker::PhantomData;
 
 /// A value, and its place on the tape if a gradient must reach it.
@@ -104,12 +104,11 @@ impl<'m> Tape<'m> {
         let recorded = needs.contains(&true);
         if let Some(ledger) = &mut self.ledger {
             let (forward, backward) = op.flops(&values, &needs);
-            let identity = |t: &Tensor| std::sync::Arc::as_ptr(t.storage()).addr();
             ledger.push(Record {
                 op: op.name(),
                 layer: self.layer.clone(),
                 output: value.shape().clone(),
-                saved: saved.iter().map(|(name, t)| (name, t.bytes(), identity(t))).collect(),
+                saved: saved.iter().map(|(name, t)| (name, t.bytes(), t.storage_id())).collect(),
                 flops: [forward, if recorded { backward } else { 0 }, op.flops_frozen(&values, &needs)],
                 needs,
             });
@@ -158,6 +157,18 @@ impl<'m> Tape<'m> {
             Node::Leaf(id) => Some(*id),
             _ => None,
         }
+    }
+
+    /// Bytes that are kept for backward, each storage counted once, but for those in `own`: the model's.
+    pub fn kept_bytes(&self, own: &BTreeSet<usize>) -> usize {
+        let mut seen = own.clone();
+        let mut count = |t: &Tensor| if seen.insert(t.storage_id()) { t.storage().bytes() } else { 0 };
+        let kept = self.nodes.iter().map(|node| match node {
+            Node::Leaf(_) => 0,
+            Node::Op { saved, .. } => saved.iter().map(|(_, t)| count(t)).sum::<usize>(),
+            Node::Checkpoint { inputs, .. } => inputs.iter().map(|v| count(&v.value)).sum(),
+        });
+        kept.sum()
     }
 
     /// Names the layer that the next operations belong to, for the ledger.

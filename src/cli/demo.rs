@@ -88,6 +88,7 @@ pub(super) fn run() -> Result<Outcome> {
         seed: 0,
         group_by_length: false,
         recompute: false,
+        cache_trunk: false,
     };
     let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
     let started = std::time::Instant::now();

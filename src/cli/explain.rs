@@ -49,10 +49,7 @@ impl Explain {
         let ledger = tape.ledger().to_vec();
         let grads = tape.backward(&loss)?;
         // Storage of the model itself costs nothing to save: it is there anyway.
-        let weights: BTreeSet<usize> =
-            model.weights().iter().filter_map(|w| w.value().ok()).map(|t| Arc::as_ptr(t.storage()).addr()).collect();
-        let parameters = model.parameters();
-        let own = parameters.iter().map(|p| Arc::as_ptr(p.value().storage()).addr()).chain(weights).collect();
+        let (own, parameters) = (model.storages(), model.parameters());
         say(format!("one step on {} reviews of {} tokens in all; {}", ids.len(), pass.packing.tokens(), Counts::of(&model).peft_line()))?;
         self.print(&ledger, &own)?;
         say(format!("{} gradients, for {} parameters: none for a frozen weight", grads.len(), parameters.len()))?;

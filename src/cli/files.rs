@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::common::{say, say_json};
 use crate::data::WordPiece;
-use crate::lora::{peft, thousands};
+use crate::lora::{Method, adapter, thousands};
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{self, SafeTensors};
@@ -81,16 +81,17 @@ impl Inspect {
         let file = SafeTensors::open(if is_adapter { &adapter } else { &self.path })?;
         let mut facts = Vec::new();
         if is_adapter {
-            let c = peft::config(&self.path)?;
-            let classes = peft::classes(&self.path)?;
-            let scale = c.alpha / c.rank as f64;
-            facts.push(format!(
-                "LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {}",
-                c.rank,
-                c.alpha,
-                c.dropout,
-                c.targets.join(", ")
-            ));
+            let classes = adapter::classes(&self.path)?;
+            facts.push(match adapter::method(&self.path)? {
+                Method::Lora(c) => {
+                    let (scale, targets) = (c.alpha / c.rank as f64, c.targets.join(", "));
+                    format!("LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {targets}", c.rank, c.alpha, c.dropout)
+                }
+                Method::Head { pre_classifier: true } => "pre_classifier and classifier".to_string(),
+                Method::Head { pre_classifier: false } => "the classifier".to_string(),
+                Method::BitFit => "BitFit: biases and head".to_string(),
+                other => format!("{other:?}"),
+            });
             facts.push(format!("head of {classes} classes"));
         } else if self.path.join("config.json").exists() {
             let c = Config::open(&self.path)?;

@@ -14,12 +14,12 @@ use std::path::PathBuf;
 /// Arguments of `eval`.
 #[derive(Args)]
 pub struct Eval {
-    /// Directory of the base checkpoint
+    /// Directory of the base checkpoint, or of one that has a trained head
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Directory of the adapter
+    /// Directory of the adapter, unless the checkpoint has a trained head
     #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    adapter: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
     /// train or test
@@ -45,7 +45,7 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into())?;
+        let adapted = open_adapted(&self.model, self.adapter.as_deref(), self.max_length, self.dtype.into())?;
         let selection = format!("limit {:?} seed 0", self.limit);
         // LABEL_0, LABEL_1 are names of ours, not of the data.
         let known = (!adapted.labels.iter().any(|l| l.starts_with("LABEL_"))).then_some(&adapted.labels[..]);
@@ -69,12 +69,12 @@ impl Eval {
 /// Arguments of `predict`.
 #[derive(Args)]
 pub struct Predict {
-    /// Directory of the base checkpoint
+    /// Directory of the base checkpoint, or of one that has a trained head
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Directory of the adapter
+    /// Directory of the adapter, unless the checkpoint has a trained head
     #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    adapter: Option<PathBuf>,
     /// Texts; without any, each line of --file or of standard input is one
     texts: Vec<String>,
     /// File with a text a line
@@ -100,7 +100,7 @@ impl Predict {
             (None, true) => lines(std::io::stdin(), "standard input")?,
             (None, false) => self.texts,
         };
-        let adapted = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into())?;
+        let adapted = open_adapted(&self.model, self.adapter.as_deref(), self.max_length, self.dtype.into())?;
         let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
         let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
         let mut all = Vec::new();

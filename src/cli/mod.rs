@@ -27,7 +27,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
-    Train(train::Train),
+    Train(Box<train::Train>),
     /// Measure an adapter on labelled reviews
     Eval(infer::Eval),
     /// Classify texts: arguments, a file, or standard input

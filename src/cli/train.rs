@@ -4,15 +4,19 @@ use super::Outcome;
 use super::common::{About, ComputeType, Source, check_length, open_wordpiece, say, say_json};
 use super::progress::Progress;
 use crate::data::{Dataset, Split, Tokenized};
-use crate::lora::{Counts, Init, LoraConfig, adapt, peft, thousands};
-use crate::nn::DistilBert;
+use crate::lora::{Bias, Counts, Init, LoraConfig, Method, adapter, thousands};
+use crate::nn::{DistilBert, LoadReport};
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
 use crate::tensor::simd::{self, Isa};
 use crate::tensor::{DType, Tensor};
-use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, save_checkpoint};
+use crate::train::{
+    AdamW, Evaluation, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, lora_plus, memory_by_category, peak_memory,
+    save_checkpoint,
+};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +31,22 @@ pub struct Train {
     model: PathBuf,
     #[command(flatten)]
     source: Source,
-    /// Directory for the adapter; appears whole, or not at all
+    /// Directory for what was trained: an adapter, or with full and selective a checkpoint; appears whole, or not at all
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Linears that get a low-rank term
+    /// What to train
+    #[arg(long, value_enum, default_value_t = MethodName::Lora)]
+    method: MethodName,
+    /// head: train pre_classifier too
+    #[arg(long)]
+    train_pre_classifier: bool,
+    /// selective: layers that stay frozen, from the lowest
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    frozen_layers: usize,
+    /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
+    #[arg(long)]
+    cache_trunk: bool,
+    /// Linears that get a low-rank term, by name or end of a name; all-linear: the six of each layer
     #[arg(long, value_delimiter = ',', default_value = "q_lin,v_lin")]
     targets: Vec<String>,
     /// Rank of the terms
@@ -39,6 +55,24 @@ pub struct Train {
     /// The term is scaled by alpha / rank [default: 2 · rank]
     #[arg(long)]
     alpha: Option<f64>,
+    /// Scale the term by alpha / √rank (rank-stabilised LoRA)
+    #[arg(long)]
+    rslora: bool,
+    /// Ranks of single linears, such as lin1=4,layer.5.attention.q_lin=16
+    #[arg(long, value_delimiter = ',', value_parser = pair::<usize>, value_name = "NAME=RANK")]
+    rank_pattern: Vec<(String, usize)>,
+    /// Alphas of single linears
+    #[arg(long, value_delimiter = ',', value_parser = pair::<f64>, value_name = "NAME=ALPHA")]
+    alpha_pattern: Vec<(String, f64)>,
+    /// Layers whose linears are adapted [default: all]
+    #[arg(long, value_delimiter = ',')]
+    layers: Vec<usize>,
+    /// Biases that train beside the terms
+    #[arg(long, value_enum, default_value_t = BiasName::None)]
+    bias: BiasName,
+    /// Factor of the learning rate for B and for vectors, LoRA+: 16 is its authors' advice
+    #[arg(long, default_value_t = 1.0, value_name = "RATIO")]
+    lora_plus_ratio: f64,
     /// Dropout of each term's input
     #[arg(long, default_value_t = 0.1)]
     lora_dropout: f64,
@@ -56,8 +90,9 @@ pub struct Train {
     /// Tokens kept of a review
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    #[arg(long, default_value_t = 3e-4)]
-    lr: f64,
+    /// Highest learning rate [default: 3e-4 for lora, 2e-5 for full and selective, 1e-3 for head and bitfit]
+    #[arg(long)]
+    lr: Option<f64>,
     #[arg(long, default_value_t = 0.01)]
     weight_decay: f64,
     /// Share of the steps in which the learning rate rises
@@ -100,6 +135,45 @@ pub struct Train {
     json: bool,
 }
 
+/// Names of [`Method`].
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MethodName {
+    /// Low-rank terms on frozen linears, and the head
+    Lora,
+    /// The classifier alone
+    Head,
+    /// Every weight
+    Full,
+    /// The head and the upper layers
+    Selective,
+    /// Every bias, and the head
+    Bitfit,
+}
+
+impl MethodName {
+    fn learning_rate(self) -> f64 {
+        match self {
+            MethodName::Lora => 3e-4,
+            MethodName::Full | MethodName::Selective => 2e-5,
+            MethodName::Head | MethodName::Bitfit => 1e-3,
+        }
+    }
+}
+
+/// Names of [`Bias`].
+#[derive(Clone, Copy, ValueEnum)]
+enum BiasName {
+    None,
+    LoraOnly,
+    All,
+}
+
+/// `name=value`.
+fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> std::result::Result<(String, T), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_string(), value.parse().map_err(|e: T::Err| format!("{value:?}: {e}"))?))
+}
+
 /// Names of [`Init`].
 #[derive(Clone, Copy, ValueEnum)]
 enum InitName {
@@ -113,13 +187,14 @@ impl Train {
             epochs: self.epochs,
             batch: self.batch,
             accumulate: self.accumulate,
-            lr: self.lr,
+            lr: self.lr.unwrap_or(self.method.learning_rate()),
             weight_decay: self.weight_decay,
             warmup: self.warmup,
             clip: self.clip,
             seed: self.seed,
             group_by_length: self.group_by_length,
             recompute: self.recompute,
+            cache_trunk: self.cache_trunk,
         }
     }
 
@@ -129,12 +204,52 @@ impl Train {
             InitName::Gaussian => Init::Gaussian,
         };
         let alpha = self.alpha.unwrap_or(2.0 * self.rank as f64);
-        LoraConfig { rank: self.rank, alpha, dropout: self.lora_dropout, targets: self.targets.clone(), init }
+        let bias = match self.bias {
+            BiasName::None => Bias::None,
+            BiasName::LoraOnly => Bias::LoraOnly,
+            BiasName::All => Bias::All,
+        };
+        let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
+        LoraConfig {
+            alpha,
+            dropout: self.lora_dropout,
+            init,
+            rank_stabilised: self.rslora,
+            rank_pattern: self.rank_pattern.iter().cloned().collect(),
+            alpha_pattern: self.alpha_pattern.iter().cloned().collect(),
+            layers: self.layers.clone(),
+            bias,
+            ..LoraConfig::new(self.rank, &targets)
+        }
+    }
+
+    fn method(&self) -> Method {
+        match self.method {
+            MethodName::Lora => Method::Lora(self.lora()),
+            MethodName::Head => Method::Head { pre_classifier: self.train_pre_classifier },
+            MethodName::Full => Method::Full,
+            MethodName::Selective => Method::Selective { frozen_layers: self.frozen_layers },
+            MethodName::Bitfit => Method::BitFit,
+        }
     }
 
     /// What must be the same for a run to go on.
     fn settings(&self, tokens: &Tokenized) -> String {
-        format!("{:?} {:?} {} {} tokens of {} reviews", self.recipe(), self.lora(), self.model.display(), tokens.tokens(), tokens.len())
+        format!(
+            "{:?} {:?} {} {} {} tokens of {} reviews",
+            self.recipe(),
+            self.method(),
+            self.lora_plus_ratio,
+            self.model.display(),
+            tokens.tokens(),
+            tokens.len()
+        )
+    }
+
+    /// The base, with what the method trains in full as exact as the checkpoint has it.
+    fn open(&self, classes: usize) -> Result<(DistilBert, LoadReport)> {
+        let method = self.method();
+        DistilBert::open_to_train(&self.model, classes, self.dtype.into(), self.seed, &|name| method.trains(name))
     }
 
     /// Training, held-out and test tokens.
@@ -172,20 +287,22 @@ impl Train {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
-        let (mut model, report) = DistilBert::open(&self.model, 2, self.dtype.into(), self.seed)?;
+        let (mut model, report) = self.open(2)?;
         check_length(self.max_length, &model)?;
         let (train, dev, test) = self.data(&model)?;
         if train.label_names.len() != 2 {
-            model = DistilBert::open(&self.model, train.label_names.len(), self.dtype.into(), self.seed)?.0;
+            model = self.open(train.label_names.len())?.0;
         }
-        let config = self.lora();
-        let adapted = adapt(&mut model, &config, self.seed)?;
+        let method = self.method();
+        let adapted = method.apply(&mut model, self.seed)?;
         let counts = Counts::of(&model);
         eprintln!("{}: {} weights, newly initialised: {}", self.model.display(), model.weights().len(), list(&report.initialised));
         if !report.unused.is_empty() {
             eprintln!("unused tensors of the checkpoint: {}", list(&report.unused));
         }
-        eprintln!("low-rank terms of rank {} on {} linears: {}", self.rank, adapted.len(), list(&adapted));
+        if !adapted.is_empty() {
+            eprintln!("low-rank terms of rank {} on {} linears: {}", self.rank, adapted.len(), list(&adapted));
+        }
         eprintln!("{}", counts.peft_line());
         eprintln!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
         eprintln!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
@@ -196,6 +313,9 @@ impl Train {
         let settings = self.settings(&train);
         let checkpoint = self.out.join("checkpoint.safetensors");
         let mut optimizer = AdamW::new(self.weight_decay);
+        if self.lora_plus_ratio != 1.0 {
+            optimizer.group = lora_plus(&model.parameters(), self.lora_plus_ratio)?;
+        }
         let mut metrics = String::new();
         if self.resume {
             let path = self.out.join("metrics.jsonl");
@@ -212,6 +332,7 @@ impl Train {
             batch: self.batch,
             best: None,
             keep_best: self.keep_best,
+            kept: 0,
         };
         let started = Instant::now();
         let ended = fit(&mut model, &train, &recipe, &mut optimizer, &mut watch);
@@ -235,23 +356,30 @@ impl Train {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value));
         }
         let result = evaluate_on(&model, &test, self.batch)?;
-        self.save(&model, &config, &train.label_names, &watch.metrics)?;
+        self.save(&model, &method, &train.label_names, &watch.metrics)?;
+        let peak = peak_memory();
+        let by_category = peak.map(|peak| memory_by_category(&model, peak, watch.kept, train.bytes() + test.bytes())).unwrap_or_default();
         let summary = json!({
             "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
             "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
-            "out": self.out, "seed": self.seed, "peak_memory_bytes": peak_memory(),
+            "out": self.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
         });
-        if let Some(bytes) = peak_memory() {
-            eprintln!("peak memory {:.0} MB", bytes as f64 / 1e6);
+        if let Some(bytes) = peak {
+            let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
+            let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
+            eprintln!("peak memory {}: {}", mega(bytes), parts.join(", "));
         }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
-        eprintln!("adapter written to {}", self.out.display());
+        eprintln!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.out.display());
         Ok(Outcome::Done)
     }
 
-    fn save(&self, model: &DistilBert, config: &LoraConfig, labels: &[String], metrics: &str) -> Result<()> {
+    fn save(&self, model: &DistilBert, method: &Method, labels: &[String], metrics: &str) -> Result<()> {
         write_directory(&self.out, |directory| {
-            peft::save(model, config, &self.model.to_string_lossy(), directory)?;
+            match method.makes_checkpoint() {
+                true => model.save(&self.model, labels, directory)?,
+                false => adapter::save(model, method, &self.model.to_string_lossy(), directory)?,
+            }
             let about = serde_json::to_string_pretty(&About::new(model, labels, self.max_length, self.seed));
             let about = about.map_err(|e| Error::file(directory, "lowrank.json", e))?;
             write_file(&directory.join("lowrank.json"), about.as_bytes())?;
@@ -274,13 +402,6 @@ fn path(dtype: DType) -> String {
         (DType::BF16, isa) => format!("bf16, widened to f32 in the kernels ({isa})"),
         (other, isa) => format!("{} ({isa})", other.to_string().to_lowercase()),
     }
-}
-
-/// The most memory that this process ever held, in bytes, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(1024 * line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?)
 }
 
 fn list(names: &[String]) -> String {
@@ -325,6 +446,8 @@ struct Watch<'a> {
     batch: usize,
     best: Option<(f64, Vec<Tensor>)>,
     keep_best: bool,
+    /// Most bytes that a micro-batch kept for backward.
+    kept: usize,
 }
 
 impl Watch<'_> {
@@ -336,6 +459,7 @@ impl Watch<'_> {
 impl Observer for Watch<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.progress.step(report);
+        self.kept = self.kept.max(report.kept_bytes);
         self.log(&json!(report));
         !self.stop.load(Ordering::Relaxed)
     }

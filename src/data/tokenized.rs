@@ -44,6 +44,11 @@ impl Tokenized {
         self.labels.is_empty()
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.ids[..]) + size_of_val(&self.offsets[..]) + size_of_val(&self.labels[..])
+    }
+
     /// Number of ids in all, T.
     pub fn tokens(&self) -> usize {
         self.ids.len()

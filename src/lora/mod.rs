@@ -1,6 +1,12 @@
-//! Low-rank adaptation: who gets a term, how it starts, how it is counted and kept. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>.
+//! LoRA and the other ways to fine-tune: what trains, how it starts, how it is counted and kept.
+//!
+//! Low-rank adaptation is Hu et al. 2021, <https://arxiv.org/abs/2106.09685>.
 
-pub mod peft;
+pub mod adapter;
+mod method;
+mod peft;
+
+pub use method::Method;
 
 use crate::autograd::Parameter;
 use crate::nn::{DistilBert, LowRank};
@@ -8,6 +14,7 @@ use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::nearest;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
 /// How A starts; B is zero, so that training starts at the base exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,7 +27,7 @@ pub enum Init {
 }
 
 /// A LoRA configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LoraConfig {
     /// Rank r.
     pub rank: usize,
@@ -32,46 +39,107 @@ pub struct LoraConfig {
     pub targets: Vec<String>,
     /// How A starts.
     pub init: Init,
+    /// Scale alpha / √r in place of alpha / r. Kalajdzievski 2023, <https://arxiv.org/abs/2312.03732>, equation 4.
+    pub rank_stabilised: bool,
+    /// Ranks of single linears, by name or end of a name; the last that matches holds.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Alphas of single linears, likewise.
+    pub alpha_pattern: BTreeMap<String, f64>,
+    /// Layers whose linears are adapted; all if there are none.
+    pub layers: Vec<usize>,
+    /// Biases that train.
+    pub bias: Bias,
+}
+
+/// The linears of a layer, by the ends of their names.
+const BLOCK_LINEARS: [&str; 6] = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"];
+
+/// Biases that train beside the low-rank terms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Bias {
+    /// None but the head's.
+    #[default]
+    None,
+    /// Those of the adapted linears.
+    LoraOnly,
+    /// All, layer norms' included.
+    All,
 }
 
 impl LoraConfig {
-    /// The study's recipe at rank `r`: alpha = 2r, dropout 0.1.
+    /// The study's recipe at rank `r`: alpha = 2r, dropout 0.1. `all-linear` stands for the six linears of a layer.
     pub fn new(rank: usize, targets: &[&str]) -> LoraConfig {
-        let targets = targets.iter().map(|t| t.to_string()).collect();
-        LoraConfig { rank, alpha: 2.0 * rank as f64, dropout: 0.1, targets, init: Init::Kaiming }
+        let mut all = Vec::new();
+        for target in targets {
+            match *target {
+                "all-linear" => all.extend(BLOCK_LINEARS.map(String::from)),
+                other => all.push(other.to_string()),
+            }
+        }
+        LoraConfig { rank, alpha: 2.0 * rank as f64, dropout: 0.1, targets: all, ..LoraConfig::default() }
     }
 
-    fn check(&self) -> Result<()> {
-        if self.rank == 0 {
+    /// Rank and scale of the term of linear `name`.
+    pub fn term_of(&self, name: &str) -> (usize, f64) {
+        let rank = self.rank_pattern.iter().find(|(end, _)| names(name, end)).map_or(self.rank, |(_, &rank)| rank);
+        let alpha = self.alpha_pattern.iter().find(|(end, _)| names(name, end)).map_or(self.alpha, |(_, &alpha)| alpha);
+        (rank, alpha / if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 })
+    }
+
+    /// Whether linear `name` gets a term.
+    pub fn adapts(&self, name: &str) -> bool {
+        let layer = || method::layer(name).is_some_and(|layer| self.layers.contains(&layer));
+        self.targets.iter().any(|target| names(name, target)) && (self.layers.is_empty() || layer())
+    }
+
+    fn check(&self, linears: &[String]) -> Result<()> {
+        if self.rank == 0 || self.rank_pattern.values().any(|&rank| rank == 0) {
             return Err(Error::invalid("lora: the rank must be at least 1"));
         }
-        if !(0.0..1.0).contains(&self.dropout) || !self.alpha.is_finite() {
+        if !(0.0..1.0).contains(&self.dropout) || ![self.alpha].iter().chain(self.alpha_pattern.values()).all(|a| a.is_finite()) {
             return Err(Error::invalid("lora: dropout must lie in [0, 1) and alpha be finite"));
         }
-        Ok(())
+        let adapted: Vec<&String> = linears.iter().filter(|name| self.adapts(name)).collect();
+        let targets = self.targets.iter().map(|t| ("target", t));
+        let patterns = self.rank_pattern.keys().map(|k| ("rank pattern", k)).chain(self.alpha_pattern.keys().map(|k| ("alpha pattern", k)));
+        for (what, end) in targets.chain(patterns) {
+            if !adapted.iter().any(|name| names(name, end)) {
+                let mut ends: Vec<&str> = linears.iter().map(|n| n.rsplit('.').next().unwrap_or(n)).collect();
+                ends.sort();
+                ends.dedup();
+                let (near, of) =
+                    (nearest(end, ends.into_iter(), 3).join(", "), if self.layers.is_empty() { "" } else { " in these layers" });
+                return Err(Error::invalid(format!(
+                    "lora: the {what} {end:?} names no linear of the model{of}; the nearest names are {near}"
+                )));
+            }
+        }
+        match self.layers.iter().find(|&&layer| !adapted.iter().any(|name| method::layer(name) == Some(layer))) {
+            Some(layer) => Err(Error::invalid(format!("lora: layer {layer} has no linear that a target names"))),
+            None => Ok(()),
+        }
     }
 }
 
-/// Adds a term to every linear that a target names, and makes the head train in full. Returns the names of the adapted linears.
+/// Whether `end` is the name or its end after a dot.
+fn names(name: &str, end: &str) -> bool {
+    name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// [`Method::Lora`] applied: adds a term to every linear that a target names, and makes the head train in full.
 ///
 /// # Errors
 /// If a target names no linear; the message lists the nearest names.
 pub fn adapt(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
-    config.check()?;
-    let names: Vec<String> = model.linears_mut().iter().map(|l| l.name.clone()).collect();
-    let matches = |name: &str, target: &str| name == target || name.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'));
-    for target in &config.targets {
-        if !names.iter().any(|name| matches(name, target)) {
-            let mut ends: Vec<&str> = names.iter().map(|n| n.rsplit('.').next().unwrap_or(n)).collect();
-            ends.sort();
-            ends.dedup();
-            let near = nearest(target, ends.into_iter(), 3).join(", ");
-            return Err(Error::invalid(format!("lora: the target {target:?} names no linear of the model; the nearest names are {near}")));
-        }
-    }
+    Method::Lora(config.clone()).apply(model, seed)
+}
+
+/// Adds a term to every linear that a target names. Returns the names of those linears.
+fn add_terms(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
+    config.check(&model.linears_mut().iter().map(|l| l.name.clone()).collect::<Vec<_>>())?;
     let mut adapted = Vec::new();
     for linear in model.linears_mut() {
-        if config.targets.iter().any(|target| matches(&linear.name, target)) {
+        if config.adapts(&linear.name) {
             let (output, input) = linear.dims();
             // What trains is kept in the type of sums.
             let dtype = linear.weight.value()?.dtype().sum();
@@ -79,15 +147,11 @@ pub fn adapt(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<V
             adapted.push(linear.name.clone());
         }
     }
-    for linear in [&mut model.pre_classifier, &mut model.classifier] {
-        linear.weight.train()?;
-        linear.bias.iter_mut().try_for_each(|b| b.train())?;
-    }
     Ok(adapted)
 }
 
 fn term(name: &str, output: usize, input: usize, dtype: DType, config: &LoraConfig, seed: u64) -> Result<LowRank> {
-    let r = config.rank;
+    let (r, scale) = config.term_of(name);
     let a_name = format!("{name}.lora_A.weight");
     let mut stream = Stream::new(seed, &a_name);
     let bound = (input as f64).sqrt().recip();
@@ -99,7 +163,7 @@ fn term(name: &str, output: usize, input: usize, dtype: DType, config: &LoraConf
     Ok(LowRank {
         a: Parameter::new(a_name, a),
         b: Parameter::new(format!("{name}.lora_B.weight"), Tensor::zeros(dtype, [output, r])),
-        scale: config.alpha / r as f64,
+        scale,
         dropout: config.dropout,
     })
 }

@@ -73,6 +73,12 @@ impl Config {
         }
     }
 
+    /// Names of the classes: the checkpoint's own, else those that transformers gives to two classes without names.
+    pub fn labels(&self) -> Vec<String> {
+        let name = |i: usize| self.id2label.get(&i.to_string()).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
+        (0..if self.id2label.is_empty() { 2 } else { self.id2label.len() }).map(name).collect()
+    }
+
     /// Reads `config.json` in the directory `model`.
     ///
     /// # Errors

@@ -3,8 +3,10 @@
 
 use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, site};
 use crate::autograd::{Parameter, Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Packing, Tensor};
 use crate::{AtLayer, Error, Result};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`, h the last of the blocks' outputs.
@@ -49,34 +51,86 @@ impl DistilBert {
         pass: &Pass,
         observe: &mut dyn FnMut(&str, &Var),
     ) -> Result<Var> {
-        if ids.len() != pass.packing.tokens() {
-            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.packing.tokens()].into()]));
-        }
-        let prompt_rows = self.prompt.as_ref().map_or(0, |p| p.value().shape().rows());
-        let whole = match prompt_rows {
-            0 => pass.clone(),
-            n => Pass { packing: Arc::new(pass.packing.lengthened(n)), ..pass.clone() },
-        };
+        let whole = self.with_prompt(pass);
         let mut h = self.embed(tape, ids, pass, &whole).at(|| "distilbert.embeddings".into())?;
         observe("embeddings", &h);
-        for block in &self.blocks {
+        h = self.layers(tape, h, 0..self.blocks.len(), &whole, observe)?;
+        let cls = if self.blocks.is_empty() { tape.select_rows(&h, &whole.packing)? } else { h };
+        self.head(tape, &cls, &whole.first_rows())
+    }
+
+    /// Number of the lowest layers that nothing is trained in or below: their output is the same in every epoch, dropout aside.
+    pub fn frozen_layers(&self) -> usize {
+        let embeddings = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
+        if self.prompt.is_some() || embeddings.iter().any(|w| !w.parameters().is_empty()) {
+            return 0;
+        }
+        let trains = |block: &Block| {
+            let mut any = false;
+            block.visit(&mut |part| any |= !part.parameters().is_empty());
+            any
+        };
+        self.blocks.iter().take_while(|block| !trains(block)).count()
+    }
+
+    /// Output of the [`DistilBert::frozen_layers`] for packed ids, without dropout: `[T, D]`; if all layers are frozen, of the first rows
+    /// alone: `[B, D]`.
+    ///
+    /// # Errors
+    /// As [`DistilBert::forward`].
+    pub fn trunk(&self, ids: &[u32], packing: &Arc<Packing>) -> Result<Tensor> {
+        let (mut tape, pass) = (Tape::new(), Pass::evaluation(packing.clone()));
+        let h = self.embed(&mut tape, ids, &pass, &pass).at(|| "distilbert.embeddings".into())?;
+        Ok(self.layers(&mut tape, h, 0..self.frozen_layers(), &pass, &mut |_, _| {})?.value().clone())
+    }
+
+    /// Logits `[B, C]` of the output of the trunk.
+    ///
+    /// # Errors
+    /// If `trunk` is not the output of [`DistilBert::trunk`] for sequences packed so.
+    pub fn forward_above<'m>(&'m self, tape: &mut Tape<'m>, trunk: &Tensor, pass: &Pass) -> Result<Var> {
+        let layers = self.frozen_layers()..self.blocks.len();
+        let h = tape.constant(trunk);
+        let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, pass, &mut |_, _| {})? };
+        self.head(tape, &cls, &pass.first_rows())
+    }
+
+    /// The pass over what embeddings and prompt are together.
+    fn with_prompt(&self, pass: &Pass) -> Pass {
+        match self.prompt.as_ref().map_or(0, |p| p.value().shape().rows()) {
+            0 => pass.clone(),
+            n => Pass { packing: Arc::new(pass.packing.lengthened(n)), ..pass.clone() },
+        }
+    }
+
+    fn layers<'m>(
+        &'m self,
+        tape: &mut Tape<'m>,
+        mut h: Var,
+        layers: Range<usize>,
+        pass: &Pass,
+        observe: &mut dyn FnMut(&str, &Var),
+    ) -> Result<Var> {
+        for block in &self.blocks[layers] {
             let name = || format!("distilbert.transformer.layer.{}", block.layer);
             tape.enter(&name());
             // The classifier reads `[CLS]` alone: of the last layer, the rest is not computed.
             let wanted = if block.layer + 1 == self.blocks.len() { Wanted::FirstRows } else { Wanted::All };
             let layer = {
-                let whole = whole.clone();
-                move |tape: &mut Tape<'m>, h: &[Var]| block.forward(tape, &whole, &h[0], wanted)
+                let pass = pass.clone();
+                move |tape: &mut Tape<'m>, h: &[Var]| block.forward(tape, &pass, &h[0], wanted)
             };
             h = if pass.recompute { tape.checkpoint(&[&h], layer) } else { layer(tape, std::slice::from_ref(&h)) }.at(name)?;
             observe(&name(), &h);
         }
-        let cls = if self.blocks.is_empty() { tape.select_rows(&h, &whole.packing)? } else { h };
-        self.head(tape, &cls, &whole.first_rows())
+        Ok(h)
     }
 
     fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
         tape.enter("distilbert.embeddings");
+        if ids.len() != pass.packing.tokens() {
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.packing.tokens()].into()]));
+        }
         let longest = (0..whole.packing.sequences()).map(|b| whole.packing.length(b)).max().unwrap_or(0);
         if longest > self.config.max_position_embeddings {
             let most = self.config.max_position_embeddings;
@@ -114,20 +168,6 @@ impl DistilBert {
         blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
     }
 
-    /// Makes every weight of the checkpoint train.
-    ///
-    /// # Errors
-    /// Never for a float.
-    pub fn train_all(&mut self) -> Result<()> {
-        let mut done = Ok(());
-        self.visit_mut(&mut |part| {
-            if let (PartMut::Weight(w), true) = (part, done.is_ok()) {
-                done = w.train();
-            }
-        });
-        done
-    }
-
     /// Walks over all weights and extra parameters.
     pub fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
         [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Weight(w)));
@@ -157,13 +197,16 @@ impl DistilBert {
         all
     }
 
+    /// The storages of weights and parameters, by [`Tensor::storage_id`].
+    pub fn storages(&self) -> BTreeSet<usize> {
+        let weights = self.weights().into_iter().filter_map(|w| w.value().ok()).map(|t| t.storage_id());
+        weights.chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
+    }
+
     /// What trains.
     pub fn parameters(&self) -> Vec<&Parameter> {
         let mut all = Vec::new();
-        self.visit(&mut |part| match part {
-            Part::Weight(w) => all.extend(w.parameters()),
-            Part::Extra(p) => all.push(p),
-        });
+        self.visit(&mut |part| all.extend(part.parameters()));
         all
     }
 

@@ -6,6 +6,7 @@ mod distilbert;
 mod layer_norm;
 mod linear;
 mod load;
+mod save;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};

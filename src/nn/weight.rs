@@ -142,6 +142,16 @@ pub enum Part<'a> {
     Extra(&'a Parameter),
 }
 
+impl<'a> Part<'a> {
+    /// What trains of it.
+    pub fn parameters(&self) -> Vec<&'a Parameter> {
+        match self {
+            Part::Weight(w) => w.parameters(),
+            Part::Extra(p) => vec![p],
+        }
+    }
+}
+
 /// [`Part`], to be changed.
 pub enum PartMut<'a> {
     /// A weight of the checkpoint.

@@ -9,6 +9,7 @@ mod packing;
 pub mod philox;
 pub mod rows;
 pub mod safetensors;
+pub mod scratch;
 mod shape;
 pub mod simd;
 mod storage;
@@ -91,6 +92,11 @@ impl Tensor {
     /// Bytes of the elements.
     pub fn bytes(&self) -> usize {
         self.shape.len() * self.dtype().size()
+    }
+
+    /// Tells the tensor's storage from others that are alive: tensors that share one have the same.
+    pub fn storage_id(&self) -> usize {
+        Arc::as_ptr(&self.storage).addr()
     }
 
     /// Where the elements live.

@@ -3,7 +3,7 @@
 
 use super::{AdamW, Linear, clip_factor};
 use crate::autograd::Tape;
-use crate::lora::peft;
+use crate::lora::adapter;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Packing, Tensor};
@@ -95,8 +95,8 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType) -> Result<Vec<Compa
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let wanted: Reference = serde_json::from_str(&text).map_err(|e| Error::file(&path, "reference", e))?;
     let initial = reference.join("adapter_init");
-    let mut model = DistilBert::open(model, peft::classes(&initial)?, dtype, 0)?.0;
-    peft::load(&mut model, &initial)?;
+    let mut model = DistilBert::open(model, adapter::classes(&initial)?, dtype, 0)?.0;
+    adapter::load(&mut model, &initial)?;
     let [value, gradient, trajectory, adapter] = tolerances(dtype);
     let mut result = Vec::new();
     let mut add = |name: String, ours: &[f64], reference: &[f64], tolerance: f64| {

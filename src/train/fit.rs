@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::{AdamW, Linear, clip_factor};
+use super::{AdamW, Linear, Trunk, clip_factor};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
@@ -34,6 +34,8 @@ pub struct Recipe {
     pub group_by_length: bool,
     /// Compute each layer again in backward instead of keeping what it needs: the same bytes, more time, less memory.
     pub recompute: bool,
+    /// Compute the output of the frozen layers once, without dropout in them, and train what is above it.
+    pub cache_trunk: bool,
 }
 
 impl Recipe {
@@ -72,6 +74,8 @@ pub struct StepReport {
     pub lr: f64,
     /// Tokens of the step.
     pub tokens: usize,
+    /// Most bytes of activations that a micro-batch of the step kept for backward.
+    pub kept_bytes: usize,
 }
 
 /// Who watches a run. The library prints nothing itself.
@@ -96,6 +100,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
     if data.is_empty() {
         return Err(Error::invalid("training data: there is no example to train on"));
     }
+    let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
     let per_epoch = recipe.steps_per_epoch(data.len());
     let steps = per_epoch * recipe.epochs;
     let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
@@ -107,7 +112,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
         };
         for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
             let t = optimizer.steps();
-            let (loss, grads, tokens) = gradients(model, data, indices, epoch, recipe)?;
+            let (loss, grads, tokens, kept_bytes) = gradients(model, data, trunk.as_ref(), indices, epoch, recipe)?;
             if t == 0 {
                 check_reached(model, &grads)?;
             }
@@ -120,7 +125,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             }
             let lr = recipe.lr * schedule.factor(t);
             optimizer.update(&mut model.parameters_mut(), grads, lr, clip_factor(grad_norm, recipe.clip))?;
-            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, grad_norm, lr, tokens };
+            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, grad_norm, lr, tokens, kept_bytes };
             if !observer.step(&report) && t + 1 < steps {
                 return Ok(false);
             }
@@ -131,19 +136,32 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
 }
 
 /// Loss and gradients of one optimizer step, summed over its micro-batches.
-fn gradients(model: &DistilBert, data: &Tokenized, indices: &[usize], epoch: usize, recipe: &Recipe) -> Result<(f64, Grads, usize)> {
-    let (mut loss, mut grads, mut tokens) = (0.0, Grads::default(), 0);
+fn gradients(
+    model: &DistilBert,
+    data: &Tokenized,
+    trunk: Option<&Trunk>,
+    indices: &[usize],
+    epoch: usize,
+    recipe: &Recipe,
+) -> Result<(f64, Grads, usize, usize)> {
+    let (mut loss, mut grads, mut tokens, mut kept) = (0.0, Grads::default(), 0, 0);
+    let own = model.storages();
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
         let pass = Pass { recompute: recipe.recompute, ..Pass::training(batch.packing.clone(), recipe.seed) };
         let mut tape = Tape::new();
-        let logits = model.forward(&mut tape, &batch.ids, &pass)?;
+        let below = trunk.map(|t| t.rows(micro)).transpose()?;
+        let logits = match &below {
+            Some(below) => model.forward_above(&mut tape, below, &pass)?,
+            None => model.forward(&mut tape, &batch.ids, &pass)?,
+        };
         let part = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
         loss += part.value().item()?;
         tokens += batch.ids.len();
+        kept = kept.max(tape.kept_bytes(&own));
         grads.add(tape.backward(&part)?)?;
     }
-    Ok((loss, grads, tokens))
+    Ok((loss, grads, tokens, kept))
 }
 
 fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {

@@ -3,11 +3,15 @@
 mod compare;
 mod evaluate;
 mod fit;
+mod memory;
 mod optimizer;
 mod schedule;
+mod trunk;
 
 pub use compare::{Comparison, compare};
 pub use evaluate::{Evaluation, evaluate, predict, wilson};
 pub use fit::{Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
-pub use optimizer::{AdamW, Group, clip_factor};
+pub use memory::{memory_by_category, peak_memory};
+pub use optimizer::{AdamW, Group, Groups, clip_factor, lora_plus};
 pub use schedule::Linear;
+pub use trunk::Trunk;

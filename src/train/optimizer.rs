@@ -2,8 +2,8 @@
 
 use crate::autograd::{Grads, ParamId, Parameter};
 use crate::tensor::{Float, Tensor};
-use crate::{Result, dispatch_float};
-use std::collections::HashMap;
+use crate::{Error, Result, dispatch_float};
+use std::collections::{BTreeSet, HashMap};
 
 /// θ ← θ (1 − lr·wd); m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; θ ← θ − lr · m̂ / (√v̂ + eps), m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ).
 pub struct AdamW {
@@ -12,7 +12,7 @@ pub struct AdamW {
     /// Added to √v̂.
     pub eps: f64,
     /// The settings of a parameter, by its name.
-    pub group: fn(&str) -> Group,
+    pub group: Groups,
     /// Decay of the groups that decay.
     pub weight_decay: f64,
     step: i32,
@@ -28,10 +28,27 @@ pub struct Group {
     pub decay: bool,
 }
 
+/// Settings by the name of a parameter.
+pub type Groups = Box<dyn Fn(&str) -> Group + Send + Sync>;
+
+/// LoRA+: the learning rate of B is `ratio` times that of A. Hayou et al. 2024, <https://arxiv.org/abs/2402.12354>, section 4. As in PEFT, that
+/// of vectors, such as the head's biases, is too.
+///
+/// # Errors
+/// If the ratio is not a positive number.
+pub fn lora_plus(parameters: &[&Parameter], ratio: f64) -> Result<Groups> {
+    if !(ratio > 0.0 && ratio.is_finite()) {
+        return Err(Error::invalid(format!("lora+: the ratio is {ratio}, and must be positive")));
+    }
+    let faster = parameters.iter().filter(|p| p.name().contains(".lora_B.") || p.value().dims().len() == 1);
+    let faster: BTreeSet<String> = faster.map(|p| p.name().to_string()).collect();
+    Ok(Box::new(move |name| Group { lr: if faster.contains(name) { ratio } else { 1.0 }, decay: true }))
+}
+
 impl AdamW {
     /// β = (0.9, 0.999), eps = 1e-8, one group of all parameters, decay on all: PyTorch's defaults but for the decay.
     pub fn new(weight_decay: f64) -> AdamW {
-        let group = |_: &str| Group { lr: 1.0, decay: true };
+        let group = Box::new(|_: &str| Group { lr: 1.0, decay: true });
         AdamW { betas: (0.9, 0.999), eps: 1e-8, group, weight_decay, step: 0, state: HashMap::new() }
     }
 

@@ -1,0 +1,84 @@
+//! What to train: the ways to fine-tune that the study compares, one value each.
+
+use super::{Bias, LoraConfig, add_terms};
+use crate::nn::{DistilBert, PartMut};
+use crate::{Error, Result};
+
+/// A way to fine-tune.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// The classifier on a frozen encoder, with `pre_classifier` before it if that is to train too.
+    Head {
+        /// Whether `pre_classifier` trains. Where the checkpoint lacks it, it is random otherwise.
+        pre_classifier: bool,
+    },
+    /// Every weight.
+    Full,
+    /// Every weight but the embeddings and the lowest layers.
+    Selective {
+        /// Number of frozen layers.
+        frozen_layers: usize,
+    },
+    /// Every bias, layer norms' included, and the head. Ben Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>, section 3.
+    BitFit,
+    /// Low-rank terms and the head. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
+    Lora(LoraConfig),
+}
+
+impl Method {
+    /// Whether it trains the weight `name` of the checkpoint itself.
+    pub fn trains(&self, name: &str) -> bool {
+        let classifier = name.starts_with("classifier.");
+        let head = classifier || name.starts_with("pre_classifier.");
+        match self {
+            Method::Head { pre_classifier } => classifier || (head && *pre_classifier),
+            Method::Full => true,
+            Method::Selective { frozen_layers } => head || layer(name).is_some_and(|layer| layer >= *frozen_layers),
+            Method::BitFit => head || name.ends_with(".bias"),
+            Method::Lora(config) => {
+                let bias_of = name.strip_suffix(".bias");
+                head || match config.bias {
+                    Bias::None => false,
+                    Bias::LoraOnly => bias_of.is_some_and(|linear| config.adapts(linear)),
+                    Bias::All => bias_of.is_some(),
+                }
+            }
+        }
+    }
+
+    /// Whether what it trains is a checkpoint of its own, and not a small file beside the base.
+    pub fn makes_checkpoint(&self) -> bool {
+        matches!(self, Method::Full | Method::Selective { .. })
+    }
+
+    /// Makes what is to train of `model` train, and adds what is new. Returns the names of the linears that got a low-rank term.
+    ///
+    /// # Errors
+    /// If the model has not what the method needs: a target, so many layers.
+    pub fn apply(&self, model: &mut DistilBert, seed: u64) -> Result<Vec<String>> {
+        if let Method::Selective { frozen_layers } = self
+            && *frozen_layers > model.blocks.len()
+        {
+            return Err(Error::invalid(format!("selective: {frozen_layers} frozen layers, but the model has {}", model.blocks.len())));
+        }
+        let adapted = match self {
+            Method::Lora(config) => add_terms(model, config, seed)?,
+            _ => Vec::new(),
+        };
+        let mut done = Ok(());
+        model.visit_mut(&mut |part| {
+            if let PartMut::Weight(weight) = part
+                && done.is_ok()
+                && self.trains(weight.name())
+            {
+                done = weight.train();
+            }
+        });
+        done.map(|()| adapted)
+    }
+}
+
+/// The layer that the weight `name` belongs to.
+pub(super) fn layer(name: &str) -> Option<usize> {
+    name.split_once(".layer.")?.1.split('.').next()?.parse().ok()
+}

@@ -1,0 +1,61 @@
+//! A DistilBERT as a checkpoint that transformers reads.
+
+use super::{DistilBert, Weight};
+use crate::tensor::DType;
+use crate::tensor::safetensors::{write, write_file};
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Files of a checkpoint beside the weights that its tokenizer needs.
+const TOKENIZER: [&str; 4] = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+
+impl DistilBert {
+    /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`. What trained has its new value, all else the one it
+    /// has in the checkpoint `base`, in f32.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, the number of `labels` is not that of the classes, or the model has parts that a checkpoint
+    /// has no place for.
+    pub fn save(&self, base: &Path, labels: &[String], directory: &Path) -> Result<()> {
+        let classes = self.classifier.dims().0;
+        if labels.len() != classes {
+            return Err(Error::invalid(format!("{} labels for {classes} classes", labels.len())));
+        }
+        let trained: usize = self.weights().iter().map(|w| w.parameters().len()).sum();
+        if trained != self.parameters().len() {
+            return Err(Error::invalid("a checkpoint has no place for adapters: merge them first"));
+        }
+        // The frozen matrices may have been rounded to compute with: the base has the numbers themselves.
+        let (original, report) = DistilBert::open(base, classes, DType::F32, 0)?;
+        let tensors = self.weights().into_iter().zip(original.weights()).map(|(own, original)| {
+            let value = match own {
+                Weight::Frozen { name, .. } if !report.initialised.contains(name) => original.value()?,
+                _ => own.value()?,
+            };
+            Ok((own.name().to_string(), value.to_dtype(DType::F32)?))
+        });
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+
+        let path = base.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let mut config: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
+        config["architectures"] = json!(["DistilBertForSequenceClassification"]);
+        config["dtype"] = json!("float32");
+        config["id2label"] = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
+        config["label2id"] = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
+        if let Some(old) = config.as_object_mut() {
+            old.remove("torch_dtype");
+        }
+        let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
+        write_file(&directory.join("config.json"), text.as_bytes())?;
+        for name in TOKENIZER {
+            let from = base.join(name);
+            if from.exists() {
+                std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;
+            }
+        }
+        write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))
+    }
+}

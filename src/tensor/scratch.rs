@@ -1,0 +1,64 @@
+//! Tensors too large for memory: written to a file once, then read through a map.
+#![allow(unsafe_code)]
+
+use super::{DType, Tensor};
+use crate::{Error, Result, dispatch};
+use memmap2::Mmap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use zerocopy::IntoBytes;
+
+/// Rows of a tensor, appended to a file of this process in the system's folder for temporary files.
+pub struct Scratch {
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: usize,
+}
+
+impl Scratch {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn new() -> Result<Scratch> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("lowrank-{}-{}.scratch", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(Scratch { path, file: BufWriter::new(file), bytes: 0 })
+    }
+
+    /// Appends the numbers of a tensor.
+    ///
+    /// # Errors
+    /// If they cannot be written: the disk is full, say.
+    pub fn append(&mut self, tensor: &Tensor) -> Result<()> {
+        self.bytes += tensor.bytes();
+        dispatch!("scratch", tensor.dtype(), T => {
+            self.file.write_all(tensor.host::<T>()?.as_bytes()).map_err(|e| Error::io(&self.path, e))
+        })
+    }
+
+    /// All that was appended, as a tensor `[rows, cols]` in a map.
+    ///
+    /// # Errors
+    /// If the file cannot be written or mapped, or holds another number of elements.
+    pub fn finish(mut self, dtype: DType, [rows, cols]: [usize; 2]) -> Result<Tensor> {
+        self.file.flush().map_err(|e| Error::io(&self.path, e))?;
+        // SAFETY: the file is this process's own, under a name that no other uses, and is not written to any more.
+        let map = unsafe { Mmap::map(self.file.get_ref()) }.map_err(|e| Error::io(&self.path, e))?;
+        let shape = [rows, cols].into();
+        Tensor::mapped(&Arc::new(map), 0..self.bytes, dtype, shape)
+            .ok_or_else(|| Error::file(&self.path, "size", format!("{} bytes are not {rows} rows of {cols} {dtype}", self.bytes)))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Where a mapped file cannot be removed it stays until the system clears its temporary files.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,73 @@
+//! The output of the frozen layers, computed once instead of in every epoch. Dropout in those layers is off: with it, no two epochs would
+//! see the same output.
+
+use crate::data::{Tokenized, batch};
+use crate::dispatch;
+use crate::nn::DistilBert;
+use crate::tensor::scratch::Scratch;
+use crate::tensor::{Tensor, take};
+use crate::{Error, Result};
+
+/// More bytes than these go to a file.
+const IN_MEMORY: usize = 1 << 30;
+
+/// What the layers above the frozen ones read, for every sequence of a data set.
+pub struct Trunk {
+    /// `[rows, D]` of so many sequences each: all their tokens, or the first of each if every layer is frozen.
+    parts: Vec<Tensor>,
+    sequences: usize,
+    /// First row of each sequence, and the number of rows.
+    offsets: Vec<usize>,
+}
+
+impl Trunk {
+    /// Computes it, `size` sequences at a time.
+    ///
+    /// # Errors
+    /// If no layer is frozen, and those of the model and of a file.
+    pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<Trunk> {
+        let (frozen, d, size) = (model.frozen_layers(), model.config.dim, size.max(1));
+        if frozen == 0 {
+            return Err(Error::invalid("a cached trunk: something trains in the lowest layer or below it, so nothing stays the same"));
+        }
+        let offsets: Vec<usize> = if frozen == model.blocks.len() { (0..=data.len()).collect() } else { data.offsets.clone() };
+        let rows = offsets[data.len()];
+        let mut file = if rows * d * model.dtype.size() > IN_MEMORY { Some(Scratch::new()?) } else { None };
+        let mut parts = Vec::new();
+        for first in (0..data.len()).step_by(size) {
+            let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
+            let batch = batch(data, &indices, 0)?;
+            let part = model.trunk(&batch.ids, &batch.packing)?;
+            match &mut file {
+                Some(file) => file.append(&part)?,
+                None => parts.push(part),
+            }
+        }
+        match file {
+            Some(file) => Ok(Trunk { parts: vec![file.finish(model.dtype, [rows, d])?], sequences: data.len(), offsets }),
+            None => Ok(Trunk { parts, sequences: size, offsets }),
+        }
+    }
+
+    /// The rows of the sequences `indices`, one after another.
+    ///
+    /// # Errors
+    /// Never for sequences of the data set.
+    pub fn rows(&self, indices: &[usize]) -> Result<Tensor> {
+        let Some(first) = self.parts.first() else { return Err(Error::invalid("a cached trunk of no sequences")) };
+        let (d, rows) = (first.shape().cols(), indices.iter().map(|&i| self.offsets[i + 1] - self.offsets[i]).sum::<usize>());
+        dispatch!("trunk", first.dtype(), T => {
+            let mut some = take::<T>(rows * d);
+            let mut to = &mut some[..];
+            for &i in indices {
+                let part = i / self.sequences;
+                let start = self.offsets[part * self.sequences];
+                let from = &self.parts[part].host::<T>()?[(self.offsets[i] - start) * d..(self.offsets[i + 1] - start) * d];
+                let (here, rest) = to.split_at_mut(from.len());
+                here.copy_from_slice(from);
+                to = rest;
+            }
+            Tensor::new(some, [rows, d])
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! The ways to fine-tune: what trains and how much, gradients, files, and the cached trunk.
+
+use lowrank::autograd::{Grads, Tape};
+use lowrank::data::Tokenized;
+use lowrank::lora::{Bias, Counts, LoraConfig, Method, adapter};
+use lowrank::nn::{Config, DistilBert, Pass, Weight};
+use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::train::{AdamW, Observer, Recipe, StepReport, Trunk, fit};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+fn small() -> Config {
+    let mut config = Config::distilbert_base();
+    (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (16, 2, 32, 3, 40);
+    config
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        Method::Head { pre_classifier: false },
+        Method::Head { pre_classifier: true },
+        Method::Full,
+        Method::Selective { frozen_layers: 2 },
+        Method::BitFit,
+        Method::Lora(LoraConfig::new(2, &["q_lin", "lin2"])),
+        Method::Lora(LoraConfig {
+            rank_stabilised: true,
+            rank_pattern: [("lin1".to_string(), 3), ("layer.2.attention.q_lin".to_string(), 1)].into(),
+            alpha_pattern: [("lin1".to_string(), 5.0)].into(),
+            layers: vec![0, 2],
+            bias: Bias::LoraOnly,
+            ..LoraConfig::new(2, &["q_lin", "lin1"])
+        }),
+        Method::Lora(LoraConfig { bias: Bias::All, ..LoraConfig::new(2, &["all-linear"]) }),
+    ]
+}
+
+const IDS: [u32; 9] = [1, 5, 7, 39, 2, 1, 8, 3, 2];
+const LABELS: [u32; 2] = [1, 0];
+
+fn packing() -> Arc<Packing> {
+    Arc::new(Packing::new(&[5, 4], vec![3, 11]).unwrap())
+}
+
+fn loss_and_gradients(model: &DistilBert, dropout: Option<u64>) -> (f64, Grads) {
+    let mut tape = Tape::new();
+    let pass = Pass { dropout, ..Pass::evaluation(packing()) };
+    let logits = model.forward(&mut tape, &IDS, &pass).unwrap();
+    let loss = tape.cross_entropy(&logits, &LABELS, 2).unwrap();
+    (loss.value().item().unwrap(), tape.backward(&loss).unwrap())
+}
+
+fn logits(model: &DistilBert) -> Vec<f64> {
+    model.forward(&mut Tape::new(), &IDS, &Pass::evaluation(packing())).unwrap().value().to_f64().unwrap()
+}
+
+/// Adds `step` times a fixed direction to all that trains.
+fn moved(model: &mut DistilBert, step: f64) {
+    let mut number = 0.0;
+    for p in model.parameters_mut() {
+        let mut next = || {
+            number += 1.0;
+            (number * 0.7_f64).sin()
+        };
+        let values = p.value().to_f64().unwrap().iter().map(|x| x + step * next()).collect();
+        p.set(Tensor::from_f64(values, p.value().dtype(), p.value().shape()).unwrap());
+    }
+}
+
+#[test]
+fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
+    for method in methods() {
+        let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+        method.apply(&mut model, 4).unwrap();
+        moved(&mut model, 0.05);
+        let (_, grads) = loss_and_gradients(&model, Some(9));
+        assert_eq!(grads.len(), model.parameters().len(), "{method:?}");
+        let mut number = 0.0;
+        let along: f64 = model
+            .parameters()
+            .iter()
+            .flat_map(|p| grads.get(p).unwrap().to_f64().unwrap())
+            .map(|g| {
+                number += 1.0;
+                g * (number * 0.7_f64).sin()
+            })
+            .sum();
+        let step = 1e-6;
+        moved(&mut model, step);
+        let above = loss_and_gradients(&model, Some(9)).0;
+        moved(&mut model, -2.0 * step);
+        let below = loss_and_gradients(&model, Some(9)).0;
+        let slope = (above - below) / (2.0 * step);
+        assert!((slope - along).abs() <= 1e-6 * (1.0 + slope.abs()), "{method:?}: {slope} {along}");
+    }
+}
+
+#[test]
+fn counts_are_those_of_the_formulas() {
+    let config = Config::distilbert_base();
+    let (d, f, l) = (config.dim, config.hidden_dim, config.n_layers);
+    let (layer, head) = (4 * d * (d + 1) + 4 * d + f * (d + 1) + d * (f + 1), d * (d + 1) + 2 * (d + 1));
+    let biases = d + l * (4 * d + 2 * d + f + d);
+    let expected = [
+        (Method::Head { pre_classifier: false }, 1_538),
+        (Method::Head { pre_classifier: true }, 592_130),
+        (Method::Full, 66_955_010),
+        (Method::Selective { frozen_layers: 4 }, 2 * layer + head),
+        (Method::Selective { frozen_layers: 6 }, head),
+        (Method::BitFit, biases + head),
+        // As PEFT counts them.
+        (Method::Lora(LoraConfig::new(8, &["q_lin", "v_lin"])), 739_586),
+        (Method::Lora(LoraConfig { bias: Bias::LoraOnly, ..LoraConfig::new(8, &["q_lin", "v_lin"]) }), 748_802),
+        (Method::Lora(LoraConfig::new(8, &["all-linear"])), 1_255_682),
+    ];
+    // Drawn once; opening a file is faster than drawing 67 million numbers.
+    let base = tempfile::tempdir().unwrap();
+    write_base(&config, base.path(), DType::F32);
+    for (method, trainable) in expected {
+        let mut model = DistilBert::open(base.path(), 2, DType::F32, 0).unwrap().0;
+        method.apply(&mut model, 0).unwrap();
+        assert_eq!(Counts::of(&model), Counts { trainable, base: 66_955_010 }, "{method:?}");
+    }
+    let mut model = DistilBert::random(&small(), 2, DType::F32, 0).unwrap();
+    let lora = |config| Method::Lora(config);
+    for (method, message) in [
+        (Method::Selective { frozen_layers: 4 }, "4 frozen layers, but the model has 3"),
+        (lora(LoraConfig { layers: vec![3], ..LoraConfig::new(2, &["q_lin"]) }), "in these layers"),
+        (lora(LoraConfig { layers: vec![1, 3], ..LoraConfig::new(2, &["q_lin"]) }), "layer 3 has no linear"),
+        (lora(LoraConfig { rank_pattern: [("v_lim".to_string(), 3)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "v_lin"),
+        (lora(LoraConfig { rank_pattern: [("q_lin".to_string(), 0)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "at least 1"),
+    ] {
+        let e = method.apply(&mut model, 0).unwrap_err().to_string();
+        assert!(e.contains(message), "{e} should say {message}");
+    }
+    let config = LoraConfig { rank_stabilised: true, alpha: 6.0, ..LoraConfig::new(9, &["q_lin"]) };
+    assert_eq!(config.term_of("any"), (9, 2.0));
+}
+
+/// A base without a head, in bf16 if asked for.
+fn write_base(config: &Config, directory: &Path, dtype: DType) {
+    let model = DistilBert::random(config, 2, DType::F32, 5).unwrap();
+    let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+    let tensors: Vec<_> = encoder.map(|w| (w.name().to_string(), w.value().unwrap().to_dtype(dtype).unwrap())).collect();
+    lowrank::tensor::safetensors::write(&directory.join("model.safetensors"), &tensors, &Default::default()).unwrap();
+    std::fs::write(directory.join("config.json"), serde_json::to_string(config).unwrap()).unwrap();
+}
+
+#[test]
+fn what_was_trained_comes_back_bit_for_bit() {
+    for dtype in [DType::F32, DType::BF16] {
+        let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_base(&small(), base.path(), dtype);
+        for method in methods() {
+            let open = |seed| DistilBert::open_to_train(base.path(), 2, DType::F32, seed, &|name| method.trains(name)).unwrap().0;
+            // Another seed than that of loading: a head that the base lacks must come from the file.
+            let mut model = open(7);
+            method.apply(&mut model, 7).unwrap();
+            moved(&mut model, 0.05);
+            let again = if method.makes_checkpoint() {
+                let labels = ["bad".to_string(), "good".to_string()];
+                model.save(base.path(), &labels, out.path()).unwrap();
+                let (again, report) = DistilBert::open(out.path(), 2, DType::F32, 1).unwrap();
+                assert_eq!((again.config.labels(), report.initialised), (labels.to_vec(), vec![]));
+                assert!(adapter::save(&model, &method, "base", out.path()).is_err());
+                again
+            } else {
+                adapter::save(&model, &method, "base", out.path()).unwrap();
+                let mut again = DistilBert::open(base.path(), 2, DType::F32, 1).unwrap().0;
+                adapter::load(&mut again, out.path()).unwrap();
+                assert_eq!(again.parameters().len(), model.parameters().len());
+                again
+            };
+            assert_eq!(logits(&model), logits(&again), "{method:?}");
+        }
+    }
+}
+
+#[test]
+fn full_fine_tuning_in_bf16_starts_from_the_numbers_of_the_checkpoint() {
+    let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_base(&small(), base.path(), DType::F32);
+    let exact = DistilBert::open(base.path(), 2, DType::F32, 0).unwrap().0;
+    for method in [Method::Full, Method::Selective { frozen_layers: 1 }] {
+        let mut model = DistilBert::open_to_train(base.path(), 2, DType::BF16, 0, &|name| method.trains(name)).unwrap().0;
+        method.apply(&mut model, 0).unwrap();
+        let rounded = model.weights().iter().filter(|w| w.value().unwrap().dtype() == DType::BF16).count();
+        assert_eq!(rounded, if matches!(method, Method::Full) { 0 } else { 6 }, "the matrices of frozen layers compute in bf16");
+        // Nor does the file take the rounded ones.
+        model.save(base.path(), &["a".to_string(), "b".to_string()], out.path()).unwrap();
+        let saved = DistilBert::open(out.path(), 2, DType::F32, 0).unwrap().0;
+        for (a, b) in exact.weights().iter().zip(saved.weights()) {
+            assert_eq!(a.value().unwrap().to_f64().unwrap(), b.value().unwrap().to_f64().unwrap(), "{}", a.name());
+        }
+    }
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn step(&mut self, _: &StepReport) -> bool {
+        true
+    }
+    fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
+        Ok(())
+    }
+}
+
+fn data() -> Tokenized {
+    let lengths = [5usize, 3, 7, 4, 6];
+    let offsets: Vec<usize> = std::iter::once(0)
+        .chain(lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        }))
+        .collect();
+    let ids = (0..25).map(|i| i * 11 % 40).collect();
+    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1], label_names: vec!["a".into(), "b".into()] }
+}
+
+#[test]
+fn a_cached_trunk_changes_nothing_but_its_dropout() {
+    let mut config = small();
+    // Dropout above the trunk stays.
+    (config.dropout, config.attention_dropout, config.seq_classif_dropout) = (0.0, 0.0, 0.3);
+    let recipe = |cache_trunk| Recipe {
+        epochs: 2,
+        batch: 2,
+        accumulate: 2,
+        lr: 1e-2,
+        weight_decay: 0.01,
+        warmup: 0.0,
+        clip: 1.0,
+        seed: 3,
+        group_by_length: false,
+        recompute: false,
+        cache_trunk,
+    };
+    for method in [Method::Head { pre_classifier: true }, Method::Selective { frozen_layers: 2 }] {
+        let trained = [false, true].map(|cache_trunk| {
+            let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
+            method.apply(&mut model, 0).unwrap();
+            fit(&mut model, &data(), &recipe(cache_trunk), &mut AdamW::new(0.01), &mut Silent).unwrap();
+            model.parameters().iter().flat_map(|p| p.value().to_f64().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(trained[0], trained[1], "{method:?}");
+    }
+    let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
+    Method::BitFit.apply(&mut model, 0).unwrap();
+    assert_eq!(model.frozen_layers(), 0);
+    assert!(Trunk::new(&model, &data(), 2).is_err_and(|e| e.to_string().contains("nothing stays the same")));
+}
+
+#[test]
+fn a_frozen_weight_is_not_touched() {
+    for method in methods() {
+        let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
+        let before: Vec<_> = model.weights().iter().map(|w| w.value().unwrap()).collect();
+        method.apply(&mut model, 0).unwrap();
+        let recipe = Recipe {
+            epochs: 1,
+            batch: 5,
+            accumulate: 1,
+            lr: 1e-2,
+            weight_decay: 0.01,
+            warmup: 0.0,
+            clip: 1.0,
+            seed: 3,
+            group_by_length: false,
+            recompute: false,
+            cache_trunk: false,
+        };
+        fit(&mut model, &data(), &recipe, &mut AdamW::new(0.01), &mut Silent).unwrap();
+        let changed: BTreeSet<&str> = model
+            .weights()
+            .into_iter()
+            .zip(&before)
+            .filter(|(w, b)| w.value().unwrap().to_f64().unwrap() != b.to_f64().unwrap())
+            .map(|(w, _)| w.name())
+            .collect();
+        let trained: BTreeSet<&str> = model.weights().into_iter().filter(|w| matches!(w, Weight::Trained(_))).map(Weight::name).collect();
+        assert!(trained.iter().all(|name| method.trains(name)));
+        assert_eq!(changed, trained, "{method:?}");
+    }
+}
