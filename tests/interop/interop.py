@@ -1,0 +1,113 @@
+"""What lowrank trains works in PEFT and transformers, and the other way round: same logits to 1e-5, without a warning.
+
+    python -m venv venv && venv/bin/pip install -r tests/interop/requirements.txt
+    cargo build --release
+    venv/bin/python tests/interop/interop.py target/release/lowrank
+
+Runs on the bundled encoder and reviews, in about a minute.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification
+
+HOME = Path(__file__).resolve().parents[2] / "assets"
+BASE = HOME / "encoder"
+TEXTS = ["What a film, and what a cast!", "Dull.", "I wanted to like it, but after an hour of it I had given up on plot, people and popcorn alike."]
+LORA = ["--rank", "4"]
+# Name, arguments of `lowrank train`, the same as arguments of PEFT's LoraConfig.
+ADAPTERS = [
+    ("lora", [], {}),
+    ("rslora", ["--rslora"], {"use_rslora": True}),
+    ("layers", ["--layers", "1"], {"layers_to_transform": [1]}),
+    ("bias of adapted linears", ["--bias", "lora-only"], {"bias": "lora_only"}),
+    ("all biases", ["--bias", "all"], {"bias": "all"}),
+    (
+        "ranks and alphas by name",
+        ["--targets", "q_lin,lin1", "--rank-pattern", "lin1=2,layer.1.attention.q_lin=6", "--alpha-pattern", "lin1=3"],
+        {"target_modules": ["q_lin", "lin1"], "rank_pattern": {"lin1": 2, "layer.1.attention.q_lin": 6}, "alpha_pattern": {"lin1": 3}},
+    ),
+    (
+        "all linears",
+        ["--targets", "all-linear"],
+        {"target_modules": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]},
+    ),
+]
+CHECKPOINTS = [("full", ["--method", "full"]), ("selective", ["--method", "selective", "--frozen-layers", "1"])]
+
+
+def base():
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=2, dtype=torch.float32).eval()
+
+
+def lowrank(*arguments, stdin=None):
+    done = subprocess.run([EXE, *map(str, arguments)], input=stdin, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"lowrank {' '.join(map(str, arguments))}: {done.stderr}")
+    return done.stdout
+
+
+def logits(model):
+    """Differences of log-probabilities: softmax forgets their common part."""
+    with torch.no_grad():
+        rows = [model(torch.tensor([ids])).logits[0].double() for ids in IDS]
+    return torch.stack([row - row.mean() for row in rows])
+
+
+def ours(*model):
+    found = json.loads(lowrank("predict", "--json", *model, *TEXTS))["predictions"]
+    rows = [torch.tensor(p["probabilities"], dtype=torch.float64).log() for p in found]
+    return torch.stack([row - row.mean() for row in rows])
+
+
+def check(name, a, b):
+    far = (a - b).abs().max().item()
+    moved = (a - a[0]).abs().max().item()
+    print(f"{'ok ' if far <= 1e-5 else 'BAD'} {name}: logits {far:.1e} apart")
+    if far > 1e-5 or moved < 1e-3:
+        sys.exit(f"{name}: {a} {b}")
+
+
+def train(out, arguments):
+    lowrank("train", "--model", BASE, "--data", HOME, "--no-cache", "--out", out, "--epochs", 1, "--train-limit", 64, "--test-limit", 2, "--lr", 0.01, *arguments)
+
+
+def perturb(model):
+    """B starts at zero: an adapter that does something is needed."""
+    torch.manual_seed(1)
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn_like(p)
+
+
+if __name__ == "__main__":
+    EXE = sys.argv[1]
+    lines = lowrank("tokenize", "--model", BASE, "--jsonl", stdin="".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
+    IDS = [json.loads(line)["ids"] for line in lines.splitlines()]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for name, arguments, config in ADAPTERS:
+            out = folder / name.replace(" ", "-")
+            train(out, [*LORA, *arguments])
+            theirs = PeftModel.from_pretrained(base(), out).eval()
+            check(f"{name}: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(theirs))
+
+            config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS", **config}
+            model = get_peft_model(base(), LoraConfig(**config)).eval()
+            perturb(model)
+            model.save_pretrained(out / "theirs")
+            check(f"{name}: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
+        for name, arguments in CHECKPOINTS:
+            out = folder / name
+            train(out, arguments)
+            model, report = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+            if any(report.values()):
+                sys.exit(f"{name}: {report}")
+            check(f"{name}: trained by lowrank, read by transformers", ours("--model", out), logits(model.eval()))
