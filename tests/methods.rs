@@ -2,7 +2,7 @@
 
 use lowrank::autograd::{Grads, Tape};
 use lowrank::data::Tokenized;
-use lowrank::lora::{Bias, Counts, LoraConfig, Method, adapter};
+use lowrank::lora::{Bias, Counts, LoraConfig, Method, Placement, adapter};
 use lowrank::nn::{Config, DistilBert, Pass, Weight};
 use lowrank::tensor::{DType, Packing, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, Trunk, fit};
@@ -33,6 +33,10 @@ fn methods() -> Vec<Method> {
             ..LoraConfig::new(2, &["q_lin", "lin1"])
         }),
         Method::Lora(LoraConfig { bias: Bias::All, ..LoraConfig::new(2, &["all-linear"]) }),
+        Method::Adapter { size: 3, placement: Placement::Houlsby },
+        Method::Adapter { size: 2, placement: Placement::Pfeiffer },
+        Method::Prompt { tokens: 3 },
+        Method::Prefix { tokens: 2 },
     ]
 }
 
@@ -109,6 +113,10 @@ fn counts_are_those_of_the_formulas() {
         (Method::Selective { frozen_layers: 4 }, 2 * layer + head),
         (Method::Selective { frozen_layers: 6 }, head),
         (Method::BitFit, biases + head),
+        (Method::Adapter { size: 64, placement: Placement::Houlsby }, l * 2 * (2 * 64 * d + 64 + d) + l * 4 * d + head),
+        (Method::Adapter { size: 64, placement: Placement::Pfeiffer }, l * (2 * 64 * d + 64 + d) + head),
+        (Method::Prefix { tokens: 20 }, l * 2 * 20 * d + head),
+        (Method::Prompt { tokens: 20 }, 20 * d + head),
         // As PEFT counts them.
         (Method::Lora(LoraConfig::new(8, &["q_lin", "v_lin"])), 739_586),
         (Method::Lora(LoraConfig { bias: Bias::LoraOnly, ..LoraConfig::new(8, &["q_lin", "v_lin"]) }), 748_802),
@@ -126,6 +134,9 @@ fn counts_are_those_of_the_formulas() {
     let lora = |config| Method::Lora(config);
     for (method, message) in [
         (Method::Selective { frozen_layers: 4 }, "4 frozen layers, but the model has 3"),
+        (Method::Prompt { tokens: 510 }, "room for a text"),
+        (Method::Prefix { tokens: 0 }, "at least 1"),
+        (Method::Adapter { size: 0, placement: Placement::Houlsby }, "at least 1"),
         (lora(LoraConfig { layers: vec![3], ..LoraConfig::new(2, &["q_lin"]) }), "in these layers"),
         (lora(LoraConfig { layers: vec![1, 3], ..LoraConfig::new(2, &["q_lin"]) }), "layer 3 has no linear"),
         (lora(LoraConfig { rank_pattern: [("v_lim".to_string(), 3)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "v_lin"),
@@ -174,6 +185,22 @@ fn what_was_trained_comes_back_bit_for_bit() {
             };
             assert_eq!(logits(&model), logits(&again), "{method:?}");
         }
+    }
+}
+
+#[test]
+fn every_method_trains_in_bf16() {
+    for method in methods() {
+        let mut model = DistilBert::random(&small(), 2, DType::BF16, 1).unwrap();
+        method.apply(&mut model, 4).unwrap();
+        let (before, grads) = loss_and_gradients(&model, None);
+        for p in model.parameters_mut() {
+            let g = grads.get(p).unwrap().to_f64().unwrap();
+            let values = p.value().to_f64().unwrap().iter().zip(g).map(|(x, g)| x - 0.3 * g).collect();
+            p.set(Tensor::from_f64(values, DType::F32, p.value().shape()).unwrap());
+        }
+        let after = loss_and_gradients(&model, None).0;
+        assert!(after < before, "{method:?}: a step down the gradient must lower the loss: {before} {after}");
     }
 }
 

@@ -164,8 +164,7 @@ pub fn open_adapted(base: &Path, adapter: Option<&Path>, max_length: Option<usiz
             (model, labels)
         }
     };
-    let longest = model.config.max_position_embeddings;
-    let max_length = max_length.or(about.map(|a| a.max_length)).unwrap_or(longest);
+    let max_length = max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text());
     Ok(Adapted { wordpiece: open_wordpiece(base, &model)?, max_length: check_length(max_length, &model)?, model, labels })
 }
 
@@ -193,11 +192,11 @@ pub fn open_wordpiece(base: &Path, model: &DistilBert) -> Result<WordPiece> {
 
 /// `max_length`, if the model has that many positions and there is room for a token between `[CLS]` and `[SEP]`.
 pub fn check_length(max_length: usize, model: &DistilBert) -> Result<usize> {
-    let most = model.config.max_position_embeddings;
+    let most = model.longest_text();
     if (3..=most).contains(&max_length) {
         return Ok(max_length);
     }
-    Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the model's {most} positions")))
+    Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the {most} positions that the model has for a text")))
 }
 
 /// Prints a line on standard output; a closed pipe becomes an error, not a panic.

@@ -90,6 +90,9 @@ impl Inspect {
                 Method::Head { pre_classifier: true } => "pre_classifier and classifier".to_string(),
                 Method::Head { pre_classifier: false } => "the classifier".to_string(),
                 Method::BitFit => "BitFit: biases and head".to_string(),
+                Method::Adapter { size, placement } => format!("adapters ({placement:?}) of size {size}"),
+                Method::Prompt { tokens } => format!("a prompt of {tokens} virtual tokens"),
+                Method::Prefix { tokens } => format!("a prefix of {tokens} virtual tokens"),
                 other => format!("{other:?}"),
             });
             facts.push(format!("head of {classes} classes"));

@@ -4,7 +4,7 @@ use super::Outcome;
 use super::common::{About, ComputeType, Source, check_length, open_wordpiece, say, say_json};
 use super::progress::Progress;
 use crate::data::{Dataset, Split, Tokenized};
-use crate::lora::{Bias, Counts, Init, LoraConfig, Method, adapter, thousands};
+use crate::lora::{Bias, Counts, Init, LoraConfig, Method, Placement, adapter, thousands};
 use crate::nn::{DistilBert, LoadReport};
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
 use crate::tensor::simd::{self, Isa};
@@ -43,6 +43,12 @@ pub struct Train {
     /// selective: layers that stay frozen, from the lowest
     #[arg(long, default_value_t = 4, value_name = "N")]
     frozen_layers: usize,
+    /// adapter: hidden numbers of each
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    adapter_size: usize,
+    /// prefix and prompt: number of virtual tokens; a prompt's take positions from the text
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    virtual_tokens: usize,
     /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
     #[arg(long)]
     cache_trunk: bool,
@@ -90,7 +96,7 @@ pub struct Train {
     /// Tokens kept of a review
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Highest learning rate [default: 3e-4 for lora, 2e-5 for full and selective, 1e-3 for head and bitfit]
+    /// Highest learning rate [default: 3e-4 for lora, 2e-5 for full and selective, 1e-2 for prefix and prompt, else 1e-3]
     #[arg(long)]
     lr: Option<f64>,
     #[arg(long, default_value_t = 0.01)]
@@ -148,6 +154,14 @@ enum MethodName {
     Selective,
     /// Every bias, and the head
     Bitfit,
+    /// A small network after each sublayer, layer norms, and the head (Houlsby)
+    Adapter,
+    /// A small network after each feed-forward block, and the head (Pfeiffer)
+    AdapterPfeiffer,
+    /// Keys and values in each layer's attention, and the head
+    Prefix,
+    /// Rows before each text, and the head
+    Prompt,
 }
 
 impl MethodName {
@@ -155,7 +169,8 @@ impl MethodName {
         match self {
             MethodName::Lora => 3e-4,
             MethodName::Full | MethodName::Selective => 2e-5,
-            MethodName::Head | MethodName::Bitfit => 1e-3,
+            MethodName::Head | MethodName::Bitfit | MethodName::Adapter | MethodName::AdapterPfeiffer => 1e-3,
+            MethodName::Prefix | MethodName::Prompt => 1e-2,
         }
     }
 }
@@ -230,6 +245,10 @@ impl Train {
             MethodName::Full => Method::Full,
             MethodName::Selective => Method::Selective { frozen_layers: self.frozen_layers },
             MethodName::Bitfit => Method::BitFit,
+            MethodName::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
+            MethodName::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
+            MethodName::Prefix => Method::Prefix { tokens: self.virtual_tokens },
+            MethodName::Prompt => Method::Prompt { tokens: self.virtual_tokens },
         }
     }
 
@@ -285,10 +304,14 @@ impl Train {
     }
 
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(mut self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
         let (mut model, report) = self.open(2)?;
         check_length(self.max_length, &model)?;
+        if let Method::Prompt { tokens } = self.method() {
+            // The prompt's rows take positions from the text.
+            self.max_length = self.max_length.min(model.longest_text().saturating_sub(tokens));
+        }
         let (train, dev, test) = self.data(&model)?;
         if train.label_names.len() != 2 {
             model = self.open(train.label_names.len())?.0;

@@ -3,7 +3,8 @@
 //! For LoRA they are PEFT's own ([`peft`](super::peft)). Methods that PEFT does not have use the same files under a `peft_type` of their own,
 //! which PEFT refuses by name.
 
-use super::{LoraConfig, Method, peft};
+use super::virtual_tokens::PROMPT;
+use super::{LoraConfig, Method, Placement, peft};
 use crate::nn::DistilBert;
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Shape, Tensor};
@@ -15,9 +16,12 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
+const UNWRAPPED: &str = "base_model.";
+/// Largest size of an adapter, and most virtual tokens.
+const LARGEST: u64 = 4096;
 
 /// What `adapter_config.json` says of `method`.
-fn config_json(method: &Method, base: &str) -> Result<Value> {
+fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
     let own = |peft_type: &str| json!({ "base_model_name_or_path": base, "peft_type": peft_type, "task_type": "SEQ_CLS" });
     match method {
         Method::Lora(config) => Ok(peft::config_json(config, base)),
@@ -27,6 +31,22 @@ fn config_json(method: &Method, base: &str) -> Result<Value> {
             Ok(config)
         }
         Method::BitFit => Ok(own("BITFIT")),
+        Method::Adapter { size, placement } => {
+            let mut config = own("BOTTLENECK");
+            config["bottleneck_size"] = json!(size);
+            config["placement"] = json!(match placement {
+                Placement::Houlsby => "houlsby",
+                Placement::Pfeiffer => "pfeiffer",
+            });
+            Ok(config)
+        }
+        Method::Prompt { tokens } => Ok(peft::prompt_json(*tokens, base, model)),
+        // PEFT has prefix tuning, but refuses it on this model: not its `peft_type`.
+        Method::Prefix { tokens } => {
+            let mut config = own("DISTILBERT_PREFIX");
+            config["num_virtual_tokens"] = json!(tokens);
+            Ok(config)
+        }
         Method::Full | Method::Selective { .. } => Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter")),
     }
 }
@@ -39,11 +59,27 @@ pub fn method(directory: &Path) -> Result<Method> {
     let path = directory.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))?;
+    let problem = |key: &str, problem: &str| Error::file(&path, format!("{key:?}"), problem);
+    let number = |key: &str| match json[key].as_u64() {
+        // No model has room for more, and none is made before this is known.
+        Some(n) if (1..=LARGEST).contains(&n) => Ok(n as usize),
+        _ => Err(problem(key, &format!("is {}: must be a number from 1 to {LARGEST}", json[key]))),
+    };
     match json["peft_type"].as_str() {
         Some("LORA") => peft::config(&json, &path).map(Method::Lora),
         Some("HEAD") => Ok(Method::Head { pre_classifier: json["train_pre_classifier"] == true }),
         Some("BITFIT") => Ok(Method::BitFit),
-        _ => Err(Error::file(&path, "\"peft_type\"", format!("is {}: only LORA, HEAD and BITFIT are implemented", json["peft_type"]))),
+        Some("BOTTLENECK") => {
+            let placement = match json["placement"].as_str() {
+                Some("houlsby") => Placement::Houlsby,
+                Some("pfeiffer") => Placement::Pfeiffer,
+                _ => return Err(problem("placement", "must be houlsby or pfeiffer")),
+            };
+            Ok(Method::Adapter { size: number("bottleneck_size")?, placement })
+        }
+        Some("PROMPT_TUNING") => Ok(Method::Prompt { tokens: number("num_virtual_tokens")? }),
+        Some("DISTILBERT_PREFIX") => Ok(Method::Prefix { tokens: number("num_virtual_tokens")? }),
+        _ => Err(problem("peft_type", &format!("is {}, which is not implemented", json["peft_type"]))),
     }
 }
 
@@ -53,24 +89,35 @@ pub fn method(directory: &Path) -> Result<Method> {
 /// # Errors
 /// Never for a model on the host.
 pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
-    let adapted = adapted(model);
-    let named = |name: &str, value: &Tensor| Ok((saved_as(name, &adapted), value.to_dtype(DType::F32)?));
+    let names = Names::of(model);
+    let named = |name: &str, value: &Tensor| Ok((names.name(name), value.to_dtype(DType::F32)?));
     let frozen_head = model.weights().into_iter().filter(|w| !w.name().starts_with("distilbert.") && w.parameters().is_empty());
     let frozen_head: Vec<_> = frozen_head.map(|w| named(w.name(), &w.value()?)).collect::<Result<_>>()?;
     let trained = model.parameters().into_iter().map(|p| named(p.name(), p.value()));
     trained.chain(frozen_head.into_iter().map(Ok)).collect()
 }
 
-/// Names of the linears that have a low-rank term.
-fn adapted(model: &DistilBert) -> BTreeSet<String> {
-    model.parameters().iter().filter_map(|p| p.name().strip_suffix(".lora_A.weight")).map(String::from).collect()
+/// How PEFT names the tensors of a model.
+struct Names {
+    /// Linears that have a low-rank term: it wraps them.
+    adapted: BTreeSet<String>,
+    /// Whether there is a prompt: then it does not wrap the model.
+    prompt: bool,
 }
 
-/// PEFT wraps the linears that it adapts: their biases have another name there.
-fn saved_as(name: &str, adapted: &BTreeSet<String>) -> String {
-    match name.strip_suffix(".bias") {
-        Some(linear) if adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.bias"),
-        _ => format!("{PREFIX}{name}"),
+impl Names {
+    fn of(model: &DistilBert) -> Names {
+        let adapted = model.parameters().iter().filter_map(|p| p.name().strip_suffix(".lora_A.weight")).map(String::from).collect();
+        Names { adapted, prompt: model.prompt.is_some() }
+    }
+
+    fn name(&self, name: &str) -> String {
+        match name.strip_suffix(".bias") {
+            _ if name == PROMPT => PROMPT.to_string(),
+            _ if self.prompt => format!("{UNWRAPPED}{name}"),
+            Some(linear) if self.adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.bias"),
+            _ => format!("{PREFIX}{name}"),
+        }
     }
 }
 
@@ -79,7 +126,7 @@ fn saved_as(name: &str, adapted: &BTreeSet<String>) -> String {
 /// # Errors
 /// If a file cannot be written, or the method makes no adapter.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
-    let config = config_json(method, base)?;
+    let config = config_json(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(&directory.join(TENSORS), &tensors(model)?, &metadata)?;
     let path = directory.join(CONFIG);
@@ -99,7 +146,8 @@ pub fn tensors_path(directory: &Path) -> PathBuf {
 pub fn classes(directory: &Path) -> Result<usize> {
     let file = SafeTensors::open(&tensors_path(directory))?;
     let name = format!("{PREFIX}classifier.weight");
-    match file.info(&name).map(|i| i.shape.as_slice()) {
+    let info = file.info(&name).or_else(|| file.info(&format!("{UNWRAPPED}classifier.weight")));
+    match info.map(|i| i.shape.as_slice()) {
         Some(&[classes, _]) => Ok(classes),
         _ => Err(Error::file(
             file.path(),
@@ -142,9 +190,9 @@ pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
     // With bias "all", PEFT writes the head's biases again under the names of its wrapper.
     let wrapper = |name: &str| name.ends_with(".modules_to_save.bias") || name.ends_with(".original_module.bias");
     let mut left: BTreeSet<String> = file.names().filter(|name| !wrapper(name)).map(String::from).collect();
-    let adapted = adapted(model);
+    let names = Names::of(model);
     let mut find = |name: &str, shape: &Shape| {
-        let plain = saved_as(name, &adapted);
+        let plain = names.name(name);
         let named = plain.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.");
         let Some(name) = [plain.clone(), named].into_iter().find(|n| left.remove(n)) else {
             let problem = "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut";

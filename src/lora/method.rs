@@ -1,6 +1,6 @@
 //! What to train: the ways to fine-tune that the study compares, one value each.
 
-use super::{Bias, LoraConfig, add_terms};
+use super::{Bias, LoraConfig, Placement, add_terms, bottleneck, virtual_tokens};
 use crate::nn::{DistilBert, PartMut};
 use crate::{Error, Result};
 
@@ -23,6 +23,23 @@ pub enum Method {
     BitFit,
     /// Low-rank terms and the head. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
     Lora(LoraConfig),
+    /// Small networks after the sublayers, and the head.
+    Adapter {
+        /// Hidden numbers of each.
+        size: usize,
+        /// Where they are.
+        placement: Placement,
+    },
+    /// Rows before each sequence, and the head.
+    Prompt {
+        /// Number of rows.
+        tokens: usize,
+    },
+    /// Keys and values in each layer's attention, and the head.
+    Prefix {
+        /// Number of each.
+        tokens: usize,
+    },
 }
 
 impl Method {
@@ -35,6 +52,8 @@ impl Method {
             Method::Full => true,
             Method::Selective { frozen_layers } => head || layer(name).is_some_and(|layer| layer >= *frozen_layers),
             Method::BitFit => head || name.ends_with(".bias"),
+            Method::Adapter { placement: Placement::Houlsby, .. } => head || name.contains("layer_norm."),
+            Method::Adapter { .. } | Method::Prompt { .. } | Method::Prefix { .. } => head,
             Method::Lora(config) => {
                 let bias_of = name.strip_suffix(".bias");
                 head || match config.bias {
@@ -61,10 +80,15 @@ impl Method {
         {
             return Err(Error::invalid(format!("selective: {frozen_layers} frozen layers, but the model has {}", model.blocks.len())));
         }
-        let adapted = match self {
-            Method::Lora(config) => add_terms(model, config, seed)?,
-            _ => Vec::new(),
-        };
+        let mut adapted = Vec::new();
+        match self {
+            Method::Lora(config) => adapted = add_terms(model, config, seed)?,
+            Method::Adapter { size: 0, .. } => return Err(Error::invalid("adapter: the size must be at least 1")),
+            Method::Adapter { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
+            Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
+            Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,
+            Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
+        }
         let mut done = Ok(());
         model.visit_mut(&mut |part| {
             if let PartMut::Weight(weight) = part

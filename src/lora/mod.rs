@@ -3,9 +3,12 @@
 //! Low-rank adaptation is Hu et al. 2021, <https://arxiv.org/abs/2106.09685>.
 
 pub mod adapter;
+mod bottleneck;
 mod method;
 mod peft;
+mod virtual_tokens;
 
+pub use bottleneck::Placement;
 pub use method::Method;
 
 use crate::autograd::Parameter;

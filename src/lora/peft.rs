@@ -1,6 +1,7 @@
 //! PEFT's `adapter_config.json` of a LoRA adapter, as PEFT 0.21.2 writes and reads it.
 
 use super::{Bias, LoraConfig};
+use crate::nn::DistilBert;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +34,17 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         "rank_pattern": config.rank_pattern, "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
         "trainable_token_indices": null, "use_bdlora": null, "use_dora": false, "use_qalora": false, "use_rslora": config.rank_stabilised,
         "velora_config": null
+    })
+}
+
+/// The fields that PEFT 0.21.2 writes for prompt tuning.
+pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Value {
+    let c = &model.config;
+    json!({
+        "auto_mapping": null, "base_model_name_or_path": base, "inference_mode": true, "modules_to_save": ["classifier", "score"],
+        "num_attention_heads": c.n_heads, "num_layers": c.n_layers, "num_transformer_submodules": 1, "num_virtual_tokens": tokens,
+        "peft_type": "PROMPT_TUNING", "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null,
+        "revision": null, "task_type": "SEQ_CLS", "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
     })
 }
 

@@ -162,6 +162,11 @@ impl DistilBert {
         self.classifier.forward(tape, pass, &hidden)
     }
 
+    /// Tokens that a text can have, `[CLS]` and `[SEP]` included: the positions that a prompt leaves.
+    pub fn longest_text(&self) -> usize {
+        self.config.max_position_embeddings - self.prompt.as_ref().map_or(0, |p| p.value().shape().rows())
+    }
+
     /// Every linear of the model.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 HOME = Path(__file__).resolve().parents[2] / "assets"
@@ -104,6 +104,14 @@ if __name__ == "__main__":
             perturb(model)
             model.save_pretrained(out / "theirs")
             check(f"{name}: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
+        out = folder / "prompt"
+        train(out, ["--method", "prompt", "--virtual-tokens", 5])
+        check("prompt: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(PeftModel.from_pretrained(base(), out).eval()))
+        sizes = {"num_virtual_tokens": 5, "token_dim": 128, "num_layers": 4, "num_attention_heads": 4}
+        model = get_peft_model(base(), PromptTuningConfig(task_type="SEQ_CLS", **sizes)).eval()
+        perturb(model)
+        model.save_pretrained(out / "theirs")
+        check("prompt: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
         for name, arguments in CHECKPOINTS:
             out = folder / name
             train(out, arguments)

@@ -1,0 +1,81 @@
+//! Bottleneck adapters: h + W_up act(W_down h + b_down) + b_up after a sublayer, before its dropout, residual and layer norm.
+//!
+//! Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751>, section 2.1: two adapters a layer, and layer norms that train. Pfeiffer et al. 2020,
+//! <https://arxiv.org/abs/2005.00247>, section 3.4: one, after the feed-forward block. Both start near the identity: W ~ N(0, 0.01²),
+//! b = 0. The activation is GELU (the papers leave it open).
+
+use crate::Result;
+use crate::autograd::{Parameter, Tape, Var};
+use crate::nn::{DistilBert, Hook, Linear, Pass, Weight};
+use crate::tensor::philox::Stream;
+use crate::tensor::{DType, Tensor};
+
+/// Where the adapters are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// After both sublayers; layer norms train.
+    Houlsby,
+    /// After the feed-forward block.
+    Pfeiffer,
+}
+
+/// Standard deviation of the weights at the start.
+const NEAR_IDENTITY: f64 = 0.01;
+
+/// An adapter.
+struct Bottleneck {
+    /// `[m, D]`.
+    down: Linear,
+    /// `[D, m]`.
+    up: Linear,
+}
+
+impl Hook for Bottleneck {
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
+        let narrow = self.down.forward(tape, pass, h)?;
+        let narrow = tape.gelu(&narrow)?;
+        let back = self.up.forward(tape, pass, &narrow)?;
+        tape.add(h, &back)
+    }
+
+    fn parameters(&self) -> Vec<&Parameter> {
+        [&self.down, &self.up].into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().flat_map(Weight::parameters).collect()
+    }
+
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        let linears = [&mut self.down, &mut self.up].into_iter();
+        linears.flat_map(|l| [Some(&mut l.weight), l.bias.as_mut()]).flatten().flat_map(Weight::parameters_mut).collect()
+    }
+}
+
+/// Puts adapters of `size` hidden numbers into every layer of `model`.
+pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, seed: u64) -> Result<()> {
+    let (d, dtype) = (model.config.dim, model.dtype.sum());
+    for block in &mut model.blocks {
+        let places: &[(usize, &str)] = match placement {
+            Placement::Houlsby => &[(0, "attention"), (1, "ffn")],
+            Placement::Pfeiffer => &[(1, "ffn")],
+        };
+        for &(place, name) in places {
+            let name = format!("distilbert.transformer.layer.{}.{name}.adapter", block.layer);
+            let down = linear(format!("{name}.down"), [size, d], dtype, seed)?;
+            let up = linear(format!("{name}.up"), [d, size], dtype, seed)?;
+            block.hooks[place] = Some(Box::new(Bottleneck { down, up }));
+        }
+    }
+    Ok(())
+}
+
+fn linear(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Linear> {
+    let weight = format!("{name}.weight");
+    let mut stream = Stream::new(seed, &weight);
+    let values = (0..dims[0] * dims[1]).map(|_| NEAR_IDENTITY * stream.normal()).collect();
+    let bias = Parameter::new(format!("{name}.bias"), Tensor::zeros(dtype, [dims[0]]));
+    Ok(Linear {
+        weight: Weight::Trained(Parameter::new(weight, Tensor::from_f64(values, dtype, dims)?)),
+        bias: Some(Weight::Trained(bias)),
+        name,
+        terms: Vec::new(),
+        site: 0,
+    })
+}

@@ -1,0 +1,52 @@
+//! Tokens that no text has: rows that are trained in place of weights.
+//!
+//! Prompt tuning: P rows before each sequence's embeddings. Lester et al. 2021, <https://arxiv.org/abs/2104.08691>. As in PEFT the rows enter
+//! before positions and layer norm and take the first P positions, so that texts are at most 512 − P tokens long, and the classifier
+//! reads the first of them. Prefix tuning: P keys and values in each layer's attention. Li & Liang 2021,
+//! <https://arxiv.org/abs/2101.00190>, section 4, without the reparametrisation, as PEFT's default. Both start at N(0, 1), as PEFT's.
+
+use crate::autograd::Parameter;
+use crate::nn::DistilBert;
+use crate::tensor::philox::Stream;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// Key of a prompt in PEFT's file.
+pub(super) const PROMPT: &str = "prompt_embeddings";
+
+fn rows(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Parameter> {
+    let mut stream = Stream::new(seed, &name);
+    let values = (0..dims[0] * dims[1]).map(|_| stream.normal()).collect();
+    Ok(Parameter::new(name, Tensor::from_f64(values, dtype, dims)?))
+}
+
+/// Puts `tokens` rows before the embeddings.
+///
+/// # Errors
+/// If they leave no position for `[CLS]`, a token and `[SEP]`.
+pub(super) fn prompt(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
+    let most = model.config.max_position_embeddings;
+    if tokens == 0 || tokens + 3 > most {
+        return Err(Error::invalid(format!(
+            "prompt: {tokens} virtual tokens: there must be at least 1, and room for a text in {most} positions"
+        )));
+    }
+    model.prompt = Some(rows(PROMPT.to_string(), [tokens, model.config.dim], model.dtype.sum(), seed)?);
+    Ok(())
+}
+
+/// Puts `tokens` keys and values into each layer's attention.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn prefix(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
+    if tokens == 0 {
+        return Err(Error::invalid("prefix: there must be at least 1 virtual token"));
+    }
+    let (d, dtype) = (model.config.dim, model.dtype.sum());
+    for block in &mut model.blocks {
+        let name = |part: &str| format!("distilbert.transformer.layer.{}.attention.prefix_{part}", block.layer);
+        block.prefix = Some([rows(name("k"), [tokens, d], dtype, seed)?, rows(name("v"), [tokens, d], dtype, seed)?]);
+    }
+    Ok(())
+}
