@@ -58,6 +58,60 @@ fn the_same_seed_gives_the_same_bytes_at_any_number_of_threads() {
 }
 
 #[test]
+fn every_method_evaluates_after_a_reload_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, more) in [
+        &["--method", "head", "--cache-trunk"][..],
+        &["--method", "full"],
+        &["--method", "selective", "--frozen-layers", "3", "--cache-trunk"],
+        &["--method", "bitfit"],
+        &["--method", "adapter", "--adapter-size", "8"],
+        &["--method", "adapter-pfeiffer"],
+        &["--method", "prefix", "--virtual-tokens", "4"],
+        &["--method", "prompt", "--virtual-tokens", "480"],
+        &["--rslora", "--lora-plus-ratio", "16", "--rank-pattern", "q_lin=2", "--layers", "1,3"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let out = dir.path().join(i.to_string());
+        let trained = run_train(&out, more);
+        let o = out.to_str().unwrap();
+        let model = if out.join("config.json").exists() { vec!["--model", o] } else { vec!["--model", ENCODER, "--adapter", o] };
+        let eval = [&["eval", "--data", ASSETS, "--limit", "32", "--no-cache", "--json"][..], &model].concat();
+        let again: serde_json::Value = serde_json::from_str(&ok(&eval)).unwrap();
+        assert_eq!(trained["test"], again["test"], "{more:?}");
+        let memory: u64 = trained["memory_bytes"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+        assert!(memory >= trained["peak_memory_bytes"].as_u64().unwrap(), "every byte has a category");
+        assert!(ok(&["inspect", o]).contains("tensors"));
+    }
+    fails(&["eval", "--model", ENCODER, "--data", ASSETS], "no trained head");
+    let lora_and_trunk = train(&dir.path().join("no"), &["--cache-trunk"]);
+    fails(&lora_and_trunk.iter().map(String::as_str).collect::<Vec<_>>(), "nothing stays the same");
+}
+
+#[test]
+fn a_merged_adapter_is_a_checkpoint_with_the_same_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let [adapter, merged, prefix] = ["adapter", "merged", "prefix"].map(|name| dir.path().join(name));
+    run_train(&adapter, &["--targets", "all-linear"]);
+    let [a, m, p] = [&adapter, &merged, &prefix].map(|path| path.to_str().unwrap());
+    assert!(ok(&["merge", "--model", ENCODER, "--adapter", a, "--out", m]).contains("24 linears merged"));
+    let answers = |model: &[&str]| -> Vec<f64> {
+        let said = ok(&[&["predict", "--json", "What a film!", "Dull."][..], model].concat());
+        let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+        json["predictions"].as_array().unwrap().iter().map(|p| p["probability"].as_f64().unwrap()).collect()
+    };
+    for (a, b) in answers(&["--model", ENCODER, "--adapter", a]).iter().zip(answers(&["--model", m])) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+    run_train(&prefix, &["--method", "prefix"]);
+    fails(&["merge", "--model", ENCODER, "--adapter", p, "--out", &format!("{m}2")], "only low-rank terms");
+    fails(&["merge", "--model", ENCODER, "--adapter", a, "--out", &format!("{m}2"), "--tolerance", "0"], "nothing was written");
+    assert!(!dir.path().join("merged2").exists());
+}
+
+#[test]
 fn an_adapter_evaluates_after_a_reload_as_before() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("adapter");

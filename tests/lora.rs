@@ -1,7 +1,7 @@
 //! What LoRA promises, on whole models.
 
 use lowrank::autograd::{Grads, Parameter, Tape, Var};
-use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter};
+use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter, merge};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Shape, Tensor, safetensors};
@@ -129,20 +129,20 @@ fn training_starts_at_the_base_exactly() {
 fn merged_equals_unmerged() {
     let mut model = shaken(adapted(&["q_lin", "v_lin", "out_lin", "lin2"]));
     let unmerged = logits(&model, &IDS, &both(false));
-    for linear in model.linears_mut() {
-        for term in std::mem::take(&mut linear.terms) {
-            let (w, a, b) =
-                (linear.weight.value().unwrap().to_f64().unwrap(), term.a.value().to_f64().unwrap(), term.b.value().to_f64().unwrap());
-            let (input, r) = (term.a.value().shape().cols(), term.a.value().shape().rows());
-            let merged =
-                (0..w.len()).map(|i| w[i] + term.scale * (0..r).map(|k| b[i / input * r + k] * a[k * input + i % input]).sum::<f64>());
-            let merged = Tensor::from_f64(merged.collect(), DType::F64, linear.weight.shape()).unwrap();
-            linear.weight.set(merged).unwrap();
-        }
-    }
+    let bits = |model: &DistilBert| -> Vec<u64> {
+        model.weights().iter().flat_map(|w| w.value().unwrap().to_f64().unwrap()).map(f64::to_bits).collect()
+    };
+    let (before, parameters) = (bits(&model), model.parameters().len());
+    let merged = merge(&mut model).unwrap();
+    assert!(merged.linears() == 8 && model.linears_mut().iter().all(|l| l.terms.is_empty()));
+    assert_ne!(before, bits(&model));
     for (a, b) in unmerged.iter().zip(logits(&model, &IDS, &both(false))) {
         assert!((a - b).abs() < 1e-12, "{a} {b}");
     }
+    merged.undo(&mut model);
+    assert_eq!((before, parameters), (bits(&model), model.parameters().len()));
+    assert_eq!(unmerged, logits(&model, &IDS, &both(false)));
+    assert!(merge(&mut with_every_seam()).is_err_and(|e| e.to_string().contains("only low-rank terms")));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod files;
 mod infer;
+mod merge;
 mod progress;
 mod train;
 
@@ -32,6 +33,8 @@ enum Command {
     Eval(infer::Eval),
     /// Classify texts: arguments, a file, or standard input
     Predict(infer::Predict),
+    /// Add a LoRA adapter to its base: a checkpoint that transformers reads
+    Merge(merge::Merge),
     /// Print the token ids of texts, a line each
     Tokenize(infer::Tokenize),
     /// Write a randomly initialised checkpoint
@@ -84,6 +87,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Some(Command::Train(c)) => c.run(),
         Some(Command::Eval(c)) => c.run(),
         Some(Command::Predict(c)) => c.run(),
+        Some(Command::Merge(c)) => c.run(),
         Some(Command::Tokenize(c)) => c.run(),
         Some(Command::Init(c)) => c.run(),
         Some(Command::Inspect(c)) => c.run(),

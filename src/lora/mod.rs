@@ -4,11 +4,13 @@
 
 pub mod adapter;
 mod bottleneck;
+mod merge;
 mod method;
 mod peft;
 mod virtual_tokens;
 
 pub use bottleneck::Placement;
+pub use merge::{Merged, merge};
 pub use method::Method;
 
 use crate::autograd::Parameter;

@@ -25,7 +25,7 @@ impl DistilBert {
         }
         let trained: usize = self.weights().iter().map(|w| w.parameters().len()).sum();
         if trained != self.parameters().len() {
-            return Err(Error::invalid("a checkpoint has no place for adapters: merge them first"));
+            return Err(Error::invalid("a checkpoint has no place for low-rank terms (merge them first), adapters, prefixes and prompts"));
         }
         // The frozen matrices may have been rounded to compute with: the base has the numbers themselves.
         let (original, report) = DistilBert::open(base, classes, DType::F32, 0)?;

@@ -2,7 +2,7 @@
 
 use crate::autograd::Tape;
 use crate::nn::{DistilBert, Pass};
-use crate::tensor::{Packing, Tensor};
+use crate::tensor::Packing;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::sync::Arc;
@@ -34,11 +34,11 @@ pub fn wilson(right: usize, n: usize) -> (f64, f64) {
     (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
 }
 
-/// Class probabilities of each sequence, in the order given; sequences of like length run together, `batch` at a time.
+/// Logits of each sequence, in the order given; sequences of like length run together, `batch` at a time.
 ///
 /// # Errors
 /// Those of the model.
-pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
     let mut result = vec![Vec::new(); sequences.len()];
@@ -47,22 +47,26 @@ pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result
         let packing = Packing::new(&lengths, vec![0; chunk.len()])?;
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
         let logits = model.forward(&mut Tape::new(), &ids, &Pass::evaluation(Arc::new(packing)))?;
-        for (row, &i) in softmax(logits.value())?.into_iter().zip(chunk) {
-            result[i] = row;
+        for (row, &i) in logits.value().to_f64()?.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
+            result[i] = row.to_vec();
         }
     }
     Ok(result)
 }
 
-fn softmax(logits: &Tensor) -> Result<Vec<Vec<f64>>> {
-    let all = logits.to_f64()?;
-    let rows = all.chunks_exact(logits.shape().cols().max(1)).map(|row| {
-        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let exp: Vec<f64> = row.iter().map(|z| (z - max).exp()).collect();
-        let sum: f64 = exp.iter().sum();
-        exp.iter().map(|e| e / sum).collect()
-    });
-    Ok(rows.collect())
+/// Class probabilities of each sequence: the softmax of [`logits`].
+///
+/// # Errors
+/// Those of the model.
+pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+    Ok(logits(model, sequences, batch)?.iter().map(|row| softmax(row)).collect())
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = logits.iter().map(|z| (z - max).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.iter().map(|e| e / sum).collect()
 }
 
 /// Evaluates `model` on labelled sequences.

@@ -97,6 +97,11 @@ if __name__ == "__main__":
             out = folder / name.replace(" ", "-")
             train(out, [*LORA, *arguments])
             theirs = PeftModel.from_pretrained(base(), out).eval()
+            lowrank("merge", "--model", BASE, "--adapter", out, "--out", out / "merged")
+            merged, report = AutoModelForSequenceClassification.from_pretrained(out / "merged", output_loading_info=True)
+            if any(report.values()):
+                sys.exit(f"{name}, merged: {report}")
+            check(f"{name}: merged by lowrank, read by transformers", logits(theirs), logits(merged.eval()))
             check(f"{name}: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(theirs))
 
             config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS", **config}

@@ -1,0 +1,69 @@
+//! `lowrank merge`.
+
+use super::Outcome;
+use super::common::{About, Adapted, open_adapted, say};
+use crate::lora::merge;
+use crate::tensor::DType;
+use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
+use crate::train::logits;
+use crate::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `merge`.
+#[derive(Args)]
+pub struct Merge {
+    /// Directory of the base checkpoint
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory of the adapter: LoRA, a head or BitFit
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// Directory for the checkpoint; appears whole, or not at all
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Largest difference of logits that is accepted
+    #[arg(long, default_value_t = 1e-3, value_name = "LOGITS")]
+    tolerance: f64,
+}
+
+/// What the logits before and after are compared on.
+const PROBE: [&str; 4] = [
+    "A film that I did not expect to like, and then could not stop thinking about.",
+    "Dull from the first minute to the last.",
+    "The cast is good, the plot is not, and the music is somewhere in between; I would watch it again, but only on a rainy day.",
+    "Why?",
+];
+
+impl Merge {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        check_replaceable(&self.out)?;
+        let Adapted { mut model, wordpiece, labels, max_length } = open_adapted(&self.model, Some(&self.adapter), None, DType::F32)?;
+        let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
+        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let before = logits(&model, &ids, PROBE.len())?.concat();
+        let merged = merge(&mut model)?;
+        let after = logits(&model, &ids, PROBE.len())?.concat();
+        let difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // A NaN is no small difference.
+        if !before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= self.tolerance) {
+            let problem =
+                format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
+            return Err(Error::file(&self.adapter, "merge", problem));
+        }
+        let about = serde_json::to_string_pretty(&About::new(&model, &labels, max_length, 0));
+        let about = about.map_err(|e| Error::file(&self.out, "lowrank.json", e))?;
+        write_directory(&self.out, |directory| {
+            model.save(&self.model, &labels, directory)?;
+            write_file(&directory.join("lowrank.json"), about.as_bytes())
+        })?;
+        say(format!(
+            "{} linears merged; logits of {} probe texts differ by at most {difference:.1e}; written to {}",
+            merged.linears(),
+            PROBE.len(),
+            self.out.display()
+        ))?;
+        Ok(Outcome::Done)
+    }
+}
