@@ -14,7 +14,7 @@
 //! 1. [`autograd`]: what an operation is, and the tape. `autograd/ops/gelu.rs` is a whole op on one page.
 //! 2. [`autograd::gradcheck`]: how every backward is checked.
 //! 3. `autograd/ops/linear.rs`: the op that LoRA is about, and what it does not save.
-//! 4. [`nn`]: DistilBERT. [`lora`]: who gets a low-rank term.
+//! 4. [`nn`]: DistilBERT. [`lora`]: what trains: low-rank terms and the other methods.
 //! 5. [`tensor`]: storage, [`tensor::gemm`], [`tensor::philox`], [`tensor::safetensors`].
 //! 6. [`data`], [`train`]: from text to a trained adapter.
 //!

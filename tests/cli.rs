@@ -86,6 +86,8 @@ fn every_method_evaluates_after_a_reload_as_before() {
         assert!(ok(&["inspect", o]).contains("tensors"));
     }
     fails(&["eval", "--model", ENCODER, "--data", ASSETS], "no trained head");
+    let no_room = train(&dir.path().join("no"), &["--method", "prompt", "--virtual-tokens", "600"]);
+    fails(&no_room.iter().map(String::as_str).collect::<Vec<_>>(), "leaves 0 positions");
     let lora_and_trunk = train(&dir.path().join("no"), &["--cache-trunk"]);
     fails(&lora_and_trunk.iter().map(String::as_str).collect::<Vec<_>>(), "nothing stays the same");
 }

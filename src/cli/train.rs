@@ -310,7 +310,11 @@ impl Train {
         check_length(self.max_length, &model)?;
         if let Method::Prompt { tokens } = self.method() {
             // The prompt's rows take positions from the text.
-            self.max_length = self.max_length.min(model.longest_text().saturating_sub(tokens));
+            let left = model.longest_text().saturating_sub(tokens);
+            self.max_length = self.max_length.min(left);
+            if left < 3 {
+                return Err(Error::invalid(format!("--virtual-tokens {tokens} leaves {left} positions for a text, which needs 3")));
+            }
         }
         let (train, dev, test) = self.data(&model)?;
         if train.label_names.len() != 2 {

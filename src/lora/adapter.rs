@@ -1,6 +1,6 @@
 //! What was trained beside a base: a directory of `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! For LoRA they are PEFT's own ([`peft`]). Methods that PEFT does not have use the same files under a `peft_type` of their own,
+//! For LoRA they are PEFT's own (`peft.rs`). Methods that PEFT does not have use the same files under a `peft_type` of their own,
 //! which PEFT refuses by name.
 
 use super::virtual_tokens::PROMPT;
