@@ -246,15 +246,11 @@ fn data() -> Tokenized {
     Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1], label_names: vec!["a".into(), "b".into()] }
 }
 
-#[test]
-fn a_cached_trunk_changes_nothing_but_its_dropout() {
-    let mut config = small();
-    // Dropout above the trunk stays.
-    (config.dropout, config.attention_dropout, config.seq_classif_dropout) = (0.0, 0.0, 0.3);
-    let recipe = |cache_trunk| Recipe {
-        epochs: 2,
-        batch: 2,
-        accumulate: 2,
+fn recipe() -> Recipe {
+    Recipe {
+        epochs: 1,
+        batch: 5,
+        accumulate: 1,
         lr: 1e-2,
         weight_decay: 0.01,
         warmup: 0.0,
@@ -262,8 +258,16 @@ fn a_cached_trunk_changes_nothing_but_its_dropout() {
         seed: 3,
         group_by_length: false,
         recompute: false,
-        cache_trunk,
-    };
+        cache_trunk: false,
+    }
+}
+
+#[test]
+fn a_cached_trunk_changes_nothing_but_its_dropout() {
+    let mut config = small();
+    // Dropout above the trunk stays.
+    (config.dropout, config.attention_dropout, config.seq_classif_dropout) = (0.0, 0.0, 0.3);
+    let recipe = |cache_trunk| Recipe { epochs: 2, batch: 2, accumulate: 2, cache_trunk, ..recipe() };
     for method in [Method::Head { pre_classifier: true }, Method::Selective { frozen_layers: 2 }] {
         let trained = [false, true].map(|cache_trunk| {
             let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
@@ -285,20 +289,7 @@ fn a_frozen_weight_is_not_touched() {
         let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
         let before: Vec<_> = model.weights().iter().map(|w| w.value().unwrap()).collect();
         method.apply(&mut model, 0).unwrap();
-        let recipe = Recipe {
-            epochs: 1,
-            batch: 5,
-            accumulate: 1,
-            lr: 1e-2,
-            weight_decay: 0.01,
-            warmup: 0.0,
-            clip: 1.0,
-            seed: 3,
-            group_by_length: false,
-            recompute: false,
-            cache_trunk: false,
-        };
-        fit(&mut model, &data(), &recipe, &mut AdamW::new(0.01), &mut Silent).unwrap();
+        fit(&mut model, &data(), &recipe(), &mut AdamW::new(0.01), &mut Silent).unwrap();
         let changed: BTreeSet<&str> = model
             .weights()
             .into_iter()

@@ -7,7 +7,6 @@
 use crate::Result;
 use crate::autograd::{Parameter, Tape, Var};
 use crate::nn::{DistilBert, Hook, Linear, Pass, Weight};
-use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Tensor};
 
 /// Where the adapters are.
@@ -67,15 +66,7 @@ pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, 
 }
 
 fn linear(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Linear> {
-    let weight = format!("{name}.weight");
-    let mut stream = Stream::new(seed, &weight);
-    let values = (0..dims[0] * dims[1]).map(|_| NEAR_IDENTITY * stream.normal()).collect();
+    let weight = super::normal(format!("{name}.weight"), dims, NEAR_IDENTITY, dtype, seed)?;
     let bias = Parameter::new(format!("{name}.bias"), Tensor::zeros(dtype, [dims[0]]));
-    Ok(Linear {
-        weight: Weight::Trained(Parameter::new(weight, Tensor::from_f64(values, dtype, dims)?)),
-        bias: Some(Weight::Trained(bias)),
-        name,
-        terms: Vec::new(),
-        site: 0,
-    })
+    Ok(Linear { weight: Weight::Trained(weight), bias: Some(Weight::Trained(bias)), name, terms: Vec::new(), site: 0 })
 }

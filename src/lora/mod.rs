@@ -46,7 +46,7 @@ pub struct LoraConfig {
     pub init: Init,
     /// Scale alpha / √r in place of alpha / r. Kalajdzievski 2023, <https://arxiv.org/abs/2312.03732>, equation 4.
     pub rank_stabilised: bool,
-    /// Ranks of single linears, by name or end of a name; the last that matches holds.
+    /// Ranks of single linears, by name or end of a name; of those that match, the first in alphabetical order holds, as in PEFT's files.
     pub rank_pattern: BTreeMap<String, usize>,
     /// Alphas of single linears, likewise.
     pub alpha_pattern: BTreeMap<String, f64>,
@@ -171,6 +171,13 @@ fn term(name: &str, output: usize, input: usize, dtype: DType, config: &LoraConf
         scale,
         dropout: config.dropout,
     })
+}
+
+/// A parameter that starts at N(0, std²), drawn from the stream of its name.
+fn normal(name: String, dims: [usize; 2], std: f64, dtype: DType, seed: u64) -> Result<Parameter> {
+    let mut stream = Stream::new(seed, &name);
+    let values = (0..dims[0] * dims[1]).map(|_| std * stream.normal()).collect();
+    Ok(Parameter::new(name, Tensor::from_f64(values, dtype, dims)?))
 }
 
 /// How many numbers train.

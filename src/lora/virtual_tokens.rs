@@ -5,20 +5,12 @@
 //! reads the first of them. Prefix tuning: P keys and values in each layer's attention. Li & Liang 2021,
 //! <https://arxiv.org/abs/2101.00190>, section 4, without the reparametrisation, as PEFT's default. Both start at N(0, 1), as PEFT's.
 
-use crate::autograd::Parameter;
+use super::normal;
 use crate::nn::DistilBert;
-use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// Key of a prompt in PEFT's file.
 pub(super) const PROMPT: &str = "prompt_embeddings";
-
-fn rows(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Parameter> {
-    let mut stream = Stream::new(seed, &name);
-    let values = (0..dims[0] * dims[1]).map(|_| stream.normal()).collect();
-    Ok(Parameter::new(name, Tensor::from_f64(values, dtype, dims)?))
-}
 
 /// Puts `tokens` rows before the embeddings.
 ///
@@ -31,7 +23,7 @@ pub(super) fn prompt(model: &mut DistilBert, tokens: usize, seed: u64) -> Result
             "prompt: {tokens} virtual tokens: there must be at least 1, and room for a text in {most} positions"
         )));
     }
-    model.prompt = Some(rows(PROMPT.to_string(), [tokens, model.config.dim], model.dtype.sum(), seed)?);
+    model.prompt = Some(normal(PROMPT.to_string(), [tokens, model.config.dim], 1.0, model.dtype.sum(), seed)?);
     Ok(())
 }
 
@@ -46,7 +38,7 @@ pub(super) fn prefix(model: &mut DistilBert, tokens: usize, seed: u64) -> Result
     let (d, dtype) = (model.config.dim, model.dtype.sum());
     for block in &mut model.blocks {
         let name = |part: &str| format!("distilbert.transformer.layer.{}.attention.prefix_{part}", block.layer);
-        block.prefix = Some([rows(name("k"), [tokens, d], dtype, seed)?, rows(name("v"), [tokens, d], dtype, seed)?]);
+        block.prefix = Some([normal(name("k"), [tokens, d], 1.0, dtype, seed)?, normal(name("v"), [tokens, d], 1.0, dtype, seed)?]);
     }
     Ok(())
 }

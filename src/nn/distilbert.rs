@@ -202,10 +202,10 @@ impl DistilBert {
         all
     }
 
-    /// The storages of weights and parameters, by [`Tensor::storage_id`].
+    /// The storages of frozen weights and parameters, by [`Tensor::storage_id`].
     pub fn storages(&self) -> BTreeSet<usize> {
-        let weights = self.weights().into_iter().filter_map(|w| w.value().ok()).map(|t| t.storage_id());
-        weights.chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
+        let frozen = |w: &Weight| if let Weight::Frozen { value, .. } = w { Some(value.storage_id()) } else { None };
+        self.weights().into_iter().filter_map(frozen).chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
     }
 
     /// What trains.

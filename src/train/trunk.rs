@@ -26,13 +26,18 @@ impl Trunk {
     /// # Errors
     /// If no layer is frozen, and those of the model and of a file.
     pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<Trunk> {
+        Trunk::keeping(model, data, size, IN_MEMORY)
+    }
+
+    /// [`Trunk::new`], in a file if it has more bytes than `in_memory`.
+    fn keeping(model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<Trunk> {
         let (frozen, d, size) = (model.frozen_layers(), model.config.dim, size.max(1));
         if frozen == 0 {
             return Err(Error::invalid("a cached trunk: something trains in the lowest layer or below it, so nothing stays the same"));
         }
         let offsets: Vec<usize> = if frozen == model.blocks.len() { (0..=data.len()).collect() } else { data.offsets.clone() };
         let rows = offsets[data.len()];
-        let mut file = if rows * d * model.dtype.size() > IN_MEMORY { Some(Scratch::new()?) } else { None };
+        let mut file = if rows * d * model.dtype.size() > in_memory { Some(Scratch::new()?) } else { None };
         let mut parts = Vec::new();
         for first in (0..data.len()).step_by(size) {
             let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
@@ -69,5 +74,31 @@ impl Trunk {
             }
             Tensor::new(some, [rows, d])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::Method;
+    use crate::nn::Config;
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_trunk_in_a_file_is_the_one_in_memory() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 2, 40);
+        let data = Tokenized { ids: (0..12).collect(), offsets: vec![0, 5, 8, 12], labels: vec![0, 1, 0], label_names: Vec::new() };
+        for (dtype, frozen_layers) in [(DType::F32, 1), (DType::BF16, 1), (DType::F64, 2)] {
+            let mut model = DistilBert::random(&config, 2, dtype, 1).unwrap();
+            Method::Selective { frozen_layers }.apply(&mut model, 0).unwrap();
+            let rows = |in_memory| {
+                let trunk = Trunk::keeping(&model, &data, 2, in_memory).unwrap();
+                assert_eq!(trunk.parts.len(), if in_memory == 0 { 1 } else { 2 });
+                [&[2, 0][..], &[1]].map(|indices| trunk.rows(indices).unwrap().to_f64().unwrap())
+            };
+            assert_eq!(rows(0), rows(IN_MEMORY));
+            assert_eq!(rows(0)[0].len(), 8 * if frozen_layers == 2 { 2 } else { 9 });
+        }
     }
 }

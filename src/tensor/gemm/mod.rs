@@ -146,18 +146,19 @@ fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Sta
         assert_eq!(bias.len(), if strides[1] == 1 { n } else { m }, "gemm: one bias per column");
     }
     let target = Target { data: c.as_mut_ptr(), strides };
+    let tile = tile::<S>(isa, n);
     let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
     let parallel = spread == Spread::Parallel && m * n * depth.max(1) > WORTH_THREADS;
     rows::for_tasks(across * down, parallel, |task| {
         let (i, j) = (task % down * MC, task / down * NC);
         let place = [i, j, MC.min(m - i), NC.min(n - j)];
         if const { size_of::<S>() == 8 } {
-            match b.tile {
+            match tile {
                 [6, 8] => simd::avx2(Tile::<S, C, 6, 8> { products, start, target, place }),
                 _ => Tile::<S, C, 4, 4> { products, start, target, place }.run::<false>(),
             }
         } else {
-            match b.tile {
+            match tile {
                 [8, 48] => simd::avx512(Tile::<S, C, 8, 48> { products, start, target, place }),
                 [12, 32] => simd::avx512(Tile::<S, C, 12, 32> { products, start, target, place }),
                 [8, 16] => simd::avx512(Tile::<S, C, 8, 16> { products, start, target, place }),

@@ -11,9 +11,8 @@ pub struct Packed<S: Float> {
     pub(super) strips: Strips<S>,
     pub(super) k: usize,
     pub(super) n: usize,
-    /// What it was packed for, and the register tile.
+    /// What it was packed for.
     pub(super) isa: Isa,
-    pub(super) tile: [usize; 2],
 }
 
 /// What a product multiplies.
@@ -33,8 +32,7 @@ impl<S: Float> Packed<S> {
 
     /// Packs `b` for `isa`, in pairs only if it is bf16.
     pub(super) fn on(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
-        let tile = tile::<S>(isa, b.cols);
-        let nr = tile[1];
+        let [_, nr] = tile::<S>(isa, b.cols);
         let parallel = spread == Spread::Parallel && b.rows * b.cols >= WORTH_THREADS;
         let strip = |i: usize| (b.cols_from(i * nr, nr.min(b.cols - i * nr)), nr);
         let width = b.cols.next_multiple_of(nr);
@@ -51,7 +49,7 @@ impl<S: Float> Packed<S> {
                 Strips::Wide(data)
             }
         };
-        Packed { strips, k: b.rows, n: b.cols, isa, tile }
+        Packed { strips, k: b.rows, n: b.cols, isa }
     }
 }
 
