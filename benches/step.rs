@@ -43,7 +43,7 @@ impl Bench {
         let examples = (0..ids.len() as u32).map(|i| self.next + i).collect();
         self.next += ids.len() as u32;
         let packing = Arc::new(Packing::new(&lengths, examples)?);
-        Ok((ids.concat(), Pass { packing, dropout, recompute: self.recompute }))
+        Ok((ids.concat(), Pass { packing, dropout, recompute: self.recompute, rank: None }))
     }
 
     fn train(&mut self, ids: &[Vec<u32>], labels: &[u32]) -> Outcome<f64> {

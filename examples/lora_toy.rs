@@ -1,6 +1,6 @@
 //! A frozen linear with a low-rank term learns a change of rank 2 of its weight.
 
-use lowrank::autograd::{Parameter, Tape};
+use lowrank::autograd::Tape;
 use lowrank::nn::{Linear, LowRank, Pass, Weight};
 use lowrank::tensor::{DType, Packing, Tensor, philox::Stream};
 use lowrank::train::AdamW;
@@ -13,8 +13,9 @@ fn main() -> lowrank::Result<()> {
     let w0 = normal([output, input])?;
     // What is to be learnt: x (W₀ + B* A*)ᵀ.
     let (a_star, b_star, x) = (normal([rank, input])?, normal([output, rank])?, normal([rows, input])?);
-    let term = |a: Tensor, b: Tensor| LowRank { a: Parameter::new("A", a), b: Parameter::new("B", b), scale: 1.0, dropout: 0.0 };
-    let linear = |term| Linear { name: "toy".into(), weight: Weight::frozen("W", w0.clone()), bias: None, terms: vec![term], site: 0 };
+    let term = |a: Tensor, b: Tensor| LowRank { a: Weight::trained("A", a), b: Weight::trained("B", b), scale: 1.0, dropout: 0.0 };
+    let w = || Weight::frozen("W", w0.clone());
+    let linear = |term| Linear { name: "toy".into(), weight: w(), bias: None, terms: vec![term], magnitude: None, site: 0 };
     let pass = Pass::evaluation(Arc::new(Packing::new(&[rows], vec![0])?));
     let teacher = linear(term(a_star, b_star));
     let target = teacher.forward(&mut Tape::new(), &pass, &Tape::new().constant(&x))?.value().clone();
@@ -35,7 +36,8 @@ fn main() -> lowrank::Result<()> {
         }
         let grads = tape.backward(&loss)?;
         let LowRank { a, b, .. } = &mut student.terms[0];
-        adamw.update(&mut [a, b], grads, 0.05, 1.0)?;
+        let mut trained: Vec<_> = [a, b].into_iter().flat_map(Weight::parameters_mut).collect();
+        adamw.update(&mut trained, grads, 0.05, 1.0)?;
     }
     Ok(())
 }

@@ -70,6 +70,11 @@ fn every_method_evaluates_after_a_reload_as_before() {
         &["--method", "prefix", "--virtual-tokens", "4"],
         &["--method", "prompt", "--virtual-tokens", "480"],
         &["--rslora", "--lora-plus-ratio", "16", "--rank-pattern", "q_lin=2", "--layers", "1,3"],
+        &["--method", "dora"],
+        &["--method", "dylora"],
+        &["--method", "lora-fa", "--modules-to-save", "LayerNorm"],
+        &["--method", "rslora", "--target-pattern", r".*layer\.[12]\..*(q_lin|lin1)"],
+        &["--method", "intrinsic", "--dimension", "100", "--recompute"],
     ]
     .iter()
     .enumerate()
@@ -90,6 +95,51 @@ fn every_method_evaluates_after_a_reload_as_before() {
     fails(&no_room.iter().map(String::as_str).collect::<Vec<_>>(), "leaves 0 positions");
     let lora_and_trunk = train(&dir.path().join("no"), &["--cache-trunk"]);
     fails(&lora_and_trunk.iter().map(String::as_str).collect::<Vec<_>>(), "nothing stays the same");
+}
+
+#[test]
+fn several_adapters_answer_over_one_base_and_join_to_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two, joined] = ["one", "two", "joined"].map(|name| dir.path().join(name).to_str().unwrap().to_string());
+    run_train(Path::new(&one), &["--method", "dylora", "--targets", "all-linear"]);
+    run_train(Path::new(&two), &["--targets", "all-linear", "--rank", "3", "--seed", "2"]);
+    let answers = |more: &[&str]| ok(&[&["predict", "--model", ENCODER, "What a film!", "Dull."][..], more].concat());
+    let (alone, other) = (answers(&["--adapter", &one]), answers(&["--adapter", &two]));
+    let both = answers(&["--adapter", &format!("first={one}"), "--adapter", &format!("second={two}")]);
+    let named = |name: &str, text: &str| text.lines().map(|line| format!("{name}\t{line}\n")).collect::<String>();
+    assert_eq!(both, named("first", &alone) + &named("second", &other));
+    let json: serde_json::Value = serde_json::from_str(&answers(&["--json", "--adapter", &one, "--adapter", &two])).unwrap();
+    assert_eq!(json["adapters"][1]["adapter"], two);
+
+    assert_ne!(alone, answers(&["--adapter", &one, "--rank", "2"]), "fewer ranks");
+    assert_eq!(alone, answers(&["--adapter", &one, "--rank", "8"]));
+    fails(&["predict", "--model", ENCODER, "--adapter", &one, "--rank", "9", "x"], "rank 8, which cannot be cut to rank 9");
+
+    let (quarter, half) = (format!("0.25={one}"), format!("0.5={two}"));
+    let join = ["combine", "--model", ENCODER, "--adapter", &quarter, "--adapter", &half, "--out", &joined];
+    assert!(ok(&[&join[..], &["--how", "cat"]].concat()).contains("2 adapters on 24 linears"));
+    assert!(ok(&["inspect", &joined]).contains("LoRA of rank 11"));
+    let cat = answers(&["--adapter", &joined]);
+    ok(&[&join[..], &["--rank", "11"]].concat());
+    assert_eq!(cat, answers(&["--adapter", &joined]), "of all ranks, svd is cat");
+    fails(&[&join[..], &["--how", "linear"]].concat(), "the ranks differ");
+    fails(&[&join[..], &["--rank", "12"]].concat(), "rank 12 is not between 1 and the 11");
+    fails(&["combine", "--model", ENCODER, "--adapter", &format!("x={one}"), "--out", &joined], "must be a number");
+
+    std::fs::write(Path::new(&one).join("adapter_config.json"), std::fs::read(Path::new(&two).join("adapter_config.json")).unwrap())
+        .unwrap();
+    fails(&["predict", "--model", ENCODER, "--adapter", &one, "x"], "has rank 8");
+    let lenient = lowrank(&["predict", "--model", ENCODER, "--adapter", &one, "--lenient", "x"]);
+    assert!(lenient.status.success() && text(&lenient.stderr).contains("the file's is taken"), "{}", text(&lenient.stderr));
+}
+
+#[test]
+fn latency_is_told_beside_the_base() {
+    let bench = ["bench", "latency", "--model", ENCODER, "--batch", "2", "--length", "9", "--rounds", "3"];
+    let said = ok(&bench);
+    assert_eq!(said.lines().count(), 9, "{said}");
+    assert!(said.contains("adapter-pfeiffer") && said.contains("of the base"));
+    fails(&[&bench[..6], &["--length", "510", "--methods", "prompt"]].concat(), "492 positions");
 }
 
 #[test]
@@ -193,6 +243,8 @@ fn bad_input_gets_a_sentence() {
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--targets", "q_lin,value", "--no-cache"], "v_lin");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--max-length", "513"], "512 positions");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--rank", "0", "--no-cache"], "rank must be at least 1");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--target-pattern", "(", "--no-cache"], "the pattern \"(\"");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--method", "dylora", "--rslora", "--no-cache"], "dylora");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--epochs", "0", "--no-cache"], "epochs");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", ASSETS, "--no-cache"], "is not a file that lowrank writes");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "metrics.jsonl");

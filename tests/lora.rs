@@ -1,6 +1,6 @@
 //! What LoRA promises, on whole models.
 
-use lowrank::autograd::{Grads, Parameter, Tape, Var};
+use lowrank::autograd::{Grads, Tape, Var};
 use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter, merge};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
@@ -151,7 +151,7 @@ fn the_whole_model_has_the_right_gradients() {
     let mut full = tiny();
     let names: Vec<String> = full.weights().iter().map(|w| w.name().to_string()).collect();
     full.visit_mut(&mut |part| {
-        if let lowrank::nn::PartMut::Weight(w) = part {
+        if let lowrank::nn::PartMut::Base(w) = part {
             w.train().unwrap();
         }
     });
@@ -211,39 +211,33 @@ fn a_packed_sequence_equals_itself_alone() {
     }
 }
 
-struct Bottleneck(Parameter);
+struct Bottleneck(Weight);
 
 impl Hook for Bottleneck {
     fn forward<'m>(&'m self, tape: &mut Tape<'m>, _pass: &Pass, h: &Var) -> Result<Var> {
-        let w = tape.parameter(&self.0);
+        let w = self.0.var(tape)?;
         let y = tape.linear(h, &w, None)?;
         let y = tape.gelu(&y)?;
         tape.add(&y, h)
     }
-    fn parameters(&self) -> Vec<&Parameter> {
+    fn weights(&self) -> Vec<&Weight> {
         vec![&self.0]
     }
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+    fn weights_mut(&mut self) -> Vec<&mut Weight> {
         vec![&mut self.0]
     }
 }
 
-/// W₀ ⊙ θ.
-struct Rescaled(Tensor, Parameter);
+/// W₀ ⊙ θ, θ shared.
+struct Rescaled(Tensor);
 
 impl WeightFn for Rescaled {
     fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var> {
-        let (w, theta) = (tape.constant(&self.0), tape.parameter(&self.1));
+        let (w, theta) = (tape.constant(&self.0), tape.shared().unwrap());
         tape.mul(&w, &theta)
     }
     fn shape(&self) -> &Shape {
         self.0.shape()
-    }
-    fn parameters(&self) -> Vec<&Parameter> {
-        vec![&self.1]
-    }
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        vec![&mut self.1]
     }
 }
 
@@ -252,16 +246,18 @@ fn with_every_seam() -> DistilBert {
     let random = |name: &str, dims: &[usize]| {
         let mut s = Stream::new(4, name);
         let values = (0..dims.iter().product()).map(|_| s.normal() * 0.3).collect();
-        Parameter::new(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
+        Weight::trained(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
     };
     let mut model = tiny();
     model.blocks[0].hooks = [Some(Box::new(Bottleneck(random("after attention", &[16, 16])))), None];
     model.blocks[1].hooks = [None, Some(Box::new(Bottleneck(random("after feed-forward", &[16, 16]))))];
     model.blocks[1].prefix = Some([random("prefix k", &[2, 16]), random("prefix v", &[2, 16])]);
     model.prompt = Some(random("prompt", &[3, 16]));
-    let linear = &mut model.blocks[0].lin1;
-    let function = Box::new(Rescaled(linear.weight.value().unwrap(), random("theta", &[32, 16])));
-    linear.weight = Weight::Computed { name: linear.weight.name().to_string(), function };
+    model.shared = Some(random("theta", &[32, 16]));
+    for linear in model.blocks.iter_mut().map(|b| &mut b.lin1) {
+        let function = Box::new(Rescaled(linear.weight.value().unwrap()));
+        linear.weight = Weight::Computed { name: linear.weight.name().to_string(), function };
+    }
     model
 }
 
@@ -304,7 +300,8 @@ fn an_adapter_comes_back_bit_for_bit() {
         // Refused before memory is taken for it.
         ("\"r\": 3", "\"r\": 4000000000000", "\"r\" in adapter_config.json"),
         ("\"LORA\"", "\"LOHA\"", "peft_type"),
-        ("\"use_dora\": false", "\"use_dora\": true", "use_dora"),
+        ("\"use_dora\": false", "\"use_dora\": true", "lora_magnitude_vector"),
+        ("\"use_qalora\": false", "\"use_qalora\": true", "use_qalora"),
         ("\"lin1\"", "\"lin2\"", "lin2.lora_A.weight"),
         ("    \"lin1\",\n", "", "is not part of the adapter"),
         ("{", "", "config"),

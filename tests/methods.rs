@@ -2,8 +2,9 @@
 
 use lowrank::autograd::{Grads, Tape};
 use lowrank::data::Tokenized;
-use lowrank::lora::{Bias, Counts, LoraConfig, Method, Placement, adapter};
-use lowrank::nn::{Config, DistilBert, Pass, Weight};
+use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge, truncate};
+use lowrank::nn::{Config, DistilBert, Part, Pass, Weight};
+use lowrank::tensor::svd::svd;
 use lowrank::tensor::{DType, Packing, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, Trunk, fit};
 use std::collections::BTreeSet;
@@ -37,6 +38,11 @@ fn methods() -> Vec<Method> {
         Method::Adapter { size: 2, placement: Placement::Pfeiffer },
         Method::Prompt { tokens: 3 },
         Method::Prefix { tokens: 2 },
+        Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin2"]) }),
+        Method::Lora(LoraConfig { freeze_a: true, modules_to_save: vec!["sa_layer_norm".into()], ..LoraConfig::new(2, &["v_lin"]) }),
+        Method::Intrinsic { dimension: 7, seed: 2 },
+        // 7,168 of them to a weight of 512: Fastfood.
+        Method::Intrinsic { dimension: 140, seed: 3 },
     ]
 }
 
@@ -72,6 +78,30 @@ fn moved(model: &mut DistilBert, step: f64) {
     }
 }
 
+/// ‖W + s B A‖ of the linears that learn a magnitude.
+fn row_norms(model: &mut DistilBert) -> Vec<Vec<f64>> {
+    let linears = model.linears_mut().into_iter().filter(|l| l.magnitude.is_some());
+    linears.map(|l| l.row_norms(&l.terms[0]).unwrap().to_f64().unwrap()).collect()
+}
+
+/// What `f` gives of the model with these norms in place of its own: m / n is what it reads, so m takes the factor.
+fn with_norms(model: &mut DistilBert, norms: &[Vec<f64>], f: impl Fn(&DistilBert) -> f64) -> f64 {
+    let own = row_norms(model);
+    let mut kept = Vec::new();
+    for ((linear, own), held) in model.linears_mut().into_iter().filter(|l| l.magnitude.is_some()).zip(own).zip(norms) {
+        let magnitude = linear.magnitude.as_mut().unwrap();
+        let m = magnitude.value().unwrap();
+        kept.push(m.clone());
+        let factors = own.iter().zip(held).map(|(own, held)| own / held);
+        let values = m.to_f64().unwrap().iter().zip(factors).map(|(m, f)| m * f).collect();
+        magnitude.set(Tensor::from_f64(values, m.dtype(), m.shape()).unwrap()).unwrap();
+    }
+    let result = f(model);
+    let magnitudes = model.linears_mut().into_iter().filter_map(|l| l.magnitude.as_mut());
+    magnitudes.zip(kept).for_each(|(magnitude, m)| magnitude.set(m).unwrap());
+    result
+}
+
 #[test]
 fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
     for method in methods() {
@@ -80,6 +110,8 @@ fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
         moved(&mut model, 0.05);
         let (_, grads) = loss_and_gradients(&model, Some(9));
         assert_eq!(grads.len(), model.parameters().len(), "{method:?}");
+        // No gradient goes through the row norms of DoRA: they are held.
+        let norms = row_norms(&mut model);
         let mut number = 0.0;
         let along: f64 = model
             .parameters()
@@ -92,12 +124,153 @@ fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
             .sum();
         let step = 1e-6;
         moved(&mut model, step);
-        let above = loss_and_gradients(&model, Some(9)).0;
+        let above = with_norms(&mut model, &norms, |model| loss_and_gradients(model, Some(9)).0);
         moved(&mut model, -2.0 * step);
-        let below = loss_and_gradients(&model, Some(9)).0;
+        let below = with_norms(&mut model, &norms, |model| loss_and_gradients(model, Some(9)).0);
         let slope = (above - below) / (2.0 * step);
         assert!((slope - along).abs() <= 1e-6 * (1.0 + slope.abs()), "{method:?}: {slope} {along}");
     }
+}
+
+#[test]
+fn the_first_ranks_work_alone() {
+    let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+    let config = LoraConfig { rank_pattern: [("lin1".to_string(), 2)].into(), ..LoraConfig::new(4, &["q_lin", "lin1"]) };
+    Method::Lora(config).apply(&mut model, 4).unwrap();
+    moved(&mut model, 0.1);
+    // A pass over three ranks is the adapter cut to them, and has no gradient for the others.
+    let pass = Pass { rank: Some(3), ..Pass::evaluation(packing()) };
+    let mut tape = Tape::new();
+    let some = model.forward(&mut tape, &IDS, &pass).unwrap();
+    let loss = tape.cross_entropy(&some, &LABELS, 2).unwrap();
+    let grads = tape.backward(&loss).unwrap();
+    let a = model.parameters().into_iter().find(|p| p.name().ends_with("1.attention.q_lin.lora_A.weight")).unwrap();
+    let g = grads.get(a).unwrap().to_f64().unwrap();
+    assert!(g[..3 * 16].iter().all(|&g| g != 0.0) && g[3 * 16..].iter().all(|&g| g == 0.0));
+    assert_ne!(logits(&model), some.value().to_f64().unwrap());
+    truncate(&mut model, 3).unwrap();
+    for (a, b) in logits(&model).iter().zip(some.value().to_f64().unwrap()) {
+        assert!((a - b).abs() < 1e-12);
+    }
+    assert!(truncate(&mut model, 4).is_err_and(|e| e.to_string().contains("rank 3")) && truncate(&mut model, 0).is_err());
+
+    // Each step draws its own number of ranks.
+    let fitted = |nested_rank| {
+        let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+        Method::Lora(LoraConfig::new(4, &["q_lin"])).apply(&mut model, 4).unwrap();
+        let recipe = Recipe { epochs: 6, batch: 2, nested_rank, ..recipe() };
+        fit(&mut model, &data(), &recipe, &mut AdamW::new(0.0), &mut Silent).unwrap();
+        logits(&model)
+    };
+    assert_ne!(fitted(None), fitted(Some(4)));
+    assert_ne!(fitted(Some(2)), fitted(Some(4)));
+}
+
+#[test]
+fn a_merged_magnitude_is_the_unmerged_one() {
+    let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+    Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "k_lin", "lin1"]) }).apply(&mut model, 4).unwrap();
+    let base = logits(&DistilBert::random(&small(), 2, DType::F64, 1).unwrap());
+    for (a, b) in base.iter().zip(logits(&model)) {
+        assert!((a - b).abs() < 1e-12, "training starts at the base");
+    }
+    moved(&mut model, 0.1);
+    let unmerged = logits(&model);
+    let merged = merge(&mut model).unwrap();
+    for (a, b) in unmerged.iter().zip(logits(&model)) {
+        assert!((a - b).abs() < 1e-12);
+    }
+    merged.undo(&mut model);
+    assert_eq!(unmerged, logits(&model));
+}
+
+#[test]
+fn combined_adapters_are_the_sum_of_their_products() {
+    let fresh = || DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+    let adapted = |rank: usize, seed: f64| {
+        let mut model = fresh();
+        Method::Lora(LoraConfig::new(rank, &["q_lin", "lin1"])).apply(&mut model, 4).unwrap();
+        moved(&mut model, seed);
+        model
+    };
+    // What an adapter adds to the weights, linear by linear.
+    let update = |model: &mut DistilBert| -> Vec<Vec<f64>> {
+        merge(model).unwrap();
+        let (own, base) = (model.weights(), fresh());
+        let pairs =
+            own.into_iter().zip(base.weights()).filter(|(w, _)| w.name().ends_with("q_lin.weight") || w.name().ends_with("lin1.weight"));
+        let difference = |(w, b): (&Weight, &Weight)| {
+            w.value().unwrap().to_f64().unwrap().iter().zip(b.value().unwrap().to_f64().unwrap()).map(|(w, b)| w - b).collect()
+        };
+        pairs.map(difference).collect()
+    };
+    let [first, second] = [(2, 0.1), (3, -0.07)].map(|(rank, seed)| update(&mut adapted(rank, seed)));
+    let expected: Vec<Vec<f64>> =
+        first.iter().zip(&second).map(|(a, b)| a.iter().zip(b).map(|(a, b)| 0.5 * a + 2.0 * b).collect()).collect();
+    let combined = |how| {
+        let mut model = fresh();
+        combine(&mut model, vec![(adapted(2, 0.1), 0.5), (adapted(3, -0.07), 2.0)], how).map(|config| (config, model))
+    };
+    let far = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    for how in [Combination::Cat, Combination::Svd { rank: 5 }] {
+        let (config, mut model) = combined(how).unwrap();
+        assert_eq!((config.rank, config.alpha, config.targets.len()), (5, 5.0, 6));
+        for (a, b) in update(&mut model).iter().zip(&expected) {
+            assert!(far(a, b) < 1e-12, "{how:?}");
+        }
+    }
+    // Cut, it is the nearest of its rank: as far as the singular values that are left out.
+    let (_, mut model) = combined(Combination::Svd { rank: 2 }).unwrap();
+    for (a, b) in update(&mut model).iter().zip(&expected) {
+        let left_out = svd(b, b.len() / 16, 16).s[2..].iter().map(|s| s * s).sum::<f64>().sqrt();
+        assert!(left_out > 1e-3 && (far(a, b) - left_out).abs() < 1e-12);
+    }
+    assert!(combined(Combination::Linear).is_err_and(|e| e.to_string().contains("ranks differ")));
+    // Linear: of two equal adapters of weights w, (√w + √w)² = 4w times one.
+    let mut model = fresh();
+    combine(&mut model, vec![(adapted(2, 0.1), 0.5), (adapted(2, 0.1), 0.5)], Combination::Linear).unwrap();
+    for (a, b) in update(&mut model).iter().zip(&first) {
+        assert!(far(a, &b.iter().map(|b| 2.0 * b).collect::<Vec<_>>()) < 1e-12);
+    }
+    let head = |m: &DistilBert| m.classifier.weight.value().unwrap().to_f64().unwrap();
+    let mean: Vec<f64> = head(&adapted(2, 0.1)).iter().zip(head(&adapted(3, -0.07))).map(|(a, b)| 0.2 * a + 0.8 * b).collect();
+    assert!(far(&head(&combined(Combination::Cat).unwrap().1), &mean) < 1e-12);
+    let mut other = fresh();
+    Method::BitFit.apply(&mut other, 0).unwrap();
+    assert!(combine(&mut fresh(), vec![(other, 1.0)], Combination::Cat).is_err_and(|e| e.to_string().contains("trained itself")));
+}
+
+#[test]
+fn lenient_loading_warns_where_strict_loading_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let fresh = || DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
+    let mut model = fresh();
+    let method = Method::Lora(LoraConfig::new(3, &["q_lin"]));
+    method.apply(&mut model, 0).unwrap();
+    moved(&mut model, 0.1);
+    adapter::save(&model, &method, "base", directory.path()).unwrap();
+    let load = || adapter::load_leniently(&mut fresh(), directory.path()).map(|(_, warnings)| warnings);
+    assert_eq!(load().unwrap(), Vec::<String>::new());
+    let config = directory.path().join("adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (from, to, warning) in [
+        ("\"lora_alpha\": 6", "\"alpha\": 6", "8 is taken"),
+        ("\"r\": 3", "\"r\": 4", "has rank 3"),
+        ("\"none\"", "\"lora_only\"", "q_lin.base_layer.bias"),
+    ] {
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        assert!(adapter::load(&mut fresh(), directory.path()).is_err(), "{to}");
+        let warnings = load().unwrap();
+        assert!(warnings.iter().any(|w| w.contains(warning)), "{warnings:?} should say {warning}");
+    }
+    std::fs::write(&config, text).unwrap();
+    let mut tensors = adapter::tensors(&model).unwrap();
+    tensors.push(("surplus".into(), tensors[0].1.clone()));
+    lowrank::tensor::safetensors::write(&directory.path().join("adapter_model.safetensors"), &tensors, &Default::default()).unwrap();
+    let mut again = fresh();
+    let warnings = adapter::load_leniently(&mut again, directory.path()).unwrap().1;
+    assert!(warnings.len() == 1 && warnings[0].contains("surplus"), "{warnings:?}");
+    assert_eq!(logits(&model), logits(&again));
 }
 
 #[test]
@@ -121,6 +294,13 @@ fn counts_are_those_of_the_formulas() {
         (Method::Lora(LoraConfig::new(8, &["q_lin", "v_lin"])), 739_586),
         (Method::Lora(LoraConfig { bias: Bias::LoraOnly, ..LoraConfig::new(8, &["q_lin", "v_lin"]) }), 748_802),
         (Method::Lora(LoraConfig::new(8, &["all-linear"])), 1_255_682),
+        (Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(8, &["q_lin", "v_lin"]) }), 748_802),
+        (Method::Lora(LoraConfig { freeze_a: true, ..LoraConfig::new(8, &["q_lin", "v_lin"]) }), l * 2 * 8 * d + head),
+        (
+            Method::Lora(LoraConfig { modules_to_save: vec!["layer_norm".into()], ..LoraConfig::new(8, &["q_lin", "v_lin"]) }),
+            739_586 + l * 4 * d,
+        ),
+        (Method::Intrinsic { dimension: 1000, seed: 0 }, 1000 + head),
     ];
     // Drawn once; opening a file is faster than drawing 67 million numbers.
     let base = tempfile::tempdir().unwrap();
@@ -139,6 +319,8 @@ fn counts_are_those_of_the_formulas() {
         (Method::Adapter { size: 0, placement: Placement::Houlsby }, "at least 1"),
         (lora(LoraConfig { layers: vec![3], ..LoraConfig::new(2, &["q_lin"]) }), "in these layers"),
         (lora(LoraConfig { layers: vec![1, 3], ..LoraConfig::new(2, &["q_lin"]) }), "layer 3 has no linear"),
+        (lora(LoraConfig { modules_to_save: vec!["layer_nrm".into()], ..LoraConfig::new(2, &["q_lin"]) }), "layer_norm"),
+        (Method::Intrinsic { dimension: 0, seed: 0 }, "dimension 0"),
         (lora(LoraConfig { rank_pattern: [("v_lim".to_string(), 3)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "v_lin"),
         (lora(LoraConfig { rank_pattern: [("q_lin".to_string(), 0)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "at least 1"),
     ] {
@@ -180,7 +362,7 @@ fn what_was_trained_comes_back_bit_for_bit() {
                 adapter::save(&model, &method, "base", out.path()).unwrap();
                 let mut again = DistilBert::open(base.path(), 2, DType::F32, 1).unwrap().0;
                 adapter::load(&mut again, out.path()).unwrap();
-                assert_eq!(again.parameters().len(), model.parameters().len());
+                assert_eq!(adapter::tensors(&again).unwrap().len(), adapter::tensors(&model).unwrap().len());
                 again
             };
             assert_eq!(logits(&model), logits(&again), "{method:?}");
@@ -190,17 +372,21 @@ fn what_was_trained_comes_back_bit_for_bit() {
 
 #[test]
 fn every_method_trains_in_bf16() {
+    // Weights large enough for what the step does to be seen above the rounding.
+    let mut config = small();
+    config.initializer_range = 0.3;
     for method in methods() {
-        let mut model = DistilBert::random(&small(), 2, DType::BF16, 1).unwrap();
+        let mut model = DistilBert::random(&config, 2, DType::BF16, 1).unwrap();
         method.apply(&mut model, 4).unwrap();
         let (before, grads) = loss_and_gradients(&model, None);
+        let (norm, length) = (grads.norm().unwrap(), 0.02);
         for p in model.parameters_mut() {
             let g = grads.get(p).unwrap().to_f64().unwrap();
-            let values = p.value().to_f64().unwrap().iter().zip(g).map(|(x, g)| x - 0.3 * g).collect();
+            let values = p.value().to_f64().unwrap().iter().zip(g).map(|(x, g)| x - length / norm * g).collect();
             p.set(Tensor::from_f64(values, DType::F32, p.value().shape()).unwrap());
         }
-        let after = loss_and_gradients(&model, None).0;
-        assert!(after < before, "{method:?}: a step down the gradient must lower the loss: {before} {after}");
+        let fall = before - loss_and_gradients(&model, None).0;
+        assert!((0.5..1.5).contains(&(fall / (length * norm))), "{method:?}: fell by {fall}, expected {}", length * norm);
     }
 }
 
@@ -259,6 +445,7 @@ fn recipe() -> Recipe {
         group_by_length: false,
         recompute: false,
         cache_trunk: false,
+        nested_rank: None,
     }
 }
 
@@ -289,16 +476,29 @@ fn a_frozen_weight_is_not_touched() {
         let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
         let before: Vec<_> = model.weights().iter().map(|w| w.value().unwrap()).collect();
         method.apply(&mut model, 0).unwrap();
+        let frozen_factors = |model: &DistilBert| {
+            let mut all = Vec::new();
+            model.visit(&mut |part| {
+                if let Part::Extra(w @ Weight::Frozen { value, .. }) = part {
+                    all.push((w.name().to_string(), value.to_f64().unwrap()));
+                }
+            });
+            all
+        };
+        let factors = frozen_factors(&model);
+        let freezes = matches!(&method, Method::Lora(config) if config.freeze_a);
+        assert_eq!(factors.len(), if freezes { 3 } else { 0 }, "{method:?}");
         fit(&mut model, &data(), &recipe(), &mut AdamW::new(0.01), &mut Silent).unwrap();
         let changed: BTreeSet<&str> = model
             .weights()
             .into_iter()
             .zip(&before)
-            .filter(|(w, b)| w.value().unwrap().to_f64().unwrap() != b.to_f64().unwrap())
+            .filter(|(w, b)| w.value().is_ok_and(|w| w.to_f64().unwrap() != b.to_f64().unwrap()))
             .map(|(w, _)| w.name())
             .collect();
         let trained: BTreeSet<&str> = model.weights().into_iter().filter(|w| matches!(w, Weight::Trained(_))).map(Weight::name).collect();
         assert!(trained.iter().all(|name| method.trains(name)));
         assert_eq!(changed, trained, "{method:?}");
+        assert_eq!(factors, frozen_factors(&model));
     }
 }

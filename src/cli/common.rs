@@ -1,8 +1,7 @@
 //! What several commands share.
 
 use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded};
-use crate::lora::adapter;
-use crate::nn::{Config, DistilBert};
+use crate::nn::DistilBert;
 use crate::tensor::DType;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -130,54 +129,6 @@ impl About {
             Err(e) => Err(Error::io(&path, e)),
         }
     }
-}
-
-/// An adapted model, ready to answer.
-pub struct Adapted {
-    pub model: DistilBert,
-    pub wordpiece: WordPiece,
-    pub labels: Vec<String>,
-    pub max_length: usize,
-}
-
-/// Loads a base model with an adapter on it, or a checkpoint that has a head of its own.
-pub fn open_adapted(base: &Path, adapter: Option<&Path>, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
-    let about = About::open(adapter.unwrap_or(base))?;
-    let (model, labels) = match adapter {
-        Some(adapter) => {
-            let classes = adapter::classes(adapter)?;
-            let mut model = DistilBert::open(base, classes, dtype, 0)?.0;
-            if let Some(about) = &about {
-                check_base(about, &model, classes, adapter, base)?;
-            }
-            adapter::load(&mut model, adapter)?;
-            let labels = about.as_ref().map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels.clone());
-            (model, labels)
-        }
-        None => {
-            let labels = Config::open(base)?.labels();
-            let (model, report) = DistilBert::open(base, labels.len(), dtype, 0)?;
-            if let Some(name) = report.initialised.first() {
-                let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
-                return Err(Error::file(base, format!("tensor {name:?}"), problem));
-            }
-            (model, labels)
-        }
-    };
-    let max_length = max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text());
-    Ok(Adapted { wordpiece: open_wordpiece(base, &model)?, max_length: check_length(max_length, &model)?, model, labels })
-}
-
-/// The adapter must have been trained on a base of these shapes.
-fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path, base: &Path) -> Result<()> {
-    let problem = if About::new(model, &[], 0, 0).base != about.base {
-        format!("the adapter was trained on a base of other shapes than {}", base.display())
-    } else if about.labels.len() != classes {
-        format!("{} labels for a classifier of {classes} classes", about.labels.len())
-    } else {
-        return Ok(());
-    };
-    Err(Error::file(adapter, "lowrank.json", problem))
 }
 
 /// The tokenizer of a checkpoint, which must not know more tokens than the model.

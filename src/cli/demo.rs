@@ -89,6 +89,7 @@ pub(super) fn run() -> Result<Outcome> {
         group_by_length: false,
         recompute: false,
         cache_trunk: false,
+        nested_rank: None,
     };
     let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
     let started = std::time::Instant::now();

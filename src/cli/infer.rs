@@ -1,10 +1,11 @@
 //! `lowrank eval`, `predict` and `tokenize`.
 
 use super::Outcome;
-use super::common::{ComputeType, Source, open_adapted, say, say_json};
+use super::adapted::{Adapted, AdaptedArgs};
+use super::common::{Source, say, say_json};
 use super::train::{describe, evaluate_on};
 use crate::data::{Split, WordPiece};
-use crate::train::predict;
+use crate::train::{Evaluation, predict};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
@@ -14,12 +15,8 @@ use std::path::PathBuf;
 /// Arguments of `eval`.
 #[derive(Args)]
 pub struct Eval {
-    /// Directory of the base checkpoint, or of one that has a trained head
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// Directory of the adapter, unless the checkpoint has a trained head
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapted: AdaptedArgs,
     #[command(flatten)]
     source: Source,
     /// train or test
@@ -28,15 +25,9 @@ pub struct Eval {
     /// Measure on this many reviews, drawn with equal labels
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Tokens kept of a review [default: as in training]
-    #[arg(long)]
-    max_length: Option<usize>,
     /// Reviews computed together
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Type to compute in
-    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
-    dtype: ComputeType,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -45,7 +36,26 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let adapted = open_adapted(&self.model, self.adapter.as_deref(), self.max_length, self.dtype.into())?;
+        let all = self.adapted.open()?;
+        let mut results = Vec::new();
+        for adapted in &all {
+            let (labels, result) = self.measure(adapted)?;
+            if self.json {
+                results.push(json!({ "adapter": adapted.name, "test": result, "labels": labels }));
+                continue;
+            }
+            let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
+            say(format!("{name}{}", describe(&result)))?;
+            for (label, row) in labels.iter().zip(&result.confusion) {
+                let cells: Vec<String> = labels.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
+                say(format!("{name}{label}: {}", cells.join(", ")))?;
+            }
+        }
+        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
+    }
+
+    /// Names of the labels, and how well they are found.
+    fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Evaluation)> {
         let selection = format!("limit {:?} seed 0", self.limit);
         // LABEL_0, LABEL_1 are names of ours, not of the data.
         let known = (!adapted.labels.iter().any(|l| l.starts_with("LABEL_"))).then_some(&adapted.labels[..]);
@@ -54,38 +64,28 @@ impl Eval {
             None => Ok(d),
         })?;
         let result = evaluate_on(&adapted.model, &data, self.batch)?;
-        if self.json {
-            return say_json(&json!({ "test": result, "labels": data.label_names })).map(|()| Outcome::Done);
-        }
-        say(describe(&result))?;
-        for (name, row) in data.label_names.iter().zip(&result.confusion) {
-            let cells: Vec<String> = data.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
-            say(format!("{name}: {}", cells.join(", ")))?;
-        }
-        Ok(Outcome::Done)
+        Ok((data.label_names, result))
+    }
+}
+
+/// Prints the result of the one model, or of all as `{"adapters": […]}`.
+fn say_one_or_all(mut results: Vec<serde_json::Value>) -> Result<()> {
+    match results.len() {
+        1 => say_json(&results.remove(0)),
+        _ => say_json(&json!({ "adapters": results })),
     }
 }
 
 /// Arguments of `predict`.
 #[derive(Args)]
 pub struct Predict {
-    /// Directory of the base checkpoint, or of one that has a trained head
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// Directory of the adapter, unless the checkpoint has a trained head
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapted: AdaptedArgs,
     /// Texts; without any, each line of --file or of standard input is one
     texts: Vec<String>,
     /// File with a text a line
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Tokens kept of a text [default: as in training]
-    #[arg(long)]
-    max_length: Option<usize>,
-    /// Type to compute in
-    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
-    dtype: ComputeType,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -100,23 +100,25 @@ impl Predict {
             (None, true) => lines(std::io::stdin(), "standard input")?,
             (None, false) => self.texts,
         };
-        let adapted = open_adapted(&self.model, self.adapter.as_deref(), self.max_length, self.dtype.into())?;
-        let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
-        let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
-        let mut all = Vec::new();
-        for (text, probabilities) in texts.iter().zip(&answers) {
-            let best = (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
-            let (label, probability) = (&adapted.labels[best], probabilities[best]);
-            if self.json {
-                all.push(json!({ "text": text, "label": label, "probability": probability, "probabilities": probabilities }));
-            } else {
-                say(format!("{label}\t{probability:.4}\t{}", text.replace(['\t', '\n', '\r'], " ")))?;
+        let all = self.adapted.open()?;
+        let mut results = Vec::new();
+        for adapted in &all {
+            let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
+            let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
+            let mut predictions = Vec::new();
+            for (text, probabilities) in texts.iter().zip(&answers) {
+                let best = (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
+                let (label, probability) = (&adapted.labels[best], probabilities[best]);
+                if self.json {
+                    predictions.push(json!({ "text": text, "label": label, "probability": probability, "probabilities": probabilities }));
+                } else {
+                    let name = if all.len() > 1 { format!("{}\t", adapted.name) } else { String::new() };
+                    say(format!("{name}{label}\t{probability:.4}\t{}", text.replace(['\t', '\n', '\r'], " ")))?;
+                }
             }
+            results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
         }
-        if self.json {
-            say_json(&json!({ "labels": adapted.labels, "predictions": all }))?;
-        }
-        Ok(Outcome::Done)
+        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
     }
 }
 

@@ -1,7 +1,8 @@
 //! `lowrank merge`.
 
 use super::Outcome;
-use super::common::{About, Adapted, open_adapted, say};
+use super::adapted::{Adapted, Named, open_adapted};
+use super::common::{About, say};
 use crate::lora::merge;
 use crate::tensor::DType;
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
@@ -39,7 +40,9 @@ impl Merge {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
-        let Adapted { mut model, wordpiece, labels, max_length } = open_adapted(&self.model, Some(&self.adapter), None, DType::F32)?;
+        let adapter = Named { name: None, directory: self.adapter.clone() };
+        let Some(adapted) = open_adapted(&self.model, &[adapter], None, DType::F32, false)?.pop() else { return Ok(Outcome::Failed) };
+        let Adapted { mut model, wordpiece, labels, max_length, .. } = adapted;
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let before = logits(&model, &ids, PROBE.len())?.concat();

@@ -1,12 +1,16 @@
 //! The command line: argument parsing, progress, printing; one file a command.
 
+mod adapted;
+mod bench;
 mod check;
+mod combine;
 mod common;
 mod demo;
 mod explain;
 mod files;
 mod infer;
 mod merge;
+mod method;
 mod progress;
 mod train;
 
@@ -35,6 +39,10 @@ enum Command {
     Predict(infer::Predict),
     /// Add a LoRA adapter to its base: a checkpoint that transformers reads
     Merge(merge::Merge),
+    /// Join several LoRA adapters of one base into one
+    Combine(combine::Combine),
+    /// Time inference with each method beside the base
+    Bench(bench::Bench),
     /// Print the token ids of texts, a line each
     Tokenize(infer::Tokenize),
     /// Write a randomly initialised checkpoint
@@ -88,6 +96,8 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Some(Command::Eval(c)) => c.run(),
         Some(Command::Predict(c)) => c.run(),
         Some(Command::Merge(c)) => c.run(),
+        Some(Command::Combine(c)) => c.run(),
+        Some(Command::Bench(c)) => c.run(),
         Some(Command::Tokenize(c)) => c.run(),
         Some(Command::Init(c)) => c.run(),
         Some(Command::Inspect(c)) => c.run(),

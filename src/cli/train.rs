@@ -2,9 +2,10 @@
 
 use super::Outcome;
 use super::common::{About, ComputeType, Source, check_length, open_wordpiece, say, say_json};
+use super::method::MethodArgs;
 use super::progress::Progress;
 use crate::data::{Dataset, Split, Tokenized};
-use crate::lora::{Bias, Counts, Init, LoraConfig, Method, Placement, adapter, thousands};
+use crate::lora::{Counts, Method, adapter, thousands};
 use crate::nn::{DistilBert, LoadReport};
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
 use crate::tensor::simd::{self, Isa};
@@ -14,7 +15,7 @@ use crate::train::{
     save_checkpoint,
 };
 use crate::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,57 +35,14 @@ pub struct Train {
     /// Directory for what was trained: an adapter, or with full and selective a checkpoint; appears whole, or not at all
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What to train
-    #[arg(long, value_enum, default_value_t = MethodName::Lora)]
-    method: MethodName,
-    /// head: train pre_classifier too
-    #[arg(long)]
-    train_pre_classifier: bool,
-    /// selective: layers that stay frozen, from the lowest
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    frozen_layers: usize,
-    /// adapter: hidden numbers of each
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    adapter_size: usize,
-    /// prefix and prompt: number of virtual tokens; a prompt's take positions from the text
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    virtual_tokens: usize,
+    #[command(flatten)]
+    what: MethodArgs,
     /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
     #[arg(long)]
     cache_trunk: bool,
-    /// Linears that get a low-rank term, by name or end of a name; all-linear: the six of each layer
-    #[arg(long, value_delimiter = ',', default_value = "q_lin,v_lin")]
-    targets: Vec<String>,
-    /// Rank of the terms
-    #[arg(long, default_value_t = 8)]
-    rank: usize,
-    /// The term is scaled by alpha / rank [default: 2 · rank]
-    #[arg(long)]
-    alpha: Option<f64>,
-    /// Scale the term by alpha / √rank (rank-stabilised LoRA)
-    #[arg(long)]
-    rslora: bool,
-    /// Ranks of single linears, such as lin1=4,layer.5.attention.q_lin=16
-    #[arg(long, value_delimiter = ',', value_parser = pair::<usize>, value_name = "NAME=RANK")]
-    rank_pattern: Vec<(String, usize)>,
-    /// Alphas of single linears
-    #[arg(long, value_delimiter = ',', value_parser = pair::<f64>, value_name = "NAME=ALPHA")]
-    alpha_pattern: Vec<(String, f64)>,
-    /// Layers whose linears are adapted [default: all]
-    #[arg(long, value_delimiter = ',')]
-    layers: Vec<usize>,
-    /// Biases that train beside the terms
-    #[arg(long, value_enum, default_value_t = BiasName::None)]
-    bias: BiasName,
     /// Factor of the learning rate for B and for vectors, LoRA+: 16 is its authors' advice
     #[arg(long, default_value_t = 1.0, value_name = "RATIO")]
     lora_plus_ratio: f64,
-    /// Dropout of each term's input
-    #[arg(long, default_value_t = 0.1)]
-    lora_dropout: f64,
-    /// How A starts: kaiming is what PEFT does, gaussian what the paper says
-    #[arg(long, value_enum, default_value_t = InitName::Kaiming)]
-    lora_init: InitName,
     #[arg(long, default_value_t = 3)]
     epochs: usize,
     /// Reviews of a micro-batch
@@ -96,7 +54,7 @@ pub struct Train {
     /// Tokens kept of a review
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Highest learning rate [default: 3e-4 for lora, 2e-5 for full and selective, 1e-2 for prefix and prompt, else 1e-3]
+    /// Highest learning rate [default: 3e-4 for the lora kinds, 2e-5 for full and selective, 1e-2 for prefix, prompt and intrinsic, else 1e-3]
     #[arg(long)]
     lr: Option<f64>,
     #[arg(long, default_value_t = 0.01)]
@@ -141,68 +99,13 @@ pub struct Train {
     json: bool,
 }
 
-/// Names of [`Method`].
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MethodName {
-    /// Low-rank terms on frozen linears, and the head
-    Lora,
-    /// The classifier alone
-    Head,
-    /// Every weight
-    Full,
-    /// The head and the upper layers
-    Selective,
-    /// Every bias, and the head
-    Bitfit,
-    /// A small network after each sublayer, layer norms, and the head (Houlsby)
-    Adapter,
-    /// A small network after each feed-forward block, and the head (Pfeiffer)
-    AdapterPfeiffer,
-    /// Keys and values in each layer's attention, and the head
-    Prefix,
-    /// Rows before each text, and the head
-    Prompt,
-}
-
-impl MethodName {
-    fn learning_rate(self) -> f64 {
-        match self {
-            MethodName::Lora => 3e-4,
-            MethodName::Full | MethodName::Selective => 2e-5,
-            MethodName::Head | MethodName::Bitfit | MethodName::Adapter | MethodName::AdapterPfeiffer => 1e-3,
-            MethodName::Prefix | MethodName::Prompt => 1e-2,
-        }
-    }
-}
-
-/// Names of [`Bias`].
-#[derive(Clone, Copy, ValueEnum)]
-enum BiasName {
-    None,
-    LoraOnly,
-    All,
-}
-
-/// `name=value`.
-fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> std::result::Result<(String, T), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.to_string(), value.parse().map_err(|e: T::Err| format!("{value:?}: {e}"))?))
-}
-
-/// Names of [`Init`].
-#[derive(Clone, Copy, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
-}
-
 impl Train {
-    fn recipe(&self) -> Recipe {
-        Recipe {
+    fn recipe(&self) -> Result<Recipe> {
+        Ok(Recipe {
             epochs: self.epochs,
             batch: self.batch,
             accumulate: self.accumulate,
-            lr: self.lr.unwrap_or(self.method.learning_rate()),
+            lr: self.lr.unwrap_or(self.what.learning_rate()),
             weight_decay: self.weight_decay,
             warmup: self.warmup,
             clip: self.clip,
@@ -210,53 +113,19 @@ impl Train {
             group_by_length: self.group_by_length,
             recompute: self.recompute,
             cache_trunk: self.cache_trunk,
-        }
-    }
-
-    fn lora(&self) -> LoraConfig {
-        let init = match self.lora_init {
-            InitName::Kaiming => Init::Kaiming,
-            InitName::Gaussian => Init::Gaussian,
-        };
-        let alpha = self.alpha.unwrap_or(2.0 * self.rank as f64);
-        let bias = match self.bias {
-            BiasName::None => Bias::None,
-            BiasName::LoraOnly => Bias::LoraOnly,
-            BiasName::All => Bias::All,
-        };
-        let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
-        LoraConfig {
-            alpha,
-            dropout: self.lora_dropout,
-            init,
-            rank_stabilised: self.rslora,
-            rank_pattern: self.rank_pattern.iter().cloned().collect(),
-            alpha_pattern: self.alpha_pattern.iter().cloned().collect(),
-            layers: self.layers.clone(),
-            bias,
-            ..LoraConfig::new(self.rank, &targets)
-        }
+            nested_rank: self.what.nested_rank()?,
+        })
     }
 
     fn method(&self) -> Method {
-        match self.method {
-            MethodName::Lora => Method::Lora(self.lora()),
-            MethodName::Head => Method::Head { pre_classifier: self.train_pre_classifier },
-            MethodName::Full => Method::Full,
-            MethodName::Selective => Method::Selective { frozen_layers: self.frozen_layers },
-            MethodName::Bitfit => Method::BitFit,
-            MethodName::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
-            MethodName::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
-            MethodName::Prefix => Method::Prefix { tokens: self.virtual_tokens },
-            MethodName::Prompt => Method::Prompt { tokens: self.virtual_tokens },
-        }
+        self.what.method(self.seed)
     }
 
     /// What must be the same for a run to go on.
-    fn settings(&self, tokens: &Tokenized) -> String {
+    fn settings(&self, recipe: &Recipe, tokens: &Tokenized) -> String {
         format!(
             "{:?} {:?} {} {} {} tokens of {} reviews",
-            self.recipe(),
+            recipe,
             self.method(),
             self.lora_plus_ratio,
             self.model.display(),
@@ -328,7 +197,7 @@ impl Train {
             eprintln!("unused tensors of the checkpoint: {}", list(&report.unused));
         }
         if !adapted.is_empty() {
-            eprintln!("low-rank terms of rank {} on {} linears: {}", self.rank, adapted.len(), list(&adapted));
+            eprintln!("low-rank terms on {} linears: {}", adapted.len(), list(&adapted));
         }
         eprintln!("{}", counts.peft_line());
         eprintln!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
@@ -336,8 +205,8 @@ impl Train {
 
         eprintln!("computing in {}", path(self.dtype.into()));
 
-        let recipe = self.recipe();
-        let settings = self.settings(&train);
+        let recipe = self.recipe()?;
+        let settings = self.settings(&recipe, &train);
         let checkpoint = self.out.join("checkpoint.safetensors");
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.lora_plus_ratio != 1.0 {

@@ -5,9 +5,9 @@
 
 use super::virtual_tokens::PROMPT;
 use super::{LoraConfig, Method, Placement, peft};
-use crate::nn::DistilBert;
+use crate::nn::{DistilBert, Part, PartMut, Weight};
 use crate::tensor::safetensors::{self, SafeTensors};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,8 @@ const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
 /// Largest size of an adapter, and most virtual tokens.
 const LARGEST: u64 = 4096;
+/// Largest dimension of a subspace.
+const LARGEST_SUBSPACE: u64 = 1 << 16;
 
 /// What `adapter_config.json` says of `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
@@ -47,6 +49,11 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
             config["num_virtual_tokens"] = json!(tokens);
             Ok(config)
         }
+        Method::Intrinsic { dimension, seed } => {
+            let mut config = own("INTRINSIC");
+            (config["dimension"], config["projection_seed"]) = (json!(dimension), json!(seed));
+            Ok(config)
+        }
         Method::Full | Method::Selective { .. } => Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter")),
     }
 }
@@ -56,17 +63,22 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
 /// # Errors
 /// If it is missing, or is of a method that is not implemented.
 pub fn method(directory: &Path) -> Result<Method> {
+    read_method(directory, None)
+}
+
+fn read_method(directory: &Path, warnings: Option<&mut Vec<String>>) -> Result<Method> {
     let path = directory.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))?;
     let problem = |key: &str, problem: &str| Error::file(&path, format!("{key:?}"), problem);
-    let number = |key: &str| match json[key].as_u64() {
-        // No model has room for more, and none is made before this is known.
-        Some(n) if (1..=LARGEST).contains(&n) => Ok(n as usize),
-        _ => Err(problem(key, &format!("is {}: must be a number from 1 to {LARGEST}", json[key]))),
+    // No model has room for more, and none is made before this is known.
+    let at_most = |most: u64, key: &str| match json[key].as_u64() {
+        Some(n) if (1..=most).contains(&n) => Ok(n as usize),
+        _ => Err(problem(key, &format!("is {}: must be a number from 1 to {most}", json[key]))),
     };
+    let number = |key: &str| at_most(LARGEST, key);
     match json["peft_type"].as_str() {
-        Some("LORA") => peft::config(&json, &path).map(Method::Lora),
+        Some("LORA") => peft::config(&json, &path, warnings).map(Method::Lora),
         Some("HEAD") => Ok(Method::Head { pre_classifier: json["train_pre_classifier"] == true }),
         Some("BITFIT") => Ok(Method::BitFit),
         Some("BOTTLENECK") => {
@@ -78,23 +90,39 @@ pub fn method(directory: &Path) -> Result<Method> {
             Ok(Method::Adapter { size: number("bottleneck_size")?, placement })
         }
         Some("PROMPT_TUNING") => Ok(Method::Prompt { tokens: number("num_virtual_tokens")? }),
+        Some("INTRINSIC") => {
+            let seed = json["projection_seed"].as_u64().ok_or_else(|| problem("projection_seed", "must be a number"))?;
+            Ok(Method::Intrinsic { dimension: at_most(LARGEST_SUBSPACE, "dimension")?, seed })
+        }
         Some("DISTILBERT_PREFIX") => Ok(Method::Prefix { tokens: number("num_virtual_tokens")? }),
         _ => Err(problem("peft_type", &format!("is {}, which is not implemented", json["peft_type"]))),
     }
 }
 
-/// The tensors that an adapter of `model` holds, under PEFT's names, in f32: what trains, and the whole head. A head that the base lacks is
-/// random, and would be lost where it does not train.
+/// Whether an adapter holds this weight: what trains, what is beside the checkpoint, and the whole head. A head that the base lacks is random,
+/// and would be lost where it does not train.
+fn holds(weight: &Weight, extra: bool) -> bool {
+    extra || matches!(weight, Weight::Trained(_)) || !weight.name().starts_with("distilbert.")
+}
+
+/// The weights that an adapter of `model` holds.
+fn held(model: &DistilBert) -> Vec<&Weight> {
+    let mut all = Vec::new();
+    model.visit(&mut |part| {
+        if holds(part.weight(), matches!(part, Part::Extra(_))) {
+            all.push(part.weight());
+        }
+    });
+    all
+}
+
+/// The tensors that an adapter of `model` holds, under PEFT's names, in f32.
 ///
 /// # Errors
 /// Never for a model on the host.
 pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
     let names = Names::of(model);
-    let named = |name: &str, value: &Tensor| Ok((names.name(name), value.to_dtype(DType::F32)?));
-    let frozen_head = model.weights().into_iter().filter(|w| !w.name().starts_with("distilbert.") && w.parameters().is_empty());
-    let frozen_head: Vec<_> = frozen_head.map(|w| named(w.name(), &w.value()?)).collect::<Result<_>>()?;
-    let trained = model.parameters().into_iter().map(|p| named(p.name(), p.value()));
-    trained.chain(frozen_head.into_iter().map(Ok)).collect()
+    held(model).into_iter().map(|w| Ok((names.name(w.name()), w.value()?.to_dtype(DType::F32)?))).collect()
 }
 
 /// How PEFT names the tensors of a model.
@@ -107,7 +135,7 @@ struct Names {
 
 impl Names {
     fn of(model: &DistilBert) -> Names {
-        let adapted = model.parameters().iter().filter_map(|p| p.name().strip_suffix(".lora_A.weight")).map(String::from).collect();
+        let adapted = held(model).into_iter().filter_map(|w| w.name().strip_suffix(".lora_A.weight")).map(String::from).collect();
         Names { adapted, prompt: model.prompt.is_some() }
     }
 
@@ -119,6 +147,12 @@ impl Names {
             _ => format!("{PREFIX}{name}"),
         }
     }
+}
+
+/// How an adapter's file names the weights of `model`.
+pub fn keys(model: &DistilBert) -> impl Fn(&str) -> String + use<> {
+    let names = Names::of(model);
+    move |name| names.name(name)
 }
 
 /// Writes the two files into `directory`.
@@ -157,8 +191,9 @@ pub fn classes(directory: &Path) -> Result<usize> {
     }
 }
 
-/// The file must hold factors of the ranks that `config` says before memory is taken for them: a wrong one may be of any size.
-fn check_ranks(file: &SafeTensors, config: &LoraConfig) -> Result<()> {
+/// The file must hold factors of the ranks that `config` says before memory is taken for them: a wrong one may be of any size. With `warnings`
+/// the file's own ranks hold.
+fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, mut warnings: Option<&mut Vec<String>>) -> Result<()> {
     let mut factors = file.names().filter(|name| name.contains(".lora_A.")).peekable();
     if factors.peek().is_none() {
         return Err(Error::file(file.path(), "tensors \"…lora_A.weight\"", "are missing: the file holds no LoRA adapter"));
@@ -166,11 +201,18 @@ fn check_ranks(file: &SafeTensors, config: &LoraConfig) -> Result<()> {
     for name in factors {
         let linear = name.strip_prefix(PREFIX).unwrap_or(name).split(".lora_A.").next().unwrap_or(name);
         let rank = config.term_of(linear).0;
-        if let Some(&[found, _]) = file.info(name).map(|i| i.shape.as_slice())
+        if let Some(&[found, input]) = file.info(name).map(|i| i.shape.as_slice())
             && found != rank
         {
             let problem = format!("has rank {found}, and \"r\" in adapter_config.json is {rank}");
-            return Err(Error::file(file.path(), format!("tensor {name:?}"), problem));
+            match &mut warnings {
+                // No larger than the weight itself, which the model has.
+                Some(warnings) if (1..=input).contains(&found) => {
+                    warnings.push(format!("tensor {name:?} {problem}; the file's is taken"));
+                    config.rank_pattern.insert(linear.to_string(), found);
+                }
+                _ => return Err(Error::file(file.path(), format!("tensor {name:?}"), problem)),
+            }
         }
     }
     Ok(())
@@ -181,44 +223,66 @@ fn check_ranks(file: &SafeTensors, config: &LoraConfig) -> Result<()> {
 /// # Errors
 /// If a tensor is missing, is left over, or has another shape; the message says the likely cause.
 pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
-    let method = method(directory)?;
+    load_with(model, directory, None)
+}
+
+/// [`load`], taking what can be taken: a missing tensor stays as it is initialised, one left over is ignored, a rank is the file's. Each is
+/// told in the list of warnings.
+///
+/// # Errors
+/// If a file cannot be read, or a tensor has a shape that the model has no place for.
+pub fn load_leniently(model: &mut DistilBert, directory: &Path) -> Result<(Method, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let method = load_with(model, directory, Some(&mut warnings))?;
+    Ok((method, warnings))
+}
+
+fn load_with(model: &mut DistilBert, directory: &Path, mut warnings: Option<&mut Vec<String>>) -> Result<Method> {
+    let mut method = read_method(directory, warnings.as_deref_mut())?;
     let file = SafeTensors::open(&tensors_path(directory))?;
-    if let Method::Lora(config) = &method {
-        check_ranks(&file, config)?;
+    if let Method::Lora(config) = &mut method {
+        check_ranks(&file, config, warnings.as_deref_mut())?;
     }
     method.apply(model, 0)?;
     // With bias "all", PEFT writes the head's biases again under the names of its wrapper.
     let wrapper = |name: &str| name.ends_with(".modules_to_save.bias") || name.ends_with(".original_module.bias");
     let mut left: BTreeSet<String> = file.names().filter(|name| !wrapper(name)).map(String::from).collect();
     let names = Names::of(model);
-    let mut find = |name: &str, shape: &Shape| {
-        let plain = names.name(name);
+    let mut find = |weight: &mut Weight| -> Result<()> {
+        let plain = names.name(weight.name());
         let named = plain.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.");
         let Some(name) = [plain.clone(), named].into_iter().find(|n| left.remove(n)) else {
             let problem = "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut";
-            return Err(Error::file(file.path(), format!("tensor {plain:?}"), problem));
+            return match &mut warnings {
+                Some(warnings) => {
+                    warnings.push(format!("tensor {plain:?} {problem}; it stays as it was initialised"));
+                    Ok(())
+                }
+                None => Err(Error::file(file.path(), format!("tensor {plain:?}"), problem)),
+            };
         };
-        let tensor = file.tensor(&name)?;
-        if tensor.shape() == shape {
-            return Ok(tensor);
+        let (tensor, shape) = (file.tensor(&name)?, weight.shape());
+        if tensor.shape() != shape {
+            let problem = format!("is {}, expected {shape}: r, target_modules or the base model differ", tensor.shape());
+            return Err(Error::file(file.path(), format!("tensor {name:?}"), problem));
         }
-        let problem = format!("is {}, expected {shape}: r, target_modules or the base model differ", tensor.shape());
-        Err(Error::file(file.path(), format!("tensor {name:?}"), problem))
+        weight.set(tensor.to_dtype(weight.value()?.dtype())?)
     };
-    for p in model.parameters_mut() {
-        let tensor = find(p.name(), p.value().shape())?.to_dtype(p.value().dtype())?;
-        p.set(tensor);
-    }
-    for weight in [&mut model.pre_classifier, &mut model.classifier].into_iter().flat_map(|l| l.bias.iter_mut().chain([&mut l.weight])) {
-        if weight.parameters().is_empty() {
-            let tensor = find(weight.name(), weight.shape())?.to_dtype(weight.value()?.dtype())?;
-            weight.set(tensor)?;
+    let mut done = Ok(());
+    model.visit_mut(&mut |part| {
+        let extra = matches!(part, PartMut::Extra(_));
+        let weight = part.weight();
+        if done.is_ok() && holds(weight, extra) {
+            done = find(weight);
+        }
+    });
+    done?;
+    for name in left {
+        let problem = "is not part of the adapter that adapter_config.json describes";
+        match &mut warnings {
+            Some(warnings) => warnings.push(format!("tensor {name:?} {problem}; it is ignored")),
+            None => return Err(Error::file(file.path(), format!("tensor {name:?}"), problem)),
         }
     }
-    match left.first() {
-        Some(name) => {
-            Err(Error::file(file.path(), format!("tensor {name:?}"), "is not part of the adapter that adapter_config.json describes"))
-        }
-        None => Ok(method),
-    }
+    Ok(method)
 }

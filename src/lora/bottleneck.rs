@@ -5,7 +5,7 @@
 //! b = 0. The activation is GELU (the papers leave it open).
 
 use crate::Result;
-use crate::autograd::{Parameter, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::nn::{DistilBert, Hook, Linear, Pass, Weight};
 use crate::tensor::{DType, Tensor};
 
@@ -37,13 +37,12 @@ impl Hook for Bottleneck {
         tape.add(h, &back)
     }
 
-    fn parameters(&self) -> Vec<&Parameter> {
-        [&self.down, &self.up].into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().flat_map(Weight::parameters).collect()
+    fn weights(&self) -> Vec<&Weight> {
+        [&self.down, &self.up].into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().collect()
     }
 
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        let linears = [&mut self.down, &mut self.up].into_iter();
-        linears.flat_map(|l| [Some(&mut l.weight), l.bias.as_mut()]).flatten().flat_map(Weight::parameters_mut).collect()
+    fn weights_mut(&mut self) -> Vec<&mut Weight> {
+        [&mut self.down, &mut self.up].into_iter().flat_map(|l| [Some(&mut l.weight), l.bias.as_mut()]).flatten().collect()
     }
 }
 
@@ -67,6 +66,6 @@ pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, 
 
 fn linear(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Linear> {
     let weight = super::normal(format!("{name}.weight"), dims, NEAR_IDENTITY, dtype, seed)?;
-    let bias = Parameter::new(format!("{name}.bias"), Tensor::zeros(dtype, [dims[0]]));
-    Ok(Linear { weight: Weight::Trained(weight), bias: Some(Weight::Trained(bias)), name, terms: Vec::new(), site: 0 })
+    let bias = Weight::trained(format!("{name}.bias"), Tensor::zeros(dtype, [dims[0]]));
+    Ok(Linear { weight, bias: Some(bias), name, terms: Vec::new(), magnitude: None, site: 0 })
 }

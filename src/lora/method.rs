@@ -1,6 +1,6 @@
 //! What to train: the ways to fine-tune that the study compares, one value each.
 
-use super::{Bias, LoraConfig, Placement, add_terms, bottleneck, virtual_tokens};
+use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
 use crate::nn::{DistilBert, PartMut};
 use crate::{Error, Result};
 
@@ -40,6 +40,13 @@ pub enum Method {
         /// Number of each.
         tokens: usize,
     },
+    /// The layers' weights in a random subspace, and the head. Aghajanyan et al. 2020, <https://arxiv.org/abs/2012.13255>, equation 1.
+    Intrinsic {
+        /// Dimension d of the subspace.
+        dimension: usize,
+        /// Seed of the subspace.
+        seed: u64,
+    },
 }
 
 impl Method {
@@ -53,14 +60,15 @@ impl Method {
             Method::Selective { frozen_layers } => head || layer(name).is_some_and(|layer| layer >= *frozen_layers),
             Method::BitFit => head || name.ends_with(".bias"),
             Method::Adapter { placement: Placement::Houlsby, .. } => head || name.contains("layer_norm."),
-            Method::Adapter { .. } | Method::Prompt { .. } | Method::Prefix { .. } => head,
+            Method::Adapter { .. } | Method::Prompt { .. } | Method::Prefix { .. } | Method::Intrinsic { .. } => head,
             Method::Lora(config) => {
                 let bias_of = name.strip_suffix(".bias");
-                head || match config.bias {
-                    Bias::None => false,
-                    Bias::LoraOnly => bias_of.is_some_and(|linear| config.adapts(linear)),
-                    Bias::All => bias_of.is_some(),
-                }
+                head || config.saves(name)
+                    || match config.bias {
+                        Bias::None => false,
+                        Bias::LoraOnly => bias_of.is_some_and(|linear| config.adapts(linear)),
+                        Bias::All => bias_of.is_some(),
+                    }
             }
         }
     }
@@ -82,16 +90,17 @@ impl Method {
         }
         let mut adapted = Vec::new();
         match self {
-            Method::Lora(config) => adapted = add_terms(model, config, seed)?,
+            Method::Lora(config) => adapted = terms::add(model, config, seed)?,
             Method::Adapter { size: 0, .. } => return Err(Error::invalid("adapter: the size must be at least 1")),
             Method::Adapter { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
             Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
             Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,
+            Method::Intrinsic { dimension, seed } => intrinsic::project(model, *dimension, *seed)?,
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
         let mut done = Ok(());
         model.visit_mut(&mut |part| {
-            if let PartMut::Weight(weight) = part
+            if let PartMut::Base(weight) = part
                 && done.is_ok()
                 && self.trains(weight.name())
             {

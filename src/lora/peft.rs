@@ -7,11 +7,20 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What PEFT always saves of a sequence classifier: `pre_classifier` ends like it.
+const HEAD: [&str; 2] = ["classifier", "score"];
+
+/// What PEFT takes where a file has no `lora_alpha`.
+const DEFAULT_ALPHA: f64 = 8.0;
+
 /// All 41 fields that PEFT 0.21.2 writes, keys sorted.
 pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
     let whole = |x: f64| if x.fract() == 0.0 { json!(x as i64) } else { json!(x) };
     let mut targets = config.targets.clone();
     targets.sort();
+    let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
+    let mut saved = config.modules_to_save.clone();
+    saved.extend(HEAD.map(String::from));
     let init = match config.init {
         super::Init::Kaiming => json!(true),
         super::Init::Gaussian => json!("gaussian"),
@@ -29,10 +38,10 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": init, "kasa_config": null,
         "layer_replication": null, "layers_pattern": null, "layers_to_transform": layers, "loftq_config": {},
         "lora_alpha": whole(config.alpha), "lora_bias": false, "lora_dropout": config.dropout, "lora_ga_config": null,
-        "megatron_config": null, "megatron_core": "megatron.core", "modules_to_save": ["classifier", "score"],
+        "megatron_config": null, "megatron_core": "megatron.core", "modules_to_save": saved,
         "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2", "qalora_group_size": 16, "r": config.rank,
         "rank_pattern": config.rank_pattern, "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
-        "trainable_token_indices": null, "use_bdlora": null, "use_dora": false, "use_qalora": false, "use_rslora": config.rank_stabilised,
+        "trainable_token_indices": null, "use_bdlora": null, "use_dora": config.dora, "use_qalora": false, "use_rslora": config.rank_stabilised,
         "velora_config": null
     })
 }
@@ -51,10 +60,10 @@ pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Valu
 /// What the `adapter_config.json` at `path` says.
 ///
 /// # Errors
-/// If it is of a kind other than plain LoRA, or lacks r, `lora_alpha` or `target_modules` (PEFT would silently take defaults).
-pub(super) fn config(json: &Value, path: &Path) -> Result<LoraConfig> {
+/// If it is of a kind other than LoRA or DoRA, or lacks r, `lora_alpha` or `target_modules` (PEFT would silently take defaults).
+pub(super) fn config(json: &Value, path: &Path, warnings: Option<&mut Vec<String>>) -> Result<LoraConfig> {
     let problem = |key: &str, problem: &str| Error::file(path, format!("{key:?}"), problem);
-    for key in ["use_dora", "use_qalora", "lora_bias", "fan_in_fan_out"] {
+    for key in ["use_qalora", "lora_bias", "fan_in_fan_out"] {
         if json[key].as_bool() == Some(true) {
             return Err(problem(key, "is true: this kind of adapter is not implemented"));
         }
@@ -62,9 +71,6 @@ pub(super) fn config(json: &Value, path: &Path) -> Result<LoraConfig> {
     let pattern = |key: &str| -> Result<BTreeMap<String, f64>> {
         let Some(map) = json[key].as_object() else { return Ok(BTreeMap::new()) };
         let entry = |(end, value): (&String, &Value)| {
-            if end.contains(['^', '$', '*', '+', '?', '(', '[', '{', '|', '\\']) {
-                return Err(problem(key, &format!("{end:?} is a regular expression: only names and ends of names are implemented")));
-            }
             Ok((end.clone(), value.as_f64().ok_or_else(|| problem(key, &format!("{end:?} must be a number")))?))
         };
         map.iter().map(entry).collect()
@@ -73,6 +79,8 @@ pub(super) fn config(json: &Value, path: &Path) -> Result<LoraConfig> {
         true => Ok((end, rank as usize)),
         false => Err(problem("rank_pattern", &format!("{end:?} is {rank}, which is no rank"))),
     };
+    let names =
+        |key: &str| -> Vec<String> { json[key].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(String::from)).collect() };
     let bias = match json["bias"].as_str() {
         None | Some("none") => Bias::None,
         Some("lora_only") => Bias::LoraOnly,
@@ -86,10 +94,22 @@ pub(super) fn config(json: &Value, path: &Path) -> Result<LoraConfig> {
         _ => return Err(problem("layers_to_transform", "must be a number or a list of numbers")),
     };
     let rank = json["r"].as_u64().filter(|&r| r > 0).ok_or_else(|| problem("r", "must be a positive number"))?;
-    let alpha = json["lora_alpha"].as_f64().ok_or_else(|| problem("lora_alpha", "must be a number: without it the scale is unknown"))?;
-    let targets: Option<Vec<String>> =
-        json["target_modules"].as_array().map(|names| names.iter().filter_map(|n| n.as_str().map(String::from)).collect());
-    let targets = targets.filter(|t| !t.is_empty()).ok_or_else(|| problem("target_modules", "must be a list of names"))?;
+    let alpha = match (json["lora_alpha"].as_f64(), warnings) {
+        (Some(alpha), _) => alpha,
+        (None, Some(warnings)) => {
+            warnings.push(format!("\"lora_alpha\" is missing; {DEFAULT_ALPHA} is taken, as PEFT does"));
+            DEFAULT_ALPHA
+        }
+        (None, None) => return Err(problem("lora_alpha", "must be a number: without it the scale is unknown")),
+    };
+    let (target_pattern, targets) = match json["target_modules"].as_str() {
+        Some("all-linear") => (None, LoraConfig::new(1, &["all-linear"]).targets),
+        Some(pattern) => (Some(pattern.to_string()), Vec::new()),
+        None => (None, names("target_modules")),
+    };
+    if targets.is_empty() && target_pattern.is_none() {
+        return Err(problem("target_modules", "must be a list of names or a regular expression"));
+    }
     let dropout = json["lora_dropout"].as_f64().unwrap_or(0.0);
     let init = if json["init_lora_weights"] == "gaussian" { super::Init::Gaussian } else { super::Init::Kaiming };
     Ok(LoraConfig {
@@ -97,11 +117,16 @@ pub(super) fn config(json: &Value, path: &Path) -> Result<LoraConfig> {
         alpha,
         dropout,
         targets,
+        target_pattern,
         init,
         rank_stabilised: json["use_rslora"] == true,
+        dora: json["use_dora"] == true,
+        // PEFT's files do not tell: what comes from one is not trained on.
+        freeze_a: false,
         rank_pattern: pattern("rank_pattern")?.into_iter().map(whole_rank).collect::<Result<_>>()?,
         alpha_pattern: pattern("alpha_pattern")?,
         layers,
         bias,
+        modules_to_save: names("modules_to_save").into_iter().filter(|name| !HEAD.contains(&&**name)).collect(),
     })
 }

@@ -1,9 +1,9 @@
 //! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>.
 
-use super::{LayerNorm, Linear, Part, PartMut, Pass, site};
+use super::{LayerNorm, Linear, Part, PartMut, Pass, Weight, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
-use crate::autograd::{Parameter, Tape, Var};
+use crate::autograd::{Tape, Var};
 
 /// a = LN(out(attention(h)) + h); y = LN(drop(lin2(gelu(lin1(a)))) + a). No dropout after `out_lin`, unlike BERT.
 pub struct Block {
@@ -28,7 +28,7 @@ pub struct Block {
     /// After the feed-forward block.
     pub output_layer_norm: LayerNorm,
     /// Keys and values `[P, D]` that every sequence sees before its own.
-    pub prefix: Option<[Parameter; 2]>,
+    pub prefix: Option<[Weight; 2]>,
     /// After each of the two sublayers, before its dropout, residual and layer norm.
     pub hooks: [Option<Box<dyn Hook>>; 2],
 }
@@ -40,10 +40,10 @@ pub trait Hook {
     /// # Errors
     /// Those of the ops it applies.
     fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var>;
-    /// Its parameters.
-    fn parameters(&self) -> Vec<&Parameter>;
-    /// Its parameters, to be changed.
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter>;
+    /// Its weights.
+    fn weights(&self) -> Vec<&Weight>;
+    /// Its weights, to be changed.
+    fn weights_mut(&mut self) -> Vec<&mut Weight>;
 }
 
 /// Which rows of a block's output are wanted.
@@ -79,11 +79,16 @@ impl Block {
     fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, own: &Pass, x: &Var) -> Result<Var> {
         let [q, k, v] = &self.qkv;
         // The same rows: one op, and one pass over them.
-        let mut inputs = match own.packing == pass.packing {
-            true => vec![Linear::group(tape, pass, h, &[q, k, v])?],
-            false => vec![q.forward(tape, own, x)?, Linear::group(tape, pass, h, &[k, v])?],
+        let mut inputs = if self.qkv.iter().any(|l| l.magnitude.is_some()) {
+            vec![q.forward(tape, own, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]
+        } else if own.packing == pass.packing {
+            vec![Linear::group(tape, pass, h, &[q, k, v])?]
+        } else {
+            vec![q.forward(tape, own, x)?, Linear::group(tape, pass, h, &[k, v])?]
         };
-        inputs.extend(self.prefix.iter().flatten().map(|p| tape.parameter(p)));
+        for extra in self.prefix.iter().flatten() {
+            inputs.push(extra.var(tape)?);
+        }
         let op = Attention {
             heads: self.heads,
             queries: own.packing.clone(),
@@ -112,8 +117,8 @@ impl Block {
         self.sa_layer_norm.visit(f);
         [&self.lin1, &self.lin2].into_iter().for_each(|l| l.visit(f));
         self.output_layer_norm.visit(f);
-        self.prefix.iter().flatten().for_each(|p| f(Part::Extra(p)));
-        self.hooks.iter().flatten().flat_map(|h| h.parameters()).for_each(|p| f(Part::Extra(p)));
+        self.prefix.iter().flatten().for_each(|w| f(Part::Extra(w)));
+        self.hooks.iter().flatten().flat_map(|h| h.weights()).for_each(|w| f(Part::Extra(w)));
     }
 
     pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
@@ -121,7 +126,7 @@ impl Block {
         self.sa_layer_norm.visit_mut(f);
         [&mut self.lin1, &mut self.lin2].into_iter().for_each(|l| l.visit_mut(f));
         self.output_layer_norm.visit_mut(f);
-        self.prefix.iter_mut().flatten().for_each(|p| f(PartMut::Extra(p)));
-        self.hooks.iter_mut().flatten().flat_map(|h| h.parameters_mut()).for_each(|p| f(PartMut::Extra(p)));
+        self.prefix.iter_mut().flatten().for_each(|w| f(PartMut::Extra(w)));
+        self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).for_each(|w| f(PartMut::Extra(w)));
     }
 }

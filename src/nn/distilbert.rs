@@ -28,7 +28,9 @@ pub struct DistilBert {
     /// `[C, D]`.
     pub classifier: Linear,
     /// Rows `[P, D]` before each sequence's embeddings.
-    pub prompt: Option<Parameter>,
+    pub prompt: Option<Weight>,
+    /// What all computed weights are functions of.
+    pub shared: Option<Weight>,
 }
 
 impl DistilBert {
@@ -51,6 +53,7 @@ impl DistilBert {
         pass: &Pass,
         observe: &mut dyn FnMut(&str, &Var),
     ) -> Result<Var> {
+        self.put_shared(tape);
         let whole = self.with_prompt(pass);
         let mut h = self.embed(tape, ids, pass, &whole).at(|| "distilbert.embeddings".into())?;
         observe("embeddings", &h);
@@ -62,12 +65,12 @@ impl DistilBert {
     /// Number of the lowest layers that nothing is trained in or below: their output is the same in every epoch, dropout aside.
     pub fn frozen_layers(&self) -> usize {
         let embeddings = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
-        if self.prompt.is_some() || embeddings.iter().any(|w| !w.parameters().is_empty()) {
+        if self.prompt.is_some() || embeddings.iter().any(|w| w.trains()) {
             return 0;
         }
         let trains = |block: &Block| {
             let mut any = false;
-            block.visit(&mut |part| any |= !part.parameters().is_empty());
+            block.visit(&mut |part| any |= part.weight().trains());
             any
         };
         self.blocks.iter().take_while(|block| !trains(block)).count()
@@ -89,15 +92,20 @@ impl DistilBert {
     /// # Errors
     /// If `trunk` is not the output of [`DistilBert::trunk`] for sequences packed so.
     pub fn forward_above<'m>(&'m self, tape: &mut Tape<'m>, trunk: &Tensor, pass: &Pass) -> Result<Var> {
+        self.put_shared(tape);
         let layers = self.frozen_layers()..self.blocks.len();
         let h = tape.constant(trunk);
         let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, pass, &mut |_, _| {})? };
         self.head(tape, &cls, &pass.first_rows())
     }
 
+    fn put_shared<'m>(&'m self, tape: &mut Tape<'m>) {
+        self.shared.iter().flat_map(Weight::parameters).for_each(|p| tape.share(p));
+    }
+
     /// The pass over what embeddings and prompt are together.
     fn with_prompt(&self, pass: &Pass) -> Pass {
-        match self.prompt.as_ref().map_or(0, |p| p.value().shape().rows()) {
+        match self.prompt.as_ref().map_or(0, |p| p.shape().rows()) {
             0 => pass.clone(),
             n => Pass { packing: Arc::new(pass.packing.lengthened(n)), ..pass.clone() },
         }
@@ -141,7 +149,7 @@ impl DistilBert {
         let word = self.word_embeddings.var(tape)?;
         let mut e = tape.embedding(&word, &Tensor::new(ids.to_vec(), [ids.len()])?, self.dtype)?;
         if let Some(prompt) = &self.prompt {
-            let prompt = tape.parameter(prompt);
+            let prompt = prompt.var(tape)?;
             e = tape.prepend_rows(&e, &prompt, &pass.packing)?;
         }
         let positions: Vec<u32> = (0..whole.packing.sequences()).flat_map(|b| 0..whole.packing.length(b) as u32).collect();
@@ -164,7 +172,7 @@ impl DistilBert {
 
     /// Tokens that a text can have, `[CLS]` and `[SEP]` included: the positions that a prompt leaves.
     pub fn longest_text(&self) -> usize {
-        self.config.max_position_embeddings - self.prompt.as_ref().map_or(0, |p| p.value().shape().rows())
+        self.config.max_position_embeddings - self.prompt.as_ref().map_or(0, |p| p.shape().rows())
     }
 
     /// Every linear of the model.
@@ -175,27 +183,27 @@ impl DistilBert {
 
     /// Walks over all weights and extra parameters.
     pub fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Weight(w)));
+        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Base(w)));
         self.layer_norm.visit(f);
         self.blocks.iter().for_each(|b| b.visit(f));
         [&self.pre_classifier, &self.classifier].into_iter().for_each(|l| l.visit(f));
-        self.prompt.iter().for_each(|p| f(Part::Extra(p)));
+        self.prompt.iter().chain(&self.shared).for_each(|w| f(Part::Extra(w)));
     }
 
     /// [`DistilBert::visit`], to change what it comes by.
     pub fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(PartMut::Weight(w)));
+        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(PartMut::Base(w)));
         self.layer_norm.visit_mut(f);
         self.blocks.iter_mut().for_each(|b| b.visit_mut(f));
         [&mut self.pre_classifier, &mut self.classifier].into_iter().for_each(|l| l.visit_mut(f));
-        self.prompt.iter_mut().for_each(|p| f(PartMut::Extra(p)));
+        self.prompt.iter_mut().chain(&mut self.shared).for_each(|w| f(PartMut::Extra(w)));
     }
 
     /// The weights of the checkpoint, adapters aside.
     pub fn weights(&self) -> Vec<&Weight> {
         let mut all = Vec::new();
         self.visit(&mut |part| {
-            if let Part::Weight(w) = part {
+            if let Part::Base(w) = part {
                 all.push(w)
             }
         });
@@ -211,17 +219,14 @@ impl DistilBert {
     /// What trains.
     pub fn parameters(&self) -> Vec<&Parameter> {
         let mut all = Vec::new();
-        self.visit(&mut |part| all.extend(part.parameters()));
+        self.visit(&mut |part| all.extend(part.weight().parameters()));
         all
     }
 
     /// What trains, to be changed.
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
         let mut all = Vec::new();
-        self.visit_mut(&mut |part| match part {
-            PartMut::Weight(w) => all.extend(w.parameters_mut()),
-            PartMut::Extra(p) => all.push(p),
-        });
+        self.visit_mut(&mut |part| all.extend(part.weight().parameters_mut()));
         all
     }
 }
@@ -262,7 +267,7 @@ mod tests {
         let mut random = Stream::new(3, "terms");
         let mut draw = |name: &str, dims: [usize; 2]| {
             let values = (0..dims[0] * dims[1]).map(|_| 0.3 * random.normal()).collect();
-            Parameter::new(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
+            Weight::trained(name, Tensor::from_f64(values, DType::F64, dims).unwrap())
         };
         for linear in model.linears_mut() {
             let (output, input) = linear.dims();
@@ -273,7 +278,7 @@ mod tests {
         let packing = Arc::new(crate::tensor::Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
         for dropout in [None, Some(5)] {
-            let pass = Pass { packing: packing.clone(), dropout, recompute: false };
+            let pass = Pass { packing: packing.clone(), dropout, recompute: false, rank: None };
             let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
             let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
             assert_eq!(pruned.len(), whole.len());

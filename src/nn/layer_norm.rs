@@ -38,10 +38,10 @@ impl LayerNorm {
     }
 
     pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        [&self.gamma, &self.beta].into_iter().for_each(|w| f(Part::Weight(w)));
+        [&self.gamma, &self.beta].into_iter().for_each(|w| f(Part::Base(w)));
     }
 
     pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(PartMut::Weight(w)));
+        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(PartMut::Base(w)));
     }
 }

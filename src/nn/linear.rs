@@ -1,11 +1,13 @@
 //! Linear layers with optional low-rank terms.
 
 use super::{Part, PartMut, Pass, Weight};
-use crate::autograd::ops::{self, Member, Term};
-use crate::autograd::{Parameter, Tape, Var};
-use crate::{AtLayer, Result};
+use crate::autograd::ops::{self, Mask, Member, Term};
+use crate::autograd::{Tape, Var};
+use crate::tensor::gemm::{Mat, gemm};
+use crate::tensor::{Float, Real, Tensor, math};
+use crate::{AtLayer, Error, Result, dispatch};
 
-/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ; see [`ops::Linear`].
+/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ; see [`ops::Linear`]. With a magnitude, DoRA's [`Linear::forward`].
 pub struct Linear {
     /// Its name in the checkpoint, without `.weight`.
     pub name: String,
@@ -15,6 +17,8 @@ pub struct Linear {
     pub bias: Option<Weight>,
     /// Low-rank terms.
     pub terms: Vec<LowRank>,
+    /// m `[out]`: the length of each row of W + s B A, learned apart from its direction. Only with one term.
+    pub magnitude: Option<Weight>,
     /// Dropout site of the first term.
     pub site: u32,
 }
@@ -22,13 +26,39 @@ pub struct Linear {
 /// The factors of a low-rank term.
 pub struct LowRank {
     /// A `[r, in]`.
-    pub a: Parameter,
+    pub a: Weight,
     /// B `[out, r]`.
-    pub b: Parameter,
+    pub b: Weight,
     /// s.
     pub scale: f64,
     /// Probability of dropping an element of x.
     pub dropout: f64,
+}
+
+impl LowRank {
+    /// Rank r.
+    pub fn rank(&self) -> usize {
+        self.a.shape().rows()
+    }
+
+    /// A and B on the tape, or the part of them that the pass takes.
+    fn factors<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<[Var; 2]> {
+        let (a, b) = (self.a.var(tape)?, self.b.var(tape)?);
+        match pass.rank.filter(|&rank| rank < self.rank()) {
+            Some(rank) => Ok([tape.leading(&a, [rank, a.shape().cols()])?, tape.leading(&b, [b.shape().rows(), rank])?]),
+            None => Ok([a, b]),
+        }
+    }
+
+    /// s is alpha / r: it grows where fewer ranks are taken.
+    fn scale_of(&self, pass: &Pass) -> f64 {
+        self.scale * self.rank() as f64 / pass.rank.map_or(self.rank(), |rank| rank.min(self.rank())) as f64
+    }
+
+    /// Dropout of term `i` of a linear of `site`.
+    fn mask(&self, pass: &Pass, site: u32, i: usize) -> Option<Mask> {
+        pass.mask(self.dropout, site + ((i as u32) << 16))
+    }
 }
 
 impl Linear {
@@ -39,10 +69,52 @@ impl Linear {
 
     /// y of x `[T, in]`: `[T, out]`.
     ///
+    /// With a magnitude m and n = ‖W + s B A‖ of each row, y = m ∘ (x Wᵀ + s · x Aᵀ Bᵀ) / n + b, of drop(x) in place of x, plus
+    /// (x − drop(x)) Wᵀ: what is dropped still goes through W. Liu et al. 2024, <https://arxiv.org/abs/2402.09353>, equation 5; no gradient
+    /// goes through n (section 4.3), and dropout is as in PEFT.
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var) -> Result<Var> {
-        Linear::group(tape, pass, x, &[self])
+        let Some(magnitude) = &self.magnitude else { return Linear::group(tape, pass, x, &[self]) };
+        let [term] = &self.terms[..] else {
+            return Err(Error::invalid(format!("{}: a magnitude needs one low-rank term, and there are {}", self.name, self.terms.len())));
+        };
+        let norms = self.row_norms(term)?;
+        let mask = term.mask(pass, self.site, 0);
+        let drops = mask.is_some();
+        let dropped = tape.dropout(x, mask, &pass.packing)?;
+        let mut inputs = vec![dropped.clone(), self.weight.var(tape)?];
+        inputs.extend(term.factors(tape, pass)?);
+        let member = Member { bias: false, terms: vec![Term { scale: term.scale_of(pass), mask: None }] };
+        let op = ops::Linear { members: vec![member], packing: Some(pass.packing.clone()) };
+        let y = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(|| self.name.clone())?;
+        let (m, bias) = (magnitude.var(tape)?, self.bias.as_ref().map(|b| b.var(tape)).transpose()?);
+        let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
+        if !drops {
+            return Ok(y);
+        }
+        let minus = tape.scale(&dropped, -1.0)?;
+        let rest = tape.add(x, &minus)?;
+        let rest = tape.linear(&rest, &inputs[1], None)?;
+        tape.add(&y, &rest)
+    }
+
+    /// ‖W + s B A‖ of each row, `[out]`: a value, not on the tape.
+    ///
+    /// # Errors
+    /// If W is computed.
+    pub fn row_norms(&self, term: &LowRank) -> Result<Tensor> {
+        let (w, a, b) = (self.weight.value()?, term.a.value()?, term.b.value()?);
+        let ((output, input), rank) = (self.dims(), a.shape().rows());
+        dispatch!("row_norms", w.dtype(), T => {
+            let mut sum = w.to_sums::<<T as Real>::Sum>()?;
+            let mut b = b.to_sums::<<T as Real>::Sum>()?;
+            b.iter_mut().for_each(|b| *b *= <T as Real>::Sum::of(term.scale));
+            gemm(Mat::new(&b, output, rank), Mat::of(&a)?, &mut sum, input, true);
+            let norms: Vec<_> = sum.chunks_exact(input).map(|row| math::sum(row, |x| x * x).sqrt()).collect();
+            Tensor::new(norms, [output])
+        })
     }
 
     /// Several linears of one x, as one op: `[G, T, out]`.
@@ -61,8 +133,8 @@ impl Linear {
             }
             let mut terms = Vec::new();
             for (i, term) in linear.terms.iter().enumerate() {
-                inputs.extend([tape.parameter(&term.a), tape.parameter(&term.b)]);
-                terms.push(Term { scale: term.scale, mask: pass.mask(term.dropout, linear.site + ((i as u32) << 16)) });
+                inputs.extend(term.factors(tape, pass)?);
+                terms.push(Term { scale: term.scale_of(pass), mask: term.mask(pass, linear.site, i) });
             }
             members.push(Member { bias: linear.bias.is_some(), terms });
         }
@@ -71,14 +143,14 @@ impl Linear {
     }
 
     pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        f(Part::Weight(&self.weight));
-        self.bias.iter().for_each(|b| f(Part::Weight(b)));
-        self.terms.iter().flat_map(|t| [&t.a, &t.b]).for_each(|p| f(Part::Extra(p)));
+        f(Part::Base(&self.weight));
+        self.bias.iter().for_each(|b| f(Part::Base(b)));
+        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(&self.magnitude).for_each(|w| f(Part::Extra(w)));
     }
 
     pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        f(PartMut::Weight(&mut self.weight));
-        self.bias.iter_mut().for_each(|b| f(PartMut::Weight(b)));
-        self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]).for_each(|p| f(PartMut::Extra(p)));
+        f(PartMut::Base(&mut self.weight));
+        self.bias.iter_mut().for_each(|b| f(PartMut::Base(b)));
+        self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]).chain(&mut self.magnitude).for_each(|w| f(PartMut::Extra(w)));
     }
 }

@@ -103,7 +103,7 @@ impl Source<'_> {
     fn linear(&mut self, name: String, role: Role, [output, input]: [usize; 2], site: u32) -> Result<Linear> {
         let weight = self.weight(format!("{name}.weight"), role, &[output, input])?;
         let bias = Some(self.weight(format!("{name}.bias"), Role::Small, &[output])?);
-        Ok(Linear { name, weight, bias, terms: Vec::new(), site })
+        Ok(Linear { name, weight, bias, terms: Vec::new(), magnitude: None, site })
     }
 
     fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {
@@ -152,6 +152,7 @@ impl Source<'_> {
             pre_classifier: self.linear("pre_classifier".into(), Role::Small, [d, d], site::PRE_CLASSIFIER_TERM)?,
             classifier: self.linear("classifier".into(), Role::Small, [classes, d], site::CLASSIFIER_TERM)?,
             prompt: None,
+            shared: None,
         })
     }
 }

@@ -7,6 +7,7 @@ mod layer_norm;
 mod linear;
 mod load;
 mod save;
+mod share;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
@@ -30,17 +31,19 @@ pub struct Pass {
     pub dropout: Option<u64>,
     /// Keep only the input of each layer, and compute the layer again in backward: time for memory.
     pub recompute: bool,
+    /// Take the first ranks of every low-rank term alone. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, equation 7.
+    pub rank: Option<usize>,
 }
 
 impl Pass {
     /// Evaluation: no dropout.
     pub fn evaluation(packing: Arc<Packing>) -> Pass {
-        Pass { packing, dropout: None, recompute: false }
+        Pass { packing, dropout: None, recompute: false, rank: None }
     }
 
     /// Training: dropout masks of `seed`.
     pub fn training(packing: Arc<Packing>, seed: u64) -> Pass {
-        Pass { packing, dropout: Some(seed), recompute: false }
+        Pass { packing, dropout: Some(seed), recompute: false, rank: None }
     }
 
     /// The same pass over the first row of each sequence alone.

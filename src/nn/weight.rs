@@ -15,7 +15,7 @@ pub enum Weight {
     },
     /// Trained in full.
     Trained(Parameter),
-    /// A function of other parameters, such as W₀ plus the image of a random subspace.
+    /// A function of a parameter elsewhere, such as W₀ plus the image of a random subspace.
     Computed {
         /// Key in the checkpoint.
         name: String,
@@ -24,7 +24,7 @@ pub enum Weight {
     },
 }
 
-/// A weight as a differentiable function of parameters.
+/// A weight as a differentiable function of the parameter that all computed weights of a model share ([`Tape::shared`]).
 pub trait WeightFn {
     /// The weight.
     ///
@@ -33,10 +33,6 @@ pub trait WeightFn {
     fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var>;
     /// Its shape.
     fn shape(&self) -> &Shape;
-    /// Its parameters.
-    fn parameters(&self) -> Vec<&Parameter>;
-    /// Its parameters, to be changed.
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter>;
 }
 
 impl Weight {
@@ -62,16 +58,21 @@ impl Weight {
         }
     }
 
-    /// Its value.
+    /// Its value, where it has one of its own.
     ///
     /// # Errors
-    /// If a computed weight cannot be computed.
+    /// If it is computed.
     pub fn value(&self) -> Result<Tensor> {
         match self {
             Weight::Frozen { value, .. } => Ok(value.clone()),
             Weight::Trained(p) => Ok(p.value().clone()),
-            Weight::Computed { function, .. } => Ok(function.forward(&mut Tape::new())?.value().clone()),
+            Weight::Computed { name, .. } => Err(Error::invalid(format!("{name}: a computed weight has no value of its own"))),
         }
+    }
+
+    /// Whether its value can change in training.
+    pub fn trains(&self) -> bool {
+        !matches!(self, Weight::Frozen { .. })
     }
 
     /// The weight on the tape: a leaf only if it trains.
@@ -84,6 +85,11 @@ impl Weight {
             Weight::Trained(p) => Ok(tape.parameter(p)),
             Weight::Computed { function, .. } => function.forward(tape),
         }
+    }
+
+    /// A weight that trains, of a shape and a start of its own.
+    pub fn trained(name: impl Into<String>, value: Tensor) -> Weight {
+        Weight::Trained(Parameter::new(name, value))
     }
 
     /// Makes a frozen weight a trained one.
@@ -120,7 +126,7 @@ impl Weight {
         match self {
             Weight::Frozen { .. } => Vec::new(),
             Weight::Trained(p) => vec![p],
-            Weight::Computed { function, .. } => function.parameters(),
+            Weight::Computed { .. } => Vec::new(),
         }
     }
 
@@ -129,7 +135,7 @@ impl Weight {
         match self {
             Weight::Frozen { .. } => Vec::new(),
             Weight::Trained(p) => vec![p],
-            Weight::Computed { function, .. } => function.parameters_mut(),
+            Weight::Computed { .. } => Vec::new(),
         }
     }
 }
@@ -137,17 +143,16 @@ impl Weight {
 /// What a walk over a model comes by.
 pub enum Part<'a> {
     /// A weight of the checkpoint.
-    Weight(&'a Weight),
-    /// A parameter beside the checkpoint: a low-rank factor, a prompt.
-    Extra(&'a Parameter),
+    Base(&'a Weight),
+    /// A weight beside the checkpoint: a low-rank factor, a prompt.
+    Extra(&'a Weight),
 }
 
 impl<'a> Part<'a> {
-    /// What trains of it.
-    pub fn parameters(&self) -> Vec<&'a Parameter> {
+    /// The weight.
+    pub fn weight(&self) -> &'a Weight {
         match self {
-            Part::Weight(w) => w.parameters(),
-            Part::Extra(p) => vec![p],
+            Part::Base(w) | Part::Extra(w) => w,
         }
     }
 }
@@ -155,7 +160,16 @@ impl<'a> Part<'a> {
 /// [`Part`], to be changed.
 pub enum PartMut<'a> {
     /// A weight of the checkpoint.
-    Weight(&'a mut Weight),
-    /// A parameter beside the checkpoint.
-    Extra(&'a mut Parameter),
+    Base(&'a mut Weight),
+    /// A weight beside the checkpoint.
+    Extra(&'a mut Weight),
+}
+
+impl<'a> PartMut<'a> {
+    /// The weight.
+    pub fn weight(self) -> &'a mut Weight {
+        match self {
+            PartMut::Base(w) | PartMut::Extra(w) => w,
+        }
+    }
 }

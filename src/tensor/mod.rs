@@ -13,6 +13,7 @@ pub mod scratch;
 mod shape;
 pub mod simd;
 mod storage;
+pub mod svd;
 
 pub use element::{DType, Element, Float, Real};
 pub use packing::Packing;

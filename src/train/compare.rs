@@ -124,8 +124,9 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType) -> Result<Vec<Compa
 
     let grads = tape.backward(&loss)?;
     let file = SafeTensors::open(&reference.join("grads_f64.safetensors"))?;
+    let key = adapter::keys(&model);
     for p in model.parameters() {
-        let reference = file.tensor(&format!("base_model.model.{}", p.name()))?.to_f64()?;
+        let reference = file.tensor(&key(p.name()))?.to_f64()?;
         let ours = grads.get(p).map(Tensor::to_f64).transpose()?.unwrap_or_default();
         add(format!("gradient {}", p.name()), &ours, &reference, gradient);
     }
@@ -149,7 +150,7 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType) -> Result<Vec<Compa
     }
     let trained = SafeTensors::open(&reference.join("adapter_trained/adapter_model.safetensors"))?;
     for p in model.parameters() {
-        let reference = trained.tensor(&format!("base_model.model.{}", p.name()))?.to_f64()?;
+        let reference = trained.tensor(&key(p.name()))?.to_f64()?;
         add(format!("trained {}", p.name()), &p.value().to_f64()?, &reference, adapter);
     }
     let (ids, _, pass) = batch(&wanted, &all)?;
@@ -188,12 +189,11 @@ mod tests {
 
     #[test]
     fn the_engine_agrees_with_peft() {
-        let (Some(model), Some(reference)) =
-            (crate::testing::shared("checkpoints/minilm-l6-distilbert"), crate::testing::shared("golden/lora"))
-        else {
-            return;
-        };
-        for dtype in [DType::F64, DType::F32] {
+        for (kind, dtype) in [("lora", DType::F64), ("lora", DType::F32), ("dora", DType::F64), ("dora", DType::F32)] {
+            let shared = crate::testing::shared;
+            let (Some(model), Some(reference)) = (shared("checkpoints/minilm-l6-distilbert"), shared(&format!("golden/{kind}"))) else {
+                return;
+            };
             let found = compare(&model, &reference, dtype).unwrap();
             assert!(found.len() > 100);
             let mut worst = std::collections::BTreeMap::<String, f64>::new();
@@ -202,9 +202,9 @@ mod tests {
                 let w = worst.entry(kind).or_default();
                 *w = w.max(c.difference);
             }
-            eprintln!("{dtype}: {worst:?}");
+            eprintln!("{kind} {dtype}: {worst:?}");
             let failed: Vec<_> = found.iter().filter(|c| !c.passed()).collect();
-            assert!(failed.is_empty(), "{dtype}: {failed:?}");
+            assert!(failed.is_empty(), "{kind} {dtype}: {failed:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Tensor;
+use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -36,6 +37,9 @@ pub struct Recipe {
     pub recompute: bool,
     /// Compute the output of the frozen layers once, without dropout in them, and train what is above it.
     pub cache_trunk: bool,
+    /// Draw the number of ranks of every low-rank term anew in each step, evenly from 1 to this: the first ranks then work without the others.
+    /// Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn ranks by default.
+    pub nested_rank: Option<usize>,
 }
 
 impl Recipe {
@@ -45,7 +49,7 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<()> {
-        let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0;
+        let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0 && self.nested_rank != Some(0);
         let numbers =
             self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
         if counts && numbers {
@@ -112,7 +116,8 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
         };
         for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
             let t = optimizer.steps();
-            let (loss, grads, tokens, kept_bytes) = gradients(model, data, trunk.as_ref(), indices, epoch, recipe)?;
+            let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
+            let (loss, grads, tokens, kept_bytes) = gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
             if t == 0 {
                 check_reached(model, &grads)?;
             }
@@ -142,13 +147,14 @@ fn gradients(
     trunk: Option<&Trunk>,
     indices: &[usize],
     epoch: usize,
+    rank: Option<usize>,
     recipe: &Recipe,
 ) -> Result<(f64, Grads, usize, usize)> {
     let (mut loss, mut grads, mut tokens, mut kept) = (0.0, Grads::default(), 0, 0);
     let own = model.storages();
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
-        let pass = Pass { recompute: recipe.recompute, ..Pass::training(batch.packing.clone(), recipe.seed) };
+        let pass = Pass { recompute: recipe.recompute, rank, ..Pass::training(batch.packing.clone(), recipe.seed) };
         let mut tape = Tape::new();
         let below = trunk.map(|t| t.rows(micro)).transpose()?;
         let logits = match &below {

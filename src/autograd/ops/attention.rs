@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// For each sequence and head: P = softmax(q kᵀ / √K), y = drop(P) v. Each query sees the keys of its own sequence alone.
 ///
-/// Inputs: either qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`; then, if `extra`, more keys and values `[E, D]` that every sequence sees
+/// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, more keys and values `[E, D]` that every sequence sees
 /// before its own. y `[Tq, D]`. D = H·K, head h in columns hK..(h+1)K.
 ///
 /// With δᵢ = Σ dyᵢ yᵢ and f the dropout factors: dv = (f P)ᵀ dy, dS = P (f dy vᵀ − δ), dq = dS k / √K, dk = dSᵀ q / √K. P is computed again
@@ -71,7 +71,10 @@ impl Attention {
                 let kv = Mat::of(kv)?;
                 [Mat::of(q)?, kv.rows_from(0, t), kv.rows_from(t, t)]
             }
-            _ => return bad("qkv [3, T, D], or q [Tq, D] and kv [2, T, D]"),
+            [q, k, v] if q.dims() == [tq, width] && [k, v].iter().all(|x| x.dims() == [t, width]) => {
+                [Mat::of(q)?, Mat::of(k)?, Mat::of(v)?]
+            }
+            _ => return bad("qkv [3, T, D], or q [Tq, D] and kv [2, T, D], or q, k and v"),
         };
         let extra = match extra {
             [ek, ev] if ek.shape().cols() == width && ek.shape() == ev.shape() => Some([Mat::of(ek)?, Mat::of(ev)?]),
@@ -213,19 +216,21 @@ impl Attention {
         });
         let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
         let extra = x.extra.map_or(0, |[k, _]| k.rows());
-        // q, k and v are one tensor, or q one and k and v another.
         let mut grads: Vec<Pooled<T>> =
             tensors[..tensors.len() - if self.extra { 2 } else { 0 }].iter().map(|t| take::<T>(t.shape().len())).collect();
-        let kv = self.keys.tokens() * x.width;
-        let (first, rest) = grads.split_at_mut(1);
-        let (dq, dkv) = match rest {
-            [] => first[0].split_at_mut(kv),
-            [dkv, ..] => (&mut first[0][..], &mut dkv[..]),
-        };
-        let (dk, dv) = dkv.split_at_mut(kv);
-        self.join(&self.queries, &part(0), 0, dq, width);
-        self.join(&self.keys, &part(1), extra, dk, width);
-        self.join(&self.keys, &part(2), extra, dv, width);
+        // Whether they are one tensor, two or three: one after another they are dq, dk and dv.
+        let sizes = [self.queries.tokens(), self.keys.tokens(), self.keys.tokens()].map(|rows| rows * x.width);
+        let packings = [&self.queries, &self.keys, &self.keys];
+        let mut pieces = grads.iter_mut().map(|g| &mut g[..]);
+        let mut left = pieces.next().unwrap_or_default();
+        for (i, (size, packing)) in sizes.into_iter().zip(packings).enumerate() {
+            if left.is_empty() {
+                left = pieces.next().unwrap_or_default();
+            }
+            let (piece, rest) = left.split_at_mut(size);
+            self.join(packing, &part(i), if i == 0 { 0 } else { extra }, piece, width);
+            left = rest;
+        }
         let mut result = Vec::new();
         for ((g, t), &need) in grads.into_iter().zip(&tensors).zip(needs) {
             result.push(if need { Some(Tensor::new(g, t.shape())?) } else { None });
@@ -283,7 +288,7 @@ impl Op for Attention {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         if inputs.len() < 1 + if self.extra { 2 } else { 0 } {
-            return Err(Error::invalid("attention: takes qkv, or q and kv, and the extra keys and values"));
+            return Err(Error::invalid("attention: takes qkv, or q and kv, or q, k and v, and the extra keys and values"));
         }
         dispatch!("attention", inputs[0].dtype(), T => self.forward_host::<T>(inputs, needs, saved))
     }
@@ -308,13 +313,15 @@ pub(super) fn suite() -> Suite {
             let keys = random_packing(random, 5)?;
             let (heads, width) = (1 + random.below(2), 1 + random.below(4));
             let d = heads * width;
-            let (split, extra) = (random.below(2) == 0, random.below(3) == 0);
-            let queries = if split { Arc::new(keys.first_rows()) } else { keys.clone() };
+            let (tensors, extra) = (1 + random.below(3), random.below(3) == 0);
+            let queries = if tensors > 1 { Arc::new(keys.first_rows()) } else { keys.clone() };
             let t = keys.tokens();
-            let mut inputs = match split {
-                true => vec![random_tensor(random, &[queries.tokens(), d])?, random_tensor(random, &[2, t, d])?],
-                false => vec![random_tensor(random, &[3, t, d])?],
+            let shapes: &[&[usize]] = match tensors {
+                1 => &[&[3, t, d]],
+                2 => &[&[queries.tokens(), d], &[2, t, d]],
+                _ => &[&[queries.tokens(), d], &[t, d], &[t, d]],
             };
+            let mut inputs = shapes.iter().map(|dims| random_tensor(random, dims)).collect::<Result<Vec<_>>>()?;
             if extra {
                 inputs.extend([random_tensor(random, &[2, d])?, random_tensor(random, &[2, d])?]);
             }

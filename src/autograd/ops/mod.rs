@@ -10,11 +10,14 @@ mod elementwise;
 mod embedding;
 mod gelu;
 mod layer_norm;
+mod leading;
 mod linear;
 mod low_rank;
+mod magnitude;
 mod relu;
 mod residual_layer_norm;
 mod rows;
+mod subspace;
 mod tanh;
 
 pub use arithmetic::{Add, Mul, Scale, Sum};
@@ -25,10 +28,13 @@ pub use dropout::{Dropout, Mask};
 pub use embedding::Embedding;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
+pub use leading::Leading;
 pub use linear::{Linear, Member, Term};
+pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
 pub use rows::{PrependRows, SelectRows};
+pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
@@ -44,6 +50,9 @@ pub fn suites() -> Vec<Suite> {
         layer_norm::suite(),
         residual_layer_norm::suite(),
         linear::suite(),
+        magnitude::suite(),
+        leading::suite(),
+        subspace::suite(),
     ]);
     suites.extend([embedding::suite(), attention::suite()]);
     suites.extend(rows::suites());

@@ -1,0 +1,68 @@
+//! The leading block of a matrix.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Tensor, take, zeroed};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+
+/// y = x[..m, ..n]. x `[rows, cols]`, y `[m, n]`. dx is dy there, 0 elsewhere.
+pub struct Leading {
+    /// `[m, n]`.
+    pub dims: [usize; 2],
+}
+
+impl Op for Leading {
+    fn name(&self) -> &'static str {
+        "leading"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let (x, [m, n]) = (inputs[0], self.dims);
+        if x.dims().len() != 2 || m > x.shape().rows() || n > x.shape().cols() {
+            return Err(Error::shape("leading", "a block no larger than the matrix", &[x.shape(), &self.dims.into()]));
+        }
+        // For its shape alone.
+        saved.keep_if(needs[0], "x", x);
+        dispatch!("leading", x.dtype(), T => {
+            let mut y = take::<T>(m * n);
+            for (y, x) in y.chunks_exact_mut(n).zip(x.host::<T>()?.chunks_exact(x.shape().cols())) {
+                y.copy_from_slice(&x[..n]);
+            }
+            Tensor::new(y, self.dims)
+        })
+    }
+
+    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let x = saved.take("x")?;
+        dispatch!("leading", dy.dtype(), T => {
+            let mut dx = zeroed::<T>(x.shape().len());
+            for (dx, dy) in dx.chunks_exact_mut(x.shape().cols()).zip(dy.host::<T>()?.chunks_exact(self.dims[1])) {
+                dx[..self.dims[1]].copy_from_slice(dy);
+            }
+            Ok(vec![Some(Tensor::new(dx, x.shape())?)])
+        })
+    }
+}
+
+impl Tape<'_> {
+    /// The first rows and columns of a matrix; see [`Leading`].
+    ///
+    /// # Errors
+    /// If the matrix has fewer.
+    pub fn leading(&mut self, x: &Var, dims: [usize; 2]) -> Result<Var> {
+        self.apply(Leading { dims }, &[x])
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Leading",
+        tolerance: 1e-8,
+        case: |random| {
+            let [rows, cols] = [random_size(random, 5), random_size(random, 5)];
+            let dims = [1 + random.below(rows), 1 + random.below(cols)];
+            Ok(Case { op: Rc::new(Leading { dims }), inputs: vec![random_tensor(random, &[rows, cols])?] })
+        },
+    }
+}

@@ -1,0 +1,129 @@
+//! The learned length of a weight's rows, apart from their direction.
+
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::{Op, Saved, Tape, Var};
+use crate::tensor::{Float, Pooled, Real, Tensor, rows, take, zeroed};
+use crate::{Error, Result, dispatch};
+use std::rc::Rc;
+
+/// y = x ∘ m / n + b. Liu et al. 2024 (DoRA), <https://arxiv.org/abs/2402.09353>, equation 5, where x is the product with a weight of row norms n.
+///
+/// x `[T, d]`, m `[d]`, n `[d]`, b `[d]`, y `[T, d]`. dx = dy ∘ m / n, dm = Σ dy ∘ x / n, db = Σ dy. n is held fixed: no gradient reaches it.
+///
+/// Inputs: x, m, and b if there is one.
+pub struct Magnitude {
+    /// n, positive.
+    pub norms: Tensor,
+}
+
+impl Magnitude {
+    fn forward_host<T: Real>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let x = inputs[0];
+        let d = x.shape().cols();
+        let fits = inputs.len() <= 3 && inputs[1..].iter().all(|v| v.dims() == [d]) && self.norms.dims() == [d];
+        if !fits {
+            let shapes: Vec<_> = inputs.iter().map(|x| x.shape()).chain([self.norms.shape()]).collect();
+            return Err(Error::shape("magnitude", "x [T, d], m [d], b [d] and norms [d]", &shapes));
+        }
+        let (from, factors) = (x.host::<T>()?, self.factors::<T>(inputs[1])?);
+        let bias = match inputs.get(2) {
+            Some(b) => b.to_sums::<T::Sum>()?,
+            None => zeroed(d),
+        };
+        let mut y = take::<T>(from.len());
+        rows::for_each(&mut y, d, |first, y| {
+            for (y, x) in y.chunks_exact_mut(d).zip(from[first * d..].chunks_exact(d)) {
+                let terms = x.iter().zip(&*factors).zip(&*bias);
+                y.iter_mut().zip(terms).for_each(|(y, ((x, &f), &b))| *y = T::narrow(x.widen() * f + b));
+            }
+        });
+        Tensor::new(y, x.shape())
+    }
+
+    /// m / n.
+    fn factors<T: Real>(&self, m: &Tensor) -> Result<Pooled<T::Sum>> {
+        let mut factors = m.to_sums::<T::Sum>()?;
+        factors.iter_mut().zip(self.norms.to_f64()?).for_each(|(m, n)| *m = *m / T::Sum::of(n));
+        Ok(factors)
+    }
+
+    fn backward_host<T: Real>(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (d, shape) = (dy.shape().cols(), dy.shape().clone());
+        let x = saved.take("x").ok();
+        // Σ over the rows of dy ∘ x and of dy.
+        let mut sums = [zeroed::<T::Sum>(d), zeroed::<T::Sum>(d)];
+        let host = dy.host::<T>()?;
+        if let Some(x) = &x {
+            for (dy, x) in host.chunks_exact(d).zip(x.host::<T>()?.chunks_exact(d)) {
+                sums[0].iter_mut().zip(dy.iter().zip(x)).for_each(|(s, (dy, x))| *s += dy.widen() * x.widen());
+            }
+        }
+        if needs.get(2) == Some(&true) {
+            host.chunks_exact(d).for_each(|dy| sums[1].iter_mut().zip(dy).for_each(|(s, dy)| *s += dy.widen()));
+        }
+        let [mut dm, db] = sums;
+        dm.iter_mut().zip(self.norms.to_f64()?).for_each(|(g, n)| *g = *g / T::Sum::of(n));
+        let mut result = vec![None, needs[1].then(|| Tensor::new(dm, [d])).transpose()?];
+        if let Some(&need) = needs.get(2) {
+            result.push(need.then(|| Tensor::new(db, [d])).transpose()?);
+        }
+        if needs[0] {
+            let factors = self.factors::<T>(&saved.take("m")?)?;
+            let mut dx = dy.into_host::<T>()?;
+            rows::for_each(&mut dx, d, |_, dx| {
+                for dx in dx.chunks_exact_mut(d) {
+                    dx.iter_mut().zip(&*factors).for_each(|(dx, &f)| *dx = T::narrow(dx.widen() * f));
+                }
+            });
+            result[0] = Some(Tensor::new(dx, shape)?);
+        }
+        Ok(result)
+    }
+}
+
+impl Op for Magnitude {
+    fn name(&self) -> &'static str {
+        "magnitude"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        if inputs.len() < 2 {
+            return Err(Error::invalid("magnitude: takes x, m, and b if there is one"));
+        }
+        saved.keep_if(needs[1], "x", inputs[0]);
+        saved.keep_if(needs[0], "m", inputs[1]);
+        dispatch!("magnitude", inputs[0].dtype(), T => self.forward_host::<T>(inputs))
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        dispatch!("magnitude", dy.dtype(), T => self.backward_host::<T>(saved, dy, needs))
+    }
+}
+
+impl Tape<'_> {
+    /// x ∘ m / norms + bias; see [`Magnitude`].
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn magnitude(&mut self, x: &Var, m: &Var, bias: Option<&Var>, norms: Tensor) -> Result<Var> {
+        let inputs: Vec<&Var> = [x, m].into_iter().chain(bias).collect();
+        self.apply(Magnitude { norms }, &inputs)
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite {
+        op: "Magnitude",
+        tolerance: 1e-8,
+        case: |random| {
+            let (rows, d) = (random_size(random, 5), random_size(random, 6));
+            let positive = random_tensor(random, &[d])?.to_f64()?.iter().map(|x| 0.5 + x.abs()).collect();
+            let norms = Tensor::from_f64(positive, crate::tensor::DType::F64, [d])?;
+            let mut inputs = vec![random_tensor(random, &[rows, d])?, random_tensor(random, &[d])?];
+            if random.below(2) == 0 {
+                inputs.push(random_tensor(random, &[d])?);
+            }
+            Ok(Case { op: Rc::new(Magnitude { norms }), inputs })
+        },
+    }
+}

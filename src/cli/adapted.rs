@@ -1,0 +1,122 @@
+//! Models that answer: a base with adapters on it.
+
+use super::common::{About, ComputeType, check_length, open_wordpiece};
+use crate::data::WordPiece;
+use crate::lora::{adapter, truncate};
+use crate::nn::{Config, DistilBert};
+use crate::tensor::DType;
+use crate::{Error, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which model answers.
+#[derive(Args)]
+pub struct AdaptedArgs {
+    /// Directory of the base checkpoint, or of one that has a trained head
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory of the adapter, unless the checkpoint has a trained head; several with names, over one base in memory
+    #[arg(long, value_name = "[NAME=]DIR", value_parser = named)]
+    adapter: Vec<Named>,
+    /// Use the first ranks of each low-rank term alone, as training with --method dylora makes possible
+    #[arg(long, value_name = "N")]
+    rank: Option<usize>,
+    /// Warn where an adapter's files do not fit together, and take what can be taken
+    #[arg(long)]
+    lenient: bool,
+    /// Tokens kept of a text [default: as in training]
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Type to compute in
+    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
+    dtype: ComputeType,
+}
+
+/// An adapter's directory, and the name it was given.
+#[derive(Clone)]
+pub struct Named {
+    pub name: Option<String>,
+    pub directory: PathBuf,
+}
+
+/// `NAME=DIR`, or a directory whose name may hold a `=` itself.
+pub fn named(text: &str) -> std::result::Result<Named, String> {
+    let name = text.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']) && !Path::new(text).exists());
+    Ok(match name {
+        Some((name, directory)) => Named { name: Some(name.to_string()), directory: directory.into() },
+        None => Named { name: None, directory: text.into() },
+    })
+}
+
+/// An adapted model, ready to answer.
+pub struct Adapted {
+    /// Its adapter's name, or else its directory, where there are several.
+    pub name: String,
+    pub model: DistilBert,
+    pub wordpiece: Arc<WordPiece>,
+    pub labels: Vec<String>,
+    pub max_length: usize,
+}
+
+impl AdaptedArgs {
+    /// Opens what was asked for: one model for each adapter, over one base.
+    pub fn open(&self) -> Result<Vec<Adapted>> {
+        let mut all = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into(), self.lenient)?;
+        if let Some(rank) = self.rank {
+            all.iter_mut().try_for_each(|adapted| truncate(&mut adapted.model, rank))?;
+        }
+        Ok(all)
+    }
+}
+
+/// Loads a base model with adapters on it, or a checkpoint that has a head of its own.
+pub fn open_adapted(base: &Path, adapters: &[Named], max_length: Option<usize>, dtype: DType, lenient: bool) -> Result<Vec<Adapted>> {
+    let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
+    let shared = DistilBert::open(base, adapter::classes(&first.directory)?, dtype, 0)?.0;
+    let wordpiece = Arc::new(open_wordpiece(base, &shared)?);
+    let open = |named: &Named| {
+        let directory = &named.directory;
+        let (about, classes) = (About::open(directory)?, adapter::classes(directory)?);
+        let mut model = shared.share(classes)?;
+        if let Some(about) = &about {
+            check_base(about, &model, classes, directory, base)?;
+        }
+        if lenient {
+            let warnings = adapter::load_leniently(&mut model, directory)?.1;
+            warnings.iter().for_each(|warning| eprintln!("{}: {warning}", directory.display()));
+        } else {
+            adapter::load(&mut model, directory)?;
+        }
+        let labels = about.as_ref().map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels.clone());
+        let max_length = check_length(max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text()), &model)?;
+        let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
+        Ok(Adapted { name, model, wordpiece: wordpiece.clone(), labels, max_length })
+    };
+    adapters.iter().map(open).collect()
+}
+
+/// Loads a checkpoint that has a head of its own.
+fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
+    let labels = Config::open(base)?.labels();
+    let (model, report) = DistilBert::open(base, labels.len(), dtype, 0)?;
+    if let Some(name) = report.initialised.first() {
+        let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
+        return Err(Error::file(base, format!("tensor {name:?}"), problem));
+    }
+    let max_length = max_length.or(About::open(base)?.map(|a| a.max_length)).unwrap_or(model.longest_text());
+    let max_length = check_length(max_length, &model)?;
+    Ok(Adapted { name: base.display().to_string(), wordpiece: Arc::new(open_wordpiece(base, &model)?), max_length, model, labels })
+}
+
+/// The adapter must have been trained on a base of these shapes.
+fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path, base: &Path) -> Result<()> {
+    let problem = if About::new(model, &[], 0, 0).base != about.base {
+        format!("the adapter was trained on a base of other shapes than {}", base.display())
+    } else if about.labels.len() != classes {
+        format!("{} labels for a classifier of {classes} classes", about.labels.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::file(adapter, "lowrank.json", problem))
+}
