@@ -43,10 +43,13 @@
 pub mod autograd;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod error;
 pub mod lora;
 pub mod nn;
+pub mod study;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

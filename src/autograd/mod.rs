@@ -44,7 +44,29 @@ pub use parameter::{ParamId, Parameter};
 pub use saved::Saved;
 pub use tape::{Record, Tape, Var};
 
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::{Result, tensor::Tensor};
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
+/// Runs forward where the inputs are.
+fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = inputs.iter().find_map(|t| t.device()) {
+        return op.forward_cuda(device, inputs, needs, saved);
+    }
+    op.forward(inputs, needs, saved)
+}
+
+/// Runs backward where dy is.
+fn backward(op: &dyn Op, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = dy.device().cloned() {
+        return op.backward_cuda(&device, saved, dy, needs);
+    }
+    op.backward(saved, dy, needs)
+}
 
 /// A differentiable operation: its value and its vector-Jacobian product, side by side.
 pub trait Op: 'static {
@@ -62,6 +84,24 @@ pub trait Op: 'static {
     /// # Errors
     /// As in `forward`.
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
+
+    /// [`Op::forward`] of tensors on a GPU, by a kernel.
+    ///
+    /// # Errors
+    /// As in `forward`, or if the op has no kernel.
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, _device: &Arc<Device>, _inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        Err(crate::Error::invalid(format!("{}: has no kernel for a GPU; compute with --device cpu", self.name())))
+    }
+
+    /// [`Op::backward`] of tensors on a GPU, by a kernel.
+    ///
+    /// # Errors
+    /// As in `forward_cuda`.
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, _device: &Arc<Device>, _saved: Saved, _dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Err(crate::Error::invalid(format!("{}: has no kernel for a GPU; compute with --device cpu", self.name())))
+    }
 
     /// Floating-point operations of forward, and of backward under `needs`, for the ledger; a multiply-add counts two. Zero: not worth counting.
     fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
@@ -83,6 +123,14 @@ impl Op for std::rc::Rc<dyn Op> {
     }
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         (**self).backward(saved, dy, needs)
+    }
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        (**self).forward_cuda(device, inputs, needs, saved)
+    }
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        (**self).backward_cuda(device, saved, dy, needs)
     }
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         (**self).flops(inputs, needs)

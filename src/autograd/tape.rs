@@ -1,6 +1,6 @@
 //! The tape: operations in execution order, which is a topological order.
 
-use super::{Grads, Op, ParamId, Parameter, Saved, grads};
+use super::{Grads, Op, ParamId, Parameter, Saved, backward, forward, grads};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
@@ -109,7 +109,7 @@ impl<'m> Tape<'m> {
         let needs: Vec<bool> = nodes.iter().map(Option::is_some).collect();
         let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
         let mut saved = Saved::default();
-        let value = op.forward(&values, &needs, &mut saved)?;
+        let value = forward(&op, &values, &needs, &mut saved)?;
         let recorded = needs.contains(&true);
         if let Some(ledger) = &mut self.ledger {
             let (forward, backward) = op.flops(&values, &needs);
@@ -210,7 +210,7 @@ impl<'m> Tape<'m> {
         if loss.shape().len() != 1 {
             return Err(Error::shape("backward", "a loss of one element", &[loss.shape()]));
         }
-        let one = Tensor::from_f64(vec![1.0], loss.value.dtype(), loss.shape())?;
+        let one = Tensor::from_f64(vec![1.0], loss.value.dtype(), loss.shape())?.beside(&loss.value)?;
         self.vjp(loss, one)
     }
 
@@ -231,7 +231,7 @@ impl<'m> Tape<'m> {
                 Node::Op { op, saved, inputs, wanted } => {
                     let name = op.name();
                     let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
-                    let contributions = op.backward(saved, dy, &needs)?;
+                    let contributions = backward(&*op, saved, dy, &needs)?;
                     if contributions.len() != inputs.len() {
                         return Err(Error::shape(
                             name,

@@ -1,6 +1,7 @@
 //! Models that answer: a base with adapters on it.
 
 use super::common::{About, ComputeType, check_length, open_wordpiece};
+use super::device::DeviceArgs;
 use crate::data::WordPiece;
 use crate::lora::{adapter, truncate};
 use crate::nn::{Config, DistilBert};
@@ -31,6 +32,8 @@ pub struct AdaptedArgs {
     /// Type to compute in
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// An adapter's directory, and the name it was given.
@@ -65,6 +68,9 @@ impl AdaptedArgs {
         let mut all = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into(), self.lenient)?;
         if let Some(rank) = self.rank {
             all.iter_mut().try_for_each(|adapted| truncate(&mut adapted.model, rank))?;
+        }
+        for adapted in &mut all {
+            self.device.place(&mut adapted.model)?;
         }
         Ok(all)
     }

@@ -6,12 +6,14 @@ mod check;
 mod combine;
 mod common;
 mod demo;
+mod device;
 mod explain;
 mod files;
 mod infer;
 mod merge;
 mod method;
 mod progress;
+mod study;
 mod train;
 
 use crate::{Error, Result};
@@ -41,6 +43,8 @@ enum Command {
     Merge(merge::Merge),
     /// Join several LoRA adapters of one base into one
     Combine(combine::Combine),
+    /// The study's seven configurations on the same reviews: trains each, and prints its table
+    Study(Box<study::StudyArgs>),
     /// Time inference with each method beside the base
     Bench(bench::Bench),
     /// Print the token ids of texts, a line each
@@ -98,6 +102,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Some(Command::Merge(c)) => c.run(),
         Some(Command::Combine(c)) => c.run(),
         Some(Command::Bench(c)) => c.run(),
+        Some(Command::Study(c)) => c.run(),
         Some(Command::Tokenize(c)) => c.run(),
         Some(Command::Init(c)) => c.run(),
         Some(Command::Inspect(c)) => c.run(),

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::common::{About, ComputeType, Source, check_length, open_wordpiece, say, say_json};
+use super::device::DeviceArgs;
 use super::method::MethodArgs;
 use super::progress::Progress;
 use crate::data::{Dataset, Split, Tokenized};
@@ -91,6 +92,8 @@ pub struct Train {
     /// Type to compute in
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Go on from a run that was stopped, with the same arguments
     #[arg(long)]
     resume: bool,
@@ -203,7 +206,10 @@ impl Train {
         eprintln!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
         eprintln!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
 
-        eprintln!("computing in {}", path(self.dtype.into()));
+        match self.device.place(&mut model)? {
+            Some(name) => eprintln!("computing in {} on {name}", DType::from(self.dtype)),
+            None => eprintln!("computing in {}", path(self.dtype.into())),
+        }
 
         let recipe = self.recipe()?;
         let settings = self.settings(&recipe, &train);
@@ -305,7 +311,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// Set by Ctrl-C.
-fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = flag.clone();
     ctrlc::set_handler(move || {

@@ -94,7 +94,7 @@ impl DistilBert {
     pub fn forward_above<'m>(&'m self, tape: &mut Tape<'m>, trunk: &Tensor, pass: &Pass) -> Result<Var> {
         self.put_shared(tape);
         let layers = self.frozen_layers()..self.blocks.len();
-        let h = tape.constant(trunk);
+        let h = tape.constant(&trunk.beside(&self.layer_norm.gamma.value()?)?);
         let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, pass, &mut |_, _| {})? };
         self.head(tape, &cls, &pass.first_rows())
     }

@@ -105,7 +105,7 @@ impl Linear {
     /// # Errors
     /// If W is computed.
     pub fn row_norms(&self, term: &LowRank) -> Result<Tensor> {
-        let (w, a, b) = (self.weight.value()?, term.a.value()?, term.b.value()?);
+        let (w, a, b) = (self.weight.value()?.to_host()?, term.a.value()?.to_host()?, term.b.value()?.to_host()?);
         let ((output, input), rank) = (self.dims(), a.shape().rows());
         dispatch!("row_norms", w.dtype(), T => {
             let mut sum = w.to_sums::<<T as Real>::Sum>()?;

@@ -2,6 +2,8 @@
 
 mod block;
 mod config;
+#[cfg(feature = "cuda")]
+mod device;
 mod distilbert;
 mod layer_norm;
 mod linear;

@@ -2,6 +2,8 @@
 //!
 //! Kernels borrow plain slices with [`Tensor::host`] and return new tensors, or reuse a buffer with [`Tensor::into_host`].
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod element;
 pub mod gemm;
 pub mod math;
@@ -114,6 +116,8 @@ impl Tensor {
             Storage::Host(host) => T::peek(host).map(|v| &**v),
             Storage::Mapped(m) if m.dtype == T::DTYPE => <[T]>::ref_from_bytes(&m.map[m.bytes.clone()]).ok(),
             Storage::Mapped(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => return Err(Error::invalid("host: the tensor is on a GPU")),
         };
         let all = all.ok_or_else(|| Error::dtype("host", "the tensor's own data type", &[T::DTYPE, self.dtype()]))?;
         Ok(&all[self.offset..self.offset + self.shape.len()])
@@ -178,6 +182,10 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.device() {
+            return self.to_host()?.to_dtype(dtype)?.to_device(device);
+        }
         if (self.dtype(), dtype) == (DType::F32, DType::BF16) {
             return Tensor::new(<bf16 as Real>::narrow_all(self.to_sums()?), &self.shape);
         }
@@ -197,6 +205,10 @@ impl Tensor {
     /// # Errors
     /// If the elements are integers.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
+        #[cfg(feature = "cuda")]
+        if self.device().is_some() {
+            return self.to_host()?.to_f64();
+        }
         Ok(match self.dtype() {
             DType::F32 => self.host::<f32>()?.iter().map(|&x| x.into()).collect(),
             DType::F64 => self.host::<f64>()?.to_vec(),
@@ -220,6 +232,31 @@ impl Tensor {
     /// If the data type is neither `S` nor, where sums are f32, bf16.
     pub fn to_sums<S: Float>(&self) -> Result<Pooled<S>> {
         Ok(gemm::Mat::of(self)?.to_sums())
+    }
+
+    /// The same elements on the host; waits for a device. Without a copy if they are there.
+    ///
+    /// # Errors
+    /// If something that was launched on the device before failed.
+    pub fn to_host(&self) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self.device().is_some() {
+            return self.download();
+        }
+        Ok(self.clone())
+    }
+
+    /// The same elements where `other` is: on its device, or on the host.
+    ///
+    /// # Errors
+    /// If the device has no more memory.
+    pub fn beside(&self, other: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = other.device() {
+            return self.to_device(device);
+        }
+        let _ = other;
+        Ok(self.clone())
     }
 
     /// The single element of a tensor of one element.

@@ -4,10 +4,18 @@ use crate::{Error, Result};
 use std::ops::Range;
 
 /// A packed batch of B sequences and T tokens: sequence b owns the rows `offsets[b]..offsets[b + 1]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Packing {
     offsets: Vec<usize>,
     examples: Vec<u32>,
+    #[cfg(feature = "cuda")]
+    pub(super) on_device: std::sync::OnceLock<super::cuda::DevicePacking>,
+}
+
+impl PartialEq for Packing {
+    fn eq(&self, other: &Packing) -> bool {
+        (&self.offsets, &self.examples) == (&other.offsets, &other.examples)
+    }
 }
 
 impl Packing {
@@ -24,7 +32,16 @@ impl Packing {
             *end += n;
             Some(*end)
         }));
-        Ok(Packing { offsets, examples })
+        Ok(Packing::of(offsets, examples))
+    }
+
+    fn of(offsets: Vec<usize>, examples: Vec<u32>) -> Packing {
+        Packing {
+            offsets,
+            examples,
+            #[cfg(feature = "cuda")]
+            on_device: std::sync::OnceLock::new(),
+        }
     }
 
     /// Number of sequences, B.
@@ -60,12 +77,12 @@ impl Packing {
     /// The same sequences with `extra` more rows at the front of each.
     pub fn lengthened(&self, extra: usize) -> Packing {
         let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
-        Packing { offsets, examples: self.examples.clone() }
+        Packing::of(offsets, self.examples.clone())
     }
 
     /// The same sequences cut to their first row.
     pub fn first_rows(&self) -> Packing {
-        Packing { offsets: (0..self.offsets.len()).collect(), examples: self.examples.clone() }
+        Packing::of((0..self.offsets.len()).collect(), self.examples.clone())
     }
 
     /// The sequence that owns `row`, and the row within it.

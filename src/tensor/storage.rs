@@ -13,6 +13,9 @@ pub enum Storage {
     Host(Host),
     /// Part of a mapped file.
     Mapped(Mapped),
+    /// Memory of a GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(super::cuda::OnDevice),
 }
 
 impl Storage {
@@ -25,6 +28,8 @@ impl Storage {
             Storage::Host(Host::F16(v)) => size_of_val(&**v),
             Storage::Host(Host::U32(v)) => size_of_val(&**v),
             Storage::Mapped(m) => m.bytes.len(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(c) => c.buffer.bytes(),
         }
     }
 
@@ -36,6 +41,8 @@ impl Storage {
             Storage::Host(Host::F16(_)) => DType::F16,
             Storage::Host(Host::U32(_)) => DType::U32,
             Storage::Mapped(m) => m.dtype,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(c) => c.dtype,
         }
     }
 }

@@ -4,11 +4,11 @@ use crate::autograd::Tape;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Packing;
 use crate::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What an evaluation found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Number of examples.
     pub examples: usize,
@@ -78,23 +78,30 @@ pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch:
     if let Some(bad) = labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
     }
-    let probabilities = predict(model, sequences, batch)?;
+    Ok(measure(&predict(model, sequences, batch)?, labels)?.0)
+}
+
+/// How good class probabilities are, and the class that each row of them answers.
+///
+/// # Errors
+/// If a label is not a class.
+pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation, Vec<u32>)> {
+    let classes = probabilities.first().map_or(0, Vec::len);
     let mut confusion = vec![vec![0; classes]; classes];
-    let mut loss = 0.0;
+    let (mut loss, mut answers) = (0.0, Vec::new());
     for (p, &label) in probabilities.iter().zip(labels) {
+        let Some(&chance) = p.get(label as usize) else {
+            return Err(Error::invalid(format!("label {label} is not one of the model's {classes} classes")));
+        };
         let answer = p.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
         confusion[label as usize][answer] += 1;
-        loss -= p[label as usize].max(f64::MIN_POSITIVE).ln();
+        loss -= chance.max(f64::MIN_POSITIVE).ln();
+        answers.push(answer as u32);
     }
     let right: usize = (0..classes).map(|c| confusion[c][c]).sum();
     let n = labels.len();
-    Ok(Evaluation {
-        examples: n,
-        accuracy: right as f64 / n.max(1) as f64,
-        interval: wilson(right, n),
-        loss: loss / n.max(1) as f64,
-        confusion,
-    })
+    let (accuracy, loss) = (right as f64 / n.max(1) as f64, loss / n.max(1) as f64);
+    Ok((Evaluation { examples: n, accuracy, interval: wilson(right, n), loss, confusion }, answers))
 }
 
 #[cfg(test)]

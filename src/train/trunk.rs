@@ -42,7 +42,7 @@ impl Trunk {
         for first in (0..data.len()).step_by(size) {
             let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
             let batch = batch(data, &indices, 0)?;
-            let part = model.trunk(&batch.ids, &batch.packing)?;
+            let part = model.trunk(&batch.ids, &batch.packing)?.to_host()?;
             match &mut file {
                 Some(file) => file.append(&part)?,
                 None => parts.push(part),

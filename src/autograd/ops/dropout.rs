@@ -22,9 +22,14 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// round(p · 2³²): words below it drop.
+    pub fn threshold(&self) -> u32 {
+        (self.p * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32
+    }
+
     /// Writes 0 or 1/(1 − p) for each column of row `row` of `example`. Kept where the random word ≥ round(p · 2³²).
     pub fn factors<T: Float>(&self, example: u32, row: u32, out: &mut [T]) {
-        let threshold = (self.p * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32;
+        let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));
         philox_row(self.seed, [row, self.site, example], out, |word| if word >= threshold { keep } else { T::ZERO });
     }

@@ -40,6 +40,7 @@ pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String
 }
 
 fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
+    let tensor = tensor.to_host()?;
     match tensor.dtype() {
         DType::F32 => tensor.host::<f32>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
         DType::F64 => tensor.host::<f64>()?.iter().for_each(|x| to.extend(x.to_le_bytes())),
@@ -75,13 +76,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Names that lowrank writes: a directory that holds nothing else may be replaced.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
     "checkpoint.safetensors",
     "config.json",
     "lowrank.json",
+    "result.json",
     "metrics.jsonl",
     "model.safetensors",
     "special_tokens_map.json",
@@ -155,6 +157,30 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
 }
 
 /// A hidden name beside `path`, of this call alone.
+/// Mends what a stop in the middle of [`write_directory`] left, when nothing else writes there: what was at `path` is put back if nothing is there,
+/// and what was not finished goes.
+///
+/// # Errors
+/// If a directory cannot be moved or removed.
+pub fn recover_directory(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let io = |e| Error::io(path, e);
+    if !parent.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(parent).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let left = found.strip_prefix(&format!(".{}.", name.to_string_lossy())).map(String::from);
+        match left {
+            Some(kind) if kind.starts_with("old-") && !path.exists() => fs::rename(entry.path(), path).map_err(io)?,
+            Some(kind) if kind.starts_with("old-") || kind.starts_with("partial-") => fs::remove_dir_all(entry.path()).map_err(io)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
     static CALLS: AtomicU64 = AtomicU64::new(0);

@@ -1,0 +1,205 @@
+//! Raw bindings of the few cuBLAS functions that lowrank calls, loaded at run time: nothing is needed to build, and a machine without cuBLAS gets
+//! a sentence. The crate of this name on crates.io (2016) links at build time and lacks `cublasGemmEx`.
+//!
+//! Matrices are column-major. Names, types and values are those of cuBLAS's API reference: <https://docs.nvidia.com/cuda/cublas/>.
+
+use libloading::Library;
+use std::ffi::{c_int, c_void};
+use std::path::PathBuf;
+
+/// A cuBLAS context: `cublasHandle_t`.
+pub type Handle = *mut c_void;
+/// A CUDA stream: `cudaStream_t`, the driver's `CUstream`.
+pub type Stream = *mut c_void;
+/// What a function says: 0 is success; see [`status_name`].
+pub type Status = c_int;
+
+/// `cublasOperation_t`: whether a matrix is taken as it lies.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `CUBLAS_OP_N`.
+    N = 0,
+    /// `CUBLAS_OP_T`: transposed.
+    T = 1,
+}
+
+/// `cudaDataType_t`.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataType {
+    /// `CUDA_R_32F`.
+    F32 = 0,
+    /// `CUDA_R_16BF`.
+    BF16 = 14,
+}
+
+/// `cublasComputeType_t`: the type that products are summed in.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ComputeType {
+    /// `CUBLAS_COMPUTE_32F`.
+    F32 = 68,
+    /// `CUBLAS_COMPUTE_32F_FAST_TF32`: f32 operands are rounded to 10 bits of mantissa.
+    FastTf32 = 77,
+}
+
+/// `CUBLAS_GEMM_DEFAULT`: cuBLAS chooses the algorithm.
+pub const GEMM_DEFAULT: c_int = -1;
+
+/// The name of a status in cuBLAS's reference.
+pub fn status_name(status: Status) -> &'static str {
+    match status {
+        0 => "CUBLAS_STATUS_SUCCESS",
+        1 => "CUBLAS_STATUS_NOT_INITIALIZED",
+        3 => "CUBLAS_STATUS_ALLOC_FAILED",
+        7 => "CUBLAS_STATUS_INVALID_VALUE",
+        8 => "CUBLAS_STATUS_ARCH_MISMATCH",
+        11 => "CUBLAS_STATUS_MAPPING_ERROR",
+        13 => "CUBLAS_STATUS_EXECUTION_FAILED",
+        14 => "CUBLAS_STATUS_INTERNAL_ERROR",
+        15 => "CUBLAS_STATUS_NOT_SUPPORTED",
+        16 => "CUBLAS_STATUS_LICENSE_ERROR",
+        _ => "an unknown status",
+    }
+}
+
+macro_rules! functions {
+    ($($(#[$doc:meta])* $field:ident = $symbol:literal: fn($($name:ident: $type:ty),*);)*) => {
+        /// cuBLAS's functions. The library stays loaded as long as this lives.
+        pub struct Cublas {
+            $($(#[$doc])* pub $field: unsafe extern "C" fn($($name: $type),*) -> Status,)*
+            _library: Library,
+        }
+
+        impl Cublas {
+            fn of(library: Library) -> Result<Cublas, String> {
+                // SAFETY: the types are those of cuBLAS's header for these symbols, and the library is kept beside them.
+                unsafe {
+                    Ok(Cublas {
+                        $($field: *library.get::<unsafe extern "C" fn($($name: $type),*) -> Status>($symbol)
+                            .map_err(|e| format!("cuBLAS lacks {}: {e}", String::from_utf8_lossy($symbol)))?,)*
+                        _library: library,
+                    })
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    /// `cublasCreate_v2`.
+    create = b"cublasCreate_v2": fn(handle: *mut Handle);
+    /// `cublasDestroy_v2`.
+    destroy = b"cublasDestroy_v2": fn(handle: Handle);
+    /// `cublasSetStream_v2`. Resets the workspace.
+    set_stream = b"cublasSetStream_v2": fn(handle: Handle, stream: Stream);
+    /// `cublasSetWorkspace_v2`: device memory that cuBLAS may use, 256-byte aligned.
+    set_workspace = b"cublasSetWorkspace_v2": fn(handle: Handle, workspace: *mut c_void, bytes: usize);
+    /// `cublasGetVersion_v2`: 1000 · major + 100 · minor + patch, by and large.
+    get_version = b"cublasGetVersion_v2": fn(handle: Handle, version: *mut c_int);
+    /// `cublasGemmEx`: C `[m, n]` = alpha op(A) `[m, k]` op(B) `[k, n]` + beta C.
+    gemm_ex = b"cublasGemmEx": fn(
+        handle: Handle, trans_a: Operation, trans_b: Operation, m: c_int, n: c_int, k: c_int,
+        alpha: *const c_void, a: *const c_void, type_a: DataType, lda: c_int,
+        b: *const c_void, type_b: DataType, ldb: c_int,
+        beta: *const c_void, c: *mut c_void, type_c: DataType, ldc: c_int,
+        compute: ComputeType, algorithm: c_int
+    );
+}
+
+#[cfg(windows)]
+const NAMES: [&str; 2] = ["cublas64_13.dll", "cublas64_12.dll"];
+#[cfg(not(windows))]
+const NAMES: [&str; 3] = ["libcublas.so.13", "libcublas.so.12", "libcublas.so"];
+/// What cuBLAS itself loads; from a folder that the loader does not search it must be there first.
+#[cfg(not(windows))]
+const LIGHT_NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
+
+impl Cublas {
+    /// Finds and loads cuBLAS: where the system's loader looks, then in [`folders`].
+    ///
+    /// # Errors
+    /// A sentence that says where was looked and what to install.
+    pub fn load() -> Result<Cublas, String> {
+        for name in NAMES {
+            // SAFETY: loading cuBLAS runs its initialisers alone.
+            if let Ok(library) = unsafe { Library::new(name) } {
+                return Cublas::of(library);
+            }
+        }
+        let folders = folders();
+        for folder in &folders {
+            #[cfg(not(windows))]
+            let _light = LIGHT_NAMES.iter().find_map(|name| {
+                use libloading::os::unix::{Library as Unix, RTLD_GLOBAL, RTLD_NOW};
+                // SAFETY: as above. It stays loaded once cuBLAS has found it by its name.
+                unsafe { Unix::open(Some(folder.join(name)), RTLD_NOW | RTLD_GLOBAL) }.ok()
+            });
+            for name in NAMES {
+                // SAFETY: as above.
+                if let Ok(library) = unsafe { Library::new(folder.join(name)) } {
+                    return Cublas::of(library);
+                }
+            }
+        }
+        let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+        let looked = if looked.is_empty() { String::new() } else { format!(" and in {}", looked.join(", ")) };
+        Err(format!(
+            "cuBLAS was not found: looked for {} where the system's loader does{looked}. Install the CUDA toolkit, or `pip install \
+             nvidia-cublas`, or name the folder in LOWRANK_CUDA_LIBS",
+            NAMES.join(", ")
+        ))
+    }
+}
+
+/// Folders that may hold CUDA's libraries: those in LOWRANK_CUDA_LIBS, the toolkit's, and those of NVIDIA's wheels in the Python environments on
+/// the search path.
+pub fn folders() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut add = |folder: PathBuf| {
+        if folder.is_dir() && !found.contains(&folder) {
+            found.push(folder);
+        }
+    };
+    let paths = |name: &str| std::env::var_os(name).map(|v| std::env::split_paths(&v).collect::<Vec<_>>()).unwrap_or_default();
+    paths("LOWRANK_CUDA_LIBS").into_iter().for_each(&mut add);
+    let toolkits = ["CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX"].into_iter().flat_map(paths);
+    for root in toolkits.chain(["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from)) {
+        ["lib64", "lib", "targets/x86_64-linux/lib"].into_iter().for_each(|sub| add(root.join(sub)));
+    }
+    // …/bin/python3 belongs to …/lib/python3.x/site-packages.
+    let environments = paths("VIRTUAL_ENV")
+        .into_iter()
+        .chain(paths("PATH").into_iter().filter(|bin| bin.join("python3").exists()).filter_map(|bin| Some(bin.parent()?.to_path_buf())));
+    for root in environments {
+        for lib in ["lib", "lib64", "local/lib"] {
+            let Ok(entries) = std::fs::read_dir(root.join(lib)) else { continue };
+            for python in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("python3")) {
+                for packages in ["site-packages", "dist-packages"] {
+                    let nvidia = python.path().join(packages).join("nvidia");
+                    ["cu13", "cublas"].into_iter().for_each(|package| add(nvidia.join(package).join("lib")));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cublas_is_there_or_a_sentence_says_what_to_do() {
+        match Cublas::load() {
+            Ok(cublas) => {
+                let mut handle = std::ptr::null_mut();
+                // SAFETY: `handle` is written to.
+                let status = unsafe { (cublas.create)(&mut handle) };
+                eprintln!("cuBLAS is there; cublasCreate says {}", status_name(status));
+            }
+            Err(e) => assert!(e.contains("LOWRANK_CUDA_LIBS"), "{e}"),
+        }
+    }
+}

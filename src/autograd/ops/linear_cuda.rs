@@ -1,0 +1,132 @@
+//! [`Linear`] on a GPU: cuBLAS products, with kernels for the bias, the casts and the masks between them.
+
+use super::cuda::{add_to, cast, column_sums, fill_rows, mask_rows};
+use super::linear::{Linear, Term};
+use crate::Result;
+use crate::autograd::Saved;
+use crate::cuda::Device;
+use crate::tensor::{DType, Tensor};
+use std::sync::Arc;
+
+impl Linear {
+    /// As the host's form: the products of a member are summed in f32 and rounded once.
+    pub(super) fn forward_on(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let (places, count) = self.places();
+        let out = self.check(inputs, &places, count)?;
+        let (x, dtype) = (inputs[0], inputs[0].dtype());
+        let n = x.shape().rows();
+        let shape = x.shape().with_cols(out);
+        let group: &[usize] = if places.len() > 1 { &[places.len()] } else { &[] };
+        let y = Tensor::empty_on(device, dtype, [group, shape.dims()].concat())?;
+        let flat = y.reshape([places.len(), n, out])?;
+        let mut hidden = Vec::new();
+        for (i, (p, member)) in places.iter().zip(&self.members).enumerate() {
+            let to = flat.index(i)?;
+            // More than one product: their sum is rounded once.
+            let sum = if member.terms.is_empty() { to.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
+            if let Some(b) = p.bias {
+                fill_rows(device, inputs[b], &sum)?;
+            }
+            let beta = if p.bias.is_some() { 1.0 } else { 0.0 };
+            let w = cast(device, inputs[p.w], dtype)?;
+            device.gemm(1.0, x.matrix()?, w.matrix()?.t(), beta, sum.matrix()?)?;
+            saved.keep_if(needs[0], "w", inputs[p.w]);
+            for (term, &(a, b)) in member.terms.iter().zip(&p.terms) {
+                let dropped = self.dropped(device, term, x)?;
+                let [a, b] = [cast(device, inputs[a], dtype)?, cast(device, inputs[b], dtype)?];
+                let h = Tensor::empty_on(device, dtype, [n, a.shape().rows()])?;
+                device.gemm(1.0, dropped.matrix()?, a.matrix()?.t(), 0.0, h.matrix()?)?;
+                device.gemm(term.scale as f32, h.matrix()?, b.matrix()?.t(), 1.0, sum.matrix()?)?;
+                hidden.push(h);
+            }
+            if !member.terms.is_empty() {
+                super::cuda::cast_to(device, &sum, &to)?;
+            }
+        }
+        saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", x);
+        let terms = places.iter().flat_map(|p| &p.terms);
+        for (&(a, b), h) in terms.zip(&hidden) {
+            saved.keep_if(needs.contains(&true), "a", inputs[a]);
+            saved.keep_if(needs[0] || needs[a], "b", inputs[b]);
+            saved.keep_if(needs[b], "h", h);
+        }
+        Ok(y)
+    }
+
+    pub(super) fn backward_on(&self, device: &Arc<Device>, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (places, count) = self.places();
+        let mut grads: Vec<Option<Tensor>> = (0..count).map(|_| None).collect();
+        let (out, n, dtype) = (dy.shape().cols(), dy.shape().rows() / places.len(), dy.dtype());
+        let flat = dy.reshape([places.len(), n, out])?;
+        let x = saved.take("x").ok();
+        let dims = &dy.dims()[usize::from(places.len() > 1)..];
+        // dx is a sum of products, in f32 until the last.
+        let mut dx: Option<Tensor> = None;
+        let single = places.len() == 1 && self.members[0].terms.is_empty();
+        for (i, (p, member)) in places.iter().zip(&self.members).enumerate() {
+            let dy = flat.index(i)?;
+            if let (true, Some(x)) = (needs[p.w], &x) {
+                let dw = Tensor::empty_on(device, DType::F32, [out, x.shape().cols()])?;
+                device.gemm(1.0, dy.matrix()?.t(), x.matrix()?, 0.0, dw.matrix()?)?;
+                grads[p.w] = Some(dw);
+            }
+            if let Some(b) = p.bias.filter(|&b| needs[b]) {
+                grads[b] = Some(column_sums(device, &dy)?);
+            }
+            if needs[0] {
+                let w = cast(device, &saved.take("w")?, dtype)?;
+                let beta = if dx.is_some() { 1.0 } else { 0.0 };
+                let sum = match dx.take() {
+                    Some(sum) => sum,
+                    None => Tensor::empty_on(device, if single { dtype } else { DType::F32 }, [n, w.shape().cols()])?,
+                };
+                device.gemm(1.0, dy.matrix()?, w.matrix()?, beta, sum.matrix()?)?;
+                dx = Some(sum);
+            }
+            for (term, &(a_at, b_at)) in member.terms.iter().zip(&p.terms) {
+                let a = if needs.contains(&true) { Some(saved.take("a")?) } else { None };
+                let b = if needs[0] || needs[a_at] { Some(saved.take("b")?) } else { None };
+                if needs[b_at] {
+                    let h = saved.take("h")?;
+                    let db = Tensor::empty_on(device, DType::F32, [out, h.shape().cols()])?;
+                    device.gemm(term.scale as f32, dy.matrix()?.t(), h.matrix()?, 0.0, db.matrix()?)?;
+                    grads[b_at] = Some(db);
+                }
+                let (Some(a), Some(b)) = (a, b) else { continue };
+                let (rank, input) = (a.shape().rows(), a.shape().cols());
+                let b = cast(device, &b, dtype)?;
+                let dh = Tensor::empty_on(device, dtype, [n, rank])?;
+                device.gemm(term.scale as f32, dy.matrix()?, b.matrix()?, 0.0, dh.matrix()?)?;
+                if let (true, Some(x)) = (needs[a_at], &x) {
+                    let dropped = self.dropped(device, term, x)?;
+                    let da = Tensor::empty_on(device, DType::F32, [rank, input])?;
+                    device.gemm(1.0, dh.matrix()?.t(), dropped.matrix()?, 0.0, da.matrix()?)?;
+                    grads[a_at] = Some(da);
+                }
+                let Some(sum) = &dx else { continue };
+                let a = cast(device, &a, dtype)?;
+                match (&term.mask, &self.packing) {
+                    (Some(mask), Some(packing)) => {
+                        let through = Tensor::empty_on(device, DType::F32, [n, input])?;
+                        device.gemm(1.0, dh.matrix()?, a.matrix()?, 0.0, through.matrix()?)?;
+                        add_to(device, sum, &mask_rows(device, mask, packing, &through)?)?;
+                    }
+                    _ => device.gemm(1.0, dh.matrix()?, a.matrix()?, 1.0, sum.matrix()?)?,
+                }
+            }
+        }
+        if let Some(dx) = dx {
+            let shape = crate::tensor::Shape::from(dims).with_cols(dx.shape().cols());
+            grads[0] = Some(cast(device, &dx, dtype)?.reshape(shape)?);
+        }
+        Ok(grads)
+    }
+
+    /// What a term reads of x.
+    fn dropped(&self, device: &Arc<Device>, term: &Term, x: &Tensor) -> Result<Tensor> {
+        match (&term.mask, &self.packing) {
+            (Some(mask), Some(packing)) => mask_rows(device, mask, packing, x),
+            _ => Ok(x.clone()),
+        }
+    }
+}

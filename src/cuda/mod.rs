@@ -1,0 +1,13 @@
+//! NVIDIA GPUs: a device with its memory pool, cuBLAS, and the one place that launches kernels. Knows buffers, not tensors.
+//!
+//! Nothing is linked: driver and cuBLAS are found when a device is opened, and what is missing is said in a sentence. All work goes to one stream,
+//! in order, so that memory given back can be used again at once.
+
+mod buffer;
+mod device;
+mod gemm;
+
+pub use buffer::Buffer;
+pub use cublas_sys::DataType;
+pub use device::{Argument, Device};
+pub use gemm::Matrix;

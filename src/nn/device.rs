@@ -1,0 +1,39 @@
+//! A model moved to a GPU.
+
+use super::{DistilBert, Weight};
+use crate::cuda::Device;
+use crate::tensor::DType;
+use crate::{Error, Result};
+use std::sync::Arc;
+
+impl DistilBert {
+    /// Copies every weight to a device; what is computed with the model is then computed there.
+    ///
+    /// # Errors
+    /// If the model computes in f64, a weight is itself computed, or the device has no more memory.
+    pub fn to_device(&mut self, device: &Arc<Device>) -> Result<()> {
+        if self.dtype == DType::F64 {
+            return Err(Error::invalid("a GPU computes in f32 or bf16: compute f64 with --device cpu"));
+        }
+        let mut done = Ok(());
+        self.visit_mut(&mut |part| {
+            if done.is_ok() {
+                done = move_weight(part.weight(), device);
+            }
+        });
+        done
+    }
+
+    /// The device that the model is on, if it is not on the host.
+    pub fn device(&self) -> Option<Arc<Device>> {
+        self.layer_norm.gamma.value().ok()?.device().cloned()
+    }
+}
+
+fn move_weight(weight: &mut Weight, device: &Arc<Device>) -> Result<()> {
+    if let Weight::Computed { name, .. } = weight {
+        return Err(Error::invalid(format!("{name}: a computed weight has no kernel for a GPU: compute with --device cpu")));
+    }
+    let moved = weight.value()?.to_device(device)?;
+    weight.set(moved)
+}

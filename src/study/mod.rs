@@ -1,0 +1,9 @@
+//! The study: LoRA fine-tuning of DistilBERT on IMDB in seven configurations, each a row of its table, and what it claims of them.
+
+mod rows;
+mod run;
+mod table;
+
+pub use rows::{Row, rows};
+pub use run::{Progress, Result as RowResult, Study};
+pub use table::{markdown, mcnemar};

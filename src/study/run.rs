@@ -1,0 +1,209 @@
+//! Running the rows: each trains, is measured on the test set, and is kept. A study that was killed at any moment goes on from its last
+//! checkpoint and ends with the same numbers.
+
+use super::Row;
+use crate::data::Tokenized;
+use crate::lora::{Counts, adapter};
+use crate::nn::DistilBert;
+use crate::tensor::DType;
+use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
+use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, fit, load_checkpoint, measure, peak_memory, predict, save_checkpoint};
+use crate::{Error, Result as Outcome};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What one row gave with one seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Result {
+    /// [`Row::key`].
+    pub row: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Numbers that trained.
+    pub trainable: usize,
+    /// Numbers of the checkpoint with its head.
+    pub base: usize,
+    /// On the test set.
+    pub test: Evaluation,
+    /// The class answered for each test review.
+    pub answers: Vec<u32>,
+    /// Mean loss of every step.
+    pub losses: Vec<f64>,
+    /// Seconds of training, without what a stop threw away.
+    pub seconds: f64,
+    /// The most memory of the process until then, in bytes: rows run one after another, so that a small row after a large one shows the large one's.
+    pub peak_memory: Option<usize>,
+}
+
+/// Who watches.
+pub trait Progress {
+    /// A row begins; `done` of its steps were taken before a stop.
+    fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
+    /// A step was taken. `false` asks to stop after it; what was done is kept.
+    fn step(&mut self, report: &StepReport) -> bool;
+    /// A row is done; `resumed` if it had been done before.
+    fn end(&mut self, row: &Row, result: &Result, resumed: bool);
+}
+
+/// What all rows share.
+pub struct Study<'a> {
+    /// Directory of the base checkpoint.
+    pub model: &'a Path,
+    /// Type to compute in.
+    pub dtype: DType,
+    /// How to train; learning rate and seed are the row's.
+    pub recipe: Recipe,
+    /// Training reviews.
+    pub train: &'a Tokenized,
+    /// Test reviews.
+    pub test: &'a Tokenized,
+    /// Where results and checkpoints are kept.
+    pub out: &'a Path,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: usize,
+    /// Moves a model to where it is to be computed with.
+    pub place: &'a dyn Fn(&mut DistilBert) -> Outcome<()>,
+}
+
+/// What lies beside a checkpoint: what the optimizer does not know.
+#[derive(Default, Serialize, Deserialize)]
+struct Taken {
+    losses: Vec<f64>,
+    seconds: f64,
+}
+
+/// Stops after some steps, to write a checkpoint.
+struct Segment<'a> {
+    taken: &'a mut Taken,
+    left: usize,
+    progress: &'a mut dyn Progress,
+    stopped: bool,
+}
+
+impl Observer for Segment<'_> {
+    fn step(&mut self, report: &StepReport) -> bool {
+        self.taken.losses.push(report.loss);
+        self.left -= 1;
+        self.stopped |= !self.progress.step(report);
+        self.left > 0 && !self.stopped
+    }
+
+    fn epoch(&mut self, _: usize, _: &DistilBert) -> Outcome<()> {
+        Ok(())
+    }
+}
+
+impl Study<'_> {
+    /// Runs a row with a seed, or reads what it gave. `None` if it was asked to stop: it then goes on from there.
+    ///
+    /// # Errors
+    /// If a file is wrong or was written under other settings, and those of training.
+    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Outcome<Option<Result>> {
+        let folder = self.folder(row, seed);
+        recover_directory(&folder)?;
+        let recipe = Recipe { lr: row.lr, seed, ..self.recipe.clone() };
+        let settings = self.settings(row, &recipe);
+        if let Some(result) = self.finished(&folder, &settings)? {
+            progress.end(row, &result, true);
+            return Ok(Some(result));
+        }
+        let classes = self.train.label_names.len();
+        let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, &|name| row.method.trains(name))?.0;
+        row.method.apply(&mut model, seed)?;
+        let counts = Counts::of(&model);
+        (self.place)(&mut model)?;
+        let mut optimizer = AdamW::new(recipe.weight_decay);
+        let (checkpoint, record) = (folder.join("checkpoint.safetensors"), folder.join("metrics.jsonl"));
+        let mut taken = Taken::default();
+        if checkpoint.exists() {
+            load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
+            (self.place)(&mut model)?;
+            taken = read(&record)?;
+        }
+        let steps = recipe.steps_per_epoch(self.train.len()) * recipe.epochs;
+        progress.begin(row, seed, optimizer.steps(), steps);
+        loop {
+            let started = Instant::now();
+            let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
+            let ended = fit(&mut model, self.train, &recipe, &mut optimizer, &mut segment)?;
+            let stopped = segment.stopped;
+            taken.seconds += started.elapsed().as_secs_f64();
+            if ended {
+                break;
+            }
+            write_directory(&folder, |directory| {
+                save_checkpoint(&directory.join("checkpoint.safetensors"), &model, &optimizer, &settings)?;
+                write(&directory.join("metrics.jsonl"), &taken)
+            })?;
+            if stopped {
+                return Ok(None);
+            }
+        }
+        let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
+        let (test, answers) = measure(&predict(&model, &sequences, recipe.batch)?, &self.test.labels)?;
+        let Taken { losses, seconds } = taken;
+        let result = Result {
+            row: row.key.to_string(),
+            seed,
+            trainable: counts.trainable,
+            base: counts.base,
+            test,
+            answers,
+            losses,
+            seconds,
+            peak_memory: peak_memory(),
+        };
+        write_directory(&folder, |directory| {
+            match row.method.makes_checkpoint() {
+                true => model.save(self.model, &self.train.label_names, directory)?,
+                false => adapter::save(&model, &row.method, &self.model.to_string_lossy(), directory)?,
+            }
+            write(&directory.join("result.json"), &Finished { settings: settings.clone(), result: result.clone() })
+        })?;
+        progress.end(row, &result, false);
+        Ok(Some(result))
+    }
+
+    fn folder(&self, row: &Row, seed: u64) -> PathBuf {
+        self.out.join(format!("{}-seed{seed}", row.key))
+    }
+
+    /// What must be the same for a run to go on.
+    fn settings(&self, row: &Row, recipe: &Recipe) -> String {
+        let data = |d: &Tokenized| format!("{} reviews of {} tokens", d.len(), d.tokens());
+        format!("{:?} {recipe:?} {} {} {} {}", row.method, self.dtype, self.model.display(), data(self.train), data(self.test))
+    }
+
+    /// The result in `folder`, if the run was finished.
+    fn finished(&self, folder: &Path, settings: &str) -> Outcome<Option<Result>> {
+        let path = folder.join("result.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let found: Finished = read(&path)?;
+        match found.settings == settings {
+            true => Ok(Some(found.result)),
+            false => {
+                Err(Error::file(&path, "settings", "the study was begun with other settings: give the same arguments, or another --out"))
+            }
+        }
+    }
+}
+
+/// `result.json`.
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    settings: String,
+    result: Result,
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Outcome<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, "json", e))
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Outcome<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::file(path, "json", e))?;
+    write_file(path, text.as_bytes())
+}

@@ -1,0 +1,245 @@
+//! The device against the host: every op forward and backward, and training steps. Runs where a driver is found: a GPU's, or the stand-ins of
+//! `tests/cuda` that run the same kernels on the CPU (`scripts/device-stand-ins`). Elsewhere each test says that it is skipped.
+#![cfg(feature = "cuda")]
+
+use lowrank::autograd::gradcheck::random_tensor;
+use lowrank::autograd::{Op, Saved, ops};
+use lowrank::cuda::Device;
+use lowrank::data::Tokenized;
+use lowrank::lora::{LoraConfig, Method, Placement};
+use lowrank::nn::{Config, DistilBert, Pass};
+use lowrank::tensor::philox::Stream;
+use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::train::{AdamW, Observer, Recipe, StepReport, fit};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+fn device() -> Option<Arc<Device>> {
+    static DEVICE: OnceLock<Option<Arc<Device>>> = OnceLock::new();
+    let open = || match Device::count() {
+        Ok(1..) => Some(Device::open(0).unwrap()),
+        _ => None,
+    };
+    let found = DEVICE.get_or_init(open).clone();
+    if found.is_none() {
+        eprintln!("skipped: there is no GPU and no stand-in");
+    }
+    found
+}
+
+/// Output and gradients of `op` in `dtype`, on a device if one is given.
+fn run(op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, dtype: DType, device: Option<&Arc<Device>>) -> lowrank::Result<Vec<Tensor>> {
+    let place = |t: &Tensor| {
+        // Integers are checked on the host, and go to the device by themselves.
+        if t.dtype() == DType::U32 {
+            return t.clone();
+        }
+        let t = t.to_dtype(dtype).unwrap();
+        device.map_or(t.clone(), |device| t.to_device(device).unwrap())
+    };
+    let inputs: Vec<Tensor> = inputs.iter().map(place).collect();
+    let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() != DType::U32).collect();
+    let (mut saved, inputs) = (Saved::default(), inputs.iter().collect::<Vec<_>>());
+    let (y, grads) = match device {
+        Some(device) => {
+            let y = op.forward_cuda(device, &inputs, &needs, &mut saved)?;
+            let dy = dy.to_dtype(y.dtype())?.to_device(device)?;
+            (y, op.backward_cuda(device, saved, dy, &needs)?)
+        }
+        None => {
+            let y = op.forward(&inputs, &needs, &mut saved)?;
+            let dy = dy.to_dtype(y.dtype())?;
+            (y, op.backward(saved, dy, &needs)?)
+        }
+    };
+    Ok([vec![y], grads.into_iter().flatten().collect()].concat())
+}
+
+/// Ops that a GPU does not have: they are for toys, or for methods that run on the CPU.
+const HOST_ONLY: [&str; 4] = ["Mul", "Sum", "Tanh", "Subspace"];
+
+#[test]
+fn every_op_agrees_with_the_host() {
+    let Some(device) = device() else { return };
+    let mut on_device = 0;
+    for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
+        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op)) {
+            // Told its type by the op, and f64 there.
+            if ["Embedding", "Cast"].contains(&suite.op) || (suite.op == "CrossEntropy" && dtype == DType::BF16) {
+                continue;
+            }
+            let mut random = Stream::new(5, suite.op);
+            for _ in 0..25 {
+                let case = (suite.case)(&mut random).unwrap();
+                let exact = |t: &Tensor| {
+                    if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap() }
+                };
+                let inputs: Vec<Tensor> = case.inputs.iter().map(exact).collect();
+                let needs = vec![true; inputs.len()];
+                let shape = case.op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap().shape().clone();
+                let dy = exact(&random_tensor(&mut random, shape.dims()).unwrap());
+                let wanted = run(&case.op, &inputs, &dy, DType::F64, None).unwrap();
+                let found = run(&case.op, &inputs, &dy, dtype, Some(&device)).unwrap_or_else(|e| panic!("{} {dtype}: {e}", suite.op));
+                assert_eq!(found.len(), wanted.len(), "{}", suite.op);
+                for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+                    assert_eq!(found.shape(), wanted.shape(), "{} {dtype} tensor {i}", suite.op);
+                    let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
+                    let scale = wanted.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+                    for (a, b) in found.iter().zip(&wanted) {
+                        assert!((a - b).abs() <= bound * scale, "{} {dtype} tensor {i}: {a} {b}", suite.op);
+                    }
+                }
+            }
+            on_device += 1;
+        }
+    }
+    assert!(on_device > 20, "{on_device}");
+}
+
+#[test]
+fn lookups_and_casts_agree_with_the_host() {
+    let Some(device) = device() else { return };
+    let table = random_tensor(&mut Stream::new(1, "table"), &[7, 24]).unwrap();
+    let ids = Tensor::new(vec![3u32, 0, 6, 3, 3, 1], [6]).unwrap();
+    let dy = random_tensor(&mut Stream::new(1, "dy"), &[6, 24]).unwrap();
+    for (stored, dtype) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)] {
+        let op: Rc<dyn Op> = Rc::new(ops::Embedding { dtype });
+        let inputs = [table.to_dtype(stored).unwrap(), ids.clone()];
+        let needs = [stored == DType::F32, false];
+        let results = [None, Some(&device)].map(|device| {
+            let table = device.map_or(inputs[0].clone(), |d| inputs[0].to_device(d).unwrap());
+            let (mut saved, all) = (Saved::default(), [&table, &inputs[1]]);
+            let dy = dy.to_dtype(dtype).unwrap();
+            let (y, grads) = match device {
+                Some(d) => {
+                    let y = op.forward_cuda(d, &all, &needs, &mut saved).unwrap();
+                    (y, if needs[0] { op.backward_cuda(d, saved, dy.to_device(d).unwrap(), &needs).unwrap() } else { vec![] })
+                }
+                None => {
+                    let y = op.forward(&all, &needs, &mut saved).unwrap();
+                    (y, if needs[0] { op.backward(saved, dy, &needs).unwrap() } else { vec![] })
+                }
+            };
+            let grads = grads.into_iter().flatten().map(|g| g.to_f64().unwrap()).collect::<Vec<_>>();
+            (y.to_f64().unwrap(), grads.concat())
+        });
+        let [(y, g), (y_device, g_device)] = results;
+        assert_eq!(y, y_device, "{stored} {dtype}");
+        assert!(g.len() == g_device.len() && g.iter().zip(&g_device).all(|(a, b)| (a - b).abs() < 1e-6), "{stored} {dtype}");
+    }
+    for (from, to) in [(DType::F32, DType::BF16), (DType::BF16, DType::F32)] {
+        let op = ops::Cast { dtype: to };
+        let x = dy.to_dtype(from).unwrap();
+        let y = op.forward_cuda(&device, &[&x.to_device(&device).unwrap()], &[true], &mut Saved::default()).unwrap();
+        assert_eq!((y.dtype(), y.to_f64().unwrap()), (to, x.to_dtype(to).unwrap().to_f64().unwrap()));
+    }
+}
+
+fn small() -> Config {
+    let mut config = Config::distilbert_base();
+    // Heads of 32: the width that tensor cores take.
+    (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (64, 2, 96, 2, 40);
+    config.initializer_range = 0.1;
+    config
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        Method::Lora(LoraConfig::new(4, &["q_lin", "v_lin", "lin2"])),
+        Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin1"]) }),
+        Method::Full,
+        Method::Head { pre_classifier: false },
+        Method::Adapter { size: 8, placement: Placement::Houlsby },
+        Method::Prompt { tokens: 2 },
+        Method::Prefix { tokens: 3 },
+    ]
+}
+
+#[test]
+fn a_model_has_the_same_logits_on_the_device() {
+    let Some(device) = device() else { return };
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
+        for method in methods() {
+            let mut model = DistilBert::random(&small(), 3, dtype, 1).unwrap();
+            method.apply(&mut model, 4).unwrap();
+            let lengths = [5, 1, 70, 2];
+            let packing = Arc::new(Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
+            let ids: Vec<u32> = (0..78).map(|i| i * 7 % 40).collect();
+            let logits = |model: &DistilBert| {
+                let pass = Pass::training(packing.clone(), 5);
+                model.forward(&mut lowrank::autograd::Tape::new(), &ids, &pass).unwrap().value().to_f64().unwrap()
+            };
+            let host = logits(&model);
+            model.to_device(&device).unwrap();
+            let scale = host.iter().fold(1e-3, |m: f64, x| m.max(x.abs()));
+            for (a, b) in host.iter().zip(logits(&model)) {
+                assert!((a - b).abs() <= bound * scale, "{method:?} {dtype}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// Losses and gradient norms of the steps.
+#[derive(Default)]
+struct Losses(Vec<[f64; 2]>);
+
+impl Observer for Losses {
+    fn step(&mut self, report: &StepReport) -> bool {
+        self.0.push([report.loss, report.grad_norm]);
+        true
+    }
+    fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn training_on_the_device_is_training_on_the_host() {
+    let Some(device) = device() else { return };
+    let lengths = [5usize, 33, 7, 4, 66, 1];
+    let offsets: Vec<usize> = std::iter::once(0)
+        .chain(lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        }))
+        .collect();
+    let ids = (0..116).map(|i| i * 11 % 40).collect();
+    let data = Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()] };
+    for method in methods() {
+        let recipe = Recipe {
+            epochs: 3,
+            batch: 2,
+            accumulate: 2,
+            lr: 1e-3,
+            weight_decay: 0.01,
+            warmup: 0.1,
+            clip: 1.0,
+            seed: 3,
+            group_by_length: false,
+            recompute: matches!(method, Method::Full),
+            cache_trunk: false,
+            nested_rank: None,
+        };
+        let trained = |device: Option<&Arc<Device>>| {
+            let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
+            method.apply(&mut model, 0).unwrap();
+            if let Some(device) = device {
+                model.to_device(device).unwrap();
+            }
+            let mut losses = Losses::default();
+            fit(&mut model, &data, &recipe, &mut AdamW::new(0.01), &mut losses).unwrap();
+            let values: Vec<f64> = model.parameters().iter().flat_map(|p| p.value().to_f64().unwrap()).collect();
+            (losses.0, values)
+        };
+        let ((losses, values), (on_device, device_values)) = (trained(None), trained(Some(&device)));
+        assert_eq!(losses.len(), 6);
+        for ([loss, norm], [device_loss, device_norm]) in losses.iter().zip(&on_device) {
+            assert!(
+                (loss - device_loss).abs() <= 1e-4 * loss && (norm - device_norm).abs() <= 1e-3 * norm,
+                "{method:?}: {losses:?} {on_device:?}"
+            );
+        }
+        let far = values.iter().zip(&device_values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(far < 2e-3, "{method:?}: {far}");
+    }
+}

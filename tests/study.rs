@@ -1,0 +1,77 @@
+//! The study in one command: its table, and that a study killed at any moment ends as one that was not.
+#![cfg(feature = "cli")]
+
+use lowrank::tensor::philox::Stream;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder");
+const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
+
+fn study(out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.args(["study", "--model", ENCODER, "--data", ASSETS, "--no-cache", "--train-limit", "48", "--test-limit", "24"]);
+    command.args(["--epochs", "1", "--batch", "4", "--device", "cpu", "--out"]).arg(out).args(more);
+    command
+}
+
+/// What must not depend on stops: all but times, memory and the command.
+fn results(out: &Path) -> Vec<Value> {
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let mut rows = all["rows"].as_array().unwrap().clone();
+    for row in &mut rows {
+        let row = row.as_object_mut().unwrap();
+        assert!(row.remove("seconds").unwrap().as_f64().unwrap() > 0.0);
+        row.remove("peak_memory");
+    }
+    rows
+}
+
+#[test]
+fn a_study_that_is_killed_ends_as_one_that_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    let more = ["--rows", "head,qv4,full", "--seeds", "0,1", "--checkpoint-every", "3"];
+    let done = study(&whole, &more).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.contains("| Q+V r=4 |") && said.contains("2 seeds") && said.contains("McNemar"), "{said}");
+
+    let mut random = Stream::new(1, "kills");
+    let mut kills = 0;
+    loop {
+        let mut child = study(&killed, &more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Twenty times, then it may end.
+        let patience = if kills < 20 { Duration::from_millis(20 + random.below(400) as u64) } else { Duration::from_secs(300) };
+        let until = std::time::Instant::now() + patience;
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if std::time::Instant::now() > until => break None,
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        if let Some(status) = status {
+            assert!(status.success());
+            break;
+        }
+        // SIGKILL: nothing can be saved.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills <= 20, "it did not end in five minutes");
+    }
+    assert!(kills > 0, "the study was over before it could be killed");
+    assert_eq!(results(&whole), results(&killed), "after {kills} kills");
+    let table = |out: &Path| std::fs::read_to_string(out.join("table.md")).unwrap();
+    assert_eq!(table(&whole).lines().count(), table(&killed).lines().count());
+    // Nothing half-written stays.
+    assert!(std::fs::read_dir(&killed).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')));
+
+    let other = study(&killed, &["--rows", "qv4", "--lr", "0.1"]).output().unwrap();
+    assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("other settings"));
+    let unknown = study(&killed, &["--rows", "qv5"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
+}
