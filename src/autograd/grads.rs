@@ -62,6 +62,10 @@ impl Grads {
 }
 
 fn square(g: &Tensor) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = g.device() {
+        return super::ops::sum_squares(device, g);
+    }
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
@@ -69,6 +73,10 @@ fn square(g: &Tensor) -> Result<f64> {
 pub(super) fn sum(a: Tensor, b: &Tensor) -> Result<Tensor> {
     if a.shape() != b.shape() {
         return Err(Error::shape("sum of gradients", "equal shapes", &[a.shape(), b.shape()]));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(device) = a.device() {
+        return super::ops::add_on(device, &a, b);
     }
     dispatch!("sum of gradients", a.dtype(), T => {
         let shape = a.shape().clone();

@@ -1,5 +1,7 @@
 //! AdamW. Loshchilov & Hutter 2017, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation.
 
+#[cfg(feature = "cuda")]
+use crate::autograd::ops;
 use crate::autograd::{Grads, ParamId, Parameter};
 use crate::tensor::{Float, Tensor};
 use crate::{Error, Result, dispatch_float};
@@ -82,6 +84,25 @@ impl AdamW {
                 let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
                 (zeros(), zeros())
             });
+            #[cfg(feature = "cuda")]
+            if let Some(device) = p.value().device().cloned() {
+                let (m, v) = (m.to_device(&device)?, v.to_device(&device)?);
+                let (b1, b2) = self.betas;
+                let step = ops::AdamWStep {
+                    clip: scale as f32,
+                    b1: b1 as f32,
+                    b2: b2 as f32,
+                    c1: (1.0 - b1) as f32,
+                    c2: (1.0 - b2) as f32,
+                    shrink: (1.0 - lr * group.lr * decay) as f32,
+                    rate: (lr * group.lr / (1.0 - b1.powi(self.step))) as f32,
+                    root: (1.0 - b2.powi(self.step)).sqrt().recip() as f32,
+                    eps: self.eps as f32,
+                };
+                ops::adamw(&device, [p.value(), &m, &v, &g], &step)?;
+                self.state.insert(p.id(), (m, v));
+                continue;
+            }
             let shape = g.shape().clone();
             let id = p.id();
             let value = p.take();

@@ -3,9 +3,13 @@
 use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Float, Real, Tensor};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// f(a, b), elementwise, in whatever type a has.
 macro_rules! zip {
@@ -33,6 +37,17 @@ impl Op for Add {
 
     fn backward(&self, _saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(needs.iter().map(|&need| need.then(|| dy.clone())).collect())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
+        super::cuda::elementwise(device, "add", ["add_f32", "add_bf16"], &[a, b])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, _device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.backward(saved, dy, needs)
     }
 }
 
@@ -78,6 +93,16 @@ impl Op for Scale {
     fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let mut unused = saved;
         Ok(vec![Some(self.forward(&[&dy], &[false], &mut unused)?)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        super::cuda::scaled(device, inputs[0], self.0)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(super::cuda::scaled(device, &dy, self.0)?)])
     }
 }
 

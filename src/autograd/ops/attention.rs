@@ -3,6 +3,8 @@
 use super::dropout::{Mask, random_packing};
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm_packed, gemm_serial};
 use crate::tensor::simd::vectorised;
 use crate::tensor::{Float, Packing, Pooled, Real, Tensor, math, rows, take, zeroed};
@@ -302,6 +304,16 @@ impl Op for Attention {
         let product = 2 * (pairs * inputs[0].shape().cols()) as u64;
         // Two products forward; backward computes the scores again and four more.
         (2 * product, if needs.contains(&true) { 5 * product } else { 0 })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        self.forward_on(device, inputs, needs, saved)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.backward_on(device, saved, &dy, needs)
     }
 }
 

@@ -37,7 +37,7 @@ impl Attention {
         };
         let tensor_cores = dtype == DType::BF16 && (width == 32 || width == 64);
         let (tile, shared) = match tensor_cores {
-            true => (64, [640 * width, 768 * width, 512 * width + 512]),
+            true => (64, [640 * width, 512 * width, 512 * width + 512]),
             false => (16, [4 * 80 * (width | 1), 4 * 96 * (width | 1), 4 * 96 * (width | 1)]),
         };
         Ok(Inputs { qkv, extra, width, tile, shared, tensor_cores })
@@ -80,10 +80,8 @@ impl Attention {
         let y = Tensor::empty_on(device, x.qkv[0].dtype(), [tq, d])?;
         let keep = needs.contains(&true);
         let lse = if keep { Some(Tensor::empty_on(device, DType::F32, [self.heads, tq])?) } else { None };
-        let name = self.kernel(
-            &x,
-            ["attention_forward_f32", "attention_forward_bf16", "attention_forward_bf16_w32", "attention_forward_bf16_w64"],
-        )?;
+        let name = self
+            .kernel(&x, ["attention_forward_f32", "attention_forward_bf16", "attention_forward_bf16_w32", "attention_forward_bf16_w64"])?;
         let mut arguments = x.arguments()?;
         arguments.extend([y.argument()?, lse.as_ref().map_or(Ok(Argument::Address(0)), Tensor::argument)?]);
         arguments.extend(self.tail(device, &x)?);

@@ -2,9 +2,13 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Float, Tensor, take};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// `L = −(1/N) Σ ln softmax(z)[label]`; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
 pub struct CrossEntropy {
@@ -19,16 +23,7 @@ impl Op for CrossEntropy {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
-        let &[batch, classes] = logits.dims() else {
-            return Err(Error::shape("cross_entropy", "logits [B, C]", &[logits.shape()]));
-        };
-        let label = labels.host::<u32>()?;
-        if label.len() != batch {
-            return Err(Error::shape("cross_entropy", "one label per row of the logits", &[logits.shape(), labels.shape()]));
-        }
-        if let Some(bad) = label.iter().find(|&&l| l as usize >= classes) {
-            return Err(Error::invalid(format!("cross_entropy: label {bad} is not below the {classes} classes")));
-        }
+        let (label, classes) = (check(logits, labels)?, logits.shape().cols());
         saved.keep_if(needs[0], "logits", logits);
         saved.keep_if(needs[0], "labels", labels);
         dispatch_float!("cross_entropy", logits.dtype(), T => {
@@ -54,6 +49,36 @@ impl Op for CrossEntropy {
             }
             Ok(vec![Some(Tensor::new(dz, logits.shape())?), None])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
+        check(logits, labels)?;
+        saved.keep_if(needs[0], "logits", logits);
+        saved.keep_if(needs[0], "labels", labels);
+        super::cuda::cross_entropy(device, logits, labels, self.divisor, None)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
+        Ok(vec![Some(super::cuda::cross_entropy(device, &logits, &labels, self.divisor, Some(&dy))?), None])
+    }
+}
+
+/// The labels, if there is one below C for each row of the logits `[B, C]`.
+fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
+    let &[batch, classes] = logits.dims() else {
+        return Err(Error::shape("cross_entropy", "logits [B, C]", &[logits.shape()]));
+    };
+    let label = labels.host::<u32>()?;
+    if label.len() != batch {
+        return Err(Error::shape("cross_entropy", "one label per row of the logits", &[logits.shape(), labels.shape()]));
+    }
+    match label.iter().find(|&&l| l as usize >= classes) {
+        Some(bad) => Err(Error::invalid(format!("cross_entropy: label {bad} is not below the {classes} classes"))),
+        None => Ok(label),
     }
 }
 

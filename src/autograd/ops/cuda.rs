@@ -25,3 +25,323 @@ pub(super) fn bits(mask: Option<&Mask>) -> [Argument; 4] {
         None => [Argument::U64(0), Argument::U32(0), Argument::U32(0), Argument::F32(1.0)],
     }
 }
+
+/// Blocks of 256 threads for `n` elements.
+fn blocks(n: usize) -> [usize; 3] {
+    [n.div_ceil(256), 1, 1]
+}
+
+fn count(n: usize) -> Argument {
+    Argument::U64(n as u64)
+}
+
+fn size(n: usize) -> Argument {
+    Argument::U32(n as u32)
+}
+
+/// A tensor's address, or null.
+fn or_null(t: Option<&Tensor>) -> Result<Argument> {
+    t.map_or(Ok(Argument::Address(0)), Tensor::argument)
+}
+
+/// y = kernel(x…) of tensors of one shape and type.
+pub(super) fn elementwise(device: &Arc<Device>, op: &'static str, kernels: [&'static str; 2], inputs: &[&Tensor]) -> Result<Tensor> {
+    let x = inputs[0];
+    if let Some(other) = inputs.iter().find(|t| t.shape() != x.shape() || t.dtype() != x.dtype()) {
+        return Err(Error::shape(op, "equal shapes and types", &[x.shape(), other.shape()]));
+    }
+    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
+    let mut arguments = inputs.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.extend([y.argument()?, count(x.shape().len())]);
+    device.launch(named(op, x.dtype(), kernels)?, blocks(x.shape().len()), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// sum += x, in place: the caller is the only one that reads `sum`.
+pub(super) fn add_to(device: &Arc<Device>, sum: &Tensor, x: &Tensor) -> Result<()> {
+    let arguments = [sum.argument()?, x.argument()?, sum.argument()?, count(sum.shape().len())];
+    device.launch(named("add", sum.dtype(), ["add_f32", "add_bf16"])?, blocks(sum.shape().len()), 256, 0, &arguments)
+}
+
+/// c·x.
+pub(super) fn scaled(device: &Arc<Device>, x: &Tensor, c: f64) -> Result<Tensor> {
+    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
+    let arguments = [x.argument()?, y.argument()?, Argument::F32(c as f32), count(x.shape().len())];
+    device.launch(named("scale", x.dtype(), ["scale_f32", "scale_bf16"])?, blocks(x.shape().len()), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// x in `dtype`; x itself if that is its type.
+pub(super) fn cast(device: &Arc<Device>, x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    let y = Tensor::empty_on(device, dtype, x.shape())?;
+    cast_to(device, x, &y)?;
+    Ok(y)
+}
+
+/// y = x in y's type, in y's memory.
+pub(super) fn cast_to(device: &Arc<Device>, x: &Tensor, y: &Tensor) -> Result<()> {
+    let n = x.shape().len();
+    let name = match (x.dtype(), y.dtype()) {
+        (DType::F32, DType::BF16) => "cast_f32_bf16",
+        (DType::BF16, DType::F32) => "cast_bf16_f32",
+        // c = 1: a copy.
+        (DType::F32, DType::F32) => {
+            return device.launch("scale_f32", blocks(n), 256, 0, &[x.argument()?, y.argument()?, Argument::F32(1.0), count(n)]);
+        }
+        (from, to) => return Err(Error::dtype("cast", "f32 and bf16 on a GPU", &[from, to])),
+    };
+    device.launch(name, blocks(n), 256, 0, &[x.argument()?, y.argument()?, count(n)])
+}
+
+/// f ⊙ x of packed rows.
+pub(super) fn mask_rows(device: &Arc<Device>, mask: &Mask, packing: &Packing, x: &Tensor) -> Result<Tensor> {
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    let (y, lie) = (Tensor::empty_on(device, x.dtype(), x.shape())?, packing.on(device)?);
+    let mut arguments = vec![x.argument()?, y.argument()?];
+    arguments.extend([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?, size(rows), size(cols)]);
+    arguments.extend(bits(Some(mask)));
+    device.launch(named("dropout", x.dtype(), ["dropout_f32", "dropout_bf16"])?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// y = b in every row.
+pub(super) fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
+    let b = cast(device, b, DType::F32)?;
+    let arguments = [b.argument()?, y.argument()?, count(y.shape().len()), size(y.shape().cols())];
+    device.launch(named("linear", y.dtype(), ["fill_rows_f32", "fill_rows_bf16"])?, blocks(y.shape().len()), 256, 0, &arguments)
+}
+
+/// Σ over the rows of x, or of x ⊙ `times`, divided by `divisor` if there is one: `[cols]` f32.
+pub(super) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tensor>, divisor: Option<&Tensor>) -> Result<Tensor> {
+    /// Rows that one thread adds.
+    const ROWS: usize = 64;
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    let parts = rows.div_ceil(ROWS);
+    let partial = Tensor::empty_on(device, DType::F32, [parts, cols])?;
+    let out = Tensor::empty_on(device, DType::F32, [cols])?;
+    let arguments = [x.argument()?, or_null(times)?, partial.argument()?, size(rows), size(cols), size(ROWS)];
+    let name = named("column sums", x.dtype(), ["column_sums_f32", "column_sums_bf16"])?;
+    device.launch(name, [cols.div_ceil(256), parts, 1], 256, 0, &arguments)?;
+    let arguments = [partial.argument()?, or_null(divisor)?, out.argument()?, size(parts), size(cols)];
+    device.launch("column_sums_finish", blocks(cols), 256, 0, &arguments)?;
+    Ok(out)
+}
+
+/// What a layer norm reads beside x.
+pub(super) struct NormInputs<'a> {
+    pub residual: Option<&'a Tensor>,
+    pub gamma: &'a Tensor,
+    pub beta: &'a Tensor,
+    pub eps: f64,
+    pub drop: Option<(&'a Mask, &'a Packing)>,
+    /// Whether h and rstd are wanted.
+    pub keep: [bool; 2],
+}
+
+/// LN(f ⊙ x + r) γ + β, and h and rstd where wanted.
+pub(super) fn layer_norm(device: &Arc<Device>, x: &Tensor, n: &NormInputs) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    if n.gamma.dims() != [cols] || n.beta.dims() != [cols] || n.residual.is_some_and(|r| r.shape() != x.shape()) {
+        return Err(Error::shape("layer_norm", "x [.., d], gamma [d] and beta [d]", &[x.shape(), n.gamma.shape(), n.beta.shape()]));
+    }
+    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
+    let h = if n.keep[0] { Some(Tensor::empty_on(device, x.dtype(), [rows, cols])?) } else { None };
+    let rstd = if n.keep[1] { Some(Tensor::empty_on(device, DType::F32, [rows])?) } else { None };
+    let (gamma, beta) = (cast(device, n.gamma, DType::F32)?, cast(device, n.beta, DType::F32)?);
+    let mut arguments = vec![x.argument()?, or_null(n.residual)?, gamma.argument()?, beta.argument()?, y.argument()?];
+    arguments.extend([or_null(h.as_ref())?, or_null(rstd.as_ref())?]);
+    match n.drop {
+        Some((_, packing)) => {
+            let lie = packing.on(device)?;
+            arguments.extend([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?]);
+        }
+        None => arguments.extend([Argument::Address(0); 3]),
+    }
+    arguments.extend([size(rows), size(cols), Argument::F32(n.eps as f32)]);
+    arguments.extend(bits(n.drop.map(|(mask, _)| mask)));
+    let name = named("layer_norm", x.dtype(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"])?;
+    device.launch(name, [rows.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
+    Ok((y, h, rstd))
+}
+
+/// ds, dγ and dβ where needed.
+pub(super) fn layer_norm_backward(
+    device: &Arc<Device>,
+    mut saved: crate::autograd::Saved,
+    dy: &Tensor,
+    needs: [bool; 3],
+) -> Result<[Option<Tensor>; 3]> {
+    let (rows, cols) = (dy.shape().rows(), dy.shape().cols());
+    let h = if needs[0] || needs[1] { Some(saved.take("h")?) } else { None };
+    let dbeta = if needs[2] { Some(column_sums(device, dy, None, None)?) } else { None };
+    let dgamma = if needs[1] { Some(column_sums(device, dy, h.as_ref(), None)?) } else { None };
+    let (true, Some(h)) = (needs[0], &h) else { return Ok([None, dgamma, dbeta]) };
+    let (rstd, gamma) = (saved.take("rstd")?, cast(device, &saved.take("gamma")?, DType::F32)?);
+    let ds = Tensor::empty_on(device, dy.dtype(), dy.shape())?;
+    let mut arguments = [h, &rstd, &gamma, dy, &ds].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.extend([size(rows), size(cols)]);
+    let name = named("layer_norm", dy.dtype(), ["layer_norm_backward_f32", "layer_norm_backward_bf16"])?;
+    device.launch(name, [rows.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    Ok([Some(ds), dgamma, dbeta])
+}
+
+/// Rows of a table in `dtype`.
+pub(super) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (ids, cols) = (ids.to_device(device)?, table.shape().cols());
+    let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
+    let name = match (table.dtype(), dtype) {
+        (DType::F32, DType::F32) => "embedding_forward_f32_f32",
+        (DType::F32, DType::BF16) => "embedding_forward_f32_bf16",
+        (DType::BF16, DType::F32) => "embedding_forward_bf16_f32",
+        (DType::BF16, DType::BF16) => "embedding_forward_bf16_bf16",
+        (from, to) => return Err(Error::dtype("embedding", "f32 and bf16 on a GPU", &[from, to])),
+    };
+    let arguments = [table.argument()?, ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)];
+    device.launch(name, blocks(y.shape().len()), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// The gradient of a table, f32: the rows of dy of each id, summed. `ids` are on the host.
+pub(super) fn look_up_backward(device: &Arc<Device>, table: &Tensor, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
+    let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
+    positions.sort_by_key(|&t| ids[t as usize]);
+    let (mut unique, mut starts) = (Vec::new(), Vec::new());
+    for (i, &t) in positions.iter().enumerate() {
+        if unique.last() != Some(&ids[t as usize]) {
+            unique.push(ids[t as usize]);
+            starts.push(i as u32);
+        }
+    }
+    starts.push(ids.len() as u32);
+    let upload = |values: Vec<u32>| {
+        let n = values.len();
+        Tensor::new(values, [n])?.to_device(device)
+    };
+    let (groups, cols) = (unique.len(), table.shape().cols());
+    let (unique, starts, positions) = (upload(unique)?, upload(starts)?, upload(positions)?);
+    let dtable = Tensor::zeros_on(device, DType::F32, table.shape())?;
+    let mut arguments = [dy, &unique, &starts, &positions, &dtable].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.push(size(cols));
+    let name = named("embedding", dy.dtype(), ["embedding_backward_f32", "embedding_backward_bf16"])?;
+    device.launch(name, [groups, 1, 1], 256, 0, &arguments)?;
+    Ok(dtable)
+}
+
+/// The first row of each sequence.
+pub(super) fn select_rows(device: &Arc<Device>, x: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let (b, cols) = (packing.sequences(), x.shape().cols());
+    let y = Tensor::empty_on(device, x.dtype(), [b, cols])?;
+    let arguments = [x.argument()?, y.argument()?, packing.on(device)?.offsets.argument()?, size(cols)];
+    let name = named("select_rows", x.dtype(), ["select_rows_forward_f32", "select_rows_forward_bf16"])?;
+    device.launch(name, [b, 1, 1], 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// Its gradient.
+pub(super) fn select_rows_backward(device: &Arc<Device>, dy: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let cols = dy.shape().cols();
+    let dx = Tensor::zeros_on(device, dy.dtype(), [packing.tokens(), cols])?;
+    let arguments = [dy.argument()?, dx.argument()?, packing.on(device)?.offsets.argument()?, size(cols)];
+    let name = named("select_rows", dy.dtype(), ["select_rows_backward_f32", "select_rows_backward_bf16"])?;
+    device.launch(name, [packing.sequences(), 1, 1], 256, 0, &arguments)?;
+    Ok(dx)
+}
+
+/// The rows of `extra` before those of each sequence.
+pub(super) fn prepend_rows(device: &Arc<Device>, x: &Tensor, extra: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let (p, cols) = (extra.shape().rows(), x.shape().cols());
+    let (extra, longer) = (cast(device, extra, x.dtype())?, packing.lengthened(p));
+    let (y, lie) = (Tensor::empty_on(device, x.dtype(), [longer.tokens(), cols])?, longer.on(device)?);
+    let tensors = [x, &extra, &y, &lie.row_sequence, &lie.offsets];
+    let mut arguments = tensors.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.extend([size(p), size(cols)]);
+    let name = named("prepend_rows", x.dtype(), ["prepend_rows_forward_f32", "prepend_rows_forward_bf16"])?;
+    device.launch(name, [longer.tokens(), 1, 1], 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// Its gradients: dx, and dextra `[p, cols]` f32.
+pub(super) fn prepend_rows_backward(device: &Arc<Device>, dy: &Tensor, p: usize, packing: &Packing) -> Result<[Tensor; 2]> {
+    let (cols, longer) = (dy.shape().cols(), packing.lengthened(p));
+    let lie = longer.on(device)?;
+    let dx = Tensor::empty_on(device, dy.dtype(), [packing.tokens(), cols])?;
+    let tensors = [dy, &dx, &lie.row_sequence, &lie.offsets];
+    let mut arguments = tensors.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.extend([size(p), size(cols)]);
+    let name = named("prepend_rows", dy.dtype(), ["prepend_rows_backward_f32", "prepend_rows_backward_bf16"])?;
+    device.launch(name, [longer.tokens(), 1, 1], 256, 0, &arguments)?;
+    let dextra = Tensor::empty_on(device, DType::F32, [p, cols])?;
+    let arguments = [dy.argument()?, dextra.argument()?, lie.offsets.argument()?, size(packing.sequences()), size(cols)];
+    let name = named("prepend_rows", dy.dtype(), ["prepend_rows_backward_extra_f32", "prepend_rows_backward_extra_bf16"])?;
+    device.launch(name, [p, 1, 1], 256, 0, &arguments)?;
+    Ok([dx, dextra])
+}
+
+/// Cross-entropy of logits `[B, C]` f32, and its gradient if `dloss` is given.
+pub(super) fn cross_entropy(device: &Arc<Device>, z: &Tensor, labels: &Tensor, divisor: usize, dloss: Option<&Tensor>) -> Result<Tensor> {
+    let labels = labels.to_device(device)?;
+    let sizes = [size(z.shape().rows()), size(z.shape().cols()), Argument::F32(divisor as f32)];
+    if z.dtype() != DType::F32 {
+        return Err(Error::dtype("cross_entropy", "f32 logits on a GPU", &[z.dtype()]));
+    }
+    let (name, y, mut arguments) = match dloss {
+        None => ("cross_entropy_forward", Tensor::empty_on(device, DType::F32, [1])?, vec![z.argument()?, labels.argument()?]),
+        Some(d) => {
+            let arguments = vec![z.argument()?, labels.argument()?, d.argument()?];
+            ("cross_entropy_backward", Tensor::empty_on(device, DType::F32, z.shape())?, arguments)
+        }
+    };
+    arguments.push(y.argument()?);
+    arguments.extend(sizes);
+    device.launch(name, [1, 1, 1], 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// x ∘ m / norms + b.
+pub(super) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    let (y, m) = (Tensor::empty_on(device, x.dtype(), x.shape())?, cast(device, m, DType::F32)?);
+    let b = b.map(|b| cast(device, b, DType::F32)).transpose()?;
+    let mut arguments = vec![x.argument()?, m.argument()?, norms.argument()?, or_null(b.as_ref())?, y.argument()?];
+    arguments.extend([count(x.shape().len()), size(x.shape().cols())]);
+    device.launch(named("magnitude", x.dtype(), ["magnitude_f32", "magnitude_bf16"])?, blocks(x.shape().len()), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// The leading block `[m, n]` of x.
+pub(super) fn leading(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
+    let y = Tensor::empty_on(device, x.dtype(), [m, n])?;
+    let arguments = [x.argument()?, y.argument()?, size(m), size(n), size(x.shape().cols())];
+    device.launch(named("leading", x.dtype(), ["leading_forward_f32", "leading_forward_bf16"])?, blocks(m * n), 256, 0, &arguments)?;
+    Ok(y)
+}
+
+/// Its gradient, shaped like x.
+pub(super) fn leading_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    let dx = Tensor::empty_on(device, dy.dtype(), x.shape())?;
+    let arguments = [dy.argument()?, dx.argument()?, size(rows), size(cols), size(dy.shape().rows()), size(dy.shape().cols())];
+    device.launch(
+        named("leading", dy.dtype(), ["leading_backward_f32", "leading_backward_bf16"])?,
+        blocks(rows * cols),
+        256,
+        0,
+        &arguments,
+    )?;
+    Ok(dx)
+}
+
+/// a + b, two gradients.
+pub fn add_on(device: &Arc<Device>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    elementwise(device, "sum of gradients", ["add_f32", "add_bf16"], &[a, b])
+}
+
+/// Σ x² of an f32 tensor; waits for the device.
+pub fn sum_squares(device: &Arc<Device>, x: &Tensor) -> Result<f64> {
+    let partial = Tensor::empty_on(device, DType::F64, [64])?;
+    let arguments = [x.argument()?, partial.argument()?, count(x.shape().len())];
+    device.launch(named("norm", x.dtype(), ["sum_squares", "sum_squares"])?, [64, 1, 1], 256, 0, &arguments)?;
+    Ok(partial.to_f64()?.iter().sum())
+}

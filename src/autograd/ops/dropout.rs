@@ -2,6 +2,8 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::philox::philox_row;
 use crate::tensor::simd::vectorised;
 use crate::tensor::{Float, Packing, Real, Tensor, rows, take};
@@ -81,6 +83,19 @@ impl Op for Dropout {
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         // The rule is its own derivative.
         Ok(vec![Some(self.forward(&[&dy], &[false], &mut saved)?)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        if inputs[0].shape().rows() != self.packing.tokens() {
+            return Err(Error::shape("dropout", "one row per packed token", &[inputs[0].shape(), &[self.packing.tokens()].into()]));
+        }
+        super::cuda::mask_rows(device, &self.mask, &self.packing, inputs[0])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(super::cuda::mask_rows(device, &self.mask, &self.packing, &dy)?)])
     }
 }
 

@@ -2,10 +2,14 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::gemm::Mat;
 use crate::tensor::{DType, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over the t with `indices[t] = v`.
 ///
@@ -22,13 +26,7 @@ impl Op for Embedding {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [table, indices] = inputs else { return Err(Error::invalid("embedding: takes a table and indices")) };
-        let &[vocabulary, d] = table.dims() else {
-            return Err(Error::shape("embedding", "a table [V, d]", &[table.shape()]));
-        };
-        let index = indices.host::<u32>()?;
-        if let Some(bad) = index.iter().find(|&&i| i as usize >= vocabulary) {
-            return Err(Error::invalid(format!("embedding: index {bad} is not below the table's {vocabulary} rows")));
-        }
+        let (index, d) = (check(table, indices)?, table.shape().cols());
         // For its shape and type alone: the table is the model's own.
         saved.keep_if(needs[0], "table", table);
         saved.keep_if(needs[0], "indices", indices);
@@ -55,6 +53,33 @@ impl Op for Embedding {
             }
             Ok(vec![Some(Tensor::new(sums, table.shape())?), None])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [table, indices] = inputs else { return Err(Error::invalid("embedding: takes a table and indices")) };
+        check(table, indices)?;
+        saved.keep_if(needs[0], "table", table);
+        saved.keep_if(needs[0], "indices", indices);
+        super::cuda::look_up(device, table, indices, self.dtype)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (indices, table) = (saved.take("indices")?, saved.take("table")?);
+        Ok(vec![Some(super::cuda::look_up_backward(device, &table, indices.host::<u32>()?, &dy)?), None])
+    }
+}
+
+/// The indices, if all are rows of the table `[V, d]`.
+fn check<'a>(table: &Tensor, indices: &'a Tensor) -> Result<&'a [u32]> {
+    let &[vocabulary, _] = table.dims() else {
+        return Err(Error::shape("embedding", "a table [V, d]", &[table.shape()]));
+    };
+    let index = indices.host::<u32>()?;
+    match index.iter().find(|&&i| i as usize >= vocabulary) {
+        Some(bad) => Err(Error::invalid(format!("embedding: index {bad} is not below the table's {vocabulary} rows"))),
+        None => Ok(index),
     }
 }
 

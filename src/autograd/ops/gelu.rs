@@ -3,10 +3,14 @@
 use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Float, Tensor};
 use crate::{Result, dispatch};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// y = x Φ(x), with the exact error function; any shape. dx = dy (Φ(x) + x φ(x)).
 pub struct Gelu;
@@ -25,6 +29,19 @@ impl Op for Gelu {
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let x = saved.take("x")?;
         dispatch!("gelu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&x, dy, |x, dy| dy * derivative(x))?)]))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        saved.keep_if(needs[0], "x", inputs[0]);
+        super::cuda::elementwise(device, "gelu", ["gelu_forward_f32", "gelu_forward_bf16"], inputs)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let x = saved.take("x")?;
+        let dx = super::cuda::elementwise(device, "gelu", ["gelu_backward_f32", "gelu_backward_bf16"], &[&x, &dy])?;
+        Ok(vec![Some(dx)])
     }
 }
 

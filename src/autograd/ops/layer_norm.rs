@@ -2,10 +2,14 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::simd::vectorised;
 use crate::tensor::{Float, Real, Shape, Tensor, math, rows, take};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// y = h γ + β with h = (x − mean) rstd over the last dimension, rstd = 1/√(var + eps); x `[.., d]`, γ and β `[d]`.
 ///
@@ -33,6 +37,17 @@ impl Op for LayerNorm {
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         dispatch!("layer_norm", dy.dtype(), T => Ok(backward::<T>(saved, dy, [needs[0], needs[1], needs[2]])?.into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [x, gamma, beta] = inputs else { return Err(Error::invalid("layer_norm: takes x, gamma and beta")) };
+        forward_on(device, x, None, [gamma, beta], self.eps, None, [needs[0], needs[1]], saved)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(super::cuda::layer_norm_backward(device, saved, &dy, [needs[0], needs[1], needs[2]])?.into())
     }
 }
 
@@ -86,6 +101,29 @@ fn normalise<T: Real>(row: &mut [T::Sum], gamma: &[T::Sum], beta: &[T::Sum], eps
     }
     kept.iter_mut().zip(row).for_each(|(kept, h)| *kept = T::narrow(*h));
     rstd
+}
+
+/// [`forward`] on a GPU, of x or of drop(x) + residual.
+#[cfg(feature = "cuda")]
+#[allow(clippy::too_many_arguments)] // What the two ops have at hand.
+pub(super) fn forward_on(
+    device: &Arc<Device>,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    [gamma, beta]: [&Tensor; 2],
+    eps: f64,
+    drop: Option<(&super::Mask, &crate::tensor::Packing)>,
+    [x_trains, gamma_trains]: [bool; 2],
+    saved: &mut Saved,
+) -> Result<Tensor> {
+    let inputs = super::cuda::NormInputs { residual, gamma, beta, eps, drop, keep: [x_trains || gamma_trains, x_trains] };
+    let (y, h, rstd) = super::cuda::layer_norm(device, x, &inputs)?;
+    h.iter().for_each(|h| saved.keep("h", h));
+    if let Some(rstd) = &rstd {
+        saved.keep("rstd", rstd);
+        saved.keep("gamma", gamma);
+    }
+    Ok(y)
 }
 
 /// dx, dγ, dβ.

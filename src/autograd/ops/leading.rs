@@ -2,9 +2,13 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Tensor, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// y = x[..m, ..n]. x `[rows, cols]`, y `[m, n]`. dx is dy there, 0 elsewhere.
 pub struct Leading {
@@ -42,6 +46,21 @@ impl Op for Leading {
             }
             Ok(vec![Some(Tensor::new(dx, x.shape())?)])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let (x, [m, n]) = (inputs[0], self.dims);
+        if x.dims().len() != 2 || m > x.shape().rows() || n > x.shape().cols() {
+            return Err(Error::shape("leading", "a block no larger than the matrix", &[x.shape(), &self.dims.into()]));
+        }
+        saved.keep_if(needs[0], "x", x);
+        super::cuda::leading(device, x, self.dims)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(super::cuda::leading_backward(device, &saved.take("x")?, &dy)?)])
     }
 }
 

@@ -4,6 +4,8 @@ use super::dropout::{Mask, random_packing};
 use super::low_rank::{self, Placed};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::gemm::{Mat, Spread, Start, gemm, gemm_sum};
 use crate::tensor::{Float, Packing, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
@@ -43,15 +45,15 @@ pub struct Term {
 }
 
 /// Where the inputs of a member are in the op's list.
-struct Places {
-    w: usize,
-    bias: Option<usize>,
+pub(super) struct Places {
+    pub w: usize,
+    pub bias: Option<usize>,
     /// (A, B) of each term.
-    terms: Vec<(usize, usize)>,
+    pub terms: Vec<(usize, usize)>,
 }
 
 impl Linear {
-    fn places(&self) -> (Vec<Places>, usize) {
+    pub(super) fn places(&self) -> (Vec<Places>, usize) {
         let mut next = 1;
         let mut take = || {
             next += 1;
@@ -64,7 +66,7 @@ impl Linear {
     }
 
     /// Checks all shapes; returns the width of the output.
-    fn check(&self, inputs: &[&Tensor], places: &[Places], count: usize) -> Result<usize> {
+    pub(super) fn check(&self, inputs: &[&Tensor], places: &[Places], count: usize) -> Result<usize> {
         if inputs.len() != count || places.is_empty() {
             return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", inputs.len())));
         }
@@ -233,6 +235,16 @@ impl Op for Linear {
             }
         }
         (forward, backward)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        self.forward_on(device, inputs, needs, saved)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.backward_on(device, saved, &dy, needs)
     }
 }
 

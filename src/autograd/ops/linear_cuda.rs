@@ -71,7 +71,7 @@ impl Linear {
                 grads[p.w] = Some(dw);
             }
             if let Some(b) = p.bias.filter(|&b| needs[b]) {
-                grads[b] = Some(column_sums(device, &dy)?);
+                grads[b] = Some(column_sums(device, &dy, None, None)?);
             }
             if needs[0] {
                 let w = cast(device, &saved.take("w")?, dtype)?;

@@ -2,9 +2,13 @@
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Float, Pooled, Real, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// y = x ∘ m / n + b. Liu et al. 2024 (DoRA), <https://arxiv.org/abs/2402.09353>, equation 5, where x is the product with a weight of row norms n.
 ///
@@ -38,6 +42,11 @@ impl Magnitude {
             }
         });
         Tensor::new(y, x.shape())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn norms_on(&self, device: &Arc<Device>) -> Result<Tensor> {
+        self.norms.to_dtype(crate::tensor::DType::F32)?.to_device(device)
     }
 
     /// m / n.
@@ -97,6 +106,33 @@ impl Op for Magnitude {
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         dispatch!("magnitude", dy.dtype(), T => self.backward_host::<T>(saved, dy, needs))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let d = inputs[0].shape().cols();
+        if inputs.len() < 2 || inputs[1..].iter().any(|v| v.dims() != [d]) || self.norms.dims() != [d] {
+            return Err(Error::invalid("magnitude: takes x [T, d], m [d], and b [d] if there is one"));
+        }
+        saved.keep_if(needs[1], "x", inputs[0]);
+        saved.keep_if(needs[0], "m", inputs[1]);
+        super::cuda::magnitude(device, inputs[0], inputs[1], &self.norms_on(device)?, inputs.get(2).copied())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let norms = self.norms_on(device)?;
+        let x = saved.take("x").ok();
+        let dm = match &x {
+            Some(x) => Some(super::cuda::column_sums(device, &dy, Some(x), Some(&norms))?),
+            None => None,
+        };
+        let dx = if needs[0] { Some(super::cuda::magnitude(device, &dy, &saved.take("m")?, &norms, None)?) } else { None };
+        let mut result = vec![dx, dm];
+        if let Some(&need) = needs.get(2) {
+            result.push(if need { Some(super::cuda::column_sums(device, &dy, None, None)?) } else { None });
+        }
+        Ok(result)
     }
 }
 

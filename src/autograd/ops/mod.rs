@@ -1,10 +1,16 @@
 //! The differentiable operations, one a file: formula and source, struct, forward and backward, kernels, the [`Tape`](super::Tape) method,
 //! and the cases of its gradient check.
 
+#[cfg(feature = "cuda")]
+mod adamw_cuda;
 mod arithmetic;
 mod attention;
+#[cfg(feature = "cuda")]
+mod attention_cuda;
 mod cast;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -12,6 +18,8 @@ mod gelu;
 mod layer_norm;
 mod leading;
 mod linear;
+#[cfg(feature = "cuda")]
+mod linear_cuda;
 mod low_rank;
 mod magnitude;
 mod relu;
@@ -20,6 +28,8 @@ mod rows;
 mod subspace;
 mod tanh;
 
+#[cfg(feature = "cuda")]
+pub use adamw_cuda::{AdamWStep, adamw};
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
 pub use cast::Cast;
@@ -38,6 +48,8 @@ pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
+#[cfg(feature = "cuda")]
+pub(super) use cuda::{add_on, sum_squares};
 
 /// The gradient checks of every op, in the order of this list.
 pub fn suites() -> Vec<Suite> {

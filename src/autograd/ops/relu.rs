@@ -3,9 +3,13 @@
 use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Float, Tensor};
 use crate::{Result, dispatch};
 use std::rc::Rc;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// y = max(x, 0), any shape. dx = dy where y > 0, else 0.
 pub struct Relu;
@@ -24,6 +28,20 @@ impl Op for Relu {
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
         dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy| if y > Float::ZERO { dy } else { Float::ZERO })?)]))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let y = super::cuda::elementwise(device, "relu", ["relu_forward_f32", "relu_forward_bf16"], inputs)?;
+        saved.keep_if(needs[0], "y", &y);
+        Ok(y)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let y = saved.take("y")?;
+        let dx = super::cuda::elementwise(device, "relu", ["relu_backward_f32", "relu_backward_bf16"], &[&y, &dy])?;
+        Ok(vec![Some(dx)])
     }
 }
 

@@ -4,6 +4,8 @@ use super::dropout::{Mask, random_packing};
 use super::layer_norm;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::simd::vectorised;
 use crate::tensor::{Packing, Real, Tensor, take};
 use crate::{Error, Result, dispatch};
@@ -67,6 +69,25 @@ impl Op for ResidualLayerNorm {
             };
             Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [x, residual, gamma, beta] = inputs else {
+            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
+        };
+        let drop = self.mask.as_ref().map(|mask| (mask, &*self.packing));
+        layer_norm::forward_on(device, x, Some(residual), [gamma, beta], self.eps, drop, [needs[0] || needs[1], needs[2]], saved)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let [dr, dgamma, dbeta] = super::cuda::layer_norm_backward(device, saved, &dy, [needs[0] || needs[1], needs[2], needs[3]])?;
+        let dx = match (&dr, &self.mask) {
+            (Some(dr), Some(mask)) if needs[0] => Some(super::cuda::mask_rows(device, mask, &self.packing, dr)?),
+            (dr, _) => (*dr).clone().filter(|_| needs[0]),
+        };
+        Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])
     }
 }
 

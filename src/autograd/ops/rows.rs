@@ -3,6 +3,8 @@
 use super::dropout::random_packing;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
 use crate::tensor::{Packing, Real, Tensor, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
@@ -43,6 +45,19 @@ impl Op for SelectRows {
             }
             Ok(vec![Some(Tensor::new(dx, [self.packing.tokens(), d])?)])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        if inputs[0].shape().rows() != self.packing.tokens() {
+            return Err(Error::shape("select_rows", "one row per packed token", &[inputs[0].shape(), &[self.packing.tokens()].into()]));
+        }
+        super::cuda::select_rows(device, inputs[0], &self.packing)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(super::cuda::select_rows_backward(device, &dy, &self.packing)?)])
     }
 }
 
@@ -99,6 +114,23 @@ impl Op for PrependRows {
             let dextra = needs[1].then(|| Tensor::new(dextra, extra.shape())).transpose()?;
             Ok(vec![dx, dextra])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let [x, extra] = inputs else { return Err(Error::invalid("prepend_rows: takes x and the extra rows")) };
+        if extra.shape().cols() != x.shape().cols() || x.shape().rows() != self.packing.tokens() {
+            return Err(Error::shape("prepend_rows", "x [T, d] and extra [P, d]", &[x.shape(), extra.shape()]));
+        }
+        saved.keep_if(needs.contains(&true), "extra", extra);
+        super::cuda::prepend_rows(device, x, extra, &self.packing)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let rows = saved.take("extra")?.shape().rows();
+        let [dx, dextra] = super::cuda::prepend_rows_backward(device, &dy, rows, &self.packing)?;
+        Ok(vec![needs[0].then_some(dx), needs[1].then_some(dextra)])
     }
 }
 

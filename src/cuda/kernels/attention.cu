@@ -462,7 +462,7 @@ __device__ __forceinline__ u32 kept_by_query(const Inputs<bf16>& in, const Task&
     for (u32 n = 0; n < TILES; n++) own |= draw(in, task, query + g + 8 * odd, key / 4 + 2 * n + t / 2) << 4 * n;
     const u32 other = __shfl_xor_sync(0xFFFFFFFFu, own, 1);
     const u32 low = 0x33333333, high = 0xCCCCCCCC;
-    return odd ? other >> 2 & low | own & high : own & low | (other & low) << 2;
+    return odd ? (other >> 2 & low) | (own & high) : (own & low) | (other & low) << 2;
 }
 
 // The same for scores whose rows are keys key.. + 16 and whose columns are queries query.. + 8 TILES. The four keys of a draw are in four lanes
@@ -797,14 +797,14 @@ __device__ __forceinline__ void backward_extra(const float* partial, T* out, con
 // y = drop(softmax(q kᵀ / √K)) v, and lse unless it is null.
 //   plain        grid [ceil(longest queries / 16), heads, B], block 128, shared 4 · 80 · (K | 1) bytes
 //   tensor cores grid [ceil(longest queries / 64), heads, B], block 128, shared 640 K bytes (20 480 or 40 960)
-#define ATTENTION_FORWARD(NAME, T, BLOCKS, KERNEL)                                                                                             \
+#define ATTENTION_FORWARD(NAME, T, BLOCKS, FUNCTION)                                                                                           \
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, T* y, float* lse, const u32* q_offsets,                        \
         const u32* k_offsets, const u32* examples, const u32* live_sequences, u32 tq, u32 width, u32 ldq, u32 ld, u32 extra, float scale,      \
         u64 seed, u32 site, u32 threshold, float keep) {                                                                                       \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
                                          tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
-        attention::KERNEL(in, y, lse);                                                                                                         \
+        attention::FUNCTION(in, y, lse);                                                                                                       \
     }
 ATTENTION_FORWARD(attention_forward_f32, float, 4, plain::forward)
 ATTENTION_FORWARD(attention_forward_bf16, bf16, 4, plain::forward)
@@ -822,14 +822,14 @@ ATTENTION_BACKWARD_DELTA(attention_backward_delta_bf16, bf16)
 // dq = dS k / √K [Tq, ldq].
 //   plain        grid [ceil(longest queries / 16), heads, B], block 128, shared 4 · 96 · (K | 1) bytes
 //   tensor cores grid [ceil(longest queries / 64), heads, B], block 128, shared 512 K bytes (16 384 or 32 768)
-#define ATTENTION_BACKWARD_QUERIES(NAME, T, BLOCKS, KERNEL)                                                                                    \
+#define ATTENTION_BACKWARD_QUERIES(NAME, T, BLOCKS, FUNCTION)                                                                                  \
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, const T* dy, const float* lse, const float* delta, T* dq,      \
         const u32* q_offsets, const u32* k_offsets, const u32* examples, const u32* live_sequences, u32 tq, u32 width, u32 ldq, u32 ld,        \
         u32 extra, float scale, u64 seed, u32 site, u32 threshold, float keep) {                                                               \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
                                          tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
-        attention::KERNEL(in, dy, lse, delta, dq);                                                                                             \
+        attention::FUNCTION(in, dy, lse, delta, dq);                                                                                           \
     }
 ATTENTION_BACKWARD_QUERIES(attention_backward_queries_f32, float, 4, plain::backward_queries)
 ATTENTION_BACKWARD_QUERIES(attention_backward_queries_bf16, bf16, 4, plain::backward_queries)
@@ -840,14 +840,14 @@ ATTENTION_BACKWARD_QUERIES(attention_backward_queries_bf16_w64, bf16, 3, tensor_
 // [B, extra, heads · K], or null if they are not wanted.
 //   plain        grid [ceil(longest keys / 16), heads, B], block 128, shared 4 · 96 · (K | 1) bytes
 //   tensor cores grid [ceil(longest keys / 64), heads, B], block 128, shared 512 K + 512 bytes (16 896 or 33 280)
-#define ATTENTION_BACKWARD_KEYS(NAME, T, BLOCKS, KERNEL)                                                                                       \
+#define ATTENTION_BACKWARD_KEYS(NAME, T, BLOCKS, FUNCTION)                                                                                     \
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, const T* dy, const float* lse, const float* delta, T* dk,      \
         T* dv, float* extra_dk, float* extra_dv, const u32* q_offsets, const u32* k_offsets, const u32* examples, const u32* live_sequences,   \
         u32 tq, u32 width, u32 ldq, u32 ld, u32 extra, float scale, u64 seed, u32 site, u32 threshold, float keep) {                           \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
                                          tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
-        attention::KERNEL(in, dy, lse, delta, dk, dv, extra_dk, extra_dv);                                                                     \
+        attention::FUNCTION(in, dy, lse, delta, dk, dv, extra_dk, extra_dv);                                                                   \
     }
 ATTENTION_BACKWARD_KEYS(attention_backward_keys_f32, float, 4, plain::backward_keys)
 ATTENTION_BACKWARD_KEYS(attention_backward_keys_bf16, bf16, 4, plain::backward_keys)

@@ -1,0 +1,50 @@
+// y = max(x, 0), and GELU with the exact error function: y = x Φ(x), dy/dx = Φ(x) + x φ(x), Φ and φ the normal distribution and its density.
+// Any shape of n elements. Grid [ceil(n / 256)], block 256. dx may be dy itself. Bound by memory.
+#include "common.cuh"
+
+namespace activations {
+
+constexpr float SQRT_HALF = 0.707106781186547524f;
+constexpr float DENSITY_AT_0 = 0.398942280401432678f;  // 1 / √(2π)
+
+__device__ __forceinline__ float phi(float x) {
+    return 0.5f * (1.0f + erff(x * SQRT_HALF));
+}
+
+template <typename T>
+__device__ __forceinline__ void relu(const T* x, T* y, u64 n) {
+    const u64 i = element();
+    if (i < n) y[i] = narrow<T>(fmaxf(widen(x[i]), 0.0f));
+}
+
+// Where y is positive, x was.
+template <typename T>
+__device__ __forceinline__ void relu_backward(const T* y, const T* dy, T* dx, u64 n) {
+    const u64 i = element();
+    if (i < n) dx[i] = narrow<T>(widen(y[i]) > 0.0f ? widen(dy[i]) : 0.0f);
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu(const T* x, T* y, u64 n) {
+    const u64 i = element();
+    if (i < n) y[i] = narrow<T>(widen(x[i]) * phi(widen(x[i])));
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu_backward(const T* from, const T* dy, T* dx, u64 n) {
+    const u64 i = element();
+    if (i >= n) return;
+    const float x = widen(from[i]);
+    dx[i] = narrow<T>(widen(dy[i]) * (phi(x) + x * DENSITY_AT_0 * expf(-0.5f * x * x)));
+}
+
+}  // namespace activations
+
+KERNEL(relu_forward_f32)(const float* x, float* y, u64 n) { activations::relu(x, y, n); }
+KERNEL(relu_forward_bf16)(const bf16* x, bf16* y, u64 n) { activations::relu(x, y, n); }
+KERNEL(relu_backward_f32)(const float* y, const float* dy, float* dx, u64 n) { activations::relu_backward(y, dy, dx, n); }
+KERNEL(relu_backward_bf16)(const bf16* y, const bf16* dy, bf16* dx, u64 n) { activations::relu_backward(y, dy, dx, n); }
+KERNEL(gelu_forward_f32)(const float* x, float* y, u64 n) { activations::gelu(x, y, n); }
+KERNEL(gelu_forward_bf16)(const bf16* x, bf16* y, u64 n) { activations::gelu(x, y, n); }
+KERNEL(gelu_backward_f32)(const float* x, const float* dy, float* dx, u64 n) { activations::gelu_backward(x, dy, dx, n); }
+KERNEL(gelu_backward_bf16)(const bf16* x, const bf16* dy, bf16* dx, u64 n) { activations::gelu_backward(x, dy, dx, n); }

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Builds the stand-ins for libcuda, libcublas and the kernels into a folder: tests/cuda/build.sh FOLDER [extra flags for g++, such as -fsanitize=address]
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+kernels="$here/../../src/cuda/kernels"
+out="$1"
+shift
+mkdir -p "$out"
+flags=(-std=c++17 -O1 -g -fPIC -shared -Wall -Wextra -Wno-unknown-pragmas -Wno-subobject-linkage "$@")
+
+all="$out/kernels.cpp"
+for file in "$kernels"/*.cu; do echo "#include \"$(basename "$file")\""; done >"$all"
+# Every entry point, found in what the macros expand to.
+g++ -E -P -std=c++17 -include "$here/shim.h" -I "$kernels" "$all" 2>/dev/null |
+    grep -oE 'extern "C" +void +[a-z0-9_]+\(' | sed -E 's/.*void +([a-z0-9_]+)\(/SHIM_EXPORT(\1)/' | grep -v shim_ | sort -u >"$out/exports"
+cat "$out/exports" >>"$all"
+
+g++ "${flags[@]}" -include "$here/shim.h" -I "$kernels" "$all" -o "$out/libkernels.so"
+g++ "${flags[@]}" "$here/driver.cpp" -o "$out/libcuda.so.1" -ldl
+g++ "${flags[@]}" "$here/cublas.cpp" -o "$out/libcublas.so.13"
+echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1 and libcublas.so.13, in $out"
