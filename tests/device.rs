@@ -96,6 +96,42 @@ fn every_op_agrees_with_the_host() {
     assert!(on_device > 20, "{on_device}");
 }
 
+/// Head widths that tensor cores take, sequences of more than one tile, and what else changes the way through a kernel.
+#[test]
+fn every_attention_kernel_agrees_with_the_host() {
+    let Some(device) = device() else { return };
+    let lengths = [70, 1, 131];
+    for (dtype, bound) in [(DType::BF16, 3e-2), (DType::F32, 3e-5)] {
+        for (heads, width) in [(2, 32), (1, 64), (1, 40)] {
+            for (split, extra, dropped) in [(false, 0, false), (false, 3, true), (true, 2, true), (true, 0, false)] {
+                let keys = Arc::new(Packing::new(&lengths, vec![7, 8, 3]).unwrap());
+                let queries = if split { Arc::new(keys.first_rows()) } else { keys.clone() };
+                let (d, t, tq) = (heads * width, keys.tokens(), queries.tokens());
+                let mut random = Stream::new(9, "attention");
+                let mut draw = |dims: &[usize]| {
+                    let exact = random_tensor(&mut random, dims).unwrap().to_dtype(dtype).unwrap();
+                    exact.to_dtype(DType::F64).unwrap()
+                };
+                let mut inputs = if split { vec![draw(&[tq, d]), draw(&[2, t, d])] } else { vec![draw(&[3, t, d])] };
+                if extra > 0 {
+                    inputs.extend([draw(&[extra, d]), draw(&[extra, d])]);
+                }
+                let dy = draw(&[tq, d]);
+                let mask = dropped.then_some(ops::Mask { p: 0.2, seed: 5, site: 4 });
+                let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries, keys, extra: extra > 0, mask });
+                let wanted = run(&op, &inputs, &dy, DType::F64, None).unwrap();
+                let found = run(&op, &inputs, &dy, dtype, Some(&device)).unwrap();
+                for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+                    let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
+                    let scale = wanted.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+                    let far = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
+                    assert!(far <= bound * scale, "{dtype} width {width} split {split} extra {extra}, tensor {i}: {far} of {scale}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn lookups_and_casts_agree_with_the_host() {
     let Some(device) = device() else { return };

@@ -18,6 +18,9 @@ const CAPABILITY: (i32, i32) = (8, 0);
 /// Bytes that cuBLAS may use beside its operands; NVIDIA's advice for Hopper. Given once, so that it allocates nothing itself.
 const WORKSPACE: usize = 32 << 20;
 
+/// Set, every buffer is an allocation of its own and of its own size, so that compute-sanitizer sees where it ends. Slow.
+const NO_POOL: &str = "LOWRANK_CUDA_NO_POOL";
+
 /// Sizes of memory blocks are multiples of this.
 const ALIGNMENT: usize = 256;
 
@@ -31,6 +34,7 @@ pub struct Device {
     functions: Mutex<HashMap<&'static str, Function>>,
     blas: Mutex<Blas>,
     pool: Mutex<Pool>,
+    pooled: bool,
 }
 
 /// cuBLAS and its handle, which one thread may use at a time.
@@ -140,8 +144,9 @@ impl Device {
         if status != 0 {
             return Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(status))));
         }
+        let pooled = std::env::var_os(NO_POOL).is_none();
         let (functions, pool, blas) = (Mutex::default(), Mutex::default(), Mutex::new(Blas { cublas, handle }));
-        let device = Device { name, ordinal, context, stream, module, functions, blas, pool };
+        let device = Device { name, ordinal, context, stream, module, functions, blas, pool, pooled };
         let (workspace, bytes) = device.take_memory(WORKSPACE)?;
         let blas = device.blas();
         // SAFETY: the memory is never given back.
@@ -198,7 +203,7 @@ impl Device {
     pub(super) fn take_memory(&self, bytes: usize) -> Result<(u64, usize)> {
         // Steps of an eighth of a power of two, as on the host: varying batches share few sizes.
         let step = (bytes.max(ALIGNMENT).next_power_of_two() / 16).max(ALIGNMENT);
-        let size = bytes.max(1).div_ceil(step) * step;
+        let size = if self.pooled { bytes.max(1).div_ceil(step) * step } else { bytes.max(1) };
         let mut pool = self.pool();
         let found = pool.free.range_mut(size..=2 * size).find_map(|(&size, list)| Some((list.pop()?, size)));
         if let Some(block) = found {
@@ -233,6 +238,12 @@ impl Device {
 
     /// Takes a block back. Work that was launched and still reads it comes before all that will be launched.
     pub(super) fn give_memory(&self, address: u64, size: usize) {
+        if !self.pooled && self.synchronize().is_ok() {
+            self.pool().reserved -= size;
+            // SAFETY: nothing uses the block, and the stream is idle. What cannot be freed is left to the driver.
+            let _ = unsafe { result::free_sync(address) };
+            return;
+        }
         self.pool().free.entry(size).or_default().push(address);
     }
 
