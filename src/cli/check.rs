@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::common::{ComputeType, say, say_json};
+use super::device::DeviceArgs;
 use crate::autograd::ops;
 use crate::tensor::safetensors::nearest;
 use crate::train::compare;
@@ -73,6 +74,8 @@ pub struct Compare {
     /// Type to compute in
     #[arg(long, value_enum, default_value_t = ComputeType::F64)]
     dtype: ComputeType,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -81,7 +84,7 @@ pub struct Compare {
 impl Compare {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let found = compare(&self.model, &self.reference, self.dtype.into())?;
+        let found = compare(&self.model, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
         let first = found.iter().find(|c| !c.passed());
         if self.json {
             say_json(&json!({ "comparisons": found, "first_failure": first.map(|c| &c.name), "passed": first.is_none() }))?;

@@ -130,7 +130,7 @@ impl Device {
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("no stream"))?;
             let image = CString::new(PTX).map_err(|e| Error::invalid(format!("cuda: the kernels hold a zero byte: {e}")))?;
             let module = result::module::load_data(image.as_ptr().cast())
-                .map_err(failed("the driver does not take the kernels, which needs one of version 525 or later (CUDA 12)"))?;
+                .map_err(failed("the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)"))?;
             (context, stream, module)
         };
         let mut handle = std::ptr::null_mut();

@@ -86,17 +86,19 @@ fn tolerances(dtype: DType) -> [f64; 4] {
     }
 }
 
-/// Compares, in the order of computation, so that the first failure names the first place that differs.
+/// Compares, in the order of computation, so that the first failure names the first place that differs. `place` moves the model to where it is to be
+/// computed with.
 ///
 /// # Errors
 /// If a file is missing or malformed. A difference is not an `Err`: see [`Comparison::passed`].
-pub fn compare(model: &Path, reference: &Path, dtype: DType) -> Result<Vec<Comparison>> {
+pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut DistilBert) -> Result<()>) -> Result<Vec<Comparison>> {
     let path = reference.join("reference.json");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let wanted: Reference = serde_json::from_str(&text).map_err(|e| Error::file(&path, "reference", e))?;
     let initial = reference.join("adapter_init");
     let mut model = DistilBert::open(model, adapter::classes(&initial)?, dtype, 0)?.0;
     adapter::load(&mut model, &initial)?;
+    place(&mut model)?;
     let [value, gradient, trajectory, adapter] = tolerances(dtype);
     let mut result = Vec::new();
     let mut add = |name: String, ours: &[f64], reference: &[f64], tolerance: f64| {
@@ -194,7 +196,7 @@ mod tests {
             let (Some(model), Some(reference)) = (shared("checkpoints/minilm-l6-distilbert"), shared(&format!("golden/{kind}"))) else {
                 return;
             };
-            let found = compare(&model, &reference, dtype).unwrap();
+            let found = compare(&model, &reference, dtype, &|_| Ok(())).unwrap();
             assert!(found.len() > 100);
             let mut worst = std::collections::BTreeMap::<String, f64>::new();
             for c in &found {
