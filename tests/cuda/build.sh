@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Builds the stand-ins for libcuda, libcublas and the kernels into a folder: tests/cuda/build.sh FOLDER [extra flags for g++, such as -fsanitize=address]
+# Builds the stand-ins for libcuda, libcublas and the kernels into a folder:
+#   tests/cuda/build.sh FOLDER [asan] [more flags for g++]
+#   LD_LIBRARY_PATH=FOLDER cargo test --test device
+# With asan the process needs the sanitizer from its start: LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 kernels="$here/../../src/cuda/kernels"
 out="$1"
 shift
+if [ "${1:-}" = asan ]; then
+    shift
+    set -- -fsanitize=address -fno-omit-frame-pointer "$@"
+fi
 mkdir -p "$out"
 flags=(-std=c++17 -O1 -g -fPIC -shared -Wall -Wextra -Wno-unknown-pragmas -Wno-subobject-linkage "$@")
 
@@ -17,5 +24,5 @@ cat "$out/exports" >>"$all"
 
 g++ "${flags[@]}" -include "$here/shim.h" -I "$kernels" "$all" -o "$out/libkernels.so"
 g++ "${flags[@]}" "$here/driver.cpp" -o "$out/libcuda.so.1" -ldl
-g++ "${flags[@]}" "$here/cublas.cpp" -o "$out/libcublas.so.13"
+g++ "${flags[@]}" -O3 "$here/cublas.cpp" -o "$out/libcublas.so.13"
 echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1 and libcublas.so.13, in $out"

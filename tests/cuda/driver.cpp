@@ -2,6 +2,7 @@
 // built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back.
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,7 +15,10 @@
 typedef unsigned long long Address;
 typedef void (*Launch)(unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void**);
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
+
+// Device attributes, as cuda.h numbers them.
+enum { MAX_THREADS = 1, MAX_SHARED = 8, WARP_SIZE = 10, MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, MAX_SHARED_OPTIN = 97, MEMORY_POOLS = 115 };
 
 // The driver may be called from any thread; what stands in for it does one thing at a time.
 static std::mutex& one_at_a_time() {
@@ -43,9 +47,22 @@ API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal ==
 API cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 API cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "stand-in on the CPU"), SUCCESS; }
 API cuDeviceGetAttribute(int* value, int attribute, int) {
-    // Compute capability 9.0; no other attribute is asked for.
-    return *value = attribute == 75 ? 9 : 0, SUCCESS;
+    // An H100's, but for one multiprocessor. 0 stands for "no" in all others, such as access to peers.
+    switch (attribute) {
+        case MAX_THREADS: *value = 1024; break;
+        case MAX_SHARED: *value = 49152; break;
+        case WARP_SIZE: *value = 32; break;
+        case MULTIPROCESSORS: *value = 1; break;
+        case MAJOR: *value = 9; break;
+        case MAX_SHARED_OPTIN: *value = 232448; break;
+        case MEMORY_POOLS: *value = 1; break;
+        default: *value = 0;
+    }
+    return SUCCESS;
 }
+API cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = (size_t)1 << 32, SUCCESS; }
+API cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = *total = (size_t)1 << 32, SUCCESS; }
+API cuDeviceCanAccessPeer(int* can, int, int) { return *can = 0, SUCCESS; }
 API cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API cuCtxSetCurrent(void*) { return SUCCESS; }
@@ -54,6 +71,23 @@ API cuCtxSynchronize() { return SUCCESS; }
 API cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, SUCCESS; }
 API cuStreamDestroy_v2(void*) { return SUCCESS; }
 API cuStreamSynchronize(void*) { return SUCCESS; }
+API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
+// Nothing is recorded: the stream runs at once.
+API cuStreamBeginCapture_v2(void*, int) { return NOT_SUPPORTED; }
+API cuStreamEndCapture(void*, void** graph) { return *graph = nullptr, NOT_SUPPORTED; }
+API cuStreamIsCapturing(void*, int* status) { return *status = 0, SUCCESS; }
+
+// An event is the time at which it was recorded, in milliseconds.
+API cuEventCreate(void** event, unsigned) { return *event = new double(0), SUCCESS; }
+API cuEventRecord(void* event, void*) {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return *(double*)event = std::chrono::duration<double, std::milli>(now).count(), SUCCESS;
+}
+API cuEventQuery(void*) { return SUCCESS; }
+API cuEventSynchronize(void*) { return SUCCESS; }
+API cuEventElapsedTime(float* ms, void* start, void* end) { return *ms = (float)(*(double*)end - *(double*)start), SUCCESS; }
+API cuEventElapsedTime_v2(float* ms, void* start, void* end) { return cuEventElapsedTime(ms, start, end); }
+API cuEventDestroy_v2(void* event) { return delete (double*)event, SUCCESS; }
 
 API cuMemAlloc_v2(Address* address, size_t bytes) {
     LOCK;
@@ -72,6 +106,8 @@ API cuMemFree_v2(Address address) {
     blocks().erase(address);
     return free((void*)address), SUCCESS;
 }
+API cuMemAllocAsync(Address* address, size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
+API cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
 API cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
     LOCK;
     if (!owned(to, bytes)) return INVALID_VALUE;
@@ -88,6 +124,18 @@ API cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
     return memset((void*)to, value, bytes), SUCCESS;
 }
 
+API cuMemsetD32Async(Address to, unsigned value, size_t words, void*) {
+    LOCK;
+    if (to % 4 != 0 || !owned(to, 4 * words)) return INVALID_VALUE;
+    for (size_t i = 0; i < words; i++) ((unsigned*)to)[i] = value;
+    return SUCCESS;
+}
+API cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
+    LOCK;
+    if (!owned(to, bytes) || !owned(from, bytes)) return INVALID_VALUE;
+    return memmove((void*)to, (void*)from, bytes), SUCCESS;
+}
+
 API cuModuleLoadData(void** module, const void*) {
     Dl_info self;
     if (!dladdr((void*)&cuInit, &self)) return INVALID_IMAGE;
@@ -102,17 +150,50 @@ API cuModuleGetFunction(void** function, void* module, const char* name) {
     *function = dlsym(module, (std::string("shim_launch_") + name).c_str());
     return *function ? SUCCESS : NOT_FOUND;
 }
-API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+// Shared memory beyond 48 KiB must be asked for before a launch (attribute 8), as on a GPU.
+static std::map<void*, int>& granted() {
+    static std::map<void*, int> all;
+    return all;
+}
+API cuFuncSetAttribute(void* function, int attribute, int value) {
+    LOCK;
+    if (attribute != 8) return SUCCESS;
+    if (value < 0 || value > 232448) return INVALID_VALUE;
+    return granted()[function] = value, SUCCESS;
+}
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void*, void** arguments,
                    void**) {
     LOCK;
     // Limits of compute capability 9.0.
-    if (bx * by * bz > 1024 || shared > 232448 || gy > 65535 || gz > 65535) return INVALID_VALUE;
+    const auto more = granted().find(function);
+    const unsigned most = more == granted().end() ? 49152 : (unsigned)more->second;
+    if (bx * by * bz > 1024 || shared > most || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
     return ((Launch)function)(gx, gy, gz, bx, by, bz, shared, arguments), SUCCESS;
 }
 
 API cuGetErrorName(int error, const char** name) {
-    *name = error == INVALID_DEVICE ? "CUDA_ERROR_INVALID_DEVICE" : error == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR";
+    switch (error) {
+        case SUCCESS: *name = "CUDA_SUCCESS"; break;
+        case INVALID_VALUE: *name = "CUDA_ERROR_INVALID_VALUE"; break;
+        case OUT_OF_MEMORY: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
+        case INVALID_DEVICE: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
+        case INVALID_IMAGE: *name = "CUDA_ERROR_INVALID_IMAGE"; break;
+        case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
+        default: *name = "CUDA_ERROR_UNKNOWN";
+    }
     return SUCCESS;
 }
 API cuGetErrorString(int error, const char** text) { return cuGetErrorName(error, text); }
+
+// Some bindings ask for every function by name.
+API cuGetProcAddress_v2(const char* name, void** function, int, unsigned long long, int* status) {
+    Dl_info self;
+    void* library = dladdr((void*)&cuInit, &self) ? dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : nullptr;
+    *function = nullptr;
+    // The newest form that is here.
+    for (const char* suffix : {"_v2", ""})
+        if (library && !*function) *function = dlsym(library, (std::string(name) + suffix).c_str());
+    if (status) *status = *function ? 0 : 1;
+    return *function ? SUCCESS : NOT_FOUND;
+}

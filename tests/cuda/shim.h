@@ -1,7 +1,20 @@
 // The part of CUDA C++ that the kernels use, on a CPU: one fiber for each thread of a block, blocks one after another. Included before the kernels
-// by the compiler's -include. Barriers, shuffles and votes yield to the other fibers until all have come; a barrier that some never reach is told
-// as a deadlock. SHIM_ORDER=reverse|random runs the threads of a block in another order: a missing barrier then shows.
+// by the compiler's -include.
+//
+// A fiber is a stack of its own and a saved stack pointer. It runs until it comes to a barrier, a shuffle or a vote, and yields there to the other
+// fibers until all have come. What goes wrong in a kernel shows:
+//   - a barrier that some threads never reach is told as a deadlock;
+//   - SHIM_ORDER=reverse|random runs the threads of a block in another order (the default is forward), random ones at very different speeds: a
+//     missing barrier gives other results;
+//   - shared memory, static and dynamic, holds NaNs when a block starts: what is read before it is written gives NaNs;
+//   - a stack that is too small ends in a segmentation fault at its guard page;
+//   - with -fsanitize=address (load the library into a process that has the sanitizer, or preload libasan) an access outside of an array is told
+//     with its line. Static shared arrays are then plain statics, which the sanitizer guards, and hold no NaNs.
+// What does not show: speed, races between blocks, the memory model, the rounding of fast intrinsics.
 #pragma once
+#include <link.h>
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +23,9 @@
 #include <cstring>
 #include <utility>
 #include <vector>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #define CUDA_SHIM 1
 #define __global__
@@ -17,8 +33,13 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-// Blocks run one at a time, so that a static is the block's own.
+// Blocks run one at a time, so that a static is the block's own. Thread-local ones lie together in the library's TLS block, which poison_shared
+// finds; the shim keeps nothing else there.
+#ifdef __SANITIZE_ADDRESS__
 #define __shared__ static
+#else
+#define __shared__ static thread_local
+#endif
 
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
@@ -33,6 +54,8 @@ struct Index {
 struct Fiber {
     void* stack_pointer = nullptr;
     char* stack = nullptr;
+    // AddressSanitizer's own record of the stack, while another runs.
+    void* sanitizer = nullptr;
     Index thread;
     unsigned linear = 0;
     bool done = false;
@@ -44,13 +67,17 @@ struct Barrier {
     unsigned long generation = 0;
 };
 
-// Enough for the largest kernel under AddressSanitizer, whose frames are wide.
-constexpr size_t STACK = 256 * 1024;
+// Enough for the largest kernel under AddressSanitizer, whose frames are wide; pages that are never touched cost nothing.
+constexpr size_t STACK = 256 * 1024, GUARD = 64 * 1024;
 
 inline Index block_index, block_size, grid_size;
 inline std::vector<Fiber> fibers;
 inline Fiber* current = nullptr;
 inline void* scheduler = nullptr;
+// The scheduler's stack, as AddressSanitizer wants to hear of it.
+inline void* scheduler_sanitizer = nullptr;
+inline const void* scheduler_bottom = nullptr;
+inline size_t scheduler_size = 0;
 inline Barrier block_barrier;
 inline std::vector<Barrier> warp_barriers;
 inline std::vector<uint64_t> warp_slots;
@@ -75,11 +102,39 @@ shim_switch:
 .size shim_switch,.-shim_switch
 )");
 
+// Each switch between stacks is announced to AddressSanitizer before and after it. Without the sanitizer these are empty.
+inline void before_switch(void** leaving, const void* bottom, size_t size) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(leaving, bottom, size);
+#else
+    (void)leaving, (void)bottom, (void)size;
+#endif
+}
+inline void after_switch(void* entered, const void** bottom, size_t* size) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(entered, bottom, size);
+#else
+    (void)entered, (void)bottom, (void)size;
+#endif
+}
+
+// From a fiber to the scheduler, and back when the scheduler comes to this fiber again.
 inline void yield() {
+    before_switch(&current->sanitizer, scheduler_bottom, scheduler_size);
     shim_switch(&current->stack_pointer, scheduler);
+    after_switch(current->sanitizer, nullptr, nullptr);
+}
+
+// From the scheduler to a fiber, until it yields.
+inline void resume(Fiber& fiber) {
+    current = &fiber;
+    before_switch(&scheduler_sanitizer, fiber.stack, STACK);
+    shim_switch(&scheduler, fiber.stack_pointer);
+    after_switch(scheduler_sanitizer, nullptr, nullptr);
 }
 
 inline void entry() {
+    after_switch(nullptr, &scheduler_bottom, &scheduler_size);
     body(body_arguments);
     current->done = true;
     ++progress;
@@ -136,6 +191,39 @@ inline unsigned char* dynamic_shared() {
     return dynamic.data() + (16 - (uintptr_t)dynamic.data() % 16) % 16;
 }
 
+// Fills the static shared memory with NaNs.
+#ifdef __SANITIZE_ADDRESS__
+inline void poison_shared() {}
+#else
+inline thread_local char shared_anchor;
+
+inline void poison_shared() {
+    // The block exists from the first access on.
+    asm volatile("" ::"r"(&shared_anchor) : "memory");
+    const auto visit = [](dl_phdr_info* info, size_t, void*) {
+        for (int i = 0; i < info->dlpi_phnum; i++) {
+            const auto& part = info->dlpi_phdr[i];
+            char* start = (char*)info->dlpi_tls_data;
+            // The block that holds the anchor is this library's.
+            if (part.p_type != PT_TLS || !start || &shared_anchor < start || &shared_anchor >= start + part.p_memsz) continue;
+            memset(start, 0xFF, part.p_memsz);
+            return 1;
+        }
+        return 0;
+    };
+    dl_iterate_phdr(visit, nullptr);
+}
+#endif
+
+inline char* new_stack() {
+    void* memory = mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, GUARD, PROT_NONE) != 0) {
+        fprintf(stderr, "shim: no memory for the stack of a thread\n");
+        abort();
+    }
+    return (char*)memory + GUARD;
+}
+
 inline void prepare(Fiber& fiber, unsigned i) {
     fiber.linear = i;
     fiber.done = false;
@@ -151,7 +239,7 @@ inline void prepare(Fiber& fiber, unsigned i) {
 inline void run_block(unsigned threads) {
     while (fibers.size() < threads) {
         fibers.emplace_back();
-        fibers.back().stack = (char*)aligned_alloc(64, STACK);
+        fibers.back().stack = new_stack();
     }
     const unsigned warps = (threads + 31) / 32;
     warp_barriers.assign(warps, {});
@@ -168,22 +256,34 @@ inline void run_block(unsigned threads) {
         order[i] = kind == 'r' && wanted[1] == 'e' ? threads - 1 - i : i;
     }
     static uint64_t random = 0x9E3779B97F4A7C15ull;
+    const auto draw = [] {
+        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+        return (unsigned)(random >> 20);
+    };
+    const bool shuffled = kind == 'r' && wanted[1] == 'a';
+    // In random order some threads, or whole warps, sleep for as long as the others get further: what a fast thread overwrites before a slow one has
+    // read it then shows too.
+    std::vector<bool> asleep(threads, false);
+    bool all_awake = true;
     while (alive) {
         const unsigned long before = progress;
-        if (kind == 'r' && wanted[1] == 'a') {
-            for (unsigned i = threads; i-- > 1;) {
-                random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-                std::swap(order[i], order[random % (i + 1)]);
-            }
-        }
+        for (unsigned i = threads; shuffled && i-- > 1;) std::swap(order[i], order[draw() % (i + 1)]);
         for (unsigned i : order) {
-            if (fibers[i].done) continue;
-            current = &fibers[i];
-            shim_switch(&scheduler, current->stack_pointer);
+            if (!fibers[i].done && !asleep[i]) resume(fibers[i]);
         }
-        if (alive && progress == before) {
+        const bool stuck = progress == before;
+        if (stuck && all_awake && alive) {
             fprintf(stderr, "shim: deadlock: not all threads of block (%u, %u, %u) reach a barrier\n", block_index.x, block_index.y, block_index.z);
             abort();
+        }
+        if (!shuffled || (!stuck && !all_awake)) continue;
+        // Those that run wait for the sleepers: all get one round, and then others sleep.
+        all_awake = stuck;
+        const bool by_warp = draw() % 2 == 0;
+        const unsigned sleeping_warps = draw() & draw();
+        for (unsigned i = 0; i < threads; i++) {
+            const bool sleeps = by_warp ? sleeping_warps >> (i / 32) & 1 : draw() % 8 == 0;
+            asleep[i] = !all_awake && sleeps;
         }
     }
 }
@@ -195,6 +295,7 @@ inline void launch(Index grid, Index block, size_t shared, void (*kernel)(void**
             for (unsigned x = 0; x < grid.x; x++) {
                 // NaNs: what is read before it is written shows. The vector is as long as asked for, so that a sanitizer sees its end.
                 dynamic.assign(shared + 16, 0xFF);
+                poison_shared();
                 block_index = {x, y, z};
                 run_block(block.x * block.y * block.z);
             }
