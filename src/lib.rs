@@ -5,9 +5,9 @@
 //! data ───────────────────────► nn (DistilBERT) ──► autograd (Tape) ──► Grads ──► train (AdamW)
 //! text, labels → packed batch     lora                 ops/<op>.rs
 //!                                                         │
-//!                                                  tensor (kernels)
+//!                                                  tensor (host kernels) · cuda (device kernels)
 //!
-//! error ─► tensor ─► autograd ─► nn ─► lora ─► data ─► train ─► cli        ("is used by"; nothing points back)
+//! error ─► cuda ─► tensor ─► autograd ─► nn ─► lora ─► data ─► train ─► study ─► cli        ("is used by"; nothing points back)
 //! ```
 //!
 //! # Reading order
@@ -16,7 +16,8 @@
 //! 3. `autograd/ops/linear.rs`: the op that LoRA is about, and what it does not save.
 //! 4. [`nn`]: DistilBERT. [`lora`]: what trains: low-rank terms and the other methods.
 //! 5. [`tensor`]: storage, [`tensor::gemm`], [`tensor::philox`], [`tensor::safetensors`].
-//! 6. [`data`], [`train`]: from text to a trained adapter.
+//! 6. [`data`], [`train`], [`study`]: from text to a trained adapter, and to the study's table.
+//! 7. `src/cuda/kernels`: the same ops on a GPU, a file each; `docs/gpu.md` says how they are checked without one.
 //!
 //! # Letters
 //! B batch, T tokens of all sequences of a packed batch, D model width, H heads, K head width, F feed-forward width, V vocabulary, C classes,

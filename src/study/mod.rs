@@ -5,5 +5,5 @@ mod run;
 mod table;
 
 pub use rows::{Row, rows};
-pub use run::{Progress, Result as RowResult, Study};
+pub use run::{Progress, RowResult, Study};
 pub use table::{markdown, mcnemar};

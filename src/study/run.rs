@@ -8,14 +8,14 @@ use crate::nn::DistilBert;
 use crate::tensor::DType;
 use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
 use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, fit, load_checkpoint, measure, peak_memory, predict, save_checkpoint};
-use crate::{Error, Result as Outcome};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What one row gave with one seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Result {
+pub struct RowResult {
     /// [`Row::key`].
     pub row: String,
     /// Seed of the run.
@@ -43,7 +43,7 @@ pub trait Progress {
     /// A step was taken. `false` asks to stop after it; what was done is kept.
     fn step(&mut self, report: &StepReport) -> bool;
     /// A row is done; `resumed` if it had been done before.
-    fn end(&mut self, row: &Row, result: &Result, resumed: bool);
+    fn end(&mut self, row: &Row, result: &RowResult, resumed: bool);
 }
 
 /// What all rows share.
@@ -63,7 +63,7 @@ pub struct Study<'a> {
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: usize,
     /// Moves a model to where it is to be computed with.
-    pub place: &'a dyn Fn(&mut DistilBert) -> Outcome<()>,
+    pub place: &'a dyn Fn(&mut DistilBert) -> Result<()>,
 }
 
 /// What lies beside a checkpoint: what the optimizer does not know.
@@ -89,7 +89,7 @@ impl Observer for Segment<'_> {
         self.left > 0 && !self.stopped
     }
 
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> Outcome<()> {
+    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
         Ok(())
     }
 }
@@ -99,7 +99,7 @@ impl Study<'_> {
     ///
     /// # Errors
     /// If a file is wrong or was written under other settings, and those of training.
-    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Outcome<Option<Result>> {
+    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover_directory(&folder)?;
         let recipe = Recipe { lr: row.lr, seed, ..self.recipe.clone() };
@@ -143,7 +143,7 @@ impl Study<'_> {
         let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
         let (test, answers) = measure(&predict(&model, &sequences, recipe.batch)?, &self.test.labels)?;
         let Taken { losses, seconds } = taken;
-        let result = Result {
+        let result = RowResult {
             row: row.key.to_string(),
             seed,
             trainable: counts.trainable,
@@ -176,7 +176,7 @@ impl Study<'_> {
     }
 
     /// The result in `folder`, if the run was finished.
-    fn finished(&self, folder: &Path, settings: &str) -> Outcome<Option<Result>> {
+    fn finished(&self, folder: &Path, settings: &str) -> Result<Option<RowResult>> {
         let path = folder.join("result.json");
         if !path.exists() {
             return Ok(None);
@@ -195,15 +195,15 @@ impl Study<'_> {
 #[derive(Serialize, Deserialize)]
 struct Finished {
     settings: String,
-    result: Result,
+    result: RowResult,
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Outcome<T> {
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, "json", e))
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Outcome<()> {
+fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Error::file(path, "json", e))?;
     write_file(path, text.as_bytes())
 }
