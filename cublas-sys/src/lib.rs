@@ -90,14 +90,10 @@ macro_rules! functions {
 functions! {
     /// `cublasCreate_v2`.
     create = b"cublasCreate_v2": fn(handle: *mut Handle);
-    /// `cublasDestroy_v2`.
-    destroy = b"cublasDestroy_v2": fn(handle: Handle);
     /// `cublasSetStream_v2`. Resets the workspace.
     set_stream = b"cublasSetStream_v2": fn(handle: Handle, stream: Stream);
     /// `cublasSetWorkspace_v2`: device memory that cuBLAS may use, 256-byte aligned.
     set_workspace = b"cublasSetWorkspace_v2": fn(handle: Handle, workspace: *mut c_void, bytes: usize);
-    /// `cublasGetVersion_v2`: 1000 · major + 100 · minor + patch, by and large.
-    get_version = b"cublasGetVersion_v2": fn(handle: Handle, version: *mut c_int);
     /// `cublasGemmEx`: C `[m, n]` = alpha op(A) `[m, k]` op(B) `[k, n]` + beta C.
     gemm_ex = b"cublasGemmEx": fn(
         handle: Handle, trans_a: Operation, trans_b: Operation, m: c_int, n: c_int, k: c_int,

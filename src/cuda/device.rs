@@ -60,9 +60,8 @@ struct Function {
 #[derive(Default)]
 struct Pool {
     free: BTreeMap<usize, Vec<u64>>,
-    /// Bytes taken from the driver, now and at most.
+    /// Bytes taken from the driver.
     reserved: usize,
-    most: usize,
 }
 
 /// An argument of a kernel.
@@ -98,11 +97,22 @@ impl Device {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// Opens GPU `ordinal`.
+    /// GPU `ordinal`: opened by the first that asks, and one and the same for all after it. Tensors of two would not wait for each other.
     ///
     /// # Errors
     /// A sentence that says what is missing: the driver, the GPU, bf16 on it, cuBLAS.
     pub fn open(ordinal: usize) -> Result<Arc<Device>> {
+        static OPENED: Mutex<BTreeMap<usize, Arc<Device>>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = opened.get(&ordinal) {
+            return Ok(device.clone());
+        }
+        let device = Device::start(ordinal)?;
+        opened.insert(ordinal, device.clone());
+        Ok(device)
+    }
+
+    fn start(ordinal: usize) -> Result<Arc<Device>> {
         let count = Device::count()?;
         if ordinal >= count {
             return Err(Error::invalid(format!("cuda: there is no GPU {ordinal}: the driver knows {count}")));
@@ -168,11 +178,6 @@ impl Device {
         self.ordinal
     }
 
-    /// The most bytes that its pool ever held, cuBLAS's workspace included.
-    pub fn most_memory(&self) -> usize {
-        self.pool().most
-    }
-
     /// Waits until all work is done.
     ///
     /// # Errors
@@ -232,7 +237,6 @@ impl Device {
             }
         };
         pool.reserved += size;
-        pool.most = pool.most.max(pool.reserved);
         Ok((address, size))
     }
 

@@ -23,11 +23,6 @@ impl DistilBert {
         });
         done
     }
-
-    /// The device that the model is on, if it is not on the host.
-    pub fn device(&self) -> Option<Arc<Device>> {
-        self.layer_norm.gamma.value().ok()?.device().cloned()
-    }
 }
 
 fn move_weight(weight: &mut Weight, device: &Arc<Device>) -> Result<()> {

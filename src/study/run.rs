@@ -112,15 +112,14 @@ impl Study<'_> {
         let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, &|name| row.method.trains(name))?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
-        (self.place)(&mut model)?;
         let mut optimizer = AdamW::new(recipe.weight_decay);
         let (checkpoint, record) = (folder.join("checkpoint.safetensors"), folder.join("metrics.jsonl"));
         let mut taken = Taken::default();
         if checkpoint.exists() {
             load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
-            (self.place)(&mut model)?;
             taken = read(&record)?;
         }
+        (self.place)(&mut model)?;
         let steps = recipe.steps_per_epoch(self.train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
         loop {

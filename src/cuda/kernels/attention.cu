@@ -362,6 +362,19 @@ __device__ __forceinline__ void load_tile(unsigned char* tile, const Rows<const 
     }
 }
 
+// Starts copying what a step meets, if there is any: a tile of each side, into that of its two places which the step before does not read.
+template <u32 K, u32 ROWS>
+__device__ __forceinline__ void load_step(
+    unsigned char* a_tiles, const Rows<const bf16>& a_rows, unsigned char* b_tiles, const Rows<const bf16>& b_rows, u32 step, u32 count) {
+    constexpr u32 TILE = ROWS * K * 2;
+    const u32 first = step * ROWS;
+    if (first < count) {
+        load_tile<K, ROWS>(a_tiles + step % 2 * TILE, a_rows, first, count);
+        load_tile<K, ROWS>(b_tiles + step % 2 * TILE, b_rows, first, count);
+    }
+    mma::copy_commit();
+}
+
 // Rows row.. + 16 of a tile as left operands.
 template <u32 K>
 __device__ __forceinline__ void load_left(FragmentA (&a)[K / 16], const unsigned char* tile, u32 row) {
@@ -494,14 +507,7 @@ __device__ __forceinline__ void forward(const Inputs<bf16>& in, bf16* y, float* 
     unsigned char* v_tiles = k_tiles + 2 * TILE;
     const Rows<const bf16> k_rows = key_rows(in.k, in.extra_k, task, in.extra, in.ld, K);
     const Rows<const bf16> v_rows = key_rows(in.v, in.extra_v, task, in.extra, in.ld, K);
-    const auto load = [&](u32 step) {
-        const u32 j0 = step * KEYS_FORWARD;
-        if (j0 < task.nk) {
-            load_tile<K, KEYS_FORWARD>(k_tiles + step % 2 * TILE, k_rows, j0, task.nk);
-            load_tile<K, KEYS_FORWARD>(v_tiles + step % 2 * TILE, v_rows, j0, task.nk);
-        }
-        mma::copy_commit();
-    };
+    const auto load = [&](u32 step) { load_step<K, KEYS_FORWARD>(k_tiles, k_rows, v_tiles, v_rows, step, task.nk); };
     load_tile<K, OWN>(q_tile, query_rows(in.q, in.ldq, K, task), first, task.nq);
     load(0);
 
@@ -593,14 +599,7 @@ __device__ __forceinline__ void backward_queries(const Inputs<bf16>& in, const b
     unsigned char* v_tiles = k_tiles + 2 * TILE;
     const Rows<const bf16> k_rows = key_rows(in.k, in.extra_k, task, in.extra, in.ld, K);
     const Rows<const bf16> v_rows = key_rows(in.v, in.extra_v, task, in.extra, in.ld, K);
-    const auto load = [&](u32 step) {
-        const u32 j0 = step * KEYS_BACKWARD;
-        if (j0 < task.nk) {
-            load_tile<K, KEYS_BACKWARD>(k_tiles + step % 2 * TILE, k_rows, j0, task.nk);
-            load_tile<K, KEYS_BACKWARD>(v_tiles + step % 2 * TILE, v_rows, j0, task.nk);
-        }
-        mma::copy_commit();
-    };
+    const auto load = [&](u32 step) { load_step<K, KEYS_BACKWARD>(k_tiles, k_rows, v_tiles, v_rows, step, task.nk); };
     load_tile<K, OWN>(q_tile, query_rows(in.q, in.ldq, K, task), first, task.nq);
     load_tile<K, OWN>(g_tile, query_rows(dy, task.heads * K, K, task), first, task.nq);
     load(0);
@@ -690,14 +689,7 @@ __device__ __forceinline__ void backward_keys(const Inputs<bf16>& in, const bf16
     float* statistics = (float*)(g_tiles + 2 * TILE);    // [2 tiles][lse to base 2, δ][ROWS]
     const Rows<const bf16> q_rows = query_rows(in.q, in.ldq, K, task);
     const Rows<const bf16> g_rows = query_rows(dy, task.heads * K, K, task);
-    const auto load = [&](u32 step) {
-        const u32 i0 = step * ROWS;
-        if (i0 < task.nq) {
-            load_tile<K, ROWS>(q_tiles + step % 2 * TILE, q_rows, i0, task.nq);
-            load_tile<K, ROWS>(g_tiles + step % 2 * TILE, g_rows, i0, task.nq);
-        }
-        mma::copy_commit();
-    };
+    const auto load = [&](u32 step) { load_step<K, ROWS>(q_tiles, q_rows, g_tiles, g_rows, step, task.nq); };
     // The thread's lse or δ of a tile. An infinite lse makes every weight of a query past the end 0.
     const auto statistic = [&](u32 step) {
         const u32 i = step * ROWS + threadIdx.x % ROWS;
