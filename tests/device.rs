@@ -58,6 +58,14 @@ fn run(op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, dtype: DType, device: Op
 /// Ops that a GPU does not have: they are for toys, or for methods that run on the CPU.
 const HOST_ONLY: [&str; 4] = ["Mul", "Sum", "Tanh", "Subspace"];
 
+/// Two would have a stream each, and tensors of one would not wait for those of the other.
+#[test]
+fn a_gpu_is_opened_once() {
+    let Some(device) = device() else { return };
+    assert!(Arc::ptr_eq(&device, &Device::open(0).unwrap()));
+    assert!(Device::open(9).is_err_and(|e| e.to_string().contains("there is no GPU 9")));
+}
+
 #[test]
 fn every_op_agrees_with_the_host() {
     let Some(device) = device() else { return };
@@ -242,20 +250,8 @@ fn training_on_the_device_is_training_on_the_host() {
     let ids = (0..116).map(|i| i * 11 % 40).collect();
     let data = Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()] };
     for method in methods() {
-        let recipe = Recipe {
-            epochs: 3,
-            batch: 2,
-            accumulate: 2,
-            lr: 1e-3,
-            weight_decay: 0.01,
-            warmup: 0.1,
-            clip: 1.0,
-            seed: 3,
-            group_by_length: false,
-            recompute: matches!(method, Method::Full),
-            cache_trunk: false,
-            nested_rank: None,
-        };
+        let recompute = matches!(method, Method::Full);
+        let recipe = Recipe { batch: 2, accumulate: 2, lr: 1e-3, seed: 3, recompute, ..Recipe::default() };
         let trained = |device: Option<&Arc<Device>>| {
             let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
             method.apply(&mut model, 0).unwrap();

@@ -433,20 +433,7 @@ fn data() -> Tokenized {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        epochs: 1,
-        batch: 5,
-        accumulate: 1,
-        lr: 1e-2,
-        weight_decay: 0.01,
-        warmup: 0.0,
-        clip: 1.0,
-        seed: 3,
-        group_by_length: false,
-        recompute: false,
-        cache_trunk: false,
-        nested_rank: None,
-    }
+    Recipe { epochs: 1, batch: 5, lr: 1e-2, warmup: 0.0, seed: 3, ..Recipe::default() }
 }
 
 #[test]

@@ -65,22 +65,32 @@ pub struct Adapted {
 impl AdaptedArgs {
     /// Opens what was asked for: one model for each adapter, over one base.
     pub fn open(&self) -> Result<Vec<Adapted>> {
-        let mut all = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into(), self.lenient)?;
-        if let Some(rank) = self.rank {
-            all.iter_mut().try_for_each(|adapted| truncate(&mut adapted.model, rank))?;
-        }
+        let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
+        let mut all = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into(), self.lenient, &place)?;
         for adapted in &mut all {
-            self.device.place(&mut adapted.model)?;
+            if let Some(rank) = self.rank {
+                truncate(&mut adapted.model, rank)?;
+            }
+            // What the adapter brought; the base is there.
+            place(&mut adapted.model)?;
         }
         Ok(all)
     }
 }
 
-/// Loads a base model with adapters on it, or a checkpoint that has a head of its own.
-pub fn open_adapted(base: &Path, adapters: &[Named], max_length: Option<usize>, dtype: DType, lenient: bool) -> Result<Vec<Adapted>> {
+/// Loads a base model with adapters on it, or a checkpoint that has a head of its own. `place` moves the base, before the adapters share it.
+pub fn open_adapted(
+    base: &Path,
+    adapters: &[Named],
+    max_length: Option<usize>,
+    dtype: DType,
+    lenient: bool,
+    place: &dyn Fn(&mut DistilBert) -> Result<()>,
+) -> Result<Vec<Adapted>> {
     let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
-    let shared = DistilBert::open(base, adapter::classes(&first.directory)?, dtype, 0)?.0;
-    let wordpiece = Arc::new(open_wordpiece(base, &shared)?);
+    let mut shared = DistilBert::open(base, adapter::classes(&first.directory)?, dtype, 0)?.0;
+    place(&mut shared)?;
+    let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
     let open = |named: &Named| {
         let directory = &named.directory;
         let (about, classes) = (About::open(directory)?, adapter::classes(directory)?);
@@ -95,7 +105,7 @@ pub fn open_adapted(base: &Path, adapters: &[Named], max_length: Option<usize>, 
             adapter::load(&mut model, directory)?;
         }
         let labels = about.as_ref().map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels.clone());
-        let max_length = check_length(max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text()), &model)?;
+        let max_length = check_length(max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text()), model.longest_text())?;
         let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
         Ok(Adapted { name, model, wordpiece: wordpiece.clone(), labels, max_length })
     };
@@ -111,8 +121,8 @@ fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Ad
         return Err(Error::file(base, format!("tensor {name:?}"), problem));
     }
     let max_length = max_length.or(About::open(base)?.map(|a| a.max_length)).unwrap_or(model.longest_text());
-    let max_length = check_length(max_length, &model)?;
-    Ok(Adapted { name: base.display().to_string(), wordpiece: Arc::new(open_wordpiece(base, &model)?), max_length, model, labels })
+    let max_length = check_length(max_length, model.longest_text())?;
+    Ok(Adapted { name: base.display().to_string(), wordpiece: Arc::new(open_wordpiece(base, &model.config)?), max_length, model, labels })
 }
 
 /// The adapter must have been trained on a base of these shapes.

@@ -6,7 +6,7 @@ use super::common::{About, say};
 use crate::lora::{Combination, Method, adapter, combine};
 use crate::nn::DistilBert;
 use crate::tensor::DType;
-use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
+use crate::tensor::safetensors::{check_replaceable, write_directory};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ impl Combine {
             None => Ok(1.0),
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
-        let all = open_adapted(&self.model, &self.adapters, None, DType::F32, false)?;
+        let all = open_adapted(&self.model, &self.adapters, None, DType::F32, false, &|_| Ok(()))?;
         let Some(Adapted { labels, max_length, .. }) = all.first() else { return Ok(Outcome::Failed) };
         let (labels, max_length) = (labels.clone(), *max_length);
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
@@ -64,11 +64,10 @@ impl Combine {
         };
         let mut model = DistilBert::open(&self.model, labels.len(), DType::F32, 0)?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
-        let about = serde_json::to_string_pretty(&About::new(&model, &labels, max_length, 0));
-        let about = about.map_err(|e| Error::file(&self.out, "lowrank.json", e))?;
+        let about = About::new(&model, &labels, max_length, 0);
         write_directory(&self.out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.model.to_string_lossy(), directory)?;
-            write_file(&directory.join("lowrank.json"), about.as_bytes())
+            about.write(directory)
         })?;
         say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), self.out.display()))?;
         Ok(Outcome::Done)

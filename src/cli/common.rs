@@ -1,8 +1,9 @@
 //! What several commands share.
 
 use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded};
-use crate::nn::DistilBert;
+use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
+use crate::tensor::safetensors::write_file;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,29 @@ impl Source {
     }
 }
 
+impl Source {
+    /// [`Source::tokens`] of `limit` texts with equal labels, the same in every run; of all if there is no limit.
+    pub fn sample(
+        &self,
+        split: Split,
+        labels: Option<&[String]>,
+        wordpiece: &WordPiece,
+        max_length: usize,
+        limit: Option<usize>,
+    ) -> Result<Tokenized> {
+        let selection = format!("limit {limit:?} seed 0");
+        self.tokens(split, labels, wordpiece, max_length, &selection, |d| limited(d, limit, 0))
+    }
+}
+
+/// A sample of `limit` texts, or all.
+pub fn limited(data: Dataset<Vec<u32>>, limit: Option<usize>, seed: u64) -> Result<Dataset<Vec<u32>>> {
+    match limit {
+        Some(n) => data.limited(n, seed),
+        None => Ok(data),
+    }
+}
+
 /// `lowrank.json`, beside the adapter: what PEFT's files do not say.
 #[derive(Serialize, Deserialize)]
 pub struct About {
@@ -120,6 +144,13 @@ impl About {
         }
     }
 
+    /// Writes it into a directory.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("lowrank.json");
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(&path, "json", e))?;
+        write_file(&path, text.as_bytes())
+    }
+
     /// Reads it from an adapter's directory, if it is there: an adapter of PEFT's own has none.
     pub fn open(directory: &Path) -> Result<Option<About>> {
         let path = directory.join("lowrank.json");
@@ -132,18 +163,17 @@ impl About {
 }
 
 /// The tokenizer of a checkpoint, which must not know more tokens than the model.
-pub fn open_wordpiece(base: &Path, model: &DistilBert) -> Result<WordPiece> {
+pub fn open_wordpiece(base: &Path, config: &Config) -> Result<WordPiece> {
     let wordpiece = WordPiece::open(base)?;
-    if wordpiece.vocab_size() > model.config.vocab_size {
-        let problem = format!("{} tokens, but the model has embeddings for {}", wordpiece.vocab_size(), model.config.vocab_size);
+    if wordpiece.vocab_size() > config.vocab_size {
+        let problem = format!("{} tokens, but the model has embeddings for {}", wordpiece.vocab_size(), config.vocab_size);
         return Err(Error::file(base, "vocabulary", problem));
     }
     Ok(wordpiece)
 }
 
-/// `max_length`, if the model has that many positions and there is room for a token between `[CLS]` and `[SEP]`.
-pub fn check_length(max_length: usize, model: &DistilBert) -> Result<usize> {
-    let most = model.longest_text();
+/// `max_length`, if there are that many positions, `most`, and there is room for a token between `[CLS]` and `[SEP]`.
+pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
     if (3..=most).contains(&max_length) {
         return Ok(max_length);
     }

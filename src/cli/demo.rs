@@ -77,20 +77,7 @@ pub(super) fn run() -> Result<Outcome> {
     say(format!("A tiny bundled encoder (4 layers, 128 wide), LoRA of rank 8 on Q and V, {} short film reviews.", train.len()))?;
     say(Counts::of(&model).peft_line())?;
     say(format!("before: {}", describe(&evaluate_on(&model, &test, 32)?)))?;
-    let recipe = Recipe {
-        epochs: 8,
-        batch: 16,
-        accumulate: 1,
-        lr: 3e-3,
-        weight_decay: 0.01,
-        warmup: 0.1,
-        clip: 1.0,
-        seed: 0,
-        group_by_length: false,
-        recompute: false,
-        cache_trunk: false,
-        nested_rank: None,
-    };
+    let recipe = Recipe { epochs: 8, lr: 3e-3, ..Recipe::default() };
     let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
     let started = std::time::Instant::now();
     fit(&mut model, &train, &recipe, &mut AdamW::new(recipe.weight_decay), &mut watch)?;

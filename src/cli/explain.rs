@@ -38,7 +38,7 @@ impl Explain {
         let mut model = DistilBert::open(&self.model, 2, DType::F32, 0)?.0;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         adapt(&mut model, &LoraConfig::new(self.rank, &targets), 0)?;
-        let wordpiece = open_wordpiece(&self.model, &model)?;
+        let wordpiece = open_wordpiece(&self.model, &model.config)?;
         let ids: Vec<Vec<u32>> = self.texts.iter().map(|t| wordpiece.encode(t, model.config.max_position_embeddings)).collect();
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let packing = Packing::new(&lengths, (0..ids.len() as u32).collect())?;

@@ -5,7 +5,7 @@ use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{Source, say, say_json};
 use super::train::{describe, evaluate_on};
 use crate::data::{Split, WordPiece};
-use crate::train::{Evaluation, predict};
+use crate::train::{Evaluation, answer, predict};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
@@ -56,13 +56,9 @@ impl Eval {
 
     /// Names of the labels, and how well they are found.
     fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Evaluation)> {
-        let selection = format!("limit {:?} seed 0", self.limit);
         // LABEL_0, LABEL_1 are names of ours, not of the data.
         let known = (!adapted.labels.iter().any(|l| l.starts_with("LABEL_"))).then_some(&adapted.labels[..]);
-        let data = self.source.tokens(self.split, known, &adapted.wordpiece, adapted.max_length, &selection, |d| match self.limit {
-            Some(n) => d.limited(n, 0),
-            None => Ok(d),
-        })?;
+        let data = self.source.sample(self.split, known, &adapted.wordpiece, adapted.max_length, self.limit)?;
         let result = evaluate_on(&adapted.model, &data, self.batch)?;
         Ok((data.label_names, result))
     }
@@ -107,7 +103,7 @@ impl Predict {
             let answers = predict(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
             let mut predictions = Vec::new();
             for (text, probabilities) in texts.iter().zip(&answers) {
-                let best = (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
+                let best = answer(probabilities);
                 let (label, probability) = (&adapted.labels[best], probabilities[best]);
                 if self.json {
                     predictions.push(json!({ "text": text, "label": label, "probability": probability, "probabilities": probabilities }));

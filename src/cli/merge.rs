@@ -5,7 +5,7 @@ use super::adapted::{Adapted, Named, open_adapted};
 use super::common::{About, say};
 use crate::lora::merge;
 use crate::tensor::DType;
-use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
+use crate::tensor::safetensors::{check_replaceable, write_directory};
 use crate::train::logits;
 use crate::{Error, Result};
 use clap::Args;
@@ -41,7 +41,9 @@ impl Merge {
     pub(super) fn run(self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
         let adapter = Named { name: None, directory: self.adapter.clone() };
-        let Some(adapted) = open_adapted(&self.model, &[adapter], None, DType::F32, false)?.pop() else { return Ok(Outcome::Failed) };
+        let Some(adapted) = open_adapted(&self.model, &[adapter], None, DType::F32, false, &|_| Ok(()))?.pop() else {
+            return Ok(Outcome::Failed);
+        };
         let Adapted { mut model, wordpiece, labels, max_length, .. } = adapted;
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
@@ -55,11 +57,10 @@ impl Merge {
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
-        let about = serde_json::to_string_pretty(&About::new(&model, &labels, max_length, 0));
-        let about = about.map_err(|e| Error::file(&self.out, "lowrank.json", e))?;
+        let about = About::new(&model, &labels, max_length, 0);
         write_directory(&self.out, |directory| {
             model.save(&self.model, &labels, directory)?;
-            write_file(&directory.join("lowrank.json"), about.as_bytes())
+            about.write(directory)
         })?;
         say(format!(
             "{} linears merged; logits of {} probe texts differ by at most {difference:.1e}; written to {}",

@@ -5,7 +5,7 @@ use super::common::{ComputeType, Source, check_length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
-use crate::data::{Dataset, Split};
+use crate::data::Split;
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
 use crate::study::{self, Row, RowResult, Study, markdown, mcnemar, rows};
@@ -78,37 +78,15 @@ impl StudyArgs {
     pub(super) fn run(self) -> Result<Outcome> {
         let rows = self.rows()?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
-        let model = DistilBert::open(&self.model, 2, self.dtype.into(), 0)?.0;
-        check_length(self.max_length, &model)?;
-        let wordpiece = open_wordpiece(&self.model, &model)?;
-        drop(model);
+        let config = Config::open(&self.model)?;
+        check_length(self.max_length, config.max_position_embeddings)?;
+        let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
-        let limited = |limit: Option<usize>| {
-            move |d: Dataset<Vec<u32>>| match limit {
-                Some(n) => d.limited(n, 0),
-                None => Ok(d),
-            }
-        };
-        let selection = |limit: Option<usize>| format!("limit {limit:?} seed 0");
-        let tokens =
-            |split, labels, limit| self.source.tokens(split, labels, &wordpiece, self.max_length, &selection(limit), limited(limit));
+        let tokens = |split, labels, limit| self.source.sample(split, labels, &wordpiece, self.max_length, limit);
         let train = tokens(Split::Train, None, self.train_limit)?;
         let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
-        let recipe = Recipe {
-            epochs: self.epochs,
-            batch: self.batch,
-            accumulate: 1,
-            lr: 0.0,
-            weight_decay: 0.01,
-            warmup: 0.1,
-            clip: 1.0,
-            seed: 0,
-            group_by_length: false,
-            recompute: false,
-            cache_trunk: false,
-            nested_rank: None,
-        };
+        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
         let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
         let study = Study {
             model: &self.model,

@@ -1,11 +1,11 @@
 //! `lowrank train`.
 
 use super::Outcome;
-use super::common::{About, ComputeType, Source, check_length, open_wordpiece, say, say_json};
+use super::common::{About, ComputeType, Source, check_length, limited, open_wordpiece, say, say_json};
 use super::device::DeviceArgs;
 use super::method::MethodArgs;
 use super::progress::Progress;
-use crate::data::{Dataset, Split, Tokenized};
+use crate::data::{Split, Tokenized};
 use crate::lora::{Counts, Method, adapter, thousands};
 use crate::nn::{DistilBert, LoadReport};
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
@@ -148,17 +148,11 @@ impl Train {
         if !(0.0..1.0).contains(&self.dev_fraction) || (self.keep_best && self.dev_fraction == 0.0) {
             return Err(Error::invalid("--dev-fraction must lie in [0, 1), and --keep-best needs one above 0"));
         }
-        let wordpiece = open_wordpiece(&self.model, model)?;
-        let limited = |limit: Option<usize>, seed| {
-            move |d: Dataset<Vec<u32>>| match limit {
-                Some(n) => d.limited(n, seed),
-                None => Ok(d),
-            }
-        };
+        let wordpiece = open_wordpiece(&self.model, &model.config)?;
         let part = |dev: bool| {
             let selection = format!("limit {:?} dev {} seed {} {dev}", self.train_limit, self.dev_fraction, self.seed);
             self.source.tokens(Split::Train, None, &wordpiece, self.max_length, &selection, |d| {
-                let d = limited(self.train_limit, self.seed)(d)?;
+                let d = limited(d, self.train_limit, self.seed)?;
                 if self.dev_fraction == 0.0 {
                     return Ok(d);
                 }
@@ -169,9 +163,7 @@ impl Train {
         let train = part(false)?;
         let dev = if self.dev_fraction > 0.0 { Some(part(true)?) } else { None };
         // The test sample is the same for every seed of training.
-        let selection = format!("limit {:?} seed 0", self.test_limit);
-        let labels = Some(&train.label_names[..]);
-        let test = self.source.tokens(Split::Test, labels, &wordpiece, self.max_length, &selection, limited(self.test_limit, 0))?;
+        let test = self.source.sample(Split::Test, Some(&train.label_names[..]), &wordpiece, self.max_length, self.test_limit)?;
         Ok((train, dev, test))
     }
 
@@ -179,7 +171,7 @@ impl Train {
     pub(super) fn run(mut self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
         let (mut model, report) = self.open(2)?;
-        check_length(self.max_length, &model)?;
+        check_length(self.max_length, model.longest_text())?;
         if let Method::Prompt { tokens } = self.method() {
             // The prompt's rows take positions from the text.
             let left = model.longest_text().saturating_sub(tokens);
@@ -282,9 +274,7 @@ impl Train {
                 true => model.save(&self.model, labels, directory)?,
                 false => adapter::save(model, method, &self.model.to_string_lossy(), directory)?,
             }
-            let about = serde_json::to_string_pretty(&About::new(model, labels, self.max_length, self.seed));
-            let about = about.map_err(|e| Error::file(directory, "lowrank.json", e))?;
-            write_file(&directory.join("lowrank.json"), about.as_bytes())?;
+            About::new(model, labels, self.max_length, self.seed).write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })
     }

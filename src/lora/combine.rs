@@ -36,12 +36,12 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
             return Err(Error::invalid(format!("combine: {} trained itself: only low-rank terms and heads can be combined", w.name())));
         }
     }
-    let heads = |m: &mut DistilBert| -> Result<Vec<Vec<f64>>> {
+    let heads = |m: &DistilBert| -> Result<Vec<Vec<f64>>> {
         let linears = [&m.pre_classifier, &m.classifier];
         linears.into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().map(|w| w.value()?.to_f64()).collect()
     };
     let mut head: Vec<Vec<f64>> = Vec::new();
-    for (model, weight) in &mut adapted {
+    for (model, weight) in &adapted {
         let own = heads(model)?;
         if head.is_empty() {
             head = own.iter().map(|w| vec![0.0; w.len()]).collect();

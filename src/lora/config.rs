@@ -3,7 +3,7 @@
 use super::method::layer;
 use crate::tensor::safetensors::nearest;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How A starts; B is zero, so that training starts at the base exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -112,10 +112,7 @@ impl LoraConfig {
 
         let adapted: Vec<&String> = linears.iter().filter(|name| self.adapts(name)).collect();
         let unmatched = |what: &str, name: &str| {
-            let mut near: Vec<&str> = linears.iter().map(|n| n.rsplit('.').next().unwrap_or(n)).collect();
-            near.sort();
-            near.dedup();
-            let near = nearest(name, near.into_iter(), 3).join(", ");
+            let near = nearest_of(name, linears.iter().map(|n| n.rsplit('.').next().unwrap_or(n)));
             let of = if self.layers.is_empty() { "" } else { " in these layers" };
             Err(Error::invalid(format!("lora: the {what} {name:?} names no linear of the model{of}; the nearest names are {near}")))
         };
@@ -135,15 +132,18 @@ impl LoraConfig {
         for module in &self.modules_to_save {
             let only = LoraConfig { modules_to_save: vec![module.clone()], ..LoraConfig::default() };
             if !weights.iter().any(|name| only.saves(name)) {
-                let mut near: Vec<&str> = weights.iter().filter_map(|n| n.rsplit('.').nth(1)).collect();
-                near.sort();
-                near.dedup();
-                let near = nearest(module, near.into_iter(), 3).join(", ");
+                let near = nearest_of(module, weights.iter().filter_map(|n| n.rsplit('.').nth(1)));
                 return Err(Error::invalid(format!("lora: no module of the model is named {module:?}; the nearest names are {near}")));
             }
         }
         Ok(())
     }
+}
+
+/// The three names that are most like `name`, for a message.
+fn nearest_of<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let different: BTreeSet<&str> = names.collect();
+    nearest(name, different.into_iter(), 3).join(", ")
 }
 
 /// Whether `end` is the name or its end after a dot.

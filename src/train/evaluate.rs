@@ -81,6 +81,11 @@ pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch:
     Ok(measure(&predict(model, sequences, batch)?, labels)?.0)
 }
 
+/// The class of the highest probability.
+pub fn answer(probabilities: &[f64]) -> usize {
+    probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
+}
+
 /// How good class probabilities are, and the class that each row of them answers.
 ///
 /// # Errors
@@ -93,7 +98,7 @@ pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation
         let Some(&chance) = p.get(label as usize) else {
             return Err(Error::invalid(format!("label {label} is not one of the model's {classes} classes")));
         };
-        let answer = p.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
+        let answer = answer(p);
         confusion[label as usize][answer] += 1;
         loss -= chance.max(f64::MIN_POSITIVE).ln();
         answers.push(answer as u32);

@@ -42,6 +42,26 @@ pub struct Recipe {
     pub nested_rank: Option<usize>,
 }
 
+impl Default for Recipe {
+    /// The study's: 3 epochs in batches of 16, lr 3e-4. Decay, warm-up and clipping are ours, because the study does not state them.
+    fn default() -> Recipe {
+        Recipe {
+            epochs: 3,
+            batch: 16,
+            accumulate: 1,
+            lr: 3e-4,
+            weight_decay: 0.01,
+            warmup: 0.1,
+            clip: 1.0,
+            seed: 0,
+            group_by_length: false,
+            recompute: false,
+            cache_trunk: false,
+            nested_rank: None,
+        }
+    }
+}
+
 impl Recipe {
     /// Optimizer steps of an epoch over `n` sequences.
     pub fn steps_per_epoch(&self, n: usize) -> usize {

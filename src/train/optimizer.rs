@@ -84,22 +84,11 @@ impl AdamW {
                 let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
                 (zeros(), zeros())
             });
+            let constants = self.constants(lr * group.lr, decay, scale);
             #[cfg(feature = "cuda")]
             if let Some(device) = p.value().device().cloned() {
                 let (m, v) = (m.to_device(&device)?, v.to_device(&device)?);
-                let (b1, b2) = self.betas;
-                let step = ops::AdamWStep {
-                    clip: scale as f32,
-                    b1: b1 as f32,
-                    b2: b2 as f32,
-                    c1: (1.0 - b1) as f32,
-                    c2: (1.0 - b2) as f32,
-                    shrink: (1.0 - lr * group.lr * decay) as f32,
-                    rate: (lr * group.lr / (1.0 - b1.powi(self.step))) as f32,
-                    root: (1.0 - b2.powi(self.step)).sqrt().recip() as f32,
-                    eps: self.eps as f32,
-                };
-                ops::adamw(&device, [p.value(), &m, &v, &g], &step)?;
+                ops::adamw(&device, [p.value(), &m, &v, &g], constants)?;
                 self.state.insert(p.id(), (m, v));
                 continue;
             }
@@ -108,7 +97,7 @@ impl AdamW {
             let value = p.take();
             dispatch_float!("adamw", value.dtype(), T => {
                 let (mut value, mut m, mut v) = (value.into_host::<T>()?, m.into_host::<T>()?, v.into_host::<T>()?);
-                self.update_host::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, lr * group.lr, decay, scale);
+                update_host::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, constants);
                 p.set(Tensor::new(value, &shape)?);
                 self.state.insert(id, (Tensor::new(m, &shape)?, Tensor::new(v, &shape)?));
                 Ok(())
@@ -117,19 +106,22 @@ impl AdamW {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)] // The formula has as many letters.
-    fn update_host<T: Float>(&self, value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], lr: f64, decay: f64, scale: f64) {
+    /// What the formula of this step holds beside θ, m, v and g: the factor of g, β₁, β₂, 1 − β₁, 1 − β₂, the factor of θ, lr / (1 − β₁ᵗ),
+    /// 1 / √(1 − β₂ᵗ) and eps.
+    fn constants(&self, lr: f64, decay: f64, scale: f64) -> [f64; 9] {
         let (b1, b2) = self.betas;
-        let shrink = T::of(1.0 - lr * decay);
-        let rate = T::of(lr / (1.0 - b1.powi(self.step)));
-        let root = T::of((1.0 - b2.powi(self.step)).sqrt().recip());
-        let (b1, b2, c1, c2, eps, scale) = (T::of(b1), T::of(b2), T::of(1.0 - b1), T::of(1.0 - b2), T::of(self.eps), T::of(scale));
-        for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {
-            let g = g * scale;
-            *m = b1 * *m + c1 * g;
-            *v = b2 * *v + c2 * g * g;
-            *value = *value * shrink - rate * *m / (v.sqrt() * root + eps);
-        }
+        let (rate, root) = (lr / (1.0 - b1.powi(self.step)), (1.0 - b2.powi(self.step)).sqrt().recip());
+        [scale, b1, b2, 1.0 - b1, 1.0 - b2, 1.0 - lr * decay, rate, root, self.eps]
+    }
+}
+
+fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], constants: [f64; 9]) {
+    let [scale, b1, b2, c1, c2, shrink, rate, root, eps] = constants.map(T::of);
+    for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {
+        let g = g * scale;
+        *m = b1 * *m + c1 * g;
+        *v = b2 * *v + c2 * g * g;
+        *value = *value * shrink - rate * *m / (v.sqrt() * root + eps);
     }
 }
 

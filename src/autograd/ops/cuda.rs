@@ -87,10 +87,6 @@ pub(super) fn cast_to(device: &Arc<Device>, x: &Tensor, y: &Tensor) -> Result<()
     let name = match (x.dtype(), y.dtype()) {
         (DType::F32, DType::BF16) => "cast_f32_bf16",
         (DType::BF16, DType::F32) => "cast_bf16_f32",
-        // c = 1: a copy.
-        (DType::F32, DType::F32) => {
-            return device.launch("scale_f32", blocks(n), 256, 0, &[x.argument()?, y.argument()?, Argument::F32(1.0), count(n)]);
-        }
         (from, to) => return Err(Error::dtype("cast", "f32 and bf16 on a GPU", &[from, to])),
     };
     device.launch(name, blocks(n), 256, 0, &[x.argument()?, y.argument()?, count(n)])

@@ -63,6 +63,15 @@ pub struct Dropout {
     pub packing: Arc<Packing>,
 }
 
+/// # Errors
+/// If x does not have one row per packed token.
+pub(super) fn check_rows(op: &'static str, x: &Tensor, packing: &Packing) -> Result<()> {
+    match x.shape().rows() == packing.tokens() {
+        true => Ok(()),
+        false => Err(Error::shape(op, "one row per packed token", &[x.shape(), &[packing.tokens()].into()])),
+    }
+}
+
 impl Op for Dropout {
     fn name(&self) -> &'static str {
         "dropout"
@@ -70,9 +79,7 @@ impl Op for Dropout {
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let x = inputs[0];
-        if x.shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("dropout", "one row per packed token", &[x.shape(), &[self.packing.tokens()].into()]));
-        }
+        check_rows("dropout", x, &self.packing)?;
         dispatch!("dropout", x.dtype(), T => {
             let mut y = take::<T>(x.shape().len());
             self.mask.apply(&self.packing, x.shape().cols(), x.host::<T>()?, &mut y);
@@ -87,9 +94,7 @@ impl Op for Dropout {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        if inputs[0].shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("dropout", "one row per packed token", &[inputs[0].shape(), &[self.packing.tokens()].into()]));
-        }
+        check_rows("dropout", inputs[0], &self.packing)?;
         super::cuda::mask_rows(device, &self.mask, &self.packing, inputs[0])
     }
 

@@ -16,6 +16,16 @@ pub struct Leading {
     pub dims: [usize; 2],
 }
 
+impl Leading {
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let [m, n] = self.dims;
+        match x.dims().len() == 2 && m <= x.shape().rows() && n <= x.shape().cols() {
+            true => Ok(()),
+            false => Err(Error::shape("leading", "a block no larger than the matrix", &[x.shape(), &self.dims.into()])),
+        }
+    }
+}
+
 impl Op for Leading {
     fn name(&self) -> &'static str {
         "leading"
@@ -23,9 +33,7 @@ impl Op for Leading {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let (x, [m, n]) = (inputs[0], self.dims);
-        if x.dims().len() != 2 || m > x.shape().rows() || n > x.shape().cols() {
-            return Err(Error::shape("leading", "a block no larger than the matrix", &[x.shape(), &self.dims.into()]));
-        }
+        self.check(x)?;
         // For its shape alone.
         saved.keep_if(needs[0], "x", x);
         dispatch!("leading", x.dtype(), T => {
@@ -50,10 +58,8 @@ impl Op for Leading {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let (x, [m, n]) = (inputs[0], self.dims);
-        if x.dims().len() != 2 || m > x.shape().rows() || n > x.shape().cols() {
-            return Err(Error::shape("leading", "a block no larger than the matrix", &[x.shape(), &self.dims.into()]));
-        }
+        let x = inputs[0];
+        self.check(x)?;
         saved.keep_if(needs[0], "x", x);
         super::cuda::leading(device, x, self.dims)
     }

@@ -23,7 +23,8 @@ impl Linear {
         for (i, (p, member)) in places.iter().zip(&self.members).enumerate() {
             let to = flat.index(i)?;
             // More than one product: their sum is rounded once.
-            let sum = if member.terms.is_empty() { to.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
+            let apart = !member.terms.is_empty() && dtype != DType::F32;
+            let sum = if apart { Tensor::empty_on(device, DType::F32, [n, out])? } else { to.clone() };
             if let Some(b) = p.bias {
                 fill_rows(device, inputs[b], &sum)?;
             }
@@ -39,7 +40,7 @@ impl Linear {
                 device.gemm(term.scale as f32, h.matrix()?, b.matrix()?.t(), 1.0, sum.matrix()?)?;
                 hidden.push(h);
             }
-            if !member.terms.is_empty() {
+            if apart {
                 super::cuda::cast_to(device, &sum, &to)?;
             }
         }

@@ -21,14 +21,22 @@ pub struct Magnitude {
 }
 
 impl Magnitude {
-    fn forward_host<T: Real>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        let x = inputs[0];
-        let d = x.shape().cols();
-        let fits = inputs.len() <= 3 && inputs[1..].iter().all(|v| v.dims() == [d]) && self.norms.dims() == [d];
-        if !fits {
+    fn check_and_keep(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<()> {
+        if inputs.len() < 2 {
+            return Err(Error::invalid("magnitude: takes x, m, and b if there is one"));
+        }
+        let d = inputs[0].shape().cols();
+        if inputs.len() > 3 || inputs[1..].iter().any(|v| v.dims() != [d]) || self.norms.dims() != [d] {
             let shapes: Vec<_> = inputs.iter().map(|x| x.shape()).chain([self.norms.shape()]).collect();
             return Err(Error::shape("magnitude", "x [T, d], m [d], b [d] and norms [d]", &shapes));
         }
+        saved.keep_if(needs[1], "x", inputs[0]);
+        saved.keep_if(needs[0], "m", inputs[1]);
+        Ok(())
+    }
+
+    fn forward_host<T: Real>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (x, d) = (inputs[0], inputs[0].shape().cols());
         let (from, factors) = (x.host::<T>()?, self.factors::<T>(inputs[1])?);
         let bias = match inputs.get(2) {
             Some(b) => b.to_sums::<T::Sum>()?,
@@ -96,11 +104,7 @@ impl Op for Magnitude {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        if inputs.len() < 2 {
-            return Err(Error::invalid("magnitude: takes x, m, and b if there is one"));
-        }
-        saved.keep_if(needs[1], "x", inputs[0]);
-        saved.keep_if(needs[0], "m", inputs[1]);
+        self.check_and_keep(inputs, needs, saved)?;
         dispatch!("magnitude", inputs[0].dtype(), T => self.forward_host::<T>(inputs))
     }
 
@@ -110,12 +114,7 @@ impl Op for Magnitude {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let d = inputs[0].shape().cols();
-        if inputs.len() < 2 || inputs[1..].iter().any(|v| v.dims() != [d]) || self.norms.dims() != [d] {
-            return Err(Error::invalid("magnitude: takes x [T, d], m [d], and b [d] if there is one"));
-        }
-        saved.keep_if(needs[1], "x", inputs[0]);
-        saved.keep_if(needs[0], "m", inputs[1]);
+        self.check_and_keep(inputs, needs, saved)?;
         super::cuda::magnitude(device, inputs[0], inputs[1], &self.norms_on(device)?, inputs.get(2).copied())
     }
 

@@ -29,7 +29,7 @@ mod subspace;
 mod tanh;
 
 #[cfg(feature = "cuda")]
-pub use adamw_cuda::{AdamWStep, adamw};
+pub use adamw_cuda::adamw;
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
 pub use cast::Cast;

@@ -27,19 +27,27 @@ pub struct ResidualLayerNorm {
     pub packing: Arc<Packing>,
 }
 
+impl ResidualLayerNorm {
+    /// x, the residual, γ and β, if the first two fit.
+    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
+        let &[x, residual, gamma, beta] = inputs else {
+            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
+        };
+        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.packing.tokens()) {
+            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
+        }
+        Ok([x, residual, gamma, beta])
+    }
+}
+
 impl Op for ResidualLayerNorm {
     fn name(&self) -> &'static str {
         "residual_layer_norm"
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, residual, gamma, beta] = inputs else {
-            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
-        };
+        let [x, residual, gamma, beta] = self.check(inputs)?;
         let d = x.shape().cols();
-        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.packing.tokens()) {
-            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
-        }
         dispatch!("residual_layer_norm", x.dtype(), T => {
             let (x_host, r_host) = (x.host::<T>()?, residual.host::<T>()?);
             let trains = [needs[0] || needs[1], needs[2]];
@@ -73,9 +81,7 @@ impl Op for ResidualLayerNorm {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, residual, gamma, beta] = inputs else {
-            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
-        };
+        let [x, residual, gamma, beta] = self.check(inputs)?;
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.packing));
         layer_norm::forward_on(device, x, Some(residual), [gamma, beta], self.eps, drop, [needs[0] || needs[1], needs[2]], saved)
     }

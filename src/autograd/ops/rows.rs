@@ -1,6 +1,6 @@
 //! Choosing rows of a packed batch, and putting rows before each sequence.
 
-use super::dropout::random_packing;
+use super::dropout::{check_rows, random_packing};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
@@ -23,9 +23,7 @@ impl Op for SelectRows {
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let (x, d, batch) = (inputs[0], inputs[0].shape().cols(), self.packing.sequences());
-        if x.shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("select_rows", "one row per packed token", &[x.shape(), &[self.packing.tokens()].into()]));
-        }
+        check_rows("select_rows", x, &self.packing)?;
         dispatch!("select_rows", x.dtype(), T => {
             let from = x.host::<T>()?;
             let mut y = take::<T>(batch * d);
@@ -49,9 +47,7 @@ impl Op for SelectRows {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        if inputs[0].shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("select_rows", "one row per packed token", &[inputs[0].shape(), &[self.packing.tokens()].into()]));
-        }
+        check_rows("select_rows", inputs[0], &self.packing)?;
         super::cuda::select_rows(device, inputs[0], &self.packing)
     }
 
@@ -67,17 +63,25 @@ pub struct PrependRows {
     pub packing: Arc<Packing>,
 }
 
+impl PrependRows {
+    /// x and the extra rows, if they fit.
+    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 2]> {
+        let &[x, extra] = inputs else { return Err(Error::invalid("prepend_rows: takes x and the extra rows")) };
+        if extra.shape().cols() != x.shape().cols() || x.shape().rows() != self.packing.tokens() {
+            return Err(Error::shape("prepend_rows", "x [T, d] and extra [P, d]", &[x.shape(), extra.shape()]));
+        }
+        Ok([x, extra])
+    }
+}
+
 impl Op for PrependRows {
     fn name(&self) -> &'static str {
         "prepend_rows"
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, extra] = inputs else { return Err(Error::invalid("prepend_rows: takes x and the extra rows")) };
+        let [x, extra] = self.check(inputs)?;
         let (d, p) = (x.shape().cols(), extra.shape().rows());
-        if extra.shape().cols() != d || x.shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("prepend_rows", "x [T, d] and extra [P, d]", &[x.shape(), extra.shape()]));
-        }
         // For its shape alone.
         saved.keep_if(needs.contains(&true), "extra", extra);
         dispatch!("prepend_rows", x.dtype(), T => {
@@ -118,10 +122,7 @@ impl Op for PrependRows {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, extra] = inputs else { return Err(Error::invalid("prepend_rows: takes x and the extra rows")) };
-        if extra.shape().cols() != x.shape().cols() || x.shape().rows() != self.packing.tokens() {
-            return Err(Error::shape("prepend_rows", "x [T, d] and extra [P, d]", &[x.shape(), extra.shape()]));
-        }
+        let [x, extra] = self.check(inputs)?;
         saved.keep_if(needs.contains(&true), "extra", extra);
         super::cuda::prepend_rows(device, x, extra, &self.packing)
     }
