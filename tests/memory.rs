@@ -3,7 +3,7 @@
 use lowrank::autograd::Tape;
 use lowrank::lora::{LoraConfig, adapt};
 use lowrank::nn::{Config, DistilBert, Pass};
-use lowrank::tensor::{DType, Packing};
+use lowrank::tensor::{DType, Packing, Tensor};
 use lowrank::train::AdamW;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -91,4 +91,13 @@ fn training_takes_memory_once() {
         let most = MOST.load(Ordering::Relaxed);
         assert!(most as f64 <= 1.3 * largest as f64, "{dtype}: {most} bytes, {largest} at the largest shape");
     }
+
+    // Vectors that were made elsewhere are no burden once their tensors are gone.
+    let before = HELD.load(Ordering::Relaxed);
+    for i in 0..100 {
+        let n = 50_000 + 1_000 * i;
+        assert_eq!(Tensor::new(vec![1.0_f32; n], [n]).unwrap().shape().len(), n);
+    }
+    let left = HELD.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(left < 100_000, "{left} bytes stay of vectors that were not the pool's");
 }

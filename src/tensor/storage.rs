@@ -70,17 +70,19 @@ pub struct Mapped {
     pub(super) dtype: DType,
 }
 
-/// A vector that goes back to the pool when dropped. What the pool gives out starts at a cache line, so that no vector load crosses two.
+/// A vector that, if it came from the pool, goes back to it when dropped: others would pile up there. What the pool gives out starts at a cache line, so
+/// that no vector load crosses two.
 #[derive(Debug)]
 pub struct Pooled<T: Element> {
     all: Vec<T>,
     /// Elements before the first cache line.
     start: usize,
+    from_pool: bool,
 }
 
 impl<T: Element> From<Vec<T>> for Pooled<T> {
     fn from(all: Vec<T>) -> Self {
-        Pooled { all, start: 0 }
+        Pooled { all, start: 0, from_pool: false }
     }
 }
 
@@ -100,7 +102,7 @@ impl<T: Element> DerefMut for Pooled<T> {
 impl<T: Element> Drop for Pooled<T> {
     fn drop(&mut self) {
         let v = std::mem::take(&mut self.all);
-        if v.capacity() >= SMALLEST {
+        if self.from_pool {
             T::free_lists().lock().entry(v.capacity()).or_default().push(v);
         }
     }
@@ -155,7 +157,7 @@ pub fn take<T: Element>(len: usize) -> Pooled<T> {
     if let Ok(poison) = T::read_from_bytes(&[0xFF; 8][..size_of::<T>()]) {
         all.fill(poison);
     }
-    Pooled { all, start }
+    Pooled { all, start, from_pool: true }
 }
 
 /// A vector of `len` zeros.
