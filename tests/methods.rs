@@ -89,7 +89,7 @@ fn with_norms(model: &mut DistilBert, norms: &[Vec<f64>], f: impl Fn(&DistilBert
     let own = row_norms(model);
     let mut kept = Vec::new();
     for ((linear, own), held) in model.linears_mut().into_iter().filter(|l| l.magnitude.is_some()).zip(own).zip(norms) {
-        let magnitude = linear.magnitude.as_mut().unwrap();
+        let magnitude = &mut linear.magnitude.as_mut().unwrap().vector;
         let m = magnitude.value().unwrap();
         kept.push(m.clone());
         let factors = own.iter().zip(held).map(|(own, held)| own / held);
@@ -97,7 +97,7 @@ fn with_norms(model: &mut DistilBert, norms: &[Vec<f64>], f: impl Fn(&DistilBert
         magnitude.set(Tensor::from_f64(values, m.dtype(), m.shape()).unwrap()).unwrap();
     }
     let result = f(model);
-    let magnitudes = model.linears_mut().into_iter().filter_map(|l| l.magnitude.as_mut());
+    let magnitudes = model.linears_mut().into_iter().filter_map(|l| Some(&mut l.magnitude.as_mut()?.vector));
     magnitudes.zip(kept).for_each(|(magnitude, m)| magnitude.set(m).unwrap());
     result
 }
@@ -164,6 +164,23 @@ fn the_first_ranks_work_alone() {
     };
     assert_ne!(fitted(None), fitted(Some(4)));
     assert_ne!(fitted(Some(2)), fitted(Some(4)));
+}
+
+#[test]
+fn row_norms_kept_from_an_evaluation_are_those_of_the_weights() {
+    let dora = Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin1"]) });
+    let mut kept = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+    dora.apply(&mut kept, 4).unwrap();
+    let mut before = logits(&kept);
+    for _ in 0..3 {
+        moved(&mut kept, 0.05);
+        let mut fresh = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+        dora.apply(&mut fresh, 4).unwrap();
+        fresh.parameters_mut().into_iter().zip(kept.parameters()).for_each(|(to, from)| to.set(from.value().clone()));
+        let after = logits(&kept);
+        assert!(after == logits(&fresh) && after == logits(&kept) && after != before);
+        before = after;
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Merging: W + s B A in place of W and the term, so that inference costs what the base costs.
 
-use crate::nn::{DistilBert, LowRank, Weight};
+use crate::nn::{DistilBert, LowRank, Magnitude, Weight};
 use crate::tensor::gemm::{Mat, gemm};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Merged(Vec<Taken>);
 
 /// Which linear, and its weight, terms and magnitude.
-type Taken = (usize, Weight, Vec<LowRank>, Option<Weight>);
+type Taken = (usize, Weight, Vec<LowRank>, Option<Magnitude>);
 
 /// Adds every low-rank term to its weight, and gives the rows the lengths of a magnitude; computed in f64 and rounded once to the weight's type.
 ///
@@ -32,7 +32,7 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
             gemm(Mat::new(&b, output, rank), Mat::new(&a, rank, input), &mut sum, input, true);
         }
         if let Some(magnitude) = &linear.magnitude {
-            for (row, m) in sum.chunks_exact_mut(input).zip(magnitude.value()?.to_f64()?) {
+            for (row, m) in sum.chunks_exact_mut(input).zip(magnitude.vector.value()?.to_f64()?) {
                 let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
                 row.iter_mut().for_each(|x| *x *= m / norm);
             }

@@ -1,7 +1,7 @@
 //! Low-rank terms put on the linears of a model, and cut to fewer ranks.
 
 use super::{Init, LoraConfig, Method};
-use crate::nn::{DistilBert, LowRank, Weight};
+use crate::nn::{DistilBert, LowRank, Magnitude, Weight};
 use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -28,7 +28,8 @@ pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Res
             if config.dora {
                 // B is zero: m is ‖W‖, and m / n is 1.
                 let norms = linear.row_norms(&term)?;
-                linear.magnitude = Some(Weight::trained(format!("{}.lora_magnitude_vector", linear.name), norms));
+                let vector = Weight::trained(format!("{}.lora_magnitude_vector", linear.name), norms);
+                linear.magnitude = Some(Magnitude::new(vector));
             }
             linear.terms.push(term);
             adapted.push(linear.name.clone());

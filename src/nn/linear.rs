@@ -6,6 +6,7 @@ use crate::autograd::{Tape, Var};
 use crate::tensor::gemm::{Mat, gemm};
 use crate::tensor::{Float, Real, Tensor, math};
 use crate::{AtLayer, Error, Result, dispatch};
+use std::sync::{Mutex, PoisonError};
 
 /// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ; see [`ops::Linear`]. With a magnitude, DoRA's [`Linear::forward`].
 pub struct Linear {
@@ -18,7 +19,7 @@ pub struct Linear {
     /// Low-rank terms.
     pub terms: Vec<LowRank>,
     /// m `[out]`: the length of each row of W + s B A, learned apart from its direction. Only with one term.
-    pub magnitude: Option<Weight>,
+    pub magnitude: Option<Magnitude>,
     /// Dropout site of the first term.
     pub site: u32,
 }
@@ -33,6 +34,39 @@ pub struct LowRank {
     pub scale: f64,
     /// Probability of dropping an element of x.
     pub dropout: f64,
+}
+
+/// DoRA's m, and the row norms that it divides.
+pub struct Magnitude {
+    /// m `[out]`.
+    pub vector: Weight,
+    /// W, A and B as they were last evaluated with, and ‖W + s B A‖ of each row then.
+    evaluated: Mutex<Option<([Tensor; 3], Tensor)>>,
+}
+
+impl Magnitude {
+    /// The magnitude m.
+    pub fn new(vector: Weight) -> Magnitude {
+        Magnitude { vector, evaluated: Mutex::new(None) }
+    }
+
+    /// [`Linear::row_norms`]. In training they change with every step; in evaluation they are computed once.
+    fn norms(&self, linear: &Linear, term: &LowRank, pass: &Pass) -> Result<Tensor> {
+        if pass.dropout.is_some() {
+            return linear.row_norms(term);
+        }
+        let from = [linear.weight.value()?, term.a.value()?, term.b.value()?];
+        let mut evaluated = self.evaluated.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*evaluated {
+            // The tensors are held here, so that nothing else can have their storage.
+            Some((known, norms)) if known.iter().zip(&from).all(|(a, b)| a.storage_id() == b.storage_id()) => Ok(norms.clone()),
+            _ => {
+                let norms = linear.row_norms(term)?;
+                *evaluated = Some((from, norms.clone()));
+                Ok(norms)
+            }
+        }
+    }
 }
 
 impl LowRank {
@@ -80,7 +114,7 @@ impl Linear {
         let [term] = &self.terms[..] else {
             return Err(Error::invalid(format!("{}: a magnitude needs one low-rank term, and there are {}", self.name, self.terms.len())));
         };
-        let norms = self.row_norms(term)?;
+        let norms = magnitude.norms(self, term, pass)?;
         let mask = term.mask(pass, self.site, 0);
         let drops = mask.is_some();
         let dropped = tape.dropout(x, mask, &pass.packing)?;
@@ -89,7 +123,7 @@ impl Linear {
         let member = Member { bias: false, terms: vec![Term { scale: term.scale_of(pass), mask: None }] };
         let op = ops::Linear { members: vec![member], packing: Some(pass.packing.clone()) };
         let y = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(|| self.name.clone())?;
-        let (m, bias) = (magnitude.var(tape)?, self.bias.as_ref().map(|b| b.var(tape)).transpose()?);
+        let (m, bias) = (magnitude.vector.var(tape)?, self.bias.as_ref().map(|b| b.var(tape)).transpose()?);
         let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
         if !drops {
             return Ok(y);
@@ -145,12 +179,12 @@ impl Linear {
     pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
         f(Part::Base(&self.weight));
         self.bias.iter().for_each(|b| f(Part::Base(b)));
-        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(&self.magnitude).for_each(|w| f(Part::Extra(w)));
+        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(self.magnitude.iter().map(|m| &m.vector)).for_each(|w| f(Part::Extra(w)));
     }
 
     pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
         f(PartMut::Base(&mut self.weight));
         self.bias.iter_mut().for_each(|b| f(PartMut::Base(b)));
-        self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]).chain(&mut self.magnitude).for_each(|w| f(PartMut::Extra(w)));
+        self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]).chain(self.magnitude.iter_mut().map(|m| &mut m.vector)).for_each(|w| f(PartMut::Extra(w)));
     }
 }

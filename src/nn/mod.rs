@@ -16,7 +16,7 @@ pub use block::{Block, Hook, Wanted};
 pub use config::Config;
 pub use distilbert::DistilBert;
 pub use layer_norm::LayerNorm;
-pub use linear::{Linear, LowRank};
+pub use linear::{Linear, LowRank, Magnitude};
 pub use load::LoadReport;
 pub use weight::{Part, PartMut, Weight, WeightFn};
 
