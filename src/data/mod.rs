@@ -12,6 +12,7 @@ mod normalize;
 mod settings;
 mod stream;
 mod tokenized;
+mod vocabulary;
 mod wordpiece;
 
 #[cfg(feature = "data")]
@@ -27,6 +28,7 @@ pub use batch::{Batch, batch, evaluation_batches, order, order_by_length};
 pub use dataset::Dataset;
 pub use encoder::Encoder;
 pub use tokenized::Tokenized;
+pub use vocabulary::{count_words, learn_vocabulary};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]

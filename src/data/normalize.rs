@@ -19,6 +19,9 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
+    /// That of the uncased models.
+    pub const UNCASED: Normalizer = Normalizer { lowercase: true, strip_accents: true, split_ideographs: true };
+
     /// Calls `f` with each word of `text`, normalized, until it returns false. `buffer` is scratch.
     ///
     /// White space is split off before normalization: it is a starter of no decomposition, so no step looks across it, and the rest of

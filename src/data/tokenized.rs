@@ -59,6 +59,13 @@ impl Tokenized {
         &self.ids[self.offsets[i]..self.offsets[i + 1]]
     }
 
+    /// Every `n`-th sequence, from the first; n is at least 1.
+    pub fn every(&self, n: usize) -> Tokenized {
+        let kept = (0..self.len()).step_by(n);
+        let texts: Vec<Vec<u32>> = kept.clone().map(|i| self.sequence(i).to_vec()).collect();
+        Tokenized::joined(&texts, kept.map(|i| self.labels[i]).collect(), self.label_names.clone())
+    }
+
     /// Number of ids of each sequence: `[N]`.
     pub fn lengths(&self) -> Vec<usize> {
         self.offsets.windows(2).map(|w| w[1] - w[0]).collect()
@@ -88,6 +95,8 @@ mod tests {
         for (i, text) in data.texts.iter().enumerate() {
             assert_eq!(t.sequence(i), w.encode(text, 6));
         }
+        let third = t.every(3);
+        assert_eq!((third.len(), third.sequence(33), third.labels[33]), (100, t.sequence(99), t.labels[99]));
         assert_eq!((t.is_empty(), t.labels), (false, data.labels));
     }
 

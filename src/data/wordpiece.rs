@@ -59,8 +59,7 @@ impl WordPiece {
     /// If a token is empty or occurs twice, or `[UNK]`, `[CLS]` or `[SEP]` is missing.
     pub fn from_vocab(lines: impl IntoIterator<Item = String>) -> Result<WordPiece> {
         let tokens = lines.into_iter().map(|line| line.trim_end_matches(['\r', '\n']).to_string()).collect();
-        let normalizer = Normalizer { lowercase: true, strip_accents: true, split_ideographs: true };
-        WordPiece::new(settings::of_vocab(tokens, normalizer), Path::new("vocabulary"), "line", 1)
+        WordPiece::new(settings::of_vocab(tokens, Normalizer::UNCASED), Path::new("vocabulary"), "line", 1)
     }
 
     /// Builds the tables. `path` names the source of the parts, and the token with id i stands at `place` i + `first` in it: for errors.

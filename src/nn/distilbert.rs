@@ -62,6 +62,20 @@ impl DistilBert {
         self.head(tape, &cls, &whole.first_rows())
     }
 
+    /// Hidden states `[T, D]` of all tokens: after the embeddings, and after each layer. The classifier needs less: [`DistilBert::forward`].
+    ///
+    /// # Errors
+    /// As [`DistilBert::forward`].
+    pub fn hidden_states<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Vec<Var>> {
+        self.put_shared(tape);
+        let whole = self.with_prompt(pass);
+        let mut states = vec![self.embed(tape, ids, pass, &whole)?];
+        for block in &self.blocks {
+            states.push(block.forward(tape, &whole, &states[block.layer], Wanted::All)?);
+        }
+        Ok(states)
+    }
+
     /// Number of the lowest layers that nothing is trained in or below: their output is the same in every epoch, dropout aside.
     pub fn frozen_layers(&self) -> usize {
         let embeddings = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
@@ -241,11 +255,8 @@ mod tests {
     fn run(model: &DistilBert, ids: &[u32], pass: &Pass, labels: &[u32], whole: bool) -> Vec<f64> {
         let mut tape = Tape::new();
         let logits = if whole {
-            let mut h = model.embed(&mut tape, ids, pass, pass).unwrap();
-            for block in &model.blocks {
-                h = block.forward(&mut tape, pass, &h, Wanted::All).unwrap();
-            }
-            let cls = tape.select_rows(&h, &pass.packing).unwrap();
+            let states = model.hidden_states(&mut tape, ids, pass).unwrap();
+            let cls = tape.select_rows(states.last().unwrap(), &pass.packing).unwrap();
             model.head(&mut tape, &cls, &pass.first_rows()).unwrap()
         } else {
             model.forward(&mut tape, ids, pass).unwrap()
