@@ -46,7 +46,13 @@ fn main() -> Result<()> {
     };
     let texts = texts(Path::new(archive))?;
     let vocabulary = learn_vocabulary(&count_words(texts.iter().map(String::as_str)), VOCABULARY, 100);
-    println!("{} texts, {} tokens: {} … {}", texts.len(), vocabulary.len(), vocabulary[200..210].join(" "), vocabulary[5000..5010].join(" "));
+    println!(
+        "{} texts, {} tokens: {} … {}",
+        texts.len(),
+        vocabulary.len(),
+        vocabulary[200..210].join(" "),
+        vocabulary[5000..5010].join(" ")
+    );
     let wordpiece = WordPiece::from_vocab(vocabulary.clone())?;
     let batches = Batch::all(&texts, &wordpiece, Path::new(teacher))?;
     let mut student = Student::new(vocabulary.len())?;

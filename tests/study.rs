@@ -75,3 +75,34 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     let unknown = study(&killed, &["--rows", "qv5"]).output().unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
 }
+
+#[test]
+fn claims_are_judged_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("study");
+    let done = study(&out, &["--claims", "--max-length", "64"]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let claims = all["claims"].as_array().unwrap();
+    let verdict = |of: &str| claims.iter().find(|c| c["claim"].as_str().unwrap().contains(of)).unwrap()["verdict"].as_str().unwrap();
+    assert_eq!(claims.len(), 14);
+    // Two that do not depend on how well a model of a dozen steps does.
+    assert_eq!(verdict("665,858"), "supported", "the counts at the size of DistilBERT-base");
+    assert_eq!(verdict("exactly at the base"), "supported");
+    assert_eq!(verdict("A100"), "not measured");
+    let judged = ["supported", "not supported", "undecided"];
+    for claim in claims.iter().filter(|c| !c["claim"].as_str().unwrap().contains("A100")) {
+        assert!(judged.contains(&claim["verdict"].as_str().unwrap()), "{claim}");
+    }
+
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for text in
+        ["classification head only", "full fine-tuning", "cross-entropy (nats)", "trainable parameters", "singular value", "SHA-256"]
+    {
+        assert!(page.contains(text), "{text}");
+    }
+    assert!(claims.iter().all(|c| page.contains(&c["claim"].as_str().unwrap().replace('\'', "&#39;"))));
+    assert!(!page.contains("NaN") && !page.contains("<script"));
+    // Each table and figure is there: seven plots beside the claims' own, three tables.
+    assert!(page.matches("<svg").count() >= 9 && page.matches("<table").count() >= 3);
+}

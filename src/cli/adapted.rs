@@ -1,6 +1,6 @@
 //! Models that answer: a base with adapters on it.
 
-use super::common::{About, ComputeType, check_length, open_wordpiece};
+use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece};
 use super::device::DeviceArgs;
 use crate::data::WordPiece;
 use crate::lora::{adapter, truncate};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 #[derive(Args)]
 pub struct AdaptedArgs {
     /// Directory of the base checkpoint, or of one that has a trained head
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// Directory of the adapter, unless the checkpoint has a trained head; several with names, over one base in memory
     #[arg(long, value_name = "[NAME=]DIR", value_parser = named)]
     adapter: Vec<Named>,

@@ -1,17 +1,13 @@
 //! `lowrank bench`.
 
 use super::Outcome;
-use super::common::{ComputeType, say, say_json};
-use crate::lora::{LoraConfig, Method, Placement, merge};
+use super::common::{Checkpoint, ComputeType, say, say_json};
+use crate::Result;
+use crate::lora::{LoraConfig, Method, Placement};
 use crate::nn::DistilBert;
-use crate::tensor::Tensor;
-use crate::tensor::philox::Stream;
-use crate::train::logits;
-use crate::{Error, Result};
+use crate::study::{Timing, latency};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use std::path::PathBuf;
-use std::time::Instant;
 
 /// Arguments of `bench`.
 #[derive(Args)]
@@ -24,14 +20,17 @@ pub struct Bench {
 enum What {
     /// Time of one batch through the base, and through it with each method: what does a method cost at inference?
     Latency(Latency),
+    /// What a GPU can do at most: a large bf16 product, and a copy
+    #[cfg(feature = "cuda")]
+    Gpu(super::bench_gpu::Gpu),
 }
 
 /// Arguments of `bench latency`.
 #[derive(Args)]
 struct Latency {
-    /// Directory of the base checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// What to set beside the base
     #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
     methods: Vec<Kind>,
@@ -75,18 +74,12 @@ enum Kind {
 impl Bench {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let What::Latency(latency) = self.what;
-        latency.run()
+        match self.what {
+            What::Latency(latency) => latency.run(),
+            #[cfg(feature = "cuda")]
+            What::Gpu(gpu) => gpu.run(),
+        }
     }
-}
-
-/// Middle and the 95 % interval of the middle of some numbers: the order statistics that enclose it in 95 of 100 samples.
-fn median(values: &mut [f64]) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    let n = values.len() as f64;
-    let at = |i: f64| values[(i.max(0.0) as usize).min(values.len() - 1)];
-    let half = 0.98 * n.sqrt();
-    [at((n - 1.0) / 2.0), at((n - 1.0) / 2.0 - half), at(((n - 1.0) / 2.0 + half).ceil())]
 }
 
 impl Latency {
@@ -103,80 +96,20 @@ impl Latency {
     }
 
     fn run(self) -> Result<Outcome> {
-        if self.batch == 0 || self.length < 3 || self.rounds == 0 {
-            return Err(Error::invalid("bench latency: --batch and --rounds must be at least 1, --length at least 3"));
-        }
         let base = DistilBert::open(&self.model, 2, self.dtype.into(), 0)?.0;
-        let mut models = vec![("base".to_string(), base.share(2)?)];
-        for &kind in &self.methods {
-            let mut model = base.share(2)?;
-            self.method(kind).apply(&mut model, 0)?;
-            move_from_start(&mut model)?;
-            if kind == Kind::Merged {
-                merge(&mut model)?;
-            }
-            if self.length > model.longest_text() {
-                return Err(Error::invalid(format!("--length {}: there are {} positions for a text", self.length, model.longest_text())));
-            }
-            models.push((kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string()), model));
-        }
-        let mut random = Stream::new(0, "latency");
-        let ids: Vec<Vec<u32>> =
-            (0..self.batch).map(|_| (0..self.length).map(|_| random.below(base.config.vocab_size) as u32).collect()).collect();
-        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let mut seconds = vec![Vec::new(); models.len()];
-        // The first round is for warming up.
-        for round in 0..=self.rounds {
-            for ((_, model), seconds) in models.iter().zip(&mut seconds) {
-                let started = Instant::now();
-                logits(model, &ids, self.batch)?;
-                if round > 0 {
-                    seconds.push(started.elapsed().as_secs_f64());
-                }
-            }
-        }
-        // Each against the base of its own round: what slows the machine slows both.
-        let mut rows = Vec::new();
-        for ((name, _), own) in models.iter().zip(&seconds) {
-            let mut ratios: Vec<f64> = own.iter().zip(&seconds[0]).map(|(own, base)| own / base).collect();
-            rows.push((name, median(&mut own.clone()), median(&mut ratios)));
-        }
+        let name = |kind: Kind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
+        let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == Kind::Merged)).collect();
+        let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
         if self.json {
-            let rows = rows.iter().map(|(name, seconds, ratio)| json!({ "method": name, "seconds": seconds, "ratio": ratio }));
-            return say_json(
-                &json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows.collect::<Vec<_>>() }),
-            )
-            .map(|()| Outcome::Done);
+            let all = json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows });
+            return say_json(&all).map(|()| Outcome::Done);
         }
         say(format!("{} texts of {} tokens, {} rounds; medians with 95 % intervals", self.batch, self.length, self.rounds))?;
-        for (name, [ms, low, high], [ratio, lowest, highest]) in
-            rows.into_iter().map(|(name, seconds, ratio)| (name, seconds.map(|s| 1e3 * s), ratio))
-        {
+        for row in rows {
+            let ([ms, low, high], [ratio, lowest, highest]) = (row.seconds.map(|s| 1e3 * s), row.ratio);
+            let name = row.method;
             say(format!("{name:<17} {ms:7.1} ms ({low:.1}–{high:.1}), {ratio:.3} of the base ({lowest:.3}–{highest:.3})"))?;
         }
         Ok(Outcome::Done)
-    }
-}
-
-/// Moves what trains from where it starts: a B of zeros is no usual adapter.
-fn move_from_start(model: &mut DistilBert) -> Result<()> {
-    let mut random = Stream::new(0, "moved");
-    for p in model.parameters_mut() {
-        let values = p.value().to_f64()?.iter().map(|x| x + 0.01 * random.normal()).collect();
-        p.set(Tensor::from_f64(values, p.value().dtype(), p.value().shape())?);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_interval_encloses_the_median() {
-        let mut values: Vec<f64> = (0..101).rev().map(f64::from).collect();
-        // Order statistics 40 and 60 of 101, by the normal approximation.
-        assert_eq!(median(&mut values), [50.0, 40.0, 60.0]);
-        assert_eq!(median(&mut [2.0]), [2.0; 3]);
     }
 }

@@ -1,7 +1,7 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::Outcome;
-use super::common::{ComputeType, say, say_json};
+use super::common::{Checkpoint, ComputeType, say, say_json};
 use super::device::DeviceArgs;
 use crate::autograd::ops;
 use crate::tensor::safetensors::nearest;
@@ -65,9 +65,9 @@ impl Gradcheck {
 /// Arguments of `compare`.
 #[derive(Args)]
 pub struct Compare {
-    /// Directory of the base checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// Folder with reference.json, grads_f64.safetensors, adapter_init and adapter_trained
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
-use super::common::{About, say};
+use super::common::{About, Checkpoint, say};
 use crate::lora::{Combination, Method, adapter, combine};
 use crate::nn::DistilBert;
 use crate::tensor::DType;
@@ -14,9 +14,9 @@ use std::path::PathBuf;
 /// Arguments of `combine`.
 #[derive(Args)]
 pub struct Combine {
-    /// Directory of the base checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// Directory of a LoRA adapter, with its weight [default: 1]; give it several times
     #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = super::adapted::named)]
     adapters: Vec<Named>,
@@ -66,7 +66,7 @@ impl Combine {
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
         let about = About::new(&model, &labels, max_length, 0);
         write_directory(&self.out, |directory| {
-            adapter::save(&model, &Method::Lora(config.clone()), &self.model.to_string_lossy(), directory)?;
+            adapter::save(&model, &Method::Lora(config.clone()), &self.model.name, directory)?;
             about.write(directory)
         })?;
         say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), self.out.display()))?;

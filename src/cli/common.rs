@@ -1,6 +1,7 @@
 //! What several commands share.
 
-use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded};
+use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
+use crate::hub;
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
 use crate::tensor::safetensors::write_file;
@@ -9,7 +10,9 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Data types that one can compute in.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,11 +33,40 @@ impl From<ComputeType> for DType {
     }
 }
 
+/// A checkpoint, given by its folder or by the name of a model that was fetched.
+#[derive(Clone)]
+pub struct Checkpoint {
+    /// As it was given: what an adapter's files name as their base.
+    pub name: String,
+    path: PathBuf,
+}
+
+impl FromStr for Checkpoint {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Checkpoint> {
+        Ok(Checkpoint { name: name.to_string(), path: hub::model_path(Path::new(name))? })
+    }
+}
+
+impl Deref for Checkpoint {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A path, or `imdb`.
+fn data(name: &str) -> Result<PathBuf> {
+    hub::data_path(Path::new(name))
+}
+
 /// Where labelled texts come from.
 #[derive(Args, Clone)]
 pub struct Source {
-    /// aclImdb_v1.tar.gz, the unpacked folder, or a CSV, TSV or JSONL file (or a folder with train.* and test.*)
-    #[arg(long, value_name = "PATH")]
+    /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, or a CSV, TSV or JSONL file (or a folder with train.* and test.*)
+    #[arg(long, value_name = "PATH", value_parser = data)]
     pub data: PathBuf,
     /// Column of the text [default: text]
     #[arg(long, value_name = "NAME")]
@@ -51,6 +83,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// The data at `data`, read anew.
+    pub fn of(data: PathBuf) -> Source {
+        Source { data, text_column: None, label_column: None, cache: None, no_cache: true }
+    }
+
     fn options(&self) -> TableOptions {
         TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone() }
     }
@@ -103,10 +140,15 @@ impl Source {
         let selection = format!("limit {limit:?} seed 0");
         self.tokens(split, labels, wordpiece, max_length, &selection, |d| limited(d, limit, 0))
     }
+
+    /// The texts of [`Source::sample`].
+    pub fn texts(&self, split: Split, labels: &[String], limit: Option<usize>) -> Result<Vec<String>> {
+        Ok(limited(load_with_labels(&self.data, split, &self.options(), Some(labels))?, limit, 0)?.texts)
+    }
 }
 
 /// A sample of `limit` texts, or all.
-pub fn limited(data: Dataset<Vec<u32>>, limit: Option<usize>, seed: u64) -> Result<Dataset<Vec<u32>>> {
+pub fn limited<T: Default>(data: Dataset<T>, limit: Option<usize>, seed: u64) -> Result<Dataset<T>> {
     match limit {
         Some(n) => data.limited(n, seed),
         None => Ok(data),

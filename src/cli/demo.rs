@@ -1,16 +1,12 @@
-//! What `lowrank` does without a command: LoRA on the bundled tiny encoder and the bundled reviews.
+//! What `lowrank` does without a command: the study on the bundled encoder and the bundled reviews.
 
 use super::Outcome;
 use super::common::say;
-use super::progress::Progress;
-use super::train::{describe, evaluate_on};
-use crate::data::{Split, TableOptions, Tokenized, WordPiece, load, load_with_labels};
-use crate::lora::{Counts, LoraConfig, adapt};
-use crate::nn::DistilBert;
-use crate::tensor::DType;
-use crate::train::{AdamW, Observer, Recipe, StepReport, fit, predict};
+use super::study::StudyArgs;
 use crate::{Error, Result};
-use std::path::Path;
+
+/// Where the results go, in the current folder.
+const OUT: &str = "lowrank-demo";
 
 /// The bundled files: name and bytes.
 const ENCODER: [(&str, &[u8]); 3] = [
@@ -20,12 +16,6 @@ const ENCODER: [(&str, &[u8]); 3] = [
 ];
 const REVIEWS: [(&str, &[u8]); 2] =
     [("train.tsv", include_bytes!("../../assets/train.tsv")), ("test.tsv", include_bytes!("../../assets/test.tsv"))];
-
-const EXAMPLES: [&str; 3] = [
-    "A warm, funny film with a wonderful cast. I loved every minute of it.",
-    "Dull, badly written and far too long. I walked out.",
-    "I expected very little and was surprised how good it is.",
-];
 
 /// Puts the bundled files where the loaders can map them, for as long as the run.
 struct Unpacked(std::path::PathBuf);
@@ -50,49 +40,18 @@ impl Drop for Unpacked {
     }
 }
 
-struct Watch(Progress);
-
-impl Observer for Watch {
-    fn step(&mut self, report: &StepReport) -> bool {
-        self.0.step(report);
-        true
-    }
-    fn epoch(&mut self, _epoch: usize, _model: &DistilBert) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Trains, measures before and after, classifies a few reviews.
+/// The study's seven rows, in small.
 pub(super) fn run() -> Result<Outcome> {
     let unpacked = Unpacked::new()?;
-    let folder: &Path = &unpacked.0;
-    let options = TableOptions::default();
-    let wordpiece = WordPiece::open(&folder.join("vocab.txt"))?;
-    let reviews = load(&folder.join("train.tsv"), Split::Train, &options)?;
-    let train = Tokenized::new(&reviews, &wordpiece, 128);
-    let test = load_with_labels(&folder.join("test.tsv"), Split::Test, &options, Some(&reviews.label_names))?;
-    let test = Tokenized::new(&test, &wordpiece, 128);
-    let mut model = DistilBert::open(folder, 2, DType::F32, 0)?.0;
-    adapt(&mut model, &LoraConfig::new(8, &["q_lin", "v_lin"]), 0)?;
-    say(format!("A tiny bundled encoder (4 layers, 128 wide), LoRA of rank 8 on Q and V, {} short film reviews.", train.len()))?;
-    say(Counts::of(&model).peft_line())?;
-    say(format!("before: {}", describe(&evaluate_on(&model, &test, 32)?)))?;
-    let recipe = Recipe { epochs: 8, lr: 3e-3, ..Recipe::default() };
-    let mut watch = Watch(Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs));
-    let started = std::time::Instant::now();
-    fit(&mut model, &train, &recipe, &mut AdamW::new(recipe.weight_decay), &mut watch)?;
-    watch.0.finish();
-    let seconds = started.elapsed().as_secs_f64();
-    say(format!("after {} epochs in {seconds:.0} s: {}", recipe.epochs, describe(&evaluate_on(&model, &test, 32)?)))?;
-    let ids: Vec<Vec<u32>> = EXAMPLES.iter().map(|t| wordpiece.encode(t, 128)).collect();
-    let answers = predict(&model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 16)?;
-    for (text, p) in EXAMPLES.iter().zip(answers) {
-        say(format!("  {} {:.0} %  {text}", if p[1] > p[0] { "positive" } else { "negative" }, 100.0 * p[1].max(p[0])))?;
-    }
+    let folder = &unpacked.0;
     say(
-        "\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The same on IMDB, with a DistilBERT checkpoint in DIR:",
+        "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes.",
     )?;
-    say("  lowrank train --model DIR --data aclImdb_v1.tar.gz --out adapter")?;
-    say("  lowrank predict --model DIR --adapter adapter \"What a film!\"")?;
-    Ok(Outcome::Done)
+    let study = StudyArgs::demo(folder.clone(), OUT.into())?;
+    study.forget()?;
+    let outcome = study.run()?;
+    say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
+    say("  lowrank fetch distilbert-base-uncased imdb")?;
+    say("  lowrank study --model distilbert-base-uncased --data imdb --out study --claims")?;
+    Ok(outcome)
 }

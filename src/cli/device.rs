@@ -39,6 +39,12 @@ pub struct DeviceArgs {
     device: Place,
 }
 
+impl Default for DeviceArgs {
+    fn default() -> DeviceArgs {
+        DeviceArgs { device: Place::Auto }
+    }
+}
+
 impl DeviceArgs {
     /// Moves a model there, and says where it is, if not on the CPU. With `auto`, a GPU that cannot be used is passed over with a line that says why.
     pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {

@@ -1,7 +1,7 @@
 //! `lowrank explain`: one training step as a ledger.
 
 use super::Outcome;
-use super::common::{open_wordpiece, say};
+use super::common::{Checkpoint, open_wordpiece, say};
 use crate::autograd::{Record, Tape};
 use crate::lora::{Counts, LoraConfig, adapt};
 use crate::nn::{DistilBert, Pass};
@@ -9,15 +9,14 @@ use crate::tensor::{DType, Packing};
 use crate::{Error, Result};
 use clap::Args;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Arguments of `explain`.
 #[derive(Args)]
 pub struct Explain {
-    /// Directory of the checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// Linears that get a low-rank term
     #[arg(long, value_delimiter = ',', default_value = "q_lin,v_lin")]
     targets: Vec<String>,

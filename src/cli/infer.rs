@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{Source, say, say_json};
+use super::common::{Checkpoint, Source, say, say_json};
 use super::train::{describe, evaluate_on};
 use crate::data::{Split, WordPiece};
 use crate::train::{Evaluation, answer, predict};
@@ -130,7 +130,7 @@ fn lines(reader: impl Read, name: &str) -> Result<Vec<String>> {
 pub struct Tokenize {
     /// Directory of a checkpoint, a vocab.txt or a tokenizer.json
     #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    model: Checkpoint,
     /// Tokens kept of a text, [CLS] and [SEP] included [default: all]
     #[arg(long)]
     max_length: Option<usize>,

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
-use super::common::{About, say};
+use super::common::{About, Checkpoint, say};
 use crate::lora::merge;
 use crate::tensor::DType;
 use crate::tensor::safetensors::{check_replaceable, write_directory};
@@ -14,9 +14,9 @@ use std::path::PathBuf;
 /// Arguments of `merge`.
 #[derive(Args)]
 pub struct Merge {
-    /// Directory of the base checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     /// Directory of the adapter: LoRA, a head or BitFit
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,

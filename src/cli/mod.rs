@@ -2,12 +2,15 @@
 
 mod adapted;
 mod bench;
+#[cfg(feature = "cuda")]
+mod bench_gpu;
 mod check;
 mod combine;
 mod common;
 mod demo;
 mod device;
 mod explain;
+mod fetch;
 mod files;
 mod infer;
 mod merge;
@@ -45,6 +48,8 @@ enum Command {
     Combine(combine::Combine),
     /// The study's seven configurations on the same reviews: trains each, and prints its table
     Study(Box<study::StudyArgs>),
+    /// Download models of the Hugging Face hub and the reviews of IMDB, to be used by name
+    Fetch(fetch::Fetch),
     /// Time inference with each method beside the base
     Bench(bench::Bench),
     /// Print the token ids of texts, a line each
@@ -103,6 +108,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Some(Command::Combine(c)) => c.run(),
         Some(Command::Bench(c)) => c.run(),
         Some(Command::Study(c)) => c.run(),
+        Some(Command::Fetch(c)) => c.run(),
         Some(Command::Tokenize(c)) => c.run(),
         Some(Command::Init(c)) => c.run(),
         Some(Command::Inspect(c)) => c.run(),

@@ -1,29 +1,34 @@
 //! `lowrank study`.
 
 use super::Outcome;
-use super::common::{ComputeType, Source, check_length, open_wordpiece, say};
+use super::common::{Checkpoint, ComputeType, Source, check_length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
-use crate::data::Split;
+use crate::data::{Split, Tokenized};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
-use crate::study::{self, Row, RowResult, Study, markdown, mcnemar, rows};
+use crate::study::{self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, report, rows};
 use crate::tensor::safetensors::write_file;
+use crate::tensor::simd;
 use crate::train::{Recipe, StepReport};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Arguments of `study`.
 #[derive(Args)]
 pub struct StudyArgs {
-    /// Directory of the checkpoint
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     #[command(flatten)]
     source: Source,
     /// Directory for results and checkpoints; with the same arguments a study that was stopped goes on from there
@@ -43,9 +48,12 @@ pub struct StudyArgs {
     /// Tokens kept of a review
     #[arg(long, default_value_t = 512)]
     max_length: usize,
-    /// Learning rate of every row, in place of its own
+    /// Factor of every row's learning rate: a small encoder and few reviews need larger steps
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    lr_scale: f64,
+    /// Run the further rows that the study's claims need, and judge each claim
     #[arg(long)]
-    lr: Option<f64>,
+    claims: bool,
     /// Train on this many reviews, drawn with equal labels
     #[arg(long, value_name = "N")]
     train_limit: Option<usize>,
@@ -63,22 +71,59 @@ pub struct StudyArgs {
 }
 
 impl StudyArgs {
-    /// The rows asked for, in the order of the table.
-    fn rows(&self) -> Result<Vec<Row>> {
+    /// The study in small: encoder and reviews in the folder `assets`.
+    pub(super) fn demo(assets: PathBuf, out: PathBuf) -> Result<StudyArgs> {
+        Ok(StudyArgs {
+            source: Source::of(assets.clone()),
+            model: Checkpoint::from_str(&assets.to_string_lossy())?,
+            out,
+            rows: Vec::new(),
+            seeds: vec![0],
+            epochs: 4,
+            batch: 16,
+            max_length: 128,
+            lr_scale: 10.0,
+            claims: false,
+            train_limit: None,
+            test_limit: None,
+            checkpoint_every: 1000,
+            dtype: ComputeType::F32,
+            device: DeviceArgs::default(),
+        })
+    }
+
+    /// Removes what earlier runs have left of its rows.
+    pub(super) fn forget(&self) -> Result<()> {
+        for (row, seed) in rows().iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
+            let old = self.out.join(format!("{}-seed{seed}", row.key));
+            if old.exists() {
+                std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows asked for, in the order of the table, and those that the claims need.
+    fn rows(&self, config: &Config) -> Result<[Vec<Row>; 2]> {
+        if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
+            return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
+        }
         let all = rows();
         if let Some(unknown) = self.rows.iter().find(|key| !all.iter().any(|row| row.key == **key)) {
-            let keys: Vec<&str> = all.iter().map(|row| row.key).collect();
+            let keys: Vec<&str> = all.iter().map(|row| row.key.as_str()).collect();
             return Err(Error::invalid(format!("--rows {unknown}: there are {}", keys.join(", "))));
         }
-        let wanted = |row: &Row| self.rows.is_empty() || self.rows.iter().any(|key| key == row.key);
-        Ok(all.into_iter().filter(wanted).map(|row| Row { lr: self.lr.unwrap_or(row.lr), ..row }).collect())
+        let wanted = |row: &Row| self.rows.is_empty() || self.rows.contains(&row.key);
+        let scaled = |row: Row| Row { lr: self.lr_scale * row.lr, ..row };
+        let more = if self.claims { claim_rows(config) } else { Vec::new() };
+        Ok([all.into_iter().filter(wanted).map(scaled).collect(), more.into_iter().map(scaled).collect()])
     }
 
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let rows = self.rows()?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         let config = Config::open(&self.model)?;
+        let [table, more] = self.rows(&config)?;
         check_length(self.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
@@ -90,6 +135,7 @@ impl StudyArgs {
         let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
         let study = Study {
             model: &self.model,
+            base: &self.model.name,
             dtype: self.dtype.into(),
             recipe,
             train: &train,
@@ -100,45 +146,127 @@ impl StudyArgs {
         };
         let mut watch = Watch { bar: None, stop: interrupt_flag()? };
         let mut results = Vec::new();
-        for row in &rows {
-            for &seed in &self.seeds {
-                match study.run(row, seed, &mut watch)? {
-                    Some(result) => results.push(result),
-                    None => {
-                        eprintln!("stopped; the same command goes on from there");
-                        return Ok(Outcome::Interrupted);
-                    }
+        for (row, seed) in self.runs(&table, &more) {
+            match study.run(row, seed, &mut watch)? {
+                Some(result) => results.push(result),
+                None => {
+                    eprintln!("stopped; the same command goes on from there");
+                    return Ok(Outcome::Interrupted);
                 }
             }
+            // As the table fills, so does the file.
+            self.write("table.md", &markdown(&table, &results))?;
         }
-        let table = markdown(&rows, &results);
-        say(format!("\n{table}"))?;
-        compared(&results, &test.labels)?;
-        self.save(&results, &table)?;
+        say(format!("\n{}", markdown(&table, &results)))?;
+        compared(&table, &results, &test.labels)?;
+        self.report(&study, &table, &more, &results)?;
         Ok(Outcome::Done)
     }
 
-    fn save(&self, results: &[RowResult], table: &str) -> Result<()> {
+    /// Rows and seeds, in the order in which they run. Of the rows for claims, one seed: there are many.
+    fn runs<'a>(&'a self, table: &'a [Row], more: &'a [Row]) -> impl Iterator<Item = (&'a Row, u64)> {
+        let table = table.iter().flat_map(|row| self.seeds.iter().map(move |&seed| (row, seed)));
+        table.chain(more.iter().flat_map(|row| self.seeds.first().map(|&seed| (row, seed))))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        write_file(&self.out.join(name), text.as_bytes())
+    }
+
+    /// Judges the claims if that was asked for, and writes `results.json`, `table.md` and `report.html`.
+    fn report(&self, study: &Study, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
+        let all: Vec<Row> = table.iter().chain(more).cloned().collect();
+        let (mut judged, mut changes) = (Vec::new(), Vec::new());
+        if self.claims {
+            let (evidence, maps) = study.evidence(&all, results, &study.test.labels)?;
+            (judged, changes) = (claims(&evidence), maps);
+            for Claim { claim, verdict, measured, .. } in &judged {
+                say(format!("{verdict}: {claim}\n    {measured}"))?;
+            }
+        }
         let command: Vec<String> = std::env::args().collect();
-        let all = json!({ "lowrank": env!("CARGO_PKG_VERSION"), "command": command, "model": Config::open(&self.model)?, "rows": results });
-        let path = self.out.join("results.json");
-        let text = serde_json::to_string_pretty(&all).map_err(|e| Error::file(&path, "json", e))?;
-        write_file(&path, text.as_bytes())?;
-        write_file(&self.out.join("table.md"), table.as_bytes())?;
-        say(format!("results.json and table.md written to {}", self.out.display()))
+        let said = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
+        let json = json!({
+            "lowrank": env!("CARGO_PKG_VERSION"),
+            "command": command,
+            "model": Config::open(&self.model)?,
+            "rows": results,
+            "claims": judged.iter().map(said).collect::<Vec<_>>(),
+        });
+        let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
+        self.write("results.json", &text)?;
+        let texts = self.source.texts(Split::Test, &study.train.label_names, self.test_limit)?;
+        let labels = (&study.test.labels[..], &study.train.label_names[..]);
+        let findings = Findings { rows: table, results, labels: labels.0, label_names: labels.1, texts: &texts, claims: judged, changes };
+        self.write("report.html", &report(findings, &self.provenance(study, &command)?))?;
+        say(format!("report.html, results.json and table.md are in {}", self.out.display()))
+    }
+
+    fn provenance(&self, study: &Study, command: &[String]) -> Result<Provenance> {
+        let path = study.model.join("model.safetensors");
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let facts = [
+            ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
+            ("checkpoint", study.model.display().to_string()),
+            ("SHA-256 of the checkpoint's model.safetensors", sha256(&path)?),
+            ("data", self.source.data.display().to_string()),
+            ("SHA-256 of the training tokens", digest(study.train)),
+            ("SHA-256 of the test tokens", digest(study.test)),
+            ("recipe", format!("{:?}", study.recipe)),
+            ("computed in", study.dtype.to_string()),
+            ("machine", format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa())),
+        ];
+        let lead = format!(
+            "{} reviews to train on, {} to test, {} epochs in batches of {}, at most {} tokens of a review.",
+            thousands(study.train.len()),
+            thousands(study.test.len()),
+            self.epochs,
+            self.batch,
+            self.max_length
+        );
+        let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
+        Ok(Provenance { lead, command: command.join(" "), facts })
     }
 }
 
+/// Hash of a file.
+fn sha256(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// Hash of ids and labels.
+fn digest(data: &Tokenized) -> String {
+    let mut hash = Sha256::new();
+    data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
+    data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Whether neighbours in the table differ on the same test reviews.
-fn compared(results: &[RowResult], labels: &[u32]) -> Result<()> {
-    let next = |i: usize| results[i + 1..].iter().find(|r| r.seed == results[i].seed && r.row != results[i].row);
-    for (a, b) in (0..results.len()).filter_map(|i| Some((&results[i], next(i)?))) {
-        let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, labels);
-        let seed = a.seed;
-        say(format!(
-            "{} against {}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, p = {p:.3} (McNemar)",
-            a.row, b.row
-        ))?;
+fn compared(table: &[Row], results: &[RowResult], labels: &[u32]) -> Result<()> {
+    for pair in table.windows(2) {
+        let of = |row: &Row| results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
+        let [a, b] = [of(&pair[0]), of(&pair[1])];
+        for (a, b) in a.iter().zip(&b) {
+            let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, labels);
+            let seed = a.seed;
+            say(format!(
+                "{} against {}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, p = {p:.3} (McNemar)",
+                a.row, b.row
+            ))?;
+        }
     }
     Ok(())
 }

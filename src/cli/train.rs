@@ -1,7 +1,7 @@
 //! `lowrank train`.
 
 use super::Outcome;
-use super::common::{About, ComputeType, Source, check_length, limited, open_wordpiece, say, say_json};
+use super::common::{About, Checkpoint, ComputeType, Source, check_length, limited, open_wordpiece, say, say_json};
 use super::device::DeviceArgs;
 use super::method::MethodArgs;
 use super::progress::Progress;
@@ -29,8 +29,8 @@ use std::time::Instant;
 #[command(args_override_self = true)]
 pub struct Train {
     /// Directory of the checkpoint: config.json, model.safetensors, vocab.txt or tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
     #[command(flatten)]
     source: Source,
     /// Directory for what was trained: an adapter, or with full and selective a checkpoint; appears whole, or not at all
@@ -272,7 +272,7 @@ impl Train {
         write_directory(&self.out, |directory| {
             match method.makes_checkpoint() {
                 true => model.save(&self.model, labels, directory)?,
-                false => adapter::save(model, method, &self.model.to_string_lossy(), directory)?,
+                false => adapter::save(model, method, &self.model.name, directory)?,
             }
             About::new(model, labels, self.max_length, self.seed).write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())

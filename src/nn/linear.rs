@@ -185,6 +185,10 @@ impl Linear {
     pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
         f(PartMut::Base(&mut self.weight));
         self.bias.iter_mut().for_each(|b| f(PartMut::Base(b)));
-        self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]).chain(self.magnitude.iter_mut().map(|m| &mut m.vector)).for_each(|w| f(PartMut::Extra(w)));
+        self.terms
+            .iter_mut()
+            .flat_map(|t| [&mut t.a, &mut t.b])
+            .chain(self.magnitude.iter_mut().map(|m| &mut m.vector))
+            .for_each(|w| f(PartMut::Extra(w)));
     }
 }

@@ -1,9 +1,27 @@
 //! The study: LoRA fine-tuning of DistilBERT on IMDB in seven configurations, each a row of its table, and what it claims of them.
+//!
+//! ```text
+//! rows ──► run ──► results ──► table, claims, report
+//!                        evidence ──┘     (latency, change)
+//! ```
 
+mod change;
+mod claims;
+mod evidence;
+pub mod figure;
+mod latency;
+pub mod page;
+mod report;
 mod rows;
 mod run;
+mod statistics;
 mod table;
 
-pub use rows::{Row, rows};
+pub use change::{Change, rank_of};
+pub use claims::{Claim, Evidence, claims};
+pub use latency::{Latency, Timing, latency};
+pub use report::{Findings, Provenance, report};
+pub use rows::{Row, claim_rows, rows};
 pub use run::{Progress, RowResult, Study};
-pub use table::{markdown, mcnemar};
+pub use statistics::{Difference, difference, mcnemar};
+pub use table::markdown;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What one row gave with one seed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowResult {
     /// [`Row::key`].
     pub row: String,
@@ -30,6 +30,8 @@ pub struct RowResult {
     pub answers: Vec<u32>,
     /// Mean loss of every step.
     pub losses: Vec<f64>,
+    /// Share of the right answers in every step, before it and with dropout.
+    pub accuracies: Vec<f64>,
     /// Seconds of training, without what a stop threw away.
     pub seconds: f64,
     /// The most memory of the process until then, in bytes: rows run one after another, so that a small row after a large one shows the large one's.
@@ -50,6 +52,8 @@ pub trait Progress {
 pub struct Study<'a> {
     /// Directory of the base checkpoint.
     pub model: &'a Path,
+    /// What adapters name as their base.
+    pub base: &'a str,
     /// Type to compute in.
     pub dtype: DType,
     /// How to train; learning rate and seed are the row's.
@@ -70,6 +74,7 @@ pub struct Study<'a> {
 #[derive(Default, Serialize, Deserialize)]
 struct Taken {
     losses: Vec<f64>,
+    accuracies: Vec<f64>,
     seconds: f64,
 }
 
@@ -84,6 +89,7 @@ struct Segment<'a> {
 impl Observer for Segment<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.taken.losses.push(report.loss);
+        self.taken.accuracies.push(report.accuracy);
         self.left -= 1;
         self.stopped |= !self.progress.step(report);
         self.left > 0 && !self.stopped
@@ -102,13 +108,16 @@ impl Study<'_> {
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover_directory(&folder)?;
-        let recipe = Recipe { lr: row.lr, seed, ..self.recipe.clone() };
-        let settings = self.settings(row, &recipe);
+        let epochs = self.recipe.epochs * row.longer;
+        let recipe = Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() };
+        let part = (row.one_of > 1).then(|| self.train.every(row.one_of));
+        let train = part.as_ref().unwrap_or(self.train);
+        let settings = self.settings(row, &recipe, train);
         if let Some(result) = self.finished(&folder, &settings)? {
             progress.end(row, &result, true);
             return Ok(Some(result));
         }
-        let classes = self.train.label_names.len();
+        let classes = train.label_names.len();
         let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, &|name| row.method.trains(name))?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
@@ -120,12 +129,12 @@ impl Study<'_> {
             taken = read(&record)?;
         }
         (self.place)(&mut model)?;
-        let steps = recipe.steps_per_epoch(self.train.len()) * recipe.epochs;
+        let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
         loop {
             let started = Instant::now();
             let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            let ended = fit(&mut model, self.train, &recipe, &mut optimizer, &mut segment)?;
+            let ended = fit(&mut model, train, &recipe, &mut optimizer, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
             if ended {
@@ -141,22 +150,23 @@ impl Study<'_> {
         }
         let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
         let (test, answers) = measure(&predict(&model, &sequences, recipe.batch)?, &self.test.labels)?;
-        let Taken { losses, seconds } = taken;
+        let Taken { losses, accuracies, seconds } = taken;
         let result = RowResult {
-            row: row.key.to_string(),
+            row: row.key.clone(),
             seed,
             trainable: counts.trainable,
             base: counts.base,
             test,
             answers,
             losses,
+            accuracies,
             seconds,
             peak_memory: peak_memory(),
         };
         write_directory(&folder, |directory| {
             match row.method.makes_checkpoint() {
                 true => model.save(self.model, &self.train.label_names, directory)?,
-                false => adapter::save(&model, &row.method, &self.model.to_string_lossy(), directory)?,
+                false => adapter::save(&model, &row.method, self.base, directory)?,
             }
             write(&directory.join("result.json"), &Finished { settings: settings.clone(), result: result.clone() })
         })?;
@@ -164,14 +174,15 @@ impl Study<'_> {
         Ok(Some(result))
     }
 
-    fn folder(&self, row: &Row, seed: u64) -> PathBuf {
+    /// Where the run keeps what it has made: an adapter or a checkpoint, when it is done.
+    pub fn folder(&self, row: &Row, seed: u64) -> PathBuf {
         self.out.join(format!("{}-seed{seed}", row.key))
     }
 
     /// What must be the same for a run to go on.
-    fn settings(&self, row: &Row, recipe: &Recipe) -> String {
+    fn settings(&self, row: &Row, recipe: &Recipe, train: &Tokenized) -> String {
         let data = |d: &Tokenized| format!("{} reviews of {} tokens", d.len(), d.tokens());
-        format!("{:?} {recipe:?} {} {} {} {}", row.method, self.dtype, self.model.display(), data(self.train), data(self.test))
+        format!("{:?} {recipe:?} {} {} {} {}", row.method, self.dtype, self.model.display(), data(train), data(self.test))
     }
 
     /// The result in `folder`, if the run was finished.

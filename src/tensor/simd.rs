@@ -136,7 +136,8 @@ fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<true>()
 }
 
-/// Runs a closure compiled for the widest instruction set there is. What it calls must be `#[inline(always)]` to take part.
+/// Runs a closure compiled for AVX2, where that may be used. What it calls must be `#[inline(always)]` to take part. There is no copy for AVX-512: a
+/// closure that three functions call is no longer inlined into them, and such loops wait for memory more than they compute.
 #[inline]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     struct Closure<F>(F);
@@ -147,7 +148,10 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
             (self.0)()
         }
     }
-    dispatch(Closure(f))
+    match isa() {
+        Isa::Portable => Closure(f).run::<false>(),
+        _ => avx2(Closure(f)),
+    }
 }
 
 /// Asks for the cache line of `at`, which need not be a place that can be read.

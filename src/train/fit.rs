@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::{AdamW, Linear, Trunk, clip_factor};
+use super::{AdamW, Linear, Trunk, answer, clip_factor};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
@@ -92,6 +92,8 @@ pub struct StepReport {
     pub epoch: usize,
     /// Mean cross-entropy of the step's sequences, in nats.
     pub loss: f64,
+    /// Share of the step's sequences that were answered rightly, before the step and with dropout.
+    pub accuracy: f64,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
     /// Learning rate of the step.
@@ -137,7 +139,8 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
         for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
             let t = optimizer.steps();
             let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
-            let (loss, grads, tokens, kept_bytes) = gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
+            let Gradients { loss, right, grads, tokens, kept_bytes } =
+                gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
             if t == 0 {
                 check_reached(model, &grads)?;
             }
@@ -150,7 +153,8 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             }
             let lr = recipe.lr * schedule.factor(t);
             optimizer.update(&mut model.parameters_mut(), grads, lr, clip_factor(grad_norm, recipe.clip))?;
-            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, grad_norm, lr, tokens, kept_bytes };
+            let accuracy = right as f64 / indices.len() as f64;
+            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, accuracy, grad_norm, lr, tokens, kept_bytes };
             if !observer.step(&report) && t + 1 < steps {
                 return Ok(false);
             }
@@ -160,7 +164,16 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
     Ok(true)
 }
 
-/// Loss and gradients of one optimizer step, summed over its micro-batches.
+/// Of one optimizer step, summed over its micro-batches.
+#[derive(Default)]
+struct Gradients {
+    loss: f64,
+    right: usize,
+    grads: Grads,
+    tokens: usize,
+    kept_bytes: usize,
+}
+
 fn gradients(
     model: &DistilBert,
     data: &Tokenized,
@@ -169,8 +182,8 @@ fn gradients(
     epoch: usize,
     rank: Option<usize>,
     recipe: &Recipe,
-) -> Result<(f64, Grads, usize, usize)> {
-    let (mut loss, mut grads, mut tokens, mut kept) = (0.0, Grads::default(), 0, 0);
+) -> Result<Gradients> {
+    let mut sum = Gradients::default();
     let own = model.storages();
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
@@ -182,12 +195,15 @@ fn gradients(
             None => model.forward(&mut tape, &batch.ids, &pass)?,
         };
         let part = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
-        loss += part.value().item()?;
-        tokens += batch.ids.len();
-        kept = kept.max(tape.kept_bytes(&own));
-        grads.add(tape.backward(&part)?)?;
+        let rows = logits.value().to_f64()?;
+        let answers = rows.chunks_exact(logits.shape().cols()).map(answer);
+        sum.right += answers.zip(&batch.labels).filter(|(answer, label)| *answer == **label as usize).count();
+        sum.loss += part.value().item()?;
+        sum.tokens += batch.ids.len();
+        sum.kept_bytes = sum.kept_bytes.max(tape.kept_bytes(&own));
+        sum.grads.add(tape.backward(&part)?)?;
     }
-    Ok((loss, grads, tokens, kept))
+    Ok(sum)
 }
 
 fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {

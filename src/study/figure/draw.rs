@@ -1,0 +1,148 @@
+//! SVG: numbers, text and its width, markers.
+
+use std::fmt::Write;
+
+/// Width of every figure; its height is in the same unit.
+pub(super) const WIDTH: f64 = 520.0;
+/// Size of text in a figure, as `report.css` sets it on a wide screen.
+const FONT: f64 = 12.0;
+/// The same on a phone, the largest: layouts leave room for this one.
+pub(super) const LARGE: f64 = 16.5;
+/// Distance of lines of text.
+pub(super) const LINE: f64 = 22.0;
+
+/// The element, with its name and description for those who do not see it.
+pub(super) fn svg(title: &str, description: &str, height: f64, body: &str) -> String {
+    format!(
+        "<svg role=\"img\" viewBox=\"0 0 {} {}\" width=\"100%\" font-size=\"{FONT}\"><title>{}</title><desc>{}</desc>\n{body}</svg>\n",
+        number(WIDTH),
+        number(height),
+        escape(title),
+        escape(description)
+    )
+}
+
+/// Text for an element or an attribute, without what XML forbids.
+pub(in crate::study) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A coordinate, to a tenth.
+pub(super) fn number(x: f64) -> String {
+    let text = format!("{x:.1}");
+    let text = text.strip_suffix(".0").unwrap_or(&text);
+    if text == "-0" { "0".to_string() } else { text.to_string() }
+}
+
+/// Where text stands of its position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// Text with its middle at the height `y`, whatever its size.
+pub(super) fn text(out: &mut String, (x, y): (f64, f64), class: &str, anchor: Anchor, content: &str) {
+    shifted(out, (x, y), 0.35, class, anchor, content);
+}
+
+/// Text with its base line `dy` times its size below `y`.
+pub(super) fn shifted(out: &mut String, (x, y): (f64, f64), dy: f64, class: &str, anchor: Anchor, content: &str) {
+    let anchor = match anchor {
+        Anchor::Start => "",
+        Anchor::Middle => " text-anchor=\"middle\"",
+        Anchor::End => " text-anchor=\"end\"",
+    };
+    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
+    let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" dy=\"{dy}em\"{class}{anchor}>{}</text>", number(x), number(y), escape(content));
+}
+
+/// A straight line.
+pub(super) fn line(out: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+    let _ = writeln!(out, "<path class=\"{class}\" d=\"M{} {}L{} {}\"/>", number(x1), number(y1), number(x2), number(y2));
+}
+
+/// A rectangle: left, top, width, height.
+pub(super) fn rect(out: &mut String, attributes: &str, [x, y, w, h]: [f64; 4]) {
+    let [x, y, w, h] = [x, y, w, h].map(number);
+    let _ = writeln!(out, "<rect {attributes} x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>");
+}
+
+/// Markers that differ in shape; the fill is the series' colour.
+pub(super) const SHAPES: usize = 5;
+
+/// A marker of the series `i`, about 4 from its middle to its edge. `told` is shown by a pointer that rests on it.
+pub(super) fn marker(out: &mut String, i: usize, (x, y): (f64, f64), told: &str) {
+    let title = if told.is_empty() { String::new() } else { format!("<title>{}</title>", escape(told)) };
+    let (px, py) = (number(x), number(y));
+    let d = match (i + i / COLOURS) % SHAPES {
+        0 => {
+            let _ = writeln!(out, "<circle class=\"mark c{}\" cx=\"{px}\" cy=\"{py}\" r=\"3.8\">{title}</circle>", i % COLOURS);
+            return;
+        }
+        1 => "m-3.5-3.5h7v7h-7z",
+        2 => "m0-4.8l4.6 8.2h-9.2z",
+        3 => "m0-5l5 5l-5 5l-5-5z",
+        _ => "m0 4.8l4.6-8.2h-9.2z",
+    };
+    let _ = writeln!(out, "<path class=\"mark c{}\" d=\"M{px} {py}{d}\">{title}</path>", i % COLOURS);
+}
+
+/// Colours of series in `report.css`.
+pub(super) const COLOURS: usize = 7;
+
+/// About the width of a text at the largest size, with DejaVu Sans, the widest font in common use.
+pub(super) fn width(text: &str) -> f64 {
+    let em = |c: char| match c {
+        'i' | 'j' | 'l' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.33,
+        'f' | 't' | 'r' | '(' | ')' | '-' | '/' => 0.41,
+        'm' | 'w' | 'M' | 'W' | '%' | '@' | '—' | '…' => 0.98,
+        '+' | '=' | '<' | '>' | '±' | '×' | '−' | '≥' => 0.84,
+        c if c.is_uppercase() => 0.72,
+        c if c as u32 > 0x2e80 => 1.05,
+        _ => 0.635,
+    };
+    LARGE * text.chars().map(em).sum::<f64>()
+}
+
+/// The text, or as much of it as has room.
+pub(super) fn fit(text: &str, room: f64) -> String {
+    if width(text) <= room {
+        return text.to_string();
+    }
+    let mut kept: Vec<char> = text.chars().collect();
+    while kept.pop().is_some() {
+        let short: String = kept.iter().collect::<String>().trim_end().to_string() + "…";
+        if width(&short) <= room {
+            return short;
+        }
+    }
+    String::new()
+}
+
+/// The text on one or two lines of `room`, broken at the space that makes the longer one shortest.
+pub(super) fn wrap(text: &str, room: f64) -> Vec<String> {
+    if width(text) <= room {
+        return vec![text.to_string()];
+    }
+    let broken = text.match_indices(' ').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let longer = |(a, b): &(&str, &str)| width(a).max(width(b));
+    match broken.min_by(|a, b| longer(a).total_cmp(&longer(b))) {
+        Some((first, second)) => vec![fit(first, room), fit(second, room)],
+        None => vec![fit(text, room)],
+    }
+}
