@@ -94,7 +94,7 @@ impl StudyArgs {
 
     /// Removes what earlier runs have left of its rows.
     pub(super) fn forget(&self) -> Result<()> {
-        for (row, seed) in rows().iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
+        for (row, seed) in rows(1.0).iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
             let old = self.out.join(format!("{}-seed{seed}", row.key));
             if old.exists() {
                 std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
@@ -108,15 +108,14 @@ impl StudyArgs {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
         }
-        let all = rows();
+        let all = rows(self.lr_scale);
         if let Some(unknown) = self.rows.iter().find(|key| !all.iter().any(|row| row.key == **key)) {
             let keys: Vec<&str> = all.iter().map(|row| row.key.as_str()).collect();
             return Err(Error::invalid(format!("--rows {unknown}: there are {}", keys.join(", "))));
         }
         let wanted = |row: &Row| self.rows.is_empty() || self.rows.contains(&row.key);
-        let scaled = |row: Row| Row { lr: self.lr_scale * row.lr, ..row };
-        let more = if self.claims { claim_rows(config) } else { Vec::new() };
-        Ok([all.into_iter().filter(wanted).map(scaled).collect(), more.into_iter().map(scaled).collect()])
+        let more = if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() };
+        Ok([all.into_iter().filter(wanted).collect(), more])
     }
 
     /// Runs the command.

@@ -86,7 +86,7 @@ impl Study<'_> {
     /// Times of one text alone.
     fn latency(&self, base: &DistilBert) -> Result<Vec<super::Latency>> {
         let lora = Method::Lora(LoraConfig::new(8, &["all-linear"]));
-        let adapter = claim_rows(&base.config).into_iter().find(|row| row.key == "adapter").map(|row| row.method);
+        let adapter = claim_rows(&base.config, 1.0).into_iter().find(|row| row.key == "adapter").map(|row| row.method);
         let mut methods = vec![("merged LoRA".to_string(), lora.clone(), true), ("LoRA, not merged".to_string(), lora, false)];
         methods.extend(adapter.map(|method| ("adapters".to_string(), method, false)));
         latency(base, &methods, &Timing { batch: 1, length: 128.min(base.longest_text()), rounds: 200 })
@@ -103,7 +103,7 @@ fn short(name: &str) -> String {
 /// Trainable counts of the rows at the size of DistilBERT-base, beside those that the study states.
 fn counts() -> Result<Vec<(String, usize, usize)>> {
     let base = DistilBert::random(&Config::distilbert_base(), 2, DType::F32, 0)?;
-    let rows = rows();
+    let rows = rows(1.0);
     let of = |(key, stated): &(&str, usize)| {
         let Some(row) = rows.iter().find(|row| row.key == *key) else { return Ok(None) };
         let mut model = base.share(2)?;

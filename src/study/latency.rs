@@ -48,6 +48,8 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
         move_from_start(&mut model)?;
         if *merged {
             merge(&mut model)?;
+            // As it is when it comes from its file: frozen.
+            model = model.share(classes)?;
         }
         if length > model.longest_text() {
             return Err(Error::invalid(format!(

@@ -36,22 +36,23 @@ fn row(key: impl Into<String>, name: impl Into<String>, method: Method, lr: f64)
     Row { key: key.into(), name: name.into(), method, lr, stated: None, longer: 1, cache_trunk: false, one_of: 1 }
 }
 
-fn lora(key: &str, name: &str, rank: usize, targets: &[&str]) -> Row {
-    row(key, name, Method::Lora(LoraConfig::new(rank, targets)), LORA_LR)
+fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
+    row(key, name, Method::Lora(LoraConfig::new(rank, targets)), lr)
 }
 
 /// The rows of the table, in the order of the study: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The head's learning rate is ours,
-/// because the study does not state it.
-pub fn rows() -> Vec<Row> {
+/// because the study does not state it. `scale` is a factor of them all.
+pub fn rows(scale: f64) -> Vec<Row> {
+    let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scale * LORA_LR);
     let stated = |row: Row, accuracy| Row { stated: Some(accuracy), ..row };
     vec![
-        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, 1e-3), 82.18),
+        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, scale * 1e-3), 82.18),
         stated(lora("qv4", "Q+V r=4", 4, &QV), 92.28),
         stated(lora("qv8", "Q+V r=8", 8, &QV), 92.48),
         stated(lora("qv16", "Q+V r=16", 16, &QV), 92.67),
         stated(lora("attention", "all attention r=8", 8, &ATTENTION), 93.00),
         stated(lora("all", "all attention + FFN r=8", 8, &["all-linear"]), 93.32),
-        stated(row("full", "full fine-tuning", Method::Full, FULL_LR), 93.26),
+        stated(row("full", "full fine-tuning", Method::Full, scale * FULL_LR), 93.26),
     ]
 }
 
@@ -62,25 +63,26 @@ pub(super) const DIMENSIONS: [usize; 4] = [10, 100, 1000, 10_000];
 /// Share of the model's numbers that adapters have in the paper.
 const ADAPTER_SHARE: f64 = 0.03;
 
-/// The further runs, for a model of `config`.
-pub fn claim_rows(config: &Config) -> Vec<Row> {
-    let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), LORA_LR);
+/// The further runs, for a model of `config`. `scale` is a factor of the study's learning rates, and not of those that are ours.
+pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
+    let (lora_lr, full_lr) = (scale * LORA_LR, scale * FULL_LR);
+    let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), lora_lr);
     let qv = |rank| LoraConfig::new(rank, &QV);
     let mut rows = vec![
-        lora("qv1", "Q+V r=1", 1, &QV),
-        lora("qv2", "Q+V r=2", 2, &QV),
+        lora("qv1", "Q+V r=1", 1, &QV, lora_lr),
+        lora("qv2", "Q+V r=2", 2, &QV, lora_lr),
         with("qv4-alpha16", "Q+V r=4, alpha 16", LoraConfig { alpha: 16.0, ..qv(4) }),
         with("qv16-alpha16", "Q+V r=16, alpha 16", LoraConfig { alpha: 16.0, ..qv(16) }),
         with("qv8-gaussian", "Q+V r=8, A Gaussian", LoraConfig { init: Init::Gaussian, ..qv(8) }),
-        row("adapter", "adapters (Houlsby)", Method::Adapter { size: adapter_size(config), placement: Placement::Houlsby }, LORA_LR),
+        row("adapter", "adapters (Houlsby)", Method::Adapter { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
         Row { longer: 20, cache_trunk: true, ..row("head-long", "head, 20 times as long", Method::Head { pre_classifier: false }, 1e-2) },
-        Row { lr: FULL_LR, ..lora("qv8-slow", "Q+V r=8, full fine-tuning's rate", 8, &QV) },
-        row("full-fast", "full fine-tuning, LoRA's rate", Method::Full, LORA_LR),
+        lora("qv8-slow", "Q+V r=8, full fine-tuning's rate", 8, &QV, full_lr),
+        row("full-fast", "full fine-tuning, LoRA's rate", Method::Full, lora_lr),
     ];
     for top in [1, 2].into_iter().filter(|top| *top < config.n_layers) {
         let method = Method::Selective { frozen_layers: config.n_layers - top };
         let layers = if top == 1 { "layer" } else { "layers" };
-        rows.push(row(format!("top{top}"), format!("the upper {top} {layers}"), method, FULL_LR));
+        rows.push(row(format!("top{top}"), format!("the upper {top} {layers}"), method, full_lr));
     }
     for part in PARTS {
         let of = |key: &str, name: &str, row: Row| Row {
@@ -89,8 +91,8 @@ pub fn claim_rows(config: &Config) -> Vec<Row> {
             one_of: part,
             ..row
         };
-        rows.push(of("qv8", "Q+V r=8", lora("", "", 8, &QV)));
-        rows.push(of("full", "full fine-tuning", row("", "", Method::Full, FULL_LR)));
+        rows.push(of("qv8", "Q+V r=8", lora("", "", 8, &QV, lora_lr)));
+        rows.push(of("full", "full fine-tuning", row("", "", Method::Full, full_lr)));
     }
     for dimension in DIMENSIONS {
         let method = Method::Intrinsic { dimension, seed: 0 };
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn every_run_has_a_folder_of_its_own_and_adapters_have_three_per_cent() {
         let config = Config::distilbert_base();
-        let all: Vec<Row> = rows().into_iter().chain(claim_rows(&config)).collect();
+        let all: Vec<Row> = rows(1.0).into_iter().chain(claim_rows(&config, 1.0)).collect();
         assert_eq!(all.iter().map(|row| &row.key).collect::<BTreeSet<_>>().len(), all.len());
         // Two adapters a layer of 768 · m numbers down and as many up: 3 % of 66 million.
         let numbers = 6.0 * 2.0 * 2.0 * 768.0 * adapter_size(&config) as f64;
