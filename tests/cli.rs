@@ -22,8 +22,12 @@ fn ok(arguments: &[&str]) -> String {
 }
 
 fn fails(arguments: &[&str], message: &str) {
+    ends_with(1, arguments, message);
+}
+
+fn ends_with(code: i32, arguments: &[&str], message: &str) {
     let out = lowrank(arguments);
-    assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+    assert_eq!(out.status.code(), Some(code), "{arguments:?}");
     let said = text(&out.stderr);
     assert!(said.contains(message) && !said.contains("panicked"), "{arguments:?} should say {message}: {said}");
 }
@@ -237,8 +241,9 @@ fn bad_input_gets_a_sentence() {
     let nowhere = dir.path().join("nowhere");
     let n = nowhere.to_str().unwrap();
     fails(&["inspect", n], "nowhere");
-    fails(&["tokenize", "--model", n], "nowhere");
-    fails(&["train", "--model", n, "--data", ASSETS, "--out", n], "config.json");
+    ends_with(2, &["tokenize", "--model", n], "nowhere: no such folder");
+    ends_with(2, &["train", "--model", n, "--data", ASSETS, "--out", n], "such as distilbert-base-uncased");
+    ends_with(2, &["train", "--model", "never/fetched", "--data", ASSETS, "--out", n], "run: lowrank fetch never/fetched");
     fails(&["train", "--model", ENCODER, "--data", n, "--out", n, "--no-cache"], "nowhere");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--targets", "q_lin,value", "--no-cache"], "v_lin");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--max-length", "513"], "512 positions");

@@ -70,7 +70,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     // Nothing half-written stays.
     assert!(std::fs::read_dir(&killed).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')));
 
-    let other = study(&killed, &["--rows", "qv4", "--lr", "0.1"]).output().unwrap();
+    let other = study(&killed, &["--rows", "qv4", "--lr-scale", "2"]).output().unwrap();
     assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("other settings"));
     let unknown = study(&killed, &["--rows", "qv5"]).output().unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
@@ -101,7 +101,8 @@ fn claims_are_judged_and_reported() {
     {
         assert!(page.contains(text), "{text}");
     }
-    assert!(claims.iter().all(|c| page.contains(&c["claim"].as_str().unwrap().replace('\'', "&#39;"))));
+    // The page keeps a number and its % on one line.
+    assert!(claims.iter().all(|c| page.contains(&c["claim"].as_str().unwrap().replace(" %", "\u{a0}%"))));
     assert!(!page.contains("NaN") && !page.contains("<script"));
     // Each table and figure is there: seven plots beside the claims' own, three tables.
     assert!(page.matches("<svg").count() >= 9 && page.matches("<table").count() >= 3);

@@ -45,7 +45,8 @@ impl FromStr for Checkpoint {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Checkpoint> {
-        Ok(Checkpoint { name: name.to_string(), path: hub::model_path(Path::new(name))? })
+        let path = Path::new(name);
+        Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { hub::model_path(path)? } })
     }
 }
 
