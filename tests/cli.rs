@@ -72,7 +72,7 @@ fn every_method_evaluates_after_a_reload_as_before() {
         &["--method", "adapter", "--adapter-size", "8"],
         &["--method", "adapter-pfeiffer"],
         &["--method", "prefix", "--virtual-tokens", "4"],
-        &["--method", "prompt", "--virtual-tokens", "480"],
+        &["--method", "prompt", "--virtual-tokens", "100"],
         &["--rslora", "--lora-plus-ratio", "16", "--rank-pattern", "q_lin=2", "--layers", "1,3"],
         &["--method", "dora"],
         &["--method", "dylora"],
@@ -143,7 +143,7 @@ fn latency_is_told_beside_the_base() {
     let said = ok(&bench);
     assert_eq!(said.lines().count(), 9, "{said}");
     assert!(said.contains("adapter-pfeiffer") && said.contains("of the base"));
-    fails(&[&bench[..6], &["--length", "510", "--methods", "prompt"]].concat(), "492 positions");
+    fails(&[&bench[..6], &["--length", "120", "--methods", "prompt"]].concat(), "108 positions");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn bad_input_gets_a_sentence() {
     ends_with(2, &["train", "--model", "never/fetched", "--data", ASSETS, "--out", n], "run: lowrank fetch never/fetched");
     fails(&["train", "--model", ENCODER, "--data", n, "--out", n, "--no-cache"], "nowhere");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--targets", "q_lin,value", "--no-cache"], "v_lin");
-    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--max-length", "513"], "512 positions");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--max-length", "129"], "128 positions");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--rank", "0", "--no-cache"], "rank must be at least 1");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--target-pattern", "(", "--no-cache"], "the pattern \"(\"");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--method", "dylora", "--rslora", "--no-cache"], "dylora");

@@ -215,6 +215,14 @@ pub fn open_wordpiece(base: &Path, config: &Config) -> Result<WordPiece> {
     Ok(wordpiece)
 }
 
+/// Tokens kept of a text where nothing else is asked for, as the study has it; fewer if the model has fewer positions.
+const LONGEST: usize = 512;
+
+/// `asked`, or [`LONGEST`], for a model with `most` positions for a text.
+pub fn length(asked: Option<usize>, most: usize) -> Result<usize> {
+    check_length(asked.unwrap_or(LONGEST.min(most)), most)
+}
+
 /// `max_length`, if there are that many positions, `most`, and there is room for a token between `[CLS]` and `[SEP]`.
 pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
     if (3..=most).contains(&max_length) {

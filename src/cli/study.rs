@@ -1,7 +1,7 @@
 //! `lowrank study`.
 
 use super::Outcome;
-use super::common::{Checkpoint, ComputeType, Source, check_length, open_wordpiece, say};
+use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
@@ -45,9 +45,9 @@ pub struct StudyArgs {
     /// Reviews of a step
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Tokens kept of a review
-    #[arg(long, default_value_t = 512)]
-    max_length: usize,
+    /// Tokens kept of a review [default: 512, or as many as the model has positions for]
+    #[arg(long)]
+    max_length: Option<usize>,
     /// Factor of every row's learning rate: a small encoder and few reviews need larger steps
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     lr_scale: f64,
@@ -81,8 +81,8 @@ impl StudyArgs {
             seeds: vec![0],
             epochs: 4,
             batch: 16,
-            max_length: 128,
-            lr_scale: 10.0,
+            max_length: None,
+            lr_scale: 5.0,
             claims: false,
             train_limit: None,
             test_limit: None,
@@ -123,10 +123,10 @@ impl StudyArgs {
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         let config = Config::open(&self.model)?;
         let [table, more] = self.rows(&config)?;
-        check_length(self.max_length, config.max_position_embeddings)?;
+        let max_length = length(self.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
-        let tokens = |split, labels, limit| self.source.sample(split, labels, &wordpiece, self.max_length, limit);
+        let tokens = |split, labels, limit| self.source.sample(split, labels, &wordpiece, max_length, limit);
         let train = tokens(Split::Train, None, self.train_limit)?;
         let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
@@ -216,12 +216,12 @@ impl StudyArgs {
             ("machine", format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa())),
         ];
         let lead = format!(
-            "{} reviews to train on, {} to test, {} epochs in batches of {}, at most {} tokens of a review.",
+            "{} reviews to train on, {} to test, {} epochs in batches of {}; the longest review kept has {} tokens.",
             thousands(study.train.len()),
             thousands(study.test.len()),
             self.epochs,
             self.batch,
-            self.max_length
+            study.train.lengths().into_iter().chain(study.test.lengths()).max().unwrap_or(0)
         );
         let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
         Ok(Provenance { lead, command: command.join(" "), facts })

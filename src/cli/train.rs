@@ -1,7 +1,7 @@
 //! `lowrank train`.
 
 use super::Outcome;
-use super::common::{About, Checkpoint, ComputeType, Source, check_length, limited, open_wordpiece, say, say_json};
+use super::common::{About, Checkpoint, ComputeType, Source, length, limited, open_wordpiece, say, say_json};
 use super::device::DeviceArgs;
 use super::method::MethodArgs;
 use super::progress::Progress;
@@ -52,9 +52,9 @@ pub struct Train {
     /// Micro-batches of an optimizer step
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
-    /// Tokens kept of a review
-    #[arg(long, default_value_t = 512)]
-    max_length: usize,
+    /// Tokens kept of a review [default: 512, or as many as the model has positions for]
+    #[arg(long)]
+    max_length: Option<usize>,
     /// Highest learning rate [default: 3e-4 for the lora kinds, 2e-5 for full and selective, 1e-2 for prefix, prompt and intrinsic, else 1e-3]
     #[arg(long)]
     lr: Option<f64>,
@@ -144,14 +144,14 @@ impl Train {
     }
 
     /// Training, held-out and test tokens.
-    fn data(&self, model: &DistilBert) -> Result<(Tokenized, Option<Tokenized>, Tokenized)> {
+    fn data(&self, model: &DistilBert, max_length: usize) -> Result<(Tokenized, Option<Tokenized>, Tokenized)> {
         if !(0.0..1.0).contains(&self.dev_fraction) || (self.keep_best && self.dev_fraction == 0.0) {
             return Err(Error::invalid("--dev-fraction must lie in [0, 1), and --keep-best needs one above 0"));
         }
         let wordpiece = open_wordpiece(&self.model, &model.config)?;
         let part = |dev: bool| {
             let selection = format!("limit {:?} dev {} seed {} {dev}", self.train_limit, self.dev_fraction, self.seed);
-            self.source.tokens(Split::Train, None, &wordpiece, self.max_length, &selection, |d| {
+            self.source.tokens(Split::Train, None, &wordpiece, max_length, &selection, |d| {
                 let d = limited(d, self.train_limit, self.seed)?;
                 if self.dev_fraction == 0.0 {
                     return Ok(d);
@@ -163,24 +163,24 @@ impl Train {
         let train = part(false)?;
         let dev = if self.dev_fraction > 0.0 { Some(part(true)?) } else { None };
         // The test sample is the same for every seed of training.
-        let test = self.source.sample(Split::Test, Some(&train.label_names[..]), &wordpiece, self.max_length, self.test_limit)?;
+        let test = self.source.sample(Split::Test, Some(&train.label_names[..]), &wordpiece, max_length, self.test_limit)?;
         Ok((train, dev, test))
     }
 
     /// Runs the command.
-    pub(super) fn run(mut self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
         let (mut model, report) = self.open(2)?;
-        check_length(self.max_length, model.longest_text())?;
+        let mut max_length = length(self.max_length, model.longest_text())?;
         if let Method::Prompt { tokens } = self.method() {
             // The prompt's rows take positions from the text.
             let left = model.longest_text().saturating_sub(tokens);
-            self.max_length = self.max_length.min(left);
+            max_length = max_length.min(left);
             if left < 3 {
                 return Err(Error::invalid(format!("--virtual-tokens {tokens} leaves {left} positions for a text, which needs 3")));
             }
         }
-        let (train, dev, test) = self.data(&model)?;
+        let (train, dev, test) = self.data(&model, max_length)?;
         if train.label_names.len() != 2 {
             model = self.open(train.label_names.len())?.0;
         }
@@ -250,7 +250,7 @@ impl Train {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value));
         }
         let result = evaluate_on(&model, &test, self.batch)?;
-        self.save(&model, &method, &train.label_names, &watch.metrics)?;
+        self.save(&model, &method, &About::new(&model, &train.label_names, max_length, self.seed), &watch.metrics)?;
         let peak = peak_memory();
         let by_category = peak.map(|peak| memory_by_category(&model, peak, watch.kept, train.bytes() + test.bytes())).unwrap_or_default();
         let summary = json!({
@@ -268,13 +268,13 @@ impl Train {
         Ok(Outcome::Done)
     }
 
-    fn save(&self, model: &DistilBert, method: &Method, labels: &[String], metrics: &str) -> Result<()> {
+    fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
         write_directory(&self.out, |directory| {
             match method.makes_checkpoint() {
-                true => model.save(&self.model, labels, directory)?,
+                true => model.save(&self.model, &about.labels, directory)?,
                 false => adapter::save(model, method, &self.model.name, directory)?,
             }
-            About::new(model, labels, self.max_length, self.seed).write(directory)?;
+            about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })
     }
