@@ -203,11 +203,13 @@ impl StudyArgs {
 
     fn provenance(&self, study: &Study, command: &[String]) -> Result<Provenance> {
         let path = study.model.join("model.safetensors");
+        // A large checkpoint may lie in several files.
+        let checkpoint = if path.exists() { sha256(&path)? } else { "of several files".to_string() };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let facts = [
             ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
             ("checkpoint", study.model.display().to_string()),
-            ("SHA-256 of the checkpoint's model.safetensors", sha256(&path)?),
+            ("SHA-256 of its model.safetensors", checkpoint),
             ("data", self.source.data.display().to_string()),
             ("SHA-256 of the training tokens", digest(study.train)),
             ("SHA-256 of the test tokens", digest(study.test)),
