@@ -81,8 +81,8 @@ def check(name, a, b):
         sys.exit(f"{name}: {a} {b}")
 
 
-def train(out, arguments):
-    lowrank("train", "--model", BASE, "--data", HOME, "--no-cache", "--out", out, "--epochs", 1, "--train-limit", 64, "--test-limit", 2, "--lr", 0.01, *arguments)
+def train(out, arguments, lr=0.01):
+    lowrank("train", "--model", BASE, "--data", HOME, "--no-cache", "--out", out, "--epochs", 1, "--train-limit", 64, "--test-limit", 2, "--lr", lr, *arguments)
 
 
 def perturb(model):
@@ -151,7 +151,8 @@ if __name__ == "__main__":
         check("prompt: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
         for name, arguments in CHECKPOINTS:
             out = folder / name
-            train(out, arguments)
+            # At a higher rate the whole model comes to answer all texts alike.
+            train(out, arguments, lr=1e-3)
             model, report = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
             if any(report.values()):
                 sys.exit(f"{name}: {report}")
