@@ -3,7 +3,7 @@
 use super::figure::{Axis, Figure, Plot, Point, Scale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
-use super::statistics::{Difference, difference, mcnemar};
+use super::statistics::{Difference, accuracy, difference, mcnemar};
 use super::{Latency, Row, RowResult, rank_of};
 use crate::lora::thousands;
 
@@ -54,7 +54,7 @@ impl Evidence<'_> {
     /// Mean accuracy over the seeds, in per cent.
     fn accuracy(&self, key: &str) -> Option<f64> {
         let of = self.of(key);
-        (!of.is_empty()).then(|| 100.0 * of.iter().map(|r| r.test.accuracy).sum::<f64>() / of.len() as f64)
+        (!of.is_empty()).then(|| accuracy(&of).0)
     }
 
     /// Whether a row may be no better than guessing one of two classes.
@@ -75,11 +75,8 @@ impl Evidence<'_> {
     /// A point of a curve of accuracies, with the interval of the review sample.
     fn point(&self, x: f64, key: &str) -> Option<Point> {
         let of = self.of(key);
-        let first = of.first()?;
-        let y = self.accuracy(key)?;
-        let right = (y / 100.0 * first.test.examples as f64).round() as usize;
-        let (low, high) = crate::train::wilson(right, first.test.examples);
-        Some(Point { x, y, interval: Some((100.0 * low, 100.0 * high)) })
+        let (y, interval) = accuracy(&of);
+        (!of.is_empty()).then_some(Point { x, y, interval: Some(interval) })
     }
 
     fn curve(&self, name: &str, points: &[(f64, String)]) -> Series {

@@ -2,6 +2,7 @@
 
 use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, Scale, Series};
 use super::page::{Block, html};
+use super::statistics::accuracy;
 use super::{Claim, Row, RowResult};
 use crate::lora::thousands;
 
@@ -87,14 +88,6 @@ impl Findings<'_> {
         let of = |row: &Row| self.results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
         self.rows.iter().map(move |row| (row, of(row))).filter(|(_, of)| !of.is_empty())
     }
-}
-
-/// Mean test accuracy and the 95 % interval of the sample of reviews, in per cent.
-fn accuracy(of: &[&RowResult]) -> (f64, (f64, f64)) {
-    let examples = of.first().map_or(0, |r| r.test.examples);
-    let mean = of.iter().map(|r| r.test.accuracy).sum::<f64>() / of.len().max(1) as f64;
-    let (low, high) = crate::train::wilson((mean * examples as f64).round() as usize, examples);
-    (100.0 * mean, (100.0 * low, 100.0 * high))
 }
 
 fn table(findings: &Findings) -> Block {

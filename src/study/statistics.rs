@@ -1,6 +1,7 @@
 //! Whether two rows differ.
 
 use super::RowResult;
+use crate::train::wilson;
 
 /// Two-sided p of the null hypothesis that two rows are right equally often, from the reviews that one alone answers rightly: exact binomial. McNemar
 /// 1947, <https://doi.org/10.1007/BF02295996>. Also how many each alone answers rightly.
@@ -19,6 +20,15 @@ pub fn mcnemar(a: &[u32], b: &[u32], labels: &[u32]) -> (usize, usize, f64) {
         log_term += ((n - k) as f64).ln() - ((k + 1) as f64).ln();
     }
     (only_a, only_b, (2.0 * tail).min(1.0))
+}
+
+/// Mean accuracy of one row's results, in per cent, and the 95 % interval of the sample of reviews. That of all answers of all seeds would be too sure of
+/// itself, as the reviews are the same.
+pub fn accuracy(of: &[&RowResult]) -> (f64, (f64, f64)) {
+    let examples = of.first().map_or(0, |r| r.test.examples);
+    let mean = of.iter().map(|r| r.test.accuracy).sum::<f64>() / of.len().max(1) as f64;
+    let (low, high) = wilson((mean * examples as f64).round() as usize, examples);
+    (100.0 * mean, (100.0 * low, 100.0 * high))
 }
 
 /// Difference of two accuracies.

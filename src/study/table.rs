@@ -1,8 +1,8 @@
 //! The table.
 
+use super::statistics::accuracy;
 use super::{Row, RowResult};
 use crate::lora::thousands;
-use crate::train::wilson;
 
 /// The table of the study in Markdown: rows that have results, over their seeds.
 pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
@@ -11,18 +11,16 @@ pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
     for row in rows {
         let of: Vec<&RowResult> = results.iter().filter(|r| r.row == row.key).collect();
         let Some(first) = of.first() else { continue };
-        let percent = |x: f64| format!("{:.2}", 100.0 * x);
-        let accuracy = match of.len() {
-            1 => format!("{} ({}–{})", percent(first.test.accuracy), percent(first.test.interval.0), percent(first.test.interval.1)),
+        let (mean, (low, high)) = accuracy(&of);
+        let seeds = match of.len() {
+            1 => String::new(),
             n => {
-                // All answers of all seeds as one sample is too sure of itself, as the reviews are the same: the seeds' spread stands beside it.
-                let accuracies: Vec<f64> = of.iter().map(|r| r.test.accuracy).collect();
-                let (low, high) = accuracies.iter().fold((1.0, 0.0), |(low, high): (f64, f64), &a| (low.min(a), high.max(a)));
-                let mean = accuracies.iter().sum::<f64>() / n as f64;
-                let (from, to) = wilson((mean * first.test.examples as f64).round() as usize, first.test.examples);
-                format!("{} ({}–{}), {n} seeds {}–{}", percent(mean), percent(from), percent(to), percent(low), percent(high))
+                let accuracies = of.iter().map(|r| 100.0 * r.test.accuracy);
+                let (lowest, highest) = accuracies.fold((100.0, 0.0), |(low, high): (f64, f64), a| (low.min(a), high.max(a)));
+                format!(", {n} seeds {lowest:.2}–{highest:.2}")
             }
         };
+        let accuracy = format!("{mean:.2} ({low:.2}–{high:.2}){seeds}");
         let minutes = of.iter().map(|r| r.seconds).sum::<f64>() / 60.0 / of.len() as f64;
         let memory = first.peak_memory.map_or("?".to_string(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
         out.push_str(&format!(
