@@ -5,7 +5,7 @@ use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
-use crate::data::{Split, Tokenized};
+use crate::data::{Split, Tokenized, hash_file};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
 use crate::study::{self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, report, rows};
@@ -16,9 +16,7 @@ use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,7 +93,7 @@ impl StudyArgs {
     /// Removes what earlier runs have left of its rows.
     pub(super) fn forget(&self) -> Result<()> {
         for (row, seed) in rows(1.0).iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
-            let old = self.out.join(format!("{}-seed{seed}", row.key));
+            let old = self.out.join(row.folder(*seed));
             if old.exists() {
                 std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
             }
@@ -204,7 +202,7 @@ impl StudyArgs {
     fn provenance(&self, study: &Study, command: &[String]) -> Result<Provenance> {
         let path = study.model.join("model.safetensors");
         // A large checkpoint may lie in several files.
-        let checkpoint = if path.exists() { sha256(&path)? } else { "of several files".to_string() };
+        let checkpoint = if path.exists() { hex(&hash_file(&path)?) } else { "of several files".to_string() };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let facts = [
             ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
@@ -227,19 +225,6 @@ impl StudyArgs {
         );
         let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
         Ok(Provenance { lead, command: command.join(" "), facts })
-    }
-}
-
-/// Hash of a file.
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
-        }
     }
 }
 

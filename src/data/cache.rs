@@ -71,17 +71,22 @@ fn key(recipe: &Recipe) -> Result<Sha> {
         let name = file.strip_prefix(source).unwrap_or(Path::new("")).as_os_str();
         // The reader goes by the extension of a single file.
         part(if name.is_empty() { file.extension().unwrap_or_default() } else { name }.as_encoded_bytes());
-        part(&hash_file(&file).map_err(|e| Error::io(&file, e))?);
+        part(&hash_file(&file)?);
     }
     Ok(hash.finalize().into())
 }
 
-fn hash_file(path: &Path) -> io::Result<Sha> {
+/// SHA-256 of a file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
+    let io = |e| Error::io(path, e);
     let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
+    let mut file = File::open(path).map_err(io)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match io::Read::read(&mut file, &mut buffer)? {
+        match io::Read::read(&mut file, &mut buffer).map_err(io)? {
             0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }

@@ -70,7 +70,7 @@ pub fn is_plain(word: &str) -> bool {
 
 /// Whether a folder holds a model.
 pub fn is_model(folder: &Path) -> bool {
-    ["config.json", "model.safetensors"].iter().all(|file| folder.join(file).is_file())
+    super::fetch::NEEDED.iter().all(|file| folder.join(file).is_file())
 }
 
 /// Whether a folder holds a model and its vocabulary.

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Files without which there is no model, the small one first.
-const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
+pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
 
 /// Files that hold a vocabulary; one is enough.
 pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];

@@ -24,6 +24,13 @@ pub struct Row {
     pub one_of: usize,
 }
 
+impl Row {
+    /// Name of the folder of its run with `seed`.
+    pub fn folder(&self, seed: u64) -> String {
+        format!("{}-seed{seed}", self.key)
+    }
+}
+
 /// The linears of a layer's attention.
 const ATTENTION: [&str; 4] = ["q_lin", "k_lin", "v_lin", "out_lin"];
 /// Those that the study adapts first.

@@ -176,7 +176,7 @@ impl Study<'_> {
 
     /// Where the run keeps what it has made: an adapter or a checkpoint, when it is done.
     pub fn folder(&self, row: &Row, seed: u64) -> PathBuf {
-        self.out.join(format!("{}-seed{seed}", row.key))
+        self.out.join(row.folder(seed))
     }
 
     /// What must be the same for a run to go on.

@@ -1,7 +1,7 @@
 //! Whether two rows differ.
 
 use super::RowResult;
-use crate::train::wilson;
+use crate::train::{Z95, wilson};
 
 /// Two-sided p of the null hypothesis that two rows are right equally often, from the reviews that one alone answers rightly: exact binomial. McNemar
 /// 1947, <https://doi.org/10.1007/BF02295996>. Also how many each alone answers rightly.
@@ -51,7 +51,7 @@ pub fn difference(a: &[&RowResult], b: &[&RowResult], labels: &[u32]) -> Option<
     let n = labels.len() as f64;
     let mean = differences.iter().sum::<f64>() / n;
     let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    let half = 1.959_963_984_540_054 * (variance / n).sqrt();
+    let half = Z95 * (variance / n).sqrt();
     Some(Difference { points: 100.0 * mean, interval: (100.0 * (mean - half), 100.0 * (mean + half)) })
 }
 

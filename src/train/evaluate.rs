@@ -22,12 +22,15 @@ pub struct Evaluation {
     pub confusion: Vec<Vec<usize>>,
 }
 
+/// Half the width of a normal 95 % interval, in standard deviations.
+pub const Z95: f64 = 1.959_963_984_540_054;
+
 /// The 95 % interval of a share of `right` in `n`. Wilson 1927, <https://doi.org/10.1080/01621459.1927.10502953>.
 pub fn wilson(right: usize, n: usize) -> (f64, f64) {
     if n == 0 {
         return (0.0, 1.0);
     }
-    let (n, p, z) = (n as f64, right as f64 / n as f64, 1.959_963_984_540_054_f64);
+    let (n, p, z) = (n as f64, right as f64 / n as f64, Z95);
     let centre = p + z * z / (2.0 * n);
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z * z / n;
