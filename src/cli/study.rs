@@ -9,7 +9,7 @@ use crate::data::{Split, Tokenized, hash_file};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
 use crate::study::{self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, report, rows};
-use crate::tensor::safetensors::write_file;
+use crate::tensor::safetensors::{recover_directory, write_file};
 use crate::tensor::simd;
 use crate::train::{Recipe, StepReport};
 use crate::{Error, Result};
@@ -119,6 +119,8 @@ impl StudyArgs {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
+        // What a kill left of files that were being written.
+        ["table.md", "results.json", "report.html"].iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
         let config = Config::open(&self.model)?;
         let [table, more] = self.rows(&config)?;
         let max_length = length(self.max_length, config.max_position_embeddings)?;

@@ -174,6 +174,7 @@ pub fn recover_directory(path: &Path) -> Result<()> {
         let left = found.strip_prefix(&format!(".{}.", name.to_string_lossy())).map(String::from);
         match left {
             Some(kind) if kind.starts_with("old-") && !path.exists() => fs::rename(entry.path(), path).map_err(io)?,
+            Some(kind) if kind.starts_with("partial-") && entry.path().is_file() => fs::remove_file(entry.path()).map_err(io)?,
             Some(kind) if kind.starts_with("old-") || kind.starts_with("partial-") => fs::remove_dir_all(entry.path()).map_err(io)?,
             _ => {}
         }
