@@ -37,7 +37,7 @@ fn main() -> lowrank::Result<()> {
         let grads = tape.backward(&loss)?;
         let LowRank { a, b, .. } = &mut student.terms[0];
         let mut trained: Vec<_> = [a, b].into_iter().flat_map(Weight::parameters_mut).collect();
-        adamw.update(&mut trained, grads, 0.05, 1.0)?;
+        adamw.update(&mut trained, grads, 0.05, f64::INFINITY)?;
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 #![cfg(feature = "cuda")]
 
 use lowrank::autograd::gradcheck::random_tensor;
-use lowrank::autograd::{Op, Saved, ops};
+use lowrank::autograd::{Grads, Op, Parameter, Saved, Tape, ops};
 use lowrank::cuda::Device;
 use lowrank::data::Tokenized;
 use lowrank::lora::{LoraConfig, Method, Placement};
 use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Tensor};
-use lowrank::train::{AdamW, Observer, Recipe, StepReport, fit};
+use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -179,6 +179,72 @@ fn lookups_and_casts_agree_with_the_host() {
     }
 }
 
+/// Parameters of sizes below, at and above what a block of threads takes, and an optimizer with two groups.
+fn parameters(device: Option<&Arc<Device>>) -> (Vec<Parameter>, AdamW) {
+    let mut random = Stream::new(2, "parameters");
+    let new = |(i, n)| {
+        let value = random_tensor(&mut random, &[n]).unwrap().to_dtype(DType::F32).unwrap();
+        Parameter::new(format!("p{i}"), device.map_or(value.clone(), |device| value.to_device(device).unwrap()))
+    };
+    let parameters = [1, 255, 4096, 4097, 10_000].into_iter().enumerate().map(new).collect();
+    let mut adamw = AdamW::new(0.1);
+    adamw.group = Box::new(|name| Group { lr: if name == "p1" { 3.0 } else { 1.0 }, decay: name != "p2" });
+    (parameters, adamw)
+}
+
+/// One step with random gradients times `scale`; returns their norm.
+fn step((parameters, adamw): &mut (Vec<Parameter>, AdamW), seed: u64, scale: f64) -> f64 {
+    let (mut random, mut grads) = (Stream::new(seed, "gradients"), Grads::default());
+    for p in parameters.iter() {
+        let g = random_tensor(&mut random, p.value().dims()).unwrap().to_f64().unwrap();
+        let g = Tensor::new(g.iter().map(|x| (x * scale) as f32).collect::<Vec<_>>(), p.value().dims()).unwrap();
+        let mut tape = Tape::new();
+        let y = tape.parameter(p);
+        grads.add(tape.vjp(&y, g.beside(p.value()).unwrap()).unwrap()).unwrap();
+    }
+    let norm = adamw.update(&mut parameters.iter_mut().collect::<Vec<_>>(), grads, 1e-2, 1.0).unwrap();
+    norm.item().unwrap()
+}
+
+fn values((parameters, _): &(Vec<Parameter>, AdamW)) -> Vec<f64> {
+    parameters.iter().flat_map(|p| p.value().to_f64().unwrap()).collect()
+}
+
+#[test]
+fn every_parameter_is_updated_as_on_the_host() {
+    let Some(device) = device() else { return };
+    let (mut host, mut found) = (parameters(None), parameters(Some(&device)));
+    // Clipped, and not.
+    for (seed, scale) in [(1, 1.0), (2, 1e-4), (3, 10.0)] {
+        let before = (values(&host), found.0.iter().map(|p| p.value().clone()).collect::<Vec<_>>());
+        let norms = [&mut host, &mut found].map(|side| step(side, seed, scale));
+        assert!((norms[0] - norms[1]).abs() <= 1e-12 * norms[0] && (norms[0] > 1.0) == (scale >= 1.0), "{norms:?}");
+        for (i, (a, b)) in values(&host).iter().zip(values(&found)).enumerate() {
+            assert!((a - b).abs() <= 1e-6 * a.abs().max(1.0), "step {seed}, element {i}: {a} {b}");
+        }
+        // What someone kept of the step before is as it was.
+        let kept: Vec<f64> = before.1.iter().flat_map(|t| t.to_f64().unwrap()).collect();
+        assert!(before.0 != values(&host) && kept.iter().zip(&before.0).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs().max(1.0)));
+    }
+}
+
+/// The host reads a norm late: until it does, the device must change nothing.
+#[test]
+fn a_norm_that_is_not_finite_ends_training() {
+    let Some(device) = device() else { return };
+    for device in [None, Some(&device)] {
+        let mut side = parameters(device);
+        step(&mut side, 1, 1.0);
+        let before = values(&side);
+        assert!(step(&mut side, 2, f64::NAN).is_nan());
+        assert_eq!(values(&side), before);
+        if device.is_some() {
+            assert!(step(&mut side, 3, 1.0).is_finite());
+            assert_eq!(values(&side), before);
+        }
+    }
+}
+
 fn small() -> Config {
     let mut config = Config::distilbert_base();
     // Heads of 32: the width that tensor cores take.
@@ -211,7 +277,7 @@ fn a_model_has_the_same_logits_on_the_device() {
             let ids: Vec<u32> = (0..78).map(|i| i * 7 % 40).collect();
             let logits = |model: &DistilBert| {
                 let pass = Pass::training(packing.clone(), 5);
-                model.forward(&mut lowrank::autograd::Tape::new(), &ids, &pass).unwrap().value().to_f64().unwrap()
+                model.forward(&mut Tape::new(), &ids, &pass).unwrap().value().to_f64().unwrap()
             };
             let host = logits(&model);
             model.to_device(&device).unwrap();

@@ -56,16 +56,13 @@ impl Grads {
     /// # Errors
     /// If a gradient is not f32 or f64.
     pub fn norm(&self) -> Result<f64> {
-        #[cfg(feature = "cuda")]
-        if let Some(device) = self.0.values().find_map(|g| g.device()) {
-            return Ok(super::ops::sum_squares(device, &self.0.values().collect::<Vec<_>>())?.sqrt());
-        }
         let squares: Result<Vec<f64>> = self.0.values().map(square).collect();
         Ok(squares?.iter().sum::<f64>().sqrt())
     }
 }
 
 fn square(g: &Tensor) -> Result<f64> {
+    let g = g.to_host()?;
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 

@@ -43,6 +43,16 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// A copy of `bytes` of another buffer from byte `offset` on.
+    ///
+    /// # Errors
+    /// If that buffer is too short, or the device has no more memory.
+    pub fn copy(from: &Buffer, offset: usize, bytes: usize) -> Result<Buffer> {
+        let buffer = Buffer::take(&from.device, bytes)?;
+        from.device.copy(from, offset, &buffer)?;
+        Ok(buffer)
+    }
+
     /// The device it is on.
     pub fn device(&self) -> &Arc<Device> {
         &self.device

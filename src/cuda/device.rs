@@ -275,6 +275,17 @@ impl Device {
         self.synchronize()
     }
 
+    /// Fills a buffer from another, from byte `offset` of that on.
+    pub(super) fn copy(&self, from: &Buffer, offset: usize, to: &Buffer) -> Result<()> {
+        self.enter()?;
+        if offset + to.bytes() > from.bytes() {
+            return Err(Error::invalid("cuda: the buffer is shorter than what is copied from it"));
+        }
+        // SAFETY: both buffers have these bytes.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address() + offset as u64, to.bytes(), self.stream) }
+            .map_err(failed("copying on the GPU"))
+    }
+
     /// Fills a buffer with zeros.
     pub(super) fn clear(&self, buffer: &Buffer) -> Result<()> {
         self.enter()?;

@@ -95,6 +95,11 @@ impl Observer for Segment<'_> {
         self.left > 0 && !self.stopped
     }
 
+    /// A checkpoint is due after exactly so many steps.
+    fn patience(&self) -> usize {
+        self.left.min(32)
+    }
+
     fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
         Ok(())
     }

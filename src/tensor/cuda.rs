@@ -63,6 +63,19 @@ impl Tensor {
         Ok(Tensor { shape: self.shape.clone(), storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype: self.dtype() })), offset: 0 })
     }
 
+    /// The same elements in memory that nothing else shares, to be changed in place.
+    ///
+    /// # Errors
+    /// If it is on the host, or the device has no more memory.
+    pub(crate) fn unshared(self) -> Result<Tensor> {
+        if Arc::strong_count(&self.storage) == 1 {
+            return Ok(self);
+        }
+        let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is on the host"))) };
+        let buffer = Buffer::copy(&c.buffer, self.offset * c.dtype.size(), self.shape.len() * c.dtype.size())?;
+        Ok(Tensor { shape: self.shape.clone(), storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype: c.dtype })), offset: 0 })
+    }
+
     /// The same elements on the host; waits for the device.
     pub(super) fn download(&self) -> Result<Tensor> {
         let Storage::Cuda(c) = &*self.storage else { return Ok(self.clone()) };
@@ -85,8 +98,16 @@ impl Tensor {
     /// # Errors
     /// If it is on the host.
     pub fn argument(&self) -> Result<Argument> {
+        Ok(Argument::Address(self.address()?))
+    }
+
+    /// Where its first element lies on the device.
+    ///
+    /// # Errors
+    /// If it is on the host.
+    pub fn address(&self) -> Result<u64> {
         match &*self.storage {
-            Storage::Cuda(c) => Ok(Argument::Address(c.buffer.address() + (self.offset * c.dtype.size()) as u64)),
+            Storage::Cuda(c) => Ok(c.buffer.address() + (self.offset * c.dtype.size()) as u64),
             _ => Err(Error::invalid(format!("{self:?} is on the host, and a GPU should read it"))),
         }
     }
@@ -101,9 +122,8 @@ impl Tensor {
             DType::BF16 => DataType::BF16,
             other => return Err(Error::dtype("matrix on a GPU", "f32 or bf16", &[other])),
         };
-        let Argument::Address(address) = self.argument()? else { return Err(Error::invalid("an argument that is no address")) };
         let dims = [self.shape.rows(), self.shape.cols()];
-        Ok(Matrix { address, dtype, dims, stride: dims[1], transposed: false })
+        Ok(Matrix { address: self.address()?, dtype, dims, stride: dims[1], transposed: false })
     }
 }
 

@@ -246,6 +246,15 @@ impl Tensor {
         Ok(self.clone())
     }
 
+    /// Whether its elements can be read without waiting for a device.
+    pub fn on_host(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if self.device().is_some() {
+            return false;
+        }
+        true
+    }
+
     /// The same elements where `other` is: on its device, or on the host.
     ///
     /// # Errors

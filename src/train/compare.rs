@@ -1,7 +1,7 @@
 //! Holds the engine against a folder of reference values computed elsewhere: hidden values, logits, loss, every gradient, twenty optimizer
 //! steps, the trained adapter.
 
-use super::{AdamW, Linear, clip_factor};
+use super::{AdamW, Linear};
 use crate::autograd::Tape;
 use crate::lora::adapter;
 use crate::nn::{DistilBert, Pass};
@@ -143,12 +143,11 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut
         let logits = model.forward(&mut tape, &ids, &pass)?;
         let loss = tape.cross_entropy(&logits, &labels, labels.len())?;
         let grads = tape.backward(&loss)?;
-        let norm = grads.norm()?;
         let lr = optimizer.lr * schedule.factor(t);
+        let norm = adamw.update(&mut model.parameters_mut(), grads, lr, optimizer.clip_grad_norm)?.item()?;
         add(format!("step {t} loss"), &[loss.value().item()?], &[step.loss], trajectory);
         add(format!("step {t} gradient norm"), &[norm], &[step.grad_norm], gradient.max(trajectory));
         add(format!("step {t} learning rate"), &[lr], &[step.lr], trajectory);
-        adamw.update(&mut model.parameters_mut(), grads, lr, clip_factor(norm, optimizer.clip_grad_norm))?;
     }
     let trained = SafeTensors::open(&reference.join("adapter_trained/adapter_model.safetensors"))?;
     for p in model.parameters() {

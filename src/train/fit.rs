@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::{AdamW, Linear, Trunk, answer, clip_factor};
+use super::{AdamW, Linear, Trunk, answer};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
@@ -106,8 +106,13 @@ pub struct StepReport {
 
 /// Who watches a run. The library prints nothing itself.
 pub trait Observer {
-    /// After every optimizer step. `false` asks to stop here.
+    /// After every optimizer step, in order. `false` asks to stop here: no step is taken any more, but what was taken before is still reported.
     fn step(&mut self, report: &StepReport) -> bool;
+
+    /// Most steps that may be taken before they are reported, at least 1. A GPU is waited for at every report; on a CPU each step is reported at once.
+    fn patience(&self) -> usize {
+        32
+    }
 
     /// After every epoch, counted from 1.
     ///
@@ -130,6 +135,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
     let per_epoch = recipe.steps_per_epoch(data.len());
     let steps = per_epoch * recipe.epochs;
     let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
+    let mut pending = Vec::new();
     while optimizer.steps() < steps {
         let epoch = optimizer.steps() / per_epoch;
         let order = match recipe.group_by_length {
@@ -139,24 +145,20 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
         for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
             let t = optimizer.steps();
             let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
-            let Gradients { loss, right, grads, tokens, kept_bytes } =
-                gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
+            let Gradients { parts, grads, tokens, kept_bytes } = gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
             if t == 0 {
                 check_reached(model, &grads)?;
             }
-            let grad_norm = grads.norm()?;
-            if !loss.is_finite() || !grad_norm.is_finite() {
-                let problem = format!(
-                    "the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate"
-                );
-                return Err(Error::Training { step: t + 1, problem });
-            }
             let lr = recipe.lr * schedule.factor(t);
-            optimizer.update(&mut model.parameters_mut(), grads, lr, clip_factor(grad_norm, recipe.clip))?;
-            let accuracy = right as f64 / indices.len() as f64;
-            let report = StepReport { step: t + 1, steps, epoch: epoch + 1, loss, accuracy, grad_norm, lr, tokens, kept_bytes };
-            if !observer.step(&report) && t + 1 < steps {
-                return Ok(false);
+            let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
+            let at_once = norm.on_host();
+            pending.push(Taken { step: t + 1, epoch: epoch + 1, lr, tokens, kept_bytes, parts, norm });
+            let last = (t + 1) % per_epoch == 0;
+            if at_once || last || pending.len() >= observer.patience() {
+                let go_on = report(&mut pending, steps, optimizer, observer)?;
+                if !go_on && t + 1 < steps {
+                    return Ok(false);
+                }
             }
         }
         observer.epoch(epoch + 1, model)?;
@@ -164,11 +166,54 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
     Ok(true)
 }
 
-/// Of one optimizer step, summed over its micro-batches.
+/// Loss and logits of a micro-batch, where they were computed, and its labels.
+struct Part {
+    loss: Tensor,
+    logits: Tensor,
+    labels: Vec<u32>,
+}
+
+/// A step that is still to be reported.
+struct Taken {
+    step: usize,
+    epoch: usize,
+    lr: f64,
+    tokens: usize,
+    kept_bytes: usize,
+    parts: Vec<Part>,
+    norm: Tensor,
+}
+
+/// Reports the steps, which waits for the device. Returns whether all of them asked to go on.
+fn report(pending: &mut Vec<Taken>, steps: usize, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+    let mut go_on = true;
+    for Taken { step, epoch, lr, tokens, kept_bytes, parts, norm } in pending.drain(..) {
+        let (mut loss, mut right, mut count) = (0.0, 0, 0);
+        for part in &parts {
+            loss += part.loss.item()?;
+            let rows = part.logits.to_f64()?;
+            let answers = rows.chunks_exact(part.logits.shape().cols()).map(answer);
+            right += answers.zip(&part.labels).filter(|(answer, label)| *answer == **label as usize).count();
+            count += part.labels.len();
+        }
+        let grad_norm = norm.item()?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            optimizer.rewind(step - 1);
+            let problem = format!(
+                "the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate"
+            );
+            return Err(Error::Training { step, problem });
+        }
+        let accuracy = right as f64 / count as f64;
+        go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr, tokens, kept_bytes });
+    }
+    Ok(go_on)
+}
+
+/// Of one optimizer step.
 #[derive(Default)]
 struct Gradients {
-    loss: f64,
-    right: usize,
+    parts: Vec<Part>,
     grads: Grads,
     tokens: usize,
     kept_bytes: usize,
@@ -194,14 +239,11 @@ fn gradients(
             Some(below) => model.forward_above(&mut tape, below, &pass)?,
             None => model.forward(&mut tape, &batch.ids, &pass)?,
         };
-        let part = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
-        let rows = logits.value().to_f64()?;
-        let answers = rows.chunks_exact(logits.shape().cols()).map(answer);
-        sum.right += answers.zip(&batch.labels).filter(|(answer, label)| *answer == **label as usize).count();
-        sum.loss += part.value().item()?;
+        let loss = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
+        sum.parts.push(Part { loss: loss.value().clone(), logits: logits.value().clone(), labels: batch.labels });
         sum.tokens += batch.ids.len();
         sum.kept_bytes = sum.kept_bytes.max(tape.kept_bytes(&own));
-        sum.grads.add(tape.backward(&part)?)?;
+        sum.grads.add(tape.backward(&loss)?)?;
     }
     Ok(sum)
 }

@@ -12,6 +12,6 @@ pub use compare::{Comparison, compare};
 pub use evaluate::{Evaluation, Z95, answer, evaluate, logits, measure, predict, wilson};
 pub use fit::{Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
 pub use memory::{memory_by_category, peak_memory};
-pub use optimizer::{AdamW, Group, Groups, clip_factor, lora_plus};
+pub use optimizer::{AdamW, Group, Groups, lora_plus};
 pub use schedule::Linear;
 pub use trunk::Trunk;

@@ -1,11 +1,17 @@
 //! AdamW. Loshchilov & Hutter 2017, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation.
 
 #[cfg(feature = "cuda")]
-use crate::autograd::ops;
+use crate::autograd::ops::{Update, adamw};
 use crate::autograd::{Grads, ParamId, Parameter};
+#[cfg(feature = "cuda")]
+use crate::cuda::Device;
+#[cfg(feature = "cuda")]
+use crate::tensor::DType;
 use crate::tensor::{Float, Tensor};
 use crate::{Error, Result, dispatch_float};
 use std::collections::{BTreeSet, HashMap};
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 /// θ ← θ (1 − lr·wd); m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; θ ← θ − lr · m̂ / (√v̂ + eps), m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ).
 pub struct AdamW {
@@ -19,6 +25,9 @@ pub struct AdamW {
     pub weight_decay: f64,
     step: i32,
     state: HashMap<ParamId, (Tensor, Tensor)>,
+    /// On a GPU: the factor that clips, or NaN once a norm was not finite.
+    #[cfg(feature = "cuda")]
+    clip: Option<Tensor>,
 }
 
 /// Settings of a group of parameters.
@@ -51,7 +60,16 @@ impl AdamW {
     /// β = (0.9, 0.999), eps = 1e-8, one group of all parameters, decay on all: PyTorch's defaults but for the decay.
     pub fn new(weight_decay: f64) -> AdamW {
         let group = Box::new(|_: &str| Group { lr: 1.0, decay: true });
-        AdamW { betas: (0.9, 0.999), eps: 1e-8, group, weight_decay, step: 0, state: HashMap::new() }
+        AdamW {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            group,
+            weight_decay,
+            step: 0,
+            state: HashMap::new(),
+            #[cfg(feature = "cuda")]
+            clip: None,
+        }
     }
 
     /// Steps taken so far.
@@ -70,53 +88,106 @@ impl AdamW {
         self.state = moments.into_iter().collect();
     }
 
-    /// One step at learning rate `lr`; each gradient is multiplied by `scale` first (clipping).
+    /// Takes back steps that changed nothing.
+    pub(super) fn rewind(&mut self, steps: usize) {
+        self.step = steps as i32;
+    }
+
+    /// One step at learning rate `lr` with the gradients clipped to a global norm of `most`. Returns that norm before clipping, `[1]` f64 where the
+    /// parameters are: on a GPU nothing has waited for it. If it is not finite nothing is changed; on a GPU neither by any later step, since the
+    /// host may read it late.
     ///
     /// # Errors
     /// If a gradient's type is not its parameter's.
-    pub fn update(&mut self, parameters: &mut [&mut Parameter], mut grads: Grads, lr: f64, scale: f64) -> Result<()> {
+    pub fn update(&mut self, parameters: &mut [&mut Parameter], mut grads: Grads, lr: f64, most: f64) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = parameters.iter().find_map(|p| p.value().device().cloned()) {
+            return self.update_on(&device, parameters, grads, lr, most);
+        }
+        let norm = grads.norm()?;
+        let returned = Tensor::new(vec![norm], [1])?;
+        if !norm.is_finite() {
+            return Ok(returned);
+        }
         self.step += 1;
         for p in parameters.iter_mut() {
             let Some(g) = grads.take(p) else { continue };
-            let group = (self.group)(p.name());
-            let decay = if group.decay { self.weight_decay } else { 0.0 };
-            let (m, v) = self.state.remove(&p.id()).unwrap_or_else(|| {
-                let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
-                (zeros(), zeros())
-            });
-            let constants = self.constants(lr * group.lr, decay, scale);
-            #[cfg(feature = "cuda")]
-            if let Some(device) = p.value().device().cloned() {
-                let (m, v) = (m.to_device(&device)?, v.to_device(&device)?);
-                ops::adamw(&device, [p.value(), &m, &v, &g], constants)?;
-                self.state.insert(p.id(), (m, v));
-                continue;
-            }
+            let (shrink, rate) = self.rates(p, lr);
+            let (m, v) = self.moments_of(p);
+            let constants = self.constants();
             let shape = g.shape().clone();
             let id = p.id();
             let value = p.take();
             dispatch_float!("adamw", value.dtype(), T => {
                 let (mut value, mut m, mut v) = (value.into_host::<T>()?, m.into_host::<T>()?, v.into_host::<T>()?);
-                update_host::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, constants);
+                update_host::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, [clip_factor(norm, most), shrink, rate], constants);
                 p.set(Tensor::new(value, &shape)?);
                 self.state.insert(id, (Tensor::new(m, &shape)?, Tensor::new(v, &shape)?));
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(returned)
     }
 
-    /// What the formula of this step holds beside θ, m, v and g: the factor of g, β₁, β₂, 1 − β₁, 1 − β₂, the factor of θ, lr / (1 − β₁ᵗ),
-    /// 1 / √(1 − β₂ᵗ) and eps.
-    fn constants(&self, lr: f64, decay: f64, scale: f64) -> [f64; 9] {
+    /// All parameters in three launches, of which the host waits for none.
+    #[cfg(feature = "cuda")]
+    fn update_on(
+        &mut self,
+        device: &Arc<Device>,
+        parameters: &mut [&mut Parameter],
+        mut grads: Grads,
+        lr: f64,
+        most: f64,
+    ) -> Result<Tensor> {
+        self.step += 1;
+        let clip = match self.clip.take() {
+            Some(clip) => clip,
+            None => Tensor::zeros_on(device, DType::F32, [1])?,
+        };
+        let (mut ids, mut updates) = (Vec::new(), Vec::new());
+        for p in parameters.iter_mut() {
+            let Some(grad) = grads.take(p) else { continue };
+            let (shrink, rate) = self.rates(p, lr);
+            let (m, v) = self.moments_of(p);
+            let [m, v] = [m, v].map(|t| match t.device() {
+                Some(_) => t.unshared(),
+                None => t.to_device(device),
+            });
+            // A value that someone kept, as the best so far, stays what it was.
+            let value = p.take().unshared()?;
+            p.set(value.clone());
+            ids.push(p.id());
+            updates.push(Update { state: [value, m?, v?], grad, shrink, rate });
+        }
+        let norm = adamw(device, &updates, &clip, most, self.constants())?;
+        self.clip = Some(clip);
+        self.state.extend(ids.into_iter().zip(updates).map(|(id, Update { state: [_, m, v], .. })| (id, (m, v))));
+        Ok(norm)
+    }
+
+    /// The factor of θ, and lr / (1 − β₁ᵗ), of a parameter's group.
+    fn rates(&self, p: &Parameter, lr: f64) -> (f64, f64) {
+        let group = (self.group)(p.name());
+        let (lr, decay) = (lr * group.lr, if group.decay { self.weight_decay } else { 0.0 });
+        (1.0 - lr * decay, lr / (1.0 - self.betas.0.powi(self.step)))
+    }
+
+    /// Takes m and v of a parameter out: zeros on the host before its first update.
+    fn moments_of(&mut self, p: &Parameter) -> (Tensor, Tensor) {
+        let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
+        self.state.remove(&p.id()).unwrap_or_else(|| (zeros(), zeros()))
+    }
+
+    /// What the formula of this step holds for all parameters: β₁, β₂, 1 − β₁, 1 − β₂, 1 / √(1 − β₂ᵗ) and eps.
+    fn constants(&self) -> [f64; 6] {
         let (b1, b2) = self.betas;
-        let (rate, root) = (lr / (1.0 - b1.powi(self.step)), (1.0 - b2.powi(self.step)).sqrt().recip());
-        [scale, b1, b2, 1.0 - b1, 1.0 - b2, 1.0 - lr * decay, rate, root, self.eps]
+        [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(self.step)).sqrt().recip(), self.eps]
     }
 }
 
-fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], constants: [f64; 9]) {
-    let [scale, b1, b2, c1, c2, shrink, rate, root, eps] = constants.map(T::of);
+fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], own: [f64; 3], constants: [f64; 6]) {
+    let [scale, shrink, rate] = own.map(T::of);
+    let [b1, b2, c1, c2, root, eps] = constants.map(T::of);
     for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {
         let g = g * scale;
         *m = b1 * *m + c1 * g;
@@ -126,6 +197,6 @@ fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], con
 }
 
 /// Factor that brings gradients of global norm `norm` to at most `most`: most / (norm + 1e-6), at most 1, as PyTorch's `clip_grad_norm_`.
-pub fn clip_factor(norm: f64, most: f64) -> f64 {
+fn clip_factor(norm: f64, most: f64) -> f64 {
     (most / (norm + 1e-6)).min(1.0)
 }

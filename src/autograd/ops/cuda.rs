@@ -333,16 +333,3 @@ pub(super) fn leading_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) ->
 pub fn add_on(device: &Arc<Device>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     elementwise(device, "sum of gradients", ["add_f32", "add_bf16"], &[a, b])
 }
-
-/// Σ x² over f32 tensors; waits for the device, once.
-pub fn sum_squares(device: &Arc<Device>, tensors: &[&Tensor]) -> Result<f64> {
-    let partial = Tensor::empty_on(device, DType::F64, [tensors.len(), 64])?;
-    for (i, x) in tensors.iter().enumerate() {
-        if x.dtype() != DType::F32 {
-            return Err(Error::dtype("norm", "f32 gradients on a GPU", &[x.dtype()]));
-        }
-        let arguments = [x.argument()?, partial.index(i)?.argument()?, count(x.shape().len())];
-        device.launch("sum_squares", [64, 1, 1], 256, 0, &arguments)?;
-    }
-    Ok(partial.to_f64()?.iter().sum())
-}

@@ -29,7 +29,7 @@ mod subspace;
 mod tanh;
 
 #[cfg(feature = "cuda")]
-pub use adamw_cuda::adamw;
+pub use adamw_cuda::{Update, adamw};
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
 pub use cast::Cast;
@@ -49,7 +49,7 @@ pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
 #[cfg(feature = "cuda")]
-pub(super) use cuda::{add_on, sum_squares};
+pub(super) use cuda::add_on;
 
 /// The gradient checks of every op, in the order of this list.
 pub fn suites() -> Vec<Suite> {

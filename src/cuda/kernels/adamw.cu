@@ -1,28 +1,78 @@
-// AdamW: Loshchilov & Hutter 2017, algorithm 2, as on the host. Loops over n elements of one parameter, f32:
+// AdamW over all parameters at once: Loshchilov & Hutter 2017, algorithm 2, as on the host, after clipping to a global norm (Pascanu et al. 2013):
+//   norm = √Σ g² over all gradients;  clip = min(1, most / (norm + 1e-6))
 //   g ← clip g;  m ← β₁ m + (1 - β₁) g;  v ← β₂ v + (1 - β₂) g²;  θ ← θ shrink - rate m / (√v root + eps)
-// with shrink = 1 - lr · decay, rate = lr / (1 - β₁ᵗ), root = 1 / √(1 - β₂ᵗ). Grid [ceil(n / 256)], block 256. Bound by memory: 28 bytes an element.
+// with shrink = 1 - lr · decay and rate = lr / (1 - β₁ᵗ) of each parameter, and root = 1 / √(1 - β₂ᵗ). All f32, the norm in f64.
 //
-// sum_squares: partial [64] f64 of Σ x², of which the host adds the 64: a fixed order, and exact enough for a norm over millions. Grid [64], block 256.
+// A table holds an entry for each parameter; a block of 256 threads takes CHUNK elements of one. Three launches a step: adamw_squares and
+// adamw_update on [blocks], adamw_norm on [1] between them. The host reads nothing: where the norm is not finite, clip becomes NaN, and with it
+// nothing is changed any more. Bound by memory: 4 and 28 bytes an element.
 #include "common.cuh"
 
-KERNEL(adamw)(float* value, float* m, float* v, const float* g, u64 n, float clip, float b1, float b2, float c1, float c2, float shrink, float rate,
-              float root, float eps) {
-    const u64 i = element();
-    if (i >= n) return;
-    const float gradient = g[i] * clip;
-    m[i] = b1 * m[i] + c1 * gradient;
-    v[i] = b2 * v[i] + c2 * gradient * gradient;
-    value[i] = value[i] * shrink - rate * m[i] / (sqrtf(v[i]) * root + eps);
+const u32 CHUNK = 4096;
+
+struct Entry {
+    float *value, *m, *v;
+    const float* g;
+    // Elements, and the first block that takes some.
+    u64 n, first;
+    float shrink, rate;
+};
+
+// The entry of this block: the last that starts at or before it.
+__device__ __forceinline__ const Entry& entry_of_block(const Entry* entries, u32 count) {
+    u32 low = 0, high = count;
+    while (high - low > 1) {
+        const u32 middle = (low + high) / 2;
+        if (entries[middle].first <= blockIdx.x) low = middle;
+        else high = middle;
+    }
+    return entries[low];
 }
 
-KERNEL(sum_squares)(const float* x, double* partial, u64 n) {
+// The sum of each thread's x in thread 0, in an order that never changes.
+__device__ __forceinline__ double block_sum(double x) {
     __shared__ double sums[256];
+    sums[threadIdx.x] = x;
+    for (u32 half = 128; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    return sums[0];
+}
+
+// partial [blocks] f64: Σ g² of each block's elements.
+KERNEL(adamw_squares)(const Entry* entries, double* partial, u32 count) {
+    const Entry& e = entry_of_block(entries, count);
+    const u64 start = (blockIdx.x - e.first) * CHUNK, end = start + CHUNK < e.n ? start + CHUNK : e.n;
     double sum = 0.0;
-    for (u64 i = (u64)blockIdx.x * 256 + threadIdx.x; i < n; i += 64 * 256) sum += (double)x[i] * x[i];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
+    for (u64 i = start + threadIdx.x; i < end; i += 256) sum += (double)e.g[i] * e.g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// norm [1] f64 of `blocks` partial sums, and clip [1]; a clip that is NaN stays so.
+KERNEL(adamw_norm)(const double* partial, double* norm, float* clip, u32 blocks, float most) {
+    double sum = 0.0;
+    for (u32 i = threadIdx.x; i < blocks; i += 256) sum += partial[i];
+    sum = block_sum(sum);
     if (threadIdx.x > 0) return;
-    double total = 0.0;
-    for (u32 i = 0; i < 256; i++) total += sums[i];
-    partial[blockIdx.x] = total;
+    norm[0] = sqrt(sum);
+    const double factor = most / (norm[0] + 1e-6);
+    const bool finite = norm[0] <= 1.7976931348623157e308 && clip[0] == clip[0];
+    clip[0] = !finite ? __uint_as_float(0x7FC00000u) : factor < 1.0 ? (float)factor : 1.0f;
+}
+
+KERNEL(adamw_update)(const Entry* entries, const float* clip, u32 count, float b1, float b2, float c1, float c2, float root, float eps) {
+    const float factor = clip[0];
+    if (factor != factor) return;
+    const Entry& e = entry_of_block(entries, count);
+    const u64 start = (blockIdx.x - e.first) * CHUNK, end = start + CHUNK < e.n ? start + CHUNK : e.n;
+    for (u64 i = start + threadIdx.x; i < end; i += 256) {
+        const float gradient = e.g[i] * factor;
+        const float m = b1 * e.m[i] + c1 * gradient;
+        const float v = b2 * e.v[i] + c2 * gradient * gradient;
+        e.m[i] = m;
+        e.v[i] = v;
+        e.value[i] = e.value[i] * e.shrink - e.rate * m / (sqrtf(v) * root + eps);
+    }
 }
