@@ -10,7 +10,7 @@ use lowrank::lora::{LoraConfig, Method, Placement};
 use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Tensor};
-use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit};
+use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -179,6 +179,32 @@ fn lookups_and_casts_agree_with_the_host() {
     }
 }
 
+#[test]
+fn every_row_norm_agrees_with_the_host() {
+    let Some(device) = device() else { return };
+    let mut random = Stream::new(4, "row norms");
+    for (out, input, rank) in [(1, 1, 1), (9, 33, 2), (20, 70, 8)] {
+        let [w, a, b] = [[out, input], [rank, input], [out, rank]].map(|dims| random_tensor(&mut random, &dims).unwrap());
+        let [whole, a_wide, b_wide] = [&w, &a, &b].map(|t| t.to_f64().unwrap());
+        let norm = |row: usize| {
+            let square = |c: usize| {
+                let low: f64 = (0..rank).map(|k| b_wide[row * rank + k] * a_wide[k * input + c]).sum();
+                (whole[row * input + c] + 0.5 * low).powi(2)
+            };
+            (0..input).map(square).sum::<f64>().sqrt()
+        };
+        for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 1e-2)] {
+            let w = w.to_dtype(dtype).unwrap().to_device(&device).unwrap();
+            let [a, b] = [&a, &b].map(|t| t.to_dtype(DType::F32).unwrap().to_device(&device).unwrap());
+            let before = w.to_f64().unwrap();
+            let found = ops::row_norms(&device, &w, &a, &b, 0.5).unwrap().to_f64().unwrap();
+            assert_eq!(found.len(), out);
+            assert!(found.iter().enumerate().all(|(row, n)| (n - norm(row)).abs() <= bound * norm(row)), "{out} {input} {rank} {dtype}");
+            assert_eq!(w.to_f64().unwrap(), before);
+        }
+    }
+}
+
 /// Parameters of sizes below, at and above what a block of threads takes, and an optimizer with two groups.
 fn parameters(device: Option<&Arc<Device>>) -> (Vec<Parameter>, AdamW) {
     let mut random = Stream::new(2, "parameters");
@@ -289,32 +315,34 @@ fn a_model_has_the_same_logits_on_the_device() {
     }
 }
 
-/// Losses and gradient norms of the steps.
+/// Losses and gradient norms of the steps, and the step to stop after.
 #[derive(Default)]
-struct Losses(Vec<[f64; 2]>);
+struct Losses(Vec<[f64; 2]>, Option<usize>);
 
 impl Observer for Losses {
     fn step(&mut self, report: &StepReport) -> bool {
         self.0.push([report.loss, report.grad_norm]);
-        true
+        self.1 != Some(report.step)
+    }
+    fn patience(&self) -> usize {
+        if self.1.is_some() { 1 } else { 32 }
     }
     fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
         Ok(())
     }
 }
 
+/// Six texts of small and large lengths.
+fn six_texts() -> Tokenized {
+    let offsets = vec![0, 5, 38, 45, 49, 115, 116];
+    let ids = (0..116).map(|i| i * 11 % 40).collect();
+    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()] }
+}
+
 #[test]
 fn training_on_the_device_is_training_on_the_host() {
     let Some(device) = device() else { return };
-    let lengths = [5usize, 33, 7, 4, 66, 1];
-    let offsets: Vec<usize> = std::iter::once(0)
-        .chain(lengths.iter().scan(0, |end, n| {
-            *end += n;
-            Some(*end)
-        }))
-        .collect();
-    let ids = (0..116).map(|i| i * 11 % 40).collect();
-    let data = Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()] };
+    let data = six_texts();
     for method in methods() {
         let recompute = matches!(method, Method::Full);
         let recipe = Recipe { batch: 2, accumulate: 2, lr: 1e-3, seed: 3, recompute, ..Recipe::default() };
@@ -340,4 +368,29 @@ fn training_on_the_device_is_training_on_the_host() {
         let far = values.iter().zip(&device_values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(far < 2e-3, "{method:?}: {far}");
     }
+}
+
+#[test]
+fn a_run_on_the_device_goes_on_where_it_stopped() {
+    let Some(device) = device() else { return };
+    let (folder, data) = (tempfile::tempdir().unwrap(), six_texts());
+    let file = folder.path().join("checkpoint.safetensors");
+    let recipe = Recipe { batch: 2, lr: 1e-3, seed: 3, ..Recipe::default() };
+    let start = || {
+        let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
+        Method::Lora(LoraConfig::new(2, &["q_lin", "lin1"])).apply(&mut model, 0).unwrap();
+        model.to_device(&device).unwrap();
+        (model, AdamW::new(0.01))
+    };
+    let values = |model: &DistilBert| -> Vec<f64> { model.parameters().iter().flat_map(|p| p.value().to_f64().unwrap()).collect() };
+    let (mut whole, mut adamw) = start();
+    assert!(fit(&mut whole, &data, &recipe, &mut adamw, &mut Losses::default()).unwrap());
+    let (mut stopped, mut adamw) = start();
+    assert!(!fit(&mut stopped, &data, &recipe, &mut adamw, &mut Losses(Vec::new(), Some(4))).unwrap());
+    assert_eq!(adamw.steps(), 4);
+    save_checkpoint(&file, &stopped, &adamw, "").unwrap();
+    let (mut resumed, mut adamw) = start();
+    load_checkpoint(&file, &mut resumed, &mut adamw, "").unwrap();
+    assert!(fit(&mut resumed, &data, &recipe, &mut adamw, &mut Losses::default()).unwrap());
+    assert_eq!(values(&resumed), values(&whole));
 }

@@ -94,6 +94,18 @@ fn auto(_: &mut DistilBert) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Bytes that the program took of the GPU that a model is on.
+#[cfg(feature = "cuda")]
+pub fn device_memory(model: &DistilBert) -> Option<usize> {
+    model.parameters().iter().find_map(|p| p.value().device().map(|device| device.reserved()))
+}
+
+/// None: this build has no GPU support.
+#[cfg(not(feature = "cuda"))]
+pub fn device_memory(_: &DistilBert) -> Option<usize> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::common::{About, Checkpoint, ComputeType, Source, length, limited, open_wordpiece, say, say_json};
-use super::device::DeviceArgs;
+use super::device::{DeviceArgs, device_memory};
 use super::method::MethodArgs;
 use super::progress::Progress;
 use crate::data::{Split, Tokenized};
@@ -257,11 +257,15 @@ impl Train {
             "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
             "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
             "out": self.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
+            "device_memory_bytes": device_memory(&model),
         });
         if let Some(bytes) = peak {
             let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
             let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
             eprintln!("peak memory {}: {}", mega(bytes), parts.join(", "));
+        }
+        if let Some(bytes) = device_memory(&model) {
+            eprintln!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
         }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
         eprintln!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.out.display());

@@ -178,6 +178,11 @@ impl Device {
         self.ordinal
     }
 
+    /// Bytes taken from the driver, in use or waiting to be used again, cuBLAS's workspace among them.
+    pub fn reserved(&self) -> usize {
+        self.pool().reserved
+    }
+
     /// Waits until all work is done.
     ///
     /// # Errors

@@ -139,7 +139,11 @@ impl Linear {
     /// # Errors
     /// If W is computed.
     pub fn row_norms(&self, term: &LowRank) -> Result<Tensor> {
-        let (w, a, b) = (self.weight.value()?.to_host()?, term.a.value()?.to_host()?, term.b.value()?.to_host()?);
+        let (w, a, b) = (self.weight.value()?, term.a.value()?, term.b.value()?);
+        #[cfg(feature = "cuda")]
+        if let Some(device) = w.device() {
+            return ops::row_norms(device, &w, &a, &b, term.scale);
+        }
         let ((output, input), rank) = (self.dims(), a.shape().rows());
         dispatch!("row_norms", w.dtype(), T => {
             let mut sum = w.to_sums::<<T as Real>::Sum>()?;

@@ -302,7 +302,7 @@ pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut Adam
         };
         let value = fitting(p.name().to_string())?;
         moments.push((p.id(), (fitting(format!("m.{}", p.name()))?, fitting(format!("v.{}", p.name()))?)));
-        p.set(value);
+        p.set(value.beside(p.value())?);
     }
     optimizer.restore(step, moments);
     Ok(())

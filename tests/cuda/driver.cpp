@@ -1,5 +1,6 @@
 // A stand-in for libcuda.so.1, for tests alone: memory is the host's, the stream runs at once, and kernels come from libkernels.so beside it,
-// built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back.
+// built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back. With SHIM_IDLE=1 nothing is computed and
+// all memory starts as zeros: what is left is the time that the host takes for a step.
 #include <dlfcn.h>
 
 #include <chrono>
@@ -26,6 +27,21 @@ static std::mutex& one_at_a_time() {
     return mutex;
 }
 #define LOCK const std::lock_guard<std::mutex> lock(one_at_a_time())
+
+static bool idle() {
+    static const bool idle = getenv("SHIM_IDLE");
+    return idle;
+}
+
+// Calls that were made, told at the end of an idle run.
+static struct Calls {
+    size_t launches = 0, uploads = 0, downloads = 0, fills = 0, copies = 0, waits = 0, allocations = 0;
+    ~Calls() {
+        if (idle())
+            fprintf(stderr, "driver: %zu launches, %zu uploads, %zu downloads, %zu fills, %zu copies, %zu waits, %zu allocations\n", launches, uploads,
+                    downloads, fills, copies, waits, allocations);
+    }
+} calls;
 
 // Addresses and sizes of what is allocated.
 static std::map<Address, size_t>& blocks() {
@@ -70,7 +86,7 @@ API cuCtxGetCurrent(void** context) { return *context = (void*)1, SUCCESS; }
 API cuCtxSynchronize() { return SUCCESS; }
 API cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, SUCCESS; }
 API cuStreamDestroy_v2(void*) { return SUCCESS; }
-API cuStreamSynchronize(void*) { return SUCCESS; }
+API cuStreamSynchronize(void*) { return calls.waits++, SUCCESS; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 // Nothing is recorded: the stream runs at once.
 API cuStreamBeginCapture_v2(void*, int) { return NOT_SUPPORTED; }
@@ -94,7 +110,8 @@ API cuMemAlloc_v2(Address* address, size_t bytes) {
     // No byte more than asked for, so that a sanitizer sees the end.
     void* memory = nullptr;
     if (posix_memalign(&memory, 256, bytes)) return OUT_OF_MEMORY;
-    memset(memory, 0xFF, bytes);
+    memset(memory, idle() ? 0 : 0xFF, bytes);
+    calls.allocations++;
     *address = (Address)memory;
     blocks()[*address] = bytes;
     return SUCCESS;
@@ -111,17 +128,20 @@ API cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
 API cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
     LOCK;
     if (!owned(to, bytes)) return INVALID_VALUE;
+    calls.uploads++;
     return memcpy((void*)to, from, bytes), SUCCESS;
 }
 API cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
     LOCK;
     if (!owned(from, bytes)) return INVALID_VALUE;
+    calls.downloads++;
     return memcpy(to, (void*)from, bytes), SUCCESS;
 }
 API cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
     LOCK;
     if (!owned(to, bytes)) return INVALID_VALUE;
-    return memset((void*)to, value, bytes), SUCCESS;
+    calls.fills++;
+    return idle() ? nullptr : memset((void*)to, value, bytes), SUCCESS;
 }
 
 API cuMemsetD32Async(Address to, unsigned value, size_t words, void*) {
@@ -133,6 +153,7 @@ API cuMemsetD32Async(Address to, unsigned value, size_t words, void*) {
 API cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
     LOCK;
     if (!owned(to, bytes) || !owned(from, bytes)) return INVALID_VALUE;
+    calls.copies++;
     return memmove((void*)to, (void*)from, bytes), SUCCESS;
 }
 
@@ -168,6 +189,8 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const auto more = granted().find(function);
     const unsigned most = more == granted().end() ? 49152 : (unsigned)more->second;
     if (bx * by * bz > 1024 || shared > most || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
+    calls.launches++;
+    if (idle()) return SUCCESS;
     return ((Launch)function)(gx, gy, gz, bx, by, bz, shared, arguments), SUCCESS;
 }
 

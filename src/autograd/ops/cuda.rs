@@ -306,6 +306,21 @@ pub(super) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Te
     Ok(y)
 }
 
+/// ‖W + s B A‖ of each row: `[out]` f32.
+///
+/// # Errors
+/// If a tensor is not on the device, or the shapes do not fit.
+pub fn row_norms(device: &Arc<Device>, w: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
+    let sum = cast(device, w, DType::F32)?.unshared()?;
+    let [a, b] = [cast(device, a, DType::F32)?, cast(device, b, DType::F32)?];
+    device.gemm(scale as f32, b.matrix()?, a.matrix()?, 1.0, sum.matrix()?)?;
+    let (rows, cols) = (sum.shape().rows(), sum.shape().cols());
+    let norms = Tensor::empty_on(device, DType::F32, [rows])?;
+    let arguments = [sum.argument()?, norms.argument()?, size(rows), size(cols)];
+    device.launch("row_norms", [rows.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    Ok(norms)
+}
+
 /// The leading block `[m, n]` of x.
 pub(super) fn leading(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
     let y = Tensor::empty_on(device, x.dtype(), [m, n])?;

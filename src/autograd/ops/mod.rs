@@ -34,6 +34,8 @@ pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
 pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
+#[cfg(feature = "cuda")]
+pub use cuda::row_norms;
 pub use dropout::{Dropout, Mask};
 pub use embedding::Embedding;
 pub use gelu::Gelu;
