@@ -35,11 +35,14 @@ static bool idle() {
 
 // Calls that were made, told at the end of an idle run.
 static struct Calls {
-    size_t launches = 0, uploads = 0, downloads = 0, fills = 0, copies = 0, waits = 0, allocations = 0;
+    size_t uploads = 0, downloads = 0, fills = 0, copies = 0, waits = 0, allocations = 0;
+    std::map<void*, std::string> names;
+    std::map<void*, size_t> launches;
     ~Calls() {
-        if (idle())
-            fprintf(stderr, "driver: %zu launches, %zu uploads, %zu downloads, %zu fills, %zu copies, %zu waits, %zu allocations\n", launches, uploads,
-                    downloads, fills, copies, waits, allocations);
+        if (!idle()) return;
+        for (const auto& [function, count] : launches) fprintf(stderr, "%8zu launches of %s\n", count, names[function].c_str());
+        fprintf(stderr, "driver: %zu uploads, %zu downloads, %zu fills, %zu copies, %zu waits, %zu allocations\n", uploads, downloads, fills, copies,
+                waits, allocations);
     }
 } calls;
 
@@ -110,7 +113,8 @@ API cuMemAlloc_v2(Address* address, size_t bytes) {
     // No byte more than asked for, so that a sanitizer sees the end.
     void* memory = nullptr;
     if (posix_memalign(&memory, 256, bytes)) return OUT_OF_MEMORY;
-    memset(memory, idle() ? 0 : 0xFF, bytes);
+    // Large blocks are fresh pages of zeros: idle, they are left untouched.
+    if (!idle() || bytes < (1 << 20)) memset(memory, idle() ? 0 : 0xFF, bytes);
     calls.allocations++;
     *address = (Address)memory;
     blocks()[*address] = bytes;
@@ -169,6 +173,7 @@ API cuModuleLoadData(void** module, const void*) {
 API cuModuleUnload(void*) { return SUCCESS; }
 API cuModuleGetFunction(void** function, void* module, const char* name) {
     *function = dlsym(module, (std::string("shim_launch_") + name).c_str());
+    calls.names[*function] = name;
     return *function ? SUCCESS : NOT_FOUND;
 }
 // Shared memory beyond 48 KiB must be asked for before a launch (attribute 8), as on a GPU.
@@ -189,7 +194,7 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const auto more = granted().find(function);
     const unsigned most = more == granted().end() ? 49152 : (unsigned)more->second;
     if (bx * by * bz > 1024 || shared > most || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
-    calls.launches++;
+    calls.launches[function]++;
     if (idle()) return SUCCESS;
     return ((Launch)function)(gx, gy, gz, bx, by, bz, shared, arguments), SUCCESS;
 }

@@ -57,12 +57,6 @@ pub(super) fn elementwise(device: &Arc<Device>, op: &'static str, kernels: [&'st
     Ok(y)
 }
 
-/// sum += x, in place: the caller is the only one that reads `sum`.
-pub(super) fn add_to(device: &Arc<Device>, sum: &Tensor, x: &Tensor) -> Result<()> {
-    let arguments = [sum.argument()?, x.argument()?, sum.argument()?, count(sum.shape().len())];
-    device.launch(named("add", sum.dtype(), ["add_f32", "add_bf16"])?, blocks(sum.shape().len()), 256, 0, &arguments)
-}
-
 /// c·x.
 pub(super) fn scaled(device: &Arc<Device>, x: &Tensor, c: f64) -> Result<Tensor> {
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
@@ -95,12 +89,47 @@ pub(super) fn cast_to(device: &Arc<Device>, x: &Tensor, y: &Tensor) -> Result<()
 /// f ⊙ x of packed rows.
 pub(super) fn mask_rows(device: &Arc<Device>, mask: &Mask, packing: &Packing, x: &Tensor) -> Result<Tensor> {
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
-    let (y, lie) = (Tensor::empty_on(device, x.dtype(), x.shape())?, packing.on(device)?);
+    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let mut arguments = vec![x.argument()?, y.argument()?];
-    arguments.extend([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?, size(rows), size(cols)]);
+    arguments.extend(row_places(device, Some(packing))?);
+    arguments.extend([size(rows), size(cols)]);
     arguments.extend(bits(Some(mask)));
     device.launch(named("dropout", x.dtype(), ["dropout_f32", "dropout_bf16"])?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)?;
     Ok(y)
+}
+
+/// h = (f ⊙ x) Aᵀ of a low-rank term: `[n, r]`.
+pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<Tensor> {
+    let h = Tensor::empty_on(device, x.dtype(), [x.shape().rows(), a.shape().rows()])?;
+    let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
+    let a = cast(device, a, DType::F32)?;
+    let arguments = low_rank(device, [x, &a, &h], drop)?;
+    device.launch(name, [x.shape().rows().div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    Ok(h)
+}
+
+/// dx += f ⊙ (dh A) of a low-rank term, in place: the caller is the only one that reads dx `[n, d]` f32.
+pub(super) fn low_rank_input(device: &Arc<Device>, dh: &Tensor, a: &Tensor, dx: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<()> {
+    let name = named("linear", dh.dtype(), ["low_rank_input_f32", "low_rank_input_bf16"])?;
+    let a = cast(device, a, DType::F32)?;
+    let arguments = low_rank(device, [dh, &a, dx], drop)?;
+    device.launch(name, blocks(dx.shape().rows() * dx.shape().cols().div_ceil(4)), 256, 0, &arguments)
+}
+
+/// The arguments of both: what is read, A, what is written, how the rows lie, sizes and mask.
+fn low_rank(device: &Arc<Device>, [from, a, to]: [&Tensor; 3], drop: Option<(&Mask, &Packing)>) -> Result<Vec<Argument>> {
+    let mut arguments = vec![from.argument()?, a.argument()?, to.argument()?];
+    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
+    arguments.extend([size(from.shape().rows()), size(a.shape().cols()), size(a.shape().rows())]);
+    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    Ok(arguments)
+}
+
+/// Sequence of each row, offsets and examples; null where nothing is dropped.
+fn row_places(device: &Arc<Device>, packing: Option<&Packing>) -> Result<[Argument; 3]> {
+    let Some(packing) = packing else { return Ok([Argument::Address(0); 3]) };
+    let lie = packing.on(device)?;
+    Ok([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?])
 }
 
 /// y = b in every row.
@@ -149,13 +178,7 @@ pub(super) fn layer_norm(device: &Arc<Device>, x: &Tensor, n: &NormInputs) -> Re
     let (gamma, beta) = (cast(device, n.gamma, DType::F32)?, cast(device, n.beta, DType::F32)?);
     let mut arguments = vec![x.argument()?, or_null(n.residual)?, gamma.argument()?, beta.argument()?, y.argument()?];
     arguments.extend([or_null(h.as_ref())?, or_null(rstd.as_ref())?]);
-    match n.drop {
-        Some((_, packing)) => {
-            let lie = packing.on(device)?;
-            arguments.extend([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?]);
-        }
-        None => arguments.extend([Argument::Address(0); 3]),
-    }
+    arguments.extend(row_places(device, n.drop.map(|(_, packing)| packing))?);
     arguments.extend([size(rows), size(cols), Argument::F32(n.eps as f32)]);
     arguments.extend(bits(n.drop.map(|(mask, _)| mask)));
     let name = named("layer_norm", x.dtype(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"])?;

@@ -1,11 +1,12 @@
 //! [`Linear`] on a GPU: cuBLAS products, with kernels for the bias, the casts and the masks between them.
 
-use super::cuda::{add_to, cast, column_sums, fill_rows, mask_rows};
+use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, mask_rows};
+use super::dropout::Mask;
 use super::linear::{Linear, Term};
 use crate::Result;
 use crate::autograd::Saved;
 use crate::cuda::Device;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Packing, Tensor};
 use std::sync::Arc;
 
 impl Linear {
@@ -33,10 +34,8 @@ impl Linear {
             device.gemm(1.0, x.matrix()?, w.matrix()?.t(), beta, sum.matrix()?)?;
             saved.keep_if(needs[0], "w", inputs[p.w]);
             for (term, &(a, b)) in member.terms.iter().zip(&p.terms) {
-                let dropped = self.dropped(device, term, x)?;
-                let [a, b] = [cast(device, inputs[a], dtype)?, cast(device, inputs[b], dtype)?];
-                let h = Tensor::empty_on(device, dtype, [n, a.shape().rows()])?;
-                device.gemm(1.0, dropped.matrix()?, a.matrix()?.t(), 0.0, h.matrix()?)?;
+                let h = low_rank_hidden(device, x, inputs[a], self.drop(term))?;
+                let b = cast(device, inputs[b], dtype)?;
                 device.gemm(term.scale as f32, h.matrix()?, b.matrix()?.t(), 1.0, sum.matrix()?)?;
                 hidden.push(h);
             }
@@ -99,20 +98,16 @@ impl Linear {
                 let dh = Tensor::empty_on(device, dtype, [n, rank])?;
                 device.gemm(term.scale as f32, dy.matrix()?, b.matrix()?, 0.0, dh.matrix()?)?;
                 if let (true, Some(x)) = (needs[a_at], &x) {
-                    let dropped = self.dropped(device, term, x)?;
+                    let dropped = match self.drop(term) {
+                        Some((mask, packing)) => mask_rows(device, mask, packing, x)?,
+                        None => x.clone(),
+                    };
                     let da = Tensor::empty_on(device, DType::F32, [rank, input])?;
                     device.gemm(1.0, dh.matrix()?.t(), dropped.matrix()?, 0.0, da.matrix()?)?;
                     grads[a_at] = Some(da);
                 }
-                let Some(sum) = &dx else { continue };
-                let a = cast(device, &a, dtype)?;
-                match (&term.mask, &self.packing) {
-                    (Some(mask), Some(packing)) => {
-                        let through = Tensor::empty_on(device, DType::F32, [n, input])?;
-                        device.gemm(1.0, dh.matrix()?, a.matrix()?, 0.0, through.matrix()?)?;
-                        add_to(device, sum, &mask_rows(device, mask, packing, &through)?)?;
-                    }
-                    _ => device.gemm(1.0, dh.matrix()?, a.matrix()?, 1.0, sum.matrix()?)?,
+                if let Some(sum) = &dx {
+                    low_rank_input(device, &dh, &a, sum, self.drop(term))?;
                 }
             }
         }
@@ -123,11 +118,8 @@ impl Linear {
         Ok(grads)
     }
 
-    /// What a term reads of x.
-    fn dropped(&self, device: &Arc<Device>, term: &Term, x: &Tensor) -> Result<Tensor> {
-        match (&term.mask, &self.packing) {
-            (Some(mask), Some(packing)) => mask_rows(device, mask, packing, x),
-            _ => Ok(x.clone()),
-        }
+    /// The dropout of a term.
+    fn drop<'a>(&'a self, term: &'a Term) -> Option<(&'a Mask, &'a Packing)> {
+        term.mask.as_ref().zip(self.packing.as_deref())
     }
 }

@@ -1,0 +1,73 @@
+// A low-rank term on its way through what is large, with its dropout drawn on the way: f are the factors of the mask, all 1 if nothing is dropped.
+//
+// low_rank_hidden: h = (f ⊙ x) Aᵀ. x [rows, cols], A [rank, cols] f32, h [rows, rank]. A warp has a row: grid [ceil(rows / 8)], block 256.
+// low_rank_input:  dx += f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32, dx [rows, cols] f32. A thread has four columns of a row: grid
+//                  [ceil(rows · ceil(cols / 4) / 256)], block 256.
+//
+// A, of a few kB, is read from the caches by all. Bound by memory while the rank is small: one reads x, the other reads and writes dx.
+#include "common.cuh"
+
+namespace low_rank {
+
+// Ranks whose sums a lane holds at a time; the mask is drawn once for each such block.
+constexpr u32 BLOCK = 8;
+
+template <typename T>
+__device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const Drop& drop, u32 rows, u32 cols, u32 rank) {
+    const u32 lane = threadIdx.x % 32, row = blockIdx.x * 8 + threadIdx.x / 32;
+    if (row >= rows) return;
+    for (u32 first = 0; first < rank; first += BLOCK) {
+        float sums[BLOCK] = {};
+        for (u32 quad = lane; 4 * quad < cols; quad += 32) {
+            float f[4];
+            drop.factors(row, quad, f);
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const u32 c = 4 * quad + j;
+                if (c >= cols) break;
+                const float v = f[j] * widen(x[(u64)row * cols + c]);
+#pragma unroll
+                for (u32 k = 0; k < BLOCK; k++)
+                    if (first + k < rank) sums[k] += v * a[(u64)(first + k) * cols + c];
+            }
+        }
+#pragma unroll
+        for (u32 k = 0; k < BLOCK; k++) {
+            const float sum = warp_sum(sums[k]);
+            if (lane == 0 && first + k < rank) h[(u64)row * rank + first + k] = narrow<T>(sum);
+        }
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void input(const T* dh, const float* a, float* dx, const Drop& drop, u32 rows, u32 cols, u32 rank) {
+    const u32 quads = (cols + 3) / 4;
+    const u64 i = element();
+    const u32 row = (u32)(i / quads), quad = (u32)(i % quads);
+    if (row >= rows) return;
+    float f[4], sums[4] = {};
+    drop.factors(row, quad, f);
+    for (u32 k = 0; k < rank; k++) {
+        const float g = widen(dh[(u64)row * rank + k]);
+#pragma unroll
+        for (u32 j = 0; j < 4; j++)
+            if (4 * quad + j < cols) sums[j] += g * a[(u64)k * cols + 4 * quad + j];
+    }
+#pragma unroll
+    for (u32 j = 0; j < 4; j++)
+        if (4 * quad + j < cols) dx[(u64)row * cols + 4 * quad + j] += f[j] * sums[j];
+}
+
+}  // namespace low_rank
+
+#define LOW_RANK(T, NAME)                                                                                                                       \
+    KERNEL(low_rank_hidden_##NAME)(const T* x, const float* a, T* h, const u32* row_sequence, const u32* offsets, const u32* examples,          \
+                                   u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {                               \
+        low_rank::hidden(x, a, h, {row_sequence, offsets, examples, seed, site, threshold, keep}, rows, cols, rank);                            \
+    }                                                                                                                                           \
+    KERNEL(low_rank_input_##NAME)(const T* dh, const float* a, float* dx, const u32* row_sequence, const u32* offsets, const u32* examples,     \
+                                  u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {                                \
+        low_rank::input(dh, a, dx, {row_sequence, offsets, examples, seed, site, threshold, keep}, rows, cols, rank);                           \
+    }
+LOW_RANK(float, f32)
+LOW_RANK(bf16, bf16)
