@@ -1,7 +1,9 @@
-//! Raw bindings of the few cuBLAS functions that lowrank calls, loaded at run time: nothing is needed to build, and a machine without cuBLAS gets
-//! a sentence. The crate of this name on crates.io (2016) links at build time and lacks `cublasGemmEx`.
+//! Raw bindings of the few functions of cuBLAS and NVRTC that lowrank calls, loaded at run time: nothing is needed to build, and a machine without
+//! them gets a sentence. The crate of this name on crates.io (2016) links at build time and lacks `cublasGemmEx`.
 //!
-//! Matrices are column-major. Names, types and values are those of cuBLAS's API reference: <https://docs.nvidia.com/cuda/cublas/>.
+//! NVRTC, CUDA's compiler as a library, is in [`nvrtc`]. Matrices are column-major. Names, types and values are those of cuBLAS's API reference: <https://docs.nvidia.com/cuda/cublas/>.
+
+pub mod nvrtc;
 
 use libloading::Library;
 use std::ffi::{c_int, c_void};
@@ -64,21 +66,22 @@ pub fn status_name(status: Status) -> &'static str {
     }
 }
 
+/// A struct of a library's functions, which keeps it loaded.
 macro_rules! functions {
-    ($($(#[$doc:meta])* $field:ident = $symbol:literal: fn($($name:ident: $type:ty),*);)*) => {
-        /// cuBLAS's functions. The library stays loaded as long as this lives.
-        pub struct Cublas {
-            $($(#[$doc])* pub $field: unsafe extern "C" fn($($name: $type),*) -> Status,)*
-            _library: Library,
+    ($(#[$about:meta])* $library:ident, $called:literal; $($(#[$doc:meta])* $field:ident = $symbol:literal: fn($($name:ident: $type:ty),*);)*) => {
+        $(#[$about])*
+        pub struct $library {
+            $($(#[$doc])* pub $field: unsafe extern "C" fn($($name: $type),*) -> std::ffi::c_int,)*
+            _library: libloading::Library,
         }
 
-        impl Cublas {
-            fn of(library: Library) -> Result<Cublas, String> {
-                // SAFETY: the types are those of cuBLAS's header for these symbols, and the library is kept beside them.
+        impl $library {
+            fn of(library: libloading::Library) -> Result<$library, String> {
+                // SAFETY: the types are those of the library's header for these symbols, and the library is kept beside them.
                 unsafe {
-                    Ok(Cublas {
-                        $($field: *library.get::<unsafe extern "C" fn($($name: $type),*) -> Status>($symbol)
-                            .map_err(|e| format!("cuBLAS lacks {}: {e}", String::from_utf8_lossy($symbol)))?,)*
+                    Ok($library {
+                        $($field: *library.get::<unsafe extern "C" fn($($name: $type),*) -> std::ffi::c_int>($symbol)
+                            .map_err(|e| format!("{} lacks {}: {e}", $called, String::from_utf8_lossy($symbol)))?,)*
                         _library: library,
                     })
                 }
@@ -86,8 +89,11 @@ macro_rules! functions {
         }
     };
 }
+use functions;
 
 functions! {
+    /// cuBLAS's functions. The library stays loaded as long as this lives.
+    Cublas, "cuBLAS";
     /// `cublasCreate_v2`.
     create = b"cublasCreate_v2": fn(handle: *mut Handle);
     /// `cublasSetStream_v2`. Resets the workspace.
@@ -109,7 +115,6 @@ const NAMES: [&str; 2] = ["cublas64_13.dll", "cublas64_12.dll"];
 #[cfg(not(windows))]
 const NAMES: [&str; 3] = ["libcublas.so.13", "libcublas.so.12", "libcublas.so"];
 /// What cuBLAS itself loads; from a folder that the loader does not search it must be there first.
-#[cfg(not(windows))]
 const LIGHT_NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
 
 impl Cublas {
@@ -118,35 +123,36 @@ impl Cublas {
     /// # Errors
     /// A sentence that says where was looked and what to install.
     pub fn load() -> Result<Cublas, String> {
-        for name in NAMES {
-            // SAFETY: loading cuBLAS runs its initialisers alone.
-            if let Ok(library) = unsafe { Library::new(name) } {
-                return Cublas::of(library);
-            }
-        }
-        let folders = folders();
-        for folder in &folders {
-            #[cfg(not(windows))]
-            let _light = LIGHT_NAMES.iter().find_map(|name| {
-                use libloading::os::unix::{Library as Unix, RTLD_GLOBAL, RTLD_NOW};
-                // SAFETY: as above. It stays loaded once cuBLAS has found it by its name.
-                unsafe { Unix::open(Some(folder.join(name)), RTLD_NOW | RTLD_GLOBAL) }.ok()
-            });
-            for name in NAMES {
-                // SAFETY: as above.
-                if let Ok(library) = unsafe { Library::new(folder.join(name)) } {
-                    return Cublas::of(library);
-                }
-            }
-        }
-        let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-        let looked = if looked.is_empty() { String::new() } else { format!(" and in {}", looked.join(", ")) };
-        Err(format!(
-            "cuBLAS was not found: looked for {} where the system's loader does{looked}. Install the CUDA toolkit, or `pip install \
-             nvidia-cublas`, or name the folder in LOWRANK_CUDA_LIBS",
-            NAMES.join(", ")
-        ))
+        find("cuBLAS", &NAMES, &LIGHT_NAMES, "nvidia-cublas").and_then(Cublas::of)
     }
+}
+
+/// Loads a library by one of its names: where the system's loader looks, then in [`folders`], with what it needs `beside` it.
+fn find(called: &str, names: &[&str], beside: &[&str], wheel: &str) -> Result<Library, String> {
+    // SAFETY: loading a library of CUDA's runs its initialisers alone.
+    let load = |name: &std::path::Path| unsafe { Library::new(name) }.ok();
+    if let Some(library) = names.iter().find_map(|name| load(name.as_ref())) {
+        return Ok(library);
+    }
+    let folders = folders();
+    for folder in &folders {
+        #[cfg(not(windows))]
+        let _beside = beside.iter().find_map(|name| {
+            use libloading::os::unix::{Library as Unix, RTLD_GLOBAL, RTLD_NOW};
+            // SAFETY: as above. It stays loaded once the library has found it by its name.
+            unsafe { Unix::open(Some(folder.join(name)), RTLD_NOW | RTLD_GLOBAL) }.ok()
+        });
+        if let Some(library) = names.iter().find_map(|name| load(&folder.join(name))) {
+            return Ok(library);
+        }
+    }
+    let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    let looked = if looked.is_empty() { String::new() } else { format!(" and in {}", looked.join(", ")) };
+    Err(format!(
+        "{called} was not found: looked for {} where the system's loader does{looked}. Install the CUDA toolkit, or `pip install {wheel}`, or name \
+         the folder in LOWRANK_CUDA_LIBS",
+        names.join(", ")
+    ))
 }
 
 /// Folders that may hold CUDA's libraries: those in LOWRANK_CUDA_LIBS, the toolkit's, and those of NVIDIA's wheels in the Python environments on
@@ -174,7 +180,7 @@ pub fn folders() -> Vec<PathBuf> {
             for python in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("python3")) {
                 for packages in ["site-packages", "dist-packages"] {
                     let nvidia = python.path().join(packages).join("nvidia");
-                    ["cu13", "cublas"].into_iter().for_each(|package| add(nvidia.join(package).join("lib")));
+                    ["cu13", "cublas", "cuda_nvrtc"].into_iter().for_each(|package| add(nvidia.join(package).join("lib")));
                 }
             }
         }

@@ -21,6 +21,9 @@ const WORKSPACE: usize = 32 << 20;
 /// Set, every buffer is an allocation of its own and of its own size, so that compute-sanitizer sees where it ends. Slow.
 const NO_POOL: &str = "LOWRANK_CUDA_NO_POOL";
 
+/// Set, the kernels are compiled from their sources for the card at hand.
+const NVRTC: &str = "LOWRANK_NVRTC";
+
 /// Sizes of memory blocks are multiples of this.
 const ALIGNMENT: usize = 256;
 
@@ -133,12 +136,13 @@ impl Device {
             )));
         }
         let cublas = Cublas::load().map_err(Error::invalid)?;
+        // PTX ends with a zero.
+        let image = if std::env::var_os(NVRTC).is_some() { super::nvrtc::compile(capability)? } else { [PTX.as_bytes(), &[0]].concat() };
         // SAFETY: `device` comes from the driver; the context is made current on this thread before it is used.
         let (context, stream, module) = unsafe {
             let context = result::primary_ctx::retain(device).map_err(failed("no context"))?;
             result::ctx::set_current(context).map_err(failed("no context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("no stream"))?;
-            let image = CString::new(PTX).map_err(|e| Error::invalid(format!("cuda: the kernels hold a zero byte: {e}")))?;
             let module = result::module::load_data(image.as_ptr().cast())
                 .map_err(failed("the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)"))?;
             (context, stream, module)

@@ -6,6 +6,7 @@
 mod buffer;
 mod device;
 mod gemm;
+mod nvrtc;
 
 pub use buffer::Buffer;
 pub use cublas_sys::DataType;

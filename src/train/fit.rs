@@ -153,7 +153,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
             let at_once = norm.on_host();
             pending.push(Taken { step: t + 1, epoch: epoch + 1, lr, tokens, kept_bytes, parts, norm });
-            let last = (t + 1) % per_epoch == 0;
+            let last = (t + 1).is_multiple_of(per_epoch);
             if at_once || last || pending.len() >= observer.patience() {
                 let go_on = report(&mut pending, steps, optimizer, observer)?;
                 if !go_on && t + 1 < steps {
