@@ -268,7 +268,10 @@ impl Student {
                 let tokens = tape.scale(&tokens, MASKED)?;
                 let loss = tape.add(&states, &tokens)?;
                 let grads = tape.backward(&loss)?;
-                optimizer.update(&mut self.parameters_mut(), grads, LR * schedule.factor(t), 1.0)?;
+                let norm = optimizer.update(&mut self.parameters_mut(), grads, LR * schedule.factor(t), 1.0)?.item()?;
+                if !norm.is_finite() {
+                    return Err(lowrank::Error::Training { step: t + 1, problem: format!("the gradient norm is {norm}") });
+                }
                 if (t + 1) % 100 == 0 {
                     let [states, tokens] = sums.map(|sum| sum / 100.0);
                     sums = [0.0; 2];

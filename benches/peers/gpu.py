@@ -5,8 +5,8 @@
 DATA is what `study.py draw` writes. In each round lowrank and every setting of the peer train LoRA on Q and V (r = 8) for two epochs, each in a
 process of its own, in an order that turns round. Rates count real tokens, never padding. The peer is timed in its second epoch, when all is
 compiled and cached; lowrank over both. The peer has its fastest known form: SDPA, frozen weights held in bf16 under autocast, the fused AdamW; tried
-with and without torch.compile, and with random batches padded to their longest or batches grouped by length. Memory is what each side holds at
-most: lowrank's pool with cuBLAS's workspace, and torch's max_memory_reserved. A result that is in OUT is not measured again.
+with and without torch.compile, and with random batches padded to their longest or batches grouped by length. Memory is what each side
+holds: lowrank's pool with cuBLAS's workspace, which does not shrink, and torch's max_memory_reserved. A result that is in OUT is not measured again.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def peer(a, folder, name):
 
 
 def batches(rows, size, grouped, seed):
-    """Random batches; or, in blocks of 50 batches, batches of like lengths in random order, as transformers' `group_by_length`."""
+    """Random batches; or, within random blocks of 50 batches, batches of like lengths: transformers' `group_by_length`, but batches in random order."""
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     if not grouped:
         return [order[i : i + size] for i in range(0, len(order), size)]
@@ -89,7 +89,7 @@ def worker(a):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--ours", help="the program `lowrank`")
+    parser.add_argument("--ours", help="the program `lowrank`; needed")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--reviews", type=int, default=4000)
@@ -97,11 +97,16 @@ def main():
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="where results are kept; needed")
     a = parser.parse_args()
     if a.worker:
         return worker(a)
+    if not a.ours or not a.out:
+        parser.error("--ours and --out are needed")
+    work = {"model": str(a.model), "data": str(a.data), "reviews": a.reviews, "batch": a.batch, "max_length": a.max_length, "device": a.device}
     results = json.loads(a.out.read_text()) if a.out.exists() else []
+    if any(r["work"] != work for r in results):
+        sys.exit(f"gpu: {a.out} holds results of other work than {work}: give another file")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         a.model = with_head(a.model, folder / "model")
@@ -114,7 +119,7 @@ def main():
                 if any(r["round"] == round and r["side"] == name for r in results):
                     continue
                 measured = ours(a, folder) if name == "ours" else peer(a, folder, name)
-                results.append({"round": round, "side": name} | measured)
+                results.append({"round": round, "side": name, "work": work} | measured)
                 a.out.write_text(json.dumps(results))
                 print(f"round {round}, {name}: {measured['tokens_per_second']:.0f} tokens/s", flush=True)
     if len({r["tokens"] for r in results}) != 1:

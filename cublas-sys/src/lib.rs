@@ -134,6 +134,8 @@ fn find(called: &str, names: &[&str], beside: &[&str], wheel: &str) -> Result<Li
     if let Some(library) = names.iter().find_map(|name| load(name.as_ref())) {
         return Ok(library);
     }
+    #[cfg(windows)]
+    let _ = beside;
     let folders = folders();
     for folder in &folders {
         #[cfg(not(windows))]

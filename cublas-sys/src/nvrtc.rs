@@ -32,8 +32,6 @@ functions! {
 const NAMES: [&str; 2] = ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
 #[cfg(not(windows))]
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
-/// What it loads itself at the first program, by the version of the wheel.
-const BUILTINS: [&str; 6] = ["13.1", "13.0", "12.9", "12.8", "12.6", "12.4"];
 
 impl Nvrtc {
     /// Finds and loads NVRTC, as [`super::Cublas::load`] does cuBLAS.
@@ -41,7 +39,6 @@ impl Nvrtc {
     /// # Errors
     /// A sentence that says where was looked and what to install.
     pub fn load() -> Result<Nvrtc, String> {
-        let builtins = BUILTINS.map(|version| format!("libnvrtc-builtins.so.{version}"));
-        find("NVRTC", &NAMES, &builtins.each_ref().map(String::as_str), "nvidia-cuda-nvrtc").and_then(Nvrtc::of)
+        find("NVRTC", &NAMES, &[], "nvidia-cuda-nvrtc").and_then(Nvrtc::of)
     }
 }

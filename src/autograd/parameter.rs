@@ -49,6 +49,12 @@ impl Parameter {
         self.value = value;
     }
 
+    /// The value, to be moved.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn value_mut(&mut self) -> &mut Tensor {
+        &mut self.value
+    }
+
     /// Takes the value out to be changed in place; [`Parameter::set`] it back.
     pub(crate) fn take(&mut self) -> Tensor {
         std::mem::replace(&mut self.value, Tensor::zeros(crate::tensor::DType::F32, [0]))

@@ -136,15 +136,20 @@ impl Device {
             )));
         }
         let cublas = Cublas::load().map_err(Error::invalid)?;
-        // PTX ends with a zero.
-        let image = if std::env::var_os(NVRTC).is_some() { super::nvrtc::compile(capability)? } else { [PTX.as_bytes(), &[0]].concat() };
+        let (image, refused) = match std::env::var_os(NVRTC) {
+            Some(_) => (super::nvrtc::compile(capability)?, "the driver does not take what NVRTC compiled, which may be newer than it"),
+            // PTX ends with a zero.
+            None => (
+                [PTX.as_bytes(), &[0]].concat(),
+                "the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)",
+            ),
+        };
         // SAFETY: `device` comes from the driver; the context is made current on this thread before it is used.
         let (context, stream, module) = unsafe {
             let context = result::primary_ctx::retain(device).map_err(failed("no context"))?;
             result::ctx::set_current(context).map_err(failed("no context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("no stream"))?;
-            let module = result::module::load_data(image.as_ptr().cast())
-                .map_err(failed("the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)"))?;
+            let module = result::module::load_data(image.as_ptr().cast()).map_err(failed(refused))?;
             (context, stream, module)
         };
         let mut handle = std::ptr::null_mut();

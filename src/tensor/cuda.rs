@@ -63,17 +63,19 @@ impl Tensor {
         Ok(Tensor { shape: self.shape.clone(), storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype: self.dtype() })), offset: 0 })
     }
 
-    /// The same elements in memory that nothing else shares, to be changed in place.
+    /// Moves it to memory on a device that nothing else shares, to be changed in place. It is what it was if that fails.
     ///
     /// # Errors
-    /// If it is on the host, or the device has no more memory.
-    pub(crate) fn unshared(self) -> Result<Tensor> {
-        if Arc::strong_count(&self.storage) == 1 {
-            return Ok(self);
+    /// If the device has no more memory.
+    pub(crate) fn own_on(&mut self, device: &Arc<Device>) -> Result<()> {
+        *self = self.to_device(device)?;
+        let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is not on the GPU"))) };
+        if Arc::strong_count(&self.storage) > 1 {
+            let buffer = Buffer::copy(&c.buffer, self.offset * c.dtype.size(), self.shape.len() * c.dtype.size())?;
+            let storage = Arc::new(Storage::Cuda(OnDevice { buffer, dtype: c.dtype }));
+            (self.storage, self.offset) = (storage, 0);
         }
-        let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is on the host"))) };
-        let buffer = Buffer::copy(&c.buffer, self.offset * c.dtype.size(), self.shape.len() * c.dtype.size())?;
-        Ok(Tensor { shape: self.shape.clone(), storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype: c.dtype })), offset: 0 })
+        Ok(())
     }
 
     /// The same elements on the host; waits for the device.

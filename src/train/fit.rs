@@ -149,6 +149,13 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             if t == 0 {
                 check_reached(model, &grads)?;
             }
+            // A GPU's loss is seen with the report; what is not finite there shows in the norm.
+            for part in parts.iter().filter(|part| part.loss.on_host()) {
+                let loss = part.loss.item()?;
+                if !loss.is_finite() {
+                    return Err(not_finite(t + 1, loss, f64::NAN));
+                }
+            }
             let lr = recipe.lr * schedule.factor(t);
             let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
             let at_once = norm.on_host();
@@ -199,15 +206,18 @@ fn report(pending: &mut Vec<Taken>, steps: usize, optimizer: &mut AdamW, observe
         let grad_norm = norm.item()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             optimizer.rewind(step - 1);
-            let problem = format!(
-                "the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate"
-            );
-            return Err(Error::Training { step, problem });
+            return Err(not_finite(step, loss, grad_norm));
         }
         let accuracy = right as f64 / count as f64;
         go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr, tokens, kept_bytes });
     }
     Ok(go_on)
+}
+
+fn not_finite(step: usize, loss: f64, grad_norm: f64) -> Error {
+    let problem =
+        format!("the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate");
+    Error::Training { step, problem }
 }
 
 /// Of one optimizer step.

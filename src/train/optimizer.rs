@@ -86,16 +86,25 @@ impl AdamW {
     pub fn restore(&mut self, steps: usize, moments: impl IntoIterator<Item = (ParamId, (Tensor, Tensor))>) {
         self.step = steps as i32;
         self.state = moments.into_iter().collect();
+        self.forget_norm();
     }
 
-    /// Takes back steps that changed nothing.
+    /// Takes back steps that changed nothing, since a norm was not finite; the next may change something again.
     pub(super) fn rewind(&mut self, steps: usize) {
         self.step = steps as i32;
+        self.forget_norm();
+    }
+
+    fn forget_norm(&mut self) {
+        #[cfg(feature = "cuda")]
+        {
+            self.clip = None;
+        }
     }
 
     /// One step at learning rate `lr` with the gradients clipped to a global norm of `most`. Returns that norm before clipping, `[1]` f64 where the
-    /// parameters are: on a GPU nothing has waited for it. If it is not finite nothing is changed; on a GPU neither by any later step, since the
-    /// host may read it late.
+    /// parameters are: on a GPU nothing has waited for it. If it is not finite nothing is changed and the step does not count; on a GPU it counts, and
+    /// no later step changes anything either, since the host may read the norm late.
     ///
     /// # Errors
     /// If a gradient's type is not its parameter's.
@@ -112,9 +121,9 @@ impl AdamW {
         self.step += 1;
         for p in parameters.iter_mut() {
             let Some(g) = grads.take(p) else { continue };
-            let (shrink, rate) = self.rates(p, lr);
-            let (m, v) = self.moments_of(p);
-            let constants = self.constants();
+            let (shrink, rate) = self.rates(p, lr, self.step);
+            let (m, v) = self.state.remove(&p.id()).unwrap_or_else(|| zero_moments(p));
+            let constants = self.constants(self.step);
             let shape = g.shape().clone();
             let id = p.id();
             let value = p.take();
@@ -129,7 +138,7 @@ impl AdamW {
         Ok(returned)
     }
 
-    /// All parameters in three launches, of which the host waits for none.
+    /// All parameters in three launches, of which the host waits for none. Nothing is changed if the device has no more memory.
     #[cfg(feature = "cuda")]
     fn update_on(
         &mut self,
@@ -139,50 +148,45 @@ impl AdamW {
         lr: f64,
         most: f64,
     ) -> Result<Tensor> {
-        self.step += 1;
-        let clip = match self.clip.take() {
-            Some(clip) => clip,
+        let step = self.step + 1;
+        let clip = match &self.clip {
+            Some(clip) => clip.clone(),
             None => Tensor::zeros_on(device, DType::F32, [1])?,
         };
-        let (mut ids, mut updates) = (Vec::new(), Vec::new());
+        let mut updates = Vec::new();
         for p in parameters.iter_mut() {
             let Some(grad) = grads.take(p) else { continue };
-            let (shrink, rate) = self.rates(p, lr);
-            let (m, v) = self.moments_of(p);
-            let [m, v] = [m, v].map(|t| match t.device() {
-                Some(_) => t.unshared(),
-                None => t.to_device(device),
-            });
+            let (shrink, rate) = self.rates(p, lr, step);
+            let (m, v) = self.state.entry(p.id()).or_insert_with(|| zero_moments(p));
+            m.own_on(device)?;
+            v.own_on(device)?;
             // A value that someone kept, as the best so far, stays what it was.
-            let value = p.take().unshared()?;
-            p.set(value.clone());
-            ids.push(p.id());
-            updates.push(Update { state: [value, m?, v?], grad, shrink, rate });
+            p.value_mut().own_on(device)?;
+            updates.push(Update { state: [p.value().clone(), m.clone(), v.clone()], grad, shrink, rate });
         }
-        let norm = adamw(device, &updates, &clip, most, self.constants())?;
-        self.clip = Some(clip);
-        self.state.extend(ids.into_iter().zip(updates).map(|(id, Update { state: [_, m, v], .. })| (id, (m, v))));
+        let norm = adamw(device, &updates, &clip, most, self.constants(step))?;
+        (self.step, self.clip) = (step, Some(clip));
         Ok(norm)
     }
 
     /// The factor of θ, and lr / (1 − β₁ᵗ), of a parameter's group.
-    fn rates(&self, p: &Parameter, lr: f64) -> (f64, f64) {
+    fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
         let group = (self.group)(p.name());
         let (lr, decay) = (lr * group.lr, if group.decay { self.weight_decay } else { 0.0 });
-        (1.0 - lr * decay, lr / (1.0 - self.betas.0.powi(self.step)))
-    }
-
-    /// Takes m and v of a parameter out: zeros on the host before its first update.
-    fn moments_of(&mut self, p: &Parameter) -> (Tensor, Tensor) {
-        let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
-        self.state.remove(&p.id()).unwrap_or_else(|| (zeros(), zeros()))
+        (1.0 - lr * decay, lr / (1.0 - self.betas.0.powi(step)))
     }
 
     /// What the formula of this step holds for all parameters: β₁, β₂, 1 − β₁, 1 − β₂, 1 / √(1 − β₂ᵗ) and eps.
-    fn constants(&self) -> [f64; 6] {
+    fn constants(&self, step: i32) -> [f64; 6] {
         let (b1, b2) = self.betas;
-        [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(self.step)).sqrt().recip(), self.eps]
+        [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(step)).sqrt().recip(), self.eps]
     }
+}
+
+/// m and v before the first update, on the host.
+fn zero_moments(p: &Parameter) -> (Tensor, Tensor) {
+    let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
+    (zeros(), zeros())
 }
 
 fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], own: [f64; 3], constants: [f64; 6]) {

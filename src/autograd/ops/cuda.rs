@@ -334,7 +334,8 @@ pub(super) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Te
 /// # Errors
 /// If a tensor is not on the device, or the shapes do not fit.
 pub fn row_norms(device: &Arc<Device>, w: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let sum = cast(device, w, DType::F32)?.unshared()?;
+    let mut sum = cast(device, w, DType::F32)?;
+    sum.own_on(device)?;
     let [a, b] = [cast(device, a, DType::F32)?, cast(device, b, DType::F32)?];
     device.gemm(scale as f32, b.matrix()?, a.matrix()?, 1.0, sum.matrix()?)?;
     let (rows, cols) = (sum.shape().rows(), sum.shape().cols());

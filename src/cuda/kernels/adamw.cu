@@ -37,7 +37,7 @@ __device__ __forceinline__ double block_sum(double x) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    return sums[0];
+    return threadIdx.x == 0 ? sums[0] : 0.0;
 }
 
 // partial [blocks] f64: Σ g² of each block's elements.
