@@ -8,7 +8,9 @@ use super::train::{describe, interrupt_flag};
 use crate::data::{Split, Tokenized, hash_file};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
-use crate::study::{self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, report, rows};
+use crate::study::{
+    self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, p_value, report, rows,
+};
 use crate::tensor::safetensors::{recover_directory, write_file};
 use crate::tensor::simd;
 use crate::train::{Recipe, StepReport};
@@ -251,8 +253,10 @@ fn compared(table: &[Row], results: &[RowResult], labels: &[u32]) -> Result<()> 
             let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, labels);
             let seed = a.seed;
             say(format!(
-                "{} against {}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, p = {p:.3} (McNemar)",
-                a.row, b.row
+                "{} against {}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {} (McNemar)",
+                a.row,
+                b.row,
+                p_value(p)
             ))?;
         }
     }

@@ -3,7 +3,7 @@
 use super::figure::{Axis, Figure, Plot, Point, Scale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
-use super::statistics::{Difference, accuracy, difference, mcnemar};
+use super::statistics::{Difference, accuracy, difference, mcnemar, p_value};
 use super::{Latency, Row, RowResult, rank_of};
 use crate::lora::thousands;
 
@@ -168,7 +168,7 @@ fn targets(e: &Evidence) -> Claim {
     let exact = match (e.of("attention").first(), e.of("qv16").first()) {
         (Some(a), Some(b)) => {
             let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, e.labels);
-            format!(" With seed {}, one alone is right on {only_a} and {only_b} reviews, p = {p:.3} (McNemar).", a.seed)
+            format!(" With seed {}, one alone is right on {only_a} and {only_b} reviews, {} (McNemar).", a.seed, p_value(p))
         }
         _ => String::new(),
     };

@@ -23,5 +23,5 @@ pub use latency::{Latency, Timing, latency};
 pub use report::{Findings, Provenance, report};
 pub use rows::{Row, claim_rows, rows};
 pub use run::{Progress, RowResult, Study};
-pub use statistics::{Difference, difference, mcnemar};
+pub use statistics::{Difference, difference, mcnemar, p_value};
 pub use table::markdown;

@@ -61,9 +61,19 @@ impl std::fmt::Display for Difference {
     }
 }
 
+/// `p = 0.243`, or `p < 0.001`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_string() } else { format!("p = {p:.3}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_p_is_not_printed_as_zero() {
+        assert_eq!([0.2431, 0.001, 0.0004].map(p_value), ["p = 0.243", "p = 0.001", "p < 0.001"]);
+    }
 
     #[test]
     fn mcnemar_counts_what_one_alone_has_right() {
