@@ -1,6 +1,6 @@
 """lowrank's training beside transformers + PEFT's on one GPU: same reviews, ids, checkpoint and batch, bf16, alternating.
 
-    python gpu.py --ours gpu/lowrank --model DIR --data DATA --reviews 4000 --batch 32 --rounds 3 --out gpu/peer.json
+    python gpu.py --ours gpu/lowrank --model DIR --data DATA --reviews 4000 --batch 32 --rounds 3 --out gpu/beside-peer.json
 
 DATA is what `study.py draw` writes. In each round lowrank and every setting of the peer train LoRA on Q and V (r = 8) for two epochs, each in a
 process of its own, in an order that turns round. Rates count real tokens, never padding. The peer is timed in its second epoch, when all is
@@ -10,7 +10,6 @@ holds: lowrank's pool with cuBLAS's workspace, which does not shrink, and torch'
 """
 
 import argparse
-import itertools
 import json
 import random
 import statistics
@@ -22,7 +21,13 @@ from pathlib import Path
 
 from compare import with_head
 
-SETTINGS = {f"{c}, {o}": (c, o) for c, o in itertools.product(("eager", "compiled"), ("dynamic padding", "grouped by length"))}
+# Whether the peer is compiled, and its batches grouped by length.
+SETTINGS = {
+    "eager, dynamic padding": (False, False),
+    "eager, grouped by length": (False, True),
+    "compiled, dynamic padding": (True, False),
+    "compiled, grouped by length": (True, True),
+}
 EPOCHS = 2
 
 
@@ -31,8 +36,7 @@ def ours(a, folder):
         command = [a.ours, "train", "--model", a.model, "--data", folder, "--out", f"{out}/adapter", "--epochs", str(EPOCHS), "--json"]
         command += ["--batch", str(a.batch), "--max-length", str(a.max_length), "--dtype", "bf16", "--device", a.device, "--no-cache"]
         done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    rate = done["tokens_per_second"]
-    return {"tokens_per_second": rate, "device_bytes": done.get("device_memory_bytes"), "tokens": done["tokens_per_epoch"]}
+    return {"tokens_per_second": done["tokens_per_second"], "device_bytes": done.get("device_memory_bytes"), "tokens": done["tokens_per_epoch"]}
 
 
 def peer(a, folder, name):
@@ -56,7 +60,7 @@ def worker(a):
     from peft_worker import load, pad, round_weights
     from tokenizers import BertWordPieceTokenizer
 
-    compiled, order = SETTINGS[a.worker]
+    compiled, grouped = SETTINGS[a.worker]
     tokenizer = BertWordPieceTokenizer(str(a.model / "vocab.txt"), lowercase=True)
     tokenizer.enable_truncation(a.max_length)
     lines = [json.loads(line) for line in (a.data / "train.jsonl").read_text().splitlines()]
@@ -65,12 +69,12 @@ def worker(a):
     model = round_weights(load(a.model, "lora"), "held").to(a.device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-4, weight_decay=0.01, fused=True)
-    run = torch.compile(model, dynamic=True) if compiled == "compiled" else model
+    run = torch.compile(model, dynamic=True) if compiled else model
     wait = torch.cuda.synchronize if a.device == "cuda" else lambda: None
     for epoch in range(EPOCHS):
         wait()
         started = time.perf_counter()
-        for chosen in batches(rows, a.batch, order != "dynamic padding", epoch):
+        for chosen in batches(rows, a.batch, grouped, epoch):
             batch = pad([rows[i][0] for i in chosen]) | {"labels": torch.tensor([rows[i][1] for i in chosen])}
             batch = {name: column.to(a.device, non_blocking=True) for name, column in batch.items()}
             with torch.autocast(a.device, dtype=torch.bfloat16):

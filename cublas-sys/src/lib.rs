@@ -1,7 +1,8 @@
 //! Raw bindings of the few functions of cuBLAS and NVRTC that lowrank calls, loaded at run time: nothing is needed to build, and a machine without
 //! them gets a sentence. The crate of this name on crates.io (2016) links at build time and lacks `cublasGemmEx`.
 //!
-//! NVRTC, CUDA's compiler as a library, is in [`nvrtc`]. Matrices are column-major. Names, types and values are those of cuBLAS's API reference: <https://docs.nvidia.com/cuda/cublas/>.
+//! NVRTC, CUDA's compiler as a library, is in [`nvrtc`]. Matrices are column-major. Names, types and values are those of cuBLAS's API reference:
+//! <https://docs.nvidia.com/cuda/cublas/>.
 
 pub mod nvrtc;
 

@@ -251,20 +251,20 @@ impl Train {
         }
         let result = evaluate_on(&model, &test, self.batch)?;
         self.save(&model, &method, &About::new(&model, &train.label_names, max_length, self.seed), &watch.metrics)?;
-        let peak = peak_memory();
+        let (peak, on_device) = (peak_memory(), device_memory(&model));
         let by_category = peak.map(|peak| memory_by_category(&model, peak, watch.kept, train.bytes() + test.bytes())).unwrap_or_default();
         let summary = json!({
             "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
             "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
             "out": self.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
-            "device_memory_bytes": device_memory(&model),
+            "device_memory_bytes": on_device,
         });
         if let Some(bytes) = peak {
             let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
             let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
             eprintln!("peak memory {}: {}", mega(bytes), parts.join(", "));
         }
-        if let Some(bytes) = device_memory(&model) {
+        if let Some(bytes) = on_device {
             eprintln!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
         }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
