@@ -325,7 +325,7 @@ impl Observer for Losses {
         self.1 != Some(report.step)
     }
     fn patience(&self) -> usize {
-        if self.1.is_some() { 1 } else { 32 }
+        if self.1.is_some() { 1 } else { usize::MAX }
     }
     fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
         Ok(())

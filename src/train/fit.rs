@@ -104,14 +104,18 @@ pub struct StepReport {
     pub kept_bytes: usize,
 }
 
+/// Most steps that a GPU is ahead of their reports.
+const UNREPORTED: usize = 32;
+
 /// Who watches a run. The library prints nothing itself.
 pub trait Observer {
     /// After every optimizer step, in order. `false` asks to stop here: no step is taken any more, but what was taken before is still reported.
     fn step(&mut self, report: &StepReport) -> bool;
 
-    /// Most steps that may be taken before they are reported, at least 1. A GPU is waited for at every report; on a CPU each step is reported at once.
+    /// Most steps that may be taken before they are reported, at least 1; `fit` has a bound of its own. A GPU is waited for at every report; on a CPU
+    /// each step is reported at once.
     fn patience(&self) -> usize {
-        32
+        usize::MAX
     }
 
     /// After every epoch, counted from 1.
@@ -161,7 +165,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
             let at_once = norm.on_host();
             pending.push(Taken { step: t + 1, epoch: epoch + 1, lr, tokens, kept_bytes, parts, norm });
             let last = (t + 1).is_multiple_of(per_epoch);
-            if at_once || last || pending.len() >= observer.patience() {
+            if at_once || last || pending.len() >= observer.patience().min(UNREPORTED) {
                 let go_on = report(&mut pending, steps, optimizer, observer)?;
                 if !go_on && t + 1 < steps {
                     return Ok(false);
