@@ -17,7 +17,7 @@ fn main() -> lowrank::Result<()> {
             let qkv = Parameter::new("qkv", Tensor::from_f64(values, dtype, [3, b * t, d])?);
             let (mut peak, mut best) = (0.0f64, [f64::INFINITY; 2]);
             for _ in 0..10 {
-                peak = peak.max(register_peak());
+                peak = peak.max(register_peak(false));
                 let mut tape = Tape::new();
                 let x = tape.parameter(&qkv);
                 let (mut y, mut grads) = (Ok(x.clone()), Ok(Grads::default()));

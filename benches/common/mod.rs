@@ -28,16 +28,56 @@ impl<const LANES: usize> Kernel for Registers<LANES> {
     }
 }
 
-/// f32 GFLOP/s of multiply-adds on registers, on all threads.
-pub fn register_peak() -> f64 {
+/// GFLOP/s of multiply-adds on registers, on all threads: of f32, or of pairs of bf16 where the processor multiplies them.
+#[allow(unsafe_code)] // Functions for instruction sets that the processor was asked for.
+pub fn register_peak(pairs: bool) -> f64 {
     let (threads, rounds) = (rayon::current_num_threads(), 100_000);
-    let lanes = if isa() >= Isa::Avx512 { 16 } else { 8 };
+    let (wide, pairs) = (isa() >= Isa::Avx512, pairs && isa() >= Isa::Avx512Bf16);
     let time = seconds(|| {
         (0..threads).into_par_iter().for_each(|_| {
-            black_box(if lanes == 16 { dispatch(Registers::<16>(rounds)) } else { dispatch(Registers::<8>(rounds)) });
+            #[cfg(target_arch = "x86_64")]
+            if wide {
+                // SAFETY: `isa` names only what the processor has.
+                black_box(unsafe { if pairs { avx512::pairs(rounds) } else { avx512::numbers(rounds) } });
+                return;
+            }
+            black_box(dispatch(Registers::<8>(rounds)));
         });
     });
+    let lanes = [8, 16, 32][usize::from(wide) + usize::from(pairs)];
     2.0 * (lanes * ACCUMULATORS) as f64 * rounds as f64 * threads as f64 / 1e9 / time
+}
+
+/// The same with intrinsics: the compiler makes no vectors of a tile as large as this.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::ACCUMULATORS;
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn numbers(rounds: u64) -> f32 {
+        let (a, b) = (_mm512_set1_ps(black_box(0.999_999)), _mm512_set1_ps(black_box(1e-9)));
+        let mut tile = [_mm512_set1_ps(1.0); ACCUMULATORS];
+        for _ in 0..rounds {
+            for t in &mut tile {
+                *t = _mm512_fmadd_ps(*t, a, b);
+            }
+        }
+        tile.iter().fold(0.0, |sum, t| sum + _mm512_cvtss_f32(*t))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn pairs(rounds: u64) -> f32 {
+        let [a, b] = [0.999_999, 1e-9].map(|x| _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(x)), _mm512_set1_ps(black_box(x))));
+        let mut tile = [_mm512_set1_ps(1.0); ACCUMULATORS];
+        for _ in 0..rounds {
+            for t in &mut tile {
+                *t = _mm512_dpbf16_ps(*t, a, b);
+            }
+        }
+        tile.iter().fold(0.0, |sum, t| sum + _mm512_cvtss_f32(*t))
+    }
 }
 
 /// Seconds that `f` takes.

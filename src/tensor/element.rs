@@ -153,14 +153,14 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// Error function.
-    fn erf(self) -> Self;
+    /// Error function, and e^(−self²), which it takes anyway.
+    fn erf(self) -> (Self, Self);
     /// The larger of two; a NaN loses.
     fn max(self, other: Self) -> Self;
 }
 
 macro_rules! floats {
-    ($($type:ident $exp:path, $erf:path);*) => {$(
+    ($($type:ident $exp:path, $erf:expr);*) => {$(
         impl Real for $type {
             type Sum = $type;
             #[inline(always)]
@@ -188,13 +188,13 @@ macro_rules! floats {
             #[inline(always)]
             fn tanh(self) -> $type { $type::tanh(self) }
             #[inline(always)]
-            fn erf(self) -> $type { $erf(self) }
+            fn erf(self) -> ($type, $type) { $erf(self) }
             #[inline(always)]
             fn max(self, other: $type) -> $type { $type::max(self, other) }
         }
     )*};
 }
-floats!(f32 super::math::exp, super::math::erf; f64 f64::exp, libm::erf);
+floats!(f32 super::math::exp, super::math::erf; f64 f64::exp, |x: f64| (libm::erf(x), (-x * x).exp()));
 
 impl Real for bf16 {
     type Sum = f32;

@@ -71,14 +71,15 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { series * power }
 }
 
-/// erf(x). Absolute error below 6e-7.
+/// erf(x), with an absolute error below 6e-7, and e^(−x²), with that of [`exp`].
 ///
 /// Abramowitz & Stegun 1964, 7.1.26: 1 − (a₁t + … + a₅t⁵) e^(−x²), t = 1 / (1 + p|x|), within 1.5e-7 before rounding.
 #[inline(always)]
-pub fn erf(x: f32) -> f32 {
+pub fn erf(x: f32) -> (f32, f32) {
     let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
     let series = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6_f32].iter().fold(0.0, |sum, a| (sum + a) * t);
-    (1.0 - series * exp(-x * x)).copysign(x)
+    let gauss = exp(-x * x);
+    ((1.0 - series * gauss).copysign(x), gauss)
 }
 
 #[cfg(test)]
@@ -92,12 +93,12 @@ mod tests {
         }
         for i in -60_000..=60_000 {
             let x = i as f32 * 1e-4;
-            assert!((f64::from(super::erf(x)) - libm::erf(f64::from(x))).abs() < 6e-7, "erf({x})");
+            assert!((f64::from(super::erf(x).0) - libm::erf(f64::from(x))).abs() < 6e-7, "erf({x})");
         }
         assert_eq!(
-            (super::exp(-1000.0), super::exp(f32::NEG_INFINITY), super::exp(0.0), super::erf(0.0).abs() < 6e-7),
+            (super::exp(-1000.0), super::exp(f32::NEG_INFINITY), super::exp(0.0), super::erf(0.0).0.abs() < 6e-7),
             (0.0, 0.0, 1.0, true)
         );
-        assert!(super::exp(f32::NAN).is_nan() && super::erf(f32::NAN).is_nan());
+        assert!(super::exp(f32::NAN).is_nan() && super::erf(f32::NAN).0.is_nan());
     }
 }

@@ -56,16 +56,16 @@ impl<T: Copy, F: Fn(u32) -> T> super::simd::Kernel for Row<'_, T, F> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let Row { seed, rest, out, f } = self;
-        let mut pairs = [[0; 2]; LANES];
+        let (mut pairs, mut words) = ([[0; 2]; LANES], [[0; 2]; 2 * LANES]);
         for (piece, out) in out.chunks_mut(4 * LANES).enumerate() {
             let pairs = &mut pairs[..out.len().div_ceil(4)];
             philox_lanes(seed, (piece * LANES) as u32, rest, pairs);
-            let (twos, last) = out.as_chunks_mut::<2>();
-            for (out, pair) in twos.iter_mut().zip(pairs.as_flattened()) {
-                *out = [f(*pair as u32), f((*pair >> 32) as u32)];
+            // Two loops, each of which becomes vector code.
+            for (words, &pair) in words.iter_mut().zip(pairs.as_flattened()) {
+                *words = [pair as u32, (pair >> 32) as u32];
             }
-            if let (Some(last), Some(pair)) = (last.first_mut(), pairs.as_flattened().get(twos.len())) {
-                *last = f(*pair as u32);
+            for (out, &word) in out.iter_mut().zip(words.as_flattened()) {
+                *out = f(word);
             }
         }
     }

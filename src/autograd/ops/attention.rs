@@ -33,13 +33,13 @@ pub struct Attention {
     pub mask: Option<Mask>,
 }
 
-/// What one sequence and head reads: q where it lies, `[nq, K]`; k and v, extra ones first, `[nk, K]`.
+/// What one sequence and head reads: q `[nq, K]`; k and v, extra ones first, `[nk, K]`. Without extra ones, all where they lie.
 struct Head<'a, S: Float> {
     b: usize,
     h: usize,
     q: Mat<'a, S>,
-    k: Pooled<S>,
-    v: Pooled<S>,
+    k: Mat<'a, S>,
+    v: Mat<'a, S>,
 }
 
 /// The inputs: q `[Tq, D]`, k and v `[T, D]`, and the extra k and v `[E, D]`.
@@ -91,21 +91,22 @@ impl Attention {
         (0..self.queries.sequences()).flat_map(|b| (0..self.heads).map(move |h| (b, h))).collect()
     }
 
-    fn head<'a, S: Float>(&self, x: &Inputs<'a, S>, b: usize, h: usize) -> Head<'a, S> {
+    /// Runs `f` on what sequence `b` and head `h` read.
+    fn on_head<'a, S: Float, R>(&self, x: &Inputs<'a, S>, (b, h): (usize, usize), f: impl FnOnce(&Head<S>) -> R) -> R {
         let width = x.width / self.heads;
         let (queries, keys) = (self.queries.range(b), self.keys.range(b));
         let own = |m: Mat<'a, S>, r: &Range<usize>| m.rows_from(r.start, r.len()).cols_from(h * width, width);
-        let with_extra = |m: Mat<'a, S>, extra: Option<Mat<'a, S>>| {
-            let own = own(m, &keys).to_sums();
-            let Some(extra) = extra else { return own };
-            let extra = extra.cols_from(h * width, width).to_sums();
+        let (q, [k, v]) = (own(x.q, &queries), [x.k, x.v].map(|m| own(m, &keys)));
+        let Some(extra) = x.extra else { return f(&Head { b, h, q, k, v }) };
+        let joined = [(extra[0], k), (extra[1], v)].map(|(extra, own)| {
+            let (extra, own) = (extra.cols_from(h * width, width).to_sums(), own.to_sums());
             let mut all = take::<S>(extra.len() + own.len());
             all[..extra.len()].copy_from_slice(&extra);
             all[extra.len()..].copy_from_slice(&own);
             all
-        };
-        let [ek, ev] = x.extra.map_or([None, None], |e| e.map(Some));
-        Head { b, h, q: own(x.q, &queries), k: with_extra(x.k, ek), v: with_extra(x.v, ev) }
+        });
+        let [k, v] = joined.each_ref().map(|m| Mat::new(m, m.len() / width, width));
+        f(&Head { b, h, q, k, v })
     }
 
     /// Dropout factors of the query rows `first..`, `[rows, nk]`; false if nothing is dropped.
@@ -119,9 +120,9 @@ impl Attention {
 
     /// y `[nq, K]` and the log-sum-exp of each row.
     fn forward_head<S: Float>(&self, head: &Head<S>, width: usize) -> [Pooled<S>; 2] {
-        let (nq, nk) = (head.q.rows(), head.k.len() / width);
-        let k = Packed::new(Mat::new(&head.k, nk, width).t(), Spread::Serial);
-        let v = Packed::new(Mat::new(&head.v, nk, width), Spread::Serial);
+        let (nq, nk) = (head.q.rows(), head.k.rows());
+        let k = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
+        let v = Packed::new(head.v, Spread::Serial);
         let (mut y, mut lse) = (take::<S>(nq * width), take::<S>(nq));
         let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * nk), take::<S>(QUERIES.min(nq) * nk));
         let scale = S::of((width as f64).sqrt().recip());
@@ -142,10 +143,9 @@ impl Attention {
 
     /// dq `[nq, K]`, dk and dv `[nk, K]` of y's rows, dy's and the log-sum-exps.
     fn backward_head<S: Float>(&self, head: &Head<S>, width: usize, y: Mat<S>, dy: Mat<S>, lse: &[S]) -> [Pooled<S>; 3] {
-        let (nq, nk) = (head.q.rows(), head.k.len() / width);
-        let rows_k = Mat::new(&head.k, nk, width);
-        let (k_t, k) = (Packed::new(rows_k.t(), Spread::Serial), Packed::new(rows_k, Spread::Serial));
-        let v_t = Packed::new(Mat::new(&head.v, nk, width).t(), Spread::Serial);
+        let (nq, nk) = (head.q.rows(), head.k.rows());
+        let (k_t, k) = (Packed::for_products_of(head.q, head.k.t(), Spread::Serial), Packed::new(head.k, Spread::Serial));
+        let v_t = Packed::for_products_of(dy, head.v.t(), Spread::Serial);
         let (mut dq, mut dk, mut dv) = (take::<S>(nq * width), zeroed::<S>(nk * width), zeroed::<S>(nk * width));
         let size = QUERIES.min(nq) * nk;
         let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(size));
@@ -153,8 +153,8 @@ impl Attention {
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
             let (p, ds, f) = (&mut scores[..n * nk], &mut d_scores[..n * nk], &mut factors[..n * nk]);
-            let [q, y, dy] = [head.q, y, dy].map(|m| m.rows_from(first, n).to_sums());
-            let [q_rows, dy_rows] = [&q, &dy].map(|m| Mat::new(m, n, width));
+            let [q_rows, y_rows, dy_rows] = [head.q, y, dy].map(|m| m.rows_from(first, n));
+            let [y, dy] = [y_rows, dy_rows].map(Mat::to_sums);
             gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, nk, Spread::Serial);
             gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, nk, Spread::Serial);
             if !self.factors(head, first, nk, f) {
@@ -179,7 +179,7 @@ impl Attention {
                 let (b, row) = packing.locate(first + i);
                 for (h, to) in to.chunks_exact_mut(width).enumerate() {
                     let from = &parts[b * self.heads + h][(skip + row) * width..];
-                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = T::narrow(x));
+                    vectorised(|| to.iter_mut().zip(from).for_each(|(to, &x)| *to = T::narrow(x)));
                 }
             }
         });
@@ -188,7 +188,7 @@ impl Attention {
     fn forward_host<T: Real>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let x = self.inputs::<T::Sum>(tensors)?;
         let width = x.width / self.heads;
-        let parts = rows::map(self.tasks(), |(b, h)| self.forward_head(&self.head(&x, b, h), width));
+        let parts = rows::map(self.tasks(), |task| self.on_head(&x, task, |head| self.forward_head(head, width)));
         let tq = self.queries.tokens();
         let mut y = take::<T>(tq * x.width);
         self.join(&self.queries, &parts.iter().map(|[y, _]| &**y).collect::<Vec<_>>(), 0, &mut y, width);
@@ -214,7 +214,7 @@ impl Attention {
             let [y, dy] = [y, dy].map(|m| m.rows_from(range.start, range.len()).cols_from(h * width, width));
             // Sequence by sequence, and in each head by head.
             let lse = &lse[range.start * self.heads + h * range.len()..][..range.len()];
-            self.backward_head(&self.head(&x, b, h), width, y, dy, lse)
+            self.on_head(&x, (b, h), |head| self.backward_head(head, width, y, dy, lse))
         });
         let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
         let extra = x.extra.map_or(0, |[k, _]| k.rows());

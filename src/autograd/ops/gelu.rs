@@ -48,15 +48,14 @@ impl Op for Gelu {
 /// x Φ(x) = x (1 + erf(x / √2)) / 2.
 #[inline(always)]
 fn gelu<T: Float>(x: T) -> T {
-    T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf())
+    T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf().0)
 }
 
 /// Φ(x) + x φ(x), φ(x) = e^(−x²/2) / √(2π).
 #[inline(always)]
 fn derivative<T: Float>(x: T) -> T {
-    let cdf = T::of(0.5) * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf());
-    let pdf = T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * (T::of(-0.5) * x * x).exp();
-    cdf + x * pdf
+    let (erf, gauss) = (x * T::of(FRAC_1_SQRT_2)).erf();
+    T::of(0.5) * (T::ONE + erf) + x * T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * gauss
 }
 
 impl Tape<'_> {

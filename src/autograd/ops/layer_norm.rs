@@ -4,7 +4,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::simd::vectorised;
+use crate::tensor::simd::{self, Kernel};
 use crate::tensor::{Float, Real, Shape, Tensor, math, rows, take};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
@@ -74,7 +74,7 @@ pub(super) fn forward<T: Real>(
         load(first, &mut sums);
         let (mut h, mut rstd) = (h.chunks_exact_mut(d.max(1)), rstd.iter_mut());
         for (y, row) in y.chunks_exact_mut(d.max(1)).zip(sums.chunks_exact_mut(d.max(1))) {
-            let r = vectorised(|| normalise::<T>(row, &g, &b, eps, y, h.next().unwrap_or_default()));
+            let r = simd::dispatch(Normalise { row, gamma: &g, beta: &b, eps, y, kept: h.next().unwrap_or_default() });
             rstd.next().into_iter().for_each(|to| *to = r);
         }
     });
@@ -89,18 +89,35 @@ pub(super) fn forward<T: Real>(
 }
 
 /// `row` becomes h and is rounded into y = h γ + β and, if it is wanted, `kept`; returns rstd.
-#[inline(always)]
-fn normalise<T: Real>(row: &mut [T::Sum], gamma: &[T::Sum], beta: &[T::Sum], eps: T::Sum, y: &mut [T], kept: &mut [T]) -> T::Sum {
-    let n = T::Sum::of(row.len() as f64);
-    let mean = math::sum(row, |x| x) / n;
-    let var = math::sum(row, |x| (x - mean) * (x - mean)) / n;
-    let rstd = T::Sum::ONE / (var + eps).sqrt();
-    row.iter_mut().for_each(|x| *x = (*x - mean) * rstd);
-    for (((y, &h), &g), &b) in y.iter_mut().zip(&*row).zip(gamma).zip(beta) {
-        *y = T::narrow(h * g + b);
+struct Normalise<'a, T: Real> {
+    row: &'a mut [T::Sum],
+    gamma: &'a [T::Sum],
+    beta: &'a [T::Sum],
+    eps: T::Sum,
+    y: &'a mut [T],
+    kept: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Normalise<'_, T> {
+    type Output = T::Sum;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> T::Sum {
+        let n = T::Sum::of(self.row.len() as f64);
+        let mean = math::sum(self.row, |x| x) / n;
+        let var = math::sum(self.row, |x| (x - mean) * (x - mean)) / n;
+        let rstd = T::Sum::ONE / (var + self.eps).sqrt();
+        for x in &mut *self.row {
+            *x = (*x - mean) * rstd;
+        }
+        for (((y, &h), &g), &b) in self.y.iter_mut().zip(&*self.row).zip(self.gamma).zip(self.beta) {
+            *y = T::narrow(h * g + b);
+        }
+        for (kept, &h) in self.kept.iter_mut().zip(&*self.row) {
+            *kept = T::narrow(h);
+        }
+        rstd
     }
-    kept.iter_mut().zip(row).for_each(|(kept, h)| *kept = T::narrow(*h));
-    rstd
 }
 
 /// [`forward`] on a GPU, of x or of drop(x) + residual.
@@ -163,19 +180,31 @@ pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) 
     let mut dx = dy.into_host::<T>()?;
     rows::for_each(&mut dx, d, |first, dx| {
         let rows = dx.chunks_exact_mut(d.max(1)).zip(h[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
-        rows.for_each(|((dx, h), &rstd)| vectorised(|| backward_row::<T>(dx, h, &gamma, rstd)));
+        rows.for_each(|((dx, h), &rstd)| simd::dispatch(Backward::<T> { dx, h, gamma: &gamma, rstd }));
     });
     Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
 }
 
-/// `dx` holds dy on entry.
-#[inline(always)]
-fn backward_row<T: Real>(dx: &mut [T], h: &[T], gamma: &[T::Sum], rstd: T::Sum) {
-    let n = T::Sum::of(dx.len() as f64);
-    let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
-    let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
-    for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {
-        *dx = T::narrow(rstd * (dx.widen() * g - mean_q - h.widen() * mean_qh));
+/// A row's gradient; `dx` holds dy on entry.
+struct Backward<'a, T: Real> {
+    dx: &'a mut [T],
+    h: &'a [T],
+    gamma: &'a [T::Sum],
+    rstd: T::Sum,
+}
+
+impl<T: Real> Kernel for Backward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Backward { dx, h, gamma, rstd } = self;
+        let n = T::Sum::of(dx.len() as f64);
+        let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
+        let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
+        for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {
+            *dx = T::narrow(rstd * (dx.widen() * g - mean_q - h.widen() * mean_qh));
+        }
     }
 }
 

@@ -7,50 +7,96 @@ use crate::tensor::simd::Isa;
 use crate::tensor::{DType, Float, Real};
 use half::bf16;
 
+/// Rows of numbers, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Place<S> {
+    pub at: *mut S,
+    pub stride: usize,
+}
+
 /// What a micro-kernel multiplies: numbers in the type of sums `S`, or pairs of bf16.
 pub(super) trait Operand<S>: Real {
     /// So many numbers of a row of A, or of a column of B, lie side by side and are multiplied at once.
     const AT_ONCE: usize;
+    /// The first instruction set that [`Operand::vectors`] takes.
+    const VECTORS: Isa;
 
-    /// The tile Σₚ a[·, p] b[p, ·] of `MR` rows of A and a strip of B, on `hardware`.
+    /// The tile Σₚ a[·, p] b[p, ·].
     ///
     /// # Safety
-    /// `AT_ONCE` numbers at `a + offsets[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). The processor has
-    /// `hardware`.
-    unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
-        hardware: Isa,
+    /// As [`tile`].
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
         a: *const Self,
-        offsets: [usize; MR],
+        offsets: &[usize; MR],
         step: usize,
         b: &[Self],
     ) -> [[S; NR]; MR];
+
+    /// `to = start + Σₚ a[·, p] b[p, ·]` with AVX-512, a row of the tile being `V` registers.
+    ///
+    /// # Safety
+    /// As [`tile`], and S is f32.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn vectors<const MR: usize, const V: usize>(
+        a: *const Self,
+        offsets: &[usize; MR],
+        step: usize,
+        b: &[Self],
+        start: Place<f32>,
+        to: Place<f32>,
+    );
+}
+
+/// `to = start + Σₚ a[·, p] b[p, ·]` of `MR` rows of A and a strip of B, on `hardware`.
+///
+/// # Safety
+/// `AT_ONCE` numbers at `a + offsets[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). `start` and `to` have
+/// `MR` rows of `NR` numbers, and are the same or apart. The processor has `hardware`.
+#[inline(always)]
+pub(super) unsafe fn tile<T: Operand<S>, S: Float, const MR: usize, const NR: usize, const FMA: bool>(
+    hardware: Isa,
+    a: *const T,
+    offsets: &[usize; MR],
+    step: usize,
+    b: &[T],
+    start: Place<S>,
+    to: Place<S>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if NR.is_multiple_of(x86::LANES) && S::DTYPE == DType::F32 && hardware >= T::VECTORS {
+        let [start, to] = [start, to].map(|place| Place { at: place.at.cast(), stride: place.stride });
+        // SAFETY: S is f32; the rest is the caller's promise.
+        unsafe {
+            match NR / x86::LANES {
+                1 => T::vectors::<MR, 1>(a, offsets, step, b, start, to),
+                2 => T::vectors::<MR, 2>(a, offsets, step, b, start, to),
+                _ => T::vectors::<MR, 3>(a, offsets, step, b, start, to),
+            }
+        }
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let tile = unsafe { T::loops::<MR, NR, FMA>(a, offsets, step, b) };
+    for (i, tile) in tile.iter().enumerate() {
+        // SAFETY: both have row i.
+        let (start, to) = unsafe { (*start.at.add(i * start.stride).cast::<[S; NR]>(), &mut *to.at.add(i * to.stride).cast::<[S; NR]>()) };
+        for j in 0..NR {
+            to[j] = start[j] + tile[j];
+        }
+    }
 }
 
 impl<S: Float> Operand<S> for S {
     const AT_ONCE: usize = 1;
+    const VECTORS: Isa = Isa::Avx512;
 
     #[inline(always)]
-    unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
-        hardware: Isa,
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
         a: *const S,
-        offsets: [usize; MR],
+        offsets: &[usize; MR],
         step: usize,
         b: &[S],
     ) -> [[S; NR]; MR] {
-        #[cfg(target_arch = "x86_64")]
-        if NR.is_multiple_of(x86::LANES) && S::DTYPE == DType::F32 && hardware >= Isa::Avx512 {
-            let mut tile = [[S::ZERO; NR]; MR];
-            let (a, b, depth, to) = (a.cast(), b.as_ptr().cast(), b.len() / NR, tile.as_mut_ptr().cast());
-            // SAFETY: S is f32, the strip has depth · NR numbers, the tile MR · NR; A is the caller's promise.
-            unsafe {
-                match NR / x86::LANES {
-                    1 => x86::numbers::<MR, 1>(a, &offsets, step, b, depth, to),
-                    2 => x86::numbers::<MR, 2>(a, &offsets, step, b, depth, to),
-                    _ => x86::numbers::<MR, 3>(a, &offsets, step, b, depth, to),
-                }
-            }
-            return tile;
-        }
         let mut tile = [[S::ZERO; NR]; MR];
         for (p, b) in b.as_chunks::<NR>().0.iter().enumerate() {
             for i in 0..MR {
@@ -63,33 +109,33 @@ impl<S: Float> Operand<S> for S {
         }
         tile
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn vectors<const MR: usize, const V: usize>(
+        a: *const S,
+        offsets: &[usize; MR],
+        step: usize,
+        b: &[S],
+        start: Place<f32>,
+        to: Place<f32>,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { x86::numbers::<MR, V>(a.cast(), offsets, step, b.as_ptr().cast(), b.len() / (V * x86::LANES), start, to) };
+    }
 }
 
 impl<S: Float> Operand<S> for bf16 {
     const AT_ONCE: usize = 2;
+    const VECTORS: Isa = Isa::Avx512Bf16;
 
     #[inline(always)]
-    unsafe fn tile<const MR: usize, const NR: usize, const FMA: bool>(
-        hardware: Isa,
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
         a: *const bf16,
-        offsets: [usize; MR],
+        offsets: &[usize; MR],
         step: usize,
         b: &[bf16],
     ) -> [[S; NR]; MR] {
-        #[cfg(target_arch = "x86_64")]
-        if NR.is_multiple_of(x86::LANES) && S::DTYPE == DType::F32 && hardware >= Isa::Avx512Bf16 {
-            let mut tile = [[S::ZERO; NR]; MR];
-            let (b, depth, to) = (b.as_ptr(), b.len() / (2 * NR), tile.as_mut_ptr().cast());
-            // SAFETY: S is f32, the strip has depth · NR pairs, the tile MR · NR numbers; A is the caller's promise.
-            unsafe {
-                match NR / x86::LANES {
-                    1 => x86::pairs::<MR, 1>(a, &offsets, step, b, depth, to),
-                    2 => x86::pairs::<MR, 2>(a, &offsets, step, b, depth, to),
-                    _ => x86::pairs::<MR, 3>(a, &offsets, step, b, depth, to),
-                }
-            }
-            return tile;
-        }
         let mut tile = [[S::ZERO; NR]; MR];
         let widen = |x: bf16| S::of(x.widen().into());
         for (p, b) in b.chunks_exact(2 * NR).enumerate() {
@@ -103,18 +149,33 @@ impl<S: Float> Operand<S> for bf16 {
         }
         tile
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn vectors<const MR: usize, const V: usize>(
+        a: *const bf16,
+        offsets: &[usize; MR],
+        step: usize,
+        b: &[bf16],
+        start: Place<f32>,
+        to: Place<f32>,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { x86::pairs::<MR, V>(a, offsets, step, b.as_ptr(), b.len() / (2 * V * x86::LANES), start, to) };
+    }
 }
 
 /// With AVX-512: a row of the tile is `V` registers of 16 numbers.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::Place;
     use half::bf16;
     use std::arch::x86_64::*;
 
     pub const LANES: usize = 16;
 
     /// # Safety
-    /// As [`super::Operand::tile`]; `b` has `depth` rows of `V` registers, `tile` `MR`.
+    /// As [`super::tile`]; `b` has `depth` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn numbers<const MR: usize, const V: usize>(
         a: *const f32,
@@ -122,9 +183,13 @@ mod x86 {
         step: usize,
         b: *const f32,
         depth: usize,
-        tile: *mut f32,
+        start: Place<f32>,
+        to: Place<f32>,
     ) {
-        let rows = offsets.map(|at| a.wrapping_add(at));
+        let mut rows = [a; MR];
+        for (row, at) in rows.iter_mut().zip(offsets) {
+            *row = a.wrapping_add(*at);
+        }
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
             // SAFETY: p < depth.
@@ -138,14 +203,14 @@ mod x86 {
                 }
             }
         }
-        // SAFETY: the tile is as large as the sums.
-        unsafe { put(&sums, tile) };
+        // SAFETY: both places are as large as the sums.
+        unsafe { put(&sums, start, to) };
     }
 
     /// VDPBF16PS adds the second product of a pair, then the first, each rounded to f32; it takes subnormal numbers as zero.
     ///
     /// # Safety
-    /// As [`super::Operand::tile`]; `b` has `depth` rows of `V` registers of pairs, `tile` `MR` of numbers.
+    /// As [`super::tile`]; `b` has `depth` rows of `V` registers of pairs.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn pairs<const MR: usize, const V: usize>(
         a: *const bf16,
@@ -153,9 +218,13 @@ mod x86 {
         step: usize,
         b: *const bf16,
         depth: usize,
-        tile: *mut f32,
+        start: Place<f32>,
+        to: Place<f32>,
     ) {
-        let rows = offsets.map(|at| a.wrapping_add(at));
+        let mut rows = [a; MR];
+        for (row, at) in rows.iter_mut().zip(offsets) {
+            *row = a.wrapping_add(*at);
+        }
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
             // SAFETY: p < depth. A register holds the same 512 bits whatever they stand for.
@@ -170,17 +239,25 @@ mod x86 {
                 }
             }
         }
-        // SAFETY: the tile is as large as the sums.
-        unsafe { put(&sums, tile) };
+        // SAFETY: both places are as large as the sums.
+        unsafe { put(&sums, start, to) };
     }
 
+    /// `to = start + sums`.
+    ///
     /// # Safety
-    /// `tile` has room for the sums.
+    /// Both have `MR` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
-    unsafe fn put<const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], tile: *mut f32) {
-        for (at, &sum) in sums.as_flattened().iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { _mm512_storeu_ps(tile.add(at * LANES), sum) };
+    #[inline]
+    unsafe fn put<const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Place<f32>, to: Place<f32>) {
+        for (i, row) in sums.iter().enumerate() {
+            for (j, &sum) in row.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let start = _mm512_loadu_ps(start.at.add(i * start.stride + j * LANES));
+                    _mm512_storeu_ps(to.at.add(i * to.stride + j * LANES), _mm512_add_ps(start, sum));
+                }
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! C = Σ A·B for matrices in any layout, blocked for the caches.
 //!
 //! The loop nest is that of Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", with one packed operand. B is
-//! packed into strips of `NR` columns ([`Packed`]). A task owns a tile of C that fits the second-level cache; for each block of `KC` of the
-//! inner size, one strip of B stays in the first-level cache while the rows of A pass by, `MR` at a time, and a micro-kernel keeps an
+//! packed into strips of `NR` columns ([`Packed`]). A task owns a tile of C that fits the second-level cache; for each block of the
+//! inner size, one strip of B stays in a cache near by while the rows of A pass by, `MR` at a time, and a micro-kernel keeps an
 //! `MR`×`NR` tile of C in registers. A is read where it lies, unless it lies column by column. Sums run over the inner size in a fixed order, so a result depends neither on
 //! the number of threads nor on the other rows.
 #![allow(unsafe_code)]
@@ -16,8 +16,8 @@ pub use pack::Packed;
 
 use super::simd::{self, Isa, Kernel};
 use super::{Float, Pooled, Real, rows, take};
-use micro::Operand;
-use pack::{Rows, Strips};
+use micro::{Operand, Place};
+use pack::{Rows, Strips, in_pairs};
 
 /// What a sum of products is added to.
 #[derive(Clone, Copy)]
@@ -39,8 +39,8 @@ pub enum Spread {
     Parallel,
 }
 
-/// Depth of a block, even: a strip of B, `KC`×`NR`, stays in the first-level cache (with AVX-512 in the second, which is fast enough).
-const KC: usize = 384;
+/// Largest depth of a block.
+const KC: usize = 768;
 /// Rows and columns of a task's tile of C, which stays in the second-level cache; multiples of every `MR` and `NR`.
 const MC: usize = 96;
 const NC: usize = 384;
@@ -50,6 +50,12 @@ const LINE: usize = 64;
 const WORTH_THREADS: usize = 64 * 1024;
 /// At most as many rows of A are packed in place of B.
 const FEW_ROWS: usize = 48;
+
+/// Depth of a block, even: a strip of B, as deep and `NR` wide, stays in the first-level cache; with AVX-512 in the second, which is fast
+/// enough, and C is stored less often.
+fn depth(isa: Isa) -> usize {
+    if isa >= Isa::Avx512 { KC } else { KC / 2 }
+}
 
 /// `[MR, NR]`: rows and columns of the register tile for a C of n columns. 12 accumulators of the 16 registers of AVX2, 24 of the 32 of
 /// AVX-512, half as wide without either; narrower where a wide tile would mostly multiply padding.
@@ -92,14 +98,13 @@ pub fn gemm_sum<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, Mat<S>)], start
 fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], start: Start<S>, c: &mut [C], ldc: usize, spread: Spread) {
     let Some(&(a, b)) = products.first() else { return };
     products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
-    let pairs = |a: &Mat<S>, b: &Mat<S>| isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)));
     // Of few rows, A is the cheaper one to pack: Cᵀ = Bᵀ Aᵀ.
     if a.rows <= FEW_ROWS && a.rows < b.cols {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, a.t(), pairs(a, b), spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, a.t(), in_pairs(isa, a, b), spread)).collect();
         let swapped: Vec<_> = products.iter().zip(&packed).map(|((_, b), a)| (b.t(), a)).collect();
         run(&swapped, start, c, [1, ldc], spread);
     } else {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *b, pairs(a, b), spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *b, in_pairs(isa, a, b), spread)).collect();
         let products: Vec<_> = products.iter().zip(&packed).map(|((a, _), b)| (*a, b)).collect();
         run(&products, start, c, [ldc, 1], spread);
     }
@@ -195,8 +200,9 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
         let mut start = if narrow { Start::Zero } else { self.start };
         let (mut a_wide, mut a_pairs) = (Pooled::from(Vec::new()), Pooled::from(Vec::new()));
         for &(a, b) in self.products {
-            for k0 in (0..a.cols.max(1)).step_by(KC) {
-                let a = a.rows_from(i0, m).cols_from(k0, KC.min(a.cols - k0));
+            let deepest = depth(b.isa);
+            for k0 in (0..a.cols.max(1)).step_by(deepest) {
+                let a = a.rows_from(i0, m).cols_from(k0, deepest.min(a.cols - k0));
                 match (&b.strips, a.data) {
                     (Strips::Pairs(strips), Source::BF16(data)) => {
                         let rows = Rows::pairs::<S, MR>(a, data, &mut a_pairs);
@@ -212,6 +218,16 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
             }
         }
         for (i, row) in wide.chunks_exact(n).enumerate().take(if narrow { m } else { 0 }) {
+            if self.target.strides[1] == 1 {
+                // SAFETY: n columns of row i0 + i lie in this task's tile.
+                let c = unsafe { std::slice::from_raw_parts_mut(self.at(i0 + i, j0), n) };
+                match self.start {
+                    Start::Zero => each(c, row, row, |_, sum, _| C::narrow(sum)),
+                    Start::Keep => each(c, row, row, |c, sum, _| C::narrow(sum + c.widen())),
+                    Start::Bias(bias) => each(c, row, &bias[j0..], |_, sum, bias| C::narrow(sum + bias)),
+                }
+                continue;
+            }
             for (j, &sum) in row.iter().enumerate() {
                 // SAFETY: i < m and j < n, so the element lies in this task's tile.
                 let c = unsafe { &mut *self.at(i0 + i, j0 + j) };
@@ -229,6 +245,9 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
         let [i0, j0, m, n] = self.place;
         let [k, k0, kc] = depths.map(|rows| rows.next_multiple_of(T::AT_ONCE));
         let hardware = self.products[0].1.isa.min(simd::widest());
+        // What a tile without a start is added to, and where one goes that is only in part in C.
+        let (mut zero, mut part) = ([S::ZERO; NR], [[S::ZERO; NR]; MR]);
+        let zeros = Place { at: zero.as_mut_ptr(), stride: 0 };
         for j in (0..n).step_by(NR) {
             let at = ((j0 + j) / NR * k + k0) * NR;
             let (strip, ahead) = (&strips[at..][..kc * NR], kc * NR / m.div_ceil(MR));
@@ -241,10 +260,20 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                 if j == 0 {
                     rows.ask_for::<MR>(i + MR, kc);
                 }
-                // SAFETY: `rows` was made of as many rows and columns of A; `hardware` is there.
-                let tile = unsafe { T::tile::<MR, NR, FMA>(hardware, rows.data, rows.offsets(i), rows.step, strip) };
-                // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
-                unsafe { store(&tile, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
+                let whole = out.strides[1] == 1 && i + MR <= m && j + NR <= n;
+                let c = Place { at: out.data.wrapping_add(i * out.strides[0] + j), stride: out.strides[0] };
+                let (from, to) = match start {
+                    _ if !whole => (zeros, Place { at: part.as_mut_ptr().cast(), stride: NR }),
+                    Start::Zero => (zeros, c),
+                    Start::Keep => (c, c),
+                    Start::Bias(bias) => (Place { at: bias[j0 + j..][..NR].as_ptr().cast_mut(), stride: 0 }, c),
+                };
+                // SAFETY: `rows` was made of as many rows and columns of A; a whole tile at (i, j) is this task's own; `hardware` is there.
+                unsafe { micro::tile::<T, S, MR, NR, FMA>(hardware, rows.data, &rows.offsets(i), rows.step, strip, from, to) };
+                if !whole {
+                    // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
+                    unsafe { store(&part, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
+                }
             }
         }
     }
@@ -266,6 +295,14 @@ fn start_of<S: Float>(start: Start<S>, old: S, strides: [usize; 2], i: usize, j:
     }
 }
 
+/// `c[j] = f(c[j], a[j], b[j])`. A loop, since what iterators call may be compiled for another instruction set than its caller.
+#[inline(always)]
+fn each<C: Copy, S: Copy>(c: &mut [C], a: &[S], b: &[S], f: impl Fn(C, S, S) -> C) {
+    for ((c, &a), &b) in c.iter_mut().zip(a).zip(b) {
+        *c = f(*c, a, b);
+    }
+}
+
 /// Adds rows and columns of a tile, `[first row, first column, rows, columns]`, to `start`, and puts them there.
 ///
 /// # Safety
@@ -280,23 +317,10 @@ unsafe fn store<S: Float, const MR: usize, const NR: usize>(
 ) {
     let [i0, j0, m, n] = place;
     for (i, tile) in tile.iter().enumerate().take(m) {
-        if out.strides[1] == 1 && n == NR {
-            // SAFETY: NR columns of row i0 + i lie in the place.
-            let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + j0).cast::<[S; NR]>() };
-            match start {
-                Start::Zero => *c = *tile,
-                Start::Keep => (0..NR).for_each(|j| c[j] += tile[j]),
-                Start::Bias(bias) => {
-                    let bias = &bias[origin[1] + j0..][..NR];
-                    (0..NR).for_each(|j| c[j] = bias[j] + tile[j]);
-                }
-            }
-        } else {
-            for (j, &sum) in tile.iter().enumerate().take(n) {
-                // SAFETY: i < m and j < n, so the element lies in the place.
-                let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
-                *c = sum + start_of(start, *c, out.strides, origin[0] + i0 + i, origin[1] + j0 + j);
-            }
+        for (j, &sum) in tile.iter().enumerate().take(n) {
+            // SAFETY: i < m and j < n, so the element lies in the place.
+            let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
+            *c = sum + start_of(start, *c, out.strides, origin[0] + i0 + i, origin[1] + j0 + j);
         }
     }
 }

@@ -30,6 +30,12 @@ impl<S: Float> Packed<S> {
         Packed::on(simd::isa(), b, false, spread)
     }
 
+    /// Packs `b` for products of matrices like `a` and it: in pairs where both are bf16 and the processor multiplies those.
+    pub fn for_products_of(a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
+        let isa = simd::isa();
+        Packed::on(isa, b, in_pairs(isa, &a, &b), spread)
+    }
+
     /// Packs `b` for `isa`, in pairs only if it is bf16.
     pub(super) fn on(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
         let [_, nr] = tile::<S>(isa, b.cols);
@@ -51,6 +57,11 @@ impl<S: Float> Packed<S> {
         };
         Packed { strips, k: b.rows, n: b.cols, isa }
     }
+}
+
+/// Whether `isa` multiplies the two in pairs.
+pub(super) fn in_pairs<S>(isa: Isa, a: &Mat<S>, b: &Mat<S>) -> bool {
+    isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)))
 }
 
 /// Packs columns, at most as many as the second number says.
@@ -87,9 +98,12 @@ fn wide_strip<S: Float, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S],
             look_ahead(from, p * b.row_stride, b.row_stride, b.cols);
             let from = &from[p * b.row_stride..][..b.cols];
             if b.cols == nr && nr.is_multiple_of(GROUP) {
-                // Groups of a fixed size become vector moves.
-                let groups = to.as_chunks_mut::<GROUP>().0.iter_mut().zip(from.as_chunks::<GROUP>().0);
-                groups.for_each(|(to, from)| (0..GROUP).for_each(|j| to[j] = widen(from[j])));
+                // Groups of a fixed size become vector moves; a loop, since what iterators call may be compiled for another instruction set.
+                for (to, from) in to.as_chunks_mut::<GROUP>().0.iter_mut().zip(from.as_chunks::<GROUP>().0) {
+                    for (to, &x) in to.iter_mut().zip(from) {
+                        *to = widen(x);
+                    }
+                }
             } else {
                 to.iter_mut().zip(from).for_each(|(to, &x)| *to = widen(x));
                 to[b.cols..].fill(S::ZERO);
@@ -99,17 +113,37 @@ fn wide_strip<S: Float, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S],
     }
     for j0 in (0..nr).step_by(GROUP) {
         if b.cols >= j0 + GROUP {
-            let columns: [&[T]; GROUP] = std::array::from_fn(|j| &from[(j0 + j) * b.col_stride..][..b.rows]);
-            for (p, to) in to.chunks_exact_mut(nr).enumerate() {
-                let to = &mut to[j0..][..GROUP];
-                (0..GROUP).for_each(|j| to[j] = widen(columns[j][p]));
-            }
+            transpose(std::array::from_fn(|j| &from[(j0 + j) * b.col_stride..][..b.rows]), &mut to[j0..], nr, &widen);
         } else {
             for (p, to) in to.chunks_exact_mut(nr).enumerate() {
                 for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
                     *to = if j < b.cols { widen(from[p * b.row_stride + j * b.col_stride]) } else { S::ZERO };
                 }
             }
+        }
+    }
+}
+
+/// Element p of column j goes to `to[p * nr + j]`.
+#[inline(always)]
+fn transpose<T: Copy, U: Copy>(columns: [&[T]; GROUP], to: &mut [U], nr: usize, convert: impl Fn(T) -> U) {
+    let len = columns[0].len();
+    #[allow(unused_mut)]
+    let mut done = 0;
+    // Types of 32 bits here are f32, or a pair of bf16, on both sides.
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::widest() >= Isa::Avx512 && len >= x86::SIDE {
+        done = len / x86::SIDE * x86::SIDE;
+        assert!(columns.iter().all(|c| c.len() == len) && (done - 1) * nr + GROUP <= to.len());
+        for p in (0..done).step_by(x86::SIDE) {
+            let columns = columns.map(|column| column[p..].as_ptr().cast());
+            // SAFETY: from p on, columns and rows have SIDE more, as asserted, and a row has room for a group; the processor has AVX-512.
+            unsafe { x86::transpose(columns, to[p * nr..].as_mut_ptr().cast(), nr) };
+        }
+    }
+    for (p, to) in to.chunks_mut(nr).enumerate().take(len).skip(done) {
+        for (to, column) in to.iter_mut().zip(&columns) {
+            *to = convert(column[p]);
         }
     }
 }
@@ -128,14 +162,28 @@ impl<S: Float> Kernel for PairStrip<'_, S> {
         if b.col_stride == 1 {
             for (q, to) in to.chunks_exact_mut(nr).enumerate() {
                 let first = &from[2 * q * b.row_stride..][..b.cols];
-                let second = from.get((2 * q + 1) * b.row_stride..).filter(|_| 2 * q + 1 < b.rows).map_or(&[][..], |row| &row[..b.cols]);
-                to.fill([bf16::ZERO; 2]);
-                to.iter_mut().zip(first).for_each(|(to, &x)| to[0] = x);
-                to.iter_mut().zip(second).for_each(|(to, &x)| to[1] = x);
+                look_ahead(from, 2 * q * b.row_stride, b.row_stride, b.cols);
+                look_ahead(from, (2 * q + 1) * b.row_stride, b.row_stride, b.cols);
+                if 2 * q + 1 < b.rows {
+                    let second = &from[(2 * q + 1) * b.row_stride..][..b.cols];
+                    for ((to, &x), &y) in to.iter_mut().zip(first).zip(second) {
+                        *to = [x, y];
+                    }
+                } else {
+                    for (to, &x) in to.iter_mut().zip(first) {
+                        *to = [x, bf16::ZERO];
+                    }
+                }
+                to[b.cols..].fill([bf16::ZERO; 2]);
             }
             return;
         }
         for j0 in (0..nr).step_by(GROUP) {
+            if b.row_stride == 1 && b.cols >= j0 + GROUP && b.rows.is_multiple_of(2) {
+                let column = |j: usize| from[(j0 + j) * b.col_stride..][..b.rows].as_chunks::<2>().0;
+                transpose(std::array::from_fn(column), &mut to[j0..], nr, |pair| pair);
+                continue;
+            }
             for (q, to) in to.chunks_exact_mut(nr).enumerate() {
                 for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
                     let at = |p: usize| if p < b.rows && j < b.cols { from[p * b.row_stride + j * b.col_stride] } else { bf16::ZERO };
@@ -243,4 +291,52 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
         }
     }
     Rows { data: to.as_ptr(), group: MR * cols, row: at_once, step: MR * at_once, last: a.rows - 1 }
+}
+
+/// With AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// Rows and columns that are transposed in registers.
+    pub const SIDE: usize = 16;
+
+    /// Number j of `rows[i]` goes to `to[j * stride + i]`: groups of 1, 2, 4 and 8 numbers change places in turn.
+    ///
+    /// # Safety
+    /// Each row has `SIDE` numbers of 32 bits, and `to` has room for as many rows.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn transpose(rows: [*const i32; SIDE], to: *mut i32, stride: usize) {
+        let mut a = [_mm512_setzero_si512(); SIDE];
+        let mut b = a;
+        for i in 0..SIDE {
+            // SAFETY: the caller's promise.
+            a[i] = unsafe { _mm512_loadu_si512(rows[i].cast()) };
+        }
+        // Within each lane of 4 numbers, first rows 2i and 2i + 1, then of these two and the two after.
+        for i in 0..SIDE / 2 {
+            b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+            b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+        }
+        for i in 0..SIDE / 4 {
+            a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
+            a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
+        }
+        // Lane l of a[4g + c] is column 4l + c of rows 4g to 4g + 3: lanes change places with groups.
+        for c in 0..4 {
+            let (even_low, odd_low) = (_mm512_shuffle_i32x4::<0x88>(a[c], a[4 + c]), _mm512_shuffle_i32x4::<0xDD>(a[c], a[4 + c]));
+            let (even_high, odd_high) =
+                (_mm512_shuffle_i32x4::<0x88>(a[8 + c], a[12 + c]), _mm512_shuffle_i32x4::<0xDD>(a[8 + c], a[12 + c]));
+            b[c] = _mm512_shuffle_i32x4::<0x88>(even_low, even_high);
+            b[8 + c] = _mm512_shuffle_i32x4::<0xDD>(even_low, even_high);
+            b[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
+            b[12 + c] = _mm512_shuffle_i32x4::<0xDD>(odd_low, odd_high);
+        }
+        for (j, row) in b.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_si512(to.add(j * stride).cast(), row) };
+        }
+    }
 }
