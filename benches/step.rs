@@ -58,7 +58,7 @@ impl Bench {
 
     fn infer(&mut self, ids: &[Vec<u32>]) -> Outcome<Tensor> {
         let (ids, pass) = self.pass(ids, None)?;
-        Ok(self.model.forward(&mut Tape::new(), &ids, &pass)?.value().clone())
+        Ok(self.model.forward(&mut Tape::inference(), &ids, &pass)?.value().clone())
     }
 
     fn answer(&mut self, request: &Value) -> Outcome<Value> {

@@ -31,7 +31,7 @@ impl<const LANES: usize> Kernel for Registers<LANES> {
 /// GFLOP/s of multiply-adds on registers, on all threads: of f32, or of pairs of bf16 where the processor multiplies them.
 #[allow(unsafe_code)] // Functions for instruction sets that the processor was asked for.
 pub fn register_peak(pairs: bool) -> f64 {
-    let (threads, rounds) = (rayon::current_num_threads(), 100_000);
+    let (threads, rounds) = (rayon::current_num_threads(), 1_000_000);
     let (wide, pairs) = (isa() >= Isa::Avx512, pairs && isa() >= Isa::Avx512Bf16);
     let time = seconds(|| {
         (0..threads).into_par_iter().for_each(|_| {

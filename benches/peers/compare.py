@@ -69,11 +69,13 @@ class Sides:
     """Four children, two a side; the peer's with the settings that are fastest for `batch`."""
 
     def __init__(self, a: argparse.Namespace, batch: Batch):
-        self.settings = {job: tune(a, job, batch) if a.peer_settings is None else a.peer_settings for job in JOBS}
+        self.jobs = JOBS if a.peer == WORKER else ("infer",)
+        tuned = a.peer == WORKER and a.peer_settings is None
+        self.settings = {job: tune(a, job, batch) if tuned else a.peer_settings or {} for job in self.jobs}
         if a.peer_settings is not None:
             print(f"peer's settings, given: {a.peer_settings}")
-        self.of = {("ours", job): Side(f"ours ({job})", a.ours, a) for job in JOBS}
-        self.of |= {("peer", j): Side(f"peer ({j})", WORKER, a, "--settings", json.dumps(s)) for j, s in self.settings.items()}
+        self.of = {("ours", job): Side(f"ours ({job})", a.ours, a) for job in self.jobs}
+        self.of |= {("peer", j): Side(f"peer ({j})", a.peer, a, "--settings", json.dumps(s)) for j, s in self.settings.items()}
         self.logits_apart = 0.0
 
     def both(self, job: str, batch: Batch, round: int, repeat: int = 1) -> dict[str, float]:
@@ -88,11 +90,11 @@ class Sides:
     def finish(self) -> dict:
         """Prints and returns each side's peak memory, the processor time it took out of turn, and how far apart the logits were."""
         peak = {who_job: side.ask(do="memory")["vm_hwm_bytes"] for who_job, side in self.of.items()}
-        idle = {who: sum(self.of[who, job].idle_s for job in JOBS) for who in ("ours", "peer")}
+        idle = {who: sum(self.of[who, job].idle_s for job in self.jobs) for who in ("ours", "peer")}
         for side in self.of.values():
             side.quit()
         print(f"\n{'peak memory':>13} {'ours MiB':>9} {'peer MiB':>9} {'peer / ours':>12}")
-        for job in JOBS:
+        for job in self.jobs:
             ours, peer = peak["ours", job], peak["peer", job]
             print(f"{job:>13} {ours / 2**20:>9.0f} {peer / 2**20:>9.0f} {peer / ours:>12.2f}")
         print(f"largest difference of logits {self.logits_apart:.2e}")
@@ -120,15 +122,16 @@ def step(a: argparse.Namespace) -> dict:
     draw = random.Random(0)
     ids = [[draw.randrange(1000, vocab) for _ in range(length)] for _ in range(sequences)]
     batch = ids, [draw.randrange(2) for _ in ids]
-    sides, rounds = Sides(a, batch), {job: [] for job in JOBS}
+    sides = Sides(a, batch)
+    rounds = {job: [] for job in sides.jobs}
     print(f"\n{'':>13} {'ours s':>9} {'peer s':>9} {'peer / ours':>12}")
     for i in range(a.rounds + 1):
-        for job in JOBS:
+        for job in sides.jobs:
             s = sides.both(job, batch, i, a.repeat)
             if i > 0:  # Round 0 warms up.
                 rounds[job].append(s)
                 print(f"{job + ' ' + str(i):>13} {s['ours']:>9.4f} {s['peer']:>9.4f} {s['peer'] / s['ours']:>12.3f}", flush=True)
-    summaries = {job: summary(job, rounds[job], statistics.median, sequences * length) for job in JOBS}
+    summaries = {job: summary(job, rounds[job], statistics.median, sequences * length) for job in sides.jobs}
     return {"rounds": rounds, "summary": summaries, **sides.finish()}
 
 
@@ -227,7 +230,7 @@ def circumstances(a: argparse.Namespace) -> dict:
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
     print(f"{date}, {cpu}, {cores} cores, load {os.getloadavg()[0]:.1f}; commit {commit}")
     print(", ".join(f"{k} {v}" for k, v in versions.items()))
-    print(f"{a.command}: {a.dtype}, {a.method}, {a.threads} threads, checkpoint {a.model.name}, ours {a.ours.name}")
+    print(f"{a.command}: {a.dtype}, {a.method}, {a.threads} threads, checkpoint {a.model.name}, ours {a.ours.name}, peer {a.peer.name}")
     quiet = {k: os.environ.get(k, v) for k, v in QUIET.items()}
     print("waiting threads: " + ", ".join(f"{k}={v}" for k, v in quiet.items()) + "\n", flush=True)
     arguments = {k: str(v) for k, v in vars(a).items() if k not in ("run", "json")}
@@ -239,7 +242,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for run in (step, imdb):
         p = commands.add_parser(run.__name__)
-        p.set_defaults(run=run)
+        p.set_defaults(run=run, peer=WORKER)
         p.add_argument("--ours", type=lambda p: Path(p).resolve(), default=WORKER, help="the executable; left out: the peer against itself, whose ratio must be 1")
         p.add_argument("--model", type=Path, required=True)
         p.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
@@ -252,6 +255,7 @@ def main() -> None:
             p.add_argument("--shape", default="16x128", help="sequences x tokens")
             p.add_argument("--rounds", type=int, default=5)
             p.add_argument("--repeat", type=int, default=1, help="steps a round, of which the median counts")
+            p.add_argument("--peer", type=lambda p: Path(p).resolve(), default=WORKER, help="another executable that infers, as candle/ does")
         else:
             p.add_argument("--data", type=Path, required=True)
             p.add_argument("--batches", type=int, default=20, help="training batches of 16")

@@ -63,12 +63,18 @@ pub struct Tape<'m> {
     ledger: Option<Vec<Record>>,
     layer: String,
     shared: Option<&'m Parameter>,
+    frozen: bool,
 }
 
 impl<'m> Tape<'m> {
     /// An empty tape.
     pub fn new() -> Self {
         Tape::default()
+    }
+
+    /// A tape on which nothing trains: it stays empty, and operations save nothing.
+    pub fn inference() -> Self {
+        Tape { frozen: true, ..Tape::default() }
     }
 
     /// An empty tape that also keeps a [`Record`] of every operation.
@@ -83,6 +89,9 @@ impl<'m> Tape<'m> {
 
     /// A trained tensor, the only source of gradients. The same parameter gives the same leaf.
     pub fn parameter(&mut self, p: &'m Parameter) -> Var {
+        if self.frozen {
+            return self.constant(p.value());
+        }
         let node = *self.leaves.entry(p.id()).or_insert_with(|| {
             self.nodes.push(Node::Leaf(p.id()));
             self.nodes.len() - 1
@@ -139,7 +148,7 @@ impl<'m> Tape<'m> {
     pub fn checkpoint(&mut self, inputs: &[&Var], segment: impl Fn(&mut Tape<'m>, &[Var]) -> Result<Var> + 'm) -> Result<Var> {
         let inputs: Vec<Var> = inputs.iter().map(|v| (*v).clone()).collect();
         let (mut trial, leaves) = Tape::of_leaves(&inputs, self.shared);
-        (trial.ledger, trial.layer) = (self.ledger.take(), std::mem::take(&mut self.layer));
+        (trial.ledger, trial.layer, trial.frozen) = (self.ledger.take(), std::mem::take(&mut self.layer), self.frozen);
         let value = segment(&mut trial, &leaves)?;
         (self.ledger, self.layer) = (trial.ledger.take(), std::mem::take(&mut trial.layer));
         if !value.needs_grad() {

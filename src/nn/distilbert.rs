@@ -96,7 +96,7 @@ impl DistilBert {
     /// # Errors
     /// As [`DistilBert::forward`].
     pub fn trunk(&self, ids: &[u32], packing: &Arc<Packing>) -> Result<Tensor> {
-        let (mut tape, pass) = (Tape::new(), Pass::evaluation(packing.clone()));
+        let (mut tape, pass) = (Tape::inference(), Pass::evaluation(packing.clone()));
         let h = self.embed(&mut tape, ids, &pass, &pass).at(|| "distilbert.embeddings".into())?;
         Ok(self.layers(&mut tape, h, 0..self.frozen_layers(), &pass, &mut |_, _| {})?.value().clone())
     }
@@ -298,6 +298,15 @@ mod tests {
             }
             let recomputed = run(&model, &ids, &Pass { recompute: true, ..pass }, &[0, 1, 2, 1], false);
             assert_eq!(recomputed, pruned, "computed again, a layer must be the same bit for bit");
+        }
+        for recompute in [false, true] {
+            let pass = Pass { recompute, ..Pass::evaluation(packing.clone()) };
+            let [(recorded, with), (inferred, without)] = [Tape::new(), Tape::inference()].map(|mut tape| {
+                let logits = model.forward(&mut tape, &ids, &pass).unwrap();
+                (logits.value().to_f64().unwrap(), tape.len())
+            });
+            assert_eq!(recorded, inferred);
+            assert!(with > 0 && without == 0, "inference records nothing");
         }
     }
 }

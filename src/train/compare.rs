@@ -155,7 +155,7 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut
         add(format!("trained {}", p.name()), &p.value().to_f64()?, &reference, adapter);
     }
     let (ids, _, pass) = batch(&wanted, &all)?;
-    let logits = model.forward(&mut Tape::new(), &ids, &pass)?;
+    let logits = model.forward(&mut Tape::inference(), &ids, &pass)?;
     add("logits after training".into(), &logits.value().to_f64()?, &wanted.after.logits.concat(), trajectory.max(adapter));
     Ok(result)
 }

@@ -49,7 +49,7 @@ pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<
         let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
         let packing = Packing::new(&lengths, vec![0; chunk.len()])?;
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
-        let logits = model.forward(&mut Tape::new(), &ids, &Pass::evaluation(Arc::new(packing)))?;
+        let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packing)))?;
         for (row, &i) in logits.value().to_f64()?.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
             result[i] = row.to_vec();
         }

@@ -9,6 +9,8 @@ use crate::cuda::Device;
 use crate::tensor::DType;
 use crate::tensor::{Float, Tensor};
 use crate::{Error, Result, dispatch_float};
+#[cfg(feature = "cuda")]
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
@@ -122,7 +124,10 @@ impl AdamW {
         for p in parameters.iter_mut() {
             let Some(g) = grads.take(p) else { continue };
             let (shrink, rate) = self.rates(p, lr, self.step);
-            let (m, v) = self.state.remove(&p.id()).unwrap_or_else(|| zero_moments(p));
+            let (m, v) = self.state.remove(&p.id()).unwrap_or_else(|| {
+                let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
+                (zeros(), zeros())
+            });
             let constants = self.constants(self.step);
             let shape = g.shape().clone();
             let id = p.id();
@@ -157,7 +162,13 @@ impl AdamW {
         for p in parameters.iter_mut() {
             let Some(grad) = grads.take(p) else { continue };
             let (shrink, rate) = self.rates(p, lr, step);
-            let (m, v) = self.state.entry(p.id()).or_insert_with(|| zero_moments(p));
+            let (m, v) = match self.state.entry(p.id()) {
+                Entry::Occupied(moments) => moments.into_mut(),
+                Entry::Vacant(place) => {
+                    let zeros = || Tensor::zeros_on(device, p.value().dtype(), p.value().dims());
+                    place.insert((zeros()?, zeros()?))
+                }
+            };
             m.own_on(device)?;
             v.own_on(device)?;
             // A value that someone kept, as the best so far, stays what it was.
@@ -181,12 +192,6 @@ impl AdamW {
         let (b1, b2) = self.betas;
         [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(step)).sqrt().recip(), self.eps]
     }
-}
-
-/// m and v before the first update, on the host.
-fn zero_moments(p: &Parameter) -> (Tensor, Tensor) {
-    let zeros = || Tensor::zeros(p.value().dtype(), p.value().shape());
-    (zeros(), zeros())
 }
 
 fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], own: [f64; 3], constants: [f64; 6]) {
