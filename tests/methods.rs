@@ -62,7 +62,7 @@ fn loss_and_gradients(model: &DistilBert, dropout: Option<u64>) -> (f64, Grads) 
 }
 
 fn logits(model: &DistilBert) -> Vec<f64> {
-    model.forward(&mut Tape::new(), &IDS, &Pass::evaluation(packing())).unwrap().value().to_f64().unwrap()
+    model.forward(&mut Tape::inference(), &IDS, &Pass::evaluation(packing())).unwrap().value().to_f64().unwrap()
 }
 
 /// Adds `step` times a fixed direction to all that trains.

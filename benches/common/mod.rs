@@ -6,12 +6,15 @@ use std::hint::black_box;
 use std::time::Instant;
 
 /// Independent multiply-adds on a tile that fits the registers.
-struct Registers<const LANES: usize>(u64);
+struct Registers(u64);
+
+/// Numbers of a vector of AVX2.
+const LANES: usize = 8;
 
 /// Accumulators: twice the depth of the pipelines, and as many as the smallest register file holds.
 const ACCUMULATORS: usize = 12;
 
-impl<const LANES: usize> Kernel for Registers<LANES> {
+impl Kernel for Registers {
     type Output = f32;
     #[inline(always)]
     fn run<const FMA: bool>(self) -> f32 {
@@ -41,14 +44,14 @@ pub fn register_peak(pairs: bool) -> f64 {
                 black_box(unsafe { if pairs { avx512::pairs(rounds) } else { avx512::numbers(rounds) } });
                 return;
             }
-            black_box(dispatch(Registers::<8>(rounds)));
+            black_box(dispatch(Registers(rounds)));
         });
     });
-    let lanes = [8, 16, 32][usize::from(wide) + usize::from(pairs)];
+    let lanes = [LANES, 2 * LANES, 4 * LANES][usize::from(wide) + usize::from(pairs)];
     2.0 * (lanes * ACCUMULATORS) as f64 * rounds as f64 * threads as f64 / 1e9 / time
 }
 
-/// The same with intrinsics: the compiler makes no vectors of a tile as large as this.
+/// [`Registers`] with intrinsics: the compiler makes no vectors of a tile as large as this.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::ACCUMULATORS;

@@ -66,7 +66,7 @@ class Side:
 
 
 class Sides:
-    """Four children, two a side; the peer's with the settings that are fastest for `batch`."""
+    """A child for each side and job; transformers' with the settings that are fastest for `batch`."""
 
     def __init__(self, a: argparse.Namespace, batch: Batch):
         self.jobs = JOBS if a.peer == WORKER else ("infer",)
@@ -255,7 +255,7 @@ def main() -> None:
             p.add_argument("--shape", default="16x128", help="sequences x tokens")
             p.add_argument("--rounds", type=int, default=5)
             p.add_argument("--repeat", type=int, default=1, help="steps a round, of which the median counts")
-            p.add_argument("--peer", type=lambda p: Path(p).resolve(), default=WORKER, help="another executable that infers, as candle/ does")
+            p.add_argument("--peer", type=lambda p: Path(p).resolve(), help="another executable that infers, as candle/ does")
         else:
             p.add_argument("--data", type=Path, required=True)
             p.add_argument("--batches", type=int, default=20, help="training batches of 16")

@@ -72,7 +72,7 @@ impl<'m> Tape<'m> {
         Tape::default()
     }
 
-    /// A tape on which nothing trains: it stays empty, and operations save nothing.
+    /// A tape on which nothing trains: it stays empty, operations save nothing, and there are no gradients.
     pub fn inference() -> Self {
         Tape { frozen: true, ..Tape::default() }
     }

@@ -153,7 +153,7 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// Error function, and e^(−self²), which it takes anyway.
+    /// Error function, and e^(−self²), which that of f32 takes anyway.
     fn erf(self) -> (Self, Self);
     /// The larger of two; a NaN loses.
     fn max(self, other: Self) -> Self;

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_row_is_made_of_single_draws() {
-        let mut row = [0u32; 77];
+        let mut row = [0u32; 601];
         philox_row(9, [1, 2, 3], &mut row, |word| word);
         for (j, &word) in row.iter().enumerate() {
             assert_eq!(word, philox(9, [j as u32 / 4, 1, 2, 3])[j % 4]);

@@ -179,7 +179,11 @@ impl Attention {
                 let (b, row) = packing.locate(first + i);
                 for (h, to) in to.chunks_exact_mut(width).enumerate() {
                     let from = &parts[b * self.heads + h][(skip + row) * width..];
-                    vectorised(|| to.iter_mut().zip(from).for_each(|(to, &x)| *to = T::narrow(x)));
+                    vectorised(|| {
+                        for (to, &x) in to.iter_mut().zip(from) {
+                            *to = T::narrow(x);
+                        }
+                    });
                 }
             }
         });

@@ -113,7 +113,7 @@ fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], s
 /// [`gemm_sum`] with every B packed before.
 ///
 /// # Panics
-/// If the sizes differ, or C is too small.
+/// If the sizes differ, C is too small, or a B was packed for products with another type.
 pub fn gemm_packed<S: Float, C: Real<Sum = S>>(
     products: &[(Mat<S>, &Packed<S>)],
     start: Start<S>,
@@ -212,7 +212,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                         let rows = Rows::wide::<MR>(a, n, &mut a_wide);
                         self.sweep::<_, FMA>(&rows, strips, [b.k, k0, a.cols], start, out);
                     }
-                    (Strips::Pairs(_), Source::Same(_)) => unreachable!("only products of bf16 are packed in pairs"),
+                    (Strips::Pairs(_), Source::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
                 }
                 start = Start::Keep;
             }
@@ -252,7 +252,7 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
             let at = ((j0 + j) / NR * k + k0) * NR;
             let (strip, ahead) = (&strips[at..][..kc * NR], kc * NR / m.div_ceil(MR));
             for i in (0..m).step_by(MR) {
-                // By the time this strip is done, the next one has come to the first-level cache.
+                // By the time this strip is done, the next one has come to where this one is.
                 let next = strips.as_ptr().wrapping_add(at + NR * k + i / MR * ahead);
                 (0..ahead).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(next.wrapping_add(p)));
                 // C's lines come while the tile is computed; so do, the first time, the next rows of A.
@@ -387,7 +387,7 @@ mod tests {
         #[test]
         fn every_layout_equals_the_triple_loop(
             (m, n, k) in prop_oneof![
-                (0usize..20, 0usize..40, 0usize..30), (1usize..110, 1usize..70, 200usize..600), (1usize..9, 300usize..500, 1usize..9), Just((1, 1, 1))
+                (0usize..20, 0usize..40, 0usize..30), (1usize..110, 1usize..70, 200usize..600), (49usize..60, 385usize..450, 1usize..9), (1usize..14, 1usize..60, 760usize..1600), (1usize..9, 300usize..500, 1usize..9), Just((1, 1, 1))
             ],
             layout: [bool; 4], start in 0usize..3, pad in 0usize..3, seed: u64,
         ) {

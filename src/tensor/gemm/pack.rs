@@ -1,9 +1,9 @@
 //! The operands of the micro-kernels: B in strips, A where it lies or copied.
 
 use super::micro::Operand;
-use super::{KC, LINE, MC, Mat, Source, Spread, WORTH_THREADS, tile};
+use super::{LINE, Mat, Source, Spread, WORTH_THREADS, tile};
 use crate::tensor::simd::{self, Isa, Kernel};
-use crate::tensor::{Float, Pooled, Real, rows, take};
+use crate::tensor::{Element, Float, Pooled, Real, rows, take};
 use half::bf16;
 
 /// B `[k, n]` in strips of `NR` columns; the last strip ends in zeros.
@@ -30,7 +30,8 @@ impl<S: Float> Packed<S> {
         Packed::on(simd::isa(), b, false, spread)
     }
 
-    /// Packs `b` for products of matrices like `a` and it: in pairs where both are bf16 and the processor multiplies those.
+    /// Packs `b` for products of matrices like `a` and it: in pairs where both are bf16 and the processor multiplies those. Every A must
+    /// then have the type of `a`.
     pub fn for_products_of(a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
         let isa = simd::isa();
         Packed::on(isa, b, in_pairs(isa, &a, &b), spread)
@@ -130,9 +131,9 @@ fn transpose<T: Copy, U: Copy>(columns: [&[T]; GROUP], to: &mut [U], nr: usize, 
     let len = columns[0].len();
     #[allow(unused_mut)]
     let mut done = 0;
-    // Types of 32 bits here are f32, or a pair of bf16, on both sides.
+    // Types of 32 bits here are f32, or a pair of bf16, on both sides, and `convert` changes nothing.
     #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::widest() >= Isa::Avx512 && len >= x86::SIDE {
+    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::isa() >= Isa::Avx512 && len >= x86::SIDE {
         done = len / x86::SIDE * x86::SIDE;
         assert!(columns.iter().all(|c| c.len() == len) && (done - 1) * nr + GROUP <= to.len());
         for p in (0..done).step_by(x86::SIDE) {
@@ -194,7 +195,7 @@ impl<S: Float> Kernel for PairStrip<'_, S> {
     }
 }
 
-/// A block of A, `[at most MC, at most KC]`, for micro-kernels of `MR` rows: where it lies, or copied so that they read it in one go.
+/// A block of A, as large as a task takes at a time, for micro-kernels of `MR` rows: where it lies, or copied so that they read it in one go.
 pub(super) struct Rows<T> {
     pub data: *const T,
     /// Elements from one group of `MR` rows to the next, and from one row of a group to the next.
@@ -240,13 +241,18 @@ impl<S: Float> Rows<S> {
         {
             return Rows::plain(data.as_ptr(), a.row_stride, a.col_stride, a.rows, MR);
         }
-        if buffer.is_empty() {
-            *buffer = take(MC * KC);
-        }
+        make_room(buffer, a.rows.next_multiple_of(MR) * a.cols.max(1).next_multiple_of(2));
         match a.data {
             Source::Same(data) => copy::<S, S, S, MR>(a, data, buffer, |x| x),
             Source::BF16(data) => copy::<S, bf16, S, MR>(a, data, buffer, |x: bf16| S::of(x.widen().into())),
         }
+    }
+}
+
+/// Makes the buffer as long as `len`, if it is shorter.
+fn make_room<T: Element>(buffer: &mut Pooled<T>, len: usize) {
+    if buffer.len() < len {
+        *buffer = take(len);
     }
 }
 
@@ -257,9 +263,7 @@ impl Rows<bf16> {
         if a.col_stride == 1 && a.cols.is_multiple_of(2) {
             return Rows::plain(data.as_ptr(), a.row_stride, 2, a.rows, MR);
         }
-        if buffer.is_empty() {
-            *buffer = take(MC * KC);
-        }
+        make_room(buffer, a.rows.next_multiple_of(MR) * a.cols.max(1).next_multiple_of(2));
         copy::<S, bf16, bf16, MR>(a, data, buffer, |x| x)
     }
 }

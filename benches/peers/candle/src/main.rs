@@ -44,6 +44,9 @@ fn peak_memory() -> Option<u64> {
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let model = arguments.iter().position(|a| a == "--model").and_then(|i| arguments.get(i + 1)).ok_or("give --model DIR")?;
+    if arguments.iter().any(|a| a == "bf16") {
+        return Err("f32 alone is measured here".into());
+    }
     let model = Classifier::open(model)?;
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
