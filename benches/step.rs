@@ -2,7 +2,7 @@
 //! [--recompute] [--threads N]`.
 //!
 //! `serve` in place of a shape answers one JSON request per line of standard input (see `benches/peers`), so that another program can be
-//! measured in turn with this one: `{"do":"train","ids":[[…]],"labels":[…],"repeat":R}`, `{"do":"infer",…}`, `{"do":"memory"}`, `{"do":"quit"}`.
+//! measured in turn with this one: `{"do":"train","ids":[[…]],"labels":[…],"repeat":R}`, `{"do":"infer",…}`, `{"do":"quit"}`.
 
 use lowrank::autograd::Tape;
 use lowrank::lora::{LoraConfig, Method};
@@ -70,7 +70,6 @@ impl Bench {
             match request["do"].as_str() {
                 Some("train") => losses.push(self.train(&ids, &labels)?),
                 Some("infer") => logits = self.infer(&ids)?.to_f64()?,
-                Some("memory") => return Ok(json!({ "vm_hwm_bytes": peak_memory() })),
                 other => return Err(format!("unknown request {other:?}").into()),
             }
             seconds.push(start.elapsed().as_secs_f64());

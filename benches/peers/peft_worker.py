@@ -4,7 +4,6 @@ usage: peft_worker.py serve --model DIR --dtype f32|bf16 --method lora|full|head
 
     {"do": "train", "ids": [[..], ..], "labels": [..], "repeat": R}  ->  {"seconds": [..R], "loss": [..R]}
     {"do": "infer", "ids": [[..], ..], "repeat": R}                  ->  {"seconds": [..R], "logits": [[..], ..]}
-    {"do": "memory"}                                                 ->  {"vm_hwm_bytes": N}
     {"do": "tune", "job": "train"|"infer", "ids": .., "labels": ..}  ->  {"settings": {..}, "seconds": {name: s, ..}}
     {"do": "quit"}
 
@@ -152,11 +151,6 @@ def timed(step, repeat: int) -> tuple[list[float], list]:
     return seconds, out
 
 
-def vm_hwm_bytes() -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["serve"])
@@ -179,8 +173,6 @@ def main() -> None:
                 reply = peer.train(r["ids"], r["labels"], r["repeat"])
             case "infer":
                 reply = peer.infer(r["ids"], r["repeat"])
-            case "memory":
-                reply = {"vm_hwm_bytes": vm_hwm_bytes()}
             case "tune":
                 reply = peer.tune(r["job"], r["ids"], r["labels"])
             case "quit":

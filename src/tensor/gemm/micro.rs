@@ -25,38 +25,25 @@ pub(super) trait Operand<S>: Real {
     ///
     /// # Safety
     /// As [`tile`].
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
-        a: *const Self,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[Self],
-    ) -> [[S; NR]; MR];
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const Self; MR], step: usize, b: &[Self]) -> [[S; NR]; MR];
 
     /// `to = start + Σₚ a[·, p] b[p, ·]` with AVX-512, a row of the tile being `V` registers.
     ///
     /// # Safety
     /// As [`tile`], and S is f32.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<const MR: usize, const V: usize>(
-        a: *const Self,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[Self],
-        start: Place<f32>,
-        to: Place<f32>,
-    );
+    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const Self; MR], step: usize, b: &[Self], start: Place<f32>, to: Place<f32>);
 }
 
 /// `to = start + Σₚ a[·, p] b[p, ·]` of `MR` rows of A and a strip of B, on `hardware`.
 ///
 /// # Safety
-/// `AT_ONCE` numbers at `a + offsets[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). `start` and `to` have
+/// `AT_ONCE` numbers at `a[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). `start` and `to` have
 /// `MR` rows of `NR` numbers, and are the same or apart. The processor has `hardware`.
 #[inline(always)]
 pub(super) unsafe fn tile<T: Operand<S>, S: Float, const MR: usize, const NR: usize, const FMA: bool>(
     hardware: Isa,
-    a: *const T,
-    offsets: &[usize; MR],
+    a: &[*const T; MR],
     step: usize,
     b: &[T],
     start: Place<S>,
@@ -68,15 +55,15 @@ pub(super) unsafe fn tile<T: Operand<S>, S: Float, const MR: usize, const NR: us
         // SAFETY: S is f32; the rest is the caller's promise.
         unsafe {
             match NR / x86::LANES {
-                1 => T::vectors::<MR, 1>(a, offsets, step, b, start, to),
-                2 => T::vectors::<MR, 2>(a, offsets, step, b, start, to),
-                _ => T::vectors::<MR, 3>(a, offsets, step, b, start, to),
+                1 => T::vectors::<MR, 1>(a, step, b, start, to),
+                2 => T::vectors::<MR, 2>(a, step, b, start, to),
+                _ => T::vectors::<MR, 3>(a, step, b, start, to),
             }
         }
         return;
     }
     // SAFETY: the caller's promise.
-    let tile = unsafe { T::loops::<MR, NR, FMA>(a, offsets, step, b) };
+    let tile = unsafe { T::loops::<MR, NR, FMA>(a, step, b) };
     for (i, tile) in tile.iter().enumerate() {
         // SAFETY: both have row i.
         let (start, to) = unsafe { (*start.at.add(i * start.stride).cast::<[S; NR]>(), &mut *to.at.add(i * to.stride).cast::<[S; NR]>()) };
@@ -91,17 +78,12 @@ impl<S: Float> Operand<S> for S {
     const VECTORS: Isa = Isa::Avx512;
 
     #[inline(always)]
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
-        a: *const S,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[S],
-    ) -> [[S; NR]; MR] {
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const S; MR], step: usize, b: &[S]) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         for (p, b) in b.as_chunks::<NR>().0.iter().enumerate() {
             for i in 0..MR {
                 // SAFETY: p < b.len() / NR.
-                let a = unsafe { *a.add(offsets[i] + p * step) };
+                let a = unsafe { *a[i].add(p * step) };
                 for j in 0..NR {
                     tile[i][j] = if FMA { a.mul_add(b[j], tile[i][j]) } else { tile[i][j] + a * b[j] };
                 }
@@ -112,16 +94,9 @@ impl<S: Float> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<const MR: usize, const V: usize>(
-        a: *const S,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[S],
-        start: Place<f32>,
-        to: Place<f32>,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { x86::numbers::<MR, V>(a.cast(), offsets, step, b.as_ptr().cast(), b.len() / (V * x86::LANES), start, to) };
+    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const S; MR], step: usize, b: &[S], start: Place<f32>, to: Place<f32>) {
+        // SAFETY: the caller's promise: S is f32.
+        unsafe { x86::numbers::<MR, V>(&*std::ptr::from_ref(a).cast(), step, b.as_ptr().cast(), b.len() / (V * x86::LANES), start, to) };
     }
 }
 
@@ -130,18 +105,13 @@ impl<S: Float> Operand<S> for bf16 {
     const VECTORS: Isa = Isa::Avx512Bf16;
 
     #[inline(always)]
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(
-        a: *const bf16,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[bf16],
-    ) -> [[S; NR]; MR] {
+    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const bf16; MR], step: usize, b: &[bf16]) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         let widen = |x: bf16| S::of(x.widen().into());
         for (p, b) in b.chunks_exact(2 * NR).enumerate() {
             for i in 0..MR {
                 // SAFETY: p < b.len() / (2 NR).
-                let a = unsafe { a.add(offsets[i] + p * step).cast::<[bf16; 2]>().read() };
+                let a = unsafe { a[i].add(p * step).cast::<[bf16; 2]>().read() };
                 for (sum, b) in tile[i].iter_mut().zip(b.as_chunks::<2>().0) {
                     *sum = *sum + widen(a[1]) * widen(b[1]) + widen(a[0]) * widen(b[0]);
                 }
@@ -152,16 +122,9 @@ impl<S: Float> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<const MR: usize, const V: usize>(
-        a: *const bf16,
-        offsets: &[usize; MR],
-        step: usize,
-        b: &[bf16],
-        start: Place<f32>,
-        to: Place<f32>,
-    ) {
+    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const bf16; MR], step: usize, b: &[bf16], start: Place<f32>, to: Place<f32>) {
         // SAFETY: the caller's promise.
-        unsafe { x86::pairs::<MR, V>(a, offsets, step, b.as_ptr(), b.len() / (2 * V * x86::LANES), start, to) };
+        unsafe { x86::pairs::<MR, V>(a, step, b.as_ptr(), b.len() / (2 * V * x86::LANES), start, to) };
     }
 }
 
@@ -178,25 +141,20 @@ mod x86 {
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn numbers<const MR: usize, const V: usize>(
-        a: *const f32,
-        offsets: &[usize; MR],
+        a: &[*const f32; MR],
         step: usize,
         b: *const f32,
         depth: usize,
         start: Place<f32>,
         to: Place<f32>,
     ) {
-        let mut rows = [a; MR];
-        for (row, at) in rows.iter_mut().zip(offsets) {
-            *row = a.wrapping_add(*at);
-        }
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
             // SAFETY: p < depth.
             unsafe {
                 let b: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(b.add((p * V + j) * LANES)));
                 for i in 0..MR {
-                    let a = _mm512_set1_ps(*rows[i].add(p * step));
+                    let a = _mm512_set1_ps(*a[i].add(p * step));
                     for j in 0..V {
                         sums[i][j] = _mm512_fmadd_ps(a, b[j], sums[i][j]);
                     }
@@ -213,18 +171,13 @@ mod x86 {
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers of pairs.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn pairs<const MR: usize, const V: usize>(
-        a: *const bf16,
-        offsets: &[usize; MR],
+        a: &[*const bf16; MR],
         step: usize,
         b: *const bf16,
         depth: usize,
         start: Place<f32>,
         to: Place<f32>,
     ) {
-        let mut rows = [a; MR];
-        for (row, at) in rows.iter_mut().zip(offsets) {
-            *row = a.wrapping_add(*at);
-        }
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
             // SAFETY: p < depth. A register holds the same 512 bits whatever they stand for.
@@ -232,7 +185,7 @@ mod x86 {
                 let b: [__m512bh; V] =
                     std::array::from_fn(|j| std::mem::transmute(_mm512_loadu_si512(b.add((p * V + j) * 2 * LANES).cast())));
                 for i in 0..MR {
-                    let a: __m512bh = std::mem::transmute(_mm512_set1_epi32(rows[i].add(p * step).cast::<i32>().read_unaligned()));
+                    let a: __m512bh = std::mem::transmute(_mm512_set1_epi32(a[i].add(p * step).cast::<i32>().read_unaligned()));
                     for j in 0..V {
                         sums[i][j] = _mm512_dpbf16_ps(sums[i][j], a, b[j]);
                     }

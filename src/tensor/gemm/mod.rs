@@ -17,7 +17,7 @@ pub use pack::Packed;
 use super::simd::{self, Isa, Kernel};
 use super::{Float, Pooled, Real, rows, take};
 use micro::{Operand, Place};
-use pack::{Rows, Strips, in_pairs};
+use pack::{Rows, Strips};
 
 /// What a sum of products is added to.
 #[derive(Clone, Copy)]
@@ -39,8 +39,6 @@ pub enum Spread {
     Parallel,
 }
 
-/// Largest depth of a block.
-const KC: usize = 768;
 /// Rows and columns of a task's tile of C, which stays in the second-level cache; multiples of every `MR` and `NR`.
 const MC: usize = 96;
 const NC: usize = 384;
@@ -54,7 +52,7 @@ const FEW_ROWS: usize = 48;
 /// Depth of a block, even: a strip of B, as deep and `NR` wide, stays in the first-level cache; with AVX-512 in the second, which is fast
 /// enough, and C is stored less often.
 fn depth(isa: Isa) -> usize {
-    if isa >= Isa::Avx512 { KC } else { KC / 2 }
+    if isa >= Isa::Avx512 { 768 } else { 384 }
 }
 
 /// `[MR, NR]`: rows and columns of the register tile for a C of n columns. 12 accumulators of the 16 registers of AVX2, 24 of the 32 of
@@ -100,11 +98,11 @@ fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], s
     products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
     // Of few rows, A is the cheaper one to pack: Cᵀ = Bᵀ Aᵀ.
     if a.rows <= FEW_ROWS && a.rows < b.cols {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, a.t(), in_pairs(isa, a, b), spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, b.t(), a.t(), spread)).collect();
         let swapped: Vec<_> = products.iter().zip(&packed).map(|((_, b), a)| (b.t(), a)).collect();
         run(&swapped, start, c, [1, ldc], spread);
     } else {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *b, in_pairs(isa, a, b), spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *a, *b, spread)).collect();
         let products: Vec<_> = products.iter().zip(&packed).map(|((a, _), b)| (*a, b)).collect();
         run(&products, start, c, [ldc, 1], spread);
     }
@@ -269,7 +267,7 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                     Start::Bias(bias) => (Place { at: bias[j0 + j..][..NR].as_ptr().cast_mut(), stride: 0 }, c),
                 };
                 // SAFETY: `rows` was made of as many rows and columns of A; a whole tile at (i, j) is this task's own; `hardware` is there.
-                unsafe { micro::tile::<T, S, MR, NR, FMA>(hardware, rows.data, &rows.offsets(i), rows.step, strip, from, to) };
+                unsafe { micro::tile::<T, S, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, from, to) };
                 if !whole {
                     // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
                     unsafe { store(&part, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };

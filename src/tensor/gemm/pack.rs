@@ -3,7 +3,7 @@
 use super::micro::Operand;
 use super::{LINE, Mat, Source, Spread, WORTH_THREADS, tile};
 use crate::tensor::simd::{self, Isa, Kernel};
-use crate::tensor::{Element, Float, Pooled, Real, rows, take};
+use crate::tensor::{Float, Pooled, Real, rows, take};
 use half::bf16;
 
 /// B `[k, n]` in strips of `NR` columns; the last strip ends in zeros.
@@ -27,18 +27,23 @@ pub(super) enum Strips<S: Float> {
 impl<S: Float> Packed<S> {
     /// Packs `b` in the type of sums.
     pub fn new(b: Mat<S>, spread: Spread) -> Self {
-        Packed::on(simd::isa(), b, false, spread)
+        Packed::strips(simd::isa(), b, false, spread)
     }
 
     /// Packs `b` for products of matrices like `a` and it: in pairs where both are bf16 and the processor multiplies those. Every A must
     /// then have the type of `a`.
     pub fn for_products_of(a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
-        let isa = simd::isa();
-        Packed::on(isa, b, in_pairs(isa, &a, &b), spread)
+        Packed::on(simd::isa(), a, b, spread)
     }
 
-    /// Packs `b` for `isa`, in pairs only if it is bf16.
-    pub(super) fn on(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
+    /// [`Packed::for_products_of`] on `isa`.
+    pub(super) fn on(isa: Isa, a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
+        let pairs = isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)));
+        Packed::strips(isa, b, pairs, spread)
+    }
+
+    /// Packs `b`, in pairs only if it is bf16.
+    fn strips(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
         let [_, nr] = tile::<S>(isa, b.cols);
         let parallel = spread == Spread::Parallel && b.rows * b.cols >= WORTH_THREADS;
         let strip = |i: usize| (b.cols_from(i * nr, nr.min(b.cols - i * nr)), nr);
@@ -58,11 +63,6 @@ impl<S: Float> Packed<S> {
         };
         Packed { strips, k: b.rows, n: b.cols, isa }
     }
-}
-
-/// Whether `isa` multiplies the two in pairs.
-pub(super) fn in_pairs<S>(isa: Isa, a: &Mat<S>, b: &Mat<S>) -> bool {
-    isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)))
 }
 
 /// Packs columns, at most as many as the second number says.
@@ -89,7 +89,8 @@ fn look_ahead<T>(from: &[T], at: usize, stride: usize, len: usize) {
     (0..len).step_by(LINE / size_of::<T>()).for_each(|i| simd::prefetch(ahead.wrapping_add(i)));
 }
 
-/// Columns that are packed at a time: so many lines of B stay in the first-level cache while their numbers are used up.
+/// Columns that are packed at a time: so many lines of B stay in the first-level cache while their numbers are used up. As many numbers of 32 bits fill
+/// a register of AVX-512.
 const GROUP: usize = 16;
 
 #[inline(always)]
@@ -133,12 +134,12 @@ fn transpose<T: Copy, U: Copy>(columns: [&[T]; GROUP], to: &mut [U], nr: usize, 
     let mut done = 0;
     // Types of 32 bits here are f32, or a pair of bf16, on both sides, and `convert` changes nothing.
     #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::isa() >= Isa::Avx512 && len >= x86::SIDE {
-        done = len / x86::SIDE * x86::SIDE;
+    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::isa() >= Isa::Avx512 && len >= GROUP {
+        done = len / GROUP * GROUP;
         assert!(columns.iter().all(|c| c.len() == len) && (done - 1) * nr + GROUP <= to.len());
-        for p in (0..done).step_by(x86::SIDE) {
+        for p in (0..done).step_by(GROUP) {
             let columns = columns.map(|column| column[p..].as_ptr().cast());
-            // SAFETY: from p on, columns and rows have SIDE more, as asserted, and a row has room for a group; the processor has AVX-512.
+            // SAFETY: from p on, columns and rows have a group more, as asserted, and a row has room for one; the processor has AVX-512.
             unsafe { x86::transpose(columns, to[p * nr..].as_mut_ptr().cast(), nr) };
         }
     }
@@ -197,7 +198,7 @@ impl<S: Float> Kernel for PairStrip<'_, S> {
 
 /// A block of A, as large as a task takes at a time, for micro-kernels of `MR` rows: where it lies, or copied so that they read it in one go.
 pub(super) struct Rows<T> {
-    pub data: *const T,
+    data: *const T,
     /// Elements from one group of `MR` rows to the next, and from one row of a group to the next.
     group: usize,
     row: usize,
@@ -217,16 +218,16 @@ impl<T: Copy> Rows<T> {
 
     /// Where the rows i.. start, i a multiple of `MR`; the last again where there are no more.
     #[inline(always)]
-    pub fn offsets<const MR: usize>(&self, i: usize) -> [usize; MR] {
-        std::array::from_fn(|r| i / MR * self.group + r.min(self.last - i) * self.row)
+    pub fn starts<const MR: usize>(&self, i: usize) -> [*const T; MR] {
+        std::array::from_fn(|r| self.data.wrapping_add(i / MR * self.group + r.min(self.last - i) * self.row))
     }
 
     /// Asks for `len` numbers of each of the rows i.., if there are any.
     #[inline(always)]
     pub fn ask_for<const MR: usize>(&self, i: usize, len: usize) {
         if i <= self.last {
-            for at in self.offsets::<MR>(i) {
-                (0..len).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(self.data.wrapping_add(at + p)));
+            for row in self.starts::<MR>(i) {
+                (0..len).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(row.wrapping_add(p)));
             }
         }
     }
@@ -241,18 +242,10 @@ impl<S: Float> Rows<S> {
         {
             return Rows::plain(data.as_ptr(), a.row_stride, a.col_stride, a.rows, MR);
         }
-        make_room(buffer, a.rows.next_multiple_of(MR) * a.cols.max(1).next_multiple_of(2));
         match a.data {
             Source::Same(data) => copy::<S, S, S, MR>(a, data, buffer, |x| x),
             Source::BF16(data) => copy::<S, bf16, S, MR>(a, data, buffer, |x: bf16| S::of(x.widen().into())),
         }
-    }
-}
-
-/// Makes the buffer as long as `len`, if it is shorter.
-fn make_room<T: Element>(buffer: &mut Pooled<T>, len: usize) {
-    if buffer.len() < len {
-        *buffer = take(len);
     }
 }
 
@@ -263,18 +256,21 @@ impl Rows<bf16> {
         if a.col_stride == 1 && a.cols.is_multiple_of(2) {
             return Rows::plain(data.as_ptr(), a.row_stride, 2, a.rows, MR);
         }
-        make_room(buffer, a.rows.next_multiple_of(MR) * a.cols.max(1).next_multiple_of(2));
         copy::<S, bf16, bf16, MR>(a, data, buffer, |x| x)
     }
 }
 
-/// Copies a block of A for micro-kernels, its columns filled up with zeros to a multiple of P = `AT_ONCE`.
+/// Copies a block of A for micro-kernels to `to`, made longer if need be, its columns filled up with zeros to a multiple of P = `AT_ONCE`.
 ///
 /// What lies row by row stays so. What lies column by column goes to groups of `MR` rows: element (i, p) to
 /// `[i / MR][p / P][i % MR][p % P]`.
 #[inline(always)]
-fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut [T], convert: impl Fn(U) -> T) -> Rows<T> {
+fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
+    let room = a.rows.next_multiple_of(MR) * cols;
+    if to.len() < room {
+        *to = take(room);
+    }
     if a.col_stride == 1 {
         for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {
             to.iter_mut().zip(&from[i * a.row_stride..][..a.cols]).for_each(|(to, &x)| *to = convert(x));
@@ -300,29 +296,27 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
 /// With AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::GROUP;
     use std::arch::x86_64::*;
-
-    /// Rows and columns that are transposed in registers.
-    pub const SIDE: usize = 16;
 
     /// Number j of `rows[i]` goes to `to[j * stride + i]`: groups of 1, 2, 4 and 8 numbers change places in turn.
     ///
     /// # Safety
-    /// Each row has `SIDE` numbers of 32 bits, and `to` has room for as many rows.
+    /// Each row has `GROUP` numbers of 32 bits, and `to` has room for as many rows.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn transpose(rows: [*const i32; SIDE], to: *mut i32, stride: usize) {
-        let mut a = [_mm512_setzero_si512(); SIDE];
+    pub unsafe fn transpose(rows: [*const i32; GROUP], to: *mut i32, stride: usize) {
+        let mut a = [_mm512_setzero_si512(); GROUP];
         let mut b = a;
-        for i in 0..SIDE {
+        for i in 0..GROUP {
             // SAFETY: the caller's promise.
             a[i] = unsafe { _mm512_loadu_si512(rows[i].cast()) };
         }
         // Within each lane of 4 numbers, first rows 2i and 2i + 1, then of these two and the two after.
-        for i in 0..SIDE / 2 {
+        for i in 0..GROUP / 2 {
             b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
             b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
         }
-        for i in 0..SIDE / 4 {
+        for i in 0..GROUP / 4 {
             a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
             a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
             a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
