@@ -73,7 +73,7 @@ fn every_op_agrees_with_the_host() {
     for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
         for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op)) {
             // Told its type by the op, and f64 there.
-            if ["Embedding", "Cast"].contains(&suite.op) || (suite.op == "CrossEntropy" && dtype == DType::BF16) {
+            if ["Embedding", "EmbeddingLayerNorm", "Cast"].contains(&suite.op) || (suite.op == "CrossEntropy" && dtype == DType::BF16) {
                 continue;
             }
             let mut random = Stream::new(5, suite.op);
@@ -140,40 +140,83 @@ fn every_attention_kernel_agrees_with_the_host() {
     }
 }
 
+/// Every pair of a table's type and that of the result. A table in bf16 is frozen.
 #[test]
-fn lookups_and_casts_agree_with_the_host() {
+fn lookups_agree_with_the_host() {
     let Some(device) = device() else { return };
-    let table = random_tensor(&mut Stream::new(1, "table"), &[7, 24]).unwrap();
-    let ids = Tensor::new(vec![3u32, 0, 6, 3, 3, 1], [6]).unwrap();
-    let dy = random_tensor(&mut Stream::new(1, "dy"), &[6, 24]).unwrap();
-    for (stored, dtype) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)] {
-        let op: Rc<dyn Op> = Rc::new(ops::Embedding { dtype });
-        let inputs = [table.to_dtype(stored).unwrap(), ids.clone()];
-        let needs = [stored == DType::F32, false];
-        let results = [None, Some(&device)].map(|device| {
-            let table = device.map_or(inputs[0].clone(), |d| inputs[0].to_device(d).unwrap());
-            let (mut saved, all) = (Saved::default(), [&table, &inputs[1]]);
-            let dy = dy.to_dtype(dtype).unwrap();
-            let (y, grads) = match device {
-                Some(d) => {
-                    let y = op.forward_cuda(d, &all, &needs, &mut saved).unwrap();
-                    (y, if needs[0] { op.backward_cuda(d, saved, dy.to_device(d).unwrap(), &needs).unwrap() } else { vec![] })
-                }
-                None => {
-                    let y = op.forward(&all, &needs, &mut saved).unwrap();
-                    (y, if needs[0] { op.backward(saved, dy, &needs).unwrap() } else { vec![] })
+    let (stored, computed) = ([DType::F32, DType::BF16], [(DType::F32, 1e-5), (DType::BF16, 2e-2)]);
+    for (op, stored, (dtype, bound)) in
+        ["Embedding", "EmbeddingLayerNorm"].into_iter().flat_map(|op| stored.map(|s| computed.map(|c| (op, s, c))).concat())
+    {
+        let suite = ops::suites().into_iter().find(|s| s.op == op).unwrap();
+        let mut random = Stream::new(6, op);
+        for _ in 0..25 {
+            let case = (suite.case)(&mut random).unwrap();
+            let ids = case.inputs.iter().position(|t| t.dtype() == DType::U32).unwrap();
+            let (op, tables): (Rc<dyn Op>, Vec<usize>) = match op {
+                "Embedding" => (Rc::new(ops::Embedding { dtype }), vec![0]),
+                _ => {
+                    let prompt = case.inputs.get(5).map_or(0, |p| p.shape().rows());
+                    let longest = case.inputs[2].shape().rows() - prompt;
+                    // Sequences of all lengths that there are positions for, as many as there are ids.
+                    let n = case.inputs[0].shape().len();
+                    let lengths = (0..n).scan(n, |left, i| {
+                        let n = (*left).min(1 + i % longest);
+                        *left -= n;
+                        (n > 0).then_some(n)
+                    });
+                    let lengths: Vec<usize> = lengths.collect();
+                    let examples = vec![0; lengths.len()];
+                    let packing = Arc::new(Packing::new(&lengths, examples).unwrap().lengthened(prompt));
+                    (Rc::new(ops::EmbeddingLayerNorm { dtype, eps: 0.1, packing, prompt }), vec![1, 2])
                 }
             };
-            let grads = grads.into_iter().flatten().map(|g| g.to_f64().unwrap()).collect::<Vec<_>>();
-            (y.to_f64().unwrap(), grads.concat())
-        });
-        let [(y, g), (y_device, g_device)] = results;
-        assert_eq!(y, y_device, "{stored} {dtype}");
-        assert!(g.len() == g_device.len() && g.iter().zip(&g_device).all(|(a, b)| (a - b).abs() < 1e-6), "{stored} {dtype}");
+            let inputs: Vec<Tensor> = (case.inputs.iter().enumerate())
+                .map(|(i, t)| match i {
+                    _ if i == ids => t.clone(),
+                    _ if tables.contains(&i) => t.to_dtype(stored).unwrap(),
+                    _ => t.to_dtype(DType::F32).unwrap(),
+                })
+                .collect();
+            let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() == DType::F32).collect();
+            let rows = op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap();
+            let dy = random_tensor(&mut random, rows.dims()).unwrap().to_dtype(dtype).unwrap();
+            let [host, found] = [None, Some(&device)].map(|device| {
+                let place = |t: &Tensor| match device {
+                    Some(d) if t.dtype() != DType::U32 => t.to_device(d).unwrap(),
+                    _ => t.clone(),
+                };
+                let (placed, dy) = (inputs.iter().map(place).collect::<Vec<_>>(), place(&dy));
+                let (mut saved, all) = (Saved::default(), placed.iter().collect::<Vec<_>>());
+                let (y, grads) = match device {
+                    Some(d) => {
+                        let y = op.forward_cuda(d, &all, &needs, &mut saved).unwrap();
+                        (y, if needs.contains(&true) { op.backward_cuda(d, saved, dy, &needs).unwrap() } else { vec![] })
+                    }
+                    None => {
+                        let y = op.forward(&all, &needs, &mut saved).unwrap();
+                        (y, if needs.contains(&true) { op.backward(saved, dy, &needs).unwrap() } else { vec![] })
+                    }
+                };
+                [y].into_iter().chain(grads.into_iter().flatten()).map(|t| t.to_f64().unwrap()).collect::<Vec<_>>()
+            });
+            assert_eq!(host.len(), found.len());
+            for (host, found) in host.iter().zip(&found) {
+                let scale = host.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+                assert_eq!(host.len(), found.len());
+                assert!(host.iter().zip(found).all(|(a, b)| (a - b).abs() <= bound * scale), "{} {stored} {dtype}", op.name());
+            }
+        }
     }
+}
+
+#[test]
+fn casts_agree_with_the_host() {
+    let Some(device) = device() else { return };
+    let values = random_tensor(&mut Stream::new(1, "x"), &[6, 24]).unwrap();
     for (from, to) in [(DType::F32, DType::BF16), (DType::BF16, DType::F32)] {
         let op = ops::Cast { dtype: to };
-        let x = dy.to_dtype(from).unwrap();
+        let x = values.to_dtype(from).unwrap();
         let y = op.forward_cuda(&device, &[&x.to_device(&device).unwrap()], &[true], &mut Saved::default()).unwrap();
         assert_eq!((y.dtype(), y.to_f64().unwrap()), (to, x.to_dtype(to).unwrap().to_f64().unwrap()));
     }

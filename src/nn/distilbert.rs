@@ -1,7 +1,8 @@
 //! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; the dropouts and the head are those of the
 //! reference implementation in transformers.
 
-use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, site};
+use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, layer_norm, site};
+use crate::autograd::ops::EmbeddingLayerNorm;
 use crate::autograd::{Parameter, Tape, Var};
 use crate::tensor::{DType, Packing, Tensor};
 use crate::{AtLayer, Error, Result};
@@ -160,17 +161,14 @@ impl DistilBert {
                 "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
             )));
         }
-        let word = self.word_embeddings.var(tape)?;
-        let mut e = tape.embedding(&word, &Tensor::new(ids.to_vec(), [ids.len()])?, self.dtype)?;
-        if let Some(prompt) = &self.prompt {
-            let prompt = prompt.var(tape)?;
-            e = tape.prepend_rows(&e, &prompt, &pass.packing)?;
+        let mut inputs = vec![tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?)];
+        let weights = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
+        for weight in weights.into_iter().chain(&self.prompt) {
+            inputs.push(weight.var(tape)?);
         }
-        let positions: Vec<u32> = (0..whole.packing.sequences()).flat_map(|b| 0..whole.packing.length(b) as u32).collect();
-        let table = self.position_embeddings.var(tape)?;
-        let positions = tape.embedding(&table, &Tensor::new(positions, [whole.packing.tokens()])?, self.dtype)?;
-        let sum = tape.add(&e, &positions)?;
-        let e = self.layer_norm.forward(tape, &sum)?;
+        let prompt = self.prompt.as_ref().map_or(0, |p| p.shape().rows());
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, packing: whole.packing.clone(), prompt };
+        let e = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
         tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.packing)
     }
 

@@ -129,6 +129,20 @@ impl Tensor {
     }
 }
 
+/// Arrays of u32 that are copied to a device at once: `[n]` each.
+///
+/// # Errors
+/// If the device has no more memory.
+pub fn upload_together<const N: usize>(device: &Arc<Device>, arrays: [&[u32]; N]) -> Result<[Tensor; N]> {
+    let whole = Tensor::new(arrays.concat(), [arrays.iter().map(|a| a.len()).sum::<usize>()])?.to_device(device)?;
+    let mut offset = 0;
+    Ok(arrays.map(|array| {
+        let part = Tensor { shape: [array.len()].into(), storage: whole.storage.clone(), offset };
+        offset += array.len();
+        part
+    }))
+}
+
 /// How the sequences of a batch lie, for kernels.
 #[derive(Debug)]
 pub struct DevicePacking {
@@ -149,16 +163,10 @@ impl Packing {
         if let Some(found) = self.on_device.get() {
             return Ok(found);
         }
-        let upload = |values: Vec<u32>| {
-            let n = values.len();
-            Tensor::new(values, [n])?.to_device(device)
-        };
-        let rows = (0..self.sequences()).flat_map(|b| std::iter::repeat_n(b as u32, self.length(b))).collect();
-        let arrays = DevicePacking {
-            offsets: upload(self.offsets().iter().map(|&o| o as u32).collect())?,
-            row_sequence: upload(rows)?,
-            examples: upload(self.examples().to_vec())?,
-        };
+        let offsets: Vec<u32> = self.offsets().iter().map(|&o| o as u32).collect();
+        let rows: Vec<u32> = (0..self.sequences()).flat_map(|b| std::iter::repeat_n(b as u32, self.length(b))).collect();
+        let [offsets, row_sequence, examples] = upload_together(device, [&offsets, &rows, self.examples()])?;
+        let arrays = DevicePacking { offsets, row_sequence, examples };
         Ok(self.on_device.get_or_init(|| arrays))
     }
 }

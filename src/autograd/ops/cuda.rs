@@ -2,7 +2,8 @@
 
 use super::dropout::Mask;
 use crate::cuda::{Argument, Device};
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::cuda::upload_together;
+use crate::tensor::{DType, Packing, Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -155,35 +156,69 @@ pub(super) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tenso
     Ok(out)
 }
 
-/// What a layer norm reads beside x.
-pub(super) struct NormInputs<'a> {
-    pub residual: Option<&'a Tensor>,
-    pub gamma: &'a Tensor,
-    pub beta: &'a Tensor,
-    pub eps: f64,
-    pub drop: Option<(&'a Mask, &'a Packing)>,
-    /// Whether h and rstd are wanted.
-    pub keep: [bool; 2],
+/// What a layer norm normalises.
+pub(super) enum NormRows<'a> {
+    /// f ⊙ x + r, or x alone.
+    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Packing)> },
+    /// Rows of the words and the positions, in `dtype`; with a prompt as the third table, its rows come first in each sequence.
+    Embeddings { dtype: DType, ids: &'a Tensor, tables: [Option<&'a Tensor>; 3], packing: &'a Packing },
 }
 
-/// LN(f ⊙ x + r) γ + β, and h and rstd where wanted.
-pub(super) fn layer_norm(device: &Arc<Device>, x: &Tensor, n: &NormInputs) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
-    let (rows, cols) = (x.shape().rows(), x.shape().cols());
-    if n.gamma.dims() != [cols] || n.beta.dims() != [cols] || n.residual.is_some_and(|r| r.shape() != x.shape()) {
-        return Err(Error::shape("layer_norm", "x [.., d], gamma [d] and beta [d]", &[x.shape(), n.gamma.shape(), n.beta.shape()]));
+/// LN(s) γ + β of rows s, and h and rstd where they are to be kept.
+pub(super) fn layer_norm(
+    device: &Arc<Device>,
+    rows: &NormRows,
+    weights: [&Tensor; 2],
+    eps: f64,
+    keep: [bool; 2],
+) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+    let (op, dtype, shape, kernels) = match rows {
+        NormRows::Sublayer { x, .. } => ("layer_norm", x.dtype(), x.shape().clone(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"]),
+        NormRows::Embeddings { dtype, tables, packing, .. } => {
+            let cols = tables[0].map_or(0, |words| words.shape().cols());
+            let kernels = ["embedding_layer_norm_forward_f32", "embedding_layer_norm_forward_bf16"];
+            ("embedding_layer_norm", *dtype, [packing.tokens(), cols].into(), kernels)
+        }
+    };
+    let (n, cols) = (shape.rows(), shape.cols());
+    if let Some(odd) = weights.iter().find(|w| w.dims() != [cols]) {
+        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[&shape, odd.shape()]));
     }
-    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
-    let h = if n.keep[0] { Some(Tensor::empty_on(device, x.dtype(), [rows, cols])?) } else { None };
-    let rstd = if n.keep[1] { Some(Tensor::empty_on(device, DType::F32, [rows])?) } else { None };
-    let (gamma, beta) = (cast(device, n.gamma, DType::F32)?, cast(device, n.beta, DType::F32)?);
-    let mut arguments = vec![x.argument()?, or_null(n.residual)?, gamma.argument()?, beta.argument()?, y.argument()?];
-    arguments.extend([or_null(h.as_ref())?, or_null(rstd.as_ref())?]);
-    arguments.extend(row_places(device, n.drop.map(|(_, packing)| packing))?);
-    arguments.extend([size(rows), size(cols), Argument::F32(n.eps as f32)]);
-    arguments.extend(bits(n.drop.map(|(mask, _)| mask)));
-    let name = named("layer_norm", x.dtype(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"])?;
-    device.launch(name, [rows.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
+    let y = Tensor::empty_on(device, dtype, &shape)?;
+    let h = keep[0].then(|| Tensor::empty_on(device, dtype, [n, cols])).transpose()?;
+    let rstd = keep[1].then(|| Tensor::empty_on(device, DType::F32, [n])).transpose()?;
+    let [gamma, beta] = [cast(device, weights[0], DType::F32)?, cast(device, weights[1], DType::F32)?];
+    let mut arguments = vec![gamma.argument()?, beta.argument()?, y.argument()?, or_null(h.as_ref())?, or_null(rstd.as_ref())?];
+    arguments.extend([size(n), size(cols), Argument::F32(eps as f32)]);
+    // Alive until the launch.
+    let mut uploaded = None;
+    match rows {
+        NormRows::Sublayer { x, residual, drop } => {
+            arguments.extend([x.argument()?, or_null(*residual)?]);
+            arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
+            arguments.extend(bits(drop.map(|(mask, _)| mask)));
+        }
+        NormRows::Embeddings { ids, tables, packing, .. } => {
+            let lie = packing.on(device)?;
+            let ids = uploaded.insert(ids.to_device(device)?);
+            arguments.extend([ids.argument()?, lie.row_sequence.argument()?, lie.offsets.argument()?]);
+            for table in tables {
+                arguments.extend([or_null(*table)?, size(usize::from(table.map(half).transpose()? == Some(true)))]);
+            }
+            arguments.push(size(tables[2].map_or(0, |prompt| prompt.shape().rows())));
+        }
+    }
+    device.launch(named(op, dtype, kernels)?, [n.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
     Ok((y, h, rstd))
+}
+
+/// Whether a table is in bf16, and not in f32.
+fn half(table: &Tensor) -> Result<bool> {
+    match table.dtype() {
+        DType::F32 => Ok(false),
+        DType::BF16 => Ok(true),
+        other => Err(Error::dtype("embedding", "a table of f32 or bf16 on a GPU", &[other])),
+    }
 }
 
 /// ds, dγ and dβ where needed.
@@ -211,39 +246,30 @@ pub(super) fn layer_norm_backward(
 pub(super) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let (ids, cols) = (ids.to_device(device)?, table.shape().cols());
     let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
-    let name = match (table.dtype(), dtype) {
-        (DType::F32, DType::F32) => "embedding_forward_f32_f32",
-        (DType::F32, DType::BF16) => "embedding_forward_f32_bf16",
-        (DType::BF16, DType::F32) => "embedding_forward_bf16_f32",
-        (DType::BF16, DType::BF16) => "embedding_forward_bf16_bf16",
-        (from, to) => return Err(Error::dtype("embedding", "f32 and bf16 on a GPU", &[from, to])),
-    };
-    let arguments = [table.argument()?, ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)];
+    let arguments =
+        [table.argument()?, size(usize::from(half(table)?)), ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)];
+    let name = named("embedding", dtype, ["embedding_forward_f32", "embedding_forward_bf16"])?;
     device.launch(name, blocks(y.shape().len()), 256, 0, &arguments)?;
     Ok(y)
 }
 
-/// The gradient of a table, f32: the rows of dy of each id, summed. `ids` are on the host.
-pub(super) fn look_up_backward(device: &Arc<Device>, table: &Tensor, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
-    let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
-    positions.sort_by_key(|&t| ids[t as usize]);
+/// The gradient of a table of `shape`, f32: each row of dy is added to the row that was picked for it.
+pub(super) fn table_gradient(device: &Arc<Device>, dy: &Tensor, mut picks: Vec<(u32, u32)>, shape: &Shape) -> Result<Tensor> {
+    picks.sort_by_key(|&(_, picked)| picked);
     let (mut unique, mut starts) = (Vec::new(), Vec::new());
-    for (i, &t) in positions.iter().enumerate() {
-        if unique.last() != Some(&ids[t as usize]) {
-            unique.push(ids[t as usize]);
+    for (i, &(_, picked)) in picks.iter().enumerate() {
+        if unique.last() != Some(&picked) {
+            unique.push(picked);
             starts.push(i as u32);
         }
     }
-    starts.push(ids.len() as u32);
-    let upload = |values: Vec<u32>| {
-        let n = values.len();
-        Tensor::new(values, [n])?.to_device(device)
-    };
-    let (groups, cols) = (unique.len(), table.shape().cols());
-    let (unique, starts, positions) = (upload(unique)?, upload(starts)?, upload(positions)?);
-    let dtable = Tensor::zeros_on(device, DType::F32, table.shape())?;
-    let mut arguments = [dy, &unique, &starts, &positions, &dtable].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
-    arguments.push(size(cols));
+    starts.push(picks.len() as u32);
+    let rows: Vec<u32> = picks.iter().map(|&(row, _)| row).collect();
+    let groups = unique.len();
+    let [unique, starts, rows] = upload_together(device, [&unique, &starts, &rows])?;
+    let dtable = Tensor::zeros_on(device, DType::F32, shape)?;
+    let mut arguments = [dy, &unique, &starts, &rows, &dtable].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    arguments.push(size(shape.cols()));
     let name = named("embedding", dy.dtype(), ["embedding_backward_f32", "embedding_backward_bf16"])?;
     device.launch(name, [groups, 1, 1], 256, 0, &arguments)?;
     Ok(dtable)
@@ -267,36 +293,6 @@ pub(super) fn select_rows_backward(device: &Arc<Device>, dy: &Tensor, packing: &
     let name = named("select_rows", dy.dtype(), ["select_rows_backward_f32", "select_rows_backward_bf16"])?;
     device.launch(name, [packing.sequences(), 1, 1], 256, 0, &arguments)?;
     Ok(dx)
-}
-
-/// The rows of `extra` before those of each sequence.
-pub(super) fn prepend_rows(device: &Arc<Device>, x: &Tensor, extra: &Tensor, packing: &Packing) -> Result<Tensor> {
-    let (p, cols) = (extra.shape().rows(), x.shape().cols());
-    let (extra, longer) = (cast(device, extra, x.dtype())?, packing.lengthened(p));
-    let (y, lie) = (Tensor::empty_on(device, x.dtype(), [longer.tokens(), cols])?, longer.on(device)?);
-    let tensors = [x, &extra, &y, &lie.row_sequence, &lie.offsets];
-    let mut arguments = tensors.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
-    arguments.extend([size(p), size(cols)]);
-    let name = named("prepend_rows", x.dtype(), ["prepend_rows_forward_f32", "prepend_rows_forward_bf16"])?;
-    device.launch(name, [longer.tokens(), 1, 1], 256, 0, &arguments)?;
-    Ok(y)
-}
-
-/// Its gradients: dx, and dextra `[p, cols]` f32.
-pub(super) fn prepend_rows_backward(device: &Arc<Device>, dy: &Tensor, p: usize, packing: &Packing) -> Result<[Tensor; 2]> {
-    let (cols, longer) = (dy.shape().cols(), packing.lengthened(p));
-    let lie = longer.on(device)?;
-    let dx = Tensor::empty_on(device, dy.dtype(), [packing.tokens(), cols])?;
-    let tensors = [dy, &dx, &lie.row_sequence, &lie.offsets];
-    let mut arguments = tensors.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
-    arguments.extend([size(p), size(cols)]);
-    let name = named("prepend_rows", dy.dtype(), ["prepend_rows_backward_f32", "prepend_rows_backward_bf16"])?;
-    device.launch(name, [longer.tokens(), 1, 1], 256, 0, &arguments)?;
-    let dextra = Tensor::empty_on(device, DType::F32, [p, cols])?;
-    let arguments = [dy.argument()?, dextra.argument()?, lie.offsets.argument()?, size(packing.sequences()), size(cols)];
-    let name = named("prepend_rows", dy.dtype(), ["prepend_rows_backward_extra_f32", "prepend_rows_backward_extra_bf16"])?;
-    device.launch(name, [p, 1, 1], 256, 0, &arguments)?;
-    Ok([dx, dextra])
 }
 
 /// Cross-entropy of logits `[B, C]` f32, and its gradient if `dloss` is given.

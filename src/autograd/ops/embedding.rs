@@ -5,7 +5,7 @@ use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Real, Tensor, rows, take, zeroed};
+use crate::tensor::{DType, Real, Shape, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -45,14 +45,7 @@ impl Op for Embedding {
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (indices, table) = (saved.take("indices")?, saved.take("table")?);
-        dispatch!("embedding", dy.dtype(), T => {
-            let d = dy.shape().cols();
-            let mut sums = zeroed::<<T as Real>::Sum>(table.shape().len());
-            for (dy, &i) in dy.host::<T>()?.chunks_exact(d).zip(indices.host::<u32>()?) {
-                sums[i as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy.widen());
-            }
-            Ok(vec![Some(Tensor::new(sums, table.shape())?), None])
-        })
+        Ok(vec![Some(table_gradient(&dy, &picks(indices.host()?), table.shape())?), None])
     }
 
     #[cfg(feature = "cuda")]
@@ -67,12 +60,32 @@ impl Op for Embedding {
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (indices, table) = (saved.take("indices")?, saved.take("table")?);
-        Ok(vec![Some(super::cuda::look_up_backward(device, &table, indices.host::<u32>()?, &dy)?), None])
+        Ok(vec![Some(super::cuda::table_gradient(device, &dy, picks(indices.host()?), table.shape())?), None])
     }
 }
 
+/// The row of y and the row of the table that it is.
+type Pick = (u32, u32);
+
+fn picks(indices: &[u32]) -> Vec<Pick> {
+    (0..).zip(indices.iter().copied()).collect()
+}
+
+/// The gradient of a table of `shape` `[V, d]`: each row of dy is added to the row that was picked for it.
+pub(super) fn table_gradient(dy: &Tensor, picks: &[Pick], shape: &Shape) -> Result<Tensor> {
+    let d = shape.cols();
+    dispatch!("embedding", dy.dtype(), T => {
+        let (dy, mut sums) = (dy.host::<T>()?, zeroed::<<T as Real>::Sum>(shape.len()));
+        for &(row, picked) in picks {
+            let dy = &dy[row as usize * d..][..d];
+            sums[picked as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy.widen());
+        }
+        Tensor::new(sums, shape)
+    })
+}
+
 /// The indices, if all are rows of the table `[V, d]`.
-fn check<'a>(table: &Tensor, indices: &'a Tensor) -> Result<&'a [u32]> {
+pub(super) fn check<'a>(table: &Tensor, indices: &'a Tensor) -> Result<&'a [u32]> {
     let &[vocabulary, _] = table.dims() else {
         return Err(Error::shape("embedding", "a table [V, d]", &[table.shape()]));
     };

@@ -42,7 +42,8 @@ impl Op for LayerNorm {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, gamma, beta] = inputs else { return Err(Error::invalid("layer_norm: takes x, gamma and beta")) };
-        forward_on(device, x, None, [gamma, beta], self.eps, None, [needs[0], needs[1]], saved)
+        let rows = super::cuda::NormRows::Sublayer { x, residual: None, drop: None };
+        forward_on(device, &rows, [gamma, beta], self.eps, [needs[0], needs[1]], saved)
     }
 
     #[cfg(feature = "cuda")]
@@ -120,25 +121,21 @@ impl<T: Real> Kernel for Normalise<'_, T> {
     }
 }
 
-/// [`forward`] on a GPU, of x or of drop(x) + residual.
+/// [`forward`] on a GPU.
 #[cfg(feature = "cuda")]
-#[allow(clippy::too_many_arguments)] // What the two ops have at hand.
 pub(super) fn forward_on(
     device: &Arc<Device>,
-    x: &Tensor,
-    residual: Option<&Tensor>,
-    [gamma, beta]: [&Tensor; 2],
+    rows: &super::cuda::NormRows,
+    weights: [&Tensor; 2],
     eps: f64,
-    drop: Option<(&super::Mask, &crate::tensor::Packing)>,
     [x_trains, gamma_trains]: [bool; 2],
     saved: &mut Saved,
 ) -> Result<Tensor> {
-    let inputs = super::cuda::NormInputs { residual, gamma, beta, eps, drop, keep: [x_trains || gamma_trains, x_trains] };
-    let (y, h, rstd) = super::cuda::layer_norm(device, x, &inputs)?;
+    let (y, h, rstd) = super::cuda::layer_norm(device, rows, weights, eps, [x_trains || gamma_trains, x_trains])?;
     h.iter().for_each(|h| saved.keep("h", h));
     if let Some(rstd) = &rstd {
         saved.keep("rstd", rstd);
-        saved.keep("gamma", gamma);
+        saved.keep("gamma", weights[0]);
     }
     Ok(y)
 }

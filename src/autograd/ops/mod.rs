@@ -14,6 +14,7 @@ mod cuda;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod embedding_layer_norm;
 mod gelu;
 mod layer_norm;
 mod leading;
@@ -38,6 +39,7 @@ pub use cross_entropy::CrossEntropy;
 pub use cuda::row_norms;
 pub use dropout::{Dropout, Mask};
 pub use embedding::Embedding;
+pub use embedding_layer_norm::EmbeddingLayerNorm;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use leading::Leading;
@@ -45,7 +47,7 @@ pub use linear::{Linear, Member, Term};
 pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
-pub use rows::{PrependRows, SelectRows};
+pub use rows::SelectRows;
 pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
@@ -68,8 +70,13 @@ pub fn suites() -> Vec<Suite> {
         leading::suite(),
         subspace::suite(),
     ]);
-    suites.extend([embedding::suite(), attention::suite()]);
-    suites.extend(rows::suites());
-    suites.extend([cross_entropy::suite(), cast::suite()]);
+    suites.extend([
+        embedding::suite(),
+        embedding_layer_norm::suite(),
+        attention::suite(),
+        rows::suite(),
+        cross_entropy::suite(),
+        cast::suite(),
+    ]);
     suites
 }

@@ -83,7 +83,8 @@ impl Op for ResidualLayerNorm {
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.packing));
-        layer_norm::forward_on(device, x, Some(residual), [gamma, beta], self.eps, drop, [needs[0] || needs[1], needs[2]], saved)
+        let rows = super::cuda::NormRows::Sublayer { x, residual: Some(residual), drop };
+        layer_norm::forward_on(device, &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
 
     #[cfg(feature = "cuda")]

@@ -40,6 +40,16 @@ __device__ __forceinline__ bf16 narrow<bf16>(float x) {
 #endif
 }
 
+// A matrix of either type: it is told by the host, the same for all threads.
+struct Table {
+    const void* values;
+    u32 is_bf16;
+
+    __device__ __forceinline__ float at(u64 i) const {
+        return is_bf16 ? widen(((const bf16*)values)[i]) : ((const float*)values)[i];
+    }
+};
+
 // Sum and maximum over the lanes of a warp, the same in each, in an order that never changes.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

@@ -1,4 +1,5 @@
 // y[t] = table[ids[t]], in y's type. table [V, cols], ids [rows], y [rows, cols]. Grid [ceil(rows · cols / 256)], block 256. Bound by memory.
+// The model's own lookups, with the layer norm after them, are in layer_norm.cu.
 //
 // dtable[v] = Σ dy[t] over the t with ids[t] = v, in the order of t: the host lists the rows of each id that occurs, so that no two blocks write the
 // same row and nothing depends on their order. unique [U], starts [U + 1], positions [rows]; dtable [V, cols] f32, zeroed before.
@@ -7,10 +8,10 @@
 
 namespace embedding {
 
-template <typename From, typename To>
-__device__ __forceinline__ void forward(const From* table, const u32* ids, To* y, u64 n, u32 cols) {
+template <typename To>
+__device__ __forceinline__ void forward(const Table& table, const u32* ids, To* y, u64 n, u32 cols) {
     const u64 i = element();
-    if (i < n) y[i] = narrow<To>(widen(table[(u64)ids[i / cols] * cols + i % cols]));
+    if (i < n) y[i] = narrow<To>(table.at((u64)ids[i / cols] * cols + i % cols));
 }
 
 template <typename T>
@@ -25,14 +26,12 @@ __device__ __forceinline__ void backward(const T* dy, const u32* unique, const u
 
 }  // namespace embedding
 
-// Named by the types of the table and of y.
-KERNEL(embedding_forward_f32_f32)(const float* table, const u32* ids, float* y, u64 n, u32 cols) { embedding::forward(table, ids, y, n, cols); }
-KERNEL(embedding_forward_f32_bf16)(const float* table, const u32* ids, bf16* y, u64 n, u32 cols) { embedding::forward(table, ids, y, n, cols); }
-KERNEL(embedding_forward_bf16_f32)(const bf16* table, const u32* ids, float* y, u64 n, u32 cols) { embedding::forward(table, ids, y, n, cols); }
-KERNEL(embedding_forward_bf16_bf16)(const bf16* table, const u32* ids, bf16* y, u64 n, u32 cols) { embedding::forward(table, ids, y, n, cols); }
-KERNEL(embedding_backward_f32)(const float* dy, const u32* unique, const u32* starts, const u32* positions, float* dtable, u32 cols) {
-    embedding::backward(dy, unique, starts, positions, dtable, cols);
-}
-KERNEL(embedding_backward_bf16)(const bf16* dy, const u32* unique, const u32* starts, const u32* positions, float* dtable, u32 cols) {
-    embedding::backward(dy, unique, starts, positions, dtable, cols);
-}
+#define EMBEDDING(TYPE, T)                                                                                                                    \
+    KERNEL(embedding_forward_##TYPE)(const void* table, u32 is_bf16, const u32* ids, T* y, u64 n, u32 cols) {                                \
+        embedding::forward({table, is_bf16}, ids, y, n, cols);                                                                                \
+    }                                                                                                                                         \
+    KERNEL(embedding_backward_##TYPE)(const T* dy, const u32* unique, const u32* starts, const u32* positions, float* dtable, u32 cols) {    \
+        embedding::backward(dy, unique, starts, positions, dtable, cols);                                                                     \
+    }
+EMBEDDING(f32, float)
+EMBEDDING(bf16, bf16)
