@@ -104,26 +104,67 @@ pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop
     let h = Tensor::empty_on(device, x.dtype(), [x.shape().rows(), a.shape().rows()])?;
     let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
     let a = cast(device, a, DType::F32)?;
-    let arguments = low_rank(device, [x, &a, &h], drop)?;
+    let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
+    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
+    arguments.extend([size(x.shape().rows()), size(a.shape().cols()), size(a.shape().rows())]);
+    arguments.extend(bits(drop.map(|(mask, _)| mask)));
     device.launch(name, [x.shape().rows().div_ceil(8), 1, 1], 256, 0, &arguments)?;
     Ok(h)
 }
 
-/// dx += f ⊙ (dh A) of a low-rank term, in place: the caller is the only one that reads dx `[n, d]` f32.
-pub(super) fn low_rank_input(device: &Arc<Device>, dh: &Tensor, a: &Tensor, dx: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<()> {
-    let name = named("linear", dh.dtype(), ["low_rank_input_f32", "low_rank_input_bf16"])?;
-    let a = cast(device, a, DType::F32)?;
-    let arguments = low_rank(device, [dh, &a, dx], drop)?;
-    device.launch(name, blocks(dx.shape().rows() * dx.shape().cols().div_ceil(4)), 256, 0, &arguments)
+/// y = sum + b + scale · h Bᵀ; sum is f32, and y may be sum.
+pub(super) fn low_rank_output(
+    device: &Arc<Device>,
+    sum: &Tensor,
+    bias: Option<&Tensor>,
+    [h, b]: [&Tensor; 2],
+    scale: f64,
+    y: &Tensor,
+) -> Result<()> {
+    let bias = bias.map(|bias| cast(device, bias, DType::F32)).transpose()?;
+    let b = cast(device, b, DType::F32)?;
+    let (rows, cols) = (y.shape().rows(), y.shape().cols());
+    let arguments = [
+        sum.argument()?,
+        or_null(bias.as_ref())?,
+        h.argument()?,
+        b.argument()?,
+        y.argument()?,
+        size(rows),
+        size(cols),
+        size(h.shape().cols()),
+        Argument::F32(scale as f32),
+    ];
+    let names = ["low_rank_output_f32_f32", "low_rank_output_bf16_f32", "low_rank_output_bf16_bf16"];
+    device.launch(by_types([h, y], names)?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)
 }
 
-/// The arguments of both: what is read, A, what is written, how the rows lie, sizes and mask.
-fn low_rank(device: &Arc<Device>, [from, a, to]: [&Tensor; 3], drop: Option<(&Mask, &Packing)>) -> Result<Vec<Argument>> {
-    let mut arguments = vec![from.argument()?, a.argument()?, to.argument()?];
+/// y = sum + f ⊙ (dh A); sum is f32, and y may be sum.
+pub(super) fn low_rank_input(
+    device: &Arc<Device>,
+    sum: &Tensor,
+    [dh, a]: [&Tensor; 2],
+    drop: Option<(&Mask, &Packing)>,
+    y: &Tensor,
+) -> Result<()> {
+    let a = cast(device, a, DType::F32)?;
+    let (rows, cols) = (y.shape().rows(), y.shape().cols());
+    let mut arguments = [sum, dh, &a, y].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
     arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
-    arguments.extend([size(from.shape().rows()), size(a.shape().cols()), size(a.shape().rows())]);
+    arguments.extend([size(rows), size(cols), size(a.shape().rows())]);
     arguments.extend(bits(drop.map(|(mask, _)| mask)));
-    Ok(arguments)
+    let names = ["low_rank_input_f32_f32", "low_rank_input_bf16_f32", "low_rank_input_bf16_bf16"];
+    device.launch(by_types([dh, y], names)?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)
+}
+
+/// Of kernels for (f32, f32), (bf16, f32) and (bf16, bf16), the one for two tensors.
+fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> Result<&'static str> {
+    match tensors.map(Tensor::dtype) {
+        [DType::F32, DType::F32] => Ok(f32),
+        [DType::BF16, DType::F32] => Ok(bf16_f32),
+        [DType::BF16, DType::BF16] => Ok(bf16),
+        other => Err(Error::dtype("linear", "f32 or bf16 on a GPU", &other)),
+    }
 }
 
 /// Sequence of each row, offsets and examples; null where nothing is dropped.

@@ -1,6 +1,6 @@
 //! [`Linear`] on a GPU: cuBLAS products, with kernels for the bias, the casts and the masks between them.
 
-use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, mask_rows};
+use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, low_rank_output, mask_rows};
 use super::dropout::Mask;
 use super::linear::{Linear, Term};
 use crate::Result;
@@ -23,24 +23,23 @@ impl Linear {
         let mut hidden = Vec::new();
         for (i, (p, member)) in places.iter().zip(&self.members).enumerate() {
             let to = flat.index(i)?;
-            // More than one product: their sum is rounded once.
-            let apart = !member.terms.is_empty() && dtype != DType::F32;
-            let sum = if apart { Tensor::empty_on(device, DType::F32, [n, out])? } else { to.clone() };
-            if let Some(b) = p.bias {
-                fill_rows(device, inputs[b], &sum)?;
-            }
-            let beta = if p.bias.is_some() { 1.0 } else { 0.0 };
-            let w = cast(device, inputs[p.w], dtype)?;
-            device.gemm(1.0, x.matrix()?, w.matrix()?.t(), beta, sum.matrix()?)?;
+            let (w, bias) = (cast(device, inputs[p.w], dtype)?, p.bias.map(|b| inputs[b]));
             saved.keep_if(needs[0], "w", inputs[p.w]);
-            for (term, &(a, b)) in member.terms.iter().zip(&p.terms) {
-                let h = low_rank_hidden(device, x, inputs[a], self.drop(term))?;
-                let b = cast(device, inputs[b], dtype)?;
-                device.gemm(term.scale as f32, h.matrix()?, b.matrix()?.t(), 1.0, sum.matrix()?)?;
-                hidden.push(h);
+            if member.terms.is_empty() {
+                if let Some(bias) = bias {
+                    fill_rows(device, bias, &to)?;
+                }
+                device.gemm(1.0, x.matrix()?, w.matrix()?.t(), if bias.is_some() { 1.0 } else { 0.0 }, to.matrix()?)?;
+                continue;
             }
-            if apart {
-                super::cuda::cast_to(device, &sum, &to)?;
+            // The sum of all is rounded once, by the last term.
+            let sum = if dtype == DType::F32 { to.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
+            device.gemm(1.0, x.matrix()?, w.matrix()?.t(), 0.0, sum.matrix()?)?;
+            for (i, (term, &(a, b))) in member.terms.iter().zip(&p.terms).enumerate() {
+                let h = low_rank_hidden(device, x, inputs[a], self.drop(term))?;
+                let y = if i + 1 == member.terms.len() { &to } else { &sum };
+                low_rank_output(device, &sum, bias.filter(|_| i == 0), [&h, inputs[b]], term.scale, y)?;
+                hidden.push(h);
             }
         }
         saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", x);
@@ -63,6 +62,7 @@ impl Linear {
         // dx is a sum of products, in f32 until the last.
         let mut dx: Option<Tensor> = None;
         let single = places.len() == 1 && self.members[0].terms.is_empty();
+        let mut terms_of_dx = Vec::new();
         for (i, (p, member)) in places.iter().zip(&self.members).enumerate() {
             let dy = flat.index(i)?;
             if let (true, Some(x)) = (needs[p.w], &x) {
@@ -106,14 +106,19 @@ impl Linear {
                     device.gemm(1.0, dh.matrix()?.t(), dropped.matrix()?, 0.0, da.matrix()?)?;
                     grads[a_at] = Some(da);
                 }
-                if let Some(sum) = &dx {
-                    low_rank_input(device, &dh, &a, sum, self.drop(term))?;
-                }
+                terms_of_dx.push((dh, a, self.drop(term)));
             }
         }
-        if let Some(dx) = dx {
+        if let Some(sum) = dx {
+            let mut dx = if terms_of_dx.is_empty() { cast(device, &sum, dtype)? } else { sum.clone() };
+            for (i, (dh, a, drop)) in terms_of_dx.iter().enumerate() {
+                if i + 1 == terms_of_dx.len() && dtype != DType::F32 {
+                    dx = Tensor::empty_on(device, dtype, sum.dims())?;
+                }
+                low_rank_input(device, &sum, [dh, a], *drop, &dx)?;
+            }
             let shape = crate::tensor::Shape::from(dims).with_cols(dx.shape().cols());
-            grads[0] = Some(cast(device, &dx, dtype)?.reshape(shape)?);
+            grads[0] = Some(dx.reshape(shape)?);
         }
         Ok(grads)
     }

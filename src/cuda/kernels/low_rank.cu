@@ -1,10 +1,12 @@
 // A low-rank term on its way through what is large, with its dropout drawn on the way: f are the factors of the mask, all 1 if nothing is dropped.
 //
 // low_rank_hidden: h = (f ⊙ x) Aᵀ. x [rows, cols], A [rank, cols] f32, h [rows, rank]. A warp has a row: grid [ceil(rows / 8)], block 256.
-// low_rank_input:  dx += f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32, dx [rows, cols] f32. A thread has four columns of a row: grid
-//                  [ceil(rows · ceil(cols / 4) / 256)], block 256.
+// low_rank_output: y = sum + b + scale · h Bᵀ. sum [rows, cols] f32, b [cols] f32 or null, h [rows, rank], B [cols, rank] f32, y [rows, cols].
+// low_rank_input:  y = sum + f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32.
+// The last two: y may be sum, where it is f32. A thread has four columns of a row: grid [ceil(rows · ceil(cols / 4) / 256)], block 256.
 //
-// A, of a few kB, is read from the caches by all. Bound by memory while the rank is small: one reads x, the other reads and writes dx.
+// A and B, of a few kB, are read from the caches by all. Bound by memory while the rank is small: one reads x, the others read sum and write y, and
+// round what cuBLAS summed on the way.
 #include "common.cuh"
 
 namespace low_rank {
@@ -39,8 +41,26 @@ __device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const D
     }
 }
 
-template <typename T>
-__device__ __forceinline__ void input(const T* dh, const float* a, float* dx, const Drop& drop, u32 rows, u32 cols, u32 rank) {
+template <typename T, typename To>
+__device__ __forceinline__ void output(
+    const float* sum, const float* b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank, float scale) {
+    const u32 quads = (cols + 3) / 4;
+    const u64 i = element();
+    const u32 row = (u32)(i / quads), quad = (u32)(i % quads);
+    if (row >= rows) return;
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+        const u32 c = 4 * quad + j;
+        if (c >= cols) return;
+        float low = 0.0f;
+        for (u32 k = 0; k < rank; k++) low += widen(h[(u64)row * rank + k]) * factor[(u64)c * rank + k];
+        const u64 at = (u64)row * cols + c;
+        y[at] = narrow<To>(sum[at] + (b ? b[c] : 0.0f) + scale * low);
+    }
+}
+
+template <typename T, typename To>
+__device__ __forceinline__ void input(const float* sum, const T* dh, const float* a, To* y, const Drop& drop, u32 rows, u32 cols, u32 rank) {
     const u32 quads = (cols + 3) / 4;
     const u64 i = element();
     const u32 row = (u32)(i / quads), quad = (u32)(i % quads);
@@ -54,20 +74,32 @@ __device__ __forceinline__ void input(const T* dh, const float* a, float* dx, co
             if (4 * quad + j < cols) sums[j] += g * a[(u64)k * cols + 4 * quad + j];
     }
 #pragma unroll
-    for (u32 j = 0; j < 4; j++)
-        if (4 * quad + j < cols) dx[(u64)row * cols + 4 * quad + j] += f[j] * sums[j];
+    for (u32 j = 0; j < 4; j++) {
+        const u64 at = (u64)row * cols + 4 * quad + j;
+        if (4 * quad + j < cols) y[at] = narrow<To>(sum[at] + f[j] * sums[j]);
+    }
 }
 
 }  // namespace low_rank
 
-#define LOW_RANK(T, NAME)                                                                                                                       \
+#define LOW_RANK_HIDDEN(T, NAME)                                                                                                                \
     KERNEL(low_rank_hidden_##NAME)(const T* x, const float* a, T* h, const u32* row_sequence, const u32* offsets, const u32* examples,          \
                                    u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {                               \
         low_rank::hidden(x, a, h, {row_sequence, offsets, examples, seed, site, threshold, keep}, rows, cols, rank);                            \
-    }                                                                                                                                           \
-    KERNEL(low_rank_input_##NAME)(const T* dh, const float* a, float* dx, const u32* row_sequence, const u32* offsets, const u32* examples,     \
-                                  u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {                                \
-        low_rank::input(dh, a, dx, {row_sequence, offsets, examples, seed, site, threshold, keep}, rows, cols, rank);                           \
     }
-LOW_RANK(float, f32)
-LOW_RANK(bf16, bf16)
+LOW_RANK_HIDDEN(float, f32)
+LOW_RANK_HIDDEN(bf16, bf16)
+
+// Named by the types of h and of y.
+#define LOW_RANK(T, To, NAME)                                                                                                                   \
+    KERNEL(low_rank_output_##NAME)(const float* sum, const float* b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank,      \
+                                   float scale) {                                                                                               \
+        low_rank::output(sum, b, h, factor, y, rows, cols, rank, scale);                                                                        \
+    }                                                                                                                                           \
+    KERNEL(low_rank_input_##NAME)(const float* sum, const T* dh, const float* a, To* y, const u32* row_sequence, const u32* offsets,            \
+                                  const u32* examples, u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {           \
+        low_rank::input(sum, dh, a, y, {row_sequence, offsets, examples, seed, site, threshold, keep}, rows, cols, rank);                       \
+    }
+LOW_RANK(float, float, f32_f32)
+LOW_RANK(bf16, float, bf16_f32)
+LOW_RANK(bf16, bf16, bf16_bf16)
