@@ -1,9 +1,10 @@
-//! Raw bindings of the few functions of cuBLAS and NVRTC that lowrank calls, loaded at run time: nothing is needed to build, and a machine without
+//! Raw bindings of the few functions of cuBLAS, cuBLASLt and NVRTC that lowrank calls, loaded at run time: nothing is needed to build, and a machine without
 //! them gets a sentence. The crate of this name on crates.io (2016) links at build time and lacks `cublasGemmEx`.
 //!
-//! NVRTC, CUDA's compiler as a library, is in [`nvrtc`]. Matrices are column-major. Names, types and values are those of cuBLAS's API reference:
+//! cuBLASLt is in [`light`]; NVRTC, CUDA's compiler as a library, in [`nvrtc`]. Matrices are column-major. Names, types and values are those of cuBLAS's API reference:
 //! <https://docs.nvidia.com/cuda/cublas/>.
 
+pub mod light;
 pub mod nvrtc;
 
 use libloading::Library;
@@ -29,7 +30,7 @@ pub enum Operation {
 
 /// `cudaDataType_t`.
 #[repr(i32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DataType {
     /// `CUDA_R_32F`.
     F32 = 0,
@@ -113,9 +114,12 @@ functions! {
 
 #[cfg(windows)]
 const NAMES: [&str; 2] = ["cublas64_13.dll", "cublas64_12.dll"];
+#[cfg(windows)]
+const LIGHT_NAMES: [&str; 2] = ["cublasLt64_13.dll", "cublasLt64_12.dll"];
 #[cfg(not(windows))]
 const NAMES: [&str; 3] = ["libcublas.so.13", "libcublas.so.12", "libcublas.so"];
-/// What cuBLAS itself loads; from a folder that the loader does not search it must be there first.
+/// cuBLASLt, which cuBLAS itself loads; from a folder that the loader does not search it must be there first.
+#[cfg(not(windows))]
 const LIGHT_NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
 
 impl Cublas {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Buffer;
+use super::bias::Light;
 use crate::{Error, Result};
 use cublas_sys::{Cublas, Handle, status_name};
 use cudarc::driver::{DriverError, result, sys};
@@ -36,6 +37,7 @@ pub struct Device {
     module: sys::CUmodule,
     functions: Mutex<HashMap<&'static str, Function>>,
     blas: Mutex<Blas>,
+    light: Mutex<Light>,
     pool: Mutex<Pool>,
     pooled: bool,
 }
@@ -152,29 +154,28 @@ impl Device {
             let module = result::module::load_data(image.as_ptr().cast()).map_err(failed(refused))?;
             (context, stream, module)
         };
+        // SAFETY: the context is current. The workspace is never given back.
+        let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(failed("no memory for cuBLAS"))?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: `handle` is written to; the stream is this device's.
-        let status = unsafe {
-            match (cublas.create)(&mut handle) {
-                0 => (cublas.set_stream)(handle, stream.cast()),
-                other => other,
+        // SAFETY: `handle` is written to; stream and workspace are this device's.
+        let started = unsafe {
+            let mut status = (cublas.create)(&mut handle);
+            if status == 0 {
+                status = (cublas.set_stream)(handle, stream.cast());
             }
+            if status == 0 {
+                status = (cublas.set_workspace)(handle, workspace as *mut c_void, WORKSPACE);
+            }
+            status
         };
-        if status != 0 {
-            return Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(status))));
+        if started != 0 {
+            return Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(started))));
         }
+        let light = Mutex::new(Light::new((workspace, WORKSPACE))?);
         let pooled = std::env::var_os(NO_POOL).is_none();
-        let (functions, pool, blas) = (Mutex::default(), Mutex::default(), Mutex::new(Blas { cublas, handle }));
-        let device = Device { name, ordinal, context, stream, module, functions, blas, pool, pooled };
-        let (workspace, bytes) = device.take_memory(WORKSPACE)?;
-        let blas = device.blas();
-        // SAFETY: the memory is never given back.
-        let status = unsafe { (blas.cublas.set_workspace)(blas.handle, workspace as *mut c_void, bytes) };
-        drop(blas);
-        match status {
-            0 => Ok(Arc::new(device)),
-            other => Err(Error::invalid(format!("cuda: cuBLAS takes no workspace: {}", status_name(other)))),
-        }
+        let (functions, blas) = (Mutex::default(), Mutex::new(Blas { cublas, handle }));
+        let pool = Mutex::new(Pool { reserved: WORKSPACE, ..Pool::default() });
+        Ok(Arc::new(Device { name, ordinal, context, stream, module, functions, blas, light, pool, pooled }))
     }
 
     /// Its name.
@@ -211,6 +212,15 @@ impl Device {
     /// cuBLAS, for one thread at a time.
     pub(super) fn blas(&self) -> MutexGuard<'_, Blas> {
         self.blas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// cuBLASLt, for one thread at a time.
+    pub(super) fn light(&self) -> MutexGuard<'_, Light> {
+        self.light.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stream(&self) -> cublas_sys::Stream {
+        self.stream.cast()
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {

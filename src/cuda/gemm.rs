@@ -33,9 +33,18 @@ impl Matrix {
         if self.transposed { [cols, rows] } else { [rows, cols] }
     }
 
-    fn operation(&self) -> Operation {
+    pub(super) fn operation(&self) -> Operation {
         if self.transposed { Operation::T } else { Operation::N }
     }
+}
+
+/// m, k and n of c `[m, n]` = a `[m, k]` b `[k, n]`, if they fit.
+pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
+    let ([m, k], [k_b, n], [m_c, n_c]) = (a.shape(), b.shape(), c.shape());
+    if k != k_b || m != m_c || n != n_c || c.transposed || a.dtype != b.dtype {
+        return Err(Error::invalid(format!("cuda: gemm: {a:?} {b:?} and {c:?} do not fit")));
+    }
+    Ok([m, k, n])
 }
 
 impl Device {
@@ -44,10 +53,7 @@ impl Device {
     /// # Errors
     /// If the shapes do not fit, or cuBLAS refuses.
     pub fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
-        let ([m, k], [k_b, n], [m_c, n_c]) = (a.shape(), b.shape(), c.shape());
-        if k != k_b || m != m_c || n != n_c || c.transposed || a.dtype != b.dtype {
-            return Err(Error::invalid(format!("cuda: gemm: {a:?} {b:?} and {c:?} do not fit")));
-        }
+        let [m, k, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! Nothing is linked: driver and cuBLAS are found when a device is opened, and what is missing is said in a sentence. All work goes to one stream,
 //! in order, so that memory given back can be used again at once.
 
+mod bias;
 mod buffer;
 mod device;
 mod gemm;

@@ -17,6 +17,16 @@ pub struct LayerNorm {
 pub const EPS: f64 = 1e-12;
 
 impl LayerNorm {
+    /// y of x `[.., d]`.
+    ///
+    /// # Errors
+    /// If x is not d wide.
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, x: &Var) -> Result<Var> {
+        let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
+        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+        tape.layer_norm(x, &gamma, &beta, EPS)
+    }
+
     /// LN(drop(x) + residual), all `[T, d]`, as one op.
     ///
     /// # Errors

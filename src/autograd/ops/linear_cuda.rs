@@ -26,10 +26,7 @@ impl Linear {
             let (w, bias) = (cast(device, inputs[p.w], dtype)?, p.bias.map(|b| inputs[b]));
             saved.keep_if(needs[0], "w", inputs[p.w]);
             if member.terms.is_empty() {
-                if let Some(bias) = bias {
-                    fill_rows(device, bias, &to)?;
-                }
-                device.gemm(1.0, x.matrix()?, w.matrix()?.t(), if bias.is_some() { 1.0 } else { 0.0 }, to.matrix()?)?;
+                affine(device, x, &w, bias, &to)?;
                 continue;
             }
             // The sum of all is rounded once, by the last term.
@@ -127,4 +124,16 @@ impl Linear {
     fn drop<'a>(&'a self, term: &'a Term) -> Option<(&'a Mask, &'a Packing)> {
         term.mask.as_ref().zip(self.packing.as_deref())
     }
+}
+
+/// y = x Wᵀ + b, the bias rounded to y's type first.
+fn affine(device: &Arc<Device>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &Tensor) -> Result<()> {
+    let (x, w, to) = (x.matrix()?, w.matrix()?.t(), y.matrix()?);
+    let Some(bias) = bias else { return device.gemm(1.0, x, w, 0.0, to) };
+    let bias = cast(device, bias, y.dtype())?;
+    if !device.gemm_bias(x, w, bias.address()?, to)? {
+        fill_rows(device, &bias, y)?;
+        device.gemm(1.0, x, w, 1.0, to)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,95 @@
+// A stand-in for libcublasLt.so.13, for tests alone: products with a bias, see products.h. Attributes that it does not know are refused, and what
+// cuBLASLt would have to be told is checked. SHIM_LT=none: it has no algorithm for anything.
+#define LIBRARY "cuBLASLt"
+#include "products.h"
+
+struct Description {
+    int compute, scale, trans_a = 0, trans_b = 0;
+    uint32_t epilogue = 1;
+    const void* bias = nullptr;
+};
+struct Layout {
+    int type;
+    uint64_t rows, cols;
+    int64_t ld;
+};
+struct Preference {
+    uint64_t workspace = 0;
+    uint32_t alignments[4] = {256, 256, 256, 256};
+};
+// cublasLtMatmulAlgo_t, of which we use a mark and the alignments that it was asked for.
+struct Algorithm {
+    uint64_t mark, workspace;
+    uint32_t alignments[4];
+    uint64_t rest[4];
+};
+struct Found {
+    Algorithm algorithm;
+    size_t workspace;
+    int state;
+    float waves;
+    int reserved[4];
+};
+static_assert(sizeof(Algorithm) == 64 && sizeof(Found) == 96, "as in cublasLt.h");
+static const uint64_t MARK = 0x57A2D1;
+
+template <typename T>
+static int set(T& to, const void* value, size_t bytes) {
+    if (bytes != sizeof(T)) return INVALID_VALUE;
+    memcpy(&to, value, bytes);
+    return SUCCESS;
+}
+
+API cublasLtCreate(void** handle) { return *handle = (void*)1, SUCCESS; }
+API cublasLtMatmulDescCreate(Description** to, int compute, int scale) { return *to = new Description{compute, scale}, SUCCESS; }
+API cublasLtMatmulDescDestroy(Description* of) { return delete of, SUCCESS; }
+API cublasLtMatrixLayoutCreate(Layout** to, int type, uint64_t rows, uint64_t cols, int64_t ld) {
+    if (ld < (int64_t)rows) return INVALID_VALUE;
+    return *to = new Layout{type, rows, cols, ld}, SUCCESS;
+}
+API cublasLtMatrixLayoutDestroy(Layout* of) { return delete of, SUCCESS; }
+API cublasLtMatmulPreferenceCreate(Preference** to) { return *to = new Preference, SUCCESS; }
+API cublasLtMatmulPreferenceDestroy(Preference* of) { return delete of, SUCCESS; }
+
+API cublasLtMatmulDescSetAttribute(Description* of, int attribute, const void* value, size_t bytes) {
+    switch (attribute) {
+        case 3: return set(of->trans_a, value, bytes);
+        case 4: return set(of->trans_b, value, bytes);
+        case 7: return set(of->epilogue, value, bytes);
+        case 8: return set(of->bias, value, bytes);
+        default: return INVALID_VALUE;
+    }
+}
+
+API cublasLtMatmulPreferenceSetAttribute(Preference* of, int attribute, const void* value, size_t bytes) {
+    if (attribute == 1) return set(of->workspace, value, bytes);
+    if (attribute >= 5 && attribute <= 8) return set(of->alignments[attribute - 5], value, bytes);
+    return INVALID_VALUE;
+}
+
+API cublasLtMatmulAlgoGetHeuristic(void*, Description*, Layout*, Layout*, Layout*, Layout*, Preference* preference, int wanted, Found* found,
+                                   int* count) {
+    *count = 0;
+    if (wanted < 1) return INVALID_VALUE;
+    if (const char* lt = getenv("SHIM_LT"); lt && !strcmp(lt, "none")) return NOT_SUPPORTED;
+    *found = Found();
+    found->algorithm.mark = MARK;
+    found->algorithm.workspace = preference->workspace;
+    memcpy(found->algorithm.alignments, preference->alignments, sizeof preference->alignments);
+    return *count = 1, SUCCESS;
+}
+
+API cublasLtMatmul(void*, Description* of, const void* alpha, const void* a, Layout* la, const void* b, Layout* lb, const void* beta, const void* c,
+                   Layout* lc, void* d, Layout* ld, Algorithm* algorithm, void* workspace, size_t bytes, void*) {
+    const uint64_t m = of->trans_a ? la->cols : la->rows, k = of->trans_a ? la->rows : la->cols;
+    const uint64_t n = of->trans_b ? lb->rows : lb->cols, k_b = of->trans_b ? lb->cols : lb->rows;
+    // CUBLAS_COMPUTE_32F with scales of f32, CUBLASLT_EPILOGUE_BIAS.
+    if (of->compute != 68 || of->scale != F32 || of->epilogue != 4 || !of->bias) return INVALID_VALUE;
+    if (k != k_b || lc->rows != m || lc->cols != n || ld->rows != m || ld->cols != n || c != d) return INVALID_VALUE;
+    if (algorithm->mark != MARK || bytes < algorithm->workspace || (bytes && !workspace)) return INVALID_VALUE;
+    const void* matrices[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++)
+        if ((uintptr_t)matrices[i] % algorithm->alignments[i]) return INVALID_VALUE;
+    return product(of->trans_a, of->trans_b, (int)m, (int)n, (int)k, *(const float*)alpha, a, la->type, la->ld, b, lb->type, lb->ld,
+                   *(const float*)beta, d, ld->type, ld->ld, of->bias);
+}
