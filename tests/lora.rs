@@ -238,6 +238,9 @@ impl WeightFn for Rescaled {
     fn shape(&self) -> &Shape {
         self.0.shape()
     }
+    fn constants_mut(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.0]
+    }
 }
 
 /// Hooks after both sublayers, a prefix, a prompt and a computed weight.

@@ -27,6 +27,10 @@ impl WeightFn for Image {
     fn shape(&self) -> &Shape {
         self.origin.shape()
     }
+
+    fn constants_mut(&mut self) -> Vec<&mut Tensor> {
+        vec![&mut self.origin]
+    }
 }
 
 /// Makes every weight of the layers a function of one vector of `dimension` numbers, which starts at 0: the base.

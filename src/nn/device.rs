@@ -10,7 +10,7 @@ impl DistilBert {
     /// Copies every weight to a device; what is computed with the model is then computed there.
     ///
     /// # Errors
-    /// If the model computes in f64, a weight is itself computed, or the device has no more memory.
+    /// If the model computes in f64, or the device has no more memory.
     pub fn to_device(&mut self, device: &Arc<Device>) -> Result<()> {
         if self.dtype == DType::F64 {
             return Err(Error::invalid("a GPU computes in f32 or bf16: compute f64 with --device cpu"));
@@ -26,8 +26,11 @@ impl DistilBert {
 }
 
 fn move_weight(weight: &mut Weight, device: &Arc<Device>) -> Result<()> {
-    if let Weight::Computed { name, .. } = weight {
-        return Err(Error::invalid(format!("{name}: a computed weight has no kernel for a GPU: compute with --device cpu")));
+    if let Weight::Computed { function, .. } = weight {
+        for constant in function.constants_mut() {
+            *constant = constant.to_device(device)?;
+        }
+        return Ok(());
     }
     let moved = weight.value()?.to_device(device)?;
     weight.set(moved)

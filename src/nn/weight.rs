@@ -33,6 +33,8 @@ pub trait WeightFn {
     fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var>;
     /// Its shape.
     fn shape(&self) -> &Shape;
+    /// The constants that it is computed from, to be moved to where the parameter is.
+    fn constants_mut(&mut self) -> Vec<&mut Tensor>;
 }
 
 impl Weight {

@@ -32,11 +32,11 @@ fn blocks(n: usize) -> [usize; 3] {
     [n.div_ceil(256), 1, 1]
 }
 
-fn count(n: usize) -> Argument {
+pub(super) fn count(n: usize) -> Argument {
     Argument::U64(n as u64)
 }
 
-fn size(n: usize) -> Argument {
+pub(super) fn size(n: usize) -> Argument {
     Argument::U32(n as u32)
 }
 
@@ -254,7 +254,7 @@ pub(super) fn layer_norm(
 }
 
 /// Whether a table is in bf16, and not in f32.
-fn half(table: &Tensor) -> Result<bool> {
+pub(super) fn half(table: &Tensor) -> Result<bool> {
     match table.dtype() {
         DType::F32 => Ok(false),
         DType::BF16 => Ok(true),

@@ -27,6 +27,8 @@ mod relu;
 mod residual_layer_norm;
 mod rows;
 mod subspace;
+#[cfg(feature = "cuda")]
+mod subspace_cuda;
 mod tanh;
 
 #[cfg(feature = "cuda")]

@@ -5,6 +5,8 @@ use crate::autograd::{Op, Saved, Tape, Var};
 use crate::tensor::philox::Stream;
 use crate::tensor::{Float, Pooled, Tensor, rows, take, zeroed};
 use crate::{Error, Result, dispatch_float};
+#[cfg(feature = "cuda")]
+use crate::{cuda::Device, tensor::DType};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,16 +19,23 @@ pub struct Subspace {
 }
 
 /// A random P `[n, d]` whose columns have about unit length.
-pub enum Projection {
-    /// Elements N(0, 1/n).
+///
+/// Dense where it is small, of elements N(0, 1/n). Else in blocks of S rows, S the power of two that d fits into: H G Π H B / √(S n), where B flips
+/// signs, H is the Walsh-Hadamard matrix, Π permutes and G is diagonal, of N(0, 1). Le et al. 2013, "Fastfood",
+/// <https://arxiv.org/abs/1408.3060>, equation 7. That costs n log d, and 7 bytes a row.
+pub struct Projection {
+    pub(super) form: Form,
+    #[cfg(feature = "cuda")]
+    pub(super) on_device: std::sync::OnceLock<super::subspace_cuda::OnDevice>,
+}
+
+/// What was drawn.
+pub(super) enum Form {
     Dense {
-        /// d.
         d: usize,
         /// `[n, d]`.
         elements: Vec<f32>,
     },
-    /// Blocks of S rows, S the power of two that d fits into: H G Π H B / √(S n), where B flips signs, H is the Walsh-Hadamard matrix, Π permutes
-    /// and G is diagonal, of N(0, 1). Le et al. 2013, "Fastfood", <https://arxiv.org/abs/1408.3060>, equation 7. Costs n log d, and 7 bytes a row.
     Fastfood {
         /// n and d.
         dims: [usize; 2],
@@ -54,7 +63,8 @@ impl Projection {
         if n * d <= DENSE {
             let mut stream = Stream::new(seed, name);
             let std = (n as f64).sqrt().recip();
-            return Ok(Projection::Dense { d, elements: (0..n * d).map(|_| (std * stream.normal()) as f32).collect() });
+            let elements = (0..n * d).map(|_| (std * stream.normal()) as f32).collect();
+            return Ok(Projection::of(Form::Dense { d, elements }));
         }
         let size = d.next_power_of_two();
         let blocks = rows::map((0..n.div_ceil(size)).collect(), |block: usize| {
@@ -70,27 +80,40 @@ impl Projection {
             permutation.extend(p);
             gauss.extend(g);
         }
-        Ok(Projection::Fastfood { dims: [n, d], signs, permutation, gauss })
+        Ok(Projection::of(Form::Fastfood { dims: [n, d], signs, permutation, gauss }))
+    }
+
+    fn of(form: Form) -> Projection {
+        Projection {
+            form,
+            #[cfg(feature = "cuda")]
+            on_device: std::sync::OnceLock::new(),
+        }
     }
 
     /// n and d.
-    fn dims(&self) -> [usize; 2] {
-        match self {
-            Projection::Dense { d, elements } => [elements.len() / d, *d],
-            Projection::Fastfood { dims, .. } => *dims,
+    pub(super) fn dims(&self) -> [usize; 2] {
+        match &self.form {
+            Form::Dense { d, elements } => [elements.len() / d, *d],
+            Form::Fastfood { dims, .. } => *dims,
         }
+    }
+
+    /// 1/√(S n).
+    pub(super) fn scale(&self) -> f64 {
+        let [n, d] = self.dims();
+        ((d.next_power_of_two() * n) as f64).sqrt().recip()
     }
 
     /// Adds P z to y.
     fn add_image<S: Float>(&self, z: &[S], y: &mut [S]) {
-        match self {
-            Projection::Dense { d, elements } => {
+        match &self.form {
+            Form::Dense { d, elements } => {
                 let rows = y.iter_mut().zip(elements.chunks_exact(*d));
                 rows.for_each(|(y, row)| *y += row.iter().zip(z).map(|(&p, &z)| S::of(p.into()) * z).fold(S::ZERO, |s, x| s + x));
             }
-            Projection::Fastfood { dims: [n, d], signs, permutation, gauss } => {
-                let size = d.next_power_of_two();
-                let scale = S::of(((size * n) as f64).sqrt().recip());
+            Form::Fastfood { dims: [_, d], signs, permutation, gauss } => {
+                let (size, scale) = (d.next_power_of_two(), S::of(self.scale()));
                 rows::for_chunks(y, size, true, |block, y| {
                     let at = block * size..(block + 1) * size;
                     let (mut first, mut second) = (zeroed::<S>(size), take::<S>(size));
@@ -107,17 +130,16 @@ impl Projection {
 
     /// Pᵀ g.
     fn transposed<S: Float>(&self, g: &[S]) -> Pooled<S> {
-        let [n, d] = self.dims();
+        let d = self.dims()[1];
         let mut z = zeroed::<S>(d);
-        match self {
-            Projection::Dense { elements, .. } => {
+        match &self.form {
+            Form::Dense { elements, .. } => {
                 for (&g, row) in g.iter().zip(elements.chunks_exact(d)) {
                     z.iter_mut().zip(row).for_each(|(z, &p)| *z += S::of(p.into()) * g);
                 }
             }
-            Projection::Fastfood { signs, permutation, gauss, .. } => {
-                let size = d.next_power_of_two();
-                let scale = S::of(((size * n) as f64).sqrt().recip());
+            Form::Fastfood { signs, permutation, gauss, .. } => {
+                let (size, scale) = (d.next_power_of_two(), S::of(self.scale()));
                 let parts = rows::map(g.chunks(size).enumerate().collect(), |(block, g): (usize, &[S])| {
                     let at = block * size..(block + 1) * size;
                     let (mut first, mut second) = (zeroed::<S>(size), take::<S>(size));
@@ -149,16 +171,24 @@ fn hadamard<S: Float>(x: &mut [S]) {
     }
 }
 
+impl Subspace {
+    /// z, if all fits.
+    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<&'a Tensor> {
+        let (z, [n, d]) = (inputs[0], self.projection.dims());
+        match z.dims() == [d] && self.origin.shape().len() == n {
+            true => Ok(z),
+            false => Err(Error::shape("subspace", "z [d] and an origin of n elements", &[z.shape(), self.origin.shape(), &[n, d].into()])),
+        }
+    }
+}
+
 impl Op for Subspace {
     fn name(&self) -> &'static str {
         "subspace"
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let (z, [n, d]) = (inputs[0], self.projection.dims());
-        if z.dims() != [d] || self.origin.shape().len() != n {
-            return Err(Error::shape("subspace", "z [d] and an origin of n elements", &[z.shape(), self.origin.shape(), &[n, d].into()]));
-        }
+        let z = self.check(inputs)?;
         dispatch_float!("subspace", z.dtype(), T => {
             let mut y = self.origin.to_sums::<T>()?;
             self.projection.add_image(z.host::<T>()?, &mut y);
@@ -171,6 +201,18 @@ impl Op for Subspace {
             let z = self.projection.transposed(dy.host::<T>()?);
             Ok(vec![Some(Tensor::new(z, [self.projection.dims()[1]])?)])
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
+        let z = self.check(inputs)?;
+        let origin = if self.origin.dtype() == DType::BF16 { self.origin.clone() } else { self.origin.to_dtype(DType::F32)? };
+        self.projection.image_on(device, &origin.to_device(device)?, z)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.projection.transposed_on(device, &dy)?)])
     }
 }
 
@@ -206,7 +248,7 @@ pub(super) fn suite() -> Suite {
                     }
                     let signs = (0..drawn).map(|_| if random.below(2) == 0 { 1 } else { -1 }).collect();
                     let gauss = (0..drawn).map(|_| random.normal() as f32).collect();
-                    Projection::Fastfood { dims: [n, d], signs, permutation, gauss }
+                    Projection::of(Form::Fastfood { dims: [n, d], signs, permutation, gauss })
                 }
             };
             let z = random_tensor(random, &[d])?;
@@ -223,7 +265,7 @@ mod tests {
     fn columns_have_unit_length_and_are_nearly_orthogonal() {
         for (n, d) in [(3000, 20), (40_000, 100), (1_000, 3_000)] {
             let projection = Projection::new(n, d, 3, "P").unwrap();
-            assert_eq!(matches!(projection, Projection::Dense { .. }), n * d <= DENSE);
+            assert_eq!(matches!(projection.form, Form::Dense { .. }), n * d <= DENSE);
             let column = |j: usize| {
                 let (mut z, mut y) = (vec![0.0f64; d], vec![0.0; n]);
                 z[j] = 1.0;
