@@ -3,6 +3,7 @@
 
 use super::Buffer;
 use super::bias::Light;
+use super::pool::Pool;
 use crate::{Error, Result};
 use cublas_sys::{Cublas, Handle, status_name};
 use cudarc::driver::{DriverError, result, sys};
@@ -25,8 +26,11 @@ const NO_POOL: &str = "LOWRANK_CUDA_NO_POOL";
 /// Set, the kernels are compiled from their sources for the card at hand.
 const NVRTC: &str = "LOWRANK_NVRTC";
 
-/// Sizes of memory blocks are multiples of this.
+/// Sizes of parts of memory are multiples of this.
 const ALIGNMENT: usize = 256;
+
+/// The driver is asked for so much at least.
+const SEGMENT: usize = 32 << 20;
 
 /// An NVIDIA GPU, opened.
 pub struct Device {
@@ -38,7 +42,7 @@ pub struct Device {
     functions: Mutex<HashMap<&'static str, Function>>,
     blas: Mutex<Blas>,
     light: Mutex<Light>,
-    pool: Mutex<Pool>,
+    memory: Mutex<Memory>,
     pooled: bool,
 }
 
@@ -61,12 +65,11 @@ struct Function {
     shared: u32,
 }
 
-/// Memory that waits to be used again, by size.
-#[derive(Default)]
-struct Pool {
-    free: BTreeMap<usize, Vec<u64>>,
-    /// Bytes taken from the driver.
-    reserved: usize,
+/// Memory taken from the driver.
+struct Memory {
+    pool: Pool,
+    /// Bytes outside the pool.
+    apart: usize,
 }
 
 /// An argument of a kernel.
@@ -174,8 +177,8 @@ impl Device {
         let light = Mutex::new(Light::new((workspace, WORKSPACE))?);
         let pooled = std::env::var_os(NO_POOL).is_none();
         let (functions, blas) = (Mutex::default(), Mutex::new(Blas { cublas, handle }));
-        let pool = Mutex::new(Pool { reserved: WORKSPACE, ..Pool::default() });
-        Ok(Arc::new(Device { name, ordinal, context, stream, module, functions, blas, light, pool, pooled }))
+        let memory = Mutex::new(Memory { pool: Pool::default(), apart: WORKSPACE });
+        Ok(Arc::new(Device { name, ordinal, context, stream, module, functions, blas, light, memory, pooled }))
     }
 
     /// Its name.
@@ -190,7 +193,8 @@ impl Device {
 
     /// Bytes taken from the driver, in use or waiting to be used again, cuBLAS's workspace among them.
     pub fn reserved(&self) -> usize {
-        self.pool().reserved
+        let memory = self.memory();
+        memory.pool.reserved() + memory.apart
     }
 
     /// Waits until all work is done.
@@ -223,56 +227,57 @@ impl Device {
         self.stream.cast()
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        // A panic while the lock was held leaves lists of whole blocks.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Address and size of a block of at least `bytes`.
+    /// Address and size of a part of at least `bytes`.
     pub(super) fn take_memory(&self, bytes: usize) -> Result<(u64, usize)> {
-        // Steps of an eighth of a power of two, as on the host: varying batches share few sizes.
-        let step = (bytes.max(ALIGNMENT).next_power_of_two() / 16).max(ALIGNMENT);
-        let size = if self.pooled { bytes.max(1).div_ceil(step) * step } else { bytes.max(1) };
-        let mut pool = self.pool();
-        let found = pool.free.range_mut(size..=2 * size).find_map(|(&size, list)| Some((list.pop()?, size)));
-        if let Some(block) = found {
-            return Ok(block);
+        let size = if self.pooled { bytes.max(1).next_multiple_of(ALIGNMENT) } else { bytes.max(1) };
+        let mut memory = self.memory();
+        if let Some(address) = memory.pool.take(size) {
+            return Ok((address, size));
         }
         self.enter()?;
+        let segment = if self.pooled { size.max(SEGMENT).next_multiple_of(SEGMENT / 16) } else { size };
         // SAFETY: the context is current.
-        let allocate = || unsafe { result::malloc_sync(size) };
-        let address = match allocate() {
-            Ok(address) => address,
+        let allocate = |bytes| unsafe { result::malloc_sync(bytes) };
+        let (address, segment) = match allocate(segment) {
+            Ok(address) => (address, segment),
             Err(_) => {
-                // What waits is of the wrong sizes: the driver gets it back.
+                // The driver gets back what is free as a whole.
                 self.synchronize()?;
-                let waiting = std::mem::take(&mut pool.free);
-                for (size, address) in waiting.into_iter().flat_map(|(size, list)| list.into_iter().map(move |a| (size, a))) {
-                    pool.reserved -= size;
-                    // SAFETY: nothing uses a block of the pool, and the stream is idle.
+                for (address, _) in memory.pool.remove_idle() {
+                    // SAFETY: nothing uses it, and the stream is idle.
                     unsafe { result::free_sync(address) }.map_err(failed("memory cannot be freed"))?;
                 }
-                allocate().map_err(|e| {
+                let address = allocate(size).map_err(|e| {
                     Error::invalid(format!(
                         "cuda: {} has no {size} bytes left beside {} in use: lower --batch or --max-length, or add --recompute ({e})",
-                        self.name, pool.reserved
+                        self.name,
+                        memory.pool.reserved()
                     ))
-                })?
+                })?;
+                (address, size)
             }
         };
-        pool.reserved += size;
-        Ok((address, size))
+        if !self.pooled {
+            memory.apart += size;
+            return Ok((address, size));
+        }
+        memory.pool.add(address, segment);
+        memory.pool.take(size).map(|address| (address, size)).ok_or_else(|| Error::invalid("cuda: the pool lost a segment"))
     }
 
-    /// Takes a block back. Work that was launched and still reads it comes before all that will be launched.
+    /// Takes a part back. Work that was launched and still reads it comes before all that will be launched.
     pub(super) fn give_memory(&self, address: u64, size: usize) {
         if !self.pooled && self.synchronize().is_ok() {
-            self.pool().reserved -= size;
-            // SAFETY: nothing uses the block, and the stream is idle. What cannot be freed is left to the driver.
+            self.memory().apart -= size;
+            // SAFETY: nothing uses it, and the stream is idle. What cannot be freed is left to the driver.
             let _ = unsafe { result::free_sync(address) };
             return;
         }
-        self.pool().free.entry(size).or_default().push(address);
+        self.memory().pool.give(address, size);
     }
 
     /// Copies host memory to the start of a buffer.

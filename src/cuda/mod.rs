@@ -8,6 +8,7 @@ mod buffer;
 mod device;
 mod gemm;
 mod nvrtc;
+mod pool;
 
 pub use buffer::Buffer;
 pub use cublas_sys::DataType;

@@ -1,6 +1,6 @@
 //! A model moved to a GPU.
 
-use super::{DistilBert, Weight};
+use super::{Block, DistilBert, Weight};
 use crate::cuda::Device;
 use crate::tensor::DType;
 use crate::{Error, Result};
@@ -14,6 +14,12 @@ impl DistilBert {
     pub fn to_device(&mut self, device: &Arc<Device>) -> Result<()> {
         if self.dtype == DType::F64 {
             return Err(Error::invalid("a GPU computes in f32 or bf16: compute f64 with --device cpu"));
+        }
+        // cuBLASLt adds a bias of the result's type: what is frozen is rounded once, and not in each step.
+        for bias in self.blocks.iter_mut().flat_map(Block::linears_mut).filter_map(|linear| linear.bias.as_mut()) {
+            if let Weight::Frozen { value, .. } = bias {
+                *value = value.to_dtype(self.dtype)?;
+            }
         }
         let mut done = Ok(());
         self.visit_mut(&mut |part| {

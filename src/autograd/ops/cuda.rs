@@ -121,12 +121,12 @@ pub(super) fn low_rank_output(
     scale: f64,
     y: &Tensor,
 ) -> Result<()> {
-    let bias = bias.map(|bias| cast(device, bias, DType::F32)).transpose()?;
     let b = cast(device, b, DType::F32)?;
     let (rows, cols) = (y.shape().rows(), y.shape().cols());
     let arguments = [
         sum.argument()?,
-        or_null(bias.as_ref())?,
+        or_null(bias)?,
+        size(usize::from(bias.map(half).transpose()? == Some(true))),
         h.argument()?,
         b.argument()?,
         y.argument()?,

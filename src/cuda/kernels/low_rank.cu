@@ -1,7 +1,7 @@
 // A low-rank term on its way through what is large, with its dropout drawn on the way: f are the factors of the mask, all 1 if nothing is dropped.
 //
 // low_rank_hidden: h = (f ⊙ x) Aᵀ. x [rows, cols], A [rank, cols] f32, h [rows, rank]. A warp has a row: grid [ceil(rows / 8)], block 256.
-// low_rank_output: y = sum + b + scale · h Bᵀ. sum [rows, cols] f32, b [cols] f32 or null, h [rows, rank], B [cols, rank] f32, y [rows, cols].
+// low_rank_output: y = sum + b + scale · h Bᵀ. sum [rows, cols] f32, b [cols] of either type or null, h [rows, rank], B [cols, rank] f32, y [rows, cols].
 // low_rank_input:  y = sum + f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32.
 // The last two: y may be sum, where it is f32. A thread has four columns of a row: grid [ceil(rows · ceil(cols / 4) / 256)], block 256.
 //
@@ -43,7 +43,7 @@ __device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const D
 
 template <typename T, typename To>
 __device__ __forceinline__ void output(
-    const float* sum, const float* b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank, float scale) {
+    const float* sum, const Table& b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank, float scale) {
     const u32 quads = (cols + 3) / 4;
     const u64 i = element();
     const u32 row = (u32)(i / quads), quad = (u32)(i % quads);
@@ -55,7 +55,7 @@ __device__ __forceinline__ void output(
         float low = 0.0f;
         for (u32 k = 0; k < rank; k++) low += widen(h[(u64)row * rank + k]) * factor[(u64)c * rank + k];
         const u64 at = (u64)row * cols + c;
-        y[at] = narrow<To>(sum[at] + (b ? b[c] : 0.0f) + scale * low);
+        y[at] = narrow<To>(sum[at] + (b.values ? b.at(c) : 0.0f) + scale * low);
     }
 }
 
@@ -92,9 +92,9 @@ LOW_RANK_HIDDEN(bf16, bf16)
 
 // Named by the types of h and of y.
 #define LOW_RANK(T, To, NAME)                                                                                                                   \
-    KERNEL(low_rank_output_##NAME)(const float* sum, const float* b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank,      \
-                                   float scale) {                                                                                               \
-        low_rank::output(sum, b, h, factor, y, rows, cols, rank, scale);                                                                        \
+    KERNEL(low_rank_output_##NAME)(const float* sum, const void* b, u32 b_bf16, const T* h, const float* factor, To* y, u32 rows, u32 cols,     \
+                                   u32 rank, float scale) {                                                                                     \
+        low_rank::output(sum, {b, b_bf16}, h, factor, y, rows, cols, rank, scale);                                                              \
     }                                                                                                                                           \
     KERNEL(low_rank_input_##NAME)(const float* sum, const T* dh, const float* a, To* y, const u32* row_sequence, const u32* offsets,            \
                                   const u32* examples, u32 rows, u32 cols, u32 rank, u64 seed, u32 site, u32 threshold, float keep) {           \
