@@ -29,8 +29,8 @@ const NVRTC: &str = "LOWRANK_NVRTC";
 /// Sizes of parts of memory are multiples of this.
 const ALIGNMENT: usize = 256;
 
-/// The driver is asked for so much at least.
-const SEGMENT: usize = 32 << 20;
+/// The driver is asked for so much at least. Smaller segments leave more that fits nothing: see docs/gpu.md.
+const SEGMENT: usize = 256 << 20;
 
 /// An NVIDIA GPU, opened.
 pub struct Device {
