@@ -106,6 +106,96 @@ fn every_op_agrees_with_the_host() {
     assert!(on_device > 20, "{on_device}");
 }
 
+/// Rows that are wider than a warp or a block of threads takes at once, and ranks beyond what a thread holds.
+#[test]
+fn every_wide_row_agrees_with_the_host() {
+    let Some(device) = device() else { return };
+    let packing = Arc::new(Packing::new(&[30, 1, 40], vec![7, 8, 3]).unwrap());
+    let (t, d, out, rank) = (packing.tokens(), 300, 290, 10);
+    let mask = ops::Mask { p: 0.2, seed: 5, site: 4 };
+    let member = || ops::Member {
+        bias: true,
+        terms: vec![ops::Term { scale: 0.5, mask: Some(mask.clone()) }, ops::Term { scale: 2.0, mask: None }],
+    };
+    let ids = Tensor::new((0..t as u32).map(|i| i * 7 % 20).collect::<Vec<_>>(), [t]).unwrap();
+    let projection = Arc::new(ops::Projection::new(30 * 70, 700, 3, "P").unwrap());
+    let mut random = Stream::new(8, "wide");
+    let mut draw = |dims: &[usize]| random_tensor(&mut random, dims).unwrap();
+    let term = [vec![rank, d], vec![out, rank]];
+    let shapes = [vec![out, d], vec![out]].into_iter().chain(term.clone()).chain(term);
+    let origin = draw(&[30, 70]).to_dtype(DType::F32).unwrap().to_dtype(DType::F64).unwrap();
+    let cases: Vec<(Rc<dyn Op>, Vec<Tensor>)> = vec![
+        (
+            Rc::new(ops::ResidualLayerNorm { eps: 0.1, mask: Some(mask.clone()), packing: packing.clone() }),
+            vec![draw(&[t, d]), draw(&[t, d]), draw(&[d]), draw(&[d])],
+        ),
+        (Rc::new(ops::SelectRows { packing: packing.clone() }), vec![draw(&[t, d])]),
+        (
+            Rc::new(ops::Linear { members: vec![member(), member()], packing: Some(packing.clone()) }),
+            [draw(&[t, d])].into_iter().chain(shapes.clone().chain(shapes).map(|dims| draw(&dims))).collect(),
+        ),
+        (
+            Rc::new(ops::EmbeddingLayerNorm { dtype: DType::F32, eps: 0.1, packing: packing.clone(), prompt: 0 }),
+            vec![ids, draw(&[20, d]), draw(&[40, d]), draw(&[d]), draw(&[d])],
+        ),
+        (Rc::new(ops::Subspace { origin, projection }), vec![draw(&[700])]),
+    ];
+    for (op, inputs) in &cases {
+        for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
+            let of_sums = ["embedding_layer_norm", "subspace"].contains(&op.name());
+            if of_sums && dtype == DType::BF16 {
+                continue;
+            }
+            let exact =
+                |t: &Tensor| if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap() };
+            let inputs: Vec<Tensor> = inputs.iter().map(exact).collect();
+            // The host in f64, but for the lookups, which are told to give f32.
+            let wide = if op.name() == "embedding_layer_norm" { DType::F32 } else { DType::F64 };
+            let shape = match op.name() {
+                "linear" => vec![2, t, out],
+                "select_rows" => vec![3, d],
+                "subspace" => vec![30, 70],
+                _ => vec![t, d],
+            };
+            let dy = exact(&random_tensor(&mut Stream::new(9, op.name()), &shape).unwrap());
+            let wanted = run(op, &inputs, &dy, wide, None).unwrap();
+            let found = run(op, &inputs, &dy, dtype, Some(&device)).unwrap();
+            assert_eq!(found.len(), wanted.len());
+            for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+                let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
+                let scale = wanted.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+                let far = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
+                assert!(far <= bound * scale, "{} {dtype}, tensor {i}: {far} of {scale}", op.name());
+            }
+        }
+    }
+}
+
+/// The way around cuBLASLt gives the same numbers: that it is not taken has to be looked at.
+#[test]
+fn cublaslt_adds_every_bias() {
+    let Some(device) = device() else { return };
+    let mut random = Stream::new(3, "bias");
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
+        // Odd sizes and even ones, and a place that is aligned to 2 or 4 bytes alone.
+        for (n, input, out) in [(5, 3, 7), (16, 32, 64), (1, 8, 1)] {
+            let [x, w, b] = [vec![n, input], vec![out, input], vec![out]]
+                .map(|dims| random_tensor(&mut random, &dims).unwrap().to_dtype(dtype).unwrap());
+            let [x_there, w_there, b_there] = [&x, &w, &b].map(|t| t.to_device(&device).unwrap());
+            let y = Tensor::empty_on(&device, dtype, [2, n, out]).unwrap().index(1).unwrap();
+            let done =
+                device.gemm_bias(x_there.matrix().unwrap(), w_there.matrix().unwrap().t(), b_there.address().unwrap(), y.matrix().unwrap());
+            assert_eq!(done.unwrap(), std::env::var("SHIM_LT").is_err(), "{dtype} {n} {input} {out}");
+            let [x, w, b, y] = [&x, &w, &b, &y].map(|t| t.to_f64().unwrap());
+            for (i, y) in y.iter().enumerate().filter(|_| std::env::var("SHIM_LT").is_err()) {
+                let (row, col) = (i / out, i % out);
+                let sum: f64 = (0..input).map(|k| x[row * input + k] * w[col * input + k]).sum::<f64>() + b[col];
+                assert!((sum - y).abs() <= bound * sum.abs().max(1.0), "{dtype} {n} {input} {out}: {sum} {y}");
+            }
+        }
+    }
+}
+
 /// Head widths that tensor cores take, sequences of more than one tile, and what else changes the way through a kernel.
 #[test]
 fn every_attention_kernel_agrees_with_the_host() {

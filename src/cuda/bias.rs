@@ -2,7 +2,7 @@
 //! once more and cuBLAS read it.
 #![allow(unsafe_code)]
 
-use super::gemm::{Matrix, dims};
+use super::gemm::{Matrix, compute_for, dims};
 use super::{DataType, Device};
 use crate::{Error, Result};
 use cublas_sys::light::{Algorithm, CublasLt, Found, Handle, description, preference};
@@ -14,6 +14,7 @@ use std::ffi::c_void;
 pub(super) struct Light {
     cublas: CublasLt,
     handle: Handle,
+    compute: ComputeType,
     /// Memory that algorithms may use; cuBLAS uses it too, on the same stream.
     workspace: (u64, usize),
     /// What computes a product; none where cuBLASLt knows nothing.
@@ -27,7 +28,7 @@ struct Product {
     strides: [usize; 3],
     transposed: [bool; 2],
     dtypes: [DataType; 2],
-    alignments: [u32; 4],
+    alignments: [u32; 3],
 }
 
 /// Something of cuBLASLt's that is destroyed when dropped.
@@ -43,6 +44,9 @@ impl Drop for Own {
     }
 }
 
+/// `CUBLAS_STATUS_NOT_SUPPORTED`.
+const NOT_SUPPORTED: Status = 15;
+
 fn check(status: Status) -> Result<()> {
     match status {
         0 => Ok(()),
@@ -51,12 +55,12 @@ fn check(status: Status) -> Result<()> {
 }
 
 impl Light {
-    pub(super) fn new(workspace: (u64, usize)) -> Result<Light> {
-        let cublas = CublasLt::load().map_err(|e| Error::invalid(format!("cuda: {e}")))?;
+    pub(super) fn new(workspace: (u64, usize), compute: ComputeType) -> Result<Light> {
+        let cublas = CublasLt::load().map_err(Error::invalid)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is written to.
         check(unsafe { (cublas.create)(&mut handle) })?;
-        Ok(Light { cublas, handle, workspace, chosen: HashMap::new() })
+        Ok(Light { cublas, handle, compute, workspace, chosen: HashMap::new() })
     }
 
     /// What a matrix is to cuBLASLt: a row-major one is the transpose of a column-major one.
@@ -71,7 +75,7 @@ impl Light {
         let (mut pointer, set) = (std::ptr::null_mut(), self.cublas.description_set);
         // SAFETY: `pointer` is written to; each value has the type that its attribute states.
         unsafe {
-            check((self.cublas.description_create)(&mut pointer, ComputeType::F32, DataType::F32))?;
+            check((self.cublas.description_create)(&mut pointer, compute_for(self.compute, first.dtype), DataType::F32))?;
             let own = Own { pointer, destroy: self.cublas.description_destroy };
             for (attribute, of) in [(description::TRANS_A, first), (description::TRANS_B, second)] {
                 check(set(pointer, attribute, std::ptr::from_ref(&of.operation()).cast(), 4))?;
@@ -96,13 +100,16 @@ impl Light {
             let own = Own { pointer, destroy: self.cublas.preference_destroy };
             let bytes = self.workspace.1 as u64;
             check(set(pointer, preference::MAX_WORKSPACE_BYTES, std::ptr::from_ref(&bytes).cast(), 8))?;
-            let [of_a, of_b, of_c, _] = product.alignments;
+            let [of_a, of_b, of_c] = product.alignments;
             for (attribute, alignment) in preference::MIN_ALIGNMENT_BYTES.into_iter().zip([of_a, of_b, of_c, of_c]) {
                 check(set(pointer, attribute, std::ptr::from_ref(&alignment).cast(), 4))?;
             }
             (self.cublas.find_algorithm)(self.handle, description.pointer, a, b, c, c, own.pointer, 1, &mut found, &mut count)
         };
-        let chosen = (status == 0 && count > 0 && found.state == 0).then_some(found.algorithm);
+        let chosen = match status {
+            NOT_SUPPORTED => None,
+            other => check(other).map(|()| (count > 0 && found.state == 0).then_some(found.algorithm))?,
+        };
         self.chosen.insert(product, chosen);
         Ok(chosen)
     }
@@ -130,7 +137,8 @@ impl Device {
             strides: [a.stride, b.stride, c.stride],
             transposed: [a.operation(), b.operation()].map(|o| o == cublas_sys::Operation::T),
             dtypes: [a.dtype, c.dtype],
-            alignments: [b.address, a.address, c.address, bias].map(alignment),
+            // A bias is read as vectors too.
+            alignments: [b.address, a.address, c.address | bias].map(alignment),
         };
         let Some(algorithm) = light.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
         let (alpha, beta) = (1.0f32, 0.0f32);

@@ -5,7 +5,7 @@ use super::Buffer;
 use super::bias::Light;
 use super::pool::Pool;
 use crate::{Error, Result};
-use cublas_sys::{Cublas, Handle, status_name};
+use cublas_sys::{ComputeType, Cublas, Handle, status_name};
 use cudarc::driver::{DriverError, result, sys};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
@@ -17,7 +17,7 @@ static PTX: &str = include_str!("kernels.ptx");
 /// Lowest compute capability: bf16 on tensor cores, and cp.async.
 const CAPABILITY: (i32, i32) = (8, 0);
 
-/// Bytes that cuBLAS may use beside its operands; NVIDIA's advice for Hopper. Given once, so that it allocates nothing itself.
+/// Bytes that cuBLAS and cuBLASLt may use beside their operands; NVIDIA's advice for Hopper. Given once, so that it allocates nothing itself.
 const WORKSPACE: usize = 32 << 20;
 
 /// Set, every buffer is an allocation of its own and of its own size, so that compute-sanitizer sees where it ends. Slow.
@@ -25,6 +25,9 @@ const NO_POOL: &str = "LOWRANK_CUDA_NO_POOL";
 
 /// Set, the kernels are compiled from their sources for the card at hand.
 const NVRTC: &str = "LOWRANK_NVRTC";
+
+/// Set, products of f32 round their operands to TF32, 10 bits of mantissa: faster on tensor cores, and no longer f32.
+const TF32: &str = "LOWRANK_TF32";
 
 /// Sizes of parts of memory are multiples of this.
 const ALIGNMENT: usize = 256;
@@ -50,6 +53,7 @@ pub struct Device {
 pub(super) struct Blas {
     pub(super) cublas: Cublas,
     pub(super) handle: Handle,
+    pub(super) compute: ComputeType,
 }
 
 // SAFETY: the handles are the driver's, which may be called from any thread; each call makes the context current first, and cuBLAS's is behind a
@@ -108,7 +112,7 @@ impl Device {
     /// GPU `ordinal`: opened by the first that asks, and one and the same for all after it. Tensors of two would not wait for each other.
     ///
     /// # Errors
-    /// A sentence that says what is missing: the driver, the GPU, bf16 on it, cuBLAS.
+    /// A sentence that says what is missing: the driver, the GPU, bf16 on it, cuBLAS, cuBLASLt.
     pub fn open(ordinal: usize) -> Result<Arc<Device>> {
         static OPENED: Mutex<BTreeMap<usize, Arc<Device>>> = Mutex::new(BTreeMap::new());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,9 +178,10 @@ impl Device {
         if started != 0 {
             return Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(started))));
         }
-        let light = Mutex::new(Light::new((workspace, WORKSPACE))?);
+        let compute = if std::env::var_os(TF32).is_some() { ComputeType::FastTf32 } else { ComputeType::F32 };
+        let light = Mutex::new(Light::new((workspace, WORKSPACE), compute)?);
         let pooled = std::env::var_os(NO_POOL).is_none();
-        let (functions, blas) = (Mutex::default(), Mutex::new(Blas { cublas, handle }));
+        let (functions, blas) = (Mutex::default(), Mutex::new(Blas { cublas, handle, compute }));
         let memory = Mutex::new(Memory { pool: Pool::default(), apart: WORKSPACE });
         Ok(Arc::new(Device { name, ordinal, context, stream, module, functions, blas, light, memory, pooled }))
     }
@@ -248,14 +253,14 @@ impl Device {
                 // The driver gets back what is free as a whole.
                 self.synchronize()?;
                 for (address, _) in memory.pool.remove_idle() {
-                    // SAFETY: nothing uses it, and the stream is idle.
-                    unsafe { result::free_sync(address) }.map_err(failed("memory cannot be freed"))?;
+                    // SAFETY: nothing uses it, and the stream is idle. What cannot be freed is left to the driver.
+                    let _ = unsafe { result::free_sync(address) };
                 }
                 let address = allocate(size).map_err(|e| {
                     Error::invalid(format!(
                         "cuda: {} has no {size} bytes left beside {} in use: lower --batch or --max-length, or add --recompute ({e})",
                         self.name,
-                        memory.pool.reserved()
+                        memory.pool.reserved() + memory.apart
                     ))
                 })?;
                 (address, size)
@@ -271,13 +276,15 @@ impl Device {
 
     /// Takes a part back. Work that was launched and still reads it comes before all that will be launched.
     pub(super) fn give_memory(&self, address: u64, size: usize) {
-        if !self.pooled && self.synchronize().is_ok() {
-            self.memory().apart -= size;
-            // SAFETY: nothing uses it, and the stream is idle. What cannot be freed is left to the driver.
-            let _ = unsafe { result::free_sync(address) };
-            return;
+        if self.pooled {
+            return self.memory().pool.give(address, size);
         }
-        self.memory().pool.give(address, size);
+        // What cannot be freed is left to the driver.
+        if self.synchronize().is_ok() {
+            self.memory().apart -= size;
+            // SAFETY: nothing uses it, and the stream is idle.
+            let _ = unsafe { result::free_sync(address) };
+        }
     }
 
     /// Copies host memory to the start of a buffer.

@@ -47,8 +47,13 @@ pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
     Ok([m, k, n])
 }
 
+/// TF32 is for operands of f32 alone.
+pub(super) fn compute_for(asked: ComputeType, operands: DataType) -> ComputeType {
+    if operands == DataType::F32 { asked } else { ComputeType::F32 }
+}
+
 impl Device {
-    /// c = alpha a b + beta c, summed in f32. A product of f32 is exact to f32: TF32 is not used.
+    /// c = alpha a b + beta c, summed in f32. A product of f32 is exact to f32: TF32 is used only if LOWRANK_TF32 asks for it.
     ///
     /// # Errors
     /// If the shapes do not fit, or cuBLAS refuses.
@@ -81,7 +86,7 @@ impl Device {
                 c.address as *mut c_void,
                 c.dtype,
                 int(c.stride)?,
-                ComputeType::F32,
+                compute_for(blas.compute, a.dtype),
                 GEMM_DEFAULT,
             )
         };

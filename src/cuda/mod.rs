@@ -1,6 +1,6 @@
-//! NVIDIA GPUs: a device with its memory pool, cuBLAS, and the one place that launches kernels. Knows buffers, not tensors.
+//! NVIDIA GPUs: a device with its memory pool, cuBLAS and cuBLASLt, and the one place that launches kernels. Knows buffers, not tensors.
 //!
-//! Nothing is linked: driver and cuBLAS are found when a device is opened, and what is missing is said in a sentence. All work goes to one stream,
+//! Nothing is linked: the driver and NVIDIA's libraries are found when a device is opened, and what is missing is said in a sentence. All work goes to one stream,
 //! in order, so that memory given back can be used again at once.
 
 mod bias;

@@ -112,44 +112,55 @@ pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop
     Ok(h)
 }
 
-/// y = sum + b + scale · h Bᵀ; sum is f32, and y may be sum.
+/// dA = dhᵀ (f ⊙ x) of a low-rank term: `[r, d]` f32.
+pub(super) fn low_rank_weight(device: &Arc<Device>, x: &Tensor, dh: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<Tensor> {
+    /// Rows that one thread adds.
+    const ROWS: usize = 32;
+    let (rows, cols, rank) = (x.shape().rows(), x.shape().cols(), dh.shape().cols());
+    let parts = rows.div_ceil(ROWS);
+    let partial = Tensor::empty_on(device, DType::F32, [parts, rank, cols])?;
+    let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
+    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
+    arguments.extend([size(rows), size(cols), size(rank)]);
+    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    arguments.push(size(ROWS));
+    let name = named("linear", x.dtype(), ["low_rank_weight_f32", "low_rank_weight_bf16"])?;
+    device.launch(name, blocks(parts * cols.div_ceil(4)), 256, 0, &arguments)?;
+    sum_parts(device, &partial, None, [rank, cols])
+}
+
+/// y = sum + b + scale · h Bᵀ; without a sum, f32, it is in y.
 pub(super) fn low_rank_output(
     device: &Arc<Device>,
-    sum: &Tensor,
+    sum: Option<&Tensor>,
     bias: Option<&Tensor>,
     [h, b]: [&Tensor; 2],
     scale: f64,
     y: &Tensor,
 ) -> Result<()> {
+    /// Rows of a thread.
+    const ROWS: usize = 16;
     let b = cast(device, b, DType::F32)?;
     let (rows, cols) = (y.shape().rows(), y.shape().cols());
-    let arguments = [
-        sum.argument()?,
-        or_null(bias)?,
-        size(usize::from(bias.map(half).transpose()? == Some(true))),
-        h.argument()?,
-        b.argument()?,
-        y.argument()?,
-        size(rows),
-        size(cols),
-        size(h.shape().cols()),
-        Argument::F32(scale as f32),
-    ];
+    let mut arguments = vec![or_null(sum)?];
+    arguments.extend(of_either("linear", bias)?);
+    arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(rows), size(cols), size(h.shape().cols())]);
+    arguments.push(Argument::F32(scale as f32));
     let names = ["low_rank_output_f32_f32", "low_rank_output_bf16_f32", "low_rank_output_bf16_bf16"];
-    device.launch(by_types([h, y], names)?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)
+    device.launch(by_types([h, y], names)?, [cols.div_ceil(256), rows.div_ceil(ROWS), 1], 256, 0, &arguments)
 }
 
-/// y = sum + f ⊙ (dh A); sum is f32, and y may be sum.
+/// y = sum + f ⊙ (dh A); without a sum, f32, it is in y.
 pub(super) fn low_rank_input(
     device: &Arc<Device>,
-    sum: &Tensor,
+    sum: Option<&Tensor>,
     [dh, a]: [&Tensor; 2],
     drop: Option<(&Mask, &Packing)>,
     y: &Tensor,
 ) -> Result<()> {
     let a = cast(device, a, DType::F32)?;
     let (rows, cols) = (y.shape().rows(), y.shape().cols());
-    let mut arguments = [sum, dh, &a, y].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, y.argument()?];
     arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
     arguments.extend([size(rows), size(cols), size(a.shape().rows())]);
     arguments.extend(bits(drop.map(|(mask, _)| mask)));
@@ -188,10 +199,16 @@ pub(super) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tenso
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let parts = rows.div_ceil(ROWS);
     let partial = Tensor::empty_on(device, DType::F32, [parts, cols])?;
-    let out = Tensor::empty_on(device, DType::F32, [cols])?;
     let arguments = [x.argument()?, or_null(times)?, partial.argument()?, size(rows), size(cols), size(ROWS)];
     let name = named("column sums", x.dtype(), ["column_sums_f32", "column_sums_bf16"])?;
     device.launch(name, [cols.div_ceil(256), parts, 1], 256, 0, &arguments)?;
+    sum_parts(device, &partial, divisor, [cols])
+}
+
+/// Σ over the first dimension of `partial`, divided by `divisor` if there is one.
+fn sum_parts(device: &Arc<Device>, partial: &Tensor, divisor: Option<&Tensor>, shape: impl Into<Shape>) -> Result<Tensor> {
+    let out = Tensor::empty_on(device, DType::F32, shape)?;
+    let (parts, cols) = (partial.dims()[0], out.shape().len());
     let arguments = [partial.argument()?, or_null(divisor)?, out.argument()?, size(parts), size(cols)];
     device.launch("column_sums_finish", blocks(cols), 256, 0, &arguments)?;
     Ok(out)
@@ -201,8 +218,8 @@ pub(super) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tenso
 pub(super) enum NormRows<'a> {
     /// f ⊙ x + r, or x alone.
     Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Packing)> },
-    /// Rows of the words and the positions, in `dtype`; with a prompt as the third table, its rows come first in each sequence.
-    Embeddings { dtype: DType, ids: &'a Tensor, tables: [Option<&'a Tensor>; 3], packing: &'a Packing },
+    /// Rows of the words and the positions, in `dtype`; those of a prompt come first in each sequence.
+    Embeddings { dtype: DType, ids: &'a Tensor, words: &'a Tensor, positions: &'a Tensor, prompt: Option<&'a Tensor>, packing: &'a Packing },
 }
 
 /// LN(s) γ + β of rows s, and h and rstd where they are to be kept.
@@ -215,10 +232,9 @@ pub(super) fn layer_norm(
 ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
     let (op, dtype, shape, kernels) = match rows {
         NormRows::Sublayer { x, .. } => ("layer_norm", x.dtype(), x.shape().clone(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"]),
-        NormRows::Embeddings { dtype, tables, packing, .. } => {
-            let cols = tables[0].map_or(0, |words| words.shape().cols());
+        NormRows::Embeddings { dtype, words, packing, .. } => {
             let kernels = ["embedding_layer_norm_forward_f32", "embedding_layer_norm_forward_bf16"];
-            ("embedding_layer_norm", *dtype, [packing.tokens(), cols].into(), kernels)
+            ("embedding_layer_norm", *dtype, [packing.tokens(), words.shape().cols()].into(), kernels)
         }
     };
     let (n, cols) = (shape.rows(), shape.cols());
@@ -239,27 +255,28 @@ pub(super) fn layer_norm(
             arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
             arguments.extend(bits(drop.map(|(mask, _)| mask)));
         }
-        NormRows::Embeddings { ids, tables, packing, .. } => {
+        NormRows::Embeddings { ids, words, positions, prompt, packing, .. } => {
             let lie = packing.on(device)?;
             let ids = uploaded.insert(ids.to_device(device)?);
             arguments.extend([ids.argument()?, lie.row_sequence.argument()?, lie.offsets.argument()?]);
-            for table in tables {
-                arguments.extend([or_null(*table)?, size(usize::from(table.map(half).transpose()? == Some(true)))]);
+            for table in [Some(*words), Some(*positions), *prompt] {
+                arguments.extend(of_either(op, table)?);
             }
-            arguments.push(size(tables[2].map_or(0, |prompt| prompt.shape().rows())));
+            arguments.push(size(prompt.map_or(0, |prompt| prompt.shape().rows())));
         }
     }
     device.launch(named(op, dtype, kernels)?, [n.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
     Ok((y, h, rstd))
 }
 
-/// Whether a table is in bf16, and not in f32.
-pub(super) fn half(table: &Tensor) -> Result<bool> {
-    match table.dtype() {
-        DType::F32 => Ok(false),
-        DType::BF16 => Ok(true),
-        other => Err(Error::dtype("embedding", "a table of f32 or bf16 on a GPU", &[other])),
-    }
+/// A tensor of f32 or bf16 as kernels take one of either type: its address, and whether it is bf16. Without one, null.
+pub(super) fn of_either(op: &'static str, tensor: Option<&Tensor>) -> Result<[Argument; 2]> {
+    let is_bf16 = match tensor.map(Tensor::dtype) {
+        None | Some(DType::F32) => false,
+        Some(DType::BF16) => true,
+        Some(other) => return Err(Error::dtype(op, "f32 or bf16 on a GPU", &[other])),
+    };
+    Ok([or_null(tensor)?, Argument::U32(is_bf16.into())])
 }
 
 /// ds, dγ and dβ where needed.
@@ -287,8 +304,8 @@ pub(super) fn layer_norm_backward(
 pub(super) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let (ids, cols) = (ids.to_device(device)?, table.shape().cols());
     let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
-    let arguments =
-        [table.argument()?, size(usize::from(half(table)?)), ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)];
+    let mut arguments = of_either("embedding", Some(table))?.to_vec();
+    arguments.extend([ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)]);
     let name = named("embedding", dtype, ["embedding_forward_f32", "embedding_forward_bf16"])?;
     device.launch(name, blocks(y.shape().len()), 256, 0, &arguments)?;
     Ok(y)

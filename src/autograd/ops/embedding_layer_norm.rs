@@ -1,4 +1,5 @@
-//! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation.
+//! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
+//! <https://arxiv.org/abs/1810.04805>, figure 2, without segments; the prompt: Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
 use super::dropout::random_packing;
 use super::{embedding, layer_norm};
@@ -15,7 +16,8 @@ use std::sync::Arc;
 /// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, p the place of row t in its sequence. Equal to [`super::Embedding`] twice,
 /// [`super::Add`] and [`super::LayerNorm`] one after another, without their passes over memory and the roundings between them.
 ///
-/// With a prompt, its P rows come before the words of each sequence.
+/// With a prompt, its P rows come before the words of each sequence. With de the gradient of LN's input, a table's is Σ `de[t]` over the rows that took
+/// the same row of it.
 ///
 /// Inputs, in order: ids u32 `[T − B·P]`, words `[V, d]`, positions `[M, d]`, γ and β `[d]`, and the prompt `[P, d]` if P > 0; y `[T, d]`.
 pub struct EmbeddingLayerNorm {
@@ -153,8 +155,14 @@ impl Op for EmbeddingLayerNorm {
         self.check(inputs)?;
         self.keep(inputs, needs, saved);
         let trains = [EmbeddingLayerNorm::trains(needs), needs[3]];
-        let tables = [Some(inputs[1]), Some(inputs[2]), inputs.get(5).copied()];
-        let rows = super::cuda::NormRows::Embeddings { dtype: self.dtype, ids: inputs[0], tables, packing: &self.packing };
+        let rows = super::cuda::NormRows::Embeddings {
+            dtype: self.dtype,
+            ids: inputs[0],
+            words: inputs[1],
+            positions: inputs[2],
+            prompt: inputs.get(5).copied(),
+            packing: &self.packing,
+        };
         layer_norm::forward_on(device, &rows, [inputs[3], inputs[4]], self.eps, trains, saved)
     }
 

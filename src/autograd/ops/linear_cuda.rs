@@ -1,6 +1,6 @@
-//! [`Linear`] on a GPU: cuBLAS products, with kernels for the bias, the casts and the masks between them.
+//! [`Linear`] on a GPU: cuBLAS products, with kernels for the low-rank terms and the casts between them.
 
-use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, low_rank_output, mask_rows};
+use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, low_rank_output, low_rank_weight};
 use super::dropout::Mask;
 use super::linear::{Linear, Term};
 use crate::Result;
@@ -31,11 +31,12 @@ impl Linear {
             }
             // The sum of all is rounded once, by the last term.
             let sum = if dtype == DType::F32 { to.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
+            let apart = (dtype != DType::F32).then_some(&sum);
             device.gemm(1.0, x.matrix()?, w.matrix()?.t(), 0.0, sum.matrix()?)?;
             for (i, (term, &(a, b))) in member.terms.iter().zip(&p.terms).enumerate() {
                 let h = low_rank_hidden(device, x, inputs[a], self.drop(term))?;
-                let y = if i + 1 == member.terms.len() { &to } else { &sum };
-                low_rank_output(device, &sum, bias.filter(|_| i == 0), [&h, inputs[b]], term.scale, y)?;
+                let (sum, y) = if i + 1 == member.terms.len() { (apart, &to) } else { (None, &sum) };
+                low_rank_output(device, sum, bias.filter(|_| i == 0), [&h, inputs[b]], term.scale, y)?;
                 hidden.push(h);
             }
         }
@@ -90,18 +91,11 @@ impl Linear {
                     grads[b_at] = Some(db);
                 }
                 let (Some(a), Some(b)) = (a, b) else { continue };
-                let (rank, input) = (a.shape().rows(), a.shape().cols());
                 let b = cast(device, &b, dtype)?;
-                let dh = Tensor::empty_on(device, dtype, [n, rank])?;
+                let dh = Tensor::empty_on(device, dtype, [n, a.shape().rows()])?;
                 device.gemm(term.scale as f32, dy.matrix()?, b.matrix()?, 0.0, dh.matrix()?)?;
                 if let (true, Some(x)) = (needs[a_at], &x) {
-                    let dropped = match self.drop(term) {
-                        Some((mask, packing)) => mask_rows(device, mask, packing, x)?,
-                        None => x.clone(),
-                    };
-                    let da = Tensor::empty_on(device, DType::F32, [rank, input])?;
-                    device.gemm(1.0, dh.matrix()?.t(), dropped.matrix()?, 0.0, da.matrix()?)?;
-                    grads[a_at] = Some(da);
+                    grads[a_at] = Some(low_rank_weight(device, x, &dh, self.drop(term))?);
                 }
                 terms_of_dx.push((dh, a, self.drop(term)));
             }
@@ -109,10 +103,11 @@ impl Linear {
         if let Some(sum) = dx {
             let mut dx = if terms_of_dx.is_empty() { cast(device, &sum, dtype)? } else { sum.clone() };
             for (i, (dh, a, drop)) in terms_of_dx.iter().enumerate() {
-                if i + 1 == terms_of_dx.len() && dtype != DType::F32 {
+                let last = i + 1 == terms_of_dx.len() && dtype != DType::F32;
+                if last {
                     dx = Tensor::empty_on(device, dtype, sum.dims())?;
                 }
-                low_rank_input(device, &sum, [dh, a], *drop, &dx)?;
+                low_rank_input(device, last.then_some(&sum), [dh, a], *drop, &dx)?;
             }
             let shape = crate::tensor::Shape::from(dims).with_cols(dx.shape().cols());
             grads[0] = Some(dx.reshape(shape)?);

@@ -1,10 +1,10 @@
 //! [`Subspace`](super::Subspace) on a GPU: a dense P by cuBLAS, a Fastfood one by a kernel.
 
-use super::cuda::{cast, column_sums, count, half, size};
+use super::cuda::{cast, column_sums, count, of_either, size};
 use super::subspace::{Form, Projection};
-use crate::Result;
 use crate::cuda::{Argument, Buffer, Device};
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 
@@ -43,8 +43,8 @@ impl Projection {
             }
             OnDevice::Fastfood { signs, permutation, gauss } => {
                 let y = Tensor::empty_on(device, DType::F32, origin.shape())?;
-                let from = [z.argument()?, origin.argument()?, size(usize::from(half(origin)?)), y.argument()?];
-                self.transform(device, "subspace_image", &from, [signs, permutation, gauss])?;
+                let [origin, is_bf16] = of_either("subspace", Some(origin))?;
+                self.transform(device, "subspace_image", &[f32_of(z)?, origin, is_bf16, y.argument()?], [signs, permutation, gauss])?;
                 Ok(y)
             }
         }
@@ -61,7 +61,7 @@ impl Projection {
             }
             OnDevice::Fastfood { signs, permutation, gauss } => {
                 let parts = Tensor::empty_on(device, DType::F32, [self.blocks(), d])?;
-                self.transform(device, "subspace_transposed", &[g.argument()?, parts.argument()?], [signs, permutation, gauss])?;
+                self.transform(device, "subspace_transposed", &[f32_of(g)?, parts.argument()?], [signs, permutation, gauss])?;
                 column_sums(device, &parts, None, None)
             }
         }
@@ -81,5 +81,13 @@ impl Projection {
         arguments.extend(draws.map(|buffer| Argument::Address(buffer.address())));
         arguments.extend([scratch.argument()?, count(n), size(d), size(block), Argument::F32(self.scale() as f32)]);
         device.launch(kernel, [self.blocks(), 1, 1], 256, 0, &arguments)
+    }
+}
+
+/// A tensor that the kernels read as f32.
+fn f32_of(tensor: &Tensor) -> Result<Argument> {
+    match tensor.dtype() {
+        DType::F32 => tensor.argument(),
+        other => Err(Error::dtype("subspace", "f32 on a GPU", &[other])),
     }
 }

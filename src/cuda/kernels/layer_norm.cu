@@ -124,8 +124,8 @@ __device__ __forceinline__ void backward(const T* h, const float* rstd, const fl
                                                 float eps, const u32* ids, const u32* row_sequence, const u32* offsets, const void* words,    \
                                                 u32 words_bf16, const void* positions, u32 positions_bf16, const void* prompt,                \
                                                 u32 prompt_bf16, u32 prompt_rows) {                                                           \
-        const Table tables[3] = {{words, words_bf16}, {positions, positions_bf16}, {prompt, prompt_bf16}};                                    \
-        const layer_norm::Embeddings from = {ids, row_sequence, offsets, tables[0], tables[1], tables[2], prompt_rows, cols};                 \
+        const layer_norm::Embeddings from = {ids, row_sequence, offsets, {words, words_bf16}, {positions, positions_bf16},                    \
+                                             {prompt, prompt_bf16}, prompt_rows, cols};                                                       \
         layer_norm::forward(from, gamma, beta, y, h, rstd, rows, cols, eps);                                                                  \
     }                                                                                                                                         \
     KERNEL(layer_norm_backward_##TYPE)(const T* h, const float* rstd, const float* gamma, const T* dy, T* ds, u32 rows, u32 cols) {           \
