@@ -47,14 +47,15 @@ impl Study<'_> {
             };
             Change::of(base, &mut tuned)
         };
+        let (full, lora) = (changes(&mut base, "full")?, changes(&mut base, "qv8")?);
         let mut norms = Vec::new();
         for key in ["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"] {
-            let changes = changes(&mut base, key)?;
+            let other = if key == "qv8" { None } else { Some(changes(&mut base, key)?) };
+            let changes = other.as_ref().unwrap_or(&lora);
             if !changes.is_empty() {
                 norms.push((key.to_string(), changes.iter().map(Change::norm).sum::<f64>() / changes.len() as f64));
             }
         }
-        let (full, lora) = (changes(&mut base, "full")?, changes(&mut base, "qv8")?);
         let spectra = |changes: &[Change]| -> Vec<(String, Vec<f64>)> {
             let of_qv = changes.iter().filter(|c| c.name.ends_with("q_lin") || c.name.ends_with("v_lin"));
             of_qv.map(|c| (short(&c.name), c.singular_values())).collect()

@@ -1,6 +1,7 @@
 //! From values to positions, and the ticks between.
 
 use super::Scale;
+use crate::lora::thousands;
 
 /// Beyond these a value is not drawn, or drawn as 0: what is computed of it stays finite.
 const LARGEST: f64 = 1e150;
@@ -125,15 +126,9 @@ fn linear_label(value: f64, step: f64, size: f64) -> String {
 pub(super) fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut out = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
+    let whole = whole.parse().map_or_else(|_| whole.to_string(), thousands);
     let minus = if value < 0.0 && text.contains(|c: char| ('1'..='9').contains(&c)) { "−" } else { "" };
-    format!("{minus}{out}{rest}")
+    format!("{minus}{whole}{rest}")
 }
 
 fn power_of_ten(exponent: i32) -> String {
