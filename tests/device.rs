@@ -196,6 +196,49 @@ fn cublaslt_adds_every_bias() {
     }
 }
 
+/// What each lane holds, by the tables of the PTX ISA: <https://docs.nvidia.com/cuda/parallel-thread-execution/>, sections 9.7.14.5.8 and 9.7.14.5.15.
+/// With g = lane / 4 and t = lane % 4.
+#[test]
+fn every_tensor_core_instruction_does_what_its_table_says() {
+    let Some(device) = device() else { return };
+    let mut random = Stream::new(7, "probe");
+    // Few bits each, so that every sum is exact in any order.
+    let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| random.below(33) as f32 / 8.0 - 2.0).collect() };
+    let (mut tile, f) = (draw(256), draw(128));
+    let [there, f_there] = [(&tile, DType::BF16, 256), (&f, DType::F32, 128)]
+        .map(|(values, dtype, n)| Tensor::new(values.clone(), [n]).unwrap().to_dtype(dtype).unwrap().to_device(&device).unwrap());
+    let out = Tensor::empty_on(&device, DType::U32, [6, 32, 4]).unwrap();
+    device
+        .launch("mma_probe", [1, 1, 1], 32, 512, &[there.argument().unwrap(), f_there.argument().unwrap(), out.argument().unwrap()])
+        .unwrap();
+    let out = out.to_host().unwrap();
+    let out = out.host::<u32>().unwrap();
+    // The last lane copies zeros: row 15, columns 8 to 15.
+    tile[248..].fill(0.0);
+    let bits = |x: f32| half::bf16::from_f32(x).to_bits();
+    let at = |row: usize, col: usize| tile[16 * row + col];
+    let two = |low: f32, high: f32| u32::from(bits(low)) | u32::from(bits(high)) << 16;
+    for lane in 0..32 {
+        let (g, t) = (lane / 4, lane % 4);
+        for i in 0..4 {
+            let found = |part: usize| out[(part * 32 + lane) * 4 + i];
+            // Quarter i begins here.
+            let (row, col) = (i % 2 * 8, i / 2 * 8);
+            assert_eq!(found(0), two(at(row + g, col + 2 * t), at(row + g, col + 2 * t + 1)), "ldmatrix, lane {lane}, {i}");
+            assert_eq!(found(1), two(at(row + 2 * t, col + g), at(row + 2 * t + 1, col + g)), "ldmatrix.trans, lane {lane}, {i}");
+            assert_eq!(found(2), two(tile[8 * lane + 2 * i], tile[8 * lane + 2 * i + 1]), "cp.async, lane {lane}, {i}");
+            // B [16, 8] is the left half of the tile.
+            let (row, col) = (g + i / 2 * 8, 2 * t + i % 2);
+            let product = (0..16).fold(f[4 * lane + i], |sum, k| sum + at(row, k) * at(k, col));
+            assert_eq!(f32::from_bits(found(3)), product, "mma, lane {lane}, {i}");
+            let packed = if i < 2 { two(f[4 * lane + 2 * i], f[4 * lane + 2 * i + 1]) } else { 0 };
+            assert_eq!(found(4), packed, "cvt, lane {lane}, {i}");
+            let power = f[4 * lane + i].exp2();
+            assert!((f32::from_bits(found(5)) - power).abs() <= 1e-6 * power, "ex2, lane {lane}, {i}");
+        }
+    }
+}
+
 /// Head widths that tensor cores take, sequences of more than one tile, and what else changes the way through a kernel.
 #[test]
 fn every_attention_kernel_agrees_with_the_host() {

@@ -380,7 +380,7 @@ template <u32 K>
 __device__ __forceinline__ void load_left(FragmentA (&a)[K / 16], const unsigned char* tile, u32 row) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (u32 kk = 0; kk < K / 16; kk++) mma::load_matrices<4, false>(a[kk].x, tile + swizzle<K>(row + lane % 16, 2 * kk + lane / 16));
+    for (u32 kk = 0; kk < K / 16; kk++) mma::load_matrices<false>(a[kk].x, tile + swizzle<K>(row + lane % 16, 2 * kk + lane / 16));
 }
 
 // c [16, 8 TILES] += a [16, K] · (the tile's rows [8 TILES, K])ᵀ.
@@ -393,7 +393,7 @@ __device__ __forceinline__ void multiply_transposed(FragmentC (&c)[TILES], const
         for (u32 n = 0; n < TILES; n += 2) {
             // Matrices: rows 0..8 and their next eight columns, then rows 8..16.
             u32 x[4];
-            mma::load_matrices<4, false>(x, tile + swizzle<K>(8 * n + lane % 8 + lane / 16 * 8, 2 * kk + lane / 8 % 2));
+            mma::load_matrices<false>(x, tile + swizzle<K>(8 * n + lane % 8 + lane / 16 * 8, 2 * kk + lane / 8 % 2));
             mma::multiply(c[n], a[kk], FragmentB{{x[0], x[1]}});
             mma::multiply(c[n + 1], a[kk], FragmentB{{x[2], x[3]}});
         }
@@ -410,7 +410,7 @@ __device__ __forceinline__ void multiply(FragmentC (&c)[K / 8], const FragmentA 
         for (u32 n = 0; n < K / 8; n += 2) {
             // Matrices: columns 0..8 of rows 0..8 and 8..16, then columns 8..16.
             u32 x[4];
-            mma::load_matrices<4, true>(x, tile + swizzle<K>(16 * kk + lane % 16, n + lane / 16));
+            mma::load_matrices<true>(x, tile + swizzle<K>(16 * kk + lane % 16, n + lane / 16));
             mma::multiply(c[n], a[kk], FragmentB{{x[0], x[1]}});
             mma::multiply(c[n + 1], a[kk], FragmentB{{x[2], x[3]}});
         }

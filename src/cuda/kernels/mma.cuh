@@ -81,13 +81,13 @@ inline u32 pack(float low, float high) {
 
 // Section 9.7.14.5.15, "Warp-level matrix load instruction: ldmatrix", for .m8n8.b16: lanes 8i..8i+7 hold the addresses of the rows of matrix
 // i; register i of a lane takes elements 2t and 2t+1 of row g, or, with .trans, element g of rows 2t and 2t+1.
-template <int MATRICES, bool TRANS>
-inline void load_matrices(u32 (&x)[MATRICES], const void* row) {
+template <bool TRANS>
+inline void load_matrices(u32 (&x)[4], const void* row) {
     twin::Warp& w = twin::warp();
     const u32 g = twin::lane() / 4, t = twin::lane() % 4;
     w.row[twin::lane()] = (const unsigned char*)row;
     __syncwarp();
-    for (int i = 0; i < MATRICES; i++) {
+    for (int i = 0; i < 4; i++) {
         unsigned short low, high;
         if (TRANS) {
             memcpy(&low, w.row[8 * i + 2 * t] + 2 * g, 2);
@@ -160,21 +160,16 @@ __device__ __forceinline__ u32 shared_address(const void* p) {
     return (u32)__cvta_generic_to_shared(p);
 }
 
-// MATRICES (2 or 4) matrices of 8 × 8 from shared memory; lane 8i + r gives the address of row r of matrix i, a multiple of 16.
-template <int MATRICES, bool TRANS>
-__device__ __forceinline__ void load_matrices(u32 (&x)[MATRICES], const void* row) {
-    static_assert(MATRICES == 2 || MATRICES == 4, "ldmatrix .x2 or .x4");
+// Four matrices of 8 × 8 from shared memory; lane 8i + r gives the address of row r of matrix i, a multiple of 16.
+template <bool TRANS>
+__device__ __forceinline__ void load_matrices(u32 (&x)[4], const void* row) {
     const u32 p = shared_address(row);
-    if constexpr (MATRICES == 4 && TRANS) {
+    if constexpr (TRANS) {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(p) : "memory");
-    } else if constexpr (MATRICES == 4) {
+    } else {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(p) : "memory");
-    } else if constexpr (TRANS) {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(p) : "memory");
-    } else {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(p) : "memory");
     }
 }
 
