@@ -173,7 +173,7 @@ fn every_wide_row_agrees_with_the_host() {
 
 /// The way around cuBLASLt gives the same numbers: that it is not taken has to be looked at.
 #[test]
-fn cublaslt_adds_every_bias() {
+fn every_bias_is_added_by_cublaslt() {
     let Some(device) = device() else { return };
     let mut random = Stream::new(3, "bias");
     for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
@@ -277,7 +277,7 @@ fn every_attention_kernel_agrees_with_the_host() {
 
 /// Every pair of a table's type and that of the result. A table in bf16 is frozen.
 #[test]
-fn lookups_agree_with_the_host() {
+fn every_lookup_agrees_with_the_host() {
     let Some(device) = device() else { return };
     let (stored, computed) = ([DType::F32, DType::BF16], [(DType::F32, 1e-5), (DType::BF16, 2e-2)]);
     for (op, stored, (dtype, bound)) in

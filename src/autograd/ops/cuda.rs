@@ -92,9 +92,7 @@ pub(super) fn mask_rows(device: &Arc<Device>, mask: &Mask, packing: &Packing, x:
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let mut arguments = vec![x.argument()?, y.argument()?];
-    arguments.extend(row_places(device, Some(packing))?);
-    arguments.extend([size(rows), size(cols)]);
-    arguments.extend(bits(Some(mask)));
+    arguments.extend(dropped(device, Some((mask, packing)), &[rows, cols])?);
     device.launch(named("dropout", x.dtype(), ["dropout_f32", "dropout_bf16"])?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)?;
     Ok(y)
 }
@@ -105,9 +103,7 @@ pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop
     let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
     let a = cast(device, a, DType::F32)?;
     let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
-    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
-    arguments.extend([size(x.shape().rows()), size(a.shape().cols()), size(a.shape().rows())]);
-    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    arguments.extend(dropped(device, drop, &[x.shape().rows(), a.shape().cols(), a.shape().rows()])?);
     device.launch(name, [x.shape().rows().div_ceil(8), 1, 1], 256, 0, &arguments)?;
     Ok(h)
 }
@@ -120,9 +116,7 @@ pub(super) fn low_rank_weight(device: &Arc<Device>, x: &Tensor, dh: &Tensor, dro
     let parts = rows.div_ceil(ROWS);
     let partial = Tensor::empty_on(device, DType::F32, [parts, rank, cols])?;
     let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
-    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
-    arguments.extend([size(rows), size(cols), size(rank)]);
-    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    arguments.extend(dropped(device, drop, &[rows, cols, rank])?);
     arguments.push(size(ROWS));
     let name = named("linear", x.dtype(), ["low_rank_weight_f32", "low_rank_weight_bf16"])?;
     device.launch(name, blocks(parts * cols.div_ceil(4)), 256, 0, &arguments)?;
@@ -161,9 +155,7 @@ pub(super) fn low_rank_input(
     let a = cast(device, a, DType::F32)?;
     let (rows, cols) = (y.shape().rows(), y.shape().cols());
     let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, y.argument()?];
-    arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
-    arguments.extend([size(rows), size(cols), size(a.shape().rows())]);
-    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    arguments.extend(dropped(device, drop, &[rows, cols, a.shape().rows()])?);
     let names = ["low_rank_input_f32_f32", "low_rank_input_bf16_f32", "low_rank_input_bf16_bf16"];
     device.launch(by_types([dh, y], names)?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)
 }
@@ -178,11 +170,16 @@ fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> 
     }
 }
 
-/// Sequence of each row, offsets and examples; null where nothing is dropped.
-fn row_places(device: &Arc<Device>, packing: Option<&Packing>) -> Result<[Argument; 3]> {
-    let Some(packing) = packing else { return Ok([Argument::Address(0); 3]) };
-    let lie = packing.on(device)?;
-    Ok([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?])
+/// How a kernel that drops is told of it: sequence of each row, offsets and examples (null where nothing is dropped), sizes, the mask.
+fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Packing)>, sizes: &[usize]) -> Result<Vec<Argument>> {
+    let mut arguments = vec![Argument::Address(0); 3];
+    if let Some((_, packing)) = drop {
+        let lie = packing.on(device)?;
+        arguments = vec![lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?];
+    }
+    arguments.extend(sizes.iter().map(|&n| size(n)));
+    arguments.extend(bits(drop.map(|(mask, _)| mask)));
+    Ok(arguments)
 }
 
 /// y = b in every row.
@@ -252,8 +249,7 @@ pub(super) fn layer_norm(
     match rows {
         NormRows::Sublayer { x, residual, drop } => {
             arguments.extend([x.argument()?, or_null(*residual)?]);
-            arguments.extend(row_places(device, drop.map(|(_, packing)| packing))?);
-            arguments.extend(bits(drop.map(|(mask, _)| mask)));
+            arguments.extend(dropped(device, *drop, &[])?);
         }
         NormRows::Embeddings { ids, words, positions, prompt, packing, .. } => {
             let lie = packing.on(device)?;
