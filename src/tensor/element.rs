@@ -145,22 +145,22 @@ pub trait Float:
     fn f64(self) -> f64;
     /// self · a + b, rounded once. Slow where the processor has no such instruction.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// e^self.
-    fn exp(self) -> Self;
+    /// e^self; `fma` as in [`math`](super::math).
+    fn exp(self, fma: bool) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// Error function, and e^(−self²), which that of f32 takes anyway.
-    fn erf(self) -> (Self, Self);
+    /// Error function, and e^(−self²), which that of f32 takes anyway; `fma` as in [`math`](super::math).
+    fn erf(self, fma: bool) -> (Self, Self);
     /// The larger of two; a NaN loses.
     fn max(self, other: Self) -> Self;
 }
 
 macro_rules! floats {
-    ($($type:ident $exp:path, $erf:expr);*) => {$(
+    ($($type:ident $exp:expr, $erf:expr);*) => {$(
         impl Real for $type {
             type Sum = $type;
             #[inline(always)]
@@ -180,7 +180,7 @@ macro_rules! floats {
             #[inline(always)]
             fn mul_add(self, a: $type, b: $type) -> $type { $type::mul_add(self, a, b) }
             #[inline(always)]
-            fn exp(self) -> $type { $exp(self) }
+            fn exp(self, fma: bool) -> $type { $exp(self, fma) }
             #[inline(always)]
             fn ln(self) -> $type { $type::ln(self) }
             #[inline(always)]
@@ -188,13 +188,13 @@ macro_rules! floats {
             #[inline(always)]
             fn tanh(self) -> $type { $type::tanh(self) }
             #[inline(always)]
-            fn erf(self) -> ($type, $type) { $erf(self) }
+            fn erf(self, fma: bool) -> ($type, $type) { $erf(self, fma) }
             #[inline(always)]
             fn max(self, other: $type) -> $type { $type::max(self, other) }
         }
     )*};
 }
-floats!(f32 super::math::exp, super::math::erf; f64 f64::exp, |x: f64| (libm::erf(x), (-x * x).exp()));
+floats!(f32 super::math::exp, super::math::erf; f64 |x: f64, _| x.exp(), |x: f64, _| (libm::erf(x), (-x * x).exp()));
 
 impl Real for bf16 {
     type Sum = f32;

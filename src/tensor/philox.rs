@@ -58,7 +58,8 @@ impl<T: Copy, F: Fn(u32) -> T> super::simd::Kernel for Row<'_, T, F> {
         let Row { seed, rest, out, f } = self;
         let (mut pairs, mut words) = ([[0; 2]; LANES], [[0; 2]; 2 * LANES]);
         for (piece, out) in out.chunks_mut(4 * LANES).enumerate() {
-            let pairs = &mut pairs[..out.len().div_ceil(4)];
+            // Some more than are asked for: a loop over whole vectors has no remainder.
+            let pairs = &mut pairs[..out.len().div_ceil(4).next_multiple_of(8)];
             philox_lanes(seed, (piece * LANES) as u32, rest, pairs);
             // Two loops, each of which becomes vector code.
             for (words, &pair) in words.iter_mut().zip(pairs.as_flattened()) {

@@ -32,7 +32,7 @@ impl Op for Add {
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
-        zip!("add", a, b, |a, b| a + b)
+        zip!("add", a, b, |a, b, _| a + b)
     }
 
     fn backward(&self, _saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -61,14 +61,14 @@ impl Op for Mul {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [a, b] = inputs else { return Err(Error::invalid("mul: takes two inputs")) };
-        let y = (|| zip!("mul", a, b, |a, b| a * b))()?;
+        let y = (|| zip!("mul", a, b, |a, b, _| a * b))()?;
         saved.keep_if(needs[1], "a", a);
         saved.keep_if(needs[0], "b", b);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let mut times = |name| -> Result<Tensor> { zip!("mul", &dy, &saved.take(name)?, |a, b| a * b) };
+        let mut times = |name| -> Result<Tensor> { zip!("mul", &dy, &saved.take(name)?, |a, b, _| a * b) };
         let da = needs[0].then(|| times("b")).transpose()?;
         let db = needs[1].then(|| times("a")).transpose()?;
         Ok(vec![da, db])
@@ -87,7 +87,7 @@ impl Op for Scale {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a| <T as Real>::Sum::of(self.0) * a))
+        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a, _| <T as Real>::Sum::of(self.0) * a))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {

@@ -6,7 +6,7 @@ use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm_packed, gemm_serial};
-use crate::tensor::simd::vectorised;
+use crate::tensor::simd::{self, Kernel, vectorised};
 use crate::tensor::{Float, Packing, Pooled, Real, Tensor, math, rows, take, zeroed};
 use crate::{Error, Result, dispatch};
 use std::ops::Range;
@@ -51,8 +51,10 @@ struct Inputs<'a, S> {
     width: usize,
 }
 
-/// Rows of q that are taken at a time: their scores, `[QUERIES, nk]`, stay in the second-level cache.
-const QUERIES: usize = 64;
+/// Rows of q that are taken at a time: their scores, `[QUERIES, nk]`, stay in the second-level cache. A multiple of every register tile's rows.
+const QUERIES: usize = 72;
+/// Rows of scores are a multiple of so many numbers apart, so that loops over them have no remainder: behind the nk keys are some that nothing sees.
+const LANES: usize = 16;
 
 impl Attention {
     fn inputs<'a, S: Float>(&self, tensors: &[&'a Tensor]) -> Result<Inputs<'a, S>> {
@@ -109,13 +111,12 @@ impl Attention {
         f(&Head { b, h, q, k, v })
     }
 
-    /// Dropout factors of the query rows `first..`, `[rows, nk]`; false if nothing is dropped.
-    fn factors<S: Float>(&self, head: &Head<S>, first: usize, nk: usize, out: &mut [S]) -> bool {
-        let Some(mask) = &self.mask else { return false };
-        for (i, out) in out.chunks_exact_mut(nk).enumerate() {
-            mask.factors(self.queries.examples()[head.b], (head.h << 16 | (first + i)) as u32, out);
+    /// Dropout factors of a query row; ones if nothing is dropped.
+    fn factors<S: Float>(&self, head: &Head<S>, row: usize, out: &mut [S]) {
+        match &self.mask {
+            Some(mask) => mask.factors(self.queries.examples()[head.b], (head.h << 16 | row) as u32, out),
+            None => out.fill(S::ONE),
         }
-        true
     }
 
     /// y `[nq, K]` and the log-sum-exp of each row.
@@ -124,19 +125,18 @@ impl Attention {
         let k = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
         let v = Packed::new(head.v, Spread::Serial);
         let (mut y, mut lse) = (take::<S>(nq * width), take::<S>(nq));
-        let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * nk), take::<S>(QUERIES.min(nq) * nk));
+        let apart = nk.next_multiple_of(LANES);
+        let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * apart), take::<S>(apart));
         let scale = S::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
-            let (p, f) = (&mut scores[..n * nk], &mut factors[..n * nk]);
-            gemm_packed(&[(head.q.rows_from(first, n), &k)], Start::Zero, p, nk, Spread::Serial);
-            for (p, lse) in p.chunks_exact_mut(nk).zip(&mut lse[first..]) {
-                *lse = vectorised(|| softmax(p, scale));
+            let p = &mut scores[..n * apart];
+            gemm_packed(&[(head.q.rows_from(first, n), &k)], Start::Zero, p, apart, Spread::Serial);
+            for (i, p) in p.chunks_exact_mut(apart).enumerate() {
+                self.factors(head, first + i, &mut factors);
+                lse[first + i] = simd::dispatch(Forward { p, nk, factors: &factors, scale });
             }
-            if self.factors(head, first, nk, f) {
-                vectorised(|| p.iter_mut().zip(&*f).for_each(|(p, &f)| *p *= f));
-            }
-            gemm_packed(&[(Mat::new(p, n, nk), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
+            gemm_packed(&[(Mat::strided(p, n, nk, apart), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
         }
         [y, lse]
     }
@@ -147,26 +147,26 @@ impl Attention {
         let (k_t, k) = (Packed::for_products_of(head.q, head.k.t(), Spread::Serial), Packed::new(head.k, Spread::Serial));
         let v_t = Packed::for_products_of(dy, head.v.t(), Spread::Serial);
         let (mut dq, mut dk, mut dv) = (take::<S>(nq * width), zeroed::<S>(nk * width), zeroed::<S>(nk * width));
-        let size = QUERIES.min(nq) * nk;
-        let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(size));
+        let apart = nk.next_multiple_of(LANES);
+        let size = QUERIES.min(nq) * apart;
+        let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(apart));
         let scale = S::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
-            let (p, ds, f) = (&mut scores[..n * nk], &mut d_scores[..n * nk], &mut factors[..n * nk]);
+            let (p, ds) = (&mut scores[..n * apart], &mut d_scores[..n * apart]);
             let [q_rows, y_rows, dy_rows] = [head.q, y, dy].map(|m| m.rows_from(first, n));
             let [y, dy] = [y_rows, dy_rows].map(Mat::to_sums);
-            gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, nk, Spread::Serial);
-            gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, nk, Spread::Serial);
-            if !self.factors(head, first, nk, f) {
-                f.fill(S::ONE);
+            gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, apart, Spread::Serial);
+            gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, apart, Spread::Serial);
+            for (i, (p, ds)) in p.chunks_exact_mut(apart).zip(ds.chunks_exact_mut(apart)).enumerate() {
+                self.factors(head, first + i, &mut factors);
+                let (y, dy) = (&y[i * width..][..width], &dy[i * width..][..width]);
+                simd::dispatch(Backward { p, ds, factors: &factors, y, dy, lse: lse[first + i], scale });
             }
-            for (i, (p, ds)) in p.chunks_exact_mut(nk).zip(ds.chunks_exact_mut(nk)).enumerate() {
-                let (y, dy, f) = (&y[i * width..][..width], &dy[i * width..][..width], &f[i * nk..][..nk]);
-                vectorised(|| backward_row(p, ds, f, lse[first + i], math::sum2(y, dy, |y, dy| y * dy), scale));
-            }
-            gemm_serial(Mat::new(p, n, nk).t(), dy_rows, &mut dv, width, true);
-            gemm_serial(Mat::new(ds, n, nk).t(), q_rows, &mut dk, width, true);
-            gemm_packed(&[(Mat::new(ds, n, nk), &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
+            let [p, ds] = [p, ds].map(|m| Mat::strided(m, n, nk, apart));
+            gemm_serial(p.t(), dy_rows, &mut dv, width, true);
+            gemm_serial(ds.t(), q_rows, &mut dk, width, true);
+            gemm_packed(&[(ds, &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
         }
         [dq, dk, dv]
     }
@@ -265,25 +265,53 @@ impl Attention {
     }
 }
 
-/// softmax(scale · s) of a row in place; returns its log-sum-exp.
-#[inline(always)]
-fn softmax<S: Float>(s: &mut [S], scale: S) -> S {
-    s.iter_mut().for_each(|s| *s *= scale);
-    let max = math::max(s);
-    s.iter_mut().for_each(|s| *s = (*s - max).exp());
-    let sum = math::sum(s, |p| p);
-    let inverse = S::ONE / sum;
-    s.iter_mut().for_each(|p| *p *= inverse);
-    max + sum.ln()
+/// A row's products q k become f P; returns its log-sum-exp. `p` and `factors` are longer than the `nk` keys, up to whole vectors.
+struct Forward<'a, S> {
+    p: &'a mut [S],
+    nk: usize,
+    factors: &'a [S],
+    scale: S,
 }
 
-/// Products q k and dy v of a row become f P and dS / √K.
-#[inline(always)]
-fn backward_row<S: Float>(p: &mut [S], ds: &mut [S], factors: &[S], lse: S, delta: S, scale: S) {
-    for ((p, ds), &f) in p.iter_mut().zip(ds.iter_mut()).zip(factors) {
-        let probability = (*p * scale - lse).exp();
-        *ds = probability * (f * *ds - delta) * scale;
-        *p = probability * f;
+impl<S: Float> Kernel for Forward<'_, S> {
+    type Output = S;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> S {
+        let Forward { p, nk, factors, scale } = self;
+        p[nk..].fill(S::of(f64::NEG_INFINITY));
+        let max = math::max(p) * scale;
+        p.iter_mut().for_each(|p| *p = (*p * scale - max).exp(FMA));
+        let sum = math::sum(p, |p| p);
+        let inverse = S::ONE / sum;
+        p.iter_mut().zip(factors).for_each(|(p, &f)| *p = *p * inverse * f);
+        max + sum.ln()
+    }
+}
+
+/// A row's products q k and dy v become f P and dS / √K. What lies behind the keys is of no account.
+struct Backward<'a, S> {
+    p: &'a mut [S],
+    ds: &'a mut [S],
+    factors: &'a [S],
+    y: &'a [S],
+    dy: &'a [S],
+    lse: S,
+    scale: S,
+}
+
+impl<S: Float> Kernel for Backward<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Backward { p, ds, factors, y, dy, lse, scale } = self;
+        let delta = math::sum2(y, dy, |y, dy| y * dy);
+        for ((p, ds), &f) in p.iter_mut().zip(ds.iter_mut()).zip(factors) {
+            let probability = (*p * scale - lse).exp(FMA);
+            *ds = probability * (f * *ds - delta) * scale;
+            *p = probability * f;
+        }
     }
 }
 

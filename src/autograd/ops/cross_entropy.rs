@@ -84,7 +84,7 @@ fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
 
 fn log_sum_exp<T: Float>(z: &[T]) -> T {
     let max = z.iter().copied().fold(z[0], |a, b| a.max(b));
-    max + z.iter().map(|&z| (z - max).exp()).sum::<T>().ln()
+    max + z.iter().map(|&z| (z - max).exp(false)).sum::<T>().ln()
 }
 
 impl Tape<'_> {

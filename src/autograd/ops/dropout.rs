@@ -33,7 +33,8 @@ impl Mask {
     pub fn factors<T: Float>(&self, example: u32, row: u32, out: &mut [T]) {
         let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));
-        philox_row(self.seed, [row, self.site, example], out, |word| if word >= threshold { keep } else { T::ZERO });
+        // By value: vector code would gather what it had to read through a reference.
+        philox_row(self.seed, [row, self.site, example], out, move |word| if word >= threshold { keep } else { T::ZERO });
     }
 
     /// Writes the factors of rows `first..` of a packed batch, `cols` to a row.

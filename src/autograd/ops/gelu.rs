@@ -28,7 +28,7 @@ impl Op for Gelu {
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let x = saved.take("x")?;
-        dispatch!("gelu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&x, dy, |x, dy| dy * derivative(x))?)]))
+        dispatch!("gelu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&x, dy, backward)?)]))
     }
 
     #[cfg(feature = "cuda")]
@@ -47,15 +47,15 @@ impl Op for Gelu {
 
 /// x Φ(x) = x (1 + erf(x / √2)) / 2.
 #[inline(always)]
-fn gelu<T: Float>(x: T) -> T {
-    T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf().0)
+fn gelu<T: Float>(x: T, fma: bool) -> T {
+    T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf(fma).0)
 }
 
-/// Φ(x) + x φ(x), φ(x) = e^(−x²/2) / √(2π).
+/// dy (Φ(x) + x φ(x)), φ(x) = e^(−x²/2) / √(2π).
 #[inline(always)]
-fn derivative<T: Float>(x: T) -> T {
-    let (erf, gauss) = (x * T::of(FRAC_1_SQRT_2)).erf();
-    T::of(0.5) * (T::ONE + erf) + x * T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * gauss
+fn backward<T: Float>(x: T, dy: T, fma: bool) -> T {
+    let (erf, gauss) = (x * T::of(FRAC_1_SQRT_2)).erf(fma);
+    dy * (T::of(0.5) * (T::ONE + erf) + x * T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * gauss)
 }
 
 impl Tape<'_> {

@@ -20,14 +20,14 @@ impl Op for Relu {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x| x.max(Float::ZERO)))?;
+        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| x.max(Float::ZERO)))?;
         saved.keep_if(needs[0], "y", &y);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
-        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy| if y > Float::ZERO { dy } else { Float::ZERO })?)]))
+        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| if y > Float::ZERO { dy } else { Float::ZERO })?)]))
     }
 
     #[cfg(feature = "cuda")]

@@ -16,14 +16,14 @@ impl Op for Tanh {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("tanh", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x| x.tanh()))?;
+        let y = dispatch!("tanh", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| x.tanh()))?;
         saved.keep_if(needs[0], "y", &y);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
-        dispatch!("tanh", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy| dy * (<T as Real>::Sum::ONE - y * y))?)]))
+        dispatch!("tanh", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| dy * (<T as Real>::Sum::ONE - y * y))?)]))
     }
 }
 

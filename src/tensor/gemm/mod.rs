@@ -315,6 +315,16 @@ unsafe fn store<S: Float, const MR: usize, const NR: usize>(
 ) {
     let [i0, j0, m, n] = place;
     for (i, tile) in tile.iter().enumerate().take(m) {
+        if out.strides[1] == 1 {
+            // SAFETY: n columns from j0 of row i0 + i lie in the place.
+            let c = unsafe { std::slice::from_raw_parts_mut(out.data.add((i0 + i) * out.strides[0] + j0), n) };
+            match start {
+                Start::Zero => each(c, tile, tile, |_, sum, _| sum),
+                Start::Keep => each(c, tile, tile, |c, sum, _| sum + c),
+                Start::Bias(bias) => each(c, tile, &bias[origin[1] + j0..], |_, sum, bias| sum + bias),
+            }
+            continue;
+        }
         for (j, &sum) in tile.iter().enumerate().take(n) {
             // SAFETY: i < m and j < n, so the element lies in the place.
             let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
