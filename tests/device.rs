@@ -27,32 +27,55 @@ fn device() -> Option<Arc<Device>> {
     found
 }
 
-/// Output and gradients of `op` in `dtype`, on a device if one is given.
-fn run(op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, dtype: DType, device: Option<&Arc<Device>>) -> lowrank::Result<Vec<Tensor>> {
-    let place = |t: &Tensor| {
+/// Output of `op`, and the gradients that are needed, on a device if one is given.
+fn run(op: &Rc<dyn Op>, inputs: &[Tensor], needs: &[bool], dy: &Tensor, device: Option<&Arc<Device>>) -> lowrank::Result<Vec<Tensor>> {
+    let place = |t: &Tensor| match device {
         // Integers are checked on the host, and go to the device by themselves.
-        if t.dtype() == DType::U32 {
-            return t.clone();
-        }
-        let t = t.to_dtype(dtype).unwrap();
-        device.map_or(t.clone(), |device| t.to_device(device).unwrap())
+        Some(device) if t.dtype() != DType::U32 => t.to_device(device),
+        _ => Ok(t.clone()),
     };
-    let inputs: Vec<Tensor> = inputs.iter().map(place).collect();
-    let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() != DType::U32).collect();
+    let inputs = inputs.iter().map(place).collect::<lowrank::Result<Vec<_>>>()?;
     let (mut saved, inputs) = (Saved::default(), inputs.iter().collect::<Vec<_>>());
-    let (y, grads) = match device {
-        Some(device) => {
-            let y = op.forward_cuda(device, &inputs, &needs, &mut saved)?;
-            let dy = dy.to_dtype(y.dtype())?.to_device(device)?;
-            (y, op.backward_cuda(device, saved, dy, &needs)?)
-        }
-        None => {
-            let y = op.forward(&inputs, &needs, &mut saved)?;
-            let dy = dy.to_dtype(y.dtype())?;
-            (y, op.backward(saved, dy, &needs)?)
-        }
+    let y = match device {
+        Some(device) => op.forward_cuda(device, &inputs, needs, &mut saved)?,
+        None => op.forward(&inputs, needs, &mut saved)?,
+    };
+    let dy = place(&dy.to_dtype(y.dtype())?)?;
+    let grads = match device {
+        _ if !needs.contains(&true) => Vec::new(),
+        Some(device) => op.backward_cuda(device, saved, dy, needs)?,
+        None => op.backward(saved, dy, needs)?,
     };
     Ok([vec![y], grads.into_iter().flatten().collect()].concat())
+}
+
+/// [`run`] with every number in `dtype`, each needing a gradient.
+fn run_in(dtype: DType, op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, device: Option<&Arc<Device>>) -> lowrank::Result<Vec<Tensor>> {
+    let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() != DType::U32).collect();
+    run(op, &inputs.iter().map(|t| typed(t, dtype)).collect::<Vec<_>>(), &needs, dy, device)
+}
+
+/// `t` in `dtype`, but for integers.
+fn typed(t: &Tensor, dtype: DType) -> Tensor {
+    if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap() }
+}
+
+/// `t` in f64, with numbers that `dtype` holds.
+fn exact(t: &Tensor, dtype: DType) -> Tensor {
+    typed(&typed(t, dtype), DType::F64)
+}
+
+/// No number may be further off than `bound` times the largest of its tensor, or times `least` if all are smaller.
+fn assert_close(found: &[Tensor], wanted: &[Tensor], bound: f64, least: f64, what: &str) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        assert_eq!(found.shape(), wanted.shape(), "{what}, tensor {i}");
+        let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
+        let scale = wanted.iter().fold(least, |m: f64, x| m.max(x.abs()));
+        for (a, b) in found.iter().zip(&wanted) {
+            assert!((a - b).abs() <= bound * scale, "{what}, tensor {i}: {a} {b}, at most {scale}");
+        }
+    }
 }
 
 /// Ops that a GPU does not have: they are for toys.
@@ -81,24 +104,13 @@ fn every_op_agrees_with_the_host() {
             let mut random = Stream::new(5, suite.op);
             for _ in 0..25 {
                 let case = (suite.case)(&mut random).unwrap();
-                let exact = |t: &Tensor| {
-                    if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap() }
-                };
-                let inputs: Vec<Tensor> = case.inputs.iter().map(exact).collect();
+                let inputs: Vec<Tensor> = case.inputs.iter().map(|t| exact(t, dtype)).collect();
                 let needs = vec![true; inputs.len()];
                 let shape = case.op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap().shape().clone();
-                let dy = exact(&random_tensor(&mut random, shape.dims()).unwrap());
-                let wanted = run(&case.op, &inputs, &dy, DType::F64, None).unwrap();
-                let found = run(&case.op, &inputs, &dy, dtype, Some(&device)).unwrap_or_else(|e| panic!("{} {dtype}: {e}", suite.op));
-                assert_eq!(found.len(), wanted.len(), "{}", suite.op);
-                for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
-                    assert_eq!(found.shape(), wanted.shape(), "{} {dtype} tensor {i}", suite.op);
-                    let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
-                    let scale = wanted.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-                    for (a, b) in found.iter().zip(&wanted) {
-                        assert!((a - b).abs() <= bound * scale, "{} {dtype} tensor {i}: {a} {b}", suite.op);
-                    }
-                }
+                let dy = exact(&random_tensor(&mut random, shape.dims()).unwrap(), dtype);
+                let wanted = run_in(DType::F64, &case.op, &inputs, &dy, None).unwrap();
+                let found = run_in(dtype, &case.op, &inputs, &dy, Some(&device)).unwrap_or_else(|e| panic!("{} {dtype}: {e}", suite.op));
+                assert_close(&found, &wanted, bound, 1.0, &format!("{} {dtype}", suite.op));
             }
             on_device += 1;
         }
@@ -146,9 +158,7 @@ fn every_wide_row_agrees_with_the_host() {
             if of_sums && dtype == DType::BF16 {
                 continue;
             }
-            let exact =
-                |t: &Tensor| if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap() };
-            let inputs: Vec<Tensor> = inputs.iter().map(exact).collect();
+            let inputs: Vec<Tensor> = inputs.iter().map(|t| exact(t, dtype)).collect();
             // The host in f64, but for the lookups, which are told to give f32.
             let wide = if op.name() == "embedding_layer_norm" { DType::F32 } else { DType::F64 };
             let shape = match op.name() {
@@ -157,16 +167,10 @@ fn every_wide_row_agrees_with_the_host() {
                 "subspace" => vec![30, 70],
                 _ => vec![t, d],
             };
-            let dy = exact(&random_tensor(&mut Stream::new(9, op.name()), &shape).unwrap());
-            let wanted = run(op, &inputs, &dy, wide, None).unwrap();
-            let found = run(op, &inputs, &dy, dtype, Some(&device)).unwrap();
-            assert_eq!(found.len(), wanted.len());
-            for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
-                let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
-                let scale = wanted.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-                let far = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
-                assert!(far <= bound * scale, "{} {dtype}, tensor {i}: {far} of {scale}", op.name());
-            }
+            let dy = exact(&random_tensor(&mut Stream::new(9, op.name()), &shape).unwrap(), dtype);
+            let wanted = run_in(wide, op, &inputs, &dy, None).unwrap();
+            let found = run_in(dtype, op, &inputs, &dy, Some(&device)).unwrap();
+            assert_close(&found, &wanted, bound, 0.0, &format!("{} {dtype}", op.name()));
         }
     }
 }
@@ -251,10 +255,7 @@ fn every_attention_kernel_agrees_with_the_host() {
                 let queries = if split { Arc::new(keys.first_rows()) } else { keys.clone() };
                 let (d, t, tq) = (heads * width, keys.tokens(), queries.tokens());
                 let mut random = Stream::new(9, "attention");
-                let mut draw = |dims: &[usize]| {
-                    let exact = random_tensor(&mut random, dims).unwrap().to_dtype(dtype).unwrap();
-                    exact.to_dtype(DType::F64).unwrap()
-                };
+                let mut draw = |dims: &[usize]| exact(&random_tensor(&mut random, dims).unwrap(), dtype);
                 let mut inputs = if split { vec![draw(&[tq, d]), draw(&[2, t, d])] } else { vec![draw(&[3, t, d])] };
                 if extra > 0 {
                     inputs.extend([draw(&[extra, d]), draw(&[extra, d])]);
@@ -262,14 +263,9 @@ fn every_attention_kernel_agrees_with_the_host() {
                 let dy = draw(&[tq, d]);
                 let mask = dropped.then_some(ops::Mask { p: 0.2, seed: 5, site: 4 });
                 let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries, keys, extra: extra > 0, mask });
-                let wanted = run(&op, &inputs, &dy, DType::F64, None).unwrap();
-                let found = run(&op, &inputs, &dy, dtype, Some(&device)).unwrap();
-                for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
-                    let (found, wanted) = (found.to_f64().unwrap(), wanted.to_f64().unwrap());
-                    let scale = wanted.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-                    let far = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
-                    assert!(far <= bound * scale, "{dtype} width {width} split {split} extra {extra}, tensor {i}: {far} of {scale}");
-                }
+                let wanted = run_in(DType::F64, &op, &inputs, &dy, None).unwrap();
+                let found = run_in(dtype, &op, &inputs, &dy, Some(&device)).unwrap();
+                assert_close(&found, &wanted, bound, 0.0, &format!("{dtype} width {width} split {split} extra {extra}"));
             }
         }
     }
@@ -316,31 +312,8 @@ fn every_lookup_agrees_with_the_host() {
             let needs: Vec<bool> = inputs.iter().map(|t| t.dtype() == DType::F32).collect();
             let rows = op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap();
             let dy = random_tensor(&mut random, rows.dims()).unwrap().to_dtype(dtype).unwrap();
-            let [host, found] = [None, Some(&device)].map(|device| {
-                let place = |t: &Tensor| match device {
-                    Some(d) if t.dtype() != DType::U32 => t.to_device(d).unwrap(),
-                    _ => t.clone(),
-                };
-                let (placed, dy) = (inputs.iter().map(place).collect::<Vec<_>>(), place(&dy));
-                let (mut saved, all) = (Saved::default(), placed.iter().collect::<Vec<_>>());
-                let (y, grads) = match device {
-                    Some(d) => {
-                        let y = op.forward_cuda(d, &all, &needs, &mut saved).unwrap();
-                        (y, if needs.contains(&true) { op.backward_cuda(d, saved, dy, &needs).unwrap() } else { vec![] })
-                    }
-                    None => {
-                        let y = op.forward(&all, &needs, &mut saved).unwrap();
-                        (y, if needs.contains(&true) { op.backward(saved, dy, &needs).unwrap() } else { vec![] })
-                    }
-                };
-                [y].into_iter().chain(grads.into_iter().flatten()).map(|t| t.to_f64().unwrap()).collect::<Vec<_>>()
-            });
-            assert_eq!(host.len(), found.len());
-            for (host, found) in host.iter().zip(&found) {
-                let scale = host.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-                assert_eq!(host.len(), found.len());
-                assert!(host.iter().zip(found).all(|(a, b)| (a - b).abs() <= bound * scale), "{} {stored} {dtype}", op.name());
-            }
+            let [wanted, found] = [None, Some(&device)].map(|device| run(&op, &inputs, &needs, &dy, device).unwrap());
+            assert_close(&found, &wanted, bound, 1.0, &format!("{} {stored} {dtype}", op.name()));
         }
     }
 }
