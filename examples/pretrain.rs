@@ -75,7 +75,9 @@ fn texts(archive: &Path) -> Result<Vec<String>> {
             texts.push(String::from_utf8_lossy(&text).into_owned());
         }
     }
+    let all = texts.len();
     texts.retain(|text| !test.contains(text));
+    eprintln!("{} texts, without {} that are a test review too", texts.len(), all - texts.len());
     // The archive's order is by class.
     Stream::new(SEED, "texts").shuffle(&mut texts);
     Ok(texts.into_iter().map(|text| text.replace("<br />", " ")).collect())
