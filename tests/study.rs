@@ -11,8 +11,12 @@ const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder");
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
 
 fn study(out: &Path, more: &[&str]) -> Command {
+    study_on(Path::new(ASSETS), out, &[&["--test-limit", "24"], more].concat())
+}
+
+fn study_on(data: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
-    command.args(["study", "--model", ENCODER, "--data", ASSETS, "--no-cache", "--train-limit", "48", "--test-limit", "24"]);
+    command.args(["study", "--model", ENCODER, "--no-cache", "--train-limit", "48", "--data"]).arg(data);
     command.args(["--epochs", "1", "--batch", "4", "--device", "cpu", "--out"]).arg(out).args(more);
     command
 }
@@ -38,6 +42,11 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(said.contains("| Q+V r=4 |") && said.contains("2 seeds") && said.contains("McNemar"), "{said}");
+    // Every run is a line of the table as soon as it is done.
+    let filled = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!((filled.matches("| configuration |").count(), filled.matches("| Q+V r=4 |").count()), (1, 2), "{filled}");
+    let page = std::fs::read_to_string(whole.join("report.html")).unwrap();
+    assert!(page.contains("singular value") && page.contains("Latency of one text") && page.contains("weights, in cells"));
 
     let mut random = Stream::new(1, "kills");
     let mut kills = 0;
@@ -74,6 +83,32 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("other settings"));
     let unknown = study(&killed, &["--rows", "qv5"]).output().unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
+}
+
+#[test]
+fn a_study_goes_on_with_the_same_data_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    std::fs::create_dir(&data).unwrap();
+    let texts = ["train.tsv", "test.tsv"].map(|name| std::fs::read_to_string(Path::new(ASSETS).join(name)).unwrap());
+    std::fs::write(data.join("train.tsv"), &texts[0]).unwrap();
+    std::fs::write(data.join("test.tsv"), &texts[1]).unwrap();
+    let head = || study_on(&data, &out, &["--rows", "head"]).output().unwrap();
+    let done = head();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&head().stderr).contains("(done before)"));
+    let made = std::fs::read_to_string(out.join("results.json")).unwrap();
+    let made: Value = serde_json::from_str::<Value>(&made).unwrap()["made"].take();
+    assert_eq!(made["SHA-256 of the training tokens"].as_str().unwrap().len(), 64);
+    assert!(made["learning rates"].as_str().unwrap().contains("1e-3"));
+    // As many reviews of as many tokens, but every label is another: answers of before do not belong to them.
+    let other: String = texts[1]
+        .lines()
+        .map(|line| if line.starts_with('1') { line.replacen('1', "0", 1) } else { line.replacen('0', "1", 1) } + "\n")
+        .collect();
+    std::fs::write(data.join("test.tsv"), other).unwrap();
+    let refused = head();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("other settings"));
 }
 
 #[test]

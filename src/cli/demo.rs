@@ -49,8 +49,13 @@ pub(super) fn run() -> Result<Outcome> {
     )?;
     let study = StudyArgs::demo(folder.clone(), OUT.into())?;
     study.forget()?;
-    let outcome = study.run()?;
+    let outcome = study.study()?;
+    if let Outcome::Interrupted = outcome {
+        eprintln!("stopped; the next run begins anew");
+        return Ok(outcome);
+    }
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
+    say("  cargo install --path .")?;
     say("  lowrank fetch distilbert-base-uncased imdb")?;
     say("  lowrank study --model distilbert-base-uncased --data imdb --out study --claims")?;
     Ok(outcome)

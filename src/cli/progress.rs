@@ -43,6 +43,18 @@ impl Progress {
         }
     }
 
+    /// So many of the test reviews are answered.
+    pub fn test(&mut self, done: usize, of: usize) {
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("testing {done}/{of}")),
+            None if self.last_line.elapsed() > Duration::from_secs(10) => {
+                self.last_line = Instant::now();
+                eprintln!("testing {done}/{of}");
+            }
+            None => {}
+        }
+    }
+
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {

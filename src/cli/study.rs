@@ -9,7 +9,7 @@ use crate::data::{Split, Tokenized, hash_file};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
 use crate::study::{
-    self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, markdown, mcnemar, p_value, report, rows,
+    self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, mcnemar, p_value, report, rows,
 };
 use crate::tensor::safetensors::{recover_directory, write_file};
 use crate::tensor::simd;
@@ -18,10 +18,15 @@ use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a study writes beside the folders of its rows.
+const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
 
 /// Arguments of `study`.
 #[derive(Args)]
@@ -34,7 +39,7 @@ pub struct StudyArgs {
     /// Directory for results and checkpoints; with the same arguments a study that was stopped goes on from there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full
+    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full; with --claims the further rows too (a wrong name lists them)
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
     /// Seeds; each row runs once with each
@@ -92,8 +97,11 @@ impl StudyArgs {
         })
     }
 
-    /// Removes what earlier runs have left of its rows.
+    /// Removes what earlier runs have left.
     pub(super) fn forget(&self) -> Result<()> {
+        for file in OUTPUTS.map(|name| self.out.join(name)).iter().filter(|file| file.exists()) {
+            std::fs::remove_file(file).map_err(|e| Error::io(file, e))?;
+        }
         for (row, seed) in rows(1.0).iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
             let old = self.out.join(row.folder(*seed));
             if old.exists() {
@@ -108,21 +116,29 @@ impl StudyArgs {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
         }
-        let all = rows(self.lr_scale);
-        if let Some(unknown) = self.rows.iter().find(|key| !all.iter().any(|row| row.key == **key)) {
-            let keys: Vec<&str> = all.iter().map(|row| row.key.as_str()).collect();
+        let all = [rows(self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
+        let keys: Vec<&str> = all.iter().flatten().map(|row| row.key.as_str()).collect();
+        if let Some(unknown) = self.rows.iter().find(|key| !keys.contains(&key.as_str())) {
             return Err(Error::invalid(format!("--rows {unknown}: there are {}", keys.join(", "))));
         }
         let wanted = |row: &Row| self.rows.is_empty() || self.rows.contains(&row.key);
-        let more = if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() };
-        Ok([all.into_iter().filter(wanted).collect(), more])
+        Ok(all.map(|rows| rows.into_iter().filter(wanted).collect()))
     }
 
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
+        let outcome = self.study()?;
+        if let Outcome::Interrupted = outcome {
+            eprintln!("stopped; the same command goes on from there");
+        }
+        Ok(outcome)
+    }
+
+    /// Runs the rows, and writes what they gave.
+    pub(super) fn study(self) -> Result<Outcome> {
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // What a kill left of files that were being written.
-        ["table.md", "results.json", "report.html"].iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
+        OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
         let config = Config::open(&self.model)?;
         let [table, more] = self.rows(&config)?;
         let max_length = length(self.max_length, config.max_position_embeddings)?;
@@ -133,9 +149,12 @@ impl StudyArgs {
         let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
         let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
-        let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
+        let device = RefCell::new(None);
+        let place = |model: &mut DistilBert| self.device.place(model).map(|name| *device.borrow_mut() = name);
+        let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {
             model: &self.model,
+            hashes: &hashes,
             base: &self.model.name,
             dtype: self.dtype.into(),
             recipe,
@@ -145,22 +164,21 @@ impl StudyArgs {
             checkpoint_every: self.checkpoint_every,
             place: &place,
         };
-        let mut watch = Watch { bar: None, stop: interrupt_flag()? };
+        let mut watch = Watch { bar: None, stop: interrupt_flag()?, begun: false };
         let mut results = Vec::new();
         for (row, seed) in self.runs(&table, &more) {
             match study.run(row, seed, &mut watch)? {
                 Some(result) => results.push(result),
-                None => {
-                    eprintln!("stopped; the same command goes on from there");
-                    return Ok(Outcome::Interrupted);
-                }
+                None => return Ok(Outcome::Interrupted),
             }
             // As the table fills, so does the file.
             self.write("table.md", &markdown(&table, &results))?;
         }
         say(format!("\n{}", markdown(&table, &results)))?;
         compared(&table, &results, &test.labels)?;
-        self.report(&study, &table, &more, &results)?;
+        let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
+        let provenance = self.provenance(&study, &all, max_length, device.take())?;
+        self.report(&study, &table, &all, &results, &provenance)?;
         Ok(Outcome::Done)
     }
 
@@ -175,21 +193,19 @@ impl StudyArgs {
     }
 
     /// Judges the claims if that was asked for, and writes `results.json`, `table.md` and `report.html`.
-    fn report(&self, study: &Study, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
-        let all: Vec<Row> = table.iter().chain(more).cloned().collect();
-        let (mut judged, mut changes) = (Vec::new(), Vec::new());
-        if self.claims {
-            let (evidence, maps) = study.evidence(&all, results, &study.test.labels)?;
-            (judged, changes) = (claims(&evidence), maps);
-            for Claim { claim, verdict, measured, .. } in &judged {
-                say(format!("{verdict}: {claim}\n    {measured}"))?;
-            }
+    fn report(&self, study: &Study, table: &[Row], all: &[Row], results: &[RowResult], provenance: &Provenance) -> Result<()> {
+        let (evidence, changes) = study.evidence(all, results, &study.test.labels)?;
+        let (judged, figures) = match self.claims {
+            true => (claims(&evidence), Vec::new()),
+            false => (Vec::new(), figures(&evidence)),
+        };
+        for Claim { claim, verdict, measured, .. } in &judged {
+            say(format!("{verdict}: {claim}\n    {measured}"))?;
         }
-        let command: Vec<String> = std::env::args().collect();
         let said = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
         let json = json!({
-            "lowrank": env!("CARGO_PKG_VERSION"),
-            "command": command,
+            "command": provenance.command,
+            "made": provenance.facts.iter().cloned().collect::<BTreeMap<_, _>>(),
             "model": Config::open(&self.model)?,
             "rows": results,
             "claims": judged.iter().map(said).collect::<Vec<_>>(),
@@ -198,26 +214,32 @@ impl StudyArgs {
         self.write("results.json", &text)?;
         let texts = self.source.texts(Split::Test, &study.train.label_names, self.test_limit)?;
         let labels = (&study.test.labels[..], &study.train.label_names[..]);
-        let findings = Findings { rows: table, results, labels: labels.0, label_names: labels.1, texts: &texts, claims: judged, changes };
-        self.write("report.html", &report(findings, &self.provenance(study, &command)?))?;
+        let findings =
+            Findings { rows: table, results, labels: labels.0, label_names: labels.1, texts: &texts, claims: judged, changes, figures };
+        self.write("report.html", &report(findings, provenance))?;
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
-    fn provenance(&self, study: &Study, command: &[String]) -> Result<Provenance> {
-        let path = study.model.join("model.safetensors");
-        // A large checkpoint may lie in several files.
-        let checkpoint = if path.exists() { hex(&hash_file(&path)?) } else { "of several files".to_string() };
+    fn provenance(&self, study: &Study, all: &[Row], max_length: usize, device: Option<String>) -> Result<Provenance> {
+        let [checkpoint, train, test] = study.hashes else { return Err(Error::invalid("a study has three hashes")) };
+        let Recipe { weight_decay, warmup, clip, .. } = study.recipe;
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let machine = format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa());
+        let list = |values: Vec<String>| values.join(", ");
         let facts = [
             ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
             ("checkpoint", study.model.display().to_string()),
-            ("SHA-256 of its model.safetensors", checkpoint),
+            ("SHA-256 of its weights", checkpoint.clone()),
             ("data", self.source.data.display().to_string()),
-            ("SHA-256 of the training tokens", digest(study.train)),
-            ("SHA-256 of the test tokens", digest(study.test)),
-            ("recipe", format!("{:?}", study.recipe)),
+            ("SHA-256 of the training tokens", train.clone()),
+            ("SHA-256 of the test tokens", test.clone()),
+            ("tokens kept of a review", max_length.to_string()),
+            ("recipe", format!("decay {weight_decay}, warm-up {warmup} of the steps, gradients clipped at {clip}; LoRA dropout 0.1")),
+            ("factor of the study's learning rates", self.lr_scale.to_string()),
+            ("learning rates", list(all.iter().map(|row| format!("{} {:e}", row.name, row.lr)).collect())),
+            ("seeds", list(self.seeds.iter().map(u64::to_string).collect())),
             ("computed in", study.dtype.to_string()),
-            ("machine", format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa())),
+            ("machine", device.map_or(machine.clone(), |gpu| format!("{gpu}; {machine}"))),
         ];
         let lead = format!(
             "{} reviews to train on, {} to test, {} epochs in batches of {}; the longest review kept has {} tokens.",
@@ -228,8 +250,23 @@ impl StudyArgs {
             study.train.lengths().into_iter().chain(study.test.lengths()).max().unwrap_or(0)
         );
         let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
-        Ok(Provenance { lead, command: command.join(" "), facts })
+        Ok(Provenance { lead, command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "), facts })
     }
+}
+
+/// A word of a command as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+/// Hash of the weights in `folder`, which may lie in several files.
+fn checkpoint_hash(folder: &Path) -> Result<String> {
+    let files = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let files: Vec<PathBuf> = files.map(|f| Ok(f.map_err(|e| Error::io(folder, e))?.path())).collect::<Result<_>>()?;
+    let mut weights: Vec<&PathBuf> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors")).collect();
+    weights.sort();
+    Ok(weights.into_iter().map(|file| Ok(hex(&hash_file(file)?))).collect::<Result<Vec<_>>>()?.join(" "))
 }
 
 /// Hash of ids and labels.
@@ -267,6 +304,8 @@ fn compared(table: &[Row], results: &[RowResult], labels: &[u32]) -> Result<()> 
 struct Watch {
     bar: Option<Progress>,
     stop: Arc<AtomicBool>,
+    /// Whether the head of the table was printed.
+    begun: bool,
 }
 
 impl study::Progress for Watch {
@@ -281,9 +320,29 @@ impl study::Progress for Watch {
         !self.stop.load(Ordering::Relaxed)
     }
 
+    fn test(&mut self, done: usize, of: usize) -> bool {
+        self.bar.iter_mut().for_each(|bar| bar.test(done, of));
+        !self.stop.load(Ordering::Relaxed)
+    }
+
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {
         self.bar.iter().for_each(Progress::finish);
+        self.bar = None;
+        let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
+        // Its head but once.
+        eprint!("{}", table.lines().skip(if self.begun { 2 } else { 0 }).map(|line| format!("{line}\n")).collect::<String>());
+        self.begun = true;
         let known = if resumed { " (done before)" } else { "" };
         eprintln!("{}, seed {}: {}{known}", row.name, result.seed, describe(&result.test));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_command_can_be_given_again() {
+        assert_eq!(super::quoted("--data=a/b-c.csv"), "--data=a/b-c.csv");
+        assert_eq!(super::quoted("it's here"), r"'it'\''s here'");
+        assert_eq!(super::quoted(""), "''");
     }
 }

@@ -1,6 +1,6 @@
 //! What the study claims, each with a verdict from measurements. A difference counts if its 95 % interval does not hold 0.
 
-use super::figure::{Axis, Figure, Plot, Point, Scale, Series};
+use super::figure::{Axis, Bar, Figure, Plot, Point, Scale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::{Difference, accuracy, difference, mcnemar, p_value};
@@ -15,8 +15,8 @@ pub struct Claim {
     pub verdict: Verdict,
     /// The numbers.
     pub measured: String,
-    /// Where there is something to see.
-    pub figure: Option<Figure>,
+    /// What there is to see.
+    pub figures: Vec<Figure>,
 }
 
 /// What verdicts rest on.
@@ -122,14 +122,14 @@ fn said(difference: Option<Difference>) -> String {
     difference.map_or("not measured".to_string(), |d| d.to_string())
 }
 
-fn accuracy_figure(title: &str, caption: &str, x: &str, scale: Scale, series: Vec<Series>) -> Option<Figure> {
-    Some(Figure {
+fn accuracy_figure(title: &str, caption: &str, x: &str, scale: Scale, series: Vec<Series>) -> Figure {
+    Figure {
         title: title.to_string(),
         caption: caption.to_string(),
         x: Axis { label: x.to_string(), scale },
         y: Axis { label: "test accuracy (%)".to_string(), scale: Scale::Linear },
         plot: Plot::Lines(series),
-    })
+    }
 }
 
 fn counts(e: &Evidence) -> Claim {
@@ -141,7 +141,12 @@ fn counts(e: &Evidence) -> Claim {
         _ => Verdict::NotSupported,
     };
     let measured = format!("At the size of DistilBERT-base: {}.", list.join(", "));
-    Claim { claim: "LoRA trains 665,858 to 1,255,682 of 66,955,010 numbers: 0.99 to 1.88 %.".into(), verdict, measured, figure: None }
+    Claim {
+        claim: "LoRA trains 665,858 to 1,255,682 of 66,955,010 numbers: 0.99 to 1.88 %.".into(),
+        verdict,
+        measured,
+        figures: Vec::new(),
+    }
 }
 
 fn rank(e: &Evidence) -> Claim {
@@ -153,13 +158,13 @@ fn rank(e: &Evidence) -> Claim {
         claim: "Rank has diminishing returns: each doubling from 4 on gains about 0.2 points.".into(),
         verdict,
         measured: format!("{}. Supported means that each gains less than {SMALL} point. {}.", gains.join("; "), e.list(&["qv1", "qv2"])),
-        figure: accuracy_figure(
+        figures: vec![accuracy_figure(
             "Accuracy against rank",
             "Low-rank terms on Q and V. Bars: 95 % intervals of the sample of reviews.",
             "rank r",
             Scale::Log,
             vec![e.curve("Q+V", &ranks)],
-        ),
+        )],
     }
 }
 
@@ -176,7 +181,7 @@ fn targets(e: &Evidence) -> Claim {
         claim: "At the same budget, four matrices at rank 8 beat two at rank 16.".into(),
         verdict: above(d),
         measured: format!("All attention r=8 against Q+V r=16: {}.{exact}", said(d)),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -184,22 +189,23 @@ fn feed_forward(e: &Evidence) -> Claim {
     let d = e.difference("all", "attention");
     let others: Vec<f64> =
         [("qv8", "qv4"), ("qv16", "qv8"), ("attention", "qv16")].iter().filter_map(|(a, b)| Some(e.difference(a, b)?.points)).collect();
-    let largest = others.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let verdict = match d {
-        None => Verdict::NotMeasured,
-        Some(d) if d.interval.1 < largest => Verdict::NotSupported,
-        Some(d) if d.interval.0 > 0.0 && d.points > largest => Verdict::Supported,
-        Some(_) => Verdict::Undecided,
+    let largest = others.iter().copied().reduce(f64::max);
+    let verdict = match (d, largest) {
+        (None, _) | (_, None) => Verdict::NotMeasured,
+        (Some(d), Some(largest)) if d.interval.1 < largest => Verdict::NotSupported,
+        (Some(d), Some(largest)) if d.interval.0 > 0.0 && d.points > largest => Verdict::Supported,
+        _ => Verdict::Undecided,
     };
     Claim {
         claim: "The feed-forward layers give the largest boost.".into(),
         verdict,
         measured: format!(
-            "All attention + FFN against all attention: {}. The largest other step between neighbours of the table: {largest:+.2} points. (The \
+            "All attention + FFN against all attention: {}. The largest other step between neighbours of the table: {}. (The \
              study's own figures give 0.32 for this step and 0.33 for the one from Q+V r=16 to all attention.)",
-            said(d)
+            said(d),
+            largest.map_or("not measured".to_string(), |points| format!("{points:+.2} points"))
         ),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -210,7 +216,7 @@ fn head(e: &Evidence) -> Claim {
         claim: "The classification head alone is insufficient.".into(),
         verdict: above(d),
         measured: format!("Q+V r=4 against {}: {}. {}.", e.name(best), said(d), e.list(&["head", "head-long"])),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -221,7 +227,7 @@ fn selective(e: &Evidence) -> Claim {
         claim: "Fine-tuning only the upper layers falls short.".into(),
         verdict: above(differences[0].1),
         measured: format!("{}. The verdict is that of one layer.", list.join("; ")),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -234,7 +240,7 @@ fn adapters(e: &Evidence) -> Claim {
         claim: "Adapters come near full fine-tuning with 3 % of the parameters.".into(),
         verdict: below(d, SMALL),
         measured: format!("Full fine-tuning against adapters: {}.{share} Supported means less than {SMALL} point behind.", said(d)),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -247,12 +253,6 @@ fn latency(e: &Evidence) -> Claim {
     };
     let one = |l: &Latency| format!("{} {:.3} ({:.3}–{:.3})", l.method, l.ratio[0], l.ratio[1], l.ratio[2]);
     let list: Vec<String> = e.latency.iter().filter(|l| l.method != "base").map(one).collect();
-    let bar = |l: &Latency| super::figure::Bar {
-        name: l.method.clone(),
-        value: 1e3 * l.seconds[0],
-        interval: Some((1e3 * l.seconds[1], 1e3 * l.seconds[2])),
-        mark: None,
-    };
     Claim {
         claim: "A merged LoRA costs nothing at inference; adapters do.".into(),
         verdict,
@@ -261,14 +261,25 @@ fn latency(e: &Evidence) -> Claim {
              2 % of the base and adapters lie above it.",
             list.join(", ")
         ),
-        figure: (!e.latency.is_empty()).then(|| Figure {
-            title: "Latency of one text".into(),
-            caption: "Medians with 95 % intervals; the methods take turns.".into(),
-            x: Axis { label: "time (ms)".into(), scale: Scale::Linear },
-            y: Axis { label: "method".into(), scale: Scale::Linear },
-            plot: Plot::Bars(e.latency.iter().map(bar).collect()),
-        }),
+        figures: latencies(e).into_iter().collect(),
     }
+}
+
+/// Bars of the times of inference.
+fn latencies(e: &Evidence) -> Option<Figure> {
+    let bar = |l: &Latency| Bar {
+        name: l.method.clone(),
+        value: 1e3 * l.seconds[0],
+        interval: Some((1e3 * l.seconds[1], 1e3 * l.seconds[2])),
+        mark: None,
+    };
+    (!e.latency.is_empty()).then(|| Figure {
+        title: "Latency of one text".into(),
+        caption: "Medians with 95 % intervals; the methods take turns.".into(),
+        x: Axis { label: "time (ms)".into(), scale: Scale::Linear },
+        y: Axis { label: "method".into(), scale: Scale::Linear },
+        plot: Plot::Bars(e.latency.iter().map(bar).collect()),
+    })
 }
 
 fn low_rank(e: &Evidence) -> Claim {
@@ -276,25 +287,26 @@ fn low_rank(e: &Evidence) -> Claim {
     let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
     // d90: the smallest subspace that reaches 90 % of what full fine-tuning gains over guessing. Aghajanyan et al. 2020, section 3.
     let goal = e.accuracy("full").map(|full| 50.0 + 0.9 * (full - 50.0));
-    let reached = DIMENSIONS.iter().find(|d| e.accuracy(&format!("intrinsic{d}")) >= goal && goal.is_some());
-    // Where full fine-tuning itself may only guess, there is no gain to reach a part of.
-    let guesses = e.guesses("full");
-    let verdict = match (shares.is_empty(), goal) {
+    let keys = DIMENSIONS.map(|d| format!("intrinsic{d}"));
+    let reached = DIMENSIONS.iter().zip(&keys).find(|(_, key)| e.accuracy(key) >= goal && goal.is_some());
+    // Where full fine-tuning itself may only guess, there is no gain to reach a part of; and a large subspace that guesses has not trained.
+    let guesses = e.guesses("full") || keys.last().is_some_and(|key| e.guesses(key));
+    let measured = keys.iter().any(|key| e.accuracy(key).is_some());
+    let verdict = match (shares.is_empty() || !measured, goal) {
         (true, _) | (_, None) => Verdict::NotMeasured,
         _ if guesses => Verdict::Undecided,
         _ if mean <= 0.1 && reached.is_some() => Verdict::Supported,
         _ if mean > 0.1 && reached.is_none() => Verdict::NotSupported,
         _ => Verdict::Undecided,
     };
-    let spectrum = |(name, values): &(String, Vec<f64>), of: &str| {
-        let largest = values.first().copied().unwrap_or(1.0);
-        let point = |(i, s): (usize, &f64)| Point { x: (i + 1) as f64, y: s / largest, interval: None };
-        // What is zero but for rounding is no direction.
-        let kept = values.iter().enumerate().filter(|(_, s)| **s > 1e-6 * largest);
-        Series { name: format!("{of} {name}"), points: kept.map(point).collect() }
-    };
-    let middle = |spectra: &[(String, Vec<f64>)], of: &str| spectra.get(spectra.len() / 2).map(|s| spectrum(s, of));
-    let series: Vec<Series> = [middle(&e.spectra[0], "full"), middle(&e.spectra[1], "B A of rank 8,")].into_iter().flatten().collect();
+    let points: Vec<(f64, String)> = DIMENSIONS.iter().map(|d| *d as f64).zip(keys.clone()).collect();
+    let curve = accuracy_figure(
+        "Accuracy against the dimension of a random subspace",
+        "The layers train in a random subspace of d dimensions, beside the head. Bars: 95 % intervals of the sample of test reviews.",
+        "dimension d",
+        Scale::Log,
+        vec![e.curve("random subspace", &points)],
+    );
     Claim {
         claim: "The change of the weights has low rank.".into(),
         verdict,
@@ -304,17 +316,36 @@ fn low_rank(e: &Evidence) -> Claim {
              among those tried.",
             100.0 * mean,
             shares.len(),
-            reached.map_or("none of the dimensions tried".to_string(), |d| format!("d = {}", thousands(*d))),
-            e.list(&DIMENSIONS.map(|d| format!("intrinsic{d}")).each_ref().map(|s| s.as_str())),
+            reached.map_or("none of the dimensions tried".to_string(), |(d, _)| format!("d = {}", thousands(*d))),
+            e.list(&keys.each_ref().map(|s| s.as_str())),
         ),
-        figure: Some(Figure {
-            title: "Singular values of ΔW".into(),
-            caption: "Of one matrix in the middle of the model, each divided by its largest.".into(),
-            x: Axis { label: "number of the singular value".into(), scale: Scale::Log },
-            y: Axis { label: "singular value / largest".into(), scale: Scale::Log },
-            plot: Plot::Lines(series),
-        }),
+        figures: spectra(e).into_iter().chain(measured.then_some(curve)).collect(),
     }
+}
+
+/// Singular values of what full fine-tuning and LoRA changed in a matrix in the middle of the model.
+fn spectra(e: &Evidence) -> Option<Figure> {
+    let spectrum = |(name, values): &(String, Vec<f64>), of: &str| {
+        let largest = values.first().copied().unwrap_or(1.0);
+        let point = |(i, s): (usize, &f64)| Point { x: (i + 1) as f64, y: s / largest, interval: None };
+        // What is zero but for rounding is no direction.
+        let kept = values.iter().enumerate().filter(|(_, s)| **s > 1e-6 * largest);
+        Series { name: format!("{of} {name}"), points: kept.map(point).collect() }
+    };
+    let middle = |spectra: &[(String, Vec<f64>)], of: &str| spectra.get(spectra.len() / 2).map(|s| spectrum(s, of));
+    let series: Vec<Series> = [middle(&e.spectra[0], "full"), middle(&e.spectra[1], "B A of rank 8,")].into_iter().flatten().collect();
+    (!series.is_empty()).then(|| Figure {
+        title: "Singular values of ΔW".into(),
+        caption: "Of one matrix in the middle of the model, each divided by its largest.".into(),
+        x: Axis { label: "number of the singular value".into(), scale: Scale::Log },
+        y: Axis { label: "singular value / largest".into(), scale: Scale::Log },
+        plot: Plot::Lines(series),
+    })
+}
+
+/// What there is to see without judging the claims.
+pub fn figures(evidence: &Evidence) -> Vec<Figure> {
+    [spectra(evidence), latencies(evidence)].into_iter().flatten().collect()
 }
 
 fn start(e: &Evidence) -> Claim {
@@ -327,7 +358,7 @@ fn start(e: &Evidence) -> Claim {
             e.start,
             said(d)
         ),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -353,7 +384,7 @@ fn alpha(e: &Evidence) -> Claim {
             ratio(fixed),
             e.list(&["qv4", "qv4-alpha16", "qv16", "qv16-alpha16"])
         ),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -376,13 +407,13 @@ fn samples(e: &Evidence) -> Claim {
              is better than guessing.",
             list.join("; ")
         ),
-        figure: accuracy_figure(
+        figures: vec![accuracy_figure(
             "Accuracy against the number of reviews",
             "The same epochs over a part of the training reviews. Bars: 95 % intervals of the sample of test reviews.",
             "share of the training reviews",
             Scale::Log,
             vec![curve("qv8", "Q+V r=8"), curve("full", "full fine-tuning")],
-        ),
+        )],
     }
 }
 
@@ -396,7 +427,7 @@ fn rates(e: &Evidence) -> Claim {
             said(lora),
             said(full)
         ),
-        figure: None,
+        figures: Vec::new(),
     }
 }
 
@@ -411,6 +442,6 @@ fn minutes(e: &Evidence) -> Claim {
         claim: "A LoRA row trains in 3 to 6 minutes on an A100.".into(),
         verdict: Verdict::NotMeasured,
         measured: format!("Minutes of training here, on another machine: {}.", keys.iter().filter_map(one).collect::<Vec<_>>().join(", ")),
-        figure: None,
+        figures: Vec::new(),
     }
 }

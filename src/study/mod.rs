@@ -18,7 +18,7 @@ mod statistics;
 mod table;
 
 pub use change::{Change, rank_of};
-pub use claims::{Claim, Evidence, claims};
+pub use claims::{Claim, Evidence, claims, figures};
 pub use latency::{Latency, Timing, latency};
 pub use report::{Findings, Provenance, report};
 pub use rows::{Row, claim_rows, rows};

@@ -32,6 +32,8 @@ pub struct Findings<'a> {
     pub claims: Vec<Claim>,
     /// ΔW of full fine-tuning, a map a linear.
     pub changes: Vec<Heat>,
+    /// What else was measured: that of the claims comes with them.
+    pub figures: Vec<Figure>,
 }
 
 /// Numbers of DistilBERT-base with its head: what the study's figures belong to.
@@ -52,7 +54,7 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     blocks.push(Block::Figure(curve(&findings, "Training accuracy", "accuracy (%)", percent)));
     blocks.push(Block::Heading("Confusions".into()));
     blocks.push(confusions(&findings));
-    let Findings { rows, results, labels, label_names, texts, claims, changes } = findings;
+    let Findings { rows, results, labels, label_names, texts, claims, changes, figures } = findings;
     if !changes.is_empty() {
         blocks.push(Block::Heading("What full fine-tuning changed".into()));
         blocks.push(Block::Figure(Figure {
@@ -63,12 +65,16 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
             plot: Plot::Heat(changes),
         }));
     }
+    if !figures.is_empty() {
+        blocks.push(Block::Heading("Ranks and times".into()));
+        blocks.extend(figures.into_iter().map(Block::Figure));
+    }
     if !claims.is_empty() {
         blocks.push(Block::Heading("What the study claims".into()));
     }
-    for Claim { claim, verdict, measured, figure } in claims {
+    for Claim { claim, verdict, measured, figures } in claims {
         blocks.push(Block::Verdict { claim, verdict, measured });
-        blocks.extend(figure.map(Block::Figure));
+        blocks.extend(figures.into_iter().map(Block::Figure));
     }
     blocks.push(Block::Heading("Where they disagree".into()));
     blocks.extend(disagreements(rows, results, labels, label_names, texts));

@@ -7,7 +7,10 @@ use crate::lora::{Counts, adapter};
 use crate::nn::DistilBert;
 use crate::tensor::DType;
 use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
-use crate::train::{AdamW, Evaluation, Observer, Recipe, StepReport, fit, load_checkpoint, measure, peak_memory, predict, save_checkpoint};
+use crate::train::{
+    AdamW, Evaluation, Observer, Recipe, StepReport, Trunk, fit_above, load_checkpoint, measure, peak_memory, predict_while,
+    save_checkpoint,
+};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -44,6 +47,8 @@ pub trait Progress {
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
     /// A step was taken. `false` asks to stop after it; what was done is kept.
     fn step(&mut self, report: &StepReport) -> bool;
+    /// So many of the test reviews are answered. `false` asks to stop; training is kept.
+    fn test(&mut self, done: usize, of: usize) -> bool;
     /// A row is done; `resumed` if it had been done before.
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool);
 }
@@ -52,6 +57,8 @@ pub trait Progress {
 pub struct Study<'a> {
     /// Directory of the base checkpoint.
     pub model: &'a Path,
+    /// Hashes of the checkpoint and of the data: a run goes on with the same ones alone.
+    pub hashes: &'a [String],
     /// What adapters name as their base.
     pub base: &'a str,
     /// Type to compute in.
@@ -134,17 +141,15 @@ impl Study<'_> {
             taken = read(&record)?;
         }
         (self.place)(&mut model)?;
+        let trunk = if recipe.cache_trunk { Some(Trunk::new(&model, train, recipe.batch)?) } else { None };
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
         loop {
             let started = Instant::now();
             let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            let ended = fit(&mut model, train, &recipe, &mut optimizer, &mut segment)?;
+            let ended = fit_above(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
-            if ended {
-                break;
-            }
             write_directory(&folder, |directory| {
                 save_checkpoint(&directory.join("checkpoint.safetensors"), &model, &optimizer, &settings)?;
                 write(&directory.join("metrics.jsonl"), &taken)
@@ -152,9 +157,14 @@ impl Study<'_> {
             if stopped {
                 return Ok(None);
             }
+            if ended {
+                break;
+            }
         }
         let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
-        let (test, answers) = measure(&predict(&model, &sequences, recipe.batch)?, &self.test.labels)?;
+        let mut go_on = |done| progress.test(done, sequences.len());
+        let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
+        let (test, answers) = measure(&predicted, &self.test.labels)?;
         let Taken { losses, accuracies, seconds } = taken;
         let result = RowResult {
             row: row.key.clone(),
@@ -187,7 +197,8 @@ impl Study<'_> {
     /// What must be the same for a run to go on.
     fn settings(&self, row: &Row, recipe: &Recipe, train: &Tokenized) -> String {
         let data = |d: &Tokenized| format!("{} reviews of {} tokens", d.len(), d.tokens());
-        format!("{:?} {recipe:?} {} {} {} {}", row.method, self.dtype, self.model.display(), data(train), data(self.test))
+        let hashes = self.hashes.join(" ");
+        format!("{:?} {recipe:?} {} {hashes} {} {}", row.method, self.dtype, data(train), data(self.test))
     }
 
     /// The result in `folder`, if the run was finished.

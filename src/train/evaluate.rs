@@ -42,10 +42,23 @@ pub fn wilson(right: usize, n: usize) -> (f64, f64) {
 /// # Errors
 /// Those of the model.
 pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+    Ok(logits_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
+}
+
+/// [`logits`], as long as `go_on`, which is told how many sequences are done, says so; else `None`.
+fn logits_while(
+    model: &DistilBert,
+    sequences: &[&[u32]],
+    batch: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Vec<Vec<f64>>>> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
     let mut result = vec![Vec::new(); sequences.len()];
-    for chunk in order.chunks(batch.max(1)) {
+    for (i, chunk) in order.chunks(batch.max(1)).enumerate() {
+        if !go_on(i * batch.max(1)) {
+            return Ok(None);
+        }
         let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
         let packing = Packing::new(&lengths, vec![0; chunk.len()])?;
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
@@ -54,7 +67,7 @@ pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<
             result[i] = row.to_vec();
         }
     }
-    Ok(result)
+    Ok(Some(result))
 }
 
 /// Class probabilities of each sequence: the softmax of [`logits`].
@@ -62,7 +75,20 @@ pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<
 /// # Errors
 /// Those of the model.
 pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
-    Ok(logits(model, sequences, batch)?.iter().map(|row| softmax(row)).collect())
+    Ok(predict_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
+}
+
+/// [`predict`], as long as `go_on`, which is told how many sequences are done, says so; else `None`.
+///
+/// # Errors
+/// Those of the model.
+pub fn predict_while(
+    model: &DistilBert,
+    sequences: &[&[u32]],
+    batch: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Vec<Vec<f64>>>> {
+    Ok(logits_while(model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
 }
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
@@ -114,12 +140,31 @@ pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::nn::Config;
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_test_can_be_stopped() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 1, 40);
+        let model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
+        let sequences: [&[u32]; 3] = [&[1, 2], &[3], &[4, 5, 6]];
+        let mut told = Vec::new();
+        let all = predict_while(&model, &sequences, 2, &mut |done| {
+            told.push(done);
+            true
+        });
+        assert_eq!((all.unwrap().unwrap(), told), (predict(&model, &sequences, 2).unwrap(), vec![0, 2]));
+        assert!(predict_while(&model, &sequences, 2, &mut |done| done < 2).unwrap().is_none());
+    }
+
     #[test]
     fn the_interval_is_wilsons() {
         // 15 of 20, worked out from the formula by hand to four digits.
-        let (low, high) = super::wilson(15, 20);
+        let (low, high) = wilson(15, 20);
         assert!((low - 0.5313).abs() < 1e-4 && (high - 0.8881).abs() < 1e-4, "{low} {high}");
-        assert_eq!(super::wilson(0, 0), (0.0, 1.0));
-        assert!(super::wilson(10, 10).1 > 0.999_999 && super::wilson(10, 10).0 > 0.6);
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+        assert!(wilson(10, 10).1 > 0.999_999 && wilson(10, 10).0 > 0.6);
     }
 }

@@ -131,11 +131,26 @@ pub trait Observer {
 /// If the recipe is out of range, a trained tensor is not reached by a finite gradient on the first step, or the loss stops being finite: the
 /// model then still holds the last good state.
 pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+    let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
+    fit_above(trunk.as_ref(), model, data, recipe, optimizer, observer)
+}
+
+/// [`fit`] with a trunk that was computed before, if there is one: a run in several pieces needs it once.
+///
+/// # Errors
+/// Those of [`fit`].
+pub fn fit_above(
+    trunk: Option<&Trunk>,
+    model: &mut DistilBert,
+    data: &Tokenized,
+    recipe: &Recipe,
+    optimizer: &mut AdamW,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
     recipe.check()?;
     if data.is_empty() {
         return Err(Error::invalid("training data: there is no example to train on"));
     }
-    let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
     let per_epoch = recipe.steps_per_epoch(data.len());
     let steps = per_epoch * recipe.epochs;
     let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
@@ -149,7 +164,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
         for indices in order.chunks(recipe.batch * recipe.accumulate).skip(optimizer.steps() % per_epoch) {
             let t = optimizer.steps();
             let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
-            let Gradients { parts, grads, tokens, kept_bytes } = gradients(model, data, trunk.as_ref(), indices, epoch, rank, recipe)?;
+            let Gradients { parts, grads, tokens, kept_bytes } = gradients(model, data, trunk, indices, epoch, rank, recipe)?;
             if t == 0 {
                 check_reached(model, &grads)?;
             }

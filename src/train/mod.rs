@@ -9,8 +9,8 @@ mod schedule;
 mod trunk;
 
 pub use compare::{Comparison, compare};
-pub use evaluate::{Evaluation, Z95, answer, evaluate, logits, measure, predict, wilson};
-pub use fit::{Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
+pub use evaluate::{Evaluation, Z95, answer, evaluate, logits, measure, predict, predict_while, wilson};
+pub use fit::{Observer, Recipe, StepReport, fit, fit_above, load_checkpoint, save_checkpoint};
 pub use memory::{memory_by_category, peak_memory};
 pub use optimizer::{AdamW, Group, Groups, lora_plus};
 pub use schedule::Linear;
