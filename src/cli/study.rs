@@ -6,7 +6,7 @@ use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
 use crate::data::{Split, Tokenized, hash_file};
-use crate::lora::thousands;
+use crate::lora::{LoraConfig, thousands};
 use crate::nn::{Config, DistilBert};
 use crate::study::{
     self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, mcnemar, p_value, report, rows,
@@ -18,8 +18,7 @@ use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -111,7 +110,7 @@ impl StudyArgs {
         Ok(())
     }
 
-    /// The rows asked for, in the order of the table, and those that the claims need.
+    /// The rows of the table, and without `--rows` those that the claims need beside it.
     fn rows(&self, config: &Config) -> Result<[Vec<Row>; 2]> {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
@@ -119,10 +118,13 @@ impl StudyArgs {
         let all = [rows(self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
         let keys: Vec<&str> = all.iter().flatten().map(|row| row.key.as_str()).collect();
         if let Some(unknown) = self.rows.iter().find(|key| !keys.contains(&key.as_str())) {
-            return Err(Error::invalid(format!("--rows {unknown}: there are {}", keys.join(", "))));
+            let more = if self.claims { "" } else { "; with --claims there are more" };
+            return Err(Error::invalid(format!("--rows {unknown}: there are {}{more}", keys.join(", "))));
         }
-        let wanted = |row: &Row| self.rows.is_empty() || self.rows.contains(&row.key);
-        Ok(all.map(|rows| rows.into_iter().filter(wanted).collect()))
+        match self.rows.is_empty() {
+            true => Ok(all),
+            false => Ok([all.into_iter().flatten().filter(|row| self.rows.contains(&row.key)).collect(), Vec::new()]),
+        }
     }
 
     /// Runs the command.
@@ -149,8 +151,9 @@ impl StudyArgs {
         let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
         let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
-        let device = RefCell::new(None);
-        let place = |model: &mut DistilBert| self.device.place(model).map(|name| *device.borrow_mut() = name);
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cpu = format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa());
+        let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {
             model: &self.model,
@@ -176,8 +179,12 @@ impl StudyArgs {
         }
         say(format!("\n{}", markdown(&table, &results)))?;
         compared(&table, &results, &test.labels)?;
+        if watch.stop.load(Ordering::Relaxed) {
+            return Ok(Outcome::Interrupted);
+        }
+        eprintln!("measuring what changed in the weights, and times of inference");
         let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
-        let provenance = self.provenance(&study, &all, max_length, device.take())?;
+        let provenance = self.provenance(&study, &all, &results, max_length);
         self.report(&study, &table, &all, &results, &provenance)?;
         Ok(Outcome::Done)
     }
@@ -192,9 +199,9 @@ impl StudyArgs {
         write_file(&self.out.join(name), text.as_bytes())
     }
 
-    /// Judges the claims if that was asked for, and writes `results.json`, `table.md` and `report.html`.
+    /// Judges the claims if that was asked for, and writes `results.json` and `report.html`.
     fn report(&self, study: &Study, table: &[Row], all: &[Row], results: &[RowResult], provenance: &Provenance) -> Result<()> {
-        let (evidence, changes) = study.evidence(all, results, &study.test.labels)?;
+        let (evidence, changes) = study.evidence(all, results, self.claims)?;
         let (judged, figures) = match self.claims {
             true => (claims(&evidence), Vec::new()),
             false => (Vec::new(), figures(&evidence)),
@@ -220,11 +227,12 @@ impl StudyArgs {
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
-    fn provenance(&self, study: &Study, all: &[Row], max_length: usize, device: Option<String>) -> Result<Provenance> {
-        let [checkpoint, train, test] = study.hashes else { return Err(Error::invalid("a study has three hashes")) };
-        let Recipe { weight_decay, warmup, clip, .. } = study.recipe;
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let machine = format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa());
+    fn provenance(&self, study: &Study, all: &[Row], results: &[RowResult], max_length: usize) -> Provenance {
+        let [checkpoint, train, test] = study.hashes;
+        let Recipe { epochs, batch, weight_decay, warmup, clip, .. } = study.recipe;
+        let dropout = LoraConfig::default().dropout;
+        let machines: BTreeSet<&str> = results.iter().map(|result| result.machine.as_str()).collect();
+        let [reviews, tests] = [study.train, study.test].map(|data| thousands(data.len()));
         let list = |values: Vec<String>| values.join(", ");
         let facts = [
             ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
@@ -233,24 +241,26 @@ impl StudyArgs {
             ("data", self.source.data.display().to_string()),
             ("SHA-256 of the training tokens", train.clone()),
             ("SHA-256 of the test tokens", test.clone()),
-            ("tokens kept of a review", max_length.to_string()),
-            ("recipe", format!("decay {weight_decay}, warm-up {warmup} of the steps, gradients clipped at {clip}; LoRA dropout 0.1")),
+            ("reviews", format!("{reviews} to train on, {tests} to test, cut at {max_length} tokens")),
+            (
+                "recipe",
+                format!(
+                    "{epochs} epochs in batches of {batch}, decay {weight_decay}, warm-up {warmup} of the steps, gradients clipped at {clip}; LoRA \
+                     dropout {dropout}"
+                ),
+            ),
             ("factor of the study's learning rates", self.lr_scale.to_string()),
             ("learning rates", list(all.iter().map(|row| format!("{} {:e}", row.name, row.lr)).collect())),
             ("seeds", list(self.seeds.iter().map(u64::to_string).collect())),
             ("computed in", study.dtype.to_string()),
-            ("machine", device.map_or(machine.clone(), |gpu| format!("{gpu}; {machine}"))),
+            ("machine", machines.into_iter().collect::<Vec<_>>().join("; then ")),
         ];
         let lead = format!(
-            "{} reviews to train on, {} to test, {} epochs in batches of {}; the longest review kept has {} tokens.",
-            thousands(study.train.len()),
-            thousands(study.test.len()),
-            self.epochs,
-            self.batch,
+            "{reviews} reviews to train on, {tests} to test, {epochs} epochs in batches of {batch}; the longest review kept has {} tokens.",
             study.train.lengths().into_iter().chain(study.test.lengths()).max().unwrap_or(0)
         );
         let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
-        Ok(Provenance { lead, command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "), facts })
+        Provenance { lead, command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "), facts }
     }
 }
 

@@ -187,9 +187,9 @@ fn targets(e: &Evidence) -> Claim {
 
 fn feed_forward(e: &Evidence) -> Claim {
     let d = e.difference("all", "attention");
-    let others: Vec<f64> =
-        [("qv8", "qv4"), ("qv16", "qv8"), ("attention", "qv16")].iter().filter_map(|(a, b)| Some(e.difference(a, b)?.points)).collect();
-    let largest = others.iter().copied().reduce(f64::max);
+    let others = [("qv8", "qv4"), ("qv16", "qv8"), ("attention", "qv16")];
+    let others: Option<Vec<f64>> = others.iter().map(|(a, b)| Some(e.difference(a, b)?.points)).collect();
+    let largest = others.and_then(|points| points.into_iter().reduce(f64::max));
     let verdict = match (d, largest) {
         (None, _) | (_, None) => Verdict::NotMeasured,
         (Some(d), Some(largest)) if d.interval.1 < largest => Verdict::NotSupported,
@@ -291,7 +291,7 @@ fn low_rank(e: &Evidence) -> Claim {
     let reached = DIMENSIONS.iter().zip(&keys).find(|(_, key)| e.accuracy(key) >= goal && goal.is_some());
     // Where full fine-tuning itself may only guess, there is no gain to reach a part of; and a large subspace that guesses has not trained.
     let guesses = e.guesses("full") || keys.last().is_some_and(|key| e.guesses(key));
-    let measured = keys.iter().any(|key| e.accuracy(key).is_some());
+    let measured = keys.iter().all(|key| e.accuracy(key).is_some());
     let verdict = match (shares.is_empty() || !measured, goal) {
         (true, _) | (_, None) => Verdict::NotMeasured,
         _ if guesses => Verdict::Undecided,

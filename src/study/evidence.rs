@@ -26,11 +26,15 @@ const CELLS: usize = 24;
 const PROBES: usize = 16;
 
 impl Study<'_> {
-    /// Measures what the claims need of the rows that were run, and maps of what full fine-tuning changed. Runs on the CPU.
+    /// Measures what there is to see beside accuracies, and maps of what full fine-tuning changed; with `claims` also what only verdicts need. Runs on
+    /// the CPU.
     ///
     /// # Errors
     /// If what a row has kept cannot be read.
-    pub fn evidence<'a>(&self, rows: &'a [Row], results: &'a [RowResult], labels: &'a [u32]) -> Result<(Evidence<'a>, Vec<Heat>)> {
+    pub fn evidence<'a>(&self, rows: &'a [Row], results: &'a [RowResult], claims: bool) -> Result<(Evidence<'a>, Vec<Heat>)>
+    where
+        Self: 'a,
+    {
         let classes = self.train.label_names.len();
         let mut base = DistilBert::open(self.model, classes, DType::F32, 0)?.0;
         let changes = |base: &mut DistilBert, key: &str| -> Result<Vec<Change>> {
@@ -49,7 +53,7 @@ impl Study<'_> {
         };
         let (full, lora) = (changes(&mut base, "full")?, changes(&mut base, "qv8")?);
         let mut norms = Vec::new();
-        for key in ["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"] {
+        for key in ["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"].into_iter().filter(|_| claims) {
             let other = if key == "qv8" { None } else { Some(changes(&mut base, key)?) };
             let changes = other.as_ref().unwrap_or(&lora);
             if !changes.is_empty() {
@@ -66,8 +70,9 @@ impl Study<'_> {
         };
         let maps = full.iter().map(heat).collect();
         let spectra = [spectra(&full), spectra(&lora)];
-        let (start, latency) = (self.start(&base)?, self.latency(&base)?);
-        Ok((Evidence { rows, results, labels, counts: counts()?, start, spectra, norms, latency }, maps))
+        let (counts, start) = if claims { (counts()?, self.start(&base)?) } else { (Vec::new(), 0.0) };
+        let (labels, latency) = (&self.test.labels[..], self.latency(&base)?);
+        Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, maps))
     }
 
     /// Largest difference of a logit between the base and a newly adapted model, for both kinds of A.

@@ -4,7 +4,7 @@
 use super::Row;
 use crate::data::Tokenized;
 use crate::lora::{Counts, adapter};
-use crate::nn::DistilBert;
+use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
 use crate::train::{
@@ -37,6 +37,8 @@ pub struct RowResult {
     pub accuracies: Vec<f64>,
     /// Seconds of training, without what a stop threw away.
     pub seconds: f64,
+    /// What it was trained on.
+    pub machine: String,
     /// The most memory of the process until then, in bytes: rows run one after another, so that a small row after a large one shows the large one's.
     pub peak_memory: Option<usize>,
 }
@@ -57,8 +59,8 @@ pub trait Progress {
 pub struct Study<'a> {
     /// Directory of the base checkpoint.
     pub model: &'a Path,
-    /// Hashes of the checkpoint and of the data: a run goes on with the same ones alone.
-    pub hashes: &'a [String],
+    /// Hashes of the weights, of the training data and of the test data: a run goes on with the same ones alone.
+    pub hashes: &'a [String; 3],
     /// What adapters name as their base.
     pub base: &'a str,
     /// Type to compute in.
@@ -73,8 +75,8 @@ pub struct Study<'a> {
     pub out: &'a Path,
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: usize,
-    /// Moves a model to where it is to be computed with.
-    pub place: &'a dyn Fn(&mut DistilBert) -> Result<()>,
+    /// Moves a model to where it is to be computed with, and says what machine that is.
+    pub place: &'a dyn Fn(&mut DistilBert) -> Result<String>,
 }
 
 /// What lies beside a checkpoint: what the optimizer does not know.
@@ -122,9 +124,10 @@ impl Study<'_> {
         recover_directory(&folder)?;
         let epochs = self.recipe.epochs * row.longer;
         let recipe = Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() };
+        recipe.check()?;
         let part = (row.one_of > 1).then(|| self.train.every(row.one_of));
         let train = part.as_ref().unwrap_or(self.train);
-        let settings = self.settings(row, &recipe, train);
+        let settings = self.settings(row, &recipe, train)?;
         if let Some(result) = self.finished(&folder, &settings)? {
             progress.end(row, &result, true);
             return Ok(Some(result));
@@ -140,25 +143,23 @@ impl Study<'_> {
             load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
             taken = read(&record)?;
         }
-        (self.place)(&mut model)?;
-        let trunk = if recipe.cache_trunk { Some(Trunk::new(&model, train, recipe.batch)?) } else { None };
+        let machine = (self.place)(&mut model)?;
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
-        loop {
-            let started = Instant::now();
+        let mut started = Instant::now();
+        let trunk = if recipe.cache_trunk && optimizer.steps() < steps { Some(Trunk::new(&model, train, recipe.batch)?) } else { None };
+        while optimizer.steps() < steps {
             let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            let ended = fit_above(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
+            fit_above(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
+            started = Instant::now();
             write_directory(&folder, |directory| {
                 save_checkpoint(&directory.join("checkpoint.safetensors"), &model, &optimizer, &settings)?;
                 write(&directory.join("metrics.jsonl"), &taken)
             })?;
             if stopped {
                 return Ok(None);
-            }
-            if ended {
-                break;
             }
         }
         let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
@@ -176,6 +177,7 @@ impl Study<'_> {
             losses,
             accuracies,
             seconds,
+            machine,
             peak_memory: peak_memory(),
         };
         write_directory(&folder, |directory| {
@@ -195,10 +197,10 @@ impl Study<'_> {
     }
 
     /// What must be the same for a run to go on.
-    fn settings(&self, row: &Row, recipe: &Recipe, train: &Tokenized) -> String {
+    fn settings(&self, row: &Row, recipe: &Recipe, train: &Tokenized) -> Result<String> {
         let data = |d: &Tokenized| format!("{} reviews of {} tokens", d.len(), d.tokens());
-        let hashes = self.hashes.join(" ");
-        format!("{:?} {recipe:?} {} {hashes} {} {}", row.method, self.dtype, data(train), data(self.test))
+        let (config, hashes) = (Config::open(self.model)?, self.hashes.join(" "));
+        Ok(format!("{:?} {recipe:?} {} {config:?} {hashes} {} {}", row.method, self.dtype, data(train), data(self.test)))
     }
 
     /// The result in `folder`, if the run was finished.

@@ -137,7 +137,8 @@ fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
 }
 
 /// Runs a closure compiled for AVX2, where that may be used. What it calls must be `#[inline(always)]` to take part. There is no copy for AVX-512: a
-/// closure that three functions call is no longer inlined into them, and such loops wait for memory more than they compute.
+/// closure that three functions call is no longer inlined into them. It is for loops that wait for memory more than they compute; others are a
+/// [`Kernel`].
 #[inline]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     struct Closure<F>(F);

@@ -68,7 +68,9 @@ impl Recipe {
         n.div_ceil(self.batch * self.accumulate)
     }
 
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    /// If a number is out of its range.
+    pub fn check(&self) -> Result<()> {
         let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0 && self.nested_rank != Some(0);
         let numbers =
             self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
@@ -131,14 +133,15 @@ pub trait Observer {
 /// If the recipe is out of range, a trained tensor is not reached by a finite gradient on the first step, or the loss stops being finite: the
 /// model then still holds the last good state.
 pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+    recipe.check()?;
     let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
     fit_above(trunk.as_ref(), model, data, recipe, optimizer, observer)
 }
 
-/// [`fit`] with a trunk that was computed before, if there is one: a run in several pieces needs it once.
+/// [`fit`] with the trunk that the recipe asks for computed before: a run in several pieces needs it once.
 ///
 /// # Errors
-/// Those of [`fit`].
+/// If there is a trunk and the recipe asks for none, or the other way round, and those of [`fit`].
 pub fn fit_above(
     trunk: Option<&Trunk>,
     model: &mut DistilBert,
@@ -148,6 +151,9 @@ pub fn fit_above(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     recipe.check()?;
+    if trunk.is_some() != recipe.cache_trunk {
+        return Err(Error::invalid("recipe: a trunk is given if and only if the recipe asks for a cached one"));
+    }
     if data.is_empty() {
         return Err(Error::invalid("training data: there is no example to train on"));
     }

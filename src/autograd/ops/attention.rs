@@ -281,10 +281,14 @@ impl<S: Float> Kernel for Forward<'_, S> {
         let Forward { p, nk, factors, scale } = self;
         p[nk..].fill(S::of(f64::NEG_INFINITY));
         let max = math::max(p) * scale;
-        p.iter_mut().for_each(|p| *p = (*p * scale - max).exp(FMA));
+        for p in &mut *p {
+            *p = (*p * scale - max).exp(FMA);
+        }
         let sum = math::sum(p, |p| p);
         let inverse = S::ONE / sum;
-        p.iter_mut().zip(factors).for_each(|(p, &f)| *p = *p * inverse * f);
+        for (p, &f) in p.iter_mut().zip(factors) {
+            *p = *p * inverse * f;
+        }
         max + sum.ln()
     }
 }
@@ -373,5 +377,93 @@ pub(super) fn suite() -> Suite {
             let mask = (random.below(2) == 0).then_some(mask);
             Ok(Case { op: Rc::new(Attention { heads, queries, keys, extra, mask }), inputs })
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+    use crate::tensor::philox::Stream;
+
+    /// Queries of more than one block, and keys of more than one vector, with and without a remainder.
+    const LENGTHS: [usize; 5] = [15, 16, 17, 73, 145];
+
+    fn case(extra: usize, dropped: bool, width: usize) -> (Attention, Vec<Tensor>, Tensor) {
+        let packing = Arc::new(Packing::new(&LENGTHS, vec![3, 1, 4, 1, 5]).unwrap());
+        let mut random = Stream::new(7, "attention");
+        let (t, d) = (packing.tokens(), 2 * width);
+        let mut draw = |dims: &[usize]| {
+            // Numbers that bf16 holds.
+            random_tensor(&mut random, dims).unwrap().to_dtype(DType::BF16).unwrap().to_dtype(DType::F64).unwrap()
+        };
+        let mut inputs = vec![draw(&[3, t, d])];
+        if extra > 0 {
+            inputs.extend([draw(&[extra, d]), draw(&[extra, d])]);
+        }
+        let mask = dropped.then_some(Mask { p: 0.3, seed: 5, site: 4 });
+        let op = Attention { heads: 2, queries: packing.clone(), keys: packing, extra: extra > 0, mask };
+        (op, inputs, draw(&[t, d]))
+    }
+
+    /// y, row by row, by the definition.
+    fn naive(op: &Attention, inputs: &[Tensor], width: usize) -> Vec<f64> {
+        let values: Vec<Vec<f64>> = inputs.iter().map(|t| t.to_f64().unwrap()).collect();
+        let (t, d) = (op.queries.tokens(), 2 * width);
+        let extra = if op.extra { values[1].len() / d } else { 0 };
+        let mut y = vec![0.0; t * d];
+        for (b, h) in op.tasks() {
+            let rows = op.queries.range(b);
+            let key = |j: usize, of: usize| match j < extra {
+                true => &values[of][j * d + h * width..][..width],
+                false => &values[0][(of * t + rows.start + j - extra) * d + h * width..][..width],
+            };
+            for i in 0..rows.len() {
+                let q = &values[0][(rows.start + i) * d + h * width..][..width];
+                let dot = |k: &[f64]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (width as f64).sqrt();
+                let e: Vec<f64> = (0..extra + rows.len()).map(|j| dot(key(j, 1)).exp()).collect();
+                let sum: f64 = e.iter().sum();
+                let mut factors = vec![1.0; e.len()];
+                if let Some(mask) = &op.mask {
+                    mask.factors(op.queries.examples()[b], (h << 16 | i) as u32, &mut factors);
+                }
+                for (j, e) in e.iter().enumerate() {
+                    for (k, v) in key(j, 2).iter().enumerate() {
+                        y[(rows.start + i) * d + h * width + k] += factors[j] * e / sum * v;
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    fn run(op: &Attention, inputs: &[Tensor], dy: &Tensor, dtype: DType) -> Vec<Vec<f64>> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(dtype).unwrap()).collect();
+        let (mut saved, needs) = (Saved::default(), vec![true; inputs.len()]);
+        let y = op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut saved).unwrap();
+        let grads = op.backward(saved, dy.to_dtype(dtype).unwrap(), &needs).unwrap();
+        [y].into_iter().chain(grads.into_iter().flatten()).map(|t| t.to_f64().unwrap()).collect()
+    }
+
+    fn furthest(a: &[f64], b: &[f64]) -> f64 {
+        let largest = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest).fold(0.0, |m, d| if d <= m { m } else { d })
+    }
+
+    #[test]
+    fn long_sequences_are_as_defined_in_every_type() {
+        for (extra, dropped, width) in [(0, false, 32), (0, true, 5), (3, true, 32), (20, false, 8)] {
+            let (op, inputs, dy) = case(extra, dropped, width);
+            let exact = run(&op, &inputs, &dy, DType::F64);
+            assert!(furthest(&exact[0], &naive(&op, &inputs, width)) < 1e-13, "extra {extra} dropped {dropped} width {width}");
+            for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
+                let found = run(&op, &inputs, &dy, dtype);
+                assert_eq!(found.len(), exact.len());
+                for (i, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                    let far = furthest(found, exact);
+                    assert!(far < bound, "{dtype} extra {extra} dropped {dropped} width {width}, tensor {i}: {far}");
+                }
+            }
+        }
     }
 }

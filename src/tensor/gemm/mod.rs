@@ -215,22 +215,9 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                 start = Start::Keep;
             }
         }
-        for (i, row) in wide.chunks_exact(n).enumerate().take(if narrow { m } else { 0 }) {
-            if self.target.strides[1] == 1 {
-                // SAFETY: n columns of row i0 + i lie in this task's tile.
-                let c = unsafe { std::slice::from_raw_parts_mut(self.at(i0 + i, j0), n) };
-                match self.start {
-                    Start::Zero => each(c, row, row, |_, sum, _| C::narrow(sum)),
-                    Start::Keep => each(c, row, row, |c, sum, _| C::narrow(sum + c.widen())),
-                    Start::Bias(bias) => each(c, row, &bias[j0..], |_, sum, bias| C::narrow(sum + bias)),
-                }
-                continue;
-            }
-            for (j, &sum) in row.iter().enumerate() {
-                // SAFETY: i < m and j < n, so the element lies in this task's tile.
-                let c = unsafe { &mut *self.at(i0 + i, j0 + j) };
-                *c = C::narrow(sum + start_of(self.start, c.widen(), self.target.strides, i0 + i, j0 + j));
-            }
+        if narrow {
+            // SAFETY: the tile lies in C, and is this task's own.
+            unsafe { store(&wide, n, self.target, self.place, self.start, [0, 0]) };
         }
     }
 }
@@ -270,7 +257,7 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                 unsafe { micro::tile::<T, S, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, from, to) };
                 if !whole {
                     // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
-                    unsafe { store(&part, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
+                    unsafe { store(part.as_flattened(), NR, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
                 }
             }
         }
@@ -301,34 +288,37 @@ fn each<C: Copy, S: Copy>(c: &mut [C], a: &[S], b: &[S], f: impl Fn(C, S, S) -> 
     }
 }
 
-/// Adds rows and columns of a tile, `[first row, first column, rows, columns]`, to `start`, and puts them there.
+/// Adds sums, whose rows lie `apart`, to `start`, rounds them once, and puts them at `place` of `out`: `[first row, first column, rows, columns]`. Row
+/// and column of C where `out` begins: `origin`.
 ///
 /// # Safety
 /// The place lies in `out`, and no other task touches it.
 #[inline(always)]
-unsafe fn store<S: Float, const MR: usize, const NR: usize>(
-    tile: &[[S; NR]; MR],
-    out: Target<S>,
+unsafe fn store<S: Float, C: Real<Sum = S>>(
+    sums: &[S],
+    apart: usize,
+    out: Target<C>,
     place: [usize; 4],
     start: Start<S>,
     origin: [usize; 2],
 ) {
     let [i0, j0, m, n] = place;
-    for (i, tile) in tile.iter().enumerate().take(m) {
+    for (i, sums) in sums.chunks(apart).enumerate().take(m) {
+        let sums = &sums[..n];
         if out.strides[1] == 1 {
             // SAFETY: n columns from j0 of row i0 + i lie in the place.
             let c = unsafe { std::slice::from_raw_parts_mut(out.data.add((i0 + i) * out.strides[0] + j0), n) };
             match start {
-                Start::Zero => each(c, tile, tile, |_, sum, _| sum),
-                Start::Keep => each(c, tile, tile, |c, sum, _| sum + c),
-                Start::Bias(bias) => each(c, tile, &bias[origin[1] + j0..], |_, sum, bias| sum + bias),
+                Start::Zero => each(c, sums, sums, |_, sum, _| C::narrow(sum)),
+                Start::Keep => each(c, sums, sums, |c, sum, _| C::narrow(sum + c.widen())),
+                Start::Bias(bias) => each(c, sums, &bias[origin[1] + j0..], |_, sum, bias| C::narrow(sum + bias)),
             }
             continue;
         }
-        for (j, &sum) in tile.iter().enumerate().take(n) {
+        for (j, &sum) in sums.iter().enumerate() {
             // SAFETY: i < m and j < n, so the element lies in the place.
             let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
-            *c = sum + start_of(start, *c, out.strides, origin[0] + i0 + i, origin[1] + j0 + j);
+            *c = C::narrow(sum + start_of(start, c.widen(), out.strides, origin[0] + i0 + i, origin[1] + j0 + j));
         }
     }
 }
