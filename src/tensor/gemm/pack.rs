@@ -81,17 +81,6 @@ impl<S: Float> Kernel for WideStrip<'_, S> {
     }
 }
 
-/// So many numbers become vector moves, if all are read before the first is written. A loop, since what iterators call may be compiled for another
-/// instruction set.
-#[inline(always)]
-fn each<T: Copy, U: Copy + Default, const N: usize>(from: &[T; N], convert: impl Fn(T) -> U) -> [U; N] {
-    let mut to = [U::default(); N];
-    for i in 0..N {
-        to[i] = convert(from[i]);
-    }
-    to
-}
-
 /// Asks for `len` numbers that will be read some strides after `at`: they are on pages of their own, where no hardware looks ahead.
 #[inline(always)]
 fn look_ahead<T>(from: &[T], at: usize, stride: usize, len: usize) {
@@ -111,8 +100,11 @@ fn wide_strip<S: Float, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S],
             look_ahead(from, p * b.row_stride, b.row_stride, b.cols);
             let from = &from[p * b.row_stride..][..b.cols];
             if b.cols == nr && nr.is_multiple_of(GROUP) {
+                // Groups of a fixed size become vector moves; a loop, since what iterators call may be compiled for another instruction set.
                 for (to, from) in to.as_chunks_mut::<GROUP>().0.iter_mut().zip(from.as_chunks::<GROUP>().0) {
-                    *to = each(from, &widen);
+                    for (to, &x) in to.iter_mut().zip(from) {
+                        *to = widen(x);
+                    }
                 }
             } else {
                 to.iter_mut().zip(from).for_each(|(to, &x)| *to = widen(x));
@@ -286,24 +278,15 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
         }
         return Rows::plain(to.as_ptr(), cols, at_once, a.rows, MR);
     }
-    for p in (0..cols).step_by(at_once) {
-        (p..p + at_once).for_each(|p| look_ahead(from, p * a.col_stride, a.col_stride, a.rows));
-        let column = |p: usize| if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
-        let columns = [column(p), column(p + at_once - 1)];
+    for p in 0..cols {
+        look_ahead(from, p * a.col_stride, a.col_stride, a.rows);
+        let column = if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
         for (group, to) in to.chunks_exact_mut(MR * cols).take(a.rows.div_ceil(MR)).enumerate() {
-            let mut numbers = [[T::default(); MR]; 2];
-            for k in 0..at_once {
-                let x = columns[k].get(group * MR..).unwrap_or_default();
-                match x.first_chunk::<MR>() {
-                    Some(x) => numbers[k] = each(x, &convert),
-                    None => numbers[k].iter_mut().zip(x).for_each(|(to, &x)| *to = convert(x)),
-                }
-            }
-            let to = &mut to[p * MR..][..MR * at_once];
-            for i in 0..MR {
-                for k in 0..at_once {
-                    to[i * at_once + k] = numbers[k][i];
-                }
+            let to = &mut to[p / at_once * MR * at_once + p % at_once..][..(MR - 1) * at_once + 1];
+            let x = column.get(group * MR..).unwrap_or_default();
+            match x.first_chunk::<MR>() {
+                Some(x) => (0..MR).for_each(|i| to[i * at_once] = convert(x[i])),
+                None => (0..MR).for_each(|i| to[i * at_once] = x.get(i).map_or(T::default(), |&x| convert(x))),
             }
         }
     }
