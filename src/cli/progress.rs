@@ -35,11 +35,7 @@ impl Progress {
                 bar.set_position(report.step as u64);
                 bar.set_message(message);
             }
-            None if self.last_line.elapsed() > Duration::from_secs(10) => {
-                self.last_line = Instant::now();
-                eprintln!("step {}/{} {message}", report.step, report.steps);
-            }
-            None => {}
+            None => self.line_at_times(&format!("step {}/{} {message}", report.step, report.steps)),
         }
     }
 
@@ -47,11 +43,15 @@ impl Progress {
     pub fn test(&mut self, done: usize, of: usize) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("testing {done}/{of}")),
-            None if self.last_line.elapsed() > Duration::from_secs(10) => {
-                self.last_line = Instant::now();
-                eprintln!("testing {done}/{of}");
-            }
-            None => {}
+            None => self.line_at_times(&format!("testing {done}/{of}")),
+        }
+    }
+
+    /// A line, if the last one was ten seconds ago.
+    fn line_at_times(&mut self, text: &str) {
+        if self.last_line.elapsed() > Duration::from_secs(10) {
+            self.last_line = Instant::now();
+            eprintln!("{text}");
         }
     }
 

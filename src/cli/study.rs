@@ -5,7 +5,7 @@ use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
-use crate::data::{Split, Tokenized, hash_file};
+use crate::data::{Split, Tokenized, hash_file, hex};
 use crate::lora::{LoraConfig, thousands};
 use crate::nn::{Config, DistilBert};
 use crate::study::{
@@ -157,6 +157,7 @@ impl StudyArgs {
         let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {
             model: &self.model,
+            config: &config,
             hashes: &hashes,
             base: &self.model.name,
             dtype: self.dtype.into(),
@@ -213,7 +214,7 @@ impl StudyArgs {
         let json = json!({
             "command": provenance.command,
             "made": provenance.facts.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "model": Config::open(&self.model)?,
+            "model": study.config,
             "rows": results,
             "claims": judged.iter().map(said).collect::<Vec<_>>(),
         });
@@ -285,10 +286,6 @@ fn digest(data: &Tokenized) -> String {
     data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
     data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
     hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Whether neighbours in the table differ on the same test reviews.

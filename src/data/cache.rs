@@ -45,7 +45,7 @@ pub struct Recipe<'a> {
 pub fn cached(dir: Option<&Path>, recipe: &Recipe, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
     let Some(dir) = dir else { return make() };
     let key = key(recipe)?;
-    let path = dir.join(format!("{}.tokens", key[..16].iter().map(|b| format!("{b:02x}")).collect::<String>()));
+    let path = dir.join(format!("{}.tokens", hex(&key[..16])));
     if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, recipe.wordpiece.vocab_size())) {
         return Ok(tokens);
     }
@@ -74,6 +74,11 @@ fn key(recipe: &Recipe) -> Result<Sha> {
         part(&hash_file(&file)?);
     }
     Ok(hash.finalize().into())
+}
+
+/// Two digits a byte, as hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a file.

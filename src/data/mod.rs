@@ -32,6 +32,6 @@ pub use vocabulary::{count_words, learn_vocabulary};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-pub use cache::{Recipe, cached, hash_file};
+pub use cache::{Recipe, cached, hash_file, hex};
 #[cfg(feature = "data")]
 pub use source::{Split, TableOptions, load, load_encoded, load_with_labels};

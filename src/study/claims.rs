@@ -29,8 +29,8 @@ pub struct Evidence<'a> {
     pub labels: &'a [u32],
     /// Trainable counts at the size of DistilBERT-base by row, and those that the study states.
     pub counts: Vec<(String, usize, usize)>,
-    /// Largest difference of a logit between the base and a newly adapted model, with A of either kind.
-    pub start: f64,
+    /// Largest difference of a logit between the base and a newly adapted model, with A of either kind, if it was measured.
+    pub start: Option<f64>,
     /// Singular values of ΔW by linear: of full fine-tuning, and of B A.
     pub spectra: [Vec<(String, Vec<f64>)>; 2],
     /// Mean ‖ΔW‖ of the adapted linears, by the row's key.
@@ -352,10 +352,14 @@ fn start(e: &Evidence) -> Claim {
     let d = e.difference("qv8-gaussian", "qv8");
     Claim {
         claim: "With A random and B zero, training starts exactly at the base.".into(),
-        verdict: if e.start == 0.0 { Verdict::Supported } else { Verdict::NotSupported },
+        verdict: match e.start {
+            Some(0.0) => Verdict::Supported,
+            Some(_) => Verdict::NotSupported,
+            None => Verdict::NotMeasured,
+        },
         measured: format!(
-            "Largest difference of a logit from the base's, with A Gaussian and with A uniform: {:e}. After training, A Gaussian against uniform: {}.",
-            e.start,
+            "Largest difference of a logit from the base's, with A Gaussian and with A uniform: {}. After training, A Gaussian against uniform: {}.",
+            e.start.map_or("not measured".to_string(), |far| format!("{far:e}")),
             said(d)
         ),
         figures: Vec::new(),

@@ -53,7 +53,8 @@ impl Study<'_> {
         };
         let (full, lora) = (changes(&mut base, "full")?, changes(&mut base, "qv8")?);
         let mut norms = Vec::new();
-        for key in ["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"].into_iter().filter(|_| claims) {
+        let adapted: &[&str] = if claims { &["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"] } else { &[] };
+        for &key in adapted {
             let other = if key == "qv8" { None } else { Some(changes(&mut base, key)?) };
             let changes = other.as_ref().unwrap_or(&lora);
             if !changes.is_empty() {
@@ -70,7 +71,7 @@ impl Study<'_> {
         };
         let maps = full.iter().map(heat).collect();
         let spectra = [spectra(&full), spectra(&lora)];
-        let (counts, start) = if claims { (counts()?, self.start(&base)?) } else { (Vec::new(), 0.0) };
+        let (counts, start) = if claims { (counts()?, Some(self.start(&base)?)) } else { (Vec::new(), None) };
         let (labels, latency) = (&self.test.labels[..], self.latency(&base)?);
         Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, maps))
     }

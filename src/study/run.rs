@@ -59,6 +59,8 @@ pub trait Progress {
 pub struct Study<'a> {
     /// Directory of the base checkpoint.
     pub model: &'a Path,
+    /// Of the base checkpoint.
+    pub config: &'a Config,
     /// Hashes of the weights, of the training data and of the test data: a run goes on with the same ones alone.
     pub hashes: &'a [String; 3],
     /// What adapters name as their base.
@@ -127,7 +129,7 @@ impl Study<'_> {
         recipe.check()?;
         let part = (row.one_of > 1).then(|| self.train.every(row.one_of));
         let train = part.as_ref().unwrap_or(self.train);
-        let settings = self.settings(row, &recipe, train)?;
+        let settings = self.settings(row, &recipe);
         if let Some(result) = self.finished(&folder, &settings)? {
             progress.end(row, &result, true);
             return Ok(Some(result));
@@ -197,10 +199,9 @@ impl Study<'_> {
     }
 
     /// What must be the same for a run to go on.
-    fn settings(&self, row: &Row, recipe: &Recipe, train: &Tokenized) -> Result<String> {
-        let data = |d: &Tokenized| format!("{} reviews of {} tokens", d.len(), d.tokens());
-        let (config, hashes) = (Config::open(self.model)?, self.hashes.join(" "));
-        Ok(format!("{:?} {recipe:?} {} {config:?} {hashes} {} {}", row.method, self.dtype, data(train), data(self.test)))
+    fn settings(&self, row: &Row, recipe: &Recipe) -> String {
+        let hashes = self.hashes.join(" ");
+        format!("{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes}", row.method, row.one_of, self.dtype, self.config)
     }
 
     /// The result in `folder`, if the run was finished.

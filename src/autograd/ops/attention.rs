@@ -111,11 +111,10 @@ impl Attention {
         f(&Head { b, h, q, k, v })
     }
 
-    /// Dropout factors of a query row; ones if nothing is dropped.
+    /// Writes the dropout factors of a query row; leaves `out` alone if nothing is dropped.
     fn factors<S: Float>(&self, head: &Head<S>, row: usize, out: &mut [S]) {
-        match &self.mask {
-            Some(mask) => mask.factors(self.queries.examples()[head.b], (head.h << 16 | row) as u32, out),
-            None => out.fill(S::ONE),
+        if let Some(mask) = &self.mask {
+            mask.factors(self.queries.examples()[head.b], (head.h << 16 | row) as u32, out);
         }
     }
 
@@ -127,6 +126,7 @@ impl Attention {
         let (mut y, mut lse) = (take::<S>(nq * width), take::<S>(nq));
         let apart = nk.next_multiple_of(LANES);
         let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * apart), take::<S>(apart));
+        factors.fill(S::ONE);
         let scale = S::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
@@ -150,6 +150,7 @@ impl Attention {
         let apart = nk.next_multiple_of(LANES);
         let size = QUERIES.min(nq) * apart;
         let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(apart));
+        factors.fill(S::ONE);
         let scale = S::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
