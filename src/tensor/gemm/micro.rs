@@ -14,6 +14,12 @@ pub(super) struct Place<S> {
     pub stride: usize,
 }
 
+impl<S> Place<S> {
+    fn cast<D>(self) -> Place<D> {
+        Place { at: self.at.cast(), stride: self.stride }
+    }
+}
+
 /// What a micro-kernel multiplies: numbers in the type of sums `S`, or pairs of bf16.
 pub(super) trait Operand<S>: Real {
     /// So many numbers of a row of A, or of a column of B, lie side by side and are multiplied at once.
@@ -32,43 +38,54 @@ pub(super) trait Operand<S>: Real {
     /// # Safety
     /// As [`tile`], and S is f32.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const Self; MR], step: usize, b: &[Self], start: Place<f32>, to: Place<f32>);
+    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+        a: &[*const Self; MR],
+        step: usize,
+        b: &[Self],
+        start: Place<f32>,
+        to: Place<D>,
+        height: usize,
+    );
 }
 
-/// `to = start + Σₚ a[·, p] b[p, ·]` of `MR` rows of A and a strip of B, on `hardware`.
+/// `to = start + Σₚ a[·, p] b[p, ·]` of the first `height` of `MR` rows of A and a strip of B, rounded at the end, on `hardware`.
 ///
 /// # Safety
 /// `AT_ONCE` numbers at `a[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). `start` and `to` have
-/// `MR` rows of `NR` numbers, and are the same or apart. The processor has `hardware`.
+/// `height` rows of `NR` numbers, and are the same or apart. The processor has `hardware`.
 #[inline(always)]
-pub(super) unsafe fn tile<T: Operand<S>, S: Float, const MR: usize, const NR: usize, const FMA: bool>(
+pub(super) unsafe fn tile<T: Operand<S>, S: Float, D: Real<Sum = S>, const MR: usize, const NR: usize, const FMA: bool>(
     hardware: Isa,
     a: &[*const T; MR],
     step: usize,
     b: &[T],
     start: Place<S>,
-    to: Place<S>,
+    to: Place<D>,
+    height: usize,
 ) {
     #[cfg(target_arch = "x86_64")]
     if NR.is_multiple_of(x86::LANES) && S::DTYPE == DType::F32 && hardware >= T::VECTORS {
-        let [start, to] = [start, to].map(|place| Place { at: place.at.cast(), stride: place.stride });
-        // SAFETY: S is f32; the rest is the caller's promise.
+        let start = start.cast();
+        // SAFETY: S is f32, so D is f32 or bf16; the rest is the caller's promise.
         unsafe {
-            match NR / x86::LANES {
-                1 => T::vectors::<MR, 1>(a, step, b, start, to),
-                2 => T::vectors::<MR, 2>(a, step, b, start, to),
-                _ => T::vectors::<MR, 3>(a, step, b, start, to),
+            match (D::DTYPE, NR / x86::LANES) {
+                (DType::F32, 1) => T::vectors::<f32, MR, 1>(a, step, b, start, to.cast(), height),
+                (DType::F32, 2) => T::vectors::<f32, MR, 2>(a, step, b, start, to.cast(), height),
+                (DType::F32, _) => T::vectors::<f32, MR, 3>(a, step, b, start, to.cast(), height),
+                (_, 1) => T::vectors::<bf16, MR, 1>(a, step, b, start, to.cast(), height),
+                (_, 2) => T::vectors::<bf16, MR, 2>(a, step, b, start, to.cast(), height),
+                (_, _) => T::vectors::<bf16, MR, 3>(a, step, b, start, to.cast(), height),
             }
         }
         return;
     }
     // SAFETY: the caller's promise.
     let tile = unsafe { T::loops::<MR, NR, FMA>(a, step, b) };
-    for (i, tile) in tile.iter().enumerate() {
+    for (i, tile) in tile.iter().enumerate().take(height) {
         // SAFETY: both have row i.
-        let (start, to) = unsafe { (*start.at.add(i * start.stride).cast::<[S; NR]>(), &mut *to.at.add(i * to.stride).cast::<[S; NR]>()) };
+        let (start, to) = unsafe { (*start.at.add(i * start.stride).cast::<[S; NR]>(), &mut *to.at.add(i * to.stride).cast::<[D; NR]>()) };
         for j in 0..NR {
-            to[j] = start[j] + tile[j];
+            to[j] = D::narrow(start[j] + tile[j]);
         }
     }
 }
@@ -94,9 +111,18 @@ impl<S: Float> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const S; MR], step: usize, b: &[S], start: Place<f32>, to: Place<f32>) {
+    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+        a: &[*const S; MR],
+        step: usize,
+        b: &[S],
+        start: Place<f32>,
+        to: Place<D>,
+        height: usize,
+    ) {
         // SAFETY: the caller's promise: S is f32.
-        unsafe { x86::numbers::<MR, V>(&*std::ptr::from_ref(a).cast(), step, b.as_ptr().cast(), b.len() / (V * x86::LANES), start, to) };
+        unsafe {
+            x86::numbers::<D, MR, V>(&*std::ptr::from_ref(a).cast(), step, b.as_ptr().cast(), b.len() / (V * x86::LANES), start, to, height)
+        };
     }
 }
 
@@ -122,9 +148,16 @@ impl<S: Float> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<const MR: usize, const V: usize>(a: &[*const bf16; MR], step: usize, b: &[bf16], start: Place<f32>, to: Place<f32>) {
+    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+        a: &[*const bf16; MR],
+        step: usize,
+        b: &[bf16],
+        start: Place<f32>,
+        to: Place<D>,
+        height: usize,
+    ) {
         // SAFETY: the caller's promise.
-        unsafe { x86::pairs::<MR, V>(a, step, b.as_ptr(), b.len() / (2 * V * x86::LANES), start, to) };
+        unsafe { x86::pairs::<D, MR, V>(a, step, b.as_ptr(), b.len() / (2 * V * x86::LANES), start, to, height) };
     }
 }
 
@@ -132,6 +165,7 @@ impl<S: Float> Operand<S> for bf16 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Place;
+    use crate::tensor::{DType, Real};
     use half::bf16;
     use std::arch::x86_64::*;
 
@@ -140,13 +174,14 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn numbers<const MR: usize, const V: usize>(
+    pub unsafe fn numbers<D: Real<Sum = f32>, const MR: usize, const V: usize>(
         a: &[*const f32; MR],
         step: usize,
         b: *const f32,
         depth: usize,
         start: Place<f32>,
-        to: Place<f32>,
+        to: Place<D>,
+        height: usize,
     ) {
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
@@ -162,7 +197,7 @@ mod x86 {
             }
         }
         // SAFETY: both places are as large as the sums.
-        unsafe { put(&sums, start, to) };
+        unsafe { put(&sums, start, to, height) };
     }
 
     /// VDPBF16PS adds the second product of a pair, then the first, each rounded to f32; it takes subnormal numbers as zero.
@@ -170,13 +205,14 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers of pairs.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn pairs<const MR: usize, const V: usize>(
+    pub unsafe fn pairs<D: Real<Sum = f32>, const MR: usize, const V: usize>(
         a: &[*const bf16; MR],
         step: usize,
         b: *const bf16,
         depth: usize,
         start: Place<f32>,
-        to: Place<f32>,
+        to: Place<D>,
+        height: usize,
     ) {
         let mut sums = [[_mm512_setzero_ps(); V]; MR];
         for p in 0..depth {
@@ -193,24 +229,45 @@ mod x86 {
             }
         }
         // SAFETY: both places are as large as the sums.
-        unsafe { put(&sums, start, to) };
+        unsafe { put(&sums, start, to, height) };
     }
 
     /// `to = start + sums`.
     ///
     /// # Safety
-    /// Both have `MR` rows of `V` registers.
+    /// Both have `height` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn put<const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Place<f32>, to: Place<f32>) {
-        for (i, row) in sums.iter().enumerate() {
+    unsafe fn put<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+        sums: &[[__m512; V]; MR],
+        start: Place<f32>,
+        to: Place<D>,
+        height: usize,
+    ) {
+        for (i, row) in sums.iter().enumerate().take(height) {
             for (j, &sum) in row.iter().enumerate() {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller's promise; D is f32 or bf16.
                 unsafe {
                     let start = _mm512_loadu_ps(start.at.add(i * start.stride + j * LANES));
-                    _mm512_storeu_ps(to.at.add(i * to.stride + j * LANES), _mm512_add_ps(start, sum));
+                    let (sum, to) = (_mm512_add_ps(start, sum), to.at.add(i * to.stride + j * LANES));
+                    match D::DTYPE {
+                        DType::BF16 => _mm256_storeu_si256(to.cast(), round(sum)),
+                        _ => _mm512_storeu_ps(to.cast(), sum),
+                    }
                 }
             }
         }
+    }
+
+    /// The numbers as bf16: what `bf16::narrow` does.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn round(x: __m512) -> __m256i {
+        let bits = _mm512_castps_si512(x);
+        let upper = _mm512_srli_epi32::<16>(bits);
+        let even = _mm512_add_epi32(_mm512_and_si512(upper, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7FFF));
+        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, even));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)))
     }
 }

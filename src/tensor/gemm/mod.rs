@@ -66,7 +66,7 @@ fn tile<S: Float>(isa: Isa, n: usize) -> [usize; 2] {
         (Isa::Avx2, 4) => [6, 16],
         (_, 8) => [6, 8],
         _ if n <= 16 => [8, 16],
-        _ if padded(32) < padded(48) => [12, 32],
+        _ if padded(32) < padded(48) => [8, 32],
         _ => [8, 48],
     }
 }
@@ -129,6 +129,36 @@ struct Target<C> {
     strides: [usize; 2],
 }
 
+impl<C> Target<C> {
+    /// From row i and column j on, which need not be there.
+    #[inline(always)]
+    fn from(self, i: usize, j: usize) -> Self {
+        Target { data: self.data.wrapping_add(i * self.strides[0] + j * self.strides[1]), ..self }
+    }
+
+    /// `f` of the first numbers of the first row, and of those beside.
+    ///
+    /// # Safety
+    /// The row has `cols` numbers, which no other task touches.
+    #[inline(always)]
+    unsafe fn each<S>(self, cols: usize, beside: &mut [S], f: impl Fn(&mut C, &mut S)) {
+        let beside = &mut beside[..cols];
+        if self.strides[1] == 1 {
+            // SAFETY: the caller's promise.
+            let row = unsafe { std::slice::from_raw_parts_mut(self.data, cols) };
+            // A loop, since what iterators call may be compiled for another instruction set than its caller.
+            for (c, beside) in row.iter_mut().zip(beside) {
+                f(c, beside);
+            }
+        } else {
+            for (j, beside) in beside.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                f(unsafe { &mut *self.data.add(j * self.strides[1]) }, beside);
+            }
+        }
+    }
+}
+
 // SAFETY: the tiles that tasks write do not overlap: see `run`.
 unsafe impl<C: Send> Send for Target<C> {}
 unsafe impl<C: Send> Sync for Target<C> {}
@@ -163,7 +193,7 @@ fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Sta
         } else {
             match tile {
                 [8, 48] => simd::avx512(Tile::<S, C, 8, 48> { products, start, target, place }),
-                [12, 32] => simd::avx512(Tile::<S, C, 12, 32> { products, start, target, place }),
+                [8, 32] => simd::avx512(Tile::<S, C, 8, 32> { products, start, target, place }),
                 [8, 16] => simd::avx512(Tile::<S, C, 8, 16> { products, start, target, place }),
                 [6, 16] => simd::avx2(Tile::<S, C, 6, 16> { products, start, target, place }),
                 [12, 8] => simd::avx2(Tile::<S, C, 12, 8> { products, start, target, place }),
@@ -181,53 +211,91 @@ struct Tile<'a, S: Float, C, const MR: usize, const NR: usize> {
     place: [usize; 4],
 }
 
+/// What a block's products are added to.
+#[derive(Clone, Copy)]
+enum From<'a, S> {
+    Zero,
+    /// One number per column.
+    Columns(&'a [S]),
+    /// One number per row.
+    Rows(&'a [S]),
+    /// The sums so far, from the task's first row and column on.
+    Sums(Target<S>),
+}
+
 impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Tile<'_, S, C, MR, NR> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let [i0, j0, m, n] = self.place;
-        // Sums that C cannot hold are kept beside it and rounded once at the end.
+        let c = self.target.from(i0, j0);
+        let blocks: usize = self.products.iter().map(|(a, b)| a.cols.max(1).div_ceil(depth(b.isa))).sum();
+        // Sums that C cannot hold are kept beside it until the last block, and rounded once.
         let narrow = C::DTYPE != S::DTYPE;
-        let mut wide = take::<S>(if narrow { m * n } else { 0 });
-        let out = match narrow {
-            true => Target { data: wide.as_mut_ptr(), strides: [n, 1] },
-            // SAFETY: the tile lies in C, and C's type is S.
-            false => Target { data: unsafe { self.at(i0, j0) }.cast(), strides: self.target.strides },
+        let mut beside = take::<S>(if narrow && (blocks > 1 || matches!(self.start, Start::Keep)) { m * n } else { 0 });
+        let sums = match narrow {
+            true => Target { data: beside.as_mut_ptr(), strides: [n, 1] },
+            // C's type is S.
+            false => Target { data: c.data.cast(), strides: c.strides },
         };
-        let mut start = if narrow { Start::Zero } else { self.start };
+        let mut from = match self.start {
+            Start::Zero => From::Zero,
+            Start::Bias(bias) if c.strides[1] == 1 => From::Columns(bias),
+            Start::Bias(bias) => From::Rows(bias),
+            Start::Keep => From::Sums(sums),
+        };
+        if let (true, Start::Keep) = (narrow, self.start) {
+            for (i, row) in beside.chunks_exact_mut(n).enumerate() {
+                // SAFETY: the tile has row i, and is this task's own.
+                unsafe { c.from(i, 0).each(n, row, |c, to| *to = c.widen()) };
+            }
+        }
         let (mut a_wide, mut a_pairs) = (Pooled::from(Vec::new()), Pooled::from(Vec::new()));
+        let mut block = 0;
         for &(a, b) in self.products {
             let deepest = depth(b.isa);
             for k0 in (0..a.cols.max(1)).step_by(deepest) {
                 let a = a.rows_from(i0, m).cols_from(k0, deepest.min(a.cols - k0));
+                let depths = [b.k, k0, a.cols];
+                block += 1;
+                let round = narrow && block == blocks;
                 match (&b.strips, a.data) {
                     (Strips::Pairs(strips), Source::BF16(data)) => {
                         let rows = Rows::pairs::<S, MR>(a, data, &mut a_pairs);
-                        self.sweep::<_, FMA>(&rows, strips, [b.k, k0, a.cols], start, out);
+                        match round {
+                            true => self.sweep::<_, _, FMA>(&rows, strips, depths, from, c),
+                            false => self.sweep::<_, _, FMA>(&rows, strips, depths, from, sums),
+                        }
                     }
                     (Strips::Wide(strips), _) => {
                         let rows = Rows::wide::<MR>(a, n, &mut a_wide);
-                        self.sweep::<_, FMA>(&rows, strips, [b.k, k0, a.cols], start, out);
+                        match round {
+                            true => self.sweep::<_, _, FMA>(&rows, strips, depths, from, c),
+                            false => self.sweep::<_, _, FMA>(&rows, strips, depths, from, sums),
+                        }
                     }
                     (Strips::Pairs(_), Source::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
                 }
-                start = Start::Keep;
+                from = From::Sums(sums);
             }
-        }
-        if narrow {
-            // SAFETY: the tile lies in C, and is this task's own.
-            unsafe { store(&wide, n, self.target, self.place, self.start, [0, 0]) };
         }
     }
 }
 
 impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
-    /// Adds the product of a block of A and the strips of B below it to `start`, tile by tile. `depths`: rows of B, the first one that is
+    /// `to = from + ` the product of a block of A and the strips of B below it, tile by tile. `depths`: rows of B, the first one that is
     /// used, and how many.
     #[inline(always)]
-    fn sweep<T: Operand<S>, const FMA: bool>(&self, rows: &Rows<T>, strips: &[T], depths: [usize; 3], start: Start<S>, out: Target<S>) {
-        let [i0, j0, m, n] = self.place;
+    fn sweep<T: Operand<S>, D: Real<Sum = S>, const FMA: bool>(
+        &self,
+        rows: &Rows<T>,
+        strips: &[T],
+        depths: [usize; 3],
+        from: From<S>,
+        to: Target<D>,
+    ) {
+        let [_, j0, m, n] = self.place;
         let [k, k0, kc] = depths.map(|rows| rows.next_multiple_of(T::AT_ONCE));
         let hardware = self.products[0].1.isa.min(simd::widest());
         // What a tile without a start is added to, and where one goes that is only in part in C.
@@ -241,84 +309,55 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                 let next = strips.as_ptr().wrapping_add(at + NR * k + i / MR * ahead);
                 (0..ahead).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(next.wrapping_add(p)));
                 // C's lines come while the tile is computed; so do, the first time, the next rows of A.
-                (0..MR).for_each(|r| simd::prefetch(out.data.wrapping_add((i + r) * out.strides[0] + j * out.strides[1])));
+                (0..MR).for_each(|r| simd::prefetch(to.from(i + r, j).data));
                 if j == 0 {
                     rows.ask_for::<MR>(i + MR, kc);
                 }
-                let whole = out.strides[1] == 1 && i + MR <= m && j + NR <= n;
-                let c = Place { at: out.data.wrapping_add(i * out.strides[0] + j), stride: out.strides[0] };
-                let (from, to) = match start {
-                    _ if !whole => (zeros, Place { at: part.as_mut_ptr().cast(), stride: NR }),
-                    Start::Zero => (zeros, c),
-                    Start::Keep => (c, c),
-                    Start::Bias(bias) => (Place { at: bias[j0 + j..][..NR].as_ptr().cast_mut(), stride: 0 }, c),
+                let height = MR.min(m - i);
+                let start = match from {
+                    From::Zero => Some(zeros),
+                    From::Sums(sums) => Some(Place { at: sums.from(i, j).data, stride: sums.strides[0] }),
+                    From::Columns(bias) => bias[j0 + j..].first_chunk::<NR>().map(|b| Place { at: b.as_ptr().cast_mut(), stride: 0 }),
+                    From::Rows(_) => None,
                 };
-                // SAFETY: `rows` was made of as many rows and columns of A; a whole tile at (i, j) is this task's own; `hardware` is there.
-                unsafe { micro::tile::<T, S, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, from, to) };
-                if !whole {
-                    // SAFETY: rows i.. and columns j.. of `out` are this task's own, as many as the place has.
-                    unsafe { store(part.as_flattened(), NR, out, [i, j, MR.min(m - i), NR.min(n - j)], start, [i0, j0]) };
+                if let Some(start) = start.filter(|_| to.strides[1] == 1 && j + NR <= n) {
+                    let to = Place { at: to.from(i, j).data, stride: to.strides[0] };
+                    // SAFETY: `rows` was made of as many rows and columns of A; the tile at (i, j) is this task's own; `hardware` is there.
+                    unsafe { micro::tile::<T, S, D, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, start, to, height) };
+                } else {
+                    let sums = Place { at: part.as_mut_ptr().cast(), stride: NR };
+                    // SAFETY: as above, and `part` is a tile; its first rows and columns lie in C.
+                    unsafe {
+                        micro::tile::<T, S, S, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, zeros, sums, height);
+                        self.store(&part, from, to, [i, j]);
+                    }
                 }
             }
         }
     }
 
+    /// Adds the sums of the tile at (i, j) to `from`, as far as they lie in C, and puts them to `to`.
+    ///
     /// # Safety
-    /// (i, j) lies in C.
-    unsafe fn at(&self, i: usize, j: usize) -> *mut C {
-        // SAFETY: `run` checked the extent of C.
-        unsafe { self.target.data.add(i * self.target.strides[0] + j * self.target.strides[1]) }
-    }
-}
-
-#[inline(always)]
-fn start_of<S: Float>(start: Start<S>, old: S, strides: [usize; 2], i: usize, j: usize) -> S {
-    match start {
-        Start::Zero => S::ZERO,
-        Start::Keep => old,
-        Start::Bias(bias) => bias[if strides[1] == 1 { j } else { i }],
-    }
-}
-
-/// `c[j] = f(c[j], a[j], b[j])`. A loop, since what iterators call may be compiled for another instruction set than its caller.
-#[inline(always)]
-fn each<C: Copy, S: Copy>(c: &mut [C], a: &[S], b: &[S], f: impl Fn(C, S, S) -> C) {
-    for ((c, &a), &b) in c.iter_mut().zip(a).zip(b) {
-        *c = f(*c, a, b);
-    }
-}
-
-/// Adds sums, whose rows lie `apart`, to `start`, rounds them once, and puts them at `place` of `out`: `[first row, first column, rows, columns]`. Row
-/// and column of C where `out` begins: `origin`.
-///
-/// # Safety
-/// The place lies in `out`, and no other task touches it.
-#[inline(always)]
-unsafe fn store<S: Float, C: Real<Sum = S>>(
-    sums: &[S],
-    apart: usize,
-    out: Target<C>,
-    place: [usize; 4],
-    start: Start<S>,
-    origin: [usize; 2],
-) {
-    let [i0, j0, m, n] = place;
-    for (i, sums) in sums.chunks(apart).enumerate().take(m) {
-        let sums = &sums[..n];
-        if out.strides[1] == 1 {
-            // SAFETY: n columns from j0 of row i0 + i lie in the place.
-            let c = unsafe { std::slice::from_raw_parts_mut(out.data.add((i0 + i) * out.strides[0] + j0), n) };
-            match start {
-                Start::Zero => each(c, sums, sums, |_, sum, _| C::narrow(sum)),
-                Start::Keep => each(c, sums, sums, |c, sum, _| C::narrow(sum + c.widen())),
-                Start::Bias(bias) => each(c, sums, &bias[origin[1] + j0..], |_, sum, bias| C::narrow(sum + bias)),
+    /// Both targets have the place's rows and columns, and no other task touches them.
+    #[inline(always)]
+    unsafe fn store<D: Real<Sum = S>>(&self, sums: &[[S; NR]; MR], from: From<S>, to: Target<D>, [i, j]: [usize; 2]) {
+        let [i0, j0, m, n] = self.place;
+        let cols = NR.min(n - j);
+        for (r, sums) in sums.iter().enumerate().take(m - i) {
+            let mut start = [S::ZERO; NR];
+            // SAFETY: row i + r and `cols` columns from j on lie in the place.
+            match from {
+                From::Zero => {}
+                From::Sums(old) => unsafe { old.from(i + r, j).each(cols, &mut start, |old, start| *start = *old) },
+                From::Columns(bias) => start[..cols].copy_from_slice(&bias[j0 + j..][..cols]),
+                From::Rows(bias) => start = [bias[i0 + i + r]; NR],
             }
-            continue;
-        }
-        for (j, &sum) in sums.iter().enumerate() {
-            // SAFETY: i < m and j < n, so the element lies in the place.
-            let c = unsafe { &mut *out.data.add((i0 + i) * out.strides[0] + (j0 + j) * out.strides[1]) };
-            *c = C::narrow(sum + start_of(start, c.widen(), out.strides, origin[0] + i0 + i, origin[1] + j0 + j));
+            for (start, &sum) in start.iter_mut().zip(sums) {
+                *start += sum;
+            }
+            // SAFETY: as above.
+            unsafe { to.from(i + r, j).each(cols, &mut start, |to, &mut sum| *to = D::narrow(sum)) };
         }
     }
 }
@@ -369,6 +408,9 @@ mod tests {
             (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1])),
         ];
         sum_on(isa, &products, begin, &mut c, ldc, spread);
+        let mut wide = as_type::<S, S>(&c0);
+        sum_on(isa, &products, begin, &mut wide, ldc, spread);
+        assert!(c.iter().zip(&wide).all(|(&c, &wide)| c == T::narrow(wide)), "{isa} {}: rounded once, from the same sums", T::DTYPE);
         for (at, c) in c.iter().enumerate() {
             let (i, j, got) = (at / ldc, at % ldc, c.widen().f64());
             if j >= n {
@@ -394,6 +436,28 @@ mod tests {
                 check::<f64, f64>(isa, [m, n, k, pad], layout, start, seed, 1e-14);
                 check::<f32, f32>(isa, [m, n, k, pad], layout, start, seed, 1e-6);
                 check::<bf16, f32>(isa, [m, n, k, pad], layout, start, seed, 1.0 / 256.0);
+            }
+        }
+    }
+
+    #[test]
+    fn special_sums_are_rounded_as_single_numbers_are() {
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40, -0.0];
+        let halfway = [0x3F80_8000, 0x3F81_8000, 0x3F80_7FFF, 0x3F80_8001].map(f32::from_bits);
+        let a: Vec<f32> = special.into_iter().chain(halfway).cycle().take(64).collect();
+        for isa in Isa::ALL {
+            // Whole tiles, tiles in part and columns one by one.
+            for n in [1, 8, 16, 32, 48, 50] {
+                let (mut c, mut wide) = (vec![bf16::ZERO; 64 * n], vec![0.0; 64 * n]);
+                let ones = vec![1.0f32; n];
+                let product = (Mat::new(&a, 64, 1), Mat::new(&ones, 1, n));
+                sum_on(isa, &[product], Start::Zero, &mut c, n, Spread::Serial);
+                sum_on(isa, &[product], Start::Zero, &mut wide, n, Spread::Serial);
+                for (at, (c, &wide)) in c.iter().zip(&wide).enumerate() {
+                    let (x, want) = (a[at / n], bf16::narrow(wide));
+                    assert!(wide == x || wide.is_nan() && x.is_nan(), "{isa} {n}: {x} became {wide}");
+                    assert!(*c == want || c.is_nan() && want.is_nan(), "{isa} {n}: {x} became {c}, not {want}");
+                }
             }
         }
     }

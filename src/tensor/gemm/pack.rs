@@ -267,7 +267,9 @@ impl Rows<bf16> {
 #[inline(always)]
 fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
-    let room = a.rows.next_multiple_of(MR) * cols;
+    // Groups are written side by side: a line more between them, or all would compete for the same few lines of the first-level cache.
+    let between = MR * cols + LINE / size_of::<T>();
+    let room = a.rows.div_ceil(MR) * between;
     if to.len() < room {
         *to = take(room);
     }
@@ -278,19 +280,35 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
         }
         return Rows::plain(to.as_ptr(), cols, at_once, a.rows, MR);
     }
-    for p in 0..cols {
-        look_ahead(from, p * a.col_stride, a.col_stride, a.rows);
-        let column = if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
-        for (group, to) in to.chunks_exact_mut(MR * cols).take(a.rows.div_ceil(MR)).enumerate() {
-            let to = &mut to[p / at_once * MR * at_once + p % at_once..][..(MR - 1) * at_once + 1];
-            let x = column.get(group * MR..).unwrap_or_default();
-            match x.first_chunk::<MR>() {
-                Some(x) => (0..MR).for_each(|i| to[i * at_once] = convert(x[i])),
-                None => (0..MR).for_each(|i| to[i * at_once] = x.get(i).map_or(T::default(), |&x| convert(x))),
+    let column = |p: usize| if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
+    for p in (0..cols).step_by(at_once) {
+        (p..p + at_once).for_each(|p| look_ahead(from, p * a.col_stride, a.col_stride, a.rows));
+        let (first, second) = (column(p), if at_once == 2 { column(p + 1) } else { &[] });
+        for (group, to) in to.chunks_exact_mut(between).take(a.rows.div_ceil(MR)).enumerate() {
+            let to = &mut to[p * MR..][..MR * at_once];
+            let [x, y] = [first, second].map(|column| column.get(group * MR..).unwrap_or_default());
+            match (x.first_chunk::<MR>(), y.first_chunk::<MR>()) {
+                (Some(x), _) if at_once == 1 => {
+                    for i in 0..MR {
+                        to[i] = convert(x[i]);
+                    }
+                }
+                (Some(x), Some(y)) => {
+                    for i in 0..MR {
+                        to[2 * i] = convert(x[i]);
+                        to[2 * i + 1] = convert(y[i]);
+                    }
+                }
+                _ => {
+                    for (at, to) in to.iter_mut().enumerate() {
+                        let column = if at % at_once == 0 { x } else { y };
+                        *to = column.get(at / at_once).map_or(T::default(), |&x| convert(x));
+                    }
+                }
             }
         }
     }
-    Rows { data: to.as_ptr(), group: MR * cols, row: at_once, step: MR * at_once, last: a.rows - 1 }
+    Rows { data: to.as_ptr(), group: between, row: at_once, step: MR * at_once, last: a.rows - 1 }
 }
 
 /// With AVX-512.
