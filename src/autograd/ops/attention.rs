@@ -119,55 +119,60 @@ impl Attention {
     }
 
     /// y `[nq, K]` and the log-sum-exp of each row.
-    fn forward_head<S: Float>(&self, head: &Head<S>, width: usize) -> [Pooled<S>; 2] {
+    fn forward_head<T: Real>(&self, head: &Head<T::Sum>, width: usize) -> [Pooled<T::Sum>; 2] {
         let (nq, nk) = (head.q.rows(), head.k.rows());
         let k = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
-        let v = Packed::new(head.v, Spread::Serial);
-        let (mut y, mut lse) = (take::<S>(nq * width), take::<S>(nq));
-        let apart = nk.next_multiple_of(LANES);
-        let (mut scores, mut factors) = (take::<S>(QUERIES.min(nq) * apart), take::<S>(apart));
-        factors.fill(S::ONE);
-        let scale = S::of((width as f64).sqrt().recip());
+        let (mut scores, mut factors) = (Scores::<T>::new(QUERIES.min(nq), nk), take(nk.next_multiple_of(LANES)));
+        let v = Packed::for_products_of(scores.rounded(0), head.v, Spread::Serial);
+        let (mut y, mut lse) = (take(nq * width), take(nq));
+        factors.fill(T::Sum::ONE);
+        let scale = T::Sum::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
-            let p = &mut scores[..n * apart];
-            gemm_packed(&[(head.q.rows_from(first, n), &k)], Start::Zero, p, apart, Spread::Serial);
-            for (i, p) in p.chunks_exact_mut(apart).enumerate() {
+            scores.multiply(head.q.rows_from(first, n), &k);
+            for i in 0..n {
                 self.factors(head, first + i, &mut factors);
-                lse[first + i] = simd::dispatch(Forward { p, nk, factors: &factors, scale });
+                let (p, rounded) = scores.row(i);
+                lse[first + i] = simd::dispatch(Forward { p, rounded, nk, factors: &factors, scale });
             }
-            gemm_packed(&[(Mat::strided(p, n, nk, apart), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
+            gemm_packed(&[(scores.rounded(n), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
         }
         [y, lse]
     }
 
     /// dq `[nq, K]`, dk and dv `[nk, K]` of y's rows, dy's and the log-sum-exps.
-    fn backward_head<S: Float>(&self, head: &Head<S>, width: usize, y: Mat<S>, dy: Mat<S>, lse: &[S]) -> [Pooled<S>; 3] {
+    fn backward_head<T: Real>(
+        &self,
+        head: &Head<T::Sum>,
+        width: usize,
+        y: Mat<T::Sum>,
+        dy: Mat<T::Sum>,
+        lse: &[T::Sum],
+    ) -> [Pooled<T::Sum>; 3] {
         let (nq, nk) = (head.q.rows(), head.k.rows());
-        let (k_t, k) = (Packed::for_products_of(head.q, head.k.t(), Spread::Serial), Packed::new(head.k, Spread::Serial));
+        let (mut scores, mut d_scores) = (Scores::<T>::new(QUERIES.min(nq), nk), Scores::<T>::new(QUERIES.min(nq), nk));
+        let k_t = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
         let v_t = Packed::for_products_of(dy, head.v.t(), Spread::Serial);
-        let (mut dq, mut dk, mut dv) = (take::<S>(nq * width), zeroed::<S>(nk * width), zeroed::<S>(nk * width));
-        let apart = nk.next_multiple_of(LANES);
-        let size = QUERIES.min(nq) * apart;
-        let (mut scores, mut d_scores, mut factors) = (take::<S>(size), take::<S>(size), take::<S>(apart));
-        factors.fill(S::ONE);
-        let scale = S::of((width as f64).sqrt().recip());
+        let k = Packed::for_products_of(d_scores.rounded(0), head.k, Spread::Serial);
+        let (mut dq, mut dk, mut dv) = (take(nq * width), zeroed(nk * width), zeroed(nk * width));
+        let mut factors = take(nk.next_multiple_of(LANES));
+        factors.fill(T::Sum::ONE);
+        let scale = T::Sum::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
-            let (p, ds) = (&mut scores[..n * apart], &mut d_scores[..n * apart]);
             let [q_rows, y_rows, dy_rows] = [head.q, y, dy].map(|m| m.rows_from(first, n));
             let [y, dy] = [y_rows, dy_rows].map(Mat::to_sums);
-            gemm_packed(&[(q_rows, &k_t)], Start::Zero, p, apart, Spread::Serial);
-            gemm_packed(&[(dy_rows, &v_t)], Start::Zero, ds, apart, Spread::Serial);
-            for (i, (p, ds)) in p.chunks_exact_mut(apart).zip(ds.chunks_exact_mut(apart)).enumerate() {
+            scores.multiply(q_rows, &k_t);
+            d_scores.multiply(dy_rows, &v_t);
+            for i in 0..n {
                 self.factors(head, first + i, &mut factors);
                 let (y, dy) = (&y[i * width..][..width], &dy[i * width..][..width]);
+                let (p, ds) = (scores.row(i), d_scores.row(i));
                 simd::dispatch(Backward { p, ds, factors: &factors, y, dy, lse: lse[first + i], scale });
             }
-            let [p, ds] = [p, ds].map(|m| Mat::strided(m, n, nk, apart));
-            gemm_serial(p.t(), dy_rows, &mut dv, width, true);
-            gemm_serial(ds.t(), q_rows, &mut dk, width, true);
-            gemm_packed(&[(ds, &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
+            gemm_serial(scores.rounded(n).t(), dy_rows, &mut dv, width, true);
+            gemm_serial(d_scores.rounded(n).t(), q_rows, &mut dk, width, true);
+            gemm_packed(&[(d_scores.rounded(n), &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
         }
         [dq, dk, dv]
     }
@@ -193,7 +198,7 @@ impl Attention {
     fn forward_host<T: Real>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let x = self.inputs::<T::Sum>(tensors)?;
         let width = x.width / self.heads;
-        let parts = rows::map(self.tasks(), |task| self.on_head(&x, task, |head| self.forward_head(head, width)));
+        let parts = rows::map(self.tasks(), |task| self.on_head(&x, task, |head| self.forward_head::<T>(head, width)));
         let tq = self.queries.tokens();
         let mut y = take::<T>(tq * x.width);
         self.join(&self.queries, &parts.iter().map(|[y, _]| &**y).collect::<Vec<_>>(), 0, &mut y, width);
@@ -219,7 +224,7 @@ impl Attention {
             let [y, dy] = [y, dy].map(|m| m.rows_from(range.start, range.len()).cols_from(h * width, width));
             // Sequence by sequence, and in each head by head.
             let lse = &lse[range.start * self.heads + h * range.len()..][..range.len()];
-            self.on_head(&x, (b, h), |head| self.backward_head(head, width, y, dy, lse))
+            self.on_head(&x, (b, h), |head| self.backward_head::<T>(head, width, y, dy, lse))
         });
         let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
         let extra = x.extra.map_or(0, |[k, _]| k.rows());
@@ -266,57 +271,106 @@ impl Attention {
     }
 }
 
-/// A row's products q k become f P; returns its log-sum-exp. `p` and `factors` are longer than the `nk` keys, up to whole vectors.
-struct Forward<'a, S> {
-    p: &'a mut [S],
+/// Scores of some queries, `[n, nk]`: first in the type of sums, then rounded to T for the products that follow.
+struct Scores<T: Real> {
+    sums: Pooled<T::Sum>,
+    /// Empty if T is the type of sums.
+    rounded: Pooled<T>,
     nk: usize,
-    factors: &'a [S],
-    scale: S,
+    /// Numbers from one row to the next.
+    apart: usize,
 }
 
-impl<S: Float> Kernel for Forward<'_, S> {
-    type Output = S;
+impl<T: Real> Scores<T> {
+    fn new(n: usize, nk: usize) -> Self {
+        let apart = nk.next_multiple_of(LANES);
+        let rounded = if T::DTYPE == T::DTYPE.sum() { 0 } else { n * apart };
+        Scores { sums: take(n * apart), rounded: take(rounded), nk, apart }
+    }
+
+    /// The products of these rows and the packed matrix.
+    fn multiply(&mut self, rows: Mat<T::Sum>, by: &Packed<T::Sum>) {
+        gemm_packed(&[(rows, by)], Start::Zero, &mut self.sums, self.apart, Spread::Serial);
+    }
+
+    /// A row and where it is rounded to, longer than the `nk` keys, up to whole vectors.
+    fn row(&mut self, i: usize) -> (&mut [T::Sum], &mut [T]) {
+        let (start, end) = (i * self.apart, (i + 1) * self.apart);
+        (&mut self.sums[start..end], self.rounded.get_mut(start..end).unwrap_or_default())
+    }
+
+    /// The first `n` rows for the products that follow.
+    fn rounded(&self, n: usize) -> Mat<'_, T::Sum> {
+        match T::DTYPE == T::DTYPE.sum() {
+            true => Mat::strided(&*self.sums, n, self.nk, self.apart),
+            false => Mat::strided(&*self.rounded, n, self.nk, self.apart),
+        }
+    }
+}
+
+/// `to` is empty or as long as `from`.
+#[inline(always)]
+fn round<T: Real>(from: &[T::Sum], to: &mut [T]) {
+    for (to, &x) in to.iter_mut().zip(from) {
+        *to = T::narrow(x);
+    }
+}
+
+/// A row's products q k become f P; returns its log-sum-exp.
+struct Forward<'a, T: Real> {
+    p: &'a mut [T::Sum],
+    rounded: &'a mut [T],
+    nk: usize,
+    factors: &'a [T::Sum],
+    scale: T::Sum,
+}
+
+impl<T: Real> Kernel for Forward<'_, T> {
+    type Output = T::Sum;
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) -> S {
-        let Forward { p, nk, factors, scale } = self;
-        p[nk..].fill(S::of(f64::NEG_INFINITY));
+    fn run<const FMA: bool>(self) -> T::Sum {
+        let Forward { p, rounded, nk, factors, scale } = self;
+        p[nk..].fill(T::Sum::of(f64::NEG_INFINITY));
         let max = math::max(p) * scale;
         for p in &mut *p {
             *p = (*p * scale - max).exp(FMA);
         }
         let sum = math::sum(p, |p| p);
-        let inverse = S::ONE / sum;
+        let inverse = T::Sum::ONE / sum;
         for (p, &f) in p.iter_mut().zip(factors) {
             *p = *p * inverse * f;
         }
+        round(p, rounded);
         max + sum.ln()
     }
 }
 
 /// A row's products q k and dy v become f P and dS / √K. What lies behind the keys is of no account.
-struct Backward<'a, S> {
-    p: &'a mut [S],
-    ds: &'a mut [S],
-    factors: &'a [S],
-    y: &'a [S],
-    dy: &'a [S],
-    lse: S,
-    scale: S,
+struct Backward<'a, T: Real> {
+    p: (&'a mut [T::Sum], &'a mut [T]),
+    ds: (&'a mut [T::Sum], &'a mut [T]),
+    factors: &'a [T::Sum],
+    y: &'a [T::Sum],
+    dy: &'a [T::Sum],
+    lse: T::Sum,
+    scale: T::Sum,
 }
 
-impl<S: Float> Kernel for Backward<'_, S> {
+impl<T: Real> Kernel for Backward<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Backward { p, ds, factors, y, dy, lse, scale } = self;
+        let Backward { p: (p, p_rounded), ds: (ds, ds_rounded), factors, y, dy, lse, scale } = self;
         let delta = math::sum2(y, dy, |y, dy| y * dy);
         for ((p, ds), &f) in p.iter_mut().zip(ds.iter_mut()).zip(factors) {
             let probability = (*p * scale - lse).exp(FMA);
             *ds = probability * (f * *ds - delta) * scale;
             *p = probability * f;
         }
+        round(p, p_rounded);
+        round(ds, ds_rounded);
     }
 }
 
