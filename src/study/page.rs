@@ -1,10 +1,8 @@
 //! A page of text, tables and figures: one HTML file that needs nothing else, and no script.
 
-use super::figure::{Figure, escape};
+use super::figure::{Figure, STYLE, escape};
 use std::fmt;
 
-/// The style, colours and text sizes of the figures included.
-const STYLE: &str = include_str!("report.css");
 /// From so many headings on, a page begins with a list of them.
 const CONTENTS: usize = 3;
 

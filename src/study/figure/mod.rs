@@ -17,6 +17,9 @@ mod scale;
 
 pub(super) use draw::escape;
 
+/// The style of figures, and of a page around them.
+pub(super) const STYLE: &str = include_str!("../report.css");
+
 /// A point of a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
@@ -112,6 +115,16 @@ pub struct Figure {
 impl Figure {
     /// The figure as an `<svg>` element for a page with the style of `report.css`.
     pub fn svg(&self) -> String {
+        self.styled("")
+    }
+
+    /// The figure as the text of an SVG file.
+    pub fn file(&self) -> String {
+        let svg = self.styled(&format!("<style>\n{STYLE}</style>\n"));
+        svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
+    }
+
+    fn styled(&self, style: &str) -> String {
         let mut body = String::new();
         let drawn = match &self.plot {
             Plot::Lines(series) => lines::draw(&mut body, self, series),
@@ -123,7 +136,7 @@ impl Figure {
             body.clear();
             frame::empty(&mut body, self)
         });
-        draw::svg(&self.title, &self.description(), height, &body)
+        draw::svg(&self.title, &self.description(), height, &format!("{style}{body}"))
     }
 
     /// What a reader who does not see the figure is told.

@@ -34,6 +34,16 @@ fn check(svg: &str) {
 }
 
 #[test]
+fn a_file_has_its_namespace_and_style() {
+    let figure = figure(Plot::Lines(vec![Series { name: "a".into(), points: vec![point(1.0, 2.0), point(2.0, 3.0)] }]), Scale::Linear);
+    let (file, style) = (figure.file(), format!("<style>\n{STYLE}</style>\n"));
+    check(&file);
+    assert!(file.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" role="), "{file}");
+    assert_eq!(file.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1).replacen(&style, "", 1), figure.svg());
+    assert!(!STYLE.contains(['<', '&']), "the style is no text of XML");
+}
+
+#[test]
 fn every_plot_of_hostile_values_has_axes_and_finite_numbers() {
     for scale in [Scale::Linear, Scale::Log] {
         for values in [&HOSTILE[..], &HOSTILE[..6], &[2.0, 2.0, 2.0], &[1e-9], &[1e149, -1e149], &[-3.0, -2.0], &[1e-149, 1e149]] {
