@@ -5,11 +5,16 @@ use lowrank::study::figure::{Axis, Figure, Plot, Point, Scale, Series};
 use serde_json::Value;
 use std::path::Path;
 
+const USAGE: &str = "which file is to be written, and of which runs? PLOT.svg NAME=RUN[,RUN] …";
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [plot, lines @ ..] = &arguments[..] else { return Err("what is to be written? PLOT.svg NAME=RUN[,RUN] …".into()) };
+    let [plot, lines @ ..] = &arguments[..] else { return Err(USAGE.into()) };
+    if lines.is_empty() {
+        return Err(USAGE.into());
+    }
     let figure = Figure {
         title: "Training loss".into(),
         caption: "Means over runs and neighbouring steps, with dropout, before each step.".into(),

@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// before its own. y `[Tq, D]`. D = H·K, head h in columns hK..(h+1)K.
 ///
 /// With δᵢ = Σ dyᵢ yᵢ and f the dropout factors: dv = (f P)ᵀ dy, dS = P (f dy vᵀ − δ), dq = dS k / √K, dk = dSᵀ q / √K. P is computed again
-/// from the saved log-sum-exp of each row, as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>: no T×T matrix is kept.
+/// from the saved log-sum-exp of each row, as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>: no T×T matrix is kept. In bf16, drop(P) and dS are
+/// rounded to bf16 for the products.
 pub struct Attention {
     /// H.
     pub heads: usize,
@@ -123,7 +124,7 @@ impl Attention {
         let (nq, nk) = (head.q.rows(), head.k.rows());
         let k = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
         let (mut scores, mut factors) = (Scores::<T>::new(QUERIES.min(nq), nk), take(nk.next_multiple_of(LANES)));
-        let v = Packed::for_products_of(scores.rounded(0), head.v, Spread::Serial);
+        let v = scores.pack(head.v);
         let (mut y, mut lse) = (take(nq * width), take(nq));
         factors.fill(T::Sum::ONE);
         let scale = T::Sum::of((width as f64).sqrt().recip());
@@ -153,7 +154,7 @@ impl Attention {
         let (mut scores, mut d_scores) = (Scores::<T>::new(QUERIES.min(nq), nk), Scores::<T>::new(QUERIES.min(nq), nk));
         let k_t = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
         let v_t = Packed::for_products_of(dy, head.v.t(), Spread::Serial);
-        let k = Packed::for_products_of(d_scores.rounded(0), head.k, Spread::Serial);
+        let k = d_scores.pack(head.k);
         let (mut dq, mut dk, mut dv) = (take(nq * width), zeroed(nk * width), zeroed(nk * width));
         let mut factors = take(nk.next_multiple_of(LANES));
         factors.fill(T::Sum::ONE);
@@ -275,7 +276,7 @@ impl Attention {
 struct Scores<T: Real> {
     sums: Pooled<T::Sum>,
     /// Empty if T is the type of sums.
-    rounded: Pooled<T>,
+    narrow: Pooled<T>,
     nk: usize,
     /// Numbers from one row to the next.
     apart: usize,
@@ -284,8 +285,13 @@ struct Scores<T: Real> {
 impl<T: Real> Scores<T> {
     fn new(n: usize, nk: usize) -> Self {
         let apart = nk.next_multiple_of(LANES);
-        let rounded = if T::DTYPE == T::DTYPE.sum() { 0 } else { n * apart };
-        Scores { sums: take(n * apart), rounded: take(rounded), nk, apart }
+        let narrow = if T::DTYPE == T::DTYPE.sum() { 0 } else { n * apart };
+        Scores { sums: take(n * apart), narrow: take(narrow), nk, apart }
+    }
+
+    /// Packs a matrix for products with these scores.
+    fn pack(&self, by: Mat<T::Sum>) -> Packed<T::Sum> {
+        Packed::for_products_of(self.rounded(0), by, Spread::Serial)
     }
 
     /// The products of these rows and the packed matrix.
@@ -296,14 +302,14 @@ impl<T: Real> Scores<T> {
     /// A row and where it is rounded to, longer than the `nk` keys, up to whole vectors.
     fn row(&mut self, i: usize) -> (&mut [T::Sum], &mut [T]) {
         let (start, end) = (i * self.apart, (i + 1) * self.apart);
-        (&mut self.sums[start..end], self.rounded.get_mut(start..end).unwrap_or_default())
+        (&mut self.sums[start..end], self.narrow.get_mut(start..end).unwrap_or_default())
     }
 
     /// The first `n` rows for the products that follow.
     fn rounded(&self, n: usize) -> Mat<'_, T::Sum> {
         match T::DTYPE == T::DTYPE.sum() {
             true => Mat::strided(&*self.sums, n, self.nk, self.apart),
-            false => Mat::strided(&*self.rounded, n, self.nk, self.apart),
+            false => Mat::strided(&*self.narrow, n, self.nk, self.apart),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Figures as inline SVG: lines, labelled points, bars, heat maps.
+//! Figures as SVG, inline or in files: lines, labelled points, bars, heat maps.
 //!
 //! ```text
 //! Figure ──► lines | points | bars | heat ──► frame, scale, legend ──► draw ──► <svg>
@@ -118,7 +118,7 @@ impl Figure {
         self.styled("")
     }
 
-    /// The figure as the text of an SVG file.
+    /// The figure as the text of an SVG file, for browsers.
     pub fn file(&self) -> String {
         let svg = self.styled(&format!("<style>\n{STYLE}</style>\n"));
         svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)

@@ -14,12 +14,6 @@ pub(super) struct Place<S> {
     pub stride: usize,
 }
 
-impl<S> Place<S> {
-    fn cast<D>(self) -> Place<D> {
-        Place { at: self.at.cast(), stride: self.stride }
-    }
-}
-
 /// What a micro-kernel multiplies: numbers in the type of sums `S`, or pairs of bf16.
 pub(super) trait Operand<S>: Real {
     /// So many numbers of a row of A, or of a column of B, lie side by side and are multiplied at once.
@@ -36,9 +30,9 @@ pub(super) trait Operand<S>: Real {
     /// `to = start + Σₚ a[·, p] b[p, ·]` with AVX-512, a row of the tile being `V` registers.
     ///
     /// # Safety
-    /// As [`tile`], and S is f32.
+    /// As [`tile`], and S is f32, so D is f32 or bf16.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
         a: &[*const Self; MR],
         step: usize,
         b: &[Self],
@@ -65,16 +59,13 @@ pub(super) unsafe fn tile<T: Operand<S>, S: Float, D: Real<Sum = S>, const MR: u
 ) {
     #[cfg(target_arch = "x86_64")]
     if NR.is_multiple_of(x86::LANES) && S::DTYPE == DType::F32 && hardware >= T::VECTORS {
-        let start = start.cast();
+        let start = Place { at: start.at.cast(), stride: start.stride };
         // SAFETY: S is f32, so D is f32 or bf16; the rest is the caller's promise.
         unsafe {
-            match (D::DTYPE, NR / x86::LANES) {
-                (DType::F32, 1) => T::vectors::<f32, MR, 1>(a, step, b, start, to.cast(), height),
-                (DType::F32, 2) => T::vectors::<f32, MR, 2>(a, step, b, start, to.cast(), height),
-                (DType::F32, _) => T::vectors::<f32, MR, 3>(a, step, b, start, to.cast(), height),
-                (_, 1) => T::vectors::<bf16, MR, 1>(a, step, b, start, to.cast(), height),
-                (_, 2) => T::vectors::<bf16, MR, 2>(a, step, b, start, to.cast(), height),
-                (_, _) => T::vectors::<bf16, MR, 3>(a, step, b, start, to.cast(), height),
+            match NR / x86::LANES {
+                1 => T::vectors::<D, MR, 1>(a, step, b, start, to, height),
+                2 => T::vectors::<D, MR, 2>(a, step, b, start, to, height),
+                _ => T::vectors::<D, MR, 3>(a, step, b, start, to, height),
             }
         }
         return;
@@ -111,7 +102,7 @@ impl<S: Float> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
         a: &[*const S; MR],
         step: usize,
         b: &[S],
@@ -148,7 +139,7 @@ impl<S: Float> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
         a: &[*const bf16; MR],
         step: usize,
         b: &[bf16],
@@ -174,7 +165,7 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn numbers<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+    pub unsafe fn numbers<D: Real, const MR: usize, const V: usize>(
         a: &[*const f32; MR],
         step: usize,
         b: *const f32,
@@ -196,7 +187,7 @@ mod x86 {
                 }
             }
         }
-        // SAFETY: both places are as large as the sums.
+        // SAFETY: the caller's promise.
         unsafe { put(&sums, start, to, height) };
     }
 
@@ -205,7 +196,7 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers of pairs.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn pairs<D: Real<Sum = f32>, const MR: usize, const V: usize>(
+    pub unsafe fn pairs<D: Real, const MR: usize, const V: usize>(
         a: &[*const bf16; MR],
         step: usize,
         b: *const bf16,
@@ -228,23 +219,22 @@ mod x86 {
                 }
             }
         }
-        // SAFETY: both places are as large as the sums.
+        // SAFETY: the caller's promise.
         unsafe { put(&sums, start, to, height) };
     }
 
-    /// `to = start + sums`.
+    /// `to = start + sums`, in the first `height` rows.
     ///
     /// # Safety
     /// Both have `height` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn put<D: Real<Sum = f32>, const MR: usize, const V: usize>(
-        sums: &[[__m512; V]; MR],
-        start: Place<f32>,
-        to: Place<D>,
-        height: usize,
-    ) {
-        for (i, row) in sums.iter().enumerate().take(height) {
+    unsafe fn put<D: Real, const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Place<f32>, to: Place<D>, height: usize) {
+        // As many turns as the tile has rows, or the sums would not stay in registers.
+        for (i, row) in sums.iter().enumerate() {
+            if i >= height {
+                return;
+            }
             for (j, &sum) in row.iter().enumerate() {
                 // SAFETY: the caller's promise; D is f32 or bf16.
                 unsafe {

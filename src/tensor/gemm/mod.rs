@@ -56,7 +56,7 @@ fn depth(isa: Isa) -> usize {
 }
 
 /// `[MR, NR]`: rows and columns of the register tile for a C of n columns. 12 accumulators of the 16 registers of AVX2, 24 of the 32 of
-/// AVX-512, half as wide without either; narrower where a wide tile would mostly multiply padding.
+/// AVX-512, half as wide without either; narrower where a wide tile would mostly multiply padding, with rows that divide attention's blocks.
 fn tile<S: Float>(isa: Isa, n: usize) -> [usize; 2] {
     let padded = |nr: usize| n.next_multiple_of(nr);
     match (isa, size_of::<S>()) {
@@ -139,13 +139,12 @@ impl<C> Target<C> {
     /// `f` of the first numbers of the first row, and of those beside.
     ///
     /// # Safety
-    /// The row has `cols` numbers, which no other task touches.
+    /// The row has as many numbers, which no other task touches.
     #[inline(always)]
-    unsafe fn each<S>(self, cols: usize, beside: &mut [S], f: impl Fn(&mut C, &mut S)) {
-        let beside = &mut beside[..cols];
+    unsafe fn each<S>(self, beside: &mut [S], f: impl Fn(&mut C, &mut S)) {
         if self.strides[1] == 1 {
             // SAFETY: the caller's promise.
-            let row = unsafe { std::slice::from_raw_parts_mut(self.data, cols) };
+            let row = unsafe { std::slice::from_raw_parts_mut(self.data, beside.len()) };
             // A loop, since what iterators call may be compiled for another instruction set than its caller.
             for (c, beside) in row.iter_mut().zip(beside) {
                 f(c, beside);
@@ -213,7 +212,7 @@ struct Tile<'a, S: Float, C, const MR: usize, const NR: usize> {
 
 /// What a block's products are added to.
 #[derive(Clone, Copy)]
-enum From<'a, S> {
+enum Onto<'a, S> {
     Zero,
     /// One number per column.
     Columns(&'a [S]),
@@ -234,23 +233,23 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
         // Sums that C cannot hold are kept beside it until the last block, and rounded once.
         let narrow = C::DTYPE != S::DTYPE;
         let mut beside = take::<S>(if narrow && (blocks > 1 || matches!(self.start, Start::Keep)) { m * n } else { 0 });
+        if let (true, Start::Keep) = (narrow, self.start) {
+            for (i, row) in beside.chunks_exact_mut(n).enumerate() {
+                // SAFETY: the tile has row i, and is this task's own.
+                unsafe { c.from(i, 0).each(row, |c, to| *to = c.widen()) };
+            }
+        }
         let sums = match narrow {
             true => Target { data: beside.as_mut_ptr(), strides: [n, 1] },
             // C's type is S.
             false => Target { data: c.data.cast(), strides: c.strides },
         };
-        let mut from = match self.start {
-            Start::Zero => From::Zero,
-            Start::Bias(bias) if c.strides[1] == 1 => From::Columns(bias),
-            Start::Bias(bias) => From::Rows(bias),
-            Start::Keep => From::Sums(sums),
+        let mut onto = match self.start {
+            Start::Zero => Onto::Zero,
+            Start::Bias(bias) if c.strides[1] == 1 => Onto::Columns(bias),
+            Start::Bias(bias) => Onto::Rows(bias),
+            Start::Keep => Onto::Sums(sums),
         };
-        if let (true, Start::Keep) = (narrow, self.start) {
-            for (i, row) in beside.chunks_exact_mut(n).enumerate() {
-                // SAFETY: the tile has row i, and is this task's own.
-                unsafe { c.from(i, 0).each(n, row, |c, to| *to = c.widen()) };
-            }
-        }
         let (mut a_wide, mut a_pairs) = (Pooled::from(Vec::new()), Pooled::from(Vec::new()));
         let mut block = 0;
         for &(a, b) in self.products {
@@ -259,32 +258,43 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                 let a = a.rows_from(i0, m).cols_from(k0, deepest.min(a.cols - k0));
                 let depths = [b.k, k0, a.cols];
                 block += 1;
-                let round = narrow && block == blocks;
+                let last = (block == blocks && narrow).then_some(c);
                 match (&b.strips, a.data) {
                     (Strips::Pairs(strips), Source::BF16(data)) => {
                         let rows = Rows::pairs::<S, MR>(a, data, &mut a_pairs);
-                        match round {
-                            true => self.sweep::<_, _, FMA>(&rows, strips, depths, from, c),
-                            false => self.sweep::<_, _, FMA>(&rows, strips, depths, from, sums),
-                        }
+                        self.block::<_, FMA>(&rows, strips, depths, onto, sums, last);
                     }
                     (Strips::Wide(strips), _) => {
                         let rows = Rows::wide::<MR>(a, n, &mut a_wide);
-                        match round {
-                            true => self.sweep::<_, _, FMA>(&rows, strips, depths, from, c),
-                            false => self.sweep::<_, _, FMA>(&rows, strips, depths, from, sums),
-                        }
+                        self.block::<_, FMA>(&rows, strips, depths, onto, sums, last);
                     }
                     (Strips::Pairs(_), Source::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
                 }
-                from = From::Sums(sums);
+                onto = Onto::Sums(sums);
             }
         }
     }
 }
 
-impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
-    /// `to = from + ` the product of a block of A and the strips of B below it, tile by tile. `depths`: rows of B, the first one that is
+impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
+    /// [`Tile::sweep`] to the sums, or, if it is the last one and C cannot hold them, to C.
+    #[inline(always)]
+    fn block<T: Operand<S>, const FMA: bool>(
+        &self,
+        rows: &Rows<T>,
+        strips: &[T],
+        depths: [usize; 3],
+        onto: Onto<S>,
+        sums: Target<S>,
+        last: Option<Target<C>>,
+    ) {
+        match last {
+            Some(c) => self.sweep::<_, _, FMA>(rows, strips, depths, onto, c),
+            None => self.sweep::<_, _, FMA>(rows, strips, depths, onto, sums),
+        }
+    }
+
+    /// `to = onto + ` the product of a block of A and the strips of B below it, tile by tile. `depths`: rows of B, the first one that is
     /// used, and how many.
     #[inline(always)]
     fn sweep<T: Operand<S>, D: Real<Sum = S>, const FMA: bool>(
@@ -292,13 +302,13 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
         rows: &Rows<T>,
         strips: &[T],
         depths: [usize; 3],
-        from: From<S>,
+        onto: Onto<S>,
         to: Target<D>,
     ) {
         let [_, j0, m, n] = self.place;
         let [k, k0, kc] = depths.map(|rows| rows.next_multiple_of(T::AT_ONCE));
         let hardware = self.products[0].1.isa.min(simd::widest());
-        // What a tile without a start is added to, and where one goes that is only in part in C.
+        // What a tile without a start is added to, and where one goes that cannot go to C as it is.
         let (mut zero, mut part) = ([S::ZERO; NR], [[S::ZERO; NR]; MR]);
         let zeros = Place { at: zero.as_mut_ptr(), stride: 0 };
         for j in (0..n).step_by(NR) {
@@ -314,11 +324,12 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                     rows.ask_for::<MR>(i + MR, kc);
                 }
                 let height = MR.min(m - i);
-                let start = match from {
-                    From::Zero => Some(zeros),
-                    From::Sums(sums) => Some(Place { at: sums.from(i, j).data, stride: sums.strides[0] }),
-                    From::Columns(bias) => bias[j0 + j..].first_chunk::<NR>().map(|b| Place { at: b.as_ptr().cast_mut(), stride: 0 }),
-                    From::Rows(_) => None,
+                // Where C lies row by row, so do the sums.
+                let start = match onto {
+                    Onto::Zero => Some(zeros),
+                    Onto::Sums(sums) => Some(Place { at: sums.from(i, j).data, stride: sums.strides[0] }),
+                    Onto::Columns(bias) => bias[j0 + j..].first_chunk::<NR>().map(|b| Place { at: b.as_ptr().cast_mut(), stride: 0 }),
+                    Onto::Rows(_) => None,
                 };
                 if let Some(start) = start.filter(|_| to.strides[1] == 1 && j + NR <= n) {
                     let to = Place { at: to.from(i, j).data, stride: to.strides[0] };
@@ -329,35 +340,35 @@ impl<S: Float, C, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
                     // SAFETY: as above, and `part` is a tile; its first rows and columns lie in C.
                     unsafe {
                         micro::tile::<T, S, S, MR, NR, FMA>(hardware, &rows.starts(i), rows.step, strip, zeros, sums, height);
-                        self.store(&part, from, to, [i, j]);
+                        self.store(&part, onto, to, [i, j]);
                     }
                 }
             }
         }
     }
 
-    /// Adds the sums of the tile at (i, j) to `from`, as far as they lie in C, and puts them to `to`.
+    /// Adds the sums of the tile at (i, j) to `onto`, as far as they lie in C, and puts them to `to`.
     ///
     /// # Safety
     /// Both targets have the place's rows and columns, and no other task touches them.
     #[inline(always)]
-    unsafe fn store<D: Real<Sum = S>>(&self, sums: &[[S; NR]; MR], from: From<S>, to: Target<D>, [i, j]: [usize; 2]) {
+    unsafe fn store<D: Real<Sum = S>>(&self, sums: &[[S; NR]; MR], onto: Onto<S>, to: Target<D>, [i, j]: [usize; 2]) {
         let [i0, j0, m, n] = self.place;
         let cols = NR.min(n - j);
         for (r, sums) in sums.iter().enumerate().take(m - i) {
-            let mut start = [S::ZERO; NR];
+            let mut row = [S::ZERO; NR];
             // SAFETY: row i + r and `cols` columns from j on lie in the place.
-            match from {
-                From::Zero => {}
-                From::Sums(old) => unsafe { old.from(i + r, j).each(cols, &mut start, |old, start| *start = *old) },
-                From::Columns(bias) => start[..cols].copy_from_slice(&bias[j0 + j..][..cols]),
-                From::Rows(bias) => start = [bias[i0 + i + r]; NR],
+            match onto {
+                Onto::Zero => {}
+                Onto::Sums(old) => unsafe { old.from(i + r, j).each(&mut row[..cols], |old, to| *to = *old) },
+                Onto::Columns(bias) => row[..cols].copy_from_slice(&bias[j0 + j..][..cols]),
+                Onto::Rows(bias) => row = [bias[i0 + i + r]; NR],
             }
-            for (start, &sum) in start.iter_mut().zip(sums) {
-                *start += sum;
+            for (to, &sum) in row.iter_mut().zip(sums) {
+                *to += sum;
             }
             // SAFETY: as above.
-            unsafe { to.from(i + r, j).each(cols, &mut start, |to, &mut sum| *to = D::narrow(sum)) };
+            unsafe { to.from(i + r, j).each(&mut row[..cols], |to, &mut sum| *to = D::narrow(sum)) };
         }
     }
 }
@@ -446,11 +457,11 @@ mod tests {
         let halfway = [0x3F80_8000, 0x3F81_8000, 0x3F80_7FFF, 0x3F80_8001].map(f32::from_bits);
         let a: Vec<f32> = special.into_iter().chain(halfway).cycle().take(64).collect();
         for isa in Isa::ALL {
-            // Whole tiles, tiles in part and columns one by one.
-            for n in [1, 8, 16, 32, 48, 50] {
-                let (mut c, mut wide) = (vec![bf16::ZERO; 64 * n], vec![0.0; 64 * n]);
+            // Whole tiles and tiles in part; with few rows, a transposed C.
+            for (m, n) in [(64, 1), (64, 8), (64, 16), (64, 32), (64, 48), (64, 50), (20, 50)] {
+                let (mut c, mut wide) = (vec![bf16::ZERO; m * n], vec![0.0; m * n]);
                 let ones = vec![1.0f32; n];
-                let product = (Mat::new(&a, 64, 1), Mat::new(&ones, 1, n));
+                let product = (Mat::new(&a[..m], m, 1), Mat::new(&ones, 1, n));
                 sum_on(isa, &[product], Start::Zero, &mut c, n, Spread::Serial);
                 sum_on(isa, &[product], Start::Zero, &mut wide, n, Spread::Serial);
                 for (at, (c, &wide)) in c.iter().zip(&wide).enumerate() {

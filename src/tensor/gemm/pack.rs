@@ -262,14 +262,14 @@ impl Rows<bf16> {
 
 /// Copies a block of A for micro-kernels to `to`, made longer if need be, its columns filled up with zeros to a multiple of P = `AT_ONCE`.
 ///
-/// What lies row by row stays so. What lies column by column goes to groups of `MR` rows: element (i, p) to
+/// What lies row by row stays so. What lies column by column goes to groups of `MR` rows, a line of the cache between them: element (i, p) to
 /// `[i / MR][p / P][i % MR][p % P]`.
 #[inline(always)]
 fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
     // Groups are written side by side: a line more between them, or all would compete for the same few lines of the first-level cache.
-    let between = MR * cols + LINE / size_of::<T>();
-    let room = a.rows.div_ceil(MR) * between;
+    let apart = MR * cols + LINE / size_of::<T>();
+    let room = a.rows.div_ceil(MR) * apart;
     if to.len() < room {
         *to = take(room);
     }
@@ -284,7 +284,7 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
     for p in (0..cols).step_by(at_once) {
         (p..p + at_once).for_each(|p| look_ahead(from, p * a.col_stride, a.col_stride, a.rows));
         let (first, second) = (column(p), if at_once == 2 { column(p + 1) } else { &[] });
-        for (group, to) in to.chunks_exact_mut(between).take(a.rows.div_ceil(MR)).enumerate() {
+        for (group, to) in to.chunks_exact_mut(apart).take(a.rows.div_ceil(MR)).enumerate() {
             let to = &mut to[p * MR..][..MR * at_once];
             let [x, y] = [first, second].map(|column| column.get(group * MR..).unwrap_or_default());
             match (x.first_chunk::<MR>(), y.first_chunk::<MR>()) {
@@ -308,7 +308,7 @@ fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U]
             }
         }
     }
-    Rows { data: to.as_ptr(), group: between, row: at_once, step: MR * at_once, last: a.rows - 1 }
+    Rows { data: to.as_ptr(), group: apart, row: at_once, step: MR * at_once, last: a.rows - 1 }
 }
 
 /// With AVX-512.
