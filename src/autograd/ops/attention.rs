@@ -308,8 +308,8 @@ impl<T: Real> Scores<T> {
     /// The first `n` rows for the products that follow.
     fn rounded(&self, n: usize) -> Mat<'_, T::Sum> {
         match T::DTYPE == T::DTYPE.sum() {
-            true => Mat::strided(&*self.sums, n, self.nk, self.apart),
-            false => Mat::strided(&*self.narrow, n, self.nk, self.apart),
+            true => Mat::strided(&self.sums, n, self.nk, self.apart),
+            false => Mat::strided(&self.narrow, n, self.nk, self.apart),
         }
     }
 }
