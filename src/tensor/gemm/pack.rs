@@ -262,13 +262,12 @@ impl Rows<bf16> {
 
 /// Copies a block of A for micro-kernels to `to`, made longer if need be, its columns filled up with zeros to a multiple of P = `AT_ONCE`.
 ///
-/// What lies row by row stays so. What lies column by column goes to groups of `MR` rows, a line of the cache between them: element (i, p) to
+/// What lies row by row stays so. What lies column by column goes to groups of `MR` rows: element (i, p) to
 /// `[i / MR][p / P][i % MR][p % P]`.
 #[inline(always)]
 fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
-    // Groups are written side by side: a line more between them, or all would compete for the same few lines of the first-level cache.
-    let apart = MR * cols + LINE / size_of::<T>();
+    let apart = MR * cols;
     let room = a.rows.div_ceil(MR) * apart;
     if to.len() < room {
         *to = take(room);
