@@ -11,10 +11,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [plot, lines @ ..] = &arguments[..] else { return Err(USAGE.into()) };
-    if lines.is_empty() {
-        return Err(USAGE.into());
-    }
+    let named = arguments.split_first().filter(|(_, lines)| !lines.is_empty());
+    let (plot, lines) = named.ok_or(USAGE)?;
     let figure = Figure {
         title: "Training loss".into(),
         caption: "Means over runs and neighbouring steps, with dropout, before each step.".into(),

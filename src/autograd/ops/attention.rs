@@ -186,11 +186,7 @@ impl Attention {
                 let (b, row) = packing.locate(first + i);
                 for (h, to) in to.chunks_exact_mut(width).enumerate() {
                     let from = &parts[b * self.heads + h][(skip + row) * width..];
-                    vectorised(|| {
-                        for (to, &x) in to.iter_mut().zip(from) {
-                            *to = T::narrow(x);
-                        }
-                    });
+                    vectorised(|| round(from, to));
                 }
             }
         });
@@ -314,7 +310,7 @@ impl<T: Real> Scores<T> {
     }
 }
 
-/// `to` is empty or as long as `from`.
+/// The first numbers of `from`, as many as `to` takes.
 #[inline(always)]
 fn round<T: Real>(from: &[T::Sum], to: &mut [T]) {
     for (to, &x) in to.iter_mut().zip(from) {
