@@ -2,6 +2,7 @@
 
 use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece};
 use super::device::DeviceArgs;
+use super::notes::warning;
 use crate::data::WordPiece;
 use crate::lora::{adapter, truncate};
 use crate::nn::{Config, DistilBert};
@@ -100,7 +101,7 @@ pub fn open_adapted(
         }
         if lenient {
             let warnings = adapter::load_leniently(&mut model, directory)?.1;
-            warnings.iter().for_each(|warning| eprintln!("{}: {warning}", directory.display()));
+            warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
         } else {
             adapter::load(&mut model, directory)?;
         }

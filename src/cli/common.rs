@@ -1,5 +1,6 @@
 //! What several commands share.
 
+use super::notes::warning;
 use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
 use crate::hub;
 use crate::nn::{Config, DistilBert};
@@ -117,11 +118,7 @@ impl Source {
         cached(self.cache_folder().as_deref(), &recipe, || {
             let data = load_encoded(&self.data, split, &options, labels, wordpiece, max_length)?;
             if data.lossy > 0 {
-                eprintln!(
-                    "{}: {} texts were not valid UTF-8 and were decoded with replacement characters",
-                    self.data.display(),
-                    data.lossy
-                );
+                warning!("{}: {} texts were not valid UTF-8 and were decoded with replacement characters", self.data.display(), data.lossy);
             }
             Ok(select(data)?.into())
         })

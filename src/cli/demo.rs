@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::common::say;
+use super::notes::note;
 use super::study::StudyArgs;
 use crate::{Error, Result};
 
@@ -51,7 +52,7 @@ pub(super) fn run() -> Result<Outcome> {
     study.forget()?;
     let outcome = study.study()?;
     if let Outcome::Interrupted = outcome {
-        eprintln!("stopped; the next run begins anew");
+        note!("stopped; the next run begins anew");
         return Ok(outcome);
     }
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;

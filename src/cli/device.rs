@@ -1,5 +1,6 @@
 //! `--device`.
 
+use super::notes::warning;
 use crate::nn::DistilBert;
 use crate::tensor::DType;
 use crate::{Error, Result};
@@ -82,7 +83,7 @@ fn auto(model: &mut DistilBert) -> Result<Option<String>> {
             Ok(Some(device.name().to_string()))
         }
         Err(e @ Error::Invalid(_)) => {
-            eprintln!("the GPU is not used: {e}");
+            warning!("the GPU is not used: {e}");
             Ok(None)
         }
         Err(e) => Err(e),

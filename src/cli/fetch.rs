@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::common::say;
+use super::notes::{is_quiet, note};
 use crate::Result;
 use crate::hub::{Hub, Progress, fetch};
 use clap::Args;
@@ -50,7 +51,7 @@ impl Shown {
             .unwrap_or(ProgressStyle::default_bar());
         // What an earlier run left says nothing of the speed.
         let bar = || ProgressBar::new(total).with_style(style).with_message(name.to_string()).with_position(done);
-        self.bar = std::io::stderr().is_terminal().then(bar);
+        self.bar = (std::io::stderr().is_terminal() && !is_quiet()).then(bar);
         self.bar.iter().for_each(ProgressBar::reset_eta);
         self.name = name.into();
     }
@@ -69,7 +70,7 @@ impl Progress for Shown {
             Some(bar) => bar.set_position(done),
             None if total >= 1_000_000 && self.last_line.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) => {
                 self.last_line = Some(Instant::now());
-                eprintln!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
+                note!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
             }
             None => {}
         }
@@ -77,8 +78,8 @@ impl Progress for Shown {
 
     fn note(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| note!("{text}")),
+            None => note!("{text}"),
         }
     }
 }

@@ -15,12 +15,14 @@ mod files;
 mod infer;
 mod merge;
 mod method;
+mod notes;
 mod progress;
 mod study;
 mod train;
 
 use crate::{Error, Result};
 use clap::{Parser, Subcommand};
+use notes::warning;
 use std::process::ExitCode;
 
 /// Fine-tunes DistilBERT with LoRA on a tensor engine of its own. Without a command it runs the bundled demo.
@@ -32,6 +34,9 @@ struct Arguments {
     /// Threads to compute with; all cores if not given. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+    /// Say nothing of how a run goes on: results, warnings and errors alone
+    #[arg(long, global = true)]
+    quiet: bool,
 }
 
 #[derive(Subcommand)]
@@ -85,7 +90,7 @@ pub fn main() -> ExitCode {
         // A reader that has seen enough (`| head`) is no error.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("lowrank: {e}");
+            warning!("lowrank: {e}");
             ExitCode::FAILURE
         }
     }
@@ -93,6 +98,9 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Outcome> {
     crate::tensor::simd::check_choice()?;
+    if arguments.quiet {
+        notes::be_quiet();
+    }
     if let Some(n) = arguments.threads {
         if n == 0 {
             return Err(Error::invalid("--threads must be at least 1"));

@@ -1,5 +1,6 @@
 //! Progress: a bar on a terminal, plain lines elsewhere; always on standard error.
 
+use super::notes::{is_quiet, note};
 use crate::train::StepReport;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -19,7 +20,7 @@ impl Progress {
     pub fn new(steps: usize) -> Progress {
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg} eta {eta}")
             .unwrap_or(ProgressStyle::default_bar());
-        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(steps as u64).with_style(style));
+        let bar = (std::io::stderr().is_terminal() && !is_quiet()).then(|| ProgressBar::new(steps as u64).with_style(style));
         Progress { bar, started: Instant::now(), last_line: Instant::now(), tokens: 0, smooth_loss: None }
     }
 
@@ -51,15 +52,15 @@ impl Progress {
     fn line_at_times(&mut self, text: &str) {
         if self.last_line.elapsed() > Duration::from_secs(10) {
             self.last_line = Instant::now();
-            eprintln!("{text}");
+            note!("{text}");
         }
     }
 
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| note!("{text}")),
+            None => note!("{text}"),
         }
     }
 

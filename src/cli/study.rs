@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say};
 use super::device::DeviceArgs;
+use super::notes::note;
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
 use crate::data::{Split, Tokenized, hash_file, hex};
@@ -131,7 +132,7 @@ impl StudyArgs {
     pub(super) fn run(self) -> Result<Outcome> {
         let outcome = self.study()?;
         if let Outcome::Interrupted = outcome {
-            eprintln!("stopped; the same command goes on from there");
+            note!("stopped; the same command goes on from there");
         }
         Ok(outcome)
     }
@@ -183,7 +184,7 @@ impl StudyArgs {
         if watch.stop.load(Ordering::Relaxed) {
             return Ok(Outcome::Interrupted);
         }
-        eprintln!("measuring what changed in the weights, and times of inference");
+        note!("measuring what changed in the weights, and times of inference");
         let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
         let provenance = self.provenance(&study, &all, &results, max_length);
         self.report(&study, &table, &all, &results, &provenance)?;
@@ -318,7 +319,7 @@ struct Watch {
 impl study::Progress for Watch {
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
         let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
-        eprintln!("{}, seed {seed}: {steps} steps{from}", row.name);
+        note!("{}, seed {seed}: {steps} steps{from}", row.name);
         self.bar = Some(Progress::new(steps));
     }
 
@@ -337,10 +338,10 @@ impl study::Progress for Watch {
         self.bar = None;
         let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
         // Its head but once.
-        eprint!("{}", table.lines().skip(if self.begun { 2 } else { 0 }).map(|line| format!("{line}\n")).collect::<String>());
+        table.lines().skip(if self.begun { 2 } else { 0 }).for_each(|line| note!("{line}"));
         self.begun = true;
         let known = if resumed { " (done before)" } else { "" };
-        eprintln!("{}, seed {}: {}{known}", row.name, result.seed, describe(&result.test));
+        note!("{}, seed {}: {}{known}", row.name, result.seed, describe(&result.test));
     }
 }
 

@@ -4,6 +4,7 @@ use super::Outcome;
 use super::common::{About, Checkpoint, ComputeType, Source, length, limited, open_wordpiece, say, say_json};
 use super::device::{DeviceArgs, device_memory};
 use super::method::MethodArgs;
+use super::notes::note;
 use super::progress::Progress;
 use crate::data::{Split, Tokenized};
 use crate::lora::{Counts, Method, adapter, thousands};
@@ -187,20 +188,20 @@ impl Train {
         let method = self.method();
         let adapted = method.apply(&mut model, self.seed)?;
         let counts = Counts::of(&model);
-        eprintln!("{}: {} weights, newly initialised: {}", self.model.display(), model.weights().len(), list(&report.initialised));
+        note!("{}: {} weights, newly initialised: {}", self.model.display(), model.weights().len(), list(&report.initialised));
         if !report.unused.is_empty() {
-            eprintln!("unused tensors of the checkpoint: {}", list(&report.unused));
+            note!("unused tensors of the checkpoint: {}", list(&report.unused));
         }
         if !adapted.is_empty() {
-            eprintln!("low-rank terms on {} linears: {}", adapted.len(), list(&adapted));
+            note!("low-rank terms on {} linears: {}", adapted.len(), list(&adapted));
         }
-        eprintln!("{}", counts.peft_line());
-        eprintln!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
-        eprintln!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
+        note!("{}", counts.peft_line());
+        note!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
+        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
 
         match self.device.place(&mut model)? {
-            Some(name) => eprintln!("computing in {} on {name}", DType::from(self.dtype)),
-            None => eprintln!("computing in {}", path(self.dtype.into())),
+            Some(name) => note!("computing in {} on {name}", DType::from(self.dtype)),
+            None => note!("computing in {}", path(self.dtype.into())),
         }
 
         let recipe = self.recipe()?;
@@ -215,7 +216,7 @@ impl Train {
             let path = self.out.join("metrics.jsonl");
             metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
             load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
-            eprintln!("going on after step {}", optimizer.steps());
+            note!("going on after step {}", optimizer.steps());
         }
         let mut watch = Watch {
             progress: Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs),
@@ -237,7 +238,7 @@ impl Train {
         };
         if !ended && optimizer.steps() > 0 {
             self.save_stopped(&model, &optimizer, &settings, &watch.metrics)?;
-            eprintln!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), checkpoint.display());
+            note!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), checkpoint.display());
         }
         if let Some(e) = error {
             return Err(e);
@@ -262,13 +263,13 @@ impl Train {
         if let Some(bytes) = peak {
             let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
             let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
-            eprintln!("peak memory {}: {}", mega(bytes), parts.join(", "));
+            note!("peak memory {}: {}", mega(bytes), parts.join(", "));
         }
         if let Some(bytes) = on_device {
-            eprintln!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
+            note!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
         }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
-        eprintln!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.out.display());
+        note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.out.display());
         Ok(Outcome::Done)
     }
 
