@@ -2,7 +2,7 @@
 //! the threads; `--memory-only` leaves the times of the archive out. The last line is JSON. `benches/peers/tokenizing.py` runs this in turn
 //! with Hugging Face tokenizers.
 
-use lowrank::data::{Split, TableOptions, Tokenized, WordPiece, load, load_encoded};
+use lowrank::data::{Labels, Split, TableOptions, Tokenized, WordPiece, load, load_encoded};
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     if !std::env::args().any(|a| a == "--memory-only") {
         let (reading, _) = time(read)?;
         let (streaming, streamed) =
-            time(|| load_encoded(&archive, Split::Train, &options, None, &wordpiece, MAX_LENGTH).map(Tokenized::from))?;
+            time(|| load_encoded(&archive, Split::Train, &options, &Labels::default(), &wordpiece, MAX_LENGTH).map(Tokenized::from))?;
         if streamed != tokens {
             return Err(Error::invalid("the stream gave other tokens than the texts in memory"));
         }

@@ -489,7 +489,7 @@ impl Observer for Losses {
 fn six_texts() -> Tokenized {
     let offsets = vec![0, 5, 38, 45, 49, 115, 116];
     let ids = (0..116).map(|i| i * 11 % 40).collect();
-    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()] }
+    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()], ..Tokenized::default() }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use lowrank::autograd::{Grads, Tape};
 use lowrank::data::Tokenized;
 use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge, truncate};
-use lowrank::nn::{Config, DistilBert, Part, Pass, Weight};
+use lowrank::nn::{Config, DistilBert, Head, Part, Pass, Weight};
 use lowrank::tensor::svd::svd;
 use lowrank::tensor::{DType, Packing, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, Trunk, fit};
@@ -363,7 +363,8 @@ fn what_was_trained_comes_back_bit_for_bit() {
         let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write_base(&small(), base.path(), dtype);
         for method in methods() {
-            let open = |seed| DistilBert::open_to_train(base.path(), 2, DType::F32, seed, &|name| method.trains(name)).unwrap().0;
+            let open =
+                |seed| DistilBert::open_to_train(base.path(), 2, DType::F32, seed, Head::Kept, &|name| method.trains(name)).unwrap().0;
             // Another seed than that of loading: a head that the base lacks must come from the file.
             let mut model = open(7);
             method.apply(&mut model, 7).unwrap();
@@ -413,7 +414,7 @@ fn full_fine_tuning_in_bf16_starts_from_the_numbers_of_the_checkpoint() {
     write_base(&small(), base.path(), DType::F32);
     let exact = DistilBert::open(base.path(), 2, DType::F32, 0).unwrap().0;
     for method in [Method::Full, Method::Selective { frozen_layers: 1 }] {
-        let mut model = DistilBert::open_to_train(base.path(), 2, DType::BF16, 0, &|name| method.trains(name)).unwrap().0;
+        let mut model = DistilBert::open_to_train(base.path(), 2, DType::BF16, 0, Head::Kept, &|name| method.trains(name)).unwrap().0;
         method.apply(&mut model, 0).unwrap();
         let rounded = model.weights().iter().filter(|w| w.value().unwrap().dtype() == DType::BF16).count();
         assert_eq!(rounded, if matches!(method, Method::Full) { 0 } else { 6 }, "the matrices of frozen layers compute in bf16");
@@ -446,7 +447,7 @@ fn data() -> Tokenized {
         }))
         .collect();
     let ids = (0..25).map(|i| i * 11 % 40).collect();
-    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1], label_names: vec!["a".into(), "b".into()] }
+    Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1], label_names: vec!["a".into(), "b".into()], ..Tokenized::default() }
 }
 
 fn recipe() -> Recipe {

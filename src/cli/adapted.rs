@@ -5,7 +5,7 @@ use super::device::DeviceArgs;
 use super::notes::warning;
 use crate::data::WordPiece;
 use crate::lora::{adapter, truncate};
-use crate::nn::{Config, DistilBert};
+use crate::nn::{Config, DistilBert, Head, Outputs};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use clap::Args;
@@ -59,11 +59,21 @@ pub struct Adapted {
     pub name: String,
     pub model: DistilBert,
     pub wordpiece: Arc<WordPiece>,
+    /// Names of the classes.
     pub labels: Vec<String>,
+    /// What the logits mean.
+    pub outputs: Outputs,
+    /// What is known of the training: an adapter of PEFT's own and a checkpoint from elsewhere have nothing.
+    pub about: Option<About>,
     pub max_length: usize,
 }
 
 impl AdaptedArgs {
+    /// Whether there are several adapters.
+    pub fn several(&self) -> bool {
+        self.adapter.len() > 1
+    }
+
     /// Opens what was asked for: one model for each adapter, over one base.
     pub fn open(&self) -> Result<Vec<Adapted>> {
         let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
@@ -89,7 +99,8 @@ pub fn open_adapted(
     place: &dyn Fn(&mut DistilBert) -> Result<()>,
 ) -> Result<Vec<Adapted>> {
     let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
-    let mut shared = DistilBert::open(base, adapter::classes(&first.directory)?, dtype, 0)?.0;
+    // Each adapter brings a head of its own.
+    let mut shared = DistilBert::open_to_train(base, adapter::classes(&first.directory)?, dtype, 0, Head::Fitting, &|_| false)?.0;
     place(&mut shared)?;
     let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
     let open = |named: &Named| {
@@ -105,10 +116,17 @@ pub fn open_adapted(
         } else {
             adapter::load(&mut model, directory)?;
         }
-        let labels = about.as_ref().map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels.clone());
-        let max_length = check_length(max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text()), model.longest_text())?;
+        // PEFT takes the names and the kind of head from the base. What was trained here was trained for classes.
+        let of_base = || match shared.config.labels() {
+            labels if labels.len() == classes => labels,
+            _ => (0..classes).map(|c| format!("LABEL_{c}")).collect(),
+        };
+        let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
+        let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
+        let longest = model.longest_text();
+        let max_length = check_length(max_length.or(about.as_ref().map(|a| a.max_length)).unwrap_or(longest), longest)?;
         let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
-        Ok(Adapted { name, model, wordpiece: wordpiece.clone(), labels, max_length })
+        Ok(Adapted { name, model, wordpiece: wordpiece.clone(), labels, outputs, about, max_length })
     };
     adapters.iter().map(open).collect()
 }
@@ -121,9 +139,11 @@ fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Ad
         let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
         return Err(Error::file(base, format!("tensor {name:?}"), problem));
     }
-    let max_length = max_length.or(About::open(base)?.map(|a| a.max_length)).unwrap_or(model.longest_text());
+    let (about, outputs) = (About::open(base)?, model.config.outputs(labels.len()));
+    let max_length = max_length.or(about.as_ref().map(|a| a.max_length)).unwrap_or(model.longest_text());
     let max_length = check_length(max_length, model.longest_text())?;
-    Ok(Adapted { name: base.display().to_string(), wordpiece: Arc::new(open_wordpiece(base, &model.config)?), max_length, model, labels })
+    let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
+    Ok(Adapted { name: base.display().to_string(), wordpiece, max_length, model, labels, outputs, about })
 }
 
 /// The adapter must have been trained on a base of these shapes.

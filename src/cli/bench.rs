@@ -4,7 +4,7 @@ use super::Outcome;
 use super::common::{Checkpoint, ComputeType, say, say_json};
 use crate::Result;
 use crate::lora::{LoraConfig, Method, Placement};
-use crate::nn::DistilBert;
+use crate::nn::{Config, DistilBert};
 use crate::study::{Timing, latency};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -96,7 +96,8 @@ impl Latency {
     }
 
     fn run(self) -> Result<Outcome> {
-        let base = DistilBert::open(&self.model, 2, self.dtype.into(), 0)?.0;
+        let classes = Config::open(&self.model)?.labels().len();
+        let base = DistilBert::open(&self.model, classes, self.dtype.into(), 0)?.0;
         let name = |kind: Kind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
         let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == Kind::Merged)).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;

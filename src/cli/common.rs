@@ -1,7 +1,7 @@
 //! What several commands share.
 
-use super::notes::warning;
-use crate::data::{Dataset, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
+use super::parts::HeldOut;
+use crate::data::{Dataset, Encoded, Labels, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
 use crate::hub;
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
@@ -67,7 +67,8 @@ fn data(name: &str) -> Result<PathBuf> {
 /// Where labelled texts come from.
 #[derive(Args, Clone)]
 pub struct Source {
-    /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, or a CSV, TSV or JSONL file (or a folder with train.* and test.*)
+    /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, a CSV, TSV, JSON or JSONL file (perhaps with .gz), or a folder with train.* and
+    /// perhaps validation.* and test.*, or with a folder of .txt files for each class
     #[arg(long, value_name = "PATH", value_parser = data)]
     pub data: PathBuf,
     /// Column of the text [default: text]
@@ -76,6 +77,12 @@ pub struct Source {
     /// Column of the label [default: label]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
+    /// Encoding of the files, such as windows-1252 [default: UTF-8, or UTF-16 where a file is that]
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<String>,
+    /// Names of the classes in their order (negative,positive), or what labels of the data mean (neg=negative,pos=positive)
+    #[arg(long, value_delimiter = ',', value_name = "NAME|LABEL=NAME", allow_hyphen_values = true)]
+    labels: Vec<String>,
     /// Folder for tokenised data [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -87,11 +94,11 @@ pub struct Source {
 impl Source {
     /// The data at `data`, read anew.
     pub fn of(data: PathBuf) -> Source {
-        Source { data, text_column: None, label_column: None, cache: None, no_cache: true }
+        Source { data, text_column: None, label_column: None, encoding: None, labels: Vec::new(), cache: None, no_cache: true }
     }
 
     fn options(&self) -> TableOptions {
-        TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone() }
+        TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
     }
 
     fn cache_folder(&self) -> Option<PathBuf> {
@@ -102,47 +109,45 @@ impl Source {
         if self.no_cache { None } else { self.cache.clone().or_else(user) }
     }
 
-    /// Tokens of a split, from the cache where they are; `labels` are the names it must use, if known. `selection` names what `select`
-    /// takes. It selects after tokenising, which then goes on while the data are read and takes less time than that.
+    /// What `--labels` says of the classes, of which `names` are the model's names, if it has any: they decide.
+    pub fn labels(&self, names: Option<&[String]>) -> Result<Labels> {
+        let given = if self.labels.is_empty() { Labels::default() } else { Labels::parse(&self.labels)? };
+        let (Some(own), Some(wanted)) = (names, &given.names) else {
+            return Ok(Labels { names: names.map(<[String]>::to_vec).or(given.names), ..given });
+        };
+        let same = own.len() == wanted.len() && own.iter().zip(wanted).all(|(a, b)| a.to_lowercase() == b.to_lowercase());
+        let problem =
+            format!("--labels {}: the model's classes are {}, in this order; map labels with LABEL=CLASS", wanted.join(","), own.join(","));
+        if same { Ok(Labels::named(own)) } else { Err(Error::invalid(problem)) }
+    }
+
+    /// Tokens of a split of the data set at a path, from the cache where they are. `selection` names what `select` takes. It selects after
+    /// tokenising, which then goes on while the data are read and takes less time than that.
     pub fn tokens(
         &self,
-        split: Split,
-        labels: Option<&[String]>,
+        (path, split): (&Path, Split),
+        labels: &Labels,
         wordpiece: &WordPiece,
         max_length: usize,
         selection: &str,
-        select: impl FnOnce(Dataset<Vec<u32>>) -> Result<Dataset<Vec<u32>>>,
+        select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
     ) -> Result<Tokenized> {
         let options = self.options();
-        let recipe = Recipe { source: &self.data, split, options: &options, labels, selection, wordpiece, max_length };
+        let recipe = Recipe { source: path, split, options: &options, labels, selection, wordpiece, max_length };
         cached(self.cache_folder().as_deref(), &recipe, || {
-            let data = load_encoded(&self.data, split, &options, labels, wordpiece, max_length)?;
-            if data.lossy > 0 {
-                warning!("{}: {} texts were not valid UTF-8 and were decoded with replacement characters", self.data.display(), data.lossy);
-            }
-            Ok(select(data)?.into())
+            Ok(select(load_encoded(path, split, &options, labels, wordpiece, max_length)?)?.into())
         })
+    }
+
+    /// The texts of a split.
+    pub fn load(&self, path: &Path, split: Split, labels: &Labels) -> Result<Dataset> {
+        load_with_labels(path, split, &self.options(), labels)
     }
 }
 
-impl Source {
-    /// [`Source::tokens`] of `limit` texts with equal labels, the same in every run; of all if there is no limit.
-    pub fn sample(
-        &self,
-        split: Split,
-        labels: Option<&[String]>,
-        wordpiece: &WordPiece,
-        max_length: usize,
-        limit: Option<usize>,
-    ) -> Result<Tokenized> {
-        let selection = format!("limit {limit:?} seed 0");
-        self.tokens(split, labels, wordpiece, max_length, &selection, |d| limited(d, limit, 0))
-    }
-
-    /// The texts of [`Source::sample`].
-    pub fn texts(&self, split: Split, labels: &[String], limit: Option<usize>) -> Result<Vec<String>> {
-        Ok(limited(load_with_labels(&self.data, split, &self.options(), Some(labels))?, limit, 0)?.texts)
-    }
+/// A number that must be at least 1.
+pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    text.parse::<usize>().map_err(|e| e.to_string()).and_then(|n| if n > 0 { Ok(n) } else { Err("must be at least 1".to_string()) })
 }
 
 /// A sample of `limit` texts, or all.
@@ -166,6 +171,9 @@ pub struct About {
     pub base: BTreeMap<String, Vec<usize>>,
     /// Seed of the run.
     pub seed: u64,
+    /// The texts that were held out of a data set without splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     /// The command that was run.
     pub command: Vec<String>,
 }
@@ -180,6 +188,7 @@ impl About {
             max_length,
             base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
             seed,
+            held_out: None,
             command: std::env::args().collect(),
         }
     }

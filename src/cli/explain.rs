@@ -4,7 +4,7 @@ use super::Outcome;
 use super::common::{Checkpoint, open_wordpiece, say};
 use crate::autograd::{Record, Tape};
 use crate::lora::{Counts, LoraConfig, adapt};
-use crate::nn::{DistilBert, Pass};
+use crate::nn::{Config, DistilBert, Pass};
 use crate::tensor::{DType, Packing};
 use crate::{Error, Result};
 use clap::Args;
@@ -34,7 +34,8 @@ pub struct Explain {
 impl Explain {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let mut model = DistilBert::open(&self.model, 2, DType::F32, 0)?.0;
+        let classes = Config::open(&self.model)?.labels().len();
+        let mut model = DistilBert::open(&self.model, classes, DType::F32, 0)?.0;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         adapt(&mut model, &LoraConfig::new(self.rank, &targets), 0)?;
         let wordpiece = open_wordpiece(&self.model, &model.config)?;

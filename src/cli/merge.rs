@@ -44,7 +44,7 @@ impl Merge {
         let Some(adapted) = open_adapted(&self.model, &[adapter], None, DType::F32, false, &|_| Ok(()))?.pop() else {
             return Ok(Outcome::Failed);
         };
-        let Adapted { mut model, wordpiece, labels, max_length, .. } = adapted;
+        let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted;
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let before = logits(&model, &ids, PROBE.len())?.concat();
@@ -57,7 +57,8 @@ impl Merge {
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
-        let about = About::new(&model, &labels, max_length, 0);
+        let held_out = about.and_then(|about| about.held_out);
+        let about = About { held_out, ..About::new(&model, &labels, max_length, 0) };
         write_directory(&self.out, |directory| {
             model.save(&self.model, &labels, directory)?;
             about.write(directory)

@@ -9,6 +9,7 @@ mod combine;
 mod common;
 mod demo;
 mod device;
+mod eval;
 mod explain;
 mod fetch;
 mod files;
@@ -16,6 +17,8 @@ mod infer;
 mod merge;
 mod method;
 mod notes;
+mod parts;
+mod predict;
 mod progress;
 mod study;
 mod train;
@@ -44,9 +47,9 @@ enum Command {
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
     Train(Box<train::Train>),
     /// Measure an adapter on labelled reviews
-    Eval(infer::Eval),
+    Eval(Box<eval::Eval>),
     /// Classify texts: arguments, a file, or standard input
-    Predict(infer::Predict),
+    Predict(predict::Predict),
     /// Add a LoRA adapter to its base: a checkpoint that transformers reads
     Merge(merge::Merge),
     /// Join several LoRA adapters of one base into one

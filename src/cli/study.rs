@@ -4,9 +4,10 @@ use super::Outcome;
 use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::notes::note;
+use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
-use crate::data::{Split, Tokenized, hash_file, hex};
+use crate::data::{Tokenized, WordPiece, hash_file, hex};
 use crate::lora::{LoraConfig, thousands};
 use crate::nn::{Config, DistilBert};
 use crate::study::{
@@ -36,6 +37,8 @@ pub struct StudyArgs {
     model: Checkpoint,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    tests: TestArgs,
     /// Directory for results and checkpoints; with the same arguments a study that was stopped goes on from there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -80,6 +83,7 @@ impl StudyArgs {
     pub(super) fn demo(assets: PathBuf, out: PathBuf) -> Result<StudyArgs> {
         Ok(StudyArgs {
             source: Source::of(assets.clone()),
+            tests: TestArgs::default(),
             model: Checkpoint::from_str(&assets.to_string_lossy())?,
             out,
             rows: Vec::new(),
@@ -137,6 +141,13 @@ impl StudyArgs {
         Ok(outcome)
     }
 
+    /// How the reviews are read.
+    fn reader<'a>(&'a self, wordpiece: &'a WordPiece, max_length: usize) -> Result<Reader<'a>> {
+        let (train_limit, test_limit) = (self.train_limit, self.test_limit);
+        let labels = self.source.labels(None)?;
+        Ok(Reader { source: &self.source, test: &self.tests, labels, wordpiece, max_length, train_limit, test_limit, seed: 0 })
+    }
+
     /// Runs the rows, and writes what they gave.
     pub(super) fn study(self) -> Result<Outcome> {
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
@@ -147,9 +158,8 @@ impl StudyArgs {
         let max_length = length(self.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
-        let tokens = |split, labels, limit| self.source.sample(split, labels, &wordpiece, max_length, limit);
-        let train = tokens(Split::Train, None, self.train_limit)?;
-        let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
+        let reader = self.reader(&wordpiece, max_length)?;
+        let (train, test) = reader.train_and_test(0.0)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
         let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -187,7 +197,7 @@ impl StudyArgs {
         note!("measuring what changed in the weights, and times of inference");
         let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
         let provenance = self.provenance(&study, &all, &results, max_length);
-        self.report(&study, &table, &all, &results, &provenance)?;
+        self.report(&study, &reader, &table, &all, &results, &provenance)?;
         Ok(Outcome::Done)
     }
 
@@ -202,7 +212,15 @@ impl StudyArgs {
     }
 
     /// Judges the claims if that was asked for, and writes `results.json` and `report.html`.
-    fn report(&self, study: &Study, table: &[Row], all: &[Row], results: &[RowResult], provenance: &Provenance) -> Result<()> {
+    fn report(
+        &self,
+        study: &Study,
+        reader: &Reader,
+        table: &[Row],
+        all: &[Row],
+        results: &[RowResult],
+        provenance: &Provenance,
+    ) -> Result<()> {
         let (evidence, changes) = study.evidence(all, results, self.claims)?;
         let (judged, figures) = match self.claims {
             true => (claims(&evidence), Vec::new()),
@@ -221,7 +239,7 @@ impl StudyArgs {
         });
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
         self.write("results.json", &text)?;
-        let texts = self.source.texts(Split::Test, &study.train.label_names, self.test_limit)?;
+        let texts = reader.texts(study.train)?;
         let labels = (&study.test.labels[..], &study.train.label_names[..]);
         let findings =
             Findings { rows: table, results, labels: labels.0, label_names: labels.1, texts: &texts, claims: judged, changes, figures };

@@ -1,14 +1,15 @@
 //! `lowrank train`.
 
 use super::Outcome;
-use super::common::{About, Checkpoint, ComputeType, Source, length, limited, open_wordpiece, say, say_json};
+use super::common::{About, Checkpoint, ComputeType, Source, length, open_wordpiece, say, say_json};
 use super::device::{DeviceArgs, device_memory};
 use super::method::MethodArgs;
-use super::notes::note;
+use super::notes::{note, warning};
+use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
-use crate::data::{Split, Tokenized};
+use crate::data::Tokenized;
 use crate::lora::{Counts, Method, adapter, thousands};
-use crate::nn::{DistilBert, LoadReport};
+use crate::nn::{Config, DistilBert, Head, LoadReport, Outputs};
 use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
 use crate::tensor::simd::{self, Isa};
 use crate::tensor::{DType, Tensor};
@@ -73,9 +74,17 @@ pub struct Train {
     /// Test on this many reviews, drawn with equal labels
     #[arg(long, value_name = "N")]
     test_limit: Option<usize>,
+    #[command(flatten)]
+    tests: TestArgs,
+    /// Labelled texts to measure on after each epoch [default: validation.* beside train.*, if it is there]
+    #[arg(long, value_name = "PATH")]
+    dev: Option<PathBuf>,
     /// Share of the training reviews held out; measured after each epoch
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     dev_fraction: f64,
+    /// Put a new head in place of the checkpoint's
+    #[arg(long)]
+    new_head: bool,
     /// Keep the epoch that is best on the held-out reviews (never chosen on the test set)
     #[arg(long)]
     keep_best: bool,
@@ -139,39 +148,36 @@ impl Train {
     }
 
     /// The base, with what the method trains in full as exact as the checkpoint has it.
-    fn open(&self, classes: usize) -> Result<(DistilBert, LoadReport)> {
+    fn open(&self, classes: usize, head: Head) -> Result<(DistilBert, LoadReport)> {
         let method = self.method();
-        DistilBert::open_to_train(&self.model, classes, self.dtype.into(), self.seed, &|name| method.trains(name))
+        let head = if self.new_head { Head::New } else { head };
+        DistilBert::open_to_train(&self.model, classes, self.dtype.into(), self.seed, head, &|name| method.trains(name))
     }
 
-    /// Training, held-out and test tokens.
-    fn data(&self, model: &DistilBert, max_length: usize) -> Result<(Tokenized, Option<Tokenized>, Tokenized)> {
-        if !(0.0..1.0).contains(&self.dev_fraction) || (self.keep_best && self.dev_fraction == 0.0) {
-            return Err(Error::invalid("--dev-fraction must lie in [0, 1), and --keep-best needs one above 0"));
+    /// Names that the classes of the checkpoint's head have, if it is kept.
+    fn classes(&self, report: &LoadReport) -> Result<Option<Vec<String>>> {
+        let config = Config::open(&self.model)?;
+        if self.new_head || report.initialised.iter().any(|name| name == "classifier.weight") {
+            return Ok(None);
         }
-        let wordpiece = open_wordpiece(&self.model, &model.config)?;
-        let part = |dev: bool| {
-            let selection = format!("limit {:?} dev {} seed {} {dev}", self.train_limit, self.dev_fraction, self.seed);
-            self.source.tokens(Split::Train, None, &wordpiece, max_length, &selection, |d| {
-                let d = limited(d, self.train_limit, self.seed)?;
-                if self.dev_fraction == 0.0 {
-                    return Ok(d);
-                }
-                let (rest, held_out) = d.split_dev(self.dev_fraction, self.seed)?;
-                Ok(if dev { held_out } else { rest })
-            })
-        };
-        let train = part(false)?;
-        let dev = if self.dev_fraction > 0.0 { Some(part(true)?) } else { None };
-        // The test sample is the same for every seed of training.
-        let test = self.source.sample(Split::Test, Some(&train.label_names[..]), &wordpiece, max_length, self.test_limit)?;
-        Ok((train, dev, test))
+        let (labels, path) = (config.labels(), self.model.join("config.json"));
+        match config.outputs(labels.len()) {
+            Outputs::Classes => Ok(config.names_classes().then_some(labels)),
+            _ => {
+                let kind = config.problem_type.unwrap_or_else(|| "one class".to_string());
+                let problem = format!(
+                    "the head is for {kind}, and only one of several classes can be trained; a new head takes its place with --new-head"
+                );
+                Err(Error::file(path, "\"problem_type\"", problem))
+            }
+        }
     }
 
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         check_replaceable(&self.out)?;
-        let (mut model, report) = self.open(2)?;
+        let of_head = Config::open(&self.model)?.labels().len();
+        let (mut model, mut report) = self.open(of_head, Head::Kept)?;
         let mut max_length = length(self.max_length, model.longest_text())?;
         if let Method::Prompt { tokens } = self.method() {
             // The prompt's rows take positions from the text.
@@ -181,9 +187,39 @@ impl Train {
                 return Err(Error::invalid(format!("--virtual-tokens {tokens} leaves {left} positions for a text, which needs 3")));
             }
         }
-        let (train, dev, test) = self.data(&model, max_length)?;
-        if train.label_names.len() != 2 {
-            model = self.open(train.label_names.len())?.0;
+        let named = self.classes(&report)?;
+        let reader = Reader {
+            source: &self.source,
+            test: &self.tests,
+            labels: self.source.labels(named.as_deref())?,
+            wordpiece: &open_wordpiece(&self.model, &model.config)?,
+            max_length,
+            train_limit: self.train_limit,
+            test_limit: self.test_limit,
+            seed: self.seed,
+        };
+        if !(0.0..1.0).contains(&self.dev_fraction) || (self.dev.is_some() && self.dev_fraction > 0.0) {
+            return Err(Error::invalid("--dev-fraction must lie in [0, 1), and does not go with --dev"));
+        }
+        let hint = |e: Error| match &named {
+            Some(names) => {
+                Error::invalid(format!("{e}; the head's classes are {}: a new head takes its place with --new-head", names.join(", ")))
+            }
+            None => e,
+        };
+        let (train, test) = reader.train_and_test(self.dev_fraction).map_err(hint)?;
+        let dev = reader.dev(self.dev.as_deref(), self.dev_fraction, &train)?;
+        if self.keep_best && dev.is_none() {
+            return Err(Error::invalid(
+                "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*",
+            ));
+        }
+        let classes = train.label_names.len();
+        if classes != of_head {
+            (model, report) = self.open(classes, Head::Fitting)?;
+            if report.initialised.iter().all(|name| name != "pre_classifier.weight") {
+                warning!("the checkpoint's head has {of_head} classes and the data have {classes}: a new head takes its place");
+            }
         }
         let method = self.method();
         let adapted = method.apply(&mut model, self.seed)?;
@@ -251,7 +287,8 @@ impl Train {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value));
         }
         let result = evaluate_on(&model, &test, self.batch)?;
-        self.save(&model, &method, &About::new(&model, &train.label_names, max_length, self.seed), &watch.metrics)?;
+        let about = About { held_out: reader.record()?, ..About::new(&model, &train.label_names, max_length, self.seed) };
+        self.save(&model, &method, &about, &watch.metrics)?;
         let (peak, on_device) = (peak_memory(), device_memory(&model));
         let by_category = peak.map(|peak| memory_by_category(&model, peak, watch.kept, train.bytes() + test.bytes())).unwrap_or_default();
         let summary = json!({

@@ -90,7 +90,7 @@ mod tests {
         lengths.iter().for_each(|l| offsets.push(offsets.last().unwrap() + l));
         let ids = (0..offsets[lengths.len()] as u32).collect();
         let labels = (0..lengths.len() as u32).map(|i| i % 2).collect();
-        Tokenized { ids, offsets, labels, label_names: vec!["a".into(), "b".into()] }
+        Tokenized { ids, offsets, labels, label_names: vec!["a".into(), "b".into()], ..Tokenized::default() }
     }
 
     fn is_permutation(indices: &[usize], n: usize) -> bool {

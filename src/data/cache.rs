@@ -1,10 +1,11 @@
 //! Tokens kept on disk under a key of everything that they depend on.
 //!
-//! A cache file is: magic, version, key, the numbers of labels, sequences and ids (u64 each), the label names (length as u32, bytes), then
-//! labels, lengths and ids as u32, and the SHA-256 of all that. Integers are little-endian.
+//! A cache file is: magic, version, key, the numbers of labels, sequences, ids, and lossy, empty and cut texts (u64 each), the label names
+//! (length as u32, bytes), the key of each text as u64, then labels, lengths and ids as u32, and the SHA-256 of all that. Integers are
+//! little-endian.
 
 use super::source::files;
-use super::{Split, TableOptions, Tokenized, WordPiece};
+use super::{Labels, Oddities, Split, TableOptions, Tokenized, WordPiece};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"lowrank\0";
 /// Also part of the key: raise it when the tokenizer or a reader changes what it gives.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 type Sha = [u8; 32];
 
@@ -26,8 +27,8 @@ pub struct Recipe<'a> {
     pub split: Split,
     /// The columns of a table.
     pub options: &'a TableOptions,
-    /// Names of the labels, where they are given.
-    pub labels: Option<&'a [String]>,
+    /// What is known of the classes.
+    pub labels: &'a Labels,
     /// Which of the texts are taken, in words that name every setting: a limit, a development fraction, their seeds.
     pub selection: &'a str,
     /// The tokenizer.
@@ -67,13 +68,32 @@ fn key(recipe: &Recipe) -> Result<Sha> {
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
     wordpiece.vocabulary().iter().for_each(|token| part(token.as_bytes()));
+    hash_files(source, split, &mut part)?;
+    Ok(hash.finalize().into())
+}
+
+/// Passes on the names and hashes of the files of a split.
+fn hash_files(source: &Path, split: Split, part: &mut dyn FnMut(&[u8])) -> Result<()> {
     for file in files(source, split)? {
         let name = file.strip_prefix(source).unwrap_or(Path::new("")).as_os_str();
         // The reader goes by the extension of a single file.
         part(if name.is_empty() { file.extension().unwrap_or_default() } else { name }.as_encoded_bytes());
         part(&hash_file(&file)?);
     }
-    Ok(hash.finalize().into())
+    Ok(())
+}
+
+/// SHA-256 of what a split of the data set at `source` is read from, in hexadecimal digits.
+///
+/// # Errors
+/// If there is no such split, or a file cannot be read.
+pub fn data_hash(source: &Path, split: Split) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash_files(source, split, &mut |bytes| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    })?;
+    Ok(hex(&hash.finalize()))
 }
 
 /// Two digits a byte, as hashes are written.
@@ -103,13 +123,15 @@ fn encode(tokens: &Tokenized, key: &Sha) -> Vec<u8> {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(key);
-    for count in [tokens.label_names.len(), tokens.len(), tokens.tokens()] {
+    let Oddities { lossy, empty, cut } = tokens.oddities;
+    for count in [tokens.label_names.len(), tokens.len(), tokens.tokens(), lossy, empty, cut] {
         out.extend_from_slice(&(count as u64).to_le_bytes());
     }
     for name in &tokens.label_names {
         out.extend_from_slice(&(name.len() as u32).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
     }
+    tokens.keys.iter().for_each(|key| out.extend_from_slice(&key.to_le_bytes()));
     let lengths = tokens.lengths().into_iter().map(|n| n as u32);
     for word in tokens.labels.iter().copied().chain(lengths).chain(tokens.ids.iter().copied()) {
         out.extend_from_slice(&word.to_le_bytes());
@@ -132,6 +154,7 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
         usize::try_from(u64::from_le_bytes(*head)).ok()
     };
     let (labels, sequences, ids) = (count()?, count()?, count()?);
+    let oddities = Oddities { lossy: count()?, empty: count()?, cut: count()? };
     let mut label_names = Vec::new();
     for _ in 0..labels {
         let (length, tail) = rest.split_first_chunk::<4>()?;
@@ -139,9 +162,12 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
         label_names.push(String::from_utf8(name.to_vec()).ok()?);
         rest = tail;
     }
-    if Some(rest.len()) != sequences.checked_mul(2)?.checked_add(ids)?.checked_mul(4) {
+    // A key, a label and a length of each sequence.
+    if Some(rest.len()) != sequences.checked_mul(4)?.checked_add(ids)?.checked_mul(4) {
         return None;
     }
+    let (keys, rest) = rest.split_at(8 * sequences);
+    let keys = keys.as_chunks::<8>().0.iter().map(|&key| u64::from_le_bytes(key)).collect();
     let words: Vec<u32> = rest.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
     let (labels, lengths) = words[..2 * sequences].split_at(sequences);
     let ends = lengths.iter().scan(0_usize, |end, &n| {
@@ -149,7 +175,7 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
         Some(*end)
     });
     let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
-    let tokens = Tokenized { ids: words[2 * sequences..].to_vec(), labels: labels.to_vec(), offsets, label_names };
+    let tokens = Tokenized { ids: words[2 * sequences..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities };
     let whole = tokens.offsets.len() == sequences + 1 && tokens.offsets.last() == Some(&ids);
     let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
     (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
@@ -186,9 +212,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (source, cache) = (dir.path().join("a.csv"), dir.path().join("deep/cache"));
         fs::write(&source, "text,label\na b,1\nb,0\n").unwrap();
-        let (made, w, options) = (Cell::new(0), wordpiece("b"), TableOptions::default());
+        let (made, w, options, any) = (Cell::new(0), wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            Recipe { source: &source, split: Split::Train, options: &options, labels: None, selection: "", wordpiece: &w, max_length: 9 };
+            Recipe { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
         let run = |recipe: &Recipe| {
             let make = || {
                 made.set(made.get() + 1);
@@ -203,15 +229,15 @@ mod tests {
             made.replace(0)
         };
         assert_eq!((run(&recipe), run(&recipe)), (1, 0));
-        let (other, labels) = (wordpiece("##b"), ["0".to_string(), "1".into()]);
-        let named = TableOptions { text_column: Some("text".into()), label_column: None };
+        let (other, labels) = (wordpiece("##b"), Labels::named(&["0".to_string(), "1".into()]));
+        let named = TableOptions { text_column: Some("text".into()), ..TableOptions::default() };
         for changed in [
             Recipe { wordpiece: &other, ..recipe },
             Recipe { max_length: 8, ..recipe },
             Recipe { selection: "limit 9 seed 1", ..recipe },
             Recipe { split: Split::Test, ..recipe },
             Recipe { options: &named, ..recipe },
-            Recipe { labels: Some(&labels), ..recipe },
+            Recipe { labels: &labels, ..recipe },
         ] {
             assert_eq!((run(&changed), run(&changed)), (1, 0), "{changed:?}");
         }
@@ -227,6 +253,8 @@ mod tests {
             offsets: vec![0, 2, 5],
             labels: vec![1, 0],
             label_names: vec!["x".into(), "\u{e9}".into()],
+            keys: vec![9, u64::MAX],
+            oddities: Oddities { lossy: 1, empty: 2, cut: 3 },
         };
         let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
         assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
@@ -246,9 +274,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("a.csv");
         fs::write(&source, "text,label\na,1\n").unwrap();
-        let (w, options) = (wordpiece("b"), TableOptions::default());
+        let (w, options, any) = (wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            Recipe { source: &source, split: Split::Train, options: &options, labels: None, selection: "", wordpiece: &w, max_length: 9 };
+            Recipe { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
         let make = || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, &w, 9));
         assert_eq!(cached(Some(&source.join("inside")), &recipe, make).unwrap().tokens(), 3);
     }

@@ -2,8 +2,9 @@
 
 use crate::tensor::philox::Stream;
 use crate::{Error, Result};
+use std::collections::HashMap;
 
-/// N labelled texts, or whatever else `T` was made of each text: ids, where it is `Vec<u32>`.
+/// N labelled texts, or whatever else `T` was made of each text, such as [`super::Encoded`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Dataset<T = String> {
     /// The texts: `[N]`.
@@ -49,28 +50,42 @@ impl<T: Default> Dataset<T> {
         Ok(self.select(&kept))
     }
 
-    /// Splits off a seeded development set with round(`fraction` · count) texts of each label: (rest, development set), both in their
-    /// original order. `fraction` is between 0 and 1, exclusive.
+    /// Splits off a seeded part with round(`fraction` · count) of the different texts of each label: (rest, part), both in their original
+    /// order. Rows with the same text, by `key`, stay together. `fraction` is between 0 and 1, exclusive; `what` is the name of the part.
     ///
     /// # Errors
     /// If `fraction` is out of range, or one of the two would be empty.
-    pub fn split_dev(mut self, fraction: f64, seed: u64) -> Result<(Dataset<T>, Dataset<T>)> {
+    pub fn split_off(mut self, what: &str, fraction: f64, seed: u64, key: impl Fn(&T) -> u64) -> Result<(Dataset<T>, Dataset<T>)> {
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(Error::invalid(format_args!("the development fraction must lie between 0 and 1, got {fraction}")));
+            return Err(Error::invalid(format_args!("the fraction of the {what} must lie between 0 and 1, got {fraction}")));
         }
-        let (mut rest, mut dev) = (Vec::new(), Vec::new());
-        for group in self.shuffled_groups(&mut Stream::new(seed, "development split")) {
-            let (d, r) = group.split_at((fraction * group.len() as f64).round() as usize);
-            dev.extend_from_slice(d);
-            rest.extend_from_slice(r);
+        // The rows of each text, and the texts of each label, by the label of the first row.
+        let mut rows: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut groups = vec![Vec::new(); self.label_names.len()];
+        for (i, text) in self.texts.iter().enumerate() {
+            let same = rows.entry(key(text)).or_default();
+            if same.is_empty() {
+                groups[self.labels[i] as usize].push(i);
+            }
+            same.push(i);
         }
-        if rest.is_empty() || dev.is_empty() {
-            let n = self.len();
-            return Err(Error::invalid(format_args!("a development fraction of {fraction} of {n} texts leaves one side empty")));
+        let mut stream = Stream::new(seed, what);
+        let (mut rest, mut part) = (Vec::new(), Vec::new());
+        for group in &mut groups {
+            stream.shuffle(group);
+            let count = (fraction * group.len() as f64).round() as usize;
+            for (place, &first) in group.iter().enumerate() {
+                let to = if place < count { &mut part } else { &mut rest };
+                to.extend(rows.remove(&key(&self.texts[first])).into_iter().flatten());
+            }
+        }
+        if rest.is_empty() || part.is_empty() {
+            let n = groups.iter().map(Vec::len).sum::<usize>();
+            return Err(Error::invalid(format_args!("{fraction} of {n} different texts leaves nothing for the {what}, or nothing else")));
         }
         rest.sort_unstable();
-        dev.sort_unstable();
-        Ok((self.select(&rest), self.select(&dev)))
+        part.sort_unstable();
+        Ok((self.select(&rest), self.select(&part)))
     }
 
     /// The texts of each label, shuffled.
@@ -126,9 +141,28 @@ mod tests {
         assert_eq!(counts(&data.clone().limited(10, 1).unwrap()), [5, 2, 3]);
         assert_eq!(data.clone().limited(12, 1).unwrap(), data);
         assert_ne!(data.clone().limited(5, 1).unwrap(), data.clone().limited(5, 2).unwrap());
-        assert!(
-            data.clone().split_dev(1.0, 1).is_err() && data.clone().split_dev(f64::NAN, 1).is_err() && data.split_dev(0.01, 1).is_err()
-        );
+        for fraction in [1.0, f64::NAN, 0.01] {
+            assert!(split(&data, fraction, 1).is_err(), "{fraction}");
+        }
+    }
+
+    /// Held-out part of which texts with the same name are one.
+    fn split(data: &Dataset, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+        data.clone().split_off("held-out part", fraction, seed, |text| crate::data::text_key(text))
+    }
+
+    #[test]
+    fn equal_texts_stay_on_one_side() {
+        let mut data = of(&[0; 40]);
+        data.labels = (0..40).map(|i| i % 2).collect();
+        data.texts.iter_mut().enumerate().for_each(|(i, text)| *text = format!("text {}", i / 3));
+        for seed in 0..20 {
+            let (rest, part) = split(&data, 0.3, seed).unwrap();
+            assert!(part.texts.iter().all(|text| !rest.texts.contains(text)), "seed {seed}");
+            assert_eq!(rest.len() + part.len(), 40);
+        }
+        data.texts.iter_mut().for_each(|text| *text = "the same".into());
+        assert!(split(&data, 0.3, 0).unwrap_err().to_string().contains("1 different texts"));
     }
 
     proptest! {
@@ -145,7 +179,7 @@ mod tests {
             prop_assert!((0..3).all(|c| got[c] + 1 >= low || got[c] == all[c]));
             let larger = positions(&data.clone().limited(n + 1, seed).unwrap());
             prop_assert!(kept.iter().all(|i| larger.contains(i)));
-            if let Ok((rest, dev)) = data.clone().split_dev(f, seed) {
+            if let Ok((rest, dev)) = split(&data, f, seed) {
                 let mut both = [positions(&rest), positions(&dev)].concat();
                 both.sort();
                 prop_assert_eq!(both, (0..labels.len()).collect::<Vec<_>>());

@@ -1,7 +1,8 @@
-//! The large movie review data set, from its archive or unpacked. Maas et al. 2011, "Learning word vectors for sentiment analysis".
+//! Texts in files of their own: the large movie review data set, from its archive or unpacked, and folders of the same form. Maas et al.
+//! 2011, "Learning word vectors for sentiment analysis".
 
-use super::source::{Rows, decode};
-use super::{Split, stream};
+use super::source::Rows;
+use super::{Split, decode, stream};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -19,7 +20,7 @@ struct Review {
     /// Its path, from the split on.
     name: String,
     text: Vec<u8>,
-    label: &'static str,
+    label: String,
 }
 
 /// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path. `make` gives each thread a function of a text;
@@ -29,7 +30,14 @@ where
     T: Default + Send,
     F: FnMut(String) -> T,
 {
-    collect(path, split, |emit| read_archive(path, split, emit), make)
+    let rows = collect(path, None, |emit| read_archive(path, split, emit), make)?;
+    for (class, label) in LABELS {
+        if !rows.holds(label) {
+            let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
+            return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
+        }
+    }
+    Ok(rows)
 }
 
 fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Review)) -> Result<()> {
@@ -44,43 +52,71 @@ fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Review)) -> Resu
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let text = read(entry).map_err(|e| damaged(&last, e))?;
-        emit(Review { name, text, label });
+        emit(Review { name, text, label: label.to_string() });
     }
     // The checksum of the archive stands behind what tar reads.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
     Ok(())
 }
 
-/// The reviews `{split}/{neg,pos}/*.txt` below `folder`, sorted by path; `make` as in [`from_archive`].
-pub(super) fn from_folder<T, F>(folder: &Path, split: Split, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
+/// The texts `{class}/*.txt` below `folder`, sorted by path; `make` as in [`from_archive`].
+pub(super) fn from_folder<T, F>(folder: &Path, encoding: Option<&str>, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
 where
     T: Default + Send,
     F: FnMut(String) -> T,
 {
     let read_all = |emit: &mut dyn FnMut(Review)| {
-        files(folder, split)?.into_iter().try_for_each(|(file, label)| {
+        files(folder)?.into_iter().try_for_each(|(file, label)| {
             let text = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
-            let name = file.strip_prefix(folder).unwrap_or(&file).display().to_string();
+            let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
             emit(Review { name, text, label });
             Ok(())
         })
     };
-    collect(folder, split, read_all, make)
+    collect(folder, encoding, read_all, make)
 }
 
 /// The files of [`from_folder`], sorted, and their labels.
-pub(super) fn files(folder: &Path, split: Split) -> Result<Vec<(PathBuf, &'static str)>> {
+pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
-    for (class, label) in LABELS {
-        let class = folder.join(split.name()).join(class);
-        for entry in class.read_dir().map_err(|e| Error::io(&class, e))? {
-            let file = entry.map_err(|e| Error::io(&class, e))?.path();
-            if is_text(&file.file_name().unwrap_or_default().to_string_lossy()) {
-                found.push((file, label));
-            }
-        }
+    for (class, label) in classes(folder)? {
+        found.extend(texts(&class)?.into_iter().map(|file| (file, label.clone())));
     }
     found.sort();
+    Ok(found)
+}
+
+/// Whether `folder` has a folder of texts for each of two classes or more.
+pub(super) fn has_classes(folder: &Path) -> bool {
+    classes(folder).is_ok_and(|classes| classes.len() > 1)
+}
+
+/// The folders in `folder` that hold texts, and the names of their classes. Beside `neg` and `pos`, others (`unsup`) hold no class.
+fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let reviews = LABELS.map(|(class, label)| (folder.join(class), label.to_string()));
+    if reviews.iter().all(|(class, _)| class.is_dir()) {
+        return Ok(reviews.to_vec());
+    }
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
+        let class = entry.map_err(|e| Error::io(folder, e))?.path();
+        if class.is_dir() && !texts(&class)?.is_empty() {
+            let label = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push((class, label));
+        }
+    }
+    Ok(found)
+}
+
+/// The `.txt` files in a folder.
+fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
+        let file = entry.map_err(|e| Error::io(folder, e))?.path();
+        if is_text(&file.file_name().unwrap_or_default().to_string_lossy()) {
+            found.push(file);
+        }
+    }
     Ok(found)
 }
 
@@ -109,7 +145,7 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
 /// What `make`'s functions give for the reviews that `read_all` emits, sorted by path.
 fn collect<T, F>(
     path: &Path,
-    split: Split,
+    encoding: Option<&str>,
     read_all: impl FnOnce(&mut dyn FnMut(Review)) -> Result<()> + Send,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Rows<T>>
@@ -117,10 +153,11 @@ where
     T: Default + Send,
     F: FnMut(String) -> T,
 {
+    let encoding = encoding.map(decode::encoding).transpose()?;
     let convert = || {
         let mut f = make();
         move |Review { name, text, label }| {
-            let (text, lossy) = decode(text);
+            let (text, lossy) = decode::lossily(text, encoding);
             (name, f(text), label, lossy)
         }
     };
@@ -129,20 +166,14 @@ where
     if let Some(twice) = reviews.windows(2).find(|w| w[0].0 == w[1].0) {
         return Err(Error::file(path, &twice[0].0, "is there twice"));
     }
-    for (class, label) in LABELS {
-        if !reviews.iter().any(|review| review.2 == label) {
-            let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
-            return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
-        }
-    }
     let mut rows = Rows::default();
-    reviews.into_iter().for_each(|(name, text, label, lossy)| rows.push(name, text, label, lossy));
+    reviews.into_iter().for_each(|(name, text, label, lossy)| rows.push(name, text, &label, lossy));
     Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Split, TableOptions, Tokenized, WordPiece, load, load_encoded, load_with_labels};
+    use crate::data::{Labels, Split, TableOptions, Tokenized, WordPiece, load, load_encoded, load_with_labels};
     use flate2::{Compression, write::GzEncoder};
     use std::path::Path;
 
@@ -190,17 +221,17 @@ mod tests {
         assert_eq!(train.label_names, ["negative", "positive"]);
         for split in [Split::Train, Split::Test] {
             let want = load(&packed, split, &options).unwrap();
-            let encoded = load_encoded(&packed, split, &options, None, &wordpiece, 99).unwrap();
+            let encoded = load_encoded(&packed, split, &options, &Labels::default(), &wordpiece, 99).unwrap();
             assert_eq!((&encoded.names, encoded.lossy), (&want.names, want.lossy));
             assert_eq!(Tokenized::from(encoded), Tokenized::new(&want, &wordpiece, 99));
             assert_eq!(load(dir.path(), split, &options).unwrap(), want);
             assert_eq!(load(&dir.path().join("aclImdb"), split, &options).unwrap(), want);
         }
         let swapped = ["positive", "negative"].map(String::from);
-        assert_eq!(load_with_labels(&packed, Split::Train, &options, Some(&swapped)).unwrap().labels, [1, 0, 0]);
+        assert_eq!(load_with_labels(&packed, Split::Train, &options, &Labels::named(&swapped)).unwrap().labels, [1, 0, 0]);
         let foreign = ["negative", "good"].map(String::from);
-        let message = load_with_labels(&packed, Split::Train, &options, Some(&foreign)).unwrap_err().to_string();
-        assert!(message.contains("train/pos/0_10.txt: the label \"positive\" is unknown"), "{message}");
+        let message = load_with_labels(&packed, Split::Train, &options, &Labels::named(&foreign)).unwrap_err().to_string();
+        assert!(message.contains("train/pos/0_10.txt: the label \"positive\" is none of the classes negative, good"), "{message}");
     }
 
     #[test]

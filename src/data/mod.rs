@@ -18,20 +18,28 @@ mod wordpiece;
 #[cfg(feature = "data")]
 mod cache;
 #[cfg(feature = "data")]
+mod decode;
+#[cfg(feature = "data")]
 mod imdb;
+#[cfg(feature = "data")]
+mod labels;
 #[cfg(feature = "data")]
 mod source;
 #[cfg(feature = "data")]
 mod table;
+#[cfg(feature = "data")]
+mod tsv;
 
 pub use batch::{Batch, batch, evaluation_batches, order, order_by_length};
 pub use dataset::Dataset;
 pub use encoder::Encoder;
-pub use tokenized::Tokenized;
+pub use tokenized::{Encoded, Oddities, Tokenized, text_key};
 pub use vocabulary::{count_words, learn_vocabulary};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-pub use cache::{Recipe, cached, hash_file, hex};
+pub use cache::{Recipe, cached, data_hash, hash_file, hex};
 #[cfg(feature = "data")]
-pub use source::{Split, TableOptions, load, load_encoded, load_with_labels};
+pub use labels::Labels;
+#[cfg(feature = "data")]
+pub use source::{Found, Split, TableOptions, files, find, load, load_encoded, load_texts, load_with_labels, read_text};

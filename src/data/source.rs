@@ -1,27 +1,38 @@
-//! Where labelled texts come from: the IMDB archive, its unpacked folder, or tables.
+//! Where labelled texts come from: the IMDB archive, folders of text files, or tables.
 
-use super::{Dataset, Encoder, WordPiece, imdb, stream, table};
+use super::{Dataset, Encoded, Encoder, Labels, WordPiece, decode, imdb, stream, table};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A half of a data set.
+/// A part of a data set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Split {
     /// What is trained on.
     Train,
+    /// What is measured while training goes on.
+    Validation,
     /// What is only evaluated.
     Test,
 }
 
 impl Split {
-    /// "train" or "test".
+    /// All of them.
+    const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+
+    /// "train", "validation" or "test".
     pub fn name(self) -> &'static str {
+        self.names()[0]
+    }
+
+    /// The names that files and folders have.
+    fn names(self) -> &'static [&'static str] {
         match self {
-            Split::Train => "train",
-            Split::Test => "test",
+            Split::Train => &["train"],
+            Split::Validation => &["validation", "valid", "dev"],
+            Split::Test => &["test"],
         }
     }
 }
@@ -36,19 +47,44 @@ impl FromStr for Split {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Split> {
-        let found = [Split::Train, Split::Test].into_iter().find(|split| split.name() == name);
-        found.ok_or_else(|| Error::invalid(format_args!("the split is train or test, got {name:?}")))
+        let found = Split::ALL.into_iter().find(|split| split.names().contains(&name));
+        found.ok_or_else(|| Error::invalid(format_args!("the split is train, validation or test, got {name:?}")))
     }
 }
 
-/// The columns of a table. Where none is given, the text is `text`, else the only one of `review` and `sentence`; the label is `label`,
-/// else `sentiment`.
+/// How files are read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TableOptions {
-    /// Name of the column (or JSON key) with the text.
+    /// Name of the column (or JSON key) with the text. Without it `text`, else the only one of `review` and `sentence`.
     pub text_column: Option<String>,
-    /// Name of the column (or JSON key) with the label.
+    /// Name of the column (or JSON key) with the label. Without it `label`, else `sentiment`.
     pub label_column: Option<String>,
+    /// Encoding of the files, by a name of the WHATWG Encoding Standard such as `windows-1252`. Without it UTF-8, or UTF-16 where a file
+    /// is that.
+    pub encoding: Option<String>,
+}
+
+/// What there is of a split.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The data set has it.
+    There,
+    /// The data set has other splits, but not this one.
+    Missing,
+    /// The data set is one table, or one set of class folders, without splits.
+    Undivided,
+}
+
+/// Looks for a split of the data set at `path`.
+///
+/// # Errors
+/// If there is no data set.
+pub fn find(path: &Path, split: Split) -> Result<Found> {
+    Ok(match open(path)? {
+        Source::Undivided(_) => Found::Undivided,
+        Source::Splits(splits) if splits.iter().any(|(found, _)| *found == split) => Found::There,
+        Source::Splits(_) => Found::Missing,
+    })
 }
 
 /// Reads a split of the data set at `path`, its labels named in sorted order (by value if all are numbers):
@@ -57,22 +93,25 @@ pub struct TableOptions {
 /// # Errors
 /// As [`load_with_labels`].
 pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset> {
-    load_with_labels(path, split, options, None)
+    load_with_labels(path, split, options, &Labels::default())
 }
 
 /// Reads a split of the data set at `path`, which is one of
 /// - `aclImdb_v1.tar.gz` (any `.tar.gz` or `.tgz`), read as a stream and never unpacked, or the unpacked folder `aclImdb` or its
 ///   parent: the files `{train,test}/{neg,pos}/*.txt`, sorted by path, with the labels "negative" and "positive". Maas et al. 2011,
 ///   <https://ai.stanford.edu/~amaas/data/sentiment/>;
-/// - a table, `.csv`, `.tsv` or `.jsonl`, whatever the split;
-/// - a folder with `train.*` and `test.*` of those.
+/// - a table, `.csv`, `.tsv`, `.json` or `.jsonl`, each also with `.gz`: all of it, whatever the split;
+/// - a folder with `train.*`, and perhaps `validation.*` and `test.*` of those, or the path of that `train.*`;
+/// - a folder with a folder of `.txt` files for each class: all of it, whatever the split; or with such folders in `train`, `validation`
+///   and `test`.
 ///
-/// A CSV field may be quoted and then hold line breaks; a TSV field is literal, as in GLUE. Bytes that are not UTF-8 become U+FFFD and are
-/// counted. `labels` are the names of the training split, in the order of the ids; without them the names are those found.
+/// A CSV field may be quoted and then hold line breaks; the delimiter is the one with which the header has the columns. A TSV field is
+/// quoted if the file is written so throughout (as pandas does), else literal (as in GLUE).
 ///
 /// # Errors
-/// If there is nothing of the kind, a file is truncated or malformed, or a label is not in `labels`: with the file and the line.
-pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, labels: Option<&[String]>) -> Result<Dataset> {
+/// If there is nothing of the kind, a file is truncated or malformed or not in the encoding, or a label is none of the classes: with the
+/// file and the line.
+pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, labels: &Labels) -> Result<Dataset> {
     load_as(path, split, options, labels, || |text| text)
 }
 
@@ -85,14 +124,33 @@ pub fn load_encoded(
     path: &Path,
     split: Split,
     options: &TableOptions,
-    labels: Option<&[String]>,
+    labels: &Labels,
     wordpiece: &WordPiece,
     max_length: usize,
-) -> Result<Dataset<Vec<u32>>> {
+) -> Result<Dataset<Encoded>> {
     load_as(path, split, options, labels, || {
         let mut encoder = Encoder::new(wordpiece);
-        move |text: String| encoder.encode(&text, max_length)
+        move |text: String| Encoded::new(&mut encoder, &text, max_length)
     })
+}
+
+/// The texts of a table, which needs no labels; `None` if the file's name is not that of a table.
+///
+/// # Errors
+/// As [`load_with_labels`].
+pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<String>>> {
+    match table::Kind::of(path) {
+        Some(_) => Ok(Some(table::read(path, options, false)?.into_texts())),
+        None => Ok(None),
+    }
+}
+
+/// The text of a file, in `encoding` if one is given.
+///
+/// # Errors
+/// If the file cannot be read, or is not in the encoding.
+pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
+    decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
 }
 
 /// `make` gives each thread a function of a text.
@@ -100,59 +158,115 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     path: &Path,
     split: Split,
     options: &TableOptions,
-    labels: Option<&[String]>,
+    labels: &Labels,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Dataset<T>> {
     let (file, rows) = match locate(path, split)? {
         Place::Archive(file) => (file.clone(), imdb::from_archive(&file, split, make)?),
-        Place::Folder(folder) => (folder.clone(), imdb::from_folder(&folder, split, make)?),
-        Place::Table(file) => (file.clone(), table::read(&file, options)?.map(make)),
+        Place::Folder(folder) => (folder.clone(), imdb::from_folder(&folder, options.encoding.as_deref(), make)?),
+        Place::Table(file) => (file.clone(), table::read(&file, options, true)?.map(make)),
     };
     rows.into_dataset(&file, labels)
 }
 
 /// The files that a split is read from, sorted.
-pub(super) fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// If the data set does not have the split.
+pub fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
     match locate(path, split)? {
         Place::Archive(file) | Place::Table(file) => Ok(vec![file]),
-        Place::Folder(folder) => Ok(imdb::files(&folder, split)?.into_iter().map(|(file, _)| file).collect()),
+        Place::Folder(folder) => Ok(imdb::files(&folder)?.into_iter().map(|(file, _)| file).collect()),
     }
 }
 
+/// Where rows are.
+#[derive(Clone)]
 enum Place {
     Archive(PathBuf),
-    /// Holds `{split}/pos` and `{split}/neg`.
+    /// Holds a folder for each class.
     Folder(PathBuf),
     Table(PathBuf),
 }
 
+/// A data set.
+enum Source {
+    Undivided(Place),
+    Splits(Vec<(Split, Place)>),
+}
+
 fn locate(path: &Path, split: Split) -> Result<Place> {
+    let missing = |problem: String| Err(Error::file(path, "data set", problem));
+    match open(path)? {
+        Source::Undivided(place) => Ok(place),
+        Source::Splits(splits) => match splits.iter().find(|(found, _)| *found == split) {
+            Some((_, place)) => Ok(place.clone()),
+            None => {
+                let there: Vec<&str> = splits.iter().map(|(found, _)| found.name()).collect();
+                missing(format!("has no split {split}; it has {}", there.join(", ")))
+            }
+        },
+    }
+}
+
+/// Finds out what kind of data set is at `path`.
+fn open(path: &Path) -> Result<Source> {
     if !path.is_dir() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-            return Ok(Place::Archive(path.to_path_buf()));
-        }
-        if table::Kind::of(path).is_some() {
-            return Ok(Place::Table(path.to_path_buf()));
+            let place = Place::Archive(path.to_path_buf());
+            return Ok(Source::Splits(vec![(Split::Train, place.clone()), (Split::Test, place)]));
         }
         std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        return Err(Error::file(path, "name", "not a kind of data set; expected .tar.gz, .tgz, .csv, .tsv, .jsonl or a folder"));
-    }
-    let is_imdb = |folder: &PathBuf| [Split::Train, Split::Test].iter().any(|s| folder.join(s.name()).join("pos").is_dir());
-    if let Some(folder) = [path.to_path_buf(), path.join("aclImdb")].into_iter().find(is_imdb) {
-        return Ok(Place::Folder(folder));
-    }
-    let tables: Vec<PathBuf> = table::EXTENSIONS.iter().map(|e| path.join(format!("{split}.{e}"))).filter(|file| file.is_file()).collect();
-    match tables.as_slice() {
-        [one] => Ok(Place::Table(one.clone())),
-        [] => {
-            let problem = format_args!("found neither {split}/pos and {split}/neg, nor {split}.csv, {split}.tsv or {split}.jsonl");
-            Err(Error::file(path, "data set", problem))
+        if table::Kind::of(path).is_none() {
+            let problem = "not a kind of data set; expected .csv, .tsv, .json or .jsonl (perhaps with .gz), .tar.gz, .tgz or a folder";
+            return Err(Error::file(path, "name", problem));
         }
-        [one, two, ..] => {
-            Err(Error::file(path, "data set", format_args!("both {} and {} are here; remove one or name it", one.display(), two.display())))
+        // `train.csv` stands for the folder that it is in, if that has other splits.
+        let others = match path.parent().filter(|_| name.starts_with("train.")) {
+            Some(parent) => tables(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, &[Split::Validation, Split::Test])?,
+            None => Vec::new(),
+        };
+        return Ok(match others.is_empty() {
+            true => Source::Undivided(Place::Table(path.to_path_buf())),
+            false => Source::Splits([vec![(Split::Train, Place::Table(path.to_path_buf()))], others].concat()),
+        });
+    }
+    for folder in [path.to_path_buf(), path.join("aclImdb")] {
+        let named = |split: Split| split.names().iter().map(|name| folder.join(name)).find(|f| imdb::has_classes(f)).map(Place::Folder);
+        let splits: Vec<_> = Split::ALL.into_iter().filter_map(|split| Some((split, named(split)?))).collect();
+        if !splits.is_empty() {
+            return Ok(Source::Splits(splits));
         }
     }
+    let tables = tables(path, &Split::ALL)?;
+    if !tables.is_empty() {
+        return Ok(Source::Splits(tables));
+    }
+    if imdb::has_classes(path) {
+        return Ok(Source::Undivided(Place::Folder(path.to_path_buf())));
+    }
+    let problem = "found neither train.csv (or .tsv, .json, .jsonl), nor train/CLASS/*.txt, nor CLASS/*.txt for two classes or more";
+    Err(Error::file(path, "data set", problem))
+}
+
+/// The tables in `folder` that bear the names of `splits`.
+fn tables(folder: &Path, splits: &[Split]) -> Result<Vec<(Split, Place)>> {
+    let mut found = Vec::new();
+    for &split in splits {
+        let names = split.names().iter().flat_map(|name| table::EXTENSIONS.iter().map(move |end| format!("{name}.{end}")));
+        let files: Vec<PathBuf> =
+            names.flat_map(|name| [folder.join(format!("{name}.gz")), folder.join(name)]).filter(|file| file.is_file()).collect();
+        match files.as_slice() {
+            [] => {}
+            [one] => found.push((split, Place::Table(one.clone()))),
+            [one, two, ..] => {
+                let problem = format_args!("both {} and {} are here; remove one or name it", one.display(), two.display());
+                return Err(Error::file(folder, "data set", problem));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Labelled texts, or what was made of them, whose labels have no ids yet.
@@ -167,14 +281,6 @@ pub(super) struct Rows<T = String> {
     lossy: usize,
 }
 
-/// Text decoded as UTF-8 with U+FFFD for what is not, and whether there was any.
-pub(super) fn decode(text: Vec<u8>) -> (String, bool) {
-    match String::from_utf8(text) {
-        Ok(text) => (text, false),
-        Err(e) => (String::from_utf8_lossy(e.as_bytes()).into_owned(), true),
-    }
-}
-
 impl Rows {
     fn map<T: Send, F: FnMut(String) -> T>(mut self, make: impl Fn() -> F + Sync + Send) -> Rows<T> {
         let texts = stream::map_chunks(self.texts.chunks_mut(stream::CHUNK), || {
@@ -187,7 +293,7 @@ impl Rows {
 }
 
 impl<T> Rows<T> {
-    /// Adds a text; `lossy` if it was not valid UTF-8. `name` says where it stands.
+    /// Adds a text; `lossy` if some of it could not be decoded. `name` says where it stands.
     pub fn push(&mut self, name: String, text: T, label: &str, lossy: bool) {
         self.lossy += usize::from(lossy);
         self.texts.push(text);
@@ -203,35 +309,30 @@ impl<T> Rows<T> {
         self.names.push(name);
     }
 
-    fn into_dataset(self, path: &Path, given: Option<&[String]>) -> Result<Dataset<T>> {
+    /// The texts alone.
+    pub fn into_texts(self) -> Vec<T> {
+        self.texts
+    }
+
+    /// Whether any text has this label.
+    pub fn holds(&self, label: &str) -> bool {
+        self.index.contains_key(label)
+    }
+
+    fn into_dataset(self, path: &Path, labels: &Labels) -> Result<Dataset<T>> {
         if self.texts.is_empty() {
             return Err(Error::file(path, "data set", "holds no text"));
         }
-        let label_names = given.map_or_else(|| sorted(self.found.clone()), <[String]>::to_vec);
-        let ids: Vec<Option<usize>> = self.found.iter().map(|label| label_names.iter().position(|name| name == label)).collect();
-        let id = |(&label, name): (&usize, &String)| {
-            let known = ids[label].and_then(|id| u32::try_from(id).ok());
-            known.ok_or_else(|| {
-                let label = &self.found[label];
-                let known = label_names.join(", ");
-                Error::file(path, name, format_args!("the label {label:?} is unknown; the training split has {known}"))
-            })
+        let mut counts = vec![0; self.found.len()];
+        self.labels.iter().for_each(|&label| counts[label] += 1);
+        let first = |label: usize| {
+            let row = self.labels.iter().position(|&l| l == label);
+            row.and_then(|row| self.names.get(row)).cloned().unwrap_or_default()
         };
-        let labels = self.labels.iter().zip(&self.names).map(id).collect::<Result<Vec<u32>>>()?;
+        let (label_names, classes) = labels.classes(&self.found, &counts, path, &first)?;
+        let labels = self.labels.iter().map(|&label| classes[label] as u32).collect();
         Ok(Dataset { texts: self.texts, labels, label_names, lossy: self.lossy, names: self.names })
     }
-}
-
-/// By value if all are numbers, else as texts.
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    let numbers: Option<Vec<f64>> = names.iter().map(|name| name.parse().ok()).collect();
-    if let Some(numbers) = numbers {
-        let mut both: Vec<_> = numbers.into_iter().zip(names).collect();
-        both.sort_by(|a, b| a.0.total_cmp(&b.0));
-        names = both.into_iter().map(|(_, name)| name).collect();
-    }
-    names
 }
 
 #[cfg(test)]
@@ -239,30 +340,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_names_are_sorted_by_value() {
-        let of = |names: &[&str]| sorted(names.iter().map(|s| s.to_string()).collect());
-        assert_eq!(of(&["10", "9", "-1", "2.5"]), ["-1", "2.5", "9", "10"]);
-        assert_eq!(of(&["10", "9", "many"]), ["10", "9", "many"]);
-        assert_eq!(of(&["positive", "negative"]), ["negative", "positive"]);
-    }
-
-    #[test]
     fn finds_the_kind_of_source() {
         let dir = tempfile::tempdir().unwrap();
         let options = TableOptions::default();
+        let write = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
         let error = |path: &Path| load(path, Split::Test, &options).unwrap_err().to_string();
-        assert!(error(dir.path()).contains("neither test/pos"));
+        assert!(error(dir.path()).contains("found neither train.csv"));
         assert!(error(&dir.path().join("none")).contains("none: "));
-        std::fs::write(dir.path().join("x.parquet"), "").unwrap();
+        write("x.parquet", "");
         assert!(error(&dir.path().join("x.parquet")).contains("not a kind of data set"));
-        std::fs::write(dir.path().join("test.csv"), "text,label\na,1\nb,0\n").unwrap();
+        write("test.csv", "text,label\na,1\nb,0\n");
         assert_eq!(load(dir.path(), Split::Test, &options).unwrap().labels, [1, 0]);
         assert_eq!(files(dir.path(), Split::Test).unwrap(), [dir.path().join("test.csv")]);
-        assert!(load(dir.path(), Split::Train, &options).is_err());
+        assert!(load(dir.path(), Split::Train, &options).unwrap_err().to_string().contains("has no split train; it has test"));
         assert!(load(&dir.path().join("test.csv"), Split::Train, &options).is_ok());
-        std::fs::write(dir.path().join("test.tsv"), "text\tlabel\na\t1\n").unwrap();
+        assert_eq!(find(&dir.path().join("test.csv"), Split::Train).unwrap(), Found::Undivided);
+        write("train.csv", "text,label\na,1\nc,0\n");
+        write("dev.jsonl", "{\"text\": \"d\", \"label\": 1}\n");
+        for path in [dir.path().to_path_buf(), dir.path().join("train.csv")] {
+            assert_eq!(load(&path, Split::Validation, &options).unwrap().texts, ["d"]);
+            assert_eq!(load(&path, Split::Test, &options).unwrap().texts, ["a", "b"]);
+        }
+        std::fs::remove_file(dir.path().join("test.csv")).unwrap();
+        assert_eq!(find(dir.path(), Split::Test).unwrap(), Found::Missing);
+        write("train.tsv.gz", "");
         assert!(error(dir.path()).contains("remove one"));
         assert_eq!(("train".parse::<Split>().unwrap(), Split::Test.to_string()), (Split::Train, "test".to_string()));
-        assert!("dev".parse::<Split>().is_err());
+        assert_eq!("dev".parse::<Split>().unwrap(), Split::Validation);
+        assert!("all".parse::<Split>().is_err());
+    }
+
+    #[test]
+    fn a_folder_may_have_a_folder_for_each_class() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let file = dir.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        write("one/billing/a.txt", b"pay");
+        write("one/login/b.txt", b"pass\xe9");
+        write("one/notes/readme.md", b"no class");
+        let latin = TableOptions { encoding: Some("windows-1252".into()), ..TableOptions::default() };
+        let data = load(&dir.path().join("one"), Split::Train, &latin).unwrap();
+        assert_eq!((&data.texts[..], &data.labels[..]), (&["pay".to_string(), "pass\u{e9}".into()][..], &[0, 1][..]));
+        assert_eq!((&data.label_names[..], data.lossy), (&["billing".to_string(), "login".into()][..], 0));
+        assert_eq!(find(&dir.path().join("one"), Split::Test).unwrap(), Found::Undivided);
+        write("two/train/x/a.txt", b"1");
+        write("two/train/y/a.txt", b"2");
+        write("two/test/x/a.txt", b"3");
+        write("two/test/y/a.txt", b"4");
+        assert_eq!(load(&dir.path().join("two"), Split::Test, &latin).unwrap().texts, ["3", "4"]);
+        assert_eq!(find(&dir.path().join("two"), Split::Validation).unwrap(), Found::Missing);
     }
 }

@@ -1,13 +1,15 @@
 //! Labelled texts in CSV, TSV and JSON lines.
 
-use super::TableOptions;
-use super::source::{Rows, decode};
+use super::source::Rows;
+use super::{TableOptions, decode, tsv};
 use crate::{Error, Result};
+use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
+use std::io::Read;
 use std::path::Path;
 
-/// The extensions of tables.
-pub(super) const EXTENSIONS: [&str; 3] = ["csv", "tsv", "jsonl"];
+/// The extensions of tables; each may be followed by `.gz`.
+pub(super) const EXTENSIONS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
 
 /// Default columns: the first is taken, else the only one of the others that is there.
 const TEXT: [&str; 3] = ["text", "review", "sentence"];
@@ -17,53 +19,171 @@ const LABEL: [&str; 2] = ["label", "sentiment"];
 pub(super) enum Kind {
     Csv,
     Tsv,
-    Jsonl,
+    /// Objects one a line, or in `.json` perhaps a list of them.
+    Json,
 }
 
 impl Kind {
     /// By extension.
     pub fn of(path: &Path) -> Option<Kind> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        let kinds = [Kind::Csv, Kind::Tsv, Kind::Jsonl];
-        EXTENSIONS.iter().zip(kinds).find(|(e, _)| **e == extension).map(|(_, kind)| kind)
-    }
-}
-
-/// The rows of a table.
-pub(super) fn read(path: &Path, options: &TableOptions) -> Result<Rows> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    match Kind::of(path) {
-        Some(Kind::Jsonl) => read_jsonl(path, &bytes, options),
-        kind => read_csv(path, &bytes, options, kind == Some(Kind::Tsv)),
-    }
-}
-
-fn read_csv(path: &Path, bytes: &[u8], options: &TableOptions, tabs: bool) -> Result<Rows> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(if tabs { b'\t' } else { b',' }).quoting(!tabs).from_reader(bytes);
-    let header = reader.byte_headers().map_err(|e| malformed(path, bytes, tabs, &e))?.clone();
-    let header: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
-    let header: Vec<&str> = header.iter().map(|name| name.trim()).collect();
-    let (text, label) = columns(path, &header, options)?;
-    let place = |name: &str| header.iter().position(|h| *h == name).unwrap_or_default();
-    let (text, label) = (place(text), place(label));
-    let mut rows = Rows::default();
-    let mut record = csv::ByteRecord::new();
-    let (mut line, mut counted) = (1, 0);
-    while reader.read_byte_record(&mut record).map_err(|e| malformed(path, bytes, tabs, &e))? {
-        let start = start(bytes, record.position());
-        line += line_breaks(&bytes[counted..start]);
-        counted = start;
-        let name = String::from_utf8_lossy(&record[label]).trim().to_string();
-        if name.is_empty() {
-            return Err(Error::file(path, format_args!("line {line}"), "the label is empty"));
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
+            "csv" => Some(Kind::Csv),
+            "tsv" => Some(Kind::Tsv),
+            extension if EXTENSIONS.contains(&extension) => Some(Kind::Json),
+            _ => None,
         }
-        let (text, lossy) = decode(record[text].to_vec());
-        rows.push(format!("line {line}"), text, &name, lossy);
     }
-    if !tabs && is_unclosed(&bytes[counted..]) {
-        return Err(Error::file(path, format_args!("line {line}"), "a quoted field is never closed"));
+}
+
+/// The rows of a table; without `labelled` the label of each is empty, and there need be no column of labels.
+pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Result<Rows> {
+    let mut bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut plain = Vec::new();
+        MultiGzDecoder::new(&bytes[..])
+            .read_to_end(&mut plain)
+            .map_err(|e| Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again")))?;
+        bytes = plain;
     }
-    Ok(rows)
+    let text = decode::text(path, bytes, options.encoding.as_deref())?;
+    let table = Table { path, options, labelled };
+    match Kind::of(path) {
+        Some(Kind::Json) if text.trim_start().starts_with('[') => table.read_list(&text),
+        Some(Kind::Json) => table.read_lines(&text),
+        Some(Kind::Tsv) => table.read_fields(&text, &DELIMITERS_OF_TSV),
+        _ => table.read_fields(&text, &DELIMITERS_OF_CSV),
+    }
+}
+
+/// What may stand between the fields of a file with this extension, the likeliest first.
+const DELIMITERS_OF_CSV: [u8; 4] = *b",;\t|";
+const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
+
+/// What a table is read with.
+struct Table<'a> {
+    path: &'a Path,
+    options: &'a TableOptions,
+    labelled: bool,
+}
+
+/// The columns of a table, as its header has them.
+struct Columns {
+    text: String,
+    label: Option<String>,
+}
+
+impl Table<'_> {
+    /// The first delimiter with which the header has the columns; if none has, the error of the likeliest.
+    fn read_fields(&self, text: &str, delimiters: &[u8]) -> Result<Rows> {
+        let mut likeliest = None;
+        for &delimiter in delimiters {
+            let quoting = delimiter != b'\t' || tsv::is_quoted(text);
+            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(text.as_bytes());
+            let header = reader.headers().map_err(|e| malformed(self.path, text.as_bytes(), delimiter, &e))?.clone();
+            let header: Vec<&str> = header.iter().map(str::trim).collect();
+            match self.columns(&header) {
+                Ok(columns) => return self.read_records(text.as_bytes(), reader, &header, &columns, (delimiter, quoting)),
+                Err(e) => likeliest = likeliest.or(Some(e)),
+            }
+        }
+        Err(likeliest.unwrap_or_else(|| Error::file(self.path, "header", "is missing")))
+    }
+
+    fn read_records(
+        &self,
+        bytes: &[u8],
+        mut reader: csv::Reader<&[u8]>,
+        header: &[&str],
+        columns: &Columns,
+        (delimiter, quoting): (u8, bool),
+    ) -> Result<Rows> {
+        let place = |name: &str| header.iter().position(|h| h == &name).unwrap_or_default();
+        let (text, label) = (place(&columns.text), columns.label.as_deref().map(place));
+        let mut rows = Rows::default();
+        let mut record = csv::StringRecord::new();
+        let (mut line, mut counted) = (1, 0);
+        while reader.read_record(&mut record).map_err(|e| malformed(self.path, bytes, delimiter, &e))? {
+            let start = start(bytes, record.position());
+            line += line_breaks(&bytes[counted..start]);
+            counted = start;
+            let label = label.map_or("", |label| record[label].trim());
+            if self.labelled && label.is_empty() {
+                return Err(Error::file(self.path, format_args!("line {line}"), "the label is empty"));
+            }
+            rows.push(format!("line {line}"), record[text].to_string(), label, record[text].contains('\u{fffd}'));
+        }
+        if quoting && is_unclosed(&bytes[counted..]) {
+            return Err(Error::file(self.path, format_args!("line {line}"), "a quoted field is never closed"));
+        }
+        Ok(rows)
+    }
+
+    /// A JSON object a line.
+    fn read_lines(&self, text: &str) -> Result<Rows> {
+        let mut rows = Rows::default();
+        let mut columns = None;
+        for (i, line) in text.split('\n').enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let place = format!("line {}", i + 1);
+            let row: Map<String, Value> = serde_json::from_str(line)
+                .map_err(|e| Error::file(self.path, &place, format_args!("not a JSON object (column {}: {e})", e.column())))?;
+            self.push(&mut rows, &mut columns, place, &row)?;
+        }
+        Ok(rows)
+    }
+
+    /// A JSON list of objects.
+    fn read_list(&self, text: &str) -> Result<Rows> {
+        let mut rows = Rows::default();
+        let mut columns = None;
+        let wrong = |e: serde_json::Error| {
+            Error::file(self.path, format_args!("line {}", e.line()), format_args!("not a list of JSON objects ({e})"))
+        };
+        for (i, row) in serde_json::from_str::<Vec<Map<String, Value>>>(text).map_err(wrong)?.iter().enumerate() {
+            self.push(&mut rows, &mut columns, format!("object {}", i + 1), row)?;
+        }
+        Ok(rows)
+    }
+
+    /// Adds the row that `object` is. The first object decides on the keys.
+    fn push(&self, rows: &mut Rows, columns: &mut Option<Columns>, place: String, object: &Map<String, Value>) -> Result<()> {
+        let found: Vec<&str> = object.keys().map(String::as_str).collect();
+        let columns = match columns {
+            Some(columns) => columns,
+            None => columns.insert(self.columns(&found)?),
+        };
+        let key = &columns.text;
+        let Some(Value::String(text)) = object.get(key) else {
+            return Err(Error::file(self.path, place, format_args!("{key:?} is not a string")));
+        };
+        let label = match columns.label.as_ref().map(|key| object.get(key)) {
+            Some(Some(Value::String(s))) => s.trim().to_string(),
+            Some(Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_)))) => value.to_string(),
+            _ => String::new(),
+        };
+        if let (Some(key), true) = (&columns.label, self.labelled && label.is_empty()) {
+            let problem = format_args!("{key:?} is not a label: expected a text, a number, true or false");
+            return Err(Error::file(self.path, place, problem));
+        }
+        rows.push(place, text.clone(), &label, text.contains('\u{fffd}'));
+        Ok(())
+    }
+
+    /// Names of the text and the label column, as the header has them.
+    fn columns(&self, header: &[&str]) -> Result<Columns> {
+        let text = column(self.path, header, "text", self.options.text_column.as_deref(), &TEXT)?;
+        if !self.labelled {
+            return Ok(Columns { text, label: None });
+        }
+        let label = column(self.path, header, "label", self.options.label_column.as_deref(), &LABEL)?;
+        if text == label {
+            return Err(Error::file(self.path, "header", format_args!("the text and the label are both the column {text:?}")));
+        }
+        Ok(Columns { text, label: Some(label) })
+    }
 }
 
 /// Byte at which a record starts. The reader's own position, and so its line, may stand before the line breaks that precede the record.
@@ -76,11 +196,14 @@ fn line_breaks(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
-fn malformed(path: &Path, bytes: &[u8], tabs: bool, error: &csv::Error) -> Error {
+fn malformed(path: &Path, bytes: &[u8], delimiter: u8, error: &csv::Error) -> Error {
     let line = 1 + line_breaks(&bytes[..start(bytes, error.position())]);
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            let hint = if tabs { "a field holds no tab and no line break" } else { "quote fields that hold commas or line breaks" };
+            let hint = match delimiter {
+                b'\t' => "a field holds no tab and no line break, or all such fields are quoted",
+                _ => "quote fields that hold the delimiter or line breaks",
+            };
             let problem = format_args!("{len} fields where the header has {expected_len}; {hint}");
             Error::file(path, format_args!("line {line}"), problem)
         }
@@ -93,63 +216,26 @@ fn is_unclosed(record: &[u8]) -> bool {
     record.trim_ascii().contains(&b'\n') && record.iter().filter(|&&b| b == b'"').count() % 2 == 1
 }
 
-fn read_jsonl(path: &Path, bytes: &[u8], options: &TableOptions) -> Result<Rows> {
-    let mut rows = Rows::default();
-    let mut keys: Option<(String, String)> = None;
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let name = format!("line {}", i + 1);
-        let decoded = String::from_utf8_lossy(line);
-        let row: Map<String, Value> = serde_json::from_str(&decoded)
-            .map_err(|e| Error::file(path, &name, format_args!("not a JSON object (column {}: {e})", e.column())))?;
-        if keys.is_none() {
-            let found: Vec<&str> = row.keys().map(String::as_str).collect();
-            let (text, label) = columns(path, &found, options)?;
-            keys = Some((text.to_string(), label.to_string()));
-        }
-        let Some((text_key, label_key)) = &keys else { continue };
-        let Some(Value::String(text)) = row.get(text_key) else {
-            return Err(Error::file(path, name, format_args!("{text_key:?} is not a string")));
-        };
-        let label = match row.get(label_key) {
-            Some(Value::String(s)) => s.trim().to_string(),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-            _ => String::new(),
-        };
-        if label.is_empty() {
-            return Err(Error::file(path, name, format_args!("{label_key:?} is not a label: expected a text, a number, true or false")));
-        }
-        rows.push(name, text.clone(), &label, matches!(decoded, std::borrow::Cow::Owned(_)));
-    }
-    Ok(rows)
-}
-
-/// Names of the text and the label column.
-fn columns<'a>(path: &Path, header: &[&'a str], options: &TableOptions) -> Result<(&'a str, &'a str)> {
-    let text = column(path, header, "text", options.text_column.as_deref(), &TEXT)?;
-    let label = column(path, header, "label", options.label_column.as_deref(), &LABEL)?;
-    if text == label {
-        return Err(Error::file(path, "header", format_args!("the text and the label are both the column {text:?}")));
-    }
-    Ok((text, label))
-}
-
-fn column<'a>(path: &Path, header: &[&'a str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<&'a str> {
+/// The column for `what`: the one `given`, or one of the `defaults`, without regard to case where no name is so exactly.
+fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<String> {
     let fail = |problem: String| {
         let there = header.join(", ");
-        Err(Error::file(path, "header", format_args!("{problem}; the columns are {there}: name the {what} column")))
+        Err(Error::file(path, "header", format_args!("{problem}; the columns are {there}: name the {what} column with --{what}-column")))
     };
     let wanted = given.map_or_else(|| defaults.to_vec(), |name| vec![name]);
-    let found: Vec<&str> = header.iter().copied().filter(|name| wanted.contains(name)).collect();
+    let among = |same: fn(&str, &str) -> bool| -> Vec<&str> {
+        header.iter().copied().filter(|name| wanted.iter().any(|wanted| same(name, wanted))).collect()
+    };
+    let mut found = among(|name, wanted| name == wanted);
+    if found.is_empty() {
+        found = among(|name, wanted| name.to_lowercase() == wanted.to_lowercase());
+    }
     match found.as_slice() {
-        [one] => Ok(one),
+        [one] => Ok(one.to_string()),
         [] => fail(format!("there is no column {}", wanted.join(" or "))),
         // The first default wins unless it stands there twice.
-        several => match several.iter().filter(|name| **name == wanted[0]).collect::<Vec<_>>().as_slice() {
-            [one] => Ok(one),
+        several => match several.iter().filter(|name| name.to_lowercase() == wanted[0].to_lowercase()).collect::<Vec<_>>().as_slice() {
+            [one] => Ok(one.to_string()),
             _ => fail(format!("several columns may hold the {what}: {}", several.join(", "))),
         },
     }
@@ -157,7 +243,7 @@ fn column<'a>(path: &Path, header: &[&'a str], what: &str, given: Option<&str>, 
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{Dataset, Split, TableOptions, load, load_with_labels};
+    use crate::data::{Dataset, Labels, Split, TableOptions, load, load_texts, load_with_labels};
     use crate::{Error, Result};
 
     fn read(name: &str, bytes: impl AsRef<[u8]>, options: &TableOptions) -> Result<Dataset> {
@@ -181,10 +267,10 @@ mod tests {
     fn reads_csv() {
         let d = plain(
             "a.csv",
-            b"\xef\xbb\xbfid,review,sentiment\r\n1,\"two\nlines, \"\"quoted\"\"\",positive\r\n2,it\xff is 12\" long,negative\r\n",
+            b"\xef\xbb\xbfid,review,sentiment\r\n1,\"two\nlines, \"\"quoted\"\"\",positive\r\n2,it is 12\" long,negative\r\n",
         );
-        assert_eq!(d.texts, ["two\nlines, \"quoted\"", "it\u{fffd} is 12\" long"]);
-        assert_eq!((d.labels, d.lossy), (vec![1, 0], 1));
+        assert_eq!(d.texts, ["two\nlines, \"quoted\"", "it is 12\" long"]);
+        assert_eq!((d.labels, d.lossy), (vec![1, 0], 0));
         assert_eq!(
             (d.label_names, d.names),
             (vec!["negative".to_string(), "positive".into()], vec!["line 2".to_string(), "line 4".into()])
@@ -195,13 +281,13 @@ mod tests {
     fn tsv_is_literal() {
         let d = plain("a.tsv", "label\ttext\n10\t\"Hex County\" is\n9\t\"open\n");
         assert_eq!((d.texts, d.labels), (vec!["\"Hex County\" is".to_string(), "\"open".into()], vec![1, 0]));
-        assert!(error("a.tsv", "text\tlabel\n\"a\nb\"\t1\n").contains("line 2: 1 fields where the header has 2; a field holds no tab"));
+        assert!(error("a.tsv", "text\tlabel\nsay \"a\nb\"\t1\n").contains("line 2: 1 fields where the header has 2; a field holds no tab"));
     }
 
     #[test]
     fn reads_jsonl() {
-        let d = plain("a.jsonl", b"{\"text\": \"a\", \"label\": 1}\n\n{\"label\": 0, \"text\": \"b\xff\", \"more\": []}\r\n");
-        assert_eq!((d.texts, d.labels, d.lossy), (vec!["a".to_string(), "b\u{fffd}".into()], vec![1, 0], 1));
+        let d = plain("a.jsonl", b"{\"text\": \"a\", \"label\": 1}\n\n{\"label\": 0, \"text\": \"b\", \"more\": []}\r\n");
+        assert_eq!((d.texts, d.labels, d.lossy), (vec!["a".to_string(), "b".into()], vec![1, 0], 0));
         assert_eq!(d.names, ["line 1", "line 3"]);
         assert_eq!(plain("a.jsonl", "{\"text\": \"a\", \"label\": true}").label_names, ["true"]);
         assert!(
@@ -225,7 +311,8 @@ mod tests {
 
     #[test]
     fn columns_and_labels_may_be_given() {
-        let of = |text: &str, label: &str| TableOptions { text_column: Some(text.into()), label_column: Some(label.into()) };
+        let of =
+            |text: &str, label: &str| TableOptions { text_column: Some(text.into()), label_column: Some(label.into()), encoding: None };
         let table = "text,sentence,stars\na,b,3\nc,d,5\n";
         assert_eq!(read("a.csv", table, &of("sentence", "stars")).unwrap().texts, ["b", "d"]);
         assert!(read("a.csv", table, &of("body", "stars")).unwrap_err().to_string().contains("no column body"));
@@ -236,10 +323,54 @@ mod tests {
         std::fs::write(&path, table).unwrap();
         let known = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|s| s.to_string()).collect();
-            load_with_labels(&path, Split::Test, &of("text", "stars"), Some(&names))
+            load_with_labels(&path, Split::Test, &of("text", "stars"), &Labels::named(&names))
         };
         assert_eq!(known(&["5", "4", "3"]).unwrap().labels, [2, 0]);
         let message = known(&["1", "3"]).unwrap_err().to_string();
-        assert!(message.contains("test.csv: line 3: the label \"5\" is unknown; the training split has 1, 3"), "{message}");
+        assert!(message.contains("test.csv: line 3: the label \"5\" is none of the classes 1, 3"), "{message}");
+    }
+
+    #[test]
+    fn files_are_read_as_people_have_them() {
+        let d = plain("a.csv", "Text;LABEL\na, b;1\n\"c; d\";0\n");
+        assert_eq!((&d.texts[..], &d.labels[..]), (&["a, b".to_string(), "c; d".into()][..], &[1, 0][..]));
+        assert_eq!(plain("a.csv", "Review\tSentiment\na,b\tgood\n").texts, ["a,b"]);
+        assert_eq!(plain("a.tsv", "text\tlabel\n\"He said \"\"no\"\"\nand left\"\t1\nb\t0\n").texts, ["He said \"no\"\nand left", "b"]);
+        assert_eq!(plain("a.json", "[{\"Text\": \"a\", \"label\": 1},\n {\"Text\": \"b\", \"label\": 0}]").labels, [1, 0]);
+        assert_eq!(plain("a.json", "{\"text\": \"a\", \"label\": 1}\n").texts, ["a"]);
+        assert!(error("a.json", "[{\"text\": \"a\"},\n 3]").contains("line 2: not a list of JSON objects"));
+        assert!(
+            error("a.json", "[{\"text\": \"a\", \"label\": 1}, {\"text\": 2, \"label\": 1}]")
+                .contains("object 2: \"text\" is not a string")
+        );
+        assert!(error("a.csv", b"text,label\na,1\nb\xff,0\n").contains("line 3: the byte 0xff is not UTF-8"));
+        let replaced = TableOptions { encoding: Some("utf-8".into()), ..TableOptions::default() };
+        assert_eq!(read("a.csv", b"text,label\na,1\nb\xff,0\n", &replaced).unwrap().lossy, 1);
+        let wide: Vec<u8> = "\u{feff}text\tlabel\nsch\u{f6}n\t1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(plain("a.tsv", wide).texts, ["sch\u{f6}n"]);
+    }
+
+    #[test]
+    fn compressed_tables_are_read() {
+        use std::io::Write;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(b"text,label\na,1\nb,0\n").unwrap();
+        let packed = packed.finish().unwrap();
+        assert_eq!(plain("a.csv.gz", &packed).labels, [1, 0]);
+        assert!(error("a.csv.gz", &packed[..packed.len() - 9]).contains("damaged or truncated"));
+    }
+
+    #[test]
+    fn texts_need_no_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = |name: &str, table: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, table).unwrap();
+            load_texts(&path, &TableOptions::default())
+        };
+        assert_eq!(texts("a.csv", "id,Text\n1,a\n2,b\n").unwrap().unwrap(), ["a", "b"]);
+        assert_eq!(texts("a.jsonl", "{\"text\": \"a\"}\n").unwrap().unwrap(), ["a"]);
+        assert!(texts("a.txt", "a\n").unwrap().is_none());
+        assert!(texts("b.csv", "id,body\n1,a\n").unwrap_err().to_string().contains("--text-column"));
     }
 }

@@ -1,9 +1,64 @@
 //! A data set as ids.
 
 use super::{Dataset, Encoder, WordPiece, stream};
+use std::collections::HashSet;
+
+/// A text as ids, and what a user should know of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Encoded {
+    /// Its ids.
+    pub ids: Vec<u32>,
+    /// Equal for equal texts, and else different.
+    pub key: u64,
+    /// Whether it was longer than the ids that are kept.
+    pub cut: bool,
+    /// Whether it holds nothing but white space.
+    pub empty: bool,
+}
+
+impl Encoded {
+    /// At most `max_length` ids of `text`, at least 2.
+    pub fn new(encoder: &mut Encoder, text: &str, max_length: usize) -> Encoded {
+        let most = max_length.max(2);
+        // One id more shows whether the text is longer.
+        let mut ids = encoder.encode(text, most.saturating_add(1));
+        let cut = ids.len() > most;
+        if cut {
+            // The last id of the text, before [SEP].
+            ids.remove(most - 1);
+        }
+        Encoded { ids, key: text_key(text), cut, empty: text.trim().is_empty() }
+    }
+}
+
+/// A hash of a text, 64 bits: folded multiplication of eight bytes at a time, as in wyhash, <https://github.com/wangyi-fudan/wyhash>. Two
+/// texts of a data set have the same one by chance alone.
+pub fn text_key(text: &str) -> u64 {
+    let mix = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(hash.rotate_left(32) ^ 0xA076_1D64_78BD_642F);
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let start = mix(0xE703_7ED1_A0B4_28DB, text.len() as u64);
+    let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    mix(mix(hash, u64::from_le_bytes(last)), 0x8EBC_6AF0_9C88_C6E3)
+}
+
+/// How many texts of a data set are not what one would expect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Oddities {
+    /// Texts with bytes that could not be decoded; they became U+FFFD.
+    pub lossy: usize,
+    /// Texts of nothing but white space.
+    pub empty: usize,
+    /// Texts that were longer than the ids that are kept.
+    pub cut: usize,
+}
 
 /// N labelled sequences of ids, one after another, T tokens in all.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tokenized {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
@@ -13,6 +68,10 @@ pub struct Tokenized {
     pub labels: Vec<u32>,
     /// Name of each label: `[C]`.
     pub label_names: Vec<String>,
+    /// [`Encoded::key`] of each text, where the texts are known: `[N]`.
+    pub keys: Vec<u64>,
+    /// What is odd about the texts.
+    pub oddities: Oddities,
 }
 
 impl Tokenized {
@@ -20,18 +79,33 @@ impl Tokenized {
     pub fn new(data: &Dataset, wordpiece: &WordPiece, max_length: usize) -> Tokenized {
         let encode = || {
             let mut encoder = Encoder::new(wordpiece);
-            move |text: &String| encoder.encode(text, max_length)
+            move |text: &String| Encoded::new(&mut encoder, text, max_length)
         };
         let texts = stream::map_chunks(data.texts.chunks(stream::CHUNK), encode);
-        Tokenized::joined(&texts, data.labels.clone(), data.label_names.clone())
+        let (labels, label_names) = (data.labels.clone(), data.label_names.clone());
+        Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names: Vec::new() })
     }
 
-    fn joined(texts: &[Vec<u32>], labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
-        let ends = texts.iter().scan(0, |end, ids| {
-            *end += ids.len();
-            Some(*end)
-        });
-        Tokenized { ids: texts.concat(), offsets: std::iter::once(0).chain(ends).collect(), labels, label_names }
+    fn joined(texts: &[impl AsRef<[u32]>], labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
+        let (mut ids, mut offsets) = (Vec::with_capacity(texts.iter().map(|t| t.as_ref().len()).sum()), vec![0]);
+        for text in texts {
+            ids.extend_from_slice(text.as_ref());
+            offsets.push(ids.len());
+        }
+        Tokenized { ids, offsets, labels, label_names, ..Tokenized::default() }
+    }
+
+    /// How many of these texts also stand in `other`.
+    pub fn shared_with(&self, other: &Tokenized) -> usize {
+        let known: HashSet<u64> = other.keys.iter().copied().collect();
+        self.keys.iter().filter(|key| known.contains(key)).count()
+    }
+
+    /// How many texts there are of each class: `[C]`.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.label_names.len()];
+        self.labels.iter().for_each(|&label| counts[label as usize] += 1);
+        counts
     }
 
     /// Number of sequences, N.
@@ -62,7 +136,7 @@ impl Tokenized {
     /// Every `n`-th sequence, from the first; n is at least 1.
     pub fn every(&self, n: usize) -> Tokenized {
         let kept = (0..self.len()).step_by(n);
-        let texts: Vec<Vec<u32>> = kept.clone().map(|i| self.sequence(i).to_vec()).collect();
+        let texts: Vec<&[u32]> = kept.clone().map(|i| self.sequence(i)).collect();
         Tokenized::joined(&texts, kept.map(|i| self.labels[i]).collect(), self.label_names.clone())
     }
 
@@ -72,10 +146,19 @@ impl Tokenized {
     }
 }
 
+impl AsRef<[u32]> for Encoded {
+    fn as_ref(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
 /// Texts that were encoded one by one, as by [`super::load_encoded`].
-impl From<Dataset<Vec<u32>>> for Tokenized {
-    fn from(data: Dataset<Vec<u32>>) -> Tokenized {
-        Tokenized::joined(&data.texts, data.labels, data.label_names)
+impl From<Dataset<Encoded>> for Tokenized {
+    fn from(data: Dataset<Encoded>) -> Tokenized {
+        let count = |of: fn(&Encoded) -> bool| data.texts.iter().filter(|text| of(text)).count();
+        let oddities = Oddities { lossy: data.lossy, empty: count(|text| text.empty), cut: count(|text| text.cut) };
+        let keys = data.texts.iter().map(|text| text.key).collect();
+        Tokenized { keys, oddities, ..Tokenized::joined(&data.texts, data.labels, data.label_names) }
     }
 }
 
@@ -95,15 +178,41 @@ mod tests {
         for (i, text) in data.texts.iter().enumerate() {
             assert_eq!(t.sequence(i), w.encode(text, 6));
         }
+        assert_eq!(t.oddities, Oddities { lossy: 0, empty: 34, cut: 132 });
         let third = t.every(3);
         assert_eq!((third.len(), third.sequence(33), third.labels[33]), (100, t.sequence(99), t.labels[99]));
         assert_eq!((t.is_empty(), t.labels), (false, data.labels));
     }
 
+    #[test]
+    fn a_cut_text_has_the_ids_of_its_start() {
+        let w = WordPiece::from_vocab(["[UNK]", "[CLS]", "[SEP]", "a", "##a"].map(String::from)).unwrap();
+        let mut encoder = Encoder::new(&w);
+        for length in 0..9 {
+            let text = "a ".repeat(length);
+            for most in 0..9 {
+                let encoded = Encoded::new(&mut encoder, &text, most);
+                assert_eq!((&encoded.ids, encoded.cut), (&w.encode(&text, most), length + 2 > most.max(2)), "{length} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_texts_have_equal_keys() {
+        let texts = ["", "a", "a\0", "good film", "good films", "a longer text than eight bytes", "a longer text than eight bytez"];
+        let keys: HashSet<u64> = texts.iter().map(|text| text_key(text)).collect();
+        assert_eq!(keys.len(), texts.len());
+        assert_eq!(text_key("good film"), text_key(&["good", "film"].join(" ")));
+        let many: HashSet<u64> = (0..100_000).map(|i| text_key(&format!("text {i}"))).collect();
+        assert_eq!(many.len(), 100_000);
+        let of = |texts: &[&str]| Tokenized { keys: texts.iter().map(|t| text_key(t)).collect(), ..Tokenized::default() };
+        assert_eq!(of(&["a", "b", "b", "c"]).shared_with(&of(&["b", "d"])), 2);
+    }
+
     #[cfg(feature = "data")]
     #[test]
     fn imdb_has_the_known_number_of_tokens() {
-        use crate::data::{Split, TableOptions, load, load_encoded};
+        use crate::data::{Labels, Split, TableOptions, load, load_encoded};
         let Some(archive) = crate::testing::shared("imdb/aclImdb_v1.tar.gz") else { return };
         let Some(folder) = crate::testing::shared("checkpoints/minilm-l6-distilbert") else { return };
         let w = WordPiece::open(&folder).unwrap();
@@ -112,7 +221,7 @@ mod tests {
             assert_eq!((data.len(), data.labels.iter().sum::<u32>(), data.lossy), (25_000, 12_500, 0));
             let in_memory = Tokenized::new(&data, &w, 512);
             assert_eq!(in_memory.tokens(), tokens);
-            assert!(in_memory == load_encoded(&archive, split, &TableOptions::default(), None, &w, 512).unwrap().into());
+            assert!(in_memory == load_encoded(&archive, split, &TableOptions::default(), &Labels::default(), &w, 512).unwrap().into());
         }
     }
 }

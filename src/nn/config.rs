@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -35,9 +36,23 @@ pub struct Config {
     pub seq_classif_dropout: f64,
     /// V.
     pub vocab_size: usize,
-    /// Names of the classes, if the checkpoint has a head.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub id2label: BTreeMap<String, String>,
+    /// Names of the classes, if the checkpoint has any.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    pub id2label: BTreeMap<usize, String>,
+    /// What the head was trained for, if the checkpoint says so: see [`Config::outputs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<String>,
+}
+
+/// What the logits of a head mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outputs {
+    /// One of several classes: softmax.
+    Classes,
+    /// Any number of several labels, or one that is there or not: a sigmoid each.
+    Labels,
+    /// Numbers: the logits themselves.
+    Numbers,
 }
 
 fn gelu() -> String {
@@ -51,6 +66,48 @@ fn fifth() -> f64 {
 }
 fn init_range() -> f64 {
     0.02
+}
+
+/// The name that transformers gives to class `i`.
+fn generic(i: usize) -> String {
+    format!("LABEL_{i}")
+}
+
+/// Names of the classes as transformers reads them: `id2label`, unless `num_labels` says another number; without names, `num_labels`
+/// generic ones. A name may be a number.
+fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, String> {
+    let count = match &json["num_labels"] {
+        Value::Null => None,
+        value => Some(
+            value.as_u64().filter(|n| (1..=1 << 20).contains(n)).ok_or(format!("num_labels is {value}: it must be a positive number"))?,
+        ),
+    };
+    let named = match &json["id2label"] {
+        Value::Null => None,
+        Value::Object(map) => Some(map),
+        other => return Err(format!("id2label is {other}: it must be an object of numbers and names")),
+    };
+    let Some(named) = named.filter(|named| count.is_none_or(|n| n == named.len() as u64)) else {
+        return Ok((0..count.unwrap_or(0) as usize).map(|i| (i, generic(i))).collect());
+    };
+    let mut names = BTreeMap::new();
+    for (key, value) in named {
+        let i = key
+            .parse()
+            .ok()
+            .filter(|&i: &usize| i < named.len())
+            .ok_or(format!("id2label has the key {key:?}: its {} keys must be the numbers from 0", named.len()))?;
+        let name = match value {
+            Value::String(name) => name.clone(),
+            Value::Null => generic(i),
+            other => other.to_string(),
+        };
+        names.insert(i, name);
+    }
+    if names.len() != named.len() || names.is_empty() {
+        return Err(format!("id2label names {} classes: there must be one name for each number from 0", names.len()));
+    }
+    Ok(names)
 }
 
 impl Config {
@@ -70,13 +127,31 @@ impl Config {
             seq_classif_dropout: fifth(),
             vocab_size: 30522,
             id2label: BTreeMap::new(),
+            problem_type: None,
         }
     }
 
     /// Names of the classes: the checkpoint's own, else those that transformers gives to two classes without names.
     pub fn labels(&self) -> Vec<String> {
-        let name = |i: usize| self.id2label.get(&i.to_string()).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
-        (0..if self.id2label.is_empty() { 2 } else { self.id2label.len() }).map(name).collect()
+        match self.id2label.is_empty() {
+            true => (0..2).map(generic).collect(),
+            false => self.id2label.values().cloned().collect(),
+        }
+    }
+
+    /// Whether the classes have names of their own, not the numbers that transformers gives.
+    pub fn names_classes(&self) -> bool {
+        self.id2label.iter().any(|(&i, name)| *name != generic(i))
+    }
+
+    /// What the logits of a head with so many of them mean, as transformers' text-classification pipeline has it.
+    pub fn outputs(&self, logits: usize) -> Outputs {
+        match self.problem_type.as_deref() {
+            Some("regression") => Outputs::Numbers,
+            Some("multi_label_classification") => Outputs::Labels,
+            _ if logits == 1 => Outputs::Labels,
+            _ => Outputs::Classes,
+        }
     }
 
     /// Reads `config.json` in the directory `model`.
@@ -86,14 +161,22 @@ impl Config {
     pub fn open(model: &Path) -> Result<Config> {
         let path = model.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let config: Config = serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))?;
+        let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
+        // Another architecture has other fields: this comes first.
+        if json["model_type"] != "distilbert" {
+            let problem = format!("is {}: only \"distilbert\" is implemented", json["model_type"]);
+            return Err(Error::file(&path, "\"model_type\"", problem));
+        }
+        let id2label = read_labels(&json).map_err(|problem| Error::file(&path, "labels", problem))?;
+        let config = Config { id2label, ..serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))? };
         config.check().map_err(|problem| Error::file(&path, "config", problem))?;
         Ok(config)
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        if self.model_type != "distilbert" {
-            return Err(format!("model_type is {:?}: only \"distilbert\" is implemented", self.model_type));
+        let known = ["single_label_classification", "multi_label_classification", "regression"];
+        if let Some(other) = self.problem_type.as_deref().filter(|problem| !known.contains(problem)) {
+            return Err(format!("problem_type is {other:?}: it must be one of {}", known.join(", ")));
         }
         if self.activation != "gelu" {
             return Err(format!("activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));
@@ -106,5 +189,61 @@ impl Config {
             return Err("dropouts must lie in [0, 1)".to_string());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(more: Value) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut json = serde_json::to_value(Config::distilbert_base()).unwrap();
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+        Config::open(dir.path())
+    }
+
+    #[test]
+    fn labels_are_read_as_transformers_reads_them() {
+        // What transformers 5.24 makes of each.
+        for (more, names) in [
+            (json!({}), &["LABEL_0", "LABEL_1"][..]),
+            (json!({"id2label": null, "num_labels": null}), &["LABEL_0", "LABEL_1"]),
+            (json!({"num_labels": 3}), &["LABEL_0", "LABEL_1", "LABEL_2"]),
+            (json!({"num_labels": 1}), &["LABEL_0"]),
+            (json!({"num_labels": 3, "id2label": {"0": "a", "1": "b"}}), &["LABEL_0", "LABEL_1", "LABEL_2"]),
+            (json!({"id2label": {"1": "b", "0": "a"}}), &["a", "b"]),
+            (json!({"id2label": {"0": 1, "1": 2}}), &["1", "2"]),
+            (json!({"id2label": {"0": null, "1": "x"}}), &["LABEL_0", "x"]),
+        ] {
+            assert_eq!(read(more.clone()).unwrap().labels(), names, "{more}");
+        }
+        let twelve: serde_json::Map<_, _> = (0..12).map(|i| (i.to_string(), json!(format!("class {i}")))).collect();
+        assert_eq!(read(json!({"id2label": twelve})).unwrap().labels()[10], "class 10", "by number, not by text");
+        for (more, problem) in [
+            (json!({"num_labels": "3"}), "num_labels"),
+            (json!({"num_labels": 0}), "num_labels"),
+            (json!({"id2label": ["a", "b"]}), "id2label"),
+            (json!({"id2label": {}}), "id2label"),
+            (json!({"id2label": {"0": "a", "2": "b"}}), "\"2\""),
+            (json!({"problem_type": "ranking"}), "problem_type"),
+            (json!({"model_type": "bert", "dim": null}), "\"model_type\": is \"bert\""),
+            (json!({"model_type": null}), "model_type"),
+        ] {
+            let message = read(more.clone()).unwrap_err().to_string();
+            assert!(message.contains(problem), "{more}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_head_is_that_of_transformers_pipeline() {
+        let outputs = |problem: &str, logits| read(json!({"problem_type": problem})).unwrap().outputs(logits);
+        assert_eq!(outputs("regression", 1), Outputs::Numbers);
+        assert_eq!(outputs("multi_label_classification", 3), Outputs::Labels);
+        assert_eq!(outputs("single_label_classification", 3), Outputs::Classes);
+        let plain = Config::distilbert_base();
+        assert_eq!([1, 2, 3].map(|n| plain.outputs(n)), [Outputs::Labels, Outputs::Classes, Outputs::Classes]);
     }
 }

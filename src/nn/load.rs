@@ -17,6 +17,17 @@ pub struct LoadReport {
     pub unused: Vec<String>,
 }
 
+/// Where the classifier comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Head {
+    /// From the checkpoint, which must have it in the size asked for, or not at all.
+    Kept,
+    /// From the checkpoint if that has it in the size asked for; else it is new.
+    Fitting,
+    /// It is new.
+    New,
+}
+
 /// What a weight is to the model: its type depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -34,6 +45,7 @@ struct Source<'a> {
     dtype: DType,
     /// Whether a weight is kept in the type of sums, to train it from there.
     exact: &'a dyn Fn(&str) -> bool,
+    head: Head,
     seed: u64,
     range: f64,
     report: LoadReport,
@@ -53,8 +65,15 @@ impl Source<'_> {
     }
 
     fn weight(&mut self, name: String, role: Role, dims: &[usize]) -> Result<Weight> {
-        if let (Some(file), Some(found)) = (self.file, self.find(&name)) {
+        if let (Some(file), Some(found)) = (self.file, self.find(&name).filter(|found| !self.renews(&name, found, dims))) {
             let tensor = file.tensor(&found)?;
+            if let (&[own, _], &[wanted, _], "classifier.weight") = (tensor.dims(), dims, &*name)
+                && own != wanted
+            {
+                let problem =
+                    format!("the checkpoint's head has {own} classes, and {wanted} are wanted; a new head takes its place with --new-head");
+                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
+            }
             if tensor.dims() != dims {
                 let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
                 return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
@@ -76,6 +95,12 @@ impl Source<'_> {
         let value = self.random(&name, role, dims)?;
         self.report.initialised.push(name.clone());
         Ok(Weight::frozen(name, value))
+    }
+
+    /// Whether a new weight takes the place of the tensor `found`.
+    fn renews(&self, name: &str, found: &str, dims: &[usize]) -> bool {
+        let other_size = || self.file.and_then(|file| file.info(found)).is_some_and(|info| info.shape.first() != dims.first());
+        name.starts_with("classifier.") && (self.head == Head::New || (self.head == Head::Fitting && other_size()))
     }
 
     /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight has a stream of its own name.
@@ -163,11 +188,11 @@ impl DistilBert {
     /// # Errors
     /// If a file is missing or wrong, or a weight of the encoder is missing or of another shape.
     pub fn open(model: &Path, classes: usize, dtype: DType, seed: u64) -> Result<(DistilBert, LoadReport)> {
-        DistilBert::open_to_train(model, classes, dtype, seed, &|_| false)
+        DistilBert::open_to_train(model, classes, dtype, seed, Head::Kept, &|_| false)
     }
 
     /// [`DistilBert::open`], with the weights that `exact` names in the type of sums, whatever one computes in: what trains in full starts
-    /// from the checkpoint's own numbers.
+    /// from the checkpoint's own numbers. `head` says where the classifier comes from.
     ///
     /// # Errors
     /// As [`DistilBert::open`].
@@ -176,14 +201,20 @@ impl DistilBert {
         classes: usize,
         dtype: DType,
         seed: u64,
+        head: Head,
         exact: &dyn Fn(&str) -> bool,
     ) -> Result<(DistilBert, LoadReport)> {
-        let config = Config::open(model)?;
+        let mut config = Config::open(model)?;
+        if head == Head::New {
+            // What the old head was for says nothing of the new one.
+            config.problem_type = None;
+        }
         let file = SafeTensors::open(model)?;
         let mut source = Source {
             file: Some(&file),
             dtype,
             exact,
+            head,
             seed,
             range: config.initializer_range,
             report: LoadReport::default(),
@@ -203,6 +234,7 @@ impl DistilBert {
             file: None,
             dtype,
             exact: &|_| false,
+            head: Head::New,
             seed,
             range: config.initializer_range,
             report: LoadReport::default(),

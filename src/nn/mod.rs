@@ -13,11 +13,11 @@ mod share;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
-pub use config::Config;
+pub use config::{Config, Outputs};
 pub use distilbert::DistilBert;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
-pub use load::LoadReport;
+pub use load::{Head, LoadReport};
 pub use weight::{Part, PartMut, Weight, WeightFn};
 
 use crate::autograd::ops::Mask;

@@ -1,6 +1,6 @@
 //! A DistilBERT as a checkpoint that transformers reads.
 
-use super::{DistilBert, Weight};
+use super::{DistilBert, Head, Weight};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{write, write_file};
 use crate::{Error, Result};
@@ -28,7 +28,7 @@ impl DistilBert {
             return Err(Error::invalid("a checkpoint has no place for low-rank terms (merge them first), adapters, prefixes and prompts"));
         }
         // The frozen matrices may have been rounded to compute with: the base has the numbers themselves.
-        let (original, report) = DistilBert::open(base, classes, DType::F32, 0)?;
+        let (original, report) = DistilBert::open_to_train(base, classes, DType::F32, 0, Head::Fitting, &|_| false)?;
         let tensors = self.weights().into_iter().zip(original.weights()).map(|(own, original)| {
             let value = match own {
                 Weight::Frozen { name, .. } if !report.initialised.contains(name) => original.value()?,
@@ -46,7 +46,9 @@ impl DistilBert {
         config["id2label"] = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
         config["label2id"] = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
         if let Some(old) = config.as_object_mut() {
-            old.remove("torch_dtype");
+            // `num_labels` would overrule the names, and a new head has another task than the old one.
+            let task = if self.config.problem_type.is_none() { "problem_type" } else { "" };
+            ["torch_dtype", "num_labels", task].iter().for_each(|key| _ = old.remove(*key));
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;

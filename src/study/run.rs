@@ -4,7 +4,7 @@
 use super::Row;
 use crate::data::Tokenized;
 use crate::lora::{Counts, adapter};
-use crate::nn::{Config, DistilBert};
+use crate::nn::{Config, DistilBert, Head};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
 use crate::train::{
@@ -135,7 +135,7 @@ impl Study<'_> {
             return Ok(Some(result));
         }
         let classes = train.label_names.len();
-        let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, &|name| row.method.trains(name))?.0;
+        let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, Head::Fitting, &|name| row.method.trains(name))?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
         let mut optimizer = AdamW::new(recipe.weight_decay);

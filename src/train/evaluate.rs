@@ -1,5 +1,6 @@
 //! Accuracy, loss and confusion counts.
 
+use super::scores::softmax;
 use crate::autograd::Tape;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Packing;
@@ -89,13 +90,6 @@ pub fn predict_while(
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
     Ok(logits_while(model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|z| (z - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| e / sum).collect()
 }
 
 /// Evaluates `model` on labelled sequences.

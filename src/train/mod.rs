@@ -6,6 +6,7 @@ mod fit;
 mod memory;
 mod optimizer;
 mod schedule;
+mod scores;
 mod trunk;
 
 pub use compare::{Comparison, compare};
@@ -14,4 +15,5 @@ pub use fit::{Observer, Recipe, StepReport, fit, fit_above, load_checkpoint, sav
 pub use memory::{memory_by_category, peak_memory};
 pub use optimizer::{AdamW, Group, Groups, lora_plus};
 pub use schedule::Linear;
+pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores, target};
 pub use trunk::Trunk;

@@ -88,7 +88,7 @@ mod tests {
     fn a_trunk_in_a_file_is_the_one_in_memory() {
         let mut config = Config::distilbert_base();
         (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 2, 40);
-        let data = Tokenized { ids: (0..12).collect(), offsets: vec![0, 5, 8, 12], labels: vec![0, 1, 0], label_names: Vec::new() };
+        let data = Tokenized { ids: (0..12).collect(), offsets: vec![0, 5, 8, 12], labels: vec![0, 1, 0], ..Tokenized::default() };
         for (dtype, frozen_layers) in [(DType::F32, 1), (DType::BF16, 1), (DType::F64, 2)] {
             let mut model = DistilBert::random(&config, 2, dtype, 1).unwrap();
             Method::Selective { frozen_layers }.apply(&mut model, 0).unwrap();

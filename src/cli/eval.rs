@@ -1,0 +1,170 @@
+//! `lowrank eval`.
+
+use super::Outcome;
+use super::adapted::{Adapted, AdaptedArgs};
+use super::common::{Source, limited, say, say_json};
+use super::notes::note;
+use super::parts::tell;
+use super::train::{describe, evaluate_on};
+use crate::data::{Found, Labels, Split, Tokenized, find};
+use crate::nn::Outputs;
+use crate::train::{labels_found, logits, number_errors, scores, target};
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+/// Arguments of `eval`.
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    adapted: AdaptedArgs,
+    #[command(flatten)]
+    source: Source,
+    /// Which part of the data. Of a data set without splits that the model was trained on, test is the part that was held out
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    split: Part,
+    /// Measure on this many texts, drawn with equal labels
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Texts computed together
+    #[arg(long, default_value_t = 16, value_parser = super::common::at_least_one)]
+    batch: usize,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Train,
+    Validation,
+    Test,
+    /// All of a data set without splits
+    All,
+}
+
+/// What was measured on.
+struct Measured {
+    tokens: Tokenized,
+    /// Whether the model was trained on these texts.
+    trained_on: bool,
+}
+
+impl Eval {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let all = self.adapted.open()?;
+        let mut results = Vec::new();
+        for adapted in &all {
+            let (labels, result, lines) = self.measure(adapted)?;
+            if self.json {
+                let key = match self.split {
+                    Part::Train => "train",
+                    Part::Validation => "validation",
+                    Part::Test | Part::All => "test",
+                };
+                results.push(json!({ "adapter": adapted.name, key: result, "labels": labels }));
+                continue;
+            }
+            let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
+            lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
+        }
+        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
+    }
+
+    /// Names of the labels, what was found, and the same in lines of text.
+    fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+        if adapted.outputs != Outputs::Classes {
+            return self.measure_scores(adapted);
+        }
+        // LABEL_0, LABEL_1 are names of transformers, which --labels may replace.
+        let generic = adapted.labels.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
+        let given = self.source.labels(None)?.names.filter(|names| generic && names.len() == adapted.labels.len());
+        let labels = match given {
+            Some(names) => Labels::named(&names),
+            None => self.source.labels(Some(&adapted.labels))?,
+        };
+        let Measured { tokens, trained_on } = self.texts(adapted, &labels)?;
+        let result = evaluate_on(&adapted.model, &tokens, self.batch)?;
+        let on = if trained_on { ": measured on texts that it was trained on" } else { "" };
+        let mut lines = vec![format!("{}{on}", describe(&result))];
+        for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
+            let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
+            lines.push(format!("{label}: {}", cells.join(", ")));
+        }
+        Ok((tokens.label_names, json!(result), lines))
+    }
+
+    /// [`Eval::measure`] for a head whose outputs are no classes.
+    fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+        let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
+        let Measured { tokens, trained_on } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
+        let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
+        let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
+        let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
+        let rows = logits(&adapted.model, &sequences, self.batch)?;
+        let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
+        let on = if trained_on { ": measured on texts that it was trained on" } else { "" };
+        let (result, line) = match adapted.outputs {
+            Outputs::Numbers => {
+                let e = number_errors(&found, &wanted);
+                let line = format!(
+                    "mean squared error {:.4}, mean absolute error {:.4} on {} texts{on}",
+                    e.mean_squared_error, e.mean_absolute_error, e.examples
+                );
+                (json!(e), line)
+            }
+            _ => {
+                let e = labels_found(&found, &wanted);
+                let (all, each) = (100.0 * e.accuracy, 100.0 * e.label_accuracy);
+                (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{on}", e.examples))
+            }
+        };
+        Ok((adapted.labels.clone(), result, vec![line]))
+    }
+
+    /// The texts to measure on.
+    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
+        let path = &self.source.data;
+        let split = match self.split {
+            Part::Train => Split::Train,
+            Part::Validation => Split::Validation,
+            Part::Test | Part::All => Split::Test,
+        };
+        let undivided = find(path, split)? == Found::Undivided;
+        if self.split == Part::All && !undivided {
+            return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
+        }
+        // A part of the very file that was trained on: the figure must not mix both.
+        let held_out = match adapted.about.as_ref().and_then(|about| about.held_out.as_ref()) {
+            Some(held_out) if undivided && held_out.is_of(path)? => Some(held_out),
+            _ => None,
+        };
+        let test = self.split != Part::Train;
+        if held_out.is_some() && self.split != Part::All {
+            let of = if test { "held out from training" } else { "trained on" };
+            note!("{} is what the model was trained on: measuring on the texts of it that were {of}", path.display());
+        }
+        let selection = format!("{held_out:?} {test} {} limit {:?} seed 0", self.split == Part::All, self.limit);
+        let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
+            let data = match held_out {
+                Some(held_out) if self.split != Part::All => held_out.part(data, test)?,
+                _ => data,
+            };
+            limited(data, self.limit, 0)
+        })?;
+        tell("measured", &tokens, adapted.max_length);
+        let trained_on = self.split == Part::Train && !undivided || held_out.is_some() && (!test || self.split == Part::All);
+        Ok(Measured { tokens, trained_on })
+    }
+}
+
+/// Prints the result of the one model, or of all as `{"adapters": […]}`.
+pub(super) fn say_one_or_all(mut results: Vec<Value>) -> Result<()> {
+    match results.len() {
+        1 => say_json(&results.remove(0)),
+        _ => say_json(&json!({ "adapters": results })),
+    }
+}

@@ -1,0 +1,105 @@
+//! Bytes of a file as text.
+
+use crate::{Error, Result};
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// The encoding of this name. WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn encoding(name: &str) -> Result<&'static Encoding> {
+    Encoding::for_label(name.as_bytes()).ok_or_else(|| {
+        Error::invalid(format_args!("--encoding {name}: no such encoding; known are utf-8, utf-16le, windows-1252, latin1, gb18030, …"))
+    })
+}
+
+/// The text of the file `path`, without a byte order mark. Without a name the file is UTF-8, or UTF-16 if it starts with a mark of that or
+/// most of every other byte of its start is zero. Where `name` is given, bytes that are no text in it become U+FFFD.
+///
+/// # Errors
+/// If there is no such encoding, or without a name the file is not UTF-8: with the line, and what to do.
+pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<String> {
+    if let Some(name) = name {
+        return Ok(lossily(bytes, Some(encoding(name)?)).0);
+    }
+    if let Some(wide) = utf16(&bytes) {
+        let (text, _, bad) = wide.decode(&bytes);
+        let problem = "not valid UTF-16; name the encoding with --encoding";
+        return if bad { Err(Error::file(path, "encoding", problem)) } else { Ok(text.into_owned()) };
+    }
+    let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes[3..].to_vec() } else { bytes };
+    String::from_utf8(bytes).map_err(|e| {
+        let (bad, all) = (e.utf8_error().valid_up_to(), e.as_bytes());
+        let line = 1 + all[..bad].iter().filter(|&&b| b == b'\n').count();
+        let problem = format!(
+            "the byte {:#04x} is not UTF-8; name the file's encoding, such as --encoding windows-1252, or replace such bytes with --encoding utf-8",
+            all[bad]
+        );
+        Error::file(path, format_args!("line {line}"), problem)
+    })
+}
+
+/// UTF-16, if the bytes start with its mark, or with Latin characters without one.
+fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
+    match Encoding::for_bom(bytes) {
+        Some((found, _)) if found != UTF_8 => return Some(found),
+        Some(_) => return None,
+        None => {}
+    }
+    let (pairs, _) = bytes[..bytes.len().min(128)].as_chunks::<2>();
+    let zeros = |half: usize| pairs.iter().filter(|pair| pair[half] == 0).count();
+    let most = |half: usize| zeros(1 - half) == 0 && 4 * zeros(half) >= 3 * pairs.len().max(2);
+    if most(1) { Some(UTF_16LE) } else { most(0).then_some(UTF_16BE) }
+}
+
+/// Text decoded in `encoding` (without one, UTF-8) with U+FFFD for what is none, and whether there was any.
+pub(super) fn lossily(bytes: Vec<u8>, encoding: Option<&'static Encoding>) -> (String, bool) {
+    let (text, bad) = match encoding {
+        Some(encoding) => {
+            let (text, _, bad) = encoding.decode(&bytes);
+            (text, bad)
+        }
+        None => {
+            let text = String::from_utf8_lossy(&bytes);
+            let bad = matches!(text, Cow::Owned(_));
+            (text, bad)
+        }
+    };
+    (text.into_owned(), bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], name: Option<&str>) -> Result<String> {
+        text(Path::new("a.csv"), bytes.to_vec(), name)
+    }
+
+    fn wide(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn encodings_are_found_or_named() {
+        let line = "text,label\nsch\u{f6}n \u{2019} \u{1f600},1\n";
+        assert_eq!(read(line.as_bytes(), None).unwrap(), line);
+        assert_eq!(read(format!("\u{feff}{line}").as_bytes(), None).unwrap(), line);
+        for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            assert_eq!(read(&wide(&format!("\u{feff}{line}"), bytes), None).unwrap(), line);
+            assert_eq!(read(&wide(line, bytes), None).unwrap(), line, "without a mark");
+        }
+        assert_eq!(read(b"sch\xf6n \x92", Some("windows-1252")).unwrap(), "sch\u{f6}n \u{2019}");
+        assert_eq!(read(b"a\nb\xffc", Some("utf-8")).unwrap(), "a\nb\u{fffd}c");
+        let message = read(b"a\nb\xffc", None).unwrap_err().to_string();
+        assert!(
+            message.starts_with("a.csv: line 2: the byte 0xff is not UTF-8") && message.contains("--encoding windows-1252"),
+            "{message}"
+        );
+        assert!(read(b"a", Some("klingon")).unwrap_err().to_string().contains("--encoding klingon"));
+        let odd = [wide("\u{feff}ab", u16::to_le_bytes), vec![b'x']].concat();
+        assert!(read(&odd, None).unwrap_err().to_string().contains("not valid UTF-16"));
+    }
+}

@@ -1,0 +1,249 @@
+//! From labels as a file has them to classes.
+
+use crate::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// More classes than these come from a wrong label column.
+const MOST_CLASSES: usize = 4096;
+
+/// What is known of the classes before data are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// Names of the classes: class i has name i. Without them the data's labels are the classes.
+    pub names: Option<Vec<String>>,
+    /// Labels of the data and what each is to be read as.
+    pub renamed: Vec<(String, String)>,
+    /// Take each label as it is written, and do not ask whether it can be a class: regression and multi-label data.
+    pub verbatim: bool,
+}
+
+impl Labels {
+    /// Class i is called `names[i]`.
+    pub fn named(names: &[String]) -> Labels {
+        Labels { names: Some(names.to_vec()), ..Labels::default() }
+    }
+
+    /// The class of a label, where the classes have names.
+    pub fn class_of(&self, label: &str) -> Option<usize> {
+        finder(self.names.as_deref()?)(label)
+    }
+
+    /// Reads `--labels`: names of the classes in their order (`negative,positive`), or pairs of a label in the data and the class it
+    /// means (`neg=negative,pos=positive`).
+    ///
+    /// # Errors
+    /// If both kinds are mixed, an entry is empty, or one occurs twice.
+    pub fn parse(entries: &[String]) -> Result<Labels> {
+        let pairs: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.rsplit_once('=')).collect();
+        let bad = |problem: &str| Err(Error::invalid(format!("--labels {}: {problem}", entries.join(","))));
+        if !pairs.is_empty() && pairs.len() != entries.len() {
+            return bad("give either the names of all classes, or pairs LABEL=CLASS alone");
+        }
+        let keys: Vec<String> = match pairs.is_empty() {
+            true => entries.iter().map(|name| folded(name)).collect(),
+            false => pairs.iter().map(|(from, _)| folded(from)).collect(),
+        };
+        if keys.iter().any(String::is_empty) || pairs.iter().any(|(_, to)| to.trim().is_empty()) {
+            return bad("a name is empty");
+        }
+        if (1..keys.len()).any(|i| keys[..i].contains(&keys[i])) {
+            return bad("a name occurs twice (upper and lower case are the same)");
+        }
+        let trimmed = |text: &str| text.trim().to_string();
+        Ok(match pairs.is_empty() {
+            true => Labels { names: Some(entries.iter().map(|name| trimmed(name)).collect()), ..Labels::default() },
+            false => Labels { renamed: pairs.into_iter().map(|(from, to)| (trimmed(from), trimmed(to))).collect(), ..Labels::default() },
+        })
+    }
+
+    /// Names of the classes, and the class of each of the labels `found`. `counts` says how often each occurs, and `place` where it first
+    /// stands in the file `path`, for messages.
+    ///
+    /// # Errors
+    /// If a label is none of the classes.
+    pub(super) fn classes(
+        &self,
+        found: &[String],
+        counts: &[usize],
+        path: &Path,
+        place: &dyn Fn(usize) -> String,
+    ) -> Result<(Vec<String>, Vec<usize>)> {
+        let renamed: HashMap<String, &str> = self.renamed.iter().map(|(from, to)| (folded(from), to.as_str())).collect();
+        let read: Vec<&str> = found.iter().map(|label| renamed.get(&folded(label)).copied().unwrap_or(label)).collect();
+        let names = match &self.names {
+            Some(names) => names.clone(),
+            None if self.verbatim => sorted(found.to_vec()),
+            None => self.found(found, &read, counts, path, place)?,
+        };
+        let class: Box<dyn Fn(&str) -> Option<usize>> = if self.verbatim { verbatim(&names) } else { finder(&names) };
+        let classes: Result<Vec<usize>> = read
+            .iter()
+            .enumerate()
+            .map(|(i, label)| {
+                class(label).ok_or_else(|| {
+                    let known = excerpt(&names);
+                    let problem = format!(
+                        "the label {:?} is none of the classes {known}; correct it, remove the row, or map it with --labels {:?}=CLASS",
+                        found[i], found[i]
+                    );
+                    Error::file(path, place(i), problem)
+                })
+            })
+            .collect();
+        drop(class);
+        Ok((names, classes?))
+    }
+
+    /// The names of the classes of data alone: labels that differ in case alone are one class, under their most frequent spelling.
+    fn found(
+        &self,
+        found: &[String],
+        read: &[&str],
+        counts: &[usize],
+        path: &Path,
+        place: &dyn Fn(usize) -> String,
+    ) -> Result<Vec<String>> {
+        if let Some(i) = (0..read.len()).find(|&i| number(read[i]) == Some(-1)) {
+            let problem = format!(
+                "the label {:?} usually marks rows without a label; remove them, or say what it means with --labels {:?}=CLASS",
+                found[i], found[i]
+            );
+            return Err(Error::file(path, place(i), problem));
+        }
+        let mut spellings: BTreeMap<String, BTreeMap<&str, usize>> = BTreeMap::new();
+        for (label, count) in read.iter().zip(counts) {
+            *spellings.entry(folded(label)).or_default().entry(label).or_default() += count;
+        }
+        if spellings.len() > MOST_CLASSES {
+            let problem = format!("{} different labels, more than {MOST_CLASSES}: is this the label column?", spellings.len());
+            return Err(Error::file(path, "labels", problem));
+        }
+        // Of equally frequent spellings the first in alphabetical order.
+        let most = |all: &BTreeMap<&str, usize>| all.iter().rev().max_by_key(|(_, count)| **count).map(|(name, _)| name.trim().to_string());
+        let name = |(key, all): (&String, _)| if number(key).is_some() { Some(key.clone()) } else { most(all) };
+        Ok(sorted(spellings.iter().filter_map(name).collect()))
+    }
+}
+
+/// The class of a label: the one with this name, without regard to case; else i for `LABEL_i`, and for the number i where no class has a
+/// number for a name.
+fn finder(names: &[String]) -> Box<dyn Fn(&str) -> Option<usize> + '_> {
+    let exact: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let mut by_case: HashMap<String, Option<usize>> = HashMap::new();
+    for (i, name) in names.iter().enumerate() {
+        // Names that differ in case alone stay apart: only the exact one will do.
+        by_case.entry(folded(name)).and_modify(|class| *class = None).or_insert(Some(i));
+    }
+    let numbered = !names.iter().any(|name| number(name).is_some());
+    Box::new(move |label| {
+        let index = |i: i64| usize::try_from(i).ok().filter(|&i| i < names.len());
+        let generic = || folded(label).strip_prefix("label_").and_then(|rest| rest.parse().ok()).and_then(index);
+        let by_number = || number(label).filter(|_| numbered).and_then(index);
+        exact.get(label).copied().or_else(|| by_case.get(&folded(label)).copied().flatten()).or_else(generic).or_else(by_number)
+    })
+}
+
+fn verbatim(names: &[String]) -> Box<dyn Fn(&str) -> Option<usize> + '_> {
+    let exact: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    Box::new(move |label| exact.get(label).copied())
+}
+
+/// What labels that mean the same have in common: no case, and one way to write a whole number (pandas writes 1.0 for 1).
+fn folded(label: &str) -> String {
+    number(label).map_or_else(|| label.trim().to_lowercase(), |n| n.to_string())
+}
+
+/// A label that is a whole number.
+fn number(label: &str) -> Option<i64> {
+    let value: f64 = label.trim().parse().ok()?;
+    (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64)
+}
+
+/// By value if all are numbers, else as texts.
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    let numbers: Option<Vec<f64>> = names.iter().map(|name| name.parse().ok()).collect();
+    if let Some(numbers) = numbers {
+        let mut both: Vec<_> = numbers.into_iter().zip(names).collect();
+        both.sort_by(|a, b| a.0.total_cmp(&b.0));
+        names = both.into_iter().map(|(_, name)| name).collect();
+    }
+    names
+}
+
+/// Names for a message: not thousands of them.
+fn excerpt(names: &[String]) -> String {
+    let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
+    format!("{}{more}", names.iter().take(12).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(|s| s.to_string()).collect()
+    }
+
+    fn classes(labels: &Labels, found: &[&str]) -> Result<(Vec<String>, Vec<usize>)> {
+        labels.classes(&strings(found), &vec![1; found.len()], Path::new("a.csv"), &|i| format!("line {}", i + 2))
+    }
+
+    #[test]
+    fn names_that_are_found_are_sorted_by_value() {
+        let of = |names: &[&str]| sorted(strings(names));
+        assert_eq!(of(&["10", "9", "-1", "2.5"]), ["-1", "2.5", "9", "10"]);
+        assert_eq!(of(&["10", "9", "many"]), ["10", "9", "many"]);
+        assert_eq!(of(&["positive", "negative"]), ["negative", "positive"]);
+    }
+
+    #[test]
+    fn case_and_decimals_make_no_second_class() {
+        let labels = Labels::default();
+        let found = strings(&["Positive", "positive", "NEGATIVE", "positive ", "1", "1.0"]);
+        let (names, of) = labels.classes(&found, &[1, 5, 2, 1, 4, 9], Path::new("a.csv"), &|_| String::new()).unwrap();
+        assert_eq!(names, ["1", "NEGATIVE", "positive"]);
+        assert_eq!(of, [2, 2, 1, 2, 0, 0]);
+    }
+
+    #[test]
+    fn the_models_names_decide() {
+        let model = Labels::named(&strings(&["POSITIVE", "NEGATIVE"]));
+        assert_eq!(classes(&model, &["negative", "Positive", "LABEL_0", "label_1", "1", "0.0"]).unwrap().1, [1, 0, 0, 1, 1, 0]);
+        let stars = Labels::named(&strings(&["1", "2", "3"]));
+        assert_eq!(classes(&stars, &["1", "3.0", "2"]).unwrap().1, [0, 2, 1]);
+        assert!(classes(&stars, &["0"]).is_err(), "with numbers for names, a number is a name");
+        assert_eq!(classes(&Labels::named(&strings(&["a", "A"])), &["A", "a"]).unwrap().1, [1, 0]);
+        for label in ["2", "LABEL_2", "-1", "neutral", "0.5", "true"] {
+            let message = classes(&model, &["negative", label]).unwrap_err().to_string();
+            let start = format!("a.csv: line 3: the label {label:?} is none of the classes POSITIVE, NEGATIVE");
+            assert!(message.starts_with(&start), "{message}");
+        }
+    }
+
+    #[test]
+    fn labels_can_be_named_and_mapped() {
+        let parse = |text: &str| Labels::parse(&text.split(',').map(String::from).collect::<Vec<_>>());
+        let named = parse("negative,positive").unwrap();
+        assert_eq!(classes(&named, &["1", "Negative"]).unwrap(), (strings(&["negative", "positive"]), vec![1, 0]));
+        let mapped = parse("-1=neutral,0=negative,1=positive").unwrap();
+        assert_eq!(classes(&mapped, &["1", "-1", "0"]).unwrap(), (strings(&["negative", "neutral", "positive"]), vec![2, 1, 0]));
+        let into = Labels { names: Some(strings(&["POS", "NEG"])), ..parse("good=pos,bad=neg").unwrap() };
+        assert_eq!(classes(&into, &["bad", "good", "NEG"]).unwrap().1, [1, 0, 1]);
+        for (text, problem) in [("a,A", "twice"), ("a,b=c", "either"), ("a,,b", "empty"), ("a=,b=c", "empty"), ("1,1.0", "twice")] {
+            assert!(parse(text).unwrap_err().to_string().contains(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn rows_without_a_label_are_no_class() {
+        let message = classes(&Labels::default(), &["0", "1", "-1"]).unwrap_err().to_string();
+        assert!(message.contains("line 4: the label \"-1\" usually marks rows without a label"), "{message}");
+        let many: Vec<String> = (0..100_000).map(|i| format!("c{i}")).collect();
+        let message = Labels::default().classes(&many, &vec![1; many.len()], Path::new("a.csv"), &|_| String::new()).unwrap_err();
+        assert!(message.to_string().contains("is this the label column?"), "{message}");
+        let verbatim = Labels { verbatim: true, ..Labels::default() };
+        assert_eq!(classes(&verbatim, &["-1", "0.5", "Any", "any"]).unwrap().0, ["-1", "0.5", "Any", "any"]);
+    }
+}
