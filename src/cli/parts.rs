@@ -2,7 +2,7 @@
 
 use super::common::{Source, limited};
 use super::notes::{note, warning};
-use crate::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, text_key};
+use crate::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, beside, data_hash, find, text_key};
 use crate::lora::thousands;
 use crate::{Error, Result};
 use clap::Args;
@@ -77,9 +77,17 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// A data set of test texts alone, if there is one.
+    fn test_set(&self) -> Result<Option<PathBuf>> {
+        match &self.test.test {
+            Some(path) => Ok(Some(path.clone())),
+            None => beside(&self.source.data, Split::Test),
+        }
+    }
+
     /// The share that is held out for the test, if the data have no test texts.
     fn held_out(&self) -> Result<Option<f64>> {
-        let none = self.test.test.is_none() && find(&self.source.data, Split::Test)? != Found::There;
+        let none = self.test_set()?.is_none() && find(&self.source.data, Split::Test)? != Found::There;
         Ok(none.then_some(self.test.test_fraction))
     }
 
@@ -145,8 +153,9 @@ impl Reader<'_> {
     /// If a file is missing or wrong.
     pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized) -> Result<Option<Tokenized>> {
         let labels = self.as_in(train);
-        let part = match dev {
-            Some(path) => self.tokens(path, split_at(path, Split::Validation)?, &labels, "", Ok)?,
+        let beside = if dev.is_none() && dev_fraction == 0.0 { beside(&self.source.data, Split::Validation)? } else { None };
+        let part = match dev.or(beside.as_deref()) {
+            Some(path) => self.tokens(path, Split::Validation, &labels, "", Ok)?,
             None if dev_fraction > 0.0 => self.training(dev_fraction, true)?,
             None if find(&self.source.data, Split::Validation)? == Found::There => {
                 self.tokens(&self.source.data, Split::Validation, &labels, "", Ok)?
@@ -161,9 +170,9 @@ impl Reader<'_> {
         let (labels, held_out) = (self.as_in(train), self.held_out()?);
         // The test sample is the same for every seed of training.
         let selection = format!("part {held_out:?} limit {:?} seed 0", self.test_limit);
-        let path = self.test.test.as_ref().unwrap_or(&self.source.data);
-        let split = if held_out.is_some() { Split::Train } else { split_at(path, Split::Test)? };
-        self.tokens(path, split, &labels, &selection, |data| self.select_test(data, held_out, |text| text.key))
+        let path = self.test_set()?.unwrap_or(self.source.data.clone());
+        let split = if held_out.is_some() { Split::Train } else { Split::Test };
+        self.tokens(&path, split, &labels, &selection, |data| self.select_test(data, held_out, |text| text.key))
     }
 
     /// The test texts themselves.
@@ -172,9 +181,9 @@ impl Reader<'_> {
     /// As [`Reader::train_and_test`].
     pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
         let (labels, held_out) = (self.as_in(train), self.held_out()?);
-        let path = self.test.test.as_ref().unwrap_or(&self.source.data);
-        let split = if held_out.is_some() { Split::Train } else { split_at(path, Split::Test)? };
-        Ok(self.select_test(self.source.load(path, split, &labels)?, held_out, |text| text_key(text))?.texts)
+        let path = self.test_set()?.unwrap_or(self.source.data.clone());
+        let split = if held_out.is_some() { Split::Train } else { Split::Test };
+        Ok(self.select_test(self.source.load(&path, split, &labels)?, held_out, |text| text_key(text))?.texts)
     }
 
     fn select_test<T: Default>(&self, data: Dataset<T>, held_out: Option<f64>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
@@ -223,12 +232,6 @@ pub fn tell(name: &str, part: &Tokenized, max_length: usize) {
     if odd.lossy > 0 {
         warning!("{} of the texts had bytes that could not be decoded; they became replacement characters", thousands(odd.lossy));
     }
-}
-
-/// The split to read at `path`: `wanted`, or all of a data set without splits.
-fn split_at(path: &Path, wanted: Split) -> Result<Split> {
-    // A data set without splits gives all it has for any.
-    find(path, wanted).map(|_| wanted)
 }
 
 /// The labels that occur.

@@ -87,6 +87,20 @@ pub fn find(path: &Path, split: Split) -> Result<Found> {
     })
 }
 
+/// The table of a split that lies beside the table `path`, if that is called `train.*`.
+///
+/// # Errors
+/// If there are several.
+pub fn beside(path: &Path, split: Split) -> Result<Option<PathBuf>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let Some(parent) = path.parent().filter(|_| name.starts_with("train.") && table::Kind::of(path).is_some()) else { return Ok(None) };
+    let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    Ok(tables(folder, &[split])?.into_iter().find_map(|(_, place)| match place {
+        Place::Table(file) => Some(file),
+        _ => None,
+    }))
+}
+
 /// Reads a split of the data set at `path`, its labels named in sorted order (by value if all are numbers):
 /// [`load_with_labels`] without given names.
 ///
@@ -101,7 +115,7 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 ///   parent: the files `{train,test}/{neg,pos}/*.txt`, sorted by path, with the labels "negative" and "positive". Maas et al. 2011,
 ///   <https://ai.stanford.edu/~amaas/data/sentiment/>;
 /// - a table, `.csv`, `.tsv`, `.json` or `.jsonl`, each also with `.gz`: all of it, whatever the split;
-/// - a folder with `train.*`, and perhaps `validation.*` and `test.*` of those, or the path of that `train.*`;
+/// - a folder with `train.*`, and perhaps `validation.*` and `test.*` of those;
 /// - a folder with a folder of `.txt` files for each class: all of it, whatever the split; or with such folders in `train`, `validation`
 ///   and `test`.
 ///
@@ -222,15 +236,7 @@ fn open(path: &Path) -> Result<Source> {
             let problem = "not a kind of data set; expected .csv, .tsv, .json or .jsonl (perhaps with .gz), .tar.gz, .tgz or a folder";
             return Err(Error::file(path, "name", problem));
         }
-        // `train.csv` stands for the folder that it is in, if that has other splits.
-        let others = match path.parent().filter(|_| name.starts_with("train.")) {
-            Some(parent) => tables(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, &[Split::Validation, Split::Test])?,
-            None => Vec::new(),
-        };
-        return Ok(match others.is_empty() {
-            true => Source::Undivided(Place::Table(path.to_path_buf())),
-            false => Source::Splits([vec![(Split::Train, Place::Table(path.to_path_buf()))], others].concat()),
-        });
+        return Ok(Source::Undivided(Place::Table(path.to_path_buf())));
     }
     for folder in [path.to_path_buf(), path.join("aclImdb")] {
         let named = |split: Split| split.names().iter().map(|name| folder.join(name)).find(|f| imdb::has_classes(f)).map(Place::Folder);
@@ -361,10 +367,13 @@ mod tests {
         assert_eq!(find(&dir.path().join("test.csv"), Split::Train).unwrap(), Found::Undivided);
         write("train.csv", "text,label\na,1\nc,0\n");
         write("dev.jsonl", "{\"text\": \"d\", \"label\": 1}\n");
-        for path in [dir.path().to_path_buf(), dir.path().join("train.csv")] {
-            assert_eq!(load(&path, Split::Validation, &options).unwrap().texts, ["d"]);
-            assert_eq!(load(&path, Split::Test, &options).unwrap().texts, ["a", "b"]);
-        }
+        assert_eq!(load(dir.path(), Split::Validation, &options).unwrap().texts, ["d"]);
+        assert_eq!(load(dir.path(), Split::Test, &options).unwrap().texts, ["a", "b"]);
+        let train = dir.path().join("train.csv");
+        assert_eq!(load(&train, Split::Test, &options).unwrap().texts, ["a", "c"], "a file is what it is");
+        assert_eq!(beside(&train, Split::Test).unwrap().unwrap(), dir.path().join("test.csv"));
+        assert_eq!(beside(&train, Split::Validation).unwrap().unwrap(), dir.path().join("dev.jsonl"));
+        assert_eq!(beside(&dir.path().join("test.csv"), Split::Validation).unwrap(), None);
         std::fs::remove_file(dir.path().join("test.csv")).unwrap();
         assert_eq!(find(dir.path(), Split::Test).unwrap(), Found::Missing);
         write("train.tsv.gz", "");
