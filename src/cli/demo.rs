@@ -38,11 +38,11 @@ const MARK_TEXT: &str = "`lowrank demo` made this folder. Its next run replaces 
 
 /// The study's seven rows, in small.
 pub(super) fn run() -> Result<Outcome> {
+    let out = Path::new(OUT);
+    prepare(out)?;
     note!(
         "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
     );
-    let out = Path::new(OUT);
-    prepare(out)?;
     let [encoder, reviews] = [ENCODER, REVIEWS].map(|name| out.join(name));
     let outcome = StudyArgs::demo(&encoder, reviews.clone(), out.to_path_buf())?.study()?;
     if let Outcome::Interrupted = outcome {
@@ -75,7 +75,7 @@ fn prepare(out: &Path) -> Result<()> {
     let made_here = exists(&mark)? && fs::read(&mark).is_ok_and(|text| text == MARK_TEXT.as_bytes());
     let empty = fs::read_dir(out).map_err(|e| Error::io(out, e))?.next().is_none();
     if !made_here && !empty {
-        return Err(foreign(out, "the folder was not made by this version of `lowrank demo`"));
+        return Err(foreign(out, "was not made by this version of `lowrank demo`"));
     }
     for (folder, files) in BUNDLED {
         check_bundled(&out.join(folder), files)?;

@@ -64,13 +64,15 @@ impl Setting {
     }
 }
 
+/// The different values of a setting over the seeds, by the name of the row.
+type ByRow<'a> = Vec<(&'a str, Vec<String>)>;
+
 /// Everything that the runs used, a setting of the recipe or of the method a line: once where the rows agree, by row where they differ.
 ///
 /// # Errors
 /// If a value cannot be told as JSON.
 pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
-    // By setting and row, the different values of the seeds.
-    let mut all: Vec<(String, Vec<(&str, Vec<String>)>)> = Vec::new();
+    let mut all: Vec<(String, ByRow)> = Vec::new();
     for result in results {
         let row = rows.iter().find(|row| row.key == result.row).map_or(&result.row, |row| &row.name);
         for (name, value) in facts(result)? {
@@ -81,7 +83,7 @@ pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
             }
         }
     }
-    let setting = |(name, of_rows): (String, Vec<(&str, Vec<String>)>)| {
+    let setting = |(name, of_rows): (String, ByRow)| {
         let mut values: Vec<(String, Vec<String>)> = Vec::new();
         for (row, of_seeds) in of_rows {
             entry(&mut values, of_seeds.join(", ")).push(row.to_string());
@@ -153,8 +155,16 @@ fn text(key: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_string(),
         Value::Number(n) => n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), number),
         Value::String(text) => text.clone(),
-        Value::Array(values) => list(values.iter().map(|value| text("", value)).collect()),
+        Value::Array(values) => list(values.iter().map(element).collect()),
         Value::Object(fields) => list(fields.iter().map(|(field, value)| format!("{field}={}", text("", value))).collect()),
+    }
+}
+
+/// An element of a list; a pair as `name=value`.
+fn element(value: &Value) -> String {
+    match value {
+        Value::Array(pair) => pair.iter().map(element).collect::<Vec<_>>().join("="),
+        other => text("", other),
     }
 }
 
@@ -174,7 +184,7 @@ mod tests {
     use super::*;
     use crate::data::{Dataset, Tokenized, WordPiece};
     use crate::lora::{Bias, Init, LoraConfig, Placement};
-    use crate::nn::{Config, DistilBert};
+    use crate::nn::Config;
     use crate::study::{Findings, Progress, Provenance, Study, markdown, recipe_lines, report, results_json};
     use crate::tensor::DType;
     use crate::train::StepReport;
