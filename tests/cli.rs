@@ -141,8 +141,16 @@ fn several_adapters_answer_over_one_base_and_join_to_one() {
 fn latency_is_told_beside_the_base() {
     let bench = ["bench", "latency", "--model", ENCODER, "--batch", "2", "--length", "9", "--rounds", "3"];
     let said = ok(&bench);
-    assert_eq!(said.lines().count(), 9, "{said}");
+    assert_eq!(said.lines().count(), 10, "{said}");
     assert!(said.contains("adapter-pfeiffer") && said.contains("of the base"));
+    // A verdict takes ten rounds.
+    assert!(said.contains("3 rounds are too few for a verdict") && !said.contains("costs") && !said.contains("undecided"), "{said}");
+    let few: serde_json::Value = serde_json::from_str(&ok(&[&bench[..], &["--json"]].concat())).unwrap();
+    assert!(few["methods"].as_array().unwrap().iter().all(|method| method["cost"].is_null()));
+    let judged = ok(&[&bench[..8], &["--rounds", "10", "--methods", "merged,lora"]].concat());
+    assert!(!judged.contains("too few") && judged.lines().count() == 4, "{judged}");
+    let verdicts = ["costs nothing", "costs time", "undecided"];
+    assert!(judged.lines().skip(2).all(|line| verdicts.iter().any(|verdict| line.ends_with(&format!("): {verdict}")))), "{judged}");
     fails(&[&bench[..6], &["--length", "120", "--methods", "prompt"]].concat(), "108 positions");
 }
 
@@ -272,4 +280,17 @@ fn small_commands_say_what_they_should() {
     assert!(ok(&["inspect", ENCODER]).contains("DistilBERT: 4 layers, 128 wide, 4 heads, feed-forward 512"));
     assert!(ok(&["--help"]).contains("gradcheck"));
     assert_eq!(lowrank(&["nonsense"]).status.code(), Some(2));
+    // Without arguments it only says what there is.
+    let nothing = lowrank(&[]);
+    assert_eq!((nothing.status.code(), nothing.stdout.len()), (Some(2), 0));
+    assert!(text(&nothing.stderr).contains("Usage: lowrank") && text(&nothing.stderr).contains("demo "));
+    for (shell, sign) in [("bash", "complete -F"), ("zsh", "#compdef lowrank"), ("fish", "complete -c lowrank")] {
+        let script = ok(&["completions", shell]);
+        assert!(script.contains(sign) && script.contains("gradcheck") && script.contains("lora-dropout"), "{shell}");
+    }
+    let page = ok(&["man"]);
+    assert!(page.contains(".TH lowrank 1") && page.contains("lowrank\\-gradcheck(1)"), "{page}");
+    let page = ok(&["man", "train"]);
+    assert!(page.contains(".TH lowrank-train 1") && page.contains("\\-\\-lora\\-dropout"), "{page}");
+    fails(&["man", "trian"], "there is no command \"trian\"");
 }

@@ -29,6 +29,7 @@ fn results(out: &Path) -> Vec<Value> {
         let row = row.as_object_mut().unwrap();
         assert!(row.remove("seconds").unwrap().as_f64().unwrap() > 0.0);
         row.remove("peak_memory");
+        row["used"].as_object_mut().unwrap().remove("finished").unwrap();
     }
     rows
 }
@@ -47,6 +48,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert_eq!((filled.matches("| configuration |").count(), filled.matches("| Q+V r=4 |").count()), (1, 2), "{filled}");
     let page = std::fs::read_to_string(whole.join("report.html")).unwrap();
     assert!(page.contains("singular value") && page.contains("Latency of one text") && page.contains("weights, in cells"));
+    mcnemars_tests_are_told(&whole, &said, &page);
 
     let mut random = Stream::new(1, "kills");
     let mut kills = 0;
@@ -85,6 +87,94 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
 }
 
+/// The tests on standard output are those of the page and of `results.json`.
+fn mcnemars_tests_are_told(out: &Path, said: &str, page: &str) {
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let tests = all["mcnemar"].as_array().unwrap();
+    // Two pairs of neighbours, two seeds.
+    assert_eq!(tests.len(), 4);
+    for test in tests {
+        let p = test["p"].as_f64().unwrap();
+        let p = if p < 0.001 { "p < 0.001".to_string() } else { format!("p = {p:.3}") };
+        let [a, b] = ["a", "b"].map(|side| test[side].as_str().unwrap());
+        let [seed, only_a, only_b] = ["seed", "only_a", "only_b"].map(|name| test[name].as_u64().unwrap());
+        let line = format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)");
+        assert!(said.contains(&line), "{line}: {said}");
+        let cells = [seed.to_string(), only_a.to_string(), only_b.to_string(), p.replace('<', "&lt;")];
+        let cells: Vec<String> = cells.iter().map(|cell| format!(">{cell}</td>")).collect();
+        let row = page.lines().find(|line| cells.iter().all(|cell| line.contains(cell))).unwrap_or_default();
+        assert!(!row.is_empty(), "{cells:?}");
+    }
+}
+
+#[test]
+fn eval_gives_the_tables_figure_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("study");
+    // Shorter than by default, so that it must be known; and several rows, one of which makes a checkpoint.
+    let done = study(&out, &["--rows", "head,qv8,full", "--max-length", "20", "--lr-scale", "5"]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    for row in all["rows"].as_array().unwrap() {
+        let key = row["row"].as_str().unwrap();
+        let folder = out.join(format!("{key}-seed0"));
+        let about: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("lowrank.json")).unwrap()).unwrap();
+        assert_eq!((&about["max_length"], about["labels"].to_string()), (&Value::from(20), r#"["negative","positive"]"#.to_string()));
+        let mut eval = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+        eval.args(["eval", "--json", "--no-cache", "--limit", "24", "--device", "cpu", "--data", ASSETS, "--model"]);
+        if key == "full" {
+            eval.arg(&folder);
+        } else {
+            let config: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("adapter_config.json")).unwrap()).unwrap();
+            let base = config["base_model_name_or_path"].as_str().unwrap();
+            assert!(Path::new(base).join("config.json").exists(), "{base}");
+            eval.arg(base).arg("--adapter").arg(&folder);
+        }
+        let again = eval.output().unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+        assert_eq!(again["test"], row["test"], "{key}");
+        let figure = format!("{:.2} (", 100.0 * again["test"]["accuracy"].as_f64().unwrap());
+        assert!(std::fs::read_to_string(out.join("table.md")).unwrap().contains(&figure), "{figure}");
+        // 5 · 3e-4, as a person writes it.
+        if key == "qv8" {
+            assert_eq!(row["used"]["recipe"]["lr"].to_string(), "0.0015");
+        }
+    }
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("1.5e-3 (Q+V r=8)") && page.contains("<th scope=\"row\">LoRA dropout</th><td>0.1</td>"));
+    // The head says when, with what and where.
+    let head = page.split("</header>").next().unwrap();
+    assert!(head.contains("Finished 20") && head.contains(", commit ") && head.contains(" cores, "), "{head}");
+}
+
+#[test]
+fn a_result_of_an_older_version_is_read_and_one_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("study");
+    let head = || study(&out, &["--rows", "head"]).output().unwrap();
+    assert!(head().status.success());
+    let path = out.join("head-seed0/result.json");
+    let new: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut old = new.clone();
+    old["result"].as_object_mut().unwrap().remove("used").unwrap();
+    std::fs::write(&path, old.to_string()).unwrap();
+    let done = head();
+    assert!(done.status.success() && String::from_utf8_lossy(&done.stderr).contains("(done before)"));
+    // The settings were the same, so they are known; date and commit are not.
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let used = &all["rows"][0]["used"];
+    assert_eq!(used["recipe"], new["result"]["used"]["recipe"]);
+    assert_eq!((&used["finished"], &used["commit"]), (&Value::from("unknown"), &Value::from("unknown")));
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("Finished unknown"));
+
+    old["result"].as_object_mut().unwrap().remove("answers").unwrap();
+    std::fs::write(&path, old.to_string()).unwrap();
+    let refused = head();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("result.json") && said.contains("another version of lowrank"), "{said}");
+}
+
 #[test]
 fn a_study_goes_on_with_the_same_data_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,11 +190,15 @@ fn a_study_goes_on_with_the_same_data_alone() {
     let made = std::fs::read_to_string(out.join("results.json")).unwrap();
     let made: Value = serde_json::from_str::<Value>(&made).unwrap()["made"].take();
     assert_eq!(made["SHA-256 of the training tokens"].as_str().unwrap().len(), 64);
-    assert!(made["learning rates"].as_str().unwrap().contains("1e-3"));
+    assert!(made["learning rate"] == "1e-3");
     // As many reviews of as many tokens, but every label is another: answers of before do not belong to them.
     let other: String = texts[1]
         .lines()
-        .map(|line| if line.starts_with('1') { line.replacen('1', "0", 1) } else { line.replacen('0', "1", 1) } + "\n")
+        .map(|line| match line.split_once('\t') {
+            Some(("positive", text)) => format!("negative\t{text}\n"),
+            Some(("negative", text)) => format!("positive\t{text}\n"),
+            _ => format!("{line}\n"),
+        })
         .collect();
     std::fs::write(data.join("test.tsv"), other).unwrap();
     let refused = head();

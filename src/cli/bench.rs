@@ -106,10 +106,14 @@ impl Latency {
             return say_json(&all).map(|()| Outcome::Done);
         }
         say(format!("{} texts of {} tokens, {} rounds; medians with 95 % intervals", self.batch, self.length, self.rounds))?;
-        for row in rows {
+        for row in &rows {
             let ([ms, low, high], [ratio, lowest, highest]) = (row.seconds.map(|s| 1e3 * s), row.ratio);
-            let name = row.method;
-            say(format!("{name:<17} {ms:7.1} ms ({low:.1}–{high:.1}), {ratio:.3} of the base ({lowest:.3}–{highest:.3})"))?;
+            let verdict = row.cost.filter(|_| row.method != "base").map_or(String::new(), |cost| format!(": {cost}"));
+            let name = &row.method;
+            say(format!("{name:<17} {ms:7.1} ms ({low:.1}–{high:.1}), {ratio:.3} of the base ({lowest:.3}–{highest:.3}){verdict}"))?;
+        }
+        if rows.iter().any(|row| row.cost.is_none()) {
+            say(format!("{} rounds are too few for a verdict: it takes ten", self.rounds))?;
         }
         Ok(Outcome::Done)
     }

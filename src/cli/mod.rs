@@ -17,6 +17,7 @@ mod infer;
 mod merge;
 mod method;
 mod notes;
+mod pages;
 mod parts;
 mod predict;
 mod progress;
@@ -28,12 +29,12 @@ use clap::{Parser, Subcommand};
 use notes::warning;
 use std::process::ExitCode;
 
-/// Fine-tunes DistilBERT with LoRA on a tensor engine of its own. Without a command it runs the bundled demo.
+/// Fine-tunes DistilBERT with LoRA on a tensor engine of its own.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 110)]
+#[command(name = "lowrank", version, about, max_term_width = 110, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
     /// Threads to compute with; all cores if not given. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
@@ -44,6 +45,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The study in small, on an encoder and reviews that the program brings along: results in ./lowrank-demo
+    Demo,
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
     Train(Box<train::Train>),
     /// Measure an adapter on labelled reviews
@@ -72,6 +75,10 @@ enum Command {
     Explain(explain::Explain),
     /// Hold the engine against reference values computed elsewhere
     Compare(check::Compare),
+    /// Print a script that completes this program's arguments in a shell
+    Completions(pages::Completions),
+    /// Print the manual page of this program, or of one of its commands
+    Man(pages::Man),
 }
 
 /// How a command ended.
@@ -111,20 +118,22 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| Error::invalid(format!("--threads: {e}")))?;
     }
     match arguments.command {
-        None => demo::run(),
-        Some(Command::Train(c)) => c.run(),
-        Some(Command::Eval(c)) => c.run(),
-        Some(Command::Predict(c)) => c.run(),
-        Some(Command::Merge(c)) => c.run(),
-        Some(Command::Combine(c)) => c.run(),
-        Some(Command::Bench(c)) => c.run(),
-        Some(Command::Study(c)) => c.run(),
-        Some(Command::Fetch(c)) => c.run(),
-        Some(Command::Tokenize(c)) => c.run(),
-        Some(Command::Init(c)) => c.run(),
-        Some(Command::Inspect(c)) => c.run(),
-        Some(Command::Gradcheck(c)) => c.run(),
-        Some(Command::Explain(c)) => c.run(),
-        Some(Command::Compare(c)) => c.run(),
+        Command::Demo => demo::run(),
+        Command::Train(c) => c.run(),
+        Command::Eval(c) => c.run(),
+        Command::Predict(c) => c.run(),
+        Command::Merge(c) => c.run(),
+        Command::Combine(c) => c.run(),
+        Command::Bench(c) => c.run(),
+        Command::Study(c) => c.run(),
+        Command::Fetch(c) => c.run(),
+        Command::Tokenize(c) => c.run(),
+        Command::Init(c) => c.run(),
+        Command::Inspect(c) => c.run(),
+        Command::Gradcheck(c) => c.run(),
+        Command::Explain(c) => c.run(),
+        Command::Compare(c) => c.run(),
+        Command::Completions(c) => c.run(),
+        Command::Man(c) => c.run(),
     }
 }

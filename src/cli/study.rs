@@ -1,33 +1,31 @@
 //! `lowrank study`.
 
 use super::Outcome;
-use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say};
+use super::common::{About, Checkpoint, ComputeType, Source, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::notes::note;
 use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
 use super::train::{describe, interrupt_flag};
 use crate::data::{Tokenized, WordPiece, hash_file, hex};
-use crate::lora::{LoraConfig, thousands};
+use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
 use crate::study::{
-    self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, mcnemar, p_value, report, rows,
+    self, Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value,
+    processor, recipe_lines, report, results_json, rows,
 };
 use crate::tensor::safetensors::{recover_directory, write_file};
-use crate::tensor::simd;
 use crate::train::{Recipe, StepReport};
 use crate::{Error, Result};
 use clap::Args;
-use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a study writes beside the folders of its rows.
-const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
+pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
 
 /// Arguments of `study`.
 #[derive(Args)]
@@ -79,12 +77,12 @@ pub struct StudyArgs {
 }
 
 impl StudyArgs {
-    /// The study in small: encoder and reviews in the folder `assets`.
-    pub(super) fn demo(assets: PathBuf, out: PathBuf) -> Result<StudyArgs> {
+    /// The study in small: on the encoder and the reviews in these folders.
+    pub(super) fn demo(encoder: &Path, reviews: PathBuf, out: PathBuf) -> Result<StudyArgs> {
         Ok(StudyArgs {
-            source: Source::of(assets.clone()),
+            source: Source::of(reviews),
             tests: TestArgs::default(),
-            model: Checkpoint::from_str(&assets.to_string_lossy())?,
+            model: Checkpoint::from_str(&encoder.to_string_lossy())?,
             out,
             rows: Vec::new(),
             seeds: vec![0],
@@ -99,20 +97,6 @@ impl StudyArgs {
             dtype: ComputeType::F32,
             device: DeviceArgs::default(),
         })
-    }
-
-    /// Removes what earlier runs have left.
-    pub(super) fn forget(&self) -> Result<()> {
-        for file in OUTPUTS.map(|name| self.out.join(name)).iter().filter(|file| file.exists()) {
-            std::fs::remove_file(file).map_err(|e| Error::io(file, e))?;
-        }
-        for (row, seed) in rows(1.0).iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
-            let old = self.out.join(row.folder(*seed));
-            if old.exists() {
-                std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
-            }
-        }
-        Ok(())
     }
 
     /// The rows of the table, and without `--rows` those that the claims need beside it.
@@ -160,11 +144,15 @@ impl StudyArgs {
         // Once for all rows and seeds; the reviews are the same for all.
         let reader = self.reader(&wordpiece, max_length)?;
         let (train, test) = reader.train_and_test(0.0)?;
-        say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
+        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let cpu = format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa());
+        let cpu = processor();
         let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
+        let held_out = reader.record()?;
+        let describe = |model: &DistilBert, folder: &Path, seed| {
+            let about = About::new(model, &train.label_names, max_length, seed);
+            About { held_out: held_out.clone(), ..about }.write(folder)
+        };
         let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {
             model: &self.model,
@@ -172,12 +160,14 @@ impl StudyArgs {
             hashes: &hashes,
             base: &self.model.name,
             dtype: self.dtype.into(),
+            max_length,
             recipe,
             train: &train,
             test: &test,
             out: &self.out,
             checkpoint_every: self.checkpoint_every,
             place: &place,
+            describe: &describe,
         };
         let mut watch = Watch { bar: None, stop: interrupt_flag()?, begun: false };
         let mut results = Vec::new();
@@ -187,16 +177,20 @@ impl StudyArgs {
                 None => return Ok(Outcome::Interrupted),
             }
             // As the table fills, so does the file.
-            self.write("table.md", &markdown(&table, &results))?;
+            self.write("table.md", &format!("{}\n{}", markdown(&table, &results), recipe_lines(&table, &results)?))?;
         }
         say(format!("\n{}", markdown(&table, &results)))?;
-        compared(&table, &results, &test.labels)?;
+        for McNemar { a, b, seed, only_a, only_b, p } in neighbours(&table, &results, &test.labels) {
+            let p = p_value(p);
+            say(format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)"))?;
+        }
         if watch.stop.load(Ordering::Relaxed) {
             return Ok(Outcome::Interrupted);
         }
         note!("measuring what changed in the weights, and times of inference");
         let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
-        let provenance = self.provenance(&study, &all, &results, max_length);
+        let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
+        let provenance = Provenance::new(command, self.given(&hashes), &all, &results)?;
         self.report(&study, &reader, &table, &all, &results, &provenance)?;
         Ok(Outcome::Done)
     }
@@ -229,63 +223,42 @@ impl StudyArgs {
         for Claim { claim, verdict, measured, .. } in &judged {
             say(format!("{verdict}: {claim}\n    {measured}"))?;
         }
-        let said = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
-        let json = json!({
-            "command": provenance.command,
-            "made": provenance.facts.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "model": study.config,
-            "rows": results,
-            "claims": judged.iter().map(said).collect::<Vec<_>>(),
-        });
-        let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
-        self.write("results.json", &text)?;
         let texts = reader.texts(study.train)?;
         let labels = (&study.test.labels[..], &study.train.label_names[..]);
-        let findings =
-            Findings { rows: table, results, labels: labels.0, label_names: labels.1, texts: &texts, claims: judged, changes, figures };
+        let findings = Findings {
+            rows: table,
+            results,
+            labels: labels.0,
+            label_names: labels.1,
+            texts: &texts,
+            claims: judged,
+            changes,
+            neighbours: neighbours(table, results, labels.0),
+            figures,
+        };
+        let json = results_json(&findings, provenance, study.config);
+        let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
+        self.write("results.json", &text)?;
         self.write("report.html", &report(findings, provenance))?;
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
-    fn provenance(&self, study: &Study, all: &[Row], results: &[RowResult], max_length: usize) -> Provenance {
-        let [checkpoint, train, test] = study.hashes;
-        let Recipe { epochs, batch, weight_decay, warmup, clip, .. } = study.recipe;
-        let dropout = LoraConfig::default().dropout;
-        let machines: BTreeSet<&str> = results.iter().map(|result| result.machine.as_str()).collect();
-        let [reviews, tests] = [study.train, study.test].map(|data| thousands(data.len()));
-        let list = |values: Vec<String>| values.join(", ");
+    /// Names and values of what was given; the rest comes from the results.
+    fn given(&self, [checkpoint, train, test]: &[String; 3]) -> Vec<(String, String)> {
         let facts = [
-            ("lowrank", env!("CARGO_PKG_VERSION").to_string()),
-            ("checkpoint", study.model.display().to_string()),
+            ("checkpoint", self.model.name.clone()),
             ("SHA-256 of its weights", checkpoint.clone()),
             ("data", self.source.data.display().to_string()),
             ("SHA-256 of the training tokens", train.clone()),
             ("SHA-256 of the test tokens", test.clone()),
-            ("reviews", format!("{reviews} to train on, {tests} to test, cut at {max_length} tokens")),
-            (
-                "recipe",
-                format!(
-                    "{epochs} epochs in batches of {batch}, decay {weight_decay}, warm-up {warmup} of the steps, gradients clipped at {clip}; LoRA \
-                     dropout {dropout}"
-                ),
-            ),
             ("factor of the study's learning rates", self.lr_scale.to_string()),
-            ("learning rates", list(all.iter().map(|row| format!("{} {:e}", row.name, row.lr)).collect())),
-            ("seeds", list(self.seeds.iter().map(u64::to_string).collect())),
-            ("computed in", study.dtype.to_string()),
-            ("machine", machines.into_iter().collect::<Vec<_>>().join("; then ")),
         ];
-        let lead = format!(
-            "{reviews} reviews to train on, {tests} to test, {epochs} epochs in batches of {batch}; the longest review kept has {} tokens.",
-            study.train.lengths().into_iter().chain(study.test.lengths()).max().unwrap_or(0)
-        );
-        let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
-        Provenance { lead, command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "), facts }
+        facts.map(|(name, value)| (name.to_string(), value)).to_vec()
     }
 }
 
 /// A word of a command as a shell reads it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
@@ -305,25 +278,6 @@ fn digest(data: &Tokenized) -> String {
     data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
     data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
     hex(&hash.finalize())
-}
-
-/// Whether neighbours in the table differ on the same test reviews.
-fn compared(table: &[Row], results: &[RowResult], labels: &[u32]) -> Result<()> {
-    for pair in table.windows(2) {
-        let of = |row: &Row| results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
-        let [a, b] = [of(&pair[0]), of(&pair[1])];
-        for (a, b) in a.iter().zip(&b) {
-            let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, labels);
-            let seed = a.seed;
-            say(format!(
-                "{} against {}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {} (McNemar)",
-                a.row,
-                b.row,
-                p_value(p)
-            ))?;
-        }
-    }
-    Ok(())
 }
 
 /// Shows how far a row is, and listens for Ctrl-C.

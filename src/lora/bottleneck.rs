@@ -8,9 +8,10 @@ use crate::Result;
 use crate::autograd::{Tape, Var};
 use crate::nn::{DistilBert, Hook, Linear, Pass, Weight};
 use crate::tensor::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// Where the adapters are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Placement {
     /// After both sublayers; layer norms train.
     Houlsby,

@@ -3,10 +3,11 @@
 use super::method::layer;
 use crate::tensor::safetensors::nearest;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How A starts; B is zero, so that training starts at the base exactly.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Init {
     /// U(−1/√in, 1/√in): PEFT's default (`kaiming_uniform` with a = √5), what the study's code ran.
     #[default]
@@ -16,7 +17,7 @@ pub enum Init {
 }
 
 /// Biases that train beside the low-rank terms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Bias {
     /// None but the head's.
     #[default]
@@ -28,7 +29,7 @@ pub enum Bias {
 }
 
 /// A LoRA configuration. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
     /// Rank r.
     pub rank: usize,

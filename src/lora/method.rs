@@ -3,9 +3,11 @@
 use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
 use crate::nn::{DistilBert, PartMut};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
 pub enum Method {
     /// The classifier on a frozen encoder, with `pre_classifier` before it if that is to train too.
     Head {
@@ -22,6 +24,7 @@ pub enum Method {
     /// Every bias, layer norms' included, and the head. Ben Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>, section 3.
     BitFit,
     /// Low-rank terms and the head. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
+    #[serde(rename = "LoRA")]
     Lora(LoraConfig),
     /// Small networks after the sublayers, and the head.
     Adapter {

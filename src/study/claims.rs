@@ -4,7 +4,7 @@ use super::figure::{Axis, Bar, Figure, Plot, Point, Scale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::{Difference, accuracy, difference, mcnemar, p_value};
-use super::{Latency, Row, RowResult, rank_of};
+use super::{Cost, Latency, Row, RowResult, rank_of};
 use crate::lora::thousands;
 
 /// A claim, and what was found.
@@ -245,11 +245,13 @@ fn adapters(e: &Evidence) -> Claim {
 }
 
 fn latency(e: &Evidence) -> Claim {
-    let of = |name: &str| e.latency.iter().find(|l| l.method == name);
+    let of = |name: &str| e.latency.iter().find(|l| l.method == name).map(|l| l.cost);
     let verdict = match (of("merged LoRA"), of("adapters")) {
-        (Some(merged), Some(adapters)) if merged.ratio[1] <= 1.02 && adapters.ratio[1] > 1.0 => Verdict::Supported,
-        (Some(_), Some(_)) => Verdict::NotSupported,
-        _ => Verdict::NotMeasured,
+        (None, _) | (_, None) => Verdict::NotMeasured,
+        (Some(None), _) | (_, Some(None)) => Verdict::NotJudged,
+        (Some(Some(Cost::Nothing)), Some(Some(Cost::Time))) => Verdict::Supported,
+        (Some(Some(Cost::Time)), _) | (_, Some(Some(Cost::Nothing))) => Verdict::NotSupported,
+        _ => Verdict::Undecided,
     };
     let one = |l: &Latency| format!("{} {:.3} ({:.3}–{:.3})", l.method, l.ratio[0], l.ratio[1], l.ratio[2]);
     let list: Vec<String> = e.latency.iter().filter(|l| l.method != "base").map(one).collect();
@@ -257,8 +259,8 @@ fn latency(e: &Evidence) -> Claim {
         claim: "A merged LoRA costs nothing at inference; adapters do.".into(),
         verdict,
         measured: format!(
-            "Time of a text alone as a multiple of the base's, medians with 95 % intervals: {}. Supported means that merged LoRA may lie within \
-             2 % of the base and adapters lie above it.",
+            "Time of a text alone as a multiple of the base's, medians with 95 % intervals: {}. Supported means that merged LoRA lies within \
+             2 % of the base and adapters lie above that. Fewer than ten rounds are not judged.",
             list.join(", ")
         ),
         figures: latencies(e).into_iter().collect(),
@@ -275,7 +277,7 @@ fn latencies(e: &Evidence) -> Option<Figure> {
     };
     (!e.latency.is_empty()).then(|| Figure {
         title: "Latency of one text".into(),
-        caption: "Medians with 95 % intervals; the methods take turns.".into(),
+        caption: "Medians with 95 % intervals; the methods take turns, in another order each round.".into(),
         x: Axis { label: "time (ms)".into(), scale: Scale::Linear },
         y: Axis { label: "method".into(), scale: Scale::Linear },
         plot: Plot::Bars(e.latency.iter().map(bar).collect()),
@@ -447,5 +449,26 @@ fn minutes(e: &Evidence) -> Claim {
         verdict: Verdict::NotMeasured,
         measured: format!("Minutes of training here, on another machine: {}.", keys.iter().filter_map(one).collect::<Vec<_>>().join(", ")),
         figures: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_is_judged_from_what_the_times_say() {
+        let verdict = |merged: Option<Cost>, adapters: Option<Cost>| {
+            let time = |method: &str, cost| Latency { method: method.into(), seconds: [1.0; 3], ratio: [1.0; 3], cost };
+            let times = vec![time("merged LoRA", merged), time("adapters", adapters)];
+            let (counts, start, spectra, norms) = (Vec::new(), None, [Vec::new(), Vec::new()], Vec::new());
+            latency(&Evidence { rows: &[], results: &[], labels: &[], counts, start, spectra, norms, latency: times }).verdict
+        };
+        assert_eq!(verdict(Some(Cost::Nothing), Some(Cost::Time)), Verdict::Supported);
+        assert_eq!(verdict(Some(Cost::Time), Some(Cost::Time)), Verdict::NotSupported);
+        assert_eq!(verdict(Some(Cost::Nothing), Some(Cost::Nothing)), Verdict::NotSupported);
+        assert_eq!(verdict(Some(Cost::Undecided), Some(Cost::Time)), Verdict::Undecided);
+        // Fewer than ten rounds.
+        assert_eq!(verdict(None, None), Verdict::NotJudged);
     }
 }

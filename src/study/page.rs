@@ -55,6 +55,8 @@ pub enum Verdict {
     Undecided,
     /// Nothing was measured.
     NotMeasured,
+    /// Too little was measured for a verdict.
+    NotJudged,
 }
 
 impl Verdict {
@@ -65,6 +67,7 @@ impl Verdict {
             Verdict::NotSupported => "not-supported",
             Verdict::Undecided => "undecided",
             Verdict::NotMeasured => "not-measured",
+            Verdict::NotJudged => "not-judged",
         }
     }
 }
@@ -325,8 +328,9 @@ mod tests {
 
     #[test]
     fn a_verdict_says_its_words() {
-        let names = [Verdict::Supported, Verdict::NotSupported, Verdict::Undecided, Verdict::NotMeasured].map(|v| v.to_string());
-        assert_eq!(names, ["supported", "not supported", "undecided", "not measured"]);
+        let names = [Verdict::Supported, Verdict::NotSupported, Verdict::Undecided, Verdict::NotMeasured, Verdict::NotJudged]
+            .map(|v| v.to_string());
+        assert_eq!(names, ["supported", "not supported", "undecided", "not measured", "not judged"]);
         assert!(page().contains("<span class=\"badge\">not supported</span> x &lt; y"));
     }
 }

@@ -2,9 +2,13 @@
 
 use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, Scale, Series};
 use super::page::{Block, html};
-use super::statistics::accuracy;
-use super::{Claim, Row, RowResult};
+use super::statistics::{McNemar, accuracy, p_value};
+use super::{Claim, Row, RowResult, Setting, origin, settings};
+use crate::Result;
 use crate::lora::thousands;
+use crate::nn::Config;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What a report says of how it was made.
 pub struct Provenance {
@@ -12,8 +16,24 @@ pub struct Provenance {
     pub lead: String,
     /// The command.
     pub command: String,
-    /// Names and values: versions, hashes, the machine.
+    /// Names and values: what was given, and its hashes.
     pub facts: Vec<(String, String)>,
+    /// What the runs used.
+    pub settings: Vec<Setting>,
+}
+
+impl Provenance {
+    /// What `results`, those of `rows`, were made with. `facts` are names and values of what was given.
+    ///
+    /// # Errors
+    /// Those of [`settings`].
+    pub fn new(command: String, facts: Vec<(String, String)>, rows: &[Row], results: &[RowResult]) -> Result<Provenance> {
+        let used = || results.iter().filter_map(|result| result.used.as_ref());
+        let most = |numbers: &mut dyn Iterator<Item = usize>| thousands(numbers.max().unwrap_or(0));
+        let (train, test) = (most(&mut used().map(|used| used.training_texts)), most(&mut used().map(|used| used.test_texts)));
+        let lead = format!("{train} reviews to train on, {test} to test. {}", origin(results));
+        Ok(Provenance { lead, command, facts, settings: settings(rows, results)? })
+    }
 }
 
 /// What a study found.
@@ -32,6 +52,8 @@ pub struct Findings<'a> {
     pub claims: Vec<Claim>,
     /// ΔW of full fine-tuning, a map a linear.
     pub changes: Vec<Heat>,
+    /// McNemar's tests of neighbours in the table.
+    pub neighbours: Vec<McNemar>,
     /// What else was measured: that of the claims comes with them.
     pub figures: Vec<Figure>,
 }
@@ -48,13 +70,23 @@ const EXCERPT: usize = 600;
 pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let mut blocks = vec![Block::Heading("The table".into()), table(&findings)];
     blocks.extend([accuracies(&findings), sizes(&findings)].map(Block::Figure));
+    blocks.push(Block::Heading("The recipe".into()));
+    blocks.push(Block::Table {
+        caption: "What each run used: a value for all, or each value with its rows.".into(),
+        head: vec!["setting".into(), "value".into()],
+        rows: provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect(),
+    });
     blocks.push(Block::Heading("Training".into()));
     blocks.push(Block::Figure(curve(&findings, "Training loss", "cross-entropy (nats)", |r| r.losses.clone())));
     let percent = |r: &RowResult| r.accuracies.iter().map(|a| 100.0 * a).collect();
     blocks.push(Block::Figure(curve(&findings, "Training accuracy", "accuracy (%)", percent)));
     blocks.push(Block::Heading("Confusions".into()));
     blocks.push(confusions(&findings));
-    let Findings { rows, results, labels, label_names, texts, claims, changes, figures } = findings;
+    if !findings.neighbours.is_empty() {
+        blocks.push(Block::Heading("Whether neighbours in the table differ".into()));
+        blocks.push(tests(&findings));
+    }
+    let Findings { rows, results, labels, label_names, texts, claims, changes, figures, .. } = findings;
     if !changes.is_empty() {
         blocks.push(Block::Heading("What full fine-tuning changed".into()));
         blocks.push(Block::Figure(Figure {
@@ -81,11 +113,25 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     blocks.push(Block::Heading("How this was made".into()));
     blocks.push(Block::Code(provenance.command.clone()));
     blocks.push(Block::Table {
-        caption: "Versions, data and machine.".into(),
+        caption: "What was given.".into(),
         head: vec!["what".into(), "value".into()],
         rows: provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
     });
     html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead, &blocks)
+}
+
+/// What the report says, for programs: `results.json`.
+pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Config) -> Value {
+    let settings = provenance.settings.iter().map(|setting| (setting.name.clone(), setting.text()));
+    let claim = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
+    json!({
+        "command": provenance.command,
+        "made": provenance.facts.iter().cloned().chain(settings).collect::<BTreeMap<_, _>>(),
+        "model": config,
+        "rows": findings.results,
+        "mcnemar": findings.neighbours,
+        "claims": findings.claims.iter().map(claim).collect::<Vec<_>>(),
+    })
 }
 
 impl Findings<'_> {
@@ -185,6 +231,21 @@ fn confusions(findings: &Findings) -> Block {
         caption: "Test reviews of each class by the answer, with the first seed.".into(),
         head: std::iter::once("configuration".to_string()).chain(head).collect(),
         rows: findings.table().map(row).collect(),
+    }
+}
+
+/// McNemar's tests.
+fn tests(findings: &Findings) -> Block {
+    let name = |key: &str| findings.rows.iter().find(|row| row.key == key).map_or(key, |row| &row.name).to_string();
+    let row = |test: &McNemar| {
+        let McNemar { a, b, seed, only_a, only_b, p } = test;
+        vec![name(a), name(b), seed.to_string(), thousands(*only_a), thousands(*only_b), p_value(*p)]
+    };
+    Block::Table {
+        caption: "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often."
+            .into(),
+        head: ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"].map(String::from).to_vec(),
+        rows: findings.neighbours.iter().map(row).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The seven configurations, and the further runs that the study's claims need.
 
+use super::used::rounded;
 use crate::lora::{Init, LoraConfig, Method, Placement};
 use crate::nn::Config;
 
@@ -50,16 +51,17 @@ fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
 /// The rows of the table, in the order of the study: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The head's learning rate is ours,
 /// because the study does not state it. `scale` is a factor of them all.
 pub fn rows(scale: f64) -> Vec<Row> {
-    let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scale * LORA_LR);
+    let scaled = |lr: f64| rounded(scale * lr);
+    let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scaled(LORA_LR));
     let stated = |row: Row, accuracy| Row { stated: Some(accuracy), ..row };
     vec![
-        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, scale * 1e-3), 82.18),
+        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, scaled(1e-3)), 82.18),
         stated(lora("qv4", "Q+V r=4", 4, &QV), 92.28),
         stated(lora("qv8", "Q+V r=8", 8, &QV), 92.48),
         stated(lora("qv16", "Q+V r=16", 16, &QV), 92.67),
         stated(lora("attention", "all attention r=8", 8, &ATTENTION), 93.00),
         stated(lora("all", "all attention + FFN r=8", 8, &["all-linear"]), 93.32),
-        stated(row("full", "full fine-tuning", Method::Full, scale * FULL_LR), 93.26),
+        stated(row("full", "full fine-tuning", Method::Full, scaled(FULL_LR)), 93.26),
     ]
 }
 
@@ -72,7 +74,7 @@ const ADAPTER_SHARE: f64 = 0.03;
 
 /// The further runs, for a model of `config`. `scale` is a factor of the study's learning rates, and not of those that are ours.
 pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
-    let (lora_lr, full_lr) = (scale * LORA_LR, scale * FULL_LR);
+    let (lora_lr, full_lr) = (rounded(scale * LORA_LR), rounded(scale * FULL_LR));
     let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), lora_lr);
     let qv = |rank| LoraConfig::new(rank, &QV);
     let mut rows = vec![

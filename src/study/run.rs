@@ -1,7 +1,8 @@
 //! Running the rows: each trains, is measured on the test set, and is kept. A study that was killed at any moment goes on from its last
 //! checkpoint and ends with the same numbers.
 
-use super::Row;
+use super::used::UNKNOWN;
+use super::{Row, Used, machine};
 use crate::data::Tokenized;
 use crate::lora::{Counts, adapter};
 use crate::nn::{Config, DistilBert, Head};
@@ -13,6 +14,7 @@ use crate::train::{
 };
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -39,6 +41,8 @@ pub struct RowResult {
     pub seconds: f64,
     /// What it was trained on.
     pub machine: String,
+    /// What it used; [`Study::run`] always says it.
+    pub used: Option<Used>,
     /// The most memory of the process until then, in bytes: rows run one after another, so that a small row after a large one shows the large one's.
     pub peak_memory: Option<usize>,
 }
@@ -67,6 +71,8 @@ pub struct Study<'a> {
     pub base: &'a str,
     /// Type to compute in.
     pub dtype: DType,
+    /// Tokens kept of a text.
+    pub max_length: usize,
     /// How to train; learning rate and seed are the row's.
     pub recipe: Recipe,
     /// Training reviews.
@@ -79,6 +85,8 @@ pub struct Study<'a> {
     pub checkpoint_every: usize,
     /// Moves a model to where it is to be computed with, and says what machine that is.
     pub place: &'a dyn Fn(&mut DistilBert) -> Result<String>,
+    /// Writes what the program must know of a trained model, and its own files do not say, into a directory. The number is the seed.
+    pub describe: &'a dyn Fn(&DistilBert, &Path, u64) -> Result<()>,
 }
 
 /// What lies beside a checkpoint: what the optimizer does not know.
@@ -130,7 +138,11 @@ impl Study<'_> {
         let part = (row.one_of > 1).then(|| self.train.every(row.one_of));
         let train = part.as_ref().unwrap_or(self.train);
         let settings = self.settings(row, &recipe);
-        if let Some(result) = self.finished(&folder, &settings)? {
+        if let Some(mut result) = self.finished(&folder, &settings)? {
+            // Older versions kept the settings as a text alone. It is the same as that of this run, so that run used what this one would.
+            let unknown = || UNKNOWN.to_string();
+            let used = self.used(row, &recipe, train.len());
+            result.used.get_or_insert(Used { finished: unknown(), version: unknown(), commit: unknown(), ..used });
             progress.end(row, &result, true);
             return Ok(Some(result));
         }
@@ -180,6 +192,7 @@ impl Study<'_> {
             accuracies,
             seconds,
             machine,
+            used: Some(self.used(row, &recipe, train.len())),
             peak_memory: peak_memory(),
         };
         write_directory(&folder, |directory| {
@@ -187,10 +200,27 @@ impl Study<'_> {
                 true => model.save(self.model, &self.train.label_names, directory)?,
                 false => adapter::save(&model, &row.method, self.base, directory)?,
             }
+            (self.describe)(&model, directory, seed)?;
             write(&directory.join("result.json"), &Finished { settings: settings.clone(), result: result.clone() })
         })?;
         progress.end(row, &result, false);
         Ok(Some(result))
+    }
+
+    /// What a run that ends now has used.
+    fn used(&self, row: &Row, recipe: &Recipe, training_texts: usize) -> Used {
+        Used {
+            recipe: recipe.clone(),
+            method: row.method.clone(),
+            dtype: self.dtype.to_string(),
+            max_length: self.max_length,
+            training_texts,
+            share: 1.0 / row.one_of.max(1) as f64,
+            test_texts: self.test.len(),
+            finished: machine::now(),
+            version: machine::VERSION.to_string(),
+            commit: machine::COMMIT.to_string(),
+        }
     }
 
     /// Where the run keeps what it has made: an adapter or a checkpoint, when it is done.
@@ -210,21 +240,21 @@ impl Study<'_> {
         if !path.exists() {
             return Ok(None);
         }
-        let found: Finished = read(&path)?;
-        match found.settings == settings {
-            true => Ok(Some(found.result)),
-            false => {
-                Err(Error::file(&path, "settings", "the study was begun with other settings: give the same arguments, or another --out"))
-            }
+        let found: Finished<Value> = read(&path)?;
+        if found.settings != settings {
+            let problem = "the study was begun with other settings: give the same arguments, or another --out";
+            return Err(Error::file(&path, "settings", problem));
         }
+        let other = |e| Error::file(&path, "result", format!("{e}: another version of lowrank wrote it; give another --out"));
+        serde_json::from_value(found.result).map(Some).map_err(other)
     }
 }
 
 /// `result.json`.
 #[derive(Serialize, Deserialize)]
-struct Finished {
+struct Finished<R> {
     settings: String,
-    result: RowResult,
+    result: R,
 }
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {

@@ -1,7 +1,8 @@
 //! Whether two rows differ.
 
-use super::RowResult;
+use super::{Row, RowResult};
 use crate::train::{Z95, wilson};
+use serde::Serialize;
 
 /// Two-sided p of the null hypothesis that two rows are right equally often, from the reviews that one alone answers rightly: exact binomial. McNemar
 /// 1947, <https://doi.org/10.1007/BF02295996>. Also how many each alone answers rightly.
@@ -20,6 +21,36 @@ pub fn mcnemar(a: &[u32], b: &[u32], labels: &[u32]) -> (usize, usize, f64) {
         log_term += ((n - k) as f64).ln() - ((k + 1) as f64).ln();
     }
     (only_a, only_b, (2.0 * tail).min(1.0))
+}
+
+/// McNemar's test of two rows with one seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct McNemar {
+    /// Key of the one row.
+    pub a: String,
+    /// Key of the other.
+    pub b: String,
+    /// Seed of both.
+    pub seed: u64,
+    /// Reviews that `a` alone has right.
+    pub only_a: usize,
+    /// Reviews that `b` alone has right.
+    pub only_b: usize,
+    /// Two-sided p.
+    pub p: f64,
+}
+
+/// Whether neighbours in the table differ on the same test reviews, seed by seed.
+pub fn neighbours(table: &[Row], results: &[RowResult], labels: &[u32]) -> Vec<McNemar> {
+    let mut tests = Vec::new();
+    for pair in table.windows(2) {
+        for a in results.iter().filter(|r| r.row == pair[0].key) {
+            let Some(b) = results.iter().find(|r| r.row == pair[1].key && r.seed == a.seed) else { continue };
+            let (only_a, only_b, p) = mcnemar(&a.answers, &b.answers, labels);
+            tests.push(McNemar { a: a.row.clone(), b: b.row.clone(), seed: a.seed, only_a, only_b, p });
+        }
+    }
+    tests
 }
 
 /// Mean accuracy of one row's results, in per cent, and the 95 % interval of the sample of reviews. That of all answers of all seeds would be too sure of

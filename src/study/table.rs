@@ -1,7 +1,8 @@
 //! The table.
 
 use super::statistics::accuracy;
-use super::{Row, RowResult};
+use super::{Row, RowResult, origin, settings};
+use crate::Result;
 use crate::lora::thousands;
 
 /// The table of the study in Markdown: rows that have results, over their seeds.
@@ -32,4 +33,17 @@ pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
         ));
     }
     out
+}
+
+/// What is to be known of the table, below it: the recipe, and when, with what and where it was made.
+///
+/// # Errors
+/// Those of [`settings`].
+pub fn recipe_lines(rows: &[Row], results: &[RowResult]) -> Result<String> {
+    let settings = settings(rows, results)?;
+    // The last line says these.
+    let recipe = || settings.iter().filter(|s| !["finished", "lowrank", "commit", "machine"].contains(&s.name.as_str()));
+    let same: Vec<String> = recipe().filter_map(|s| s.common().map(|value| format!("{} {value}", s.name))).collect();
+    let by_row = recipe().filter(|s| s.common().is_none()).map(|s| format!(" By row, {}: {}.", s.name, s.text()));
+    Ok(format!("Recipe: {}.{}\n\n{}\n", same.join(", "), by_row.collect::<String>(), origin(results)))
 }

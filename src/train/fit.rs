@@ -8,12 +8,12 @@ use crate::tensor::Tensor;
 use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
 use crate::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How to train.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Passes over the data.
     pub epochs: usize,
