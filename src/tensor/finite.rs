@@ -21,18 +21,27 @@ impl Tensor {
         })
     }
 
-    /// Refuses a tensor that holds a NaN or an infinity. `error` is told what was found, as in `holds NaN at [2, 17]`, and says in which tensor.
+    /// The first NaN or infinity in words, as in `holds NaN at [2, 17]`; `None` if all numbers are finite.
     ///
     /// # Errors
-    /// That of `error`, and those of reading the tensor.
-    pub(crate) fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
-        let Some(at) = self.first_not_finite()? else { return Ok(()) };
+    /// As [`Tensor::first_not_finite`].
+    pub(crate) fn not_finite(&self) -> Result<Option<String>> {
+        let Some(at) = self.first_not_finite()? else { return Ok(None) };
         let (mut rest, mut place) = (at, Vec::new());
         for &size in self.dims().iter().rev() {
             place.insert(0, rest % size);
             rest /= size;
         }
-        Err(error(format!("holds {} at {place:?}", self.reshape([self.shape().len()])?.index(at)?.to_f64()?[0])))
+        let number = self.reshape([self.shape().len()])?.index(at)?.item()?;
+        Ok(Some(format!("holds {number} at {place:?}")))
+    }
+
+    /// Refuses a tensor that holds a NaN or an infinity. `error` is told what [`Tensor::not_finite`] says, and adds in which tensor.
+    ///
+    /// # Errors
+    /// That of `error`, and those of [`Tensor::first_not_finite`].
+    pub(crate) fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
+        self.not_finite()?.map_or(Ok(()), |what| Err(error(what)))
     }
 }
 
@@ -41,7 +50,13 @@ fn first<T: Copy + Sync>(x: &[T], bad: impl Fn(T) -> bool + Copy + Sync + Send) 
     let within = |range: std::ops::Range<usize>| {
         let x = &x[range.clone()];
         // All are looked at, without a branch, so that the loop becomes vector code.
-        let any = simd::vectorised(|| x.iter().fold(false, |any, &x| any | bad(x)));
+        let any = simd::vectorised(|| {
+            let mut any = false;
+            for &x in x {
+                any |= bad(x);
+            }
+            any
+        });
         if any { x.iter().position(|&x| bad(x)).map(|at| range.start + at) } else { None }
     };
     rows::reduce(x.len(), 1, within, |first, next| *first = first.or(next)).flatten()
