@@ -294,3 +294,48 @@ fn small_commands_say_what_they_should() {
     assert!(page.contains(".TH lowrank-train 1") && page.contains("\\-\\-lora\\-dropout"), "{page}");
     fails(&["man", "trian"], "there is no command \"trian\"");
 }
+
+/// Makes the first number of a tensor of a safetensors file NaN.
+fn spoil(file: &Path, tensor: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    let nan: &[u8] = if header[tensor]["dtype"] == "F16" { &[0, 0x7E] } else { &[0, 0, 0xC0, 0x7F] };
+    let at = data + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + nan.len()].copy_from_slice(nan);
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_nan_is_refused_by_name_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken, base, out) = (dir.path().join("whole"), dir.path().join("broken"), dir.path().join("base"), dir.path().join("out"));
+    run_train(&whole, &["--train-limit", "8", "--test-limit", "8"]);
+    for (from, to) in [(whole.as_path(), &broken), (Path::new(ENCODER), &base)] {
+        std::fs::create_dir(to).unwrap();
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap().path();
+            std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let factor = "base_model.model.distilbert.transformer.layer.0.attention.q_lin.lora_B.weight";
+    spoil(&broken.join("adapter_model.safetensors"), factor);
+    let weight = "distilbert.transformer.layer.2.ffn.lin1.weight";
+    spoil(&base.join("model.safetensors"), weight);
+    let [w, b, n, o] = [&whole, &broken, &base, &out].map(|path| path.to_str().unwrap());
+
+    fails(&["predict", "--model", ENCODER, "--adapter", b, "A fine film."], factor);
+    fails(&["eval", "--model", ENCODER, "--adapter", b, "--data", ASSETS, "--limit", "8"], factor);
+    fails(&["merge", "--model", ENCODER, "--adapter", b, "--out", o], factor);
+    let [plain, half] = [format!("0.5={w}"), format!("0.5={b}")];
+    fails(&["combine", "--model", ENCODER, "--adapter", &plain, "--adapter", &half, "--out", o], factor);
+
+    fails(&["predict", "--model", n, "--adapter", w, "A fine film."], weight);
+    fails(&["eval", "--model", n, "--adapter", w, "--data", ASSETS, "--limit", "8"], weight);
+    fails(&["merge", "--model", n, "--adapter", w, "--out", o], weight);
+    for method in ["lora", "head", "full"] {
+        let train = ["train", "--model", n, "--data", ASSETS, "--no-cache", "--train-limit", "8", "--test-limit", "8", "--out", o];
+        fails(&[&train[..], &["--method", method]].concat(), weight);
+    }
+    assert!(!out.exists());
+}

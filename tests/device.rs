@@ -8,6 +8,7 @@ use lowrank::cuda::Device;
 use lowrank::data::Tokenized;
 use lowrank::lora::{LoraConfig, Method, Placement};
 use lowrank::nn::{Config, DistilBert, Pass};
+use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Packing, Tensor};
 use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
@@ -81,6 +82,11 @@ fn assert_close(found: &[Tensor], wanted: &[Tensor], bound: f64, least: f64, wha
 /// Ops that a GPU does not have: they are for toys.
 const HOST_ONLY: [&str; 3] = ["Mul", "Sum", "Tanh"];
 
+/// Whether the op of a suite can be had in `dtype`. Others are told their type, and it is f64 there; or they compute in f32.
+fn in_type(op: &str, dtype: DType) -> bool {
+    !["Embedding", "EmbeddingLayerNorm", "Cast"].contains(&op) && (dtype == DType::F32 || !["CrossEntropy", "Subspace"].contains(&op))
+}
+
 /// Two would have a stream each, and tensors of one would not wait for those of the other.
 #[test]
 fn a_gpu_is_opened_once() {
@@ -94,13 +100,7 @@ fn every_op_agrees_with_the_host() {
     let Some(device) = device() else { return };
     let mut on_device = 0;
     for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
-        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op)) {
-            // Told its type by the op, and f64 there; or computed in f32.
-            if ["Embedding", "EmbeddingLayerNorm", "Cast"].contains(&suite.op)
-                || (["CrossEntropy", "Subspace"].contains(&suite.op) && dtype == DType::BF16)
-            {
-                continue;
-            }
+        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
             let mut random = Stream::new(5, suite.op);
             for _ in 0..25 {
                 let case = (suite.case)(&mut random).unwrap();
@@ -116,6 +116,49 @@ fn every_op_agrees_with_the_host() {
         }
     }
     assert!(on_device > 20, "{on_device}");
+}
+
+/// Puts a NaN in each input in turn, and in dy, the last of `clean`. Where the number in its place has a say in the output or in a gradient, as two values
+/// of it tell on the host, the device must give NaN; returns in how many places.
+fn assert_nans_show(device: &Arc<Device>, op: &Rc<dyn Op>, clean: &[Tensor], dtype: DType, random: &mut Stream) -> usize {
+    let mut nans = 0;
+    for i in (0..clean.len()).filter(|&i| clean[i].dtype() != DType::U32) {
+        let at = random.below(clean[i].shape().len());
+        let with = |value: f64, dtype, device| {
+            let (mut tensors, mut values) = (clean.to_vec(), clean[i].to_f64().unwrap());
+            values[at] = value;
+            tensors[i] = Tensor::new(values, clean[i].shape()).unwrap();
+            let (dy, inputs) = tensors.split_last().unwrap();
+            let found = run_in(dtype, op, inputs, dy, device).unwrap();
+            found.iter().flat_map(|t| t.to_f64().unwrap()).collect::<Vec<_>>()
+        };
+        let [low, high] = [-2.0, 3.0].map(|value| with(value, DType::F64, None));
+        let found = with(f64::NAN, dtype, Some(device));
+        assert_eq!(found.len(), low.len());
+        for (j, x) in found.iter().enumerate().filter(|&(j, _)| low[j] != high[j]) {
+            assert!(x.is_nan(), "{} {dtype}: a NaN in tensor {i} at {at} became {x} in result {j}", op.name());
+            nans += 1;
+        }
+    }
+    nans
+}
+
+#[test]
+fn every_op_shows_a_nan() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
+            let (mut random, mut nans) = (Stream::new(8, suite.op), 0);
+            for _ in 0..10 {
+                let case = (suite.case)(&mut random).unwrap();
+                let needs = vec![true; case.inputs.len()];
+                let y = case.op.forward(&case.inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap();
+                let clean = [&case.inputs[..], &[random_tensor(&mut random, y.dims()).unwrap()]].concat();
+                nans += assert_nans_show(&device, &case.op, &clean, dtype, &mut random);
+            }
+            assert!(nans >= 10, "{} {dtype}: {nans}", suite.op);
+        }
+    }
 }
 
 /// Rows that are wider than a warp or a block of threads takes at once, and ranks beyond what a thread holds.
@@ -268,6 +311,20 @@ fn every_attention_kernel_agrees_with_the_host() {
                 assert_close(&found, &wanted, bound, 0.0, &format!("{dtype} width {width} split {split} extra {extra}"));
             }
         }
+    }
+}
+
+#[test]
+fn every_attention_kernel_shows_a_nan() {
+    let Some(device) = device() else { return };
+    let packing = Arc::new(Packing::new(&[70, 3], vec![7, 8]).unwrap());
+    for (dtype, (heads, width)) in [DType::BF16, DType::F32].into_iter().flat_map(|t| [(2, 32), (1, 64), (1, 40)].map(|size| (t, size))) {
+        let mut random = Stream::new(10, "attention");
+        let (d, t) = (heads * width, packing.tokens());
+        let clean = [vec![3, t, d], vec![3, d], vec![3, d], vec![t, d]].map(|dims| random_tensor(&mut random, &dims).unwrap());
+        let mask = Some(ops::Mask { p: 0.2, seed: 5, site: 4 });
+        let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries: packing.clone(), keys: packing.clone(), extra: true, mask });
+        assert!(assert_nans_show(&device, &op, &clean, dtype, &mut random) > 1000);
     }
 }
 
@@ -518,7 +575,7 @@ fn training_on_the_device_is_training_on_the_host() {
                 "{method:?}: {losses:?} {on_device:?}"
             );
         }
-        let far = values.iter().zip(&device_values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let far = largest(values.iter().zip(&device_values).map(|(a, b)| (a - b).abs()));
         assert!(far < 2e-3, "{method:?}: {far}");
     }
 }

@@ -36,6 +36,8 @@ pub mod gradcheck;
 mod grads;
 pub mod ops;
 mod parameter;
+#[cfg(test)]
+mod propagation;
 mod saved;
 mod tape;
 

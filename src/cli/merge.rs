@@ -5,6 +5,7 @@ use super::adapted::{Adapted, Named, open_adapted};
 use super::common::{About, Checkpoint, say};
 use crate::lora::merge;
 use crate::tensor::DType;
+use crate::tensor::math::largest;
 use crate::tensor::safetensors::{check_replaceable, write_directory};
 use crate::train::logits;
 use crate::{Error, Result};
@@ -50,9 +51,10 @@ impl Merge {
         let before = logits(&model, &ids, PROBE.len())?.concat();
         let merged = merge(&mut model)?;
         let after = logits(&model, &ids, PROBE.len())?.concat();
-        let difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let difference = largest(before.iter().zip(&after).map(|(a, b)| (a - b).abs()));
         // A NaN is no small difference.
-        if !before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= self.tolerance) {
+        let close = difference <= self.tolerance;
+        if !close {
             let problem =
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));

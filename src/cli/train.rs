@@ -273,7 +273,9 @@ impl Train {
             Err(e) => (false, Some(e)),
         };
         if !ended && optimizer.steps() > 0 {
-            self.save_stopped(&model, &optimizer, &settings, &watch.metrics)?;
+            if let Err(problem) = self.save_stopped(&model, &optimizer, &settings, &watch.metrics) {
+                return Err(error.unwrap_or(problem));
+            }
             note!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), checkpoint.display());
         }
         if let Some(e) = error {

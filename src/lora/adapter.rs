@@ -158,7 +158,7 @@ pub fn keys(model: &DistilBert) -> impl Fn(&str) -> String + use<> {
 /// Writes the two files into `directory`.
 ///
 /// # Errors
-/// If a file cannot be written, or the method makes no adapter.
+/// If a file cannot be written, the method makes no adapter, or a tensor is not finite; of that nothing is written.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
     let config = config_json(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
@@ -221,7 +221,7 @@ fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, mut warnings: Option
 /// Applies to `model` what `directory` says, and loads every tensor.
 ///
 /// # Errors
-/// If a tensor is missing, is left over, or has another shape; the message says the likely cause.
+/// If a tensor is missing, is left over, has another shape, or is not finite; the message says the likely cause.
 pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
     load_with(model, directory, None)
 }
@@ -230,7 +230,7 @@ pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
 /// told in the list of warnings.
 ///
 /// # Errors
-/// If a file cannot be read, or a tensor has a shape that the model has no place for.
+/// If a file cannot be read, or a tensor is not finite or has a shape that the model has no place for.
 pub fn load_leniently(model: &mut DistilBert, directory: &Path) -> Result<(Method, Vec<String>)> {
     let mut warnings = Vec::new();
     let method = load_with(model, directory, Some(&mut warnings))?;
@@ -266,7 +266,12 @@ fn load_with(model: &mut DistilBert, directory: &Path, mut warnings: Option<&mut
             let problem = format!("is {}, expected {shape}: r, target_modules or the base model differ", tensor.shape());
             return Err(Error::file(file.path(), format!("tensor {name:?}"), problem));
         }
-        weight.set(tensor.to_dtype(weight.value()?.dtype())?)
+        let value = tensor.to_dtype(weight.value()?.dtype())?;
+        value.check_finite(|what| {
+            let problem = format!("{what}: the adapter answers nothing; its training failed, or the file is damaged: take another one");
+            Error::file(file.path(), format!("tensor {name:?}"), problem)
+        })?;
+        weight.set(value)
     };
     let mut done = Ok(());
     model.visit_mut(&mut |part| {

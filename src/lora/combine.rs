@@ -24,7 +24,7 @@ pub enum Combination {
 /// its scale is 1 throughout.
 ///
 /// # Errors
-/// If the models adapt different linears, have something that is no plain low-rank term, or the ranks do not fit.
+/// If the models adapt different linears, have something that is no plain low-rank term, or a number that is not finite, or the ranks do not fit.
 pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: Combination) -> Result<LoraConfig> {
     let total: f64 = adapted.iter().map(|(_, weight)| weight).sum();
     if adapted.is_empty() || !(total > 0.0 && total.is_finite()) || adapted.iter().any(|&(_, w)| w < 0.0) {
@@ -38,7 +38,7 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
     }
     let heads = |m: &DistilBert| -> Result<Vec<Vec<f64>>> {
         let linears = [&m.pre_classifier, &m.classifier];
-        linears.into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().map(|w| w.value()?.to_f64()).collect()
+        linears.into_iter().flat_map(|l| [Some(&l.weight), l.bias.as_ref()]).flatten().map(finite).collect()
     };
     let mut head: Vec<Vec<f64>> = Vec::new();
     for (model, weight) in &adapted {
@@ -88,10 +88,17 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
     Ok(config)
 }
 
-/// Gives a weight these values, in its own shape and type.
+/// The values of a weight.
+fn finite(weight: &Weight) -> Result<Vec<f64>> {
+    super::check_finite("combine", weight)?;
+    weight.value()?.to_f64()
+}
+
+/// Gives a weight these values, in its own shape and type, in which they must be finite too.
 fn set(weight: &mut Weight, values: Vec<f64>) -> Result<()> {
     let old = weight.value()?;
-    weight.set(Tensor::from_f64(values, DType::F64, old.shape())?.to_dtype(old.dtype())?)
+    weight.set(Tensor::from_f64(values, DType::F64, old.shape())?.to_dtype(old.dtype())?)?;
+    super::check_finite("combine", weight)
 }
 
 /// A `[r, in]` and B `[out, r]`, row by row.
@@ -122,7 +129,7 @@ fn join(linears: &[(&Linear, f64)], how: Combination) -> Result<Option<Factors>>
         if !root.is_finite() {
             return problem("has a negative scale");
         }
-        let (a, b) = (term.a.value()?.to_f64()?, term.b.value()?.to_f64()?);
+        let (a, b) = (finite(&term.a)?, finite(&term.b)?);
         let pair = |k: usize| {
             let row = a[k * input..][..input].iter().map(|x| root * x).collect();
             (row, (0..output).map(|o| root * b[o * rank + k]).collect())

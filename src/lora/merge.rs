@@ -14,13 +14,18 @@ type Taken = (usize, Weight, Vec<LowRank>, Option<Magnitude>);
 /// Adds every low-rank term to its weight, and gives the rows the lengths of a magnitude; computed in f64 and rounded once to the weight's type.
 ///
 /// # Errors
-/// If the model has adapters of another kind, or a weight that is itself computed.
+/// If the model has adapters of another kind, or a weight that is itself computed; or if one is not finite, before or merged.
 pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     if model.prompt.is_some()
         || model.shared.is_some()
         || model.blocks.iter().any(|b| b.prefix.is_some() || b.hooks.iter().any(Option::is_some))
     {
         return Err(Error::invalid("merge: only low-rank terms can be merged; a prompt, a prefix, a subspace and adapters cannot"));
+    }
+    for linear in model.linears_mut().into_iter().filter(|l| !l.terms.is_empty()) {
+        let factors = linear.terms.iter().flat_map(|t| [&t.a, &t.b]);
+        let magnitude = linear.magnitude.iter().map(|m| &m.vector);
+        [&linear.weight].into_iter().chain(factors).chain(magnitude).try_for_each(|w| super::check_finite("merge", w))?;
     }
     let mut taken = Vec::new();
     for (i, linear) in model.linears_mut().into_iter().enumerate().filter(|(_, l)| !l.terms.is_empty()) {
@@ -40,6 +45,7 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
         let merged = Tensor::from_f64(sum, DType::F64, &shape)?.to_dtype(old.dtype())?;
         // Its value is no longer the checkpoint's, as that of a weight that trained.
         let merged = Weight::trained(linear.weight.name(), merged);
+        super::check_finite("merge", &merged)?;
         taken.push((i, std::mem::replace(&mut linear.weight, merged), std::mem::take(&mut linear.terms), linear.magnitude.take()));
     }
     Ok(Merged(taken))

@@ -20,10 +20,16 @@ pub use merge::{Merged, merge};
 pub use method::Method;
 pub use terms::{adapt, truncate};
 
-use crate::Result;
 use crate::nn::Weight;
 use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// # Errors
+/// If the value of `weight` is not finite: `op` has no use for it.
+fn check_finite(op: &str, weight: &Weight) -> Result<()> {
+    weight.value()?.check_finite(|what| Error::invalid(format!("{op}: tensor {:?} {what}", weight.name())))
+}
 
 /// A weight that trains and starts at N(0, std²), drawn from the stream of its name.
 fn normal(name: String, dims: [usize; 2], std: f64, dtype: DType, seed: u64) -> Result<Weight> {

@@ -5,6 +5,7 @@ mod config;
 #[cfg(feature = "cuda")]
 mod device;
 mod distilbert;
+mod finite;
 mod layer_norm;
 mod linear;
 mod load;

@@ -16,8 +16,8 @@ impl DistilBert {
     /// has in the checkpoint `base`, in f32.
     ///
     /// # Errors
-    /// If a file cannot be read or written, the number of `labels` is not that of the classes, or the model has parts that a checkpoint
-    /// has no place for.
+    /// If a file cannot be read or written, the number of `labels` is not that of the classes, the model has parts that a checkpoint has no place
+    /// for, or a tensor that is not finite; of that nothing is written.
     pub fn save(&self, base: &Path, labels: &[String], directory: &Path) -> Result<()> {
         let classes = self.classifier.dims().0;
         if labels.len() != classes {
@@ -51,6 +51,8 @@ impl DistilBert {
             ["torch_dtype", "num_labels", task].iter().for_each(|key| _ = old.remove(*key));
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
+        // First, since this may refuse.
+        write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
         for name in TOKENIZER {
             let from = base.join(name);
@@ -58,6 +60,6 @@ impl DistilBert {
                 std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;
             }
         }
-        write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))
+        Ok(())
     }
 }

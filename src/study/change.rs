@@ -1,9 +1,9 @@
 //! What fine-tuning changed: ΔW = W − W₀ of each linear, and how much of it lies in few directions.
 
-use crate::Result;
 use crate::nn::DistilBert;
 use crate::tensor::gemm::{Mat, gemm};
 use crate::tensor::svd::svd;
+use crate::{Error, Result};
 
 /// ΔW of a linear.
 pub struct Change {
@@ -19,7 +19,7 @@ impl Change {
     /// Of every linear of the layers that `tuned` changed: W − W₀ + Σ s B A.
     ///
     /// # Errors
-    /// If a weight of either is computed.
+    /// If a weight of either is computed, or a change is not finite.
     pub fn of(base: &mut DistilBert, tuned: &mut DistilBert) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         for (old, new) in base.linears_mut().into_iter().zip(tuned.linears_mut()).filter(|(old, _)| old.name.contains(".layer.")) {
@@ -30,6 +30,9 @@ impl Change {
                 let b: Vec<f64> = term.b.value()?.to_f64()?.iter().map(|b| term.scale * b).collect();
                 let (a, rank) = (term.a.value()?.to_f64()?, term.rank());
                 gemm(Mat::new(&b, dims.0, rank), Mat::new(&a, rank, dims.1), &mut delta, dims.1, true);
+            }
+            if delta.iter().any(|x| !x.is_finite()) {
+                return Err(Error::invalid(format!("{}: what training changed of it is not finite", new.name)));
             }
             if delta.iter().any(|x| *x != 0.0) {
                 changes.push(Change { name: new.name.clone(), dims, delta });

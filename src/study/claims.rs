@@ -371,7 +371,7 @@ fn start(e: &Evidence) -> Claim {
 fn alpha(e: &Evidence) -> Claim {
     let norm = |key: &str| e.norms.iter().find(|(k, _)| k == key).map(|(_, norm)| *norm);
     let spread = |keys: [&str; 3]| {
-        let norms: Option<Vec<f64>> = keys.iter().map(|key| norm(key)).collect();
+        let norms: Option<Vec<f64>> = keys.iter().map(|key| norm(key).filter(|n| n.is_finite())).collect();
         norms.map(|n| n.iter().copied().fold(0.0, f64::max) / n.iter().copied().fold(f64::INFINITY, f64::min))
     };
     let (scaled, fixed) = (spread(["qv4", "qv8", "qv16"]), spread(["qv4-alpha16", "qv8", "qv16-alpha16"]));

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::lora::{Counts, Init, LoraConfig, Method, adapt, adapter};
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
+use crate::tensor::math::largest;
 use crate::train::logits;
 
 /// Trainable counts that the study states.
@@ -80,14 +81,14 @@ impl Study<'_> {
     fn start(&self, base: &DistilBert) -> Result<f64> {
         let texts: Vec<&[u32]> = (0..self.test.len().min(PROBES)).map(|i| self.test.sequence(i)).collect();
         let expected = logits(base, &texts, PROBES)?.concat();
-        let mut largest: f64 = 0.0;
+        let mut differences = Vec::new();
         for init in [Init::Gaussian, Init::Kaiming] {
             let mut model = base.share(base.classifier.dims().0)?;
             adapt(&mut model, &LoraConfig { init, ..LoraConfig::new(8, &["all-linear"]) }, 0)?;
             let found = logits(&model, &texts, PROBES)?.concat();
-            largest = found.iter().zip(&expected).fold(largest, |largest, (a, b)| largest.max((a - b).abs()));
+            differences.extend(found.iter().zip(&expected).map(|(a, b)| (a - b).abs()));
         }
-        Ok(largest)
+        Ok(largest(differences))
     }
 
     /// Times of one text alone.

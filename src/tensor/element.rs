@@ -155,8 +155,6 @@ pub trait Float:
     fn tanh(self) -> Self;
     /// Error function, and e^(−self²), which that of f32 takes anyway; `fma` as in [`math`](super::math).
     fn erf(self, fma: bool) -> (Self, Self);
-    /// The larger of two; a NaN loses.
-    fn max(self, other: Self) -> Self;
 }
 
 macro_rules! floats {
@@ -189,8 +187,6 @@ macro_rules! floats {
             fn tanh(self) -> $type { $type::tanh(self) }
             #[inline(always)]
             fn erf(self, fma: bool) -> ($type, $type) { $erf(self, fma) }
-            #[inline(always)]
-            fn max(self, other: $type) -> $type { $type::max(self, other) }
         }
     )*};
 }

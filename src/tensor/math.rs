@@ -48,14 +48,19 @@ pub fn sum3<T: Copy, U: Copy, V: Copy, S: Float>(x: &[T], y: &[U], z: &[V], f: i
     lanes.into_iter().fold(S::ZERO, |a, b| a + b)
 }
 
-/// The largest number of `x`; a NaN loses.
+/// The largest number of `x`. A NaN need not win: where this is subtracted before an [`exp`], that of the NaN is still NaN.
 #[inline(always)]
 pub fn max<S: Float>(x: &[S]) -> S {
     let first = x.first().copied().unwrap_or(S::ZERO);
     fold(x, first, |a, b| if b > a { b } else { a }, |a, b| if b > a { b } else { a })
 }
 
-/// e^x. Relative error below 2e-7 in [-87, 88]; 0 below, saturated above.
+/// The largest of numbers that are not negative, 0 if there are none; NaN if one is NaN, which `f64::max` would leave out.
+pub fn largest(x: impl IntoIterator<Item = f64>) -> f64 {
+    x.into_iter().fold(0.0, |most, x| if x > most || x.is_nan() { x } else { most })
+}
+
+/// e^x. Relative error below 2e-7 in [-87, 88]; 0 below, infinite above, from 88.4 on for sure; NaN of NaN.
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2, and e^r by its Taylor series to r⁷: the rest is below 6e-9.
 #[inline(always)]
@@ -64,7 +69,8 @@ pub fn exp(x: f32, fma: bool) -> f32 {
     const LN2_LOW: f32 = (std::f64::consts::LN_2 - LN2_HIGH as f64) as f32;
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves an integer in the low bits
     let clamped = if x < -87.0 { -87.0 } else { x };
-    let clamped = if clamped > 88.0 { 88.0 } else { clamped };
+    // At 89, n is 128, and the power below infinity.
+    let clamped = if clamped > 89.0 { 89.0 } else { clamped };
     let shifted = mul_add(clamped, std::f32::consts::LOG2_E, ROUND, fma);
     let n = shifted - ROUND;
     let r = mul_add(n, -LN2_LOW, mul_add(n, -LN2_HIGH, clamped, fma), fma);
@@ -95,6 +101,16 @@ fn mul_add(a: f32, b: f32, c: f32, fma: bool) -> f32 {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn the_largest_is_nan_if_one_is() {
+        assert_eq!((super::largest([]), super::largest([1.0, 3.0, 2.0])), (0.0, 3.0));
+        for at in 0..3 {
+            let mut x = [1.0, 3.0, 2.0];
+            x[at] = f64::NAN;
+            assert!(super::largest(x).is_nan());
+        }
+    }
+
+    #[test]
     fn errors_are_as_stated() {
         for fma in [false, true] {
             let (exp, erf) = (|x| super::exp(x, fma), |x| super::erf(x, fma));
@@ -110,7 +126,11 @@ mod tests {
                 assert!((f64::from(gauss) - (-f64::from(x) * f64::from(x)).exp()).abs() < 6e-7, "e^-({x})²");
             }
             assert_eq!((exp(-1000.0), exp(f32::NEG_INFINITY), exp(0.0), erf(0.0).0.abs() < 6e-7), (0.0, 0.0, 1.0, true));
-            assert!(exp(f32::NAN).is_nan() && erf(f32::NAN).0.is_nan());
+            assert!([88.4, 89.0, 1000.0, f32::INFINITY].iter().all(|&x| exp(x) == f32::INFINITY));
+            for nan in [f32::NAN, -f32::NAN, f32::from_bits(0x7F80_0001), f32::from_bits(0xFFFF_FFFF)] {
+                assert!(exp(nan).is_nan() && erf(nan).0.is_nan() && erf(nan).1.is_nan());
+            }
+            assert_eq!([f32::INFINITY, f32::NEG_INFINITY].map(erf), [(1.0, 0.0), (-1.0, 0.0)]);
         }
     }
 }

@@ -14,11 +14,15 @@ pub struct Svd {
 /// Sweeps after which one gives up; a handful is usual.
 const SWEEPS: usize = 60;
 
-/// The SVD of a, `[rows, cols]`, row by row. O(rows · cols · min(rows, cols)) a sweep.
+/// The SVD of a, `[rows, cols]`, row by row; all NaN if an element is not finite. O(rows · cols · min(rows, cols)) a sweep.
 pub fn svd(a: &[f64], rows: usize, cols: usize) -> Svd {
     if rows < cols {
         let Svd { u, s, v } = svd(&transposed(a, rows, cols), cols, rows);
         return Svd { u: v, s, v: u };
+    }
+    if a.iter().any(|x| !x.is_finite()) {
+        let nan = |n: usize| vec![f64::NAN; n * cols];
+        return Svd { u: nan(rows), s: nan(1), v: nan(cols) };
     }
     // Columns of A, which become U diag(s), and of V.
     let mut columns: Vec<Vec<f64>> = transposed(a, rows, cols).chunks_exact(rows.max(1)).map(<[f64]>::to_vec).collect();
@@ -73,6 +77,19 @@ fn transposed(a: &[f64], rows: usize, cols: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::tensor::philox::Stream;
+
+    #[test]
+    fn a_number_that_is_not_finite_leaves_none() {
+        for (at, bad) in [(0, f64::NAN), (5, f64::INFINITY)] {
+            let mut a = vec![1.0; 6];
+            a[at] = bad;
+            for (rows, cols) in [(3, 2), (2, 3), (6, 1)] {
+                let (Svd { u, s, v }, k) = (svd(&a, rows, cols), rows.min(cols));
+                assert_eq!((u.len(), s.len(), v.len()), (rows * k, k, cols * k));
+                assert!([u, s, v].concat().iter().all(|x| x.is_nan()));
+            }
+        }
+    }
 
     #[test]
     fn the_factors_are_orthogonal_and_give_the_matrix_back() {

@@ -5,6 +5,7 @@ use super::{AdamW, Linear};
 use crate::autograd::Tape;
 use crate::lora::adapter;
 use crate::nn::{DistilBert, Pass};
+use crate::tensor::math::largest;
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Packing, Tensor};
 use crate::{Error, Result};
@@ -173,7 +174,7 @@ fn difference(ours: &[f64], reference: &[f64]) -> f64 {
         return f64::INFINITY;
     }
     let scale = reference.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-    let worst = ours.iter().zip(reference).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d <= m { m } else { d });
+    let worst = largest(ours.iter().zip(reference).map(|(a, b)| (a - b).abs()));
     if scale > 0.0 { worst / scale } else { worst }
 }
 
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn a_difference_is_seen() {
         assert_eq!(difference(&[1.0, 2.0], &[1.0, 4.0]), 0.5);
-        assert!(difference(&[f64::NAN], &[1.0]).is_nan());
+        assert!(difference(&[f64::NAN], &[1.0]).is_nan() && difference(&[f64::NAN, 3.0], &[1.0, 1.0]).is_nan());
         assert_eq!(difference(&[], &[1.0]), f64::INFINITY);
     }
 

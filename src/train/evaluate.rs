@@ -41,7 +41,7 @@ pub fn wilson(right: usize, n: usize) -> (f64, f64) {
 /// Logits of each sequence, in the order given; sequences of like length run together, `batch` at a time.
 ///
 /// # Errors
-/// Those of the model.
+/// Those of the model, and if a logit is not finite: nothing follows from such an answer.
 pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
     Ok(logits_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
@@ -65,10 +65,19 @@ fn logits_while(
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
         let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packing)))?;
         for (row, &i) in logits.value().to_f64()?.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
+            if let Some(bad) = row.iter().find(|z| !z.is_finite()) {
+                let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
+                return Err(Error::invalid(format!("text {}: the model answers {bad}: {}: {advice}", i + 1, cause(model.not_finite()?))));
+            }
             result[i] = row.to_vec();
         }
     }
     Ok(Some(result))
+}
+
+/// Why a model computes what is not finite, by what [`DistilBert::not_finite`] found.
+pub(super) fn cause(found: Option<String>) -> String {
+    found.unwrap_or_else(|| "every weight is finite, so a sum of them is too large".to_string())
 }
 
 /// Class probabilities of each sequence: the softmax of [`logits`].
@@ -104,7 +113,7 @@ pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch:
     Ok(measure(&predict(model, sequences, batch)?, labels)?.0)
 }
 
-/// The class of the highest probability.
+/// The class of the highest probability, or logit; all finite, since a NaN is no answer.
 pub fn answer(probabilities: &[f64]) -> usize {
     probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
@@ -112,17 +121,21 @@ pub fn answer(probabilities: &[f64]) -> usize {
 /// How good class probabilities are, and the class that each row of them answers.
 ///
 /// # Errors
-/// If a label is not a class.
+/// If a label is not a class, or a probability is not finite.
 pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation, Vec<u32>)> {
     let classes = probabilities.first().map_or(0, Vec::len);
     let mut confusion = vec![vec![0; classes]; classes];
     let (mut loss, mut answers) = (0.0, Vec::new());
-    for (p, &label) in probabilities.iter().zip(labels) {
+    for (i, (p, &label)) in probabilities.iter().zip(labels).enumerate() {
+        if p.iter().any(|p| !p.is_finite()) {
+            return Err(Error::invalid(format!("text {}: its probabilities are {p:?}, which is no answer", i + 1)));
+        }
         let Some(&chance) = p.get(label as usize) else {
             return Err(Error::invalid(format!("label {label} is not one of the model's {classes} classes")));
         };
         let answer = answer(p);
         confusion[label as usize][answer] += 1;
+        // A probability can be too small for an f64, and its logarithm is not infinite.
         loss -= chance.max(f64::MIN_POSITIVE).ln();
         answers.push(answer as u32);
     }

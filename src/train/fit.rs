@@ -1,12 +1,13 @@
 //! The training loop.
 
+use super::evaluate::cause;
 use super::{AdamW, Linear, Trunk, answer};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Tensor;
 use crate::tensor::philox::Stream;
-use crate::tensor::safetensors::{SafeTensors, to_bytes, write_file};
+use crate::tensor::safetensors::{SafeTensors, write};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -171,15 +172,15 @@ pub fn fit_above(
             let t = optimizer.steps();
             let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
             let Gradients { parts, grads, tokens, kept_bytes } = gradients(model, data, trunk, indices, epoch, rank, recipe)?;
-            if t == 0 {
-                check_reached(model, &grads)?;
-            }
             // A GPU's loss is seen with the report; what is not finite there shows in the norm.
             for part in parts.iter().filter(|part| part.loss.on_host()) {
                 let loss = part.loss.item()?;
                 if !loss.is_finite() {
-                    return Err(not_finite(t + 1, loss, f64::NAN));
+                    return Err(not_finite(model, t + 1, &format!("the loss is {loss}")));
                 }
+            }
+            if t == 0 {
+                check_reached(model, &grads)?;
             }
             let lr = recipe.lr * schedule.factor(t);
             let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
@@ -187,7 +188,7 @@ pub fn fit_above(
             pending.push(Taken { step: t + 1, epoch: epoch + 1, lr, tokens, kept_bytes, parts, norm });
             let last = (t + 1).is_multiple_of(per_epoch);
             if at_once || last || pending.len() >= observer.patience().min(UNREPORTED) {
-                let go_on = report(&mut pending, steps, optimizer, observer)?;
+                let go_on = report(&mut pending, steps, model, optimizer, observer)?;
                 if !go_on && t + 1 < steps {
                     return Ok(false);
                 }
@@ -217,21 +218,21 @@ struct Taken {
 }
 
 /// Reports the steps, which waits for the device. Returns whether all of them asked to go on.
-fn report(pending: &mut Vec<Taken>, steps: usize, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+fn report(pending: &mut Vec<Taken>, steps: usize, model: &DistilBert, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
     let mut go_on = true;
     for Taken { step, epoch, lr, tokens, kept_bytes, parts, norm } in pending.drain(..) {
-        let (mut loss, mut right, mut count) = (0.0, 0, 0);
+        let loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
+        let grad_norm = norm.item()?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            optimizer.rewind(step - 1);
+            return Err(not_finite(model, step, &format!("the loss is {loss} and the gradient norm {grad_norm}")));
+        }
+        let (mut right, mut count) = (0, 0);
         for part in &parts {
-            loss += part.loss.item()?;
             let rows = part.logits.to_f64()?;
             let answers = rows.chunks_exact(part.logits.shape().cols()).map(answer);
             right += answers.zip(&part.labels).filter(|(answer, label)| *answer == **label as usize).count();
             count += part.labels.len();
-        }
-        let grad_norm = norm.item()?;
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            optimizer.rewind(step - 1);
-            return Err(not_finite(step, loss, grad_norm));
         }
         let accuracy = right as f64 / count as f64;
         go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr, tokens, kept_bytes });
@@ -239,10 +240,18 @@ fn report(pending: &mut Vec<Taken>, steps: usize, optimizer: &mut AdamW, observe
     Ok(go_on)
 }
 
-fn not_finite(step: usize, loss: f64, grad_norm: f64) -> Error {
-    let problem =
-        format!("the loss is {loss} and the gradient norm {grad_norm}; the state before this step is kept: lower the learning rate");
-    Error::Training { step, problem }
+fn not_finite(model: &DistilBert, step: usize, found: &str) -> Error {
+    let bad = match model.not_finite() {
+        Ok(bad) => bad,
+        Err(e) => return e,
+    };
+    let advice = match bad {
+        // Before the first step, the learning rate had no part in it.
+        _ if step == 1 => "take another checkpoint",
+        None => "the state before this step is kept: lower the learning rate",
+        Some(_) => "lower the learning rate",
+    };
+    Error::Training { step, problem: format!("{found}: {}; {advice}", cause(bad)) }
 }
 
 /// Of one optimizer step.
@@ -288,8 +297,8 @@ fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {
         let finite = grads.get(p).map(|g| g.to_f64()).transpose()?.map(|g| g.iter().all(|x| x.is_finite()));
         let problem = match finite {
             Some(true) => continue,
-            Some(false) => "its gradient is not finite",
-            None => "no gradient reached it",
+            Some(false) => format!("its gradient is not finite: {}", cause(model.not_finite()?)),
+            None => "no gradient reached it".to_string(),
         };
         return Err(Error::Training { step: 1, problem: format!("{} is to be trained, but {problem}", p.name()) });
     }
@@ -299,7 +308,7 @@ fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {
 /// Writes parameters, moments and the step, to go on from later. `settings` says what must be the same then.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written, or a number is not finite; the file is then not touched.
 pub fn save_checkpoint(path: &Path, model: &DistilBert, optimizer: &AdamW, settings: &str) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for p in model.parameters() {
@@ -309,7 +318,7 @@ pub fn save_checkpoint(path: &Path, model: &DistilBert, optimizer: &AdamW, setti
         }
     }
     let metadata = [("settings", settings.to_string()), ("step", optimizer.steps().to_string())];
-    write_file(path, &to_bytes(&tensors, &metadata.map(|(k, v)| (k.to_string(), v)).into_iter().collect::<BTreeMap<_, _>>())?)
+    write(path, &tensors, &metadata.map(|(k, v)| (k.to_string(), v)).into_iter().collect::<BTreeMap<_, _>>())
 }
 
 /// Goes back to what [`save_checkpoint`] wrote.
@@ -330,6 +339,7 @@ pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut Adam
     for p in model.parameters_mut() {
         let fitting = |name: String| -> Result<Tensor> {
             let t = file.tensor(&name)?;
+            t.check_finite(|what| Error::file(path, format!("tensor {name:?}"), format!("{what}: the file is damaged; start anew")))?;
             match t.shape() == p.value().shape() && t.dtype() == p.value().dtype() {
                 true => Ok(t),
                 false => Err(Error::file(path, format!("tensor {name:?}"), "has another shape or type than the model's")),

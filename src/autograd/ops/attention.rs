@@ -503,8 +503,8 @@ mod tests {
     }
 
     fn furthest(a: &[f64], b: &[f64]) -> f64 {
-        let largest = b.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-        a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest).fold(0.0, |m, d| if d <= m { m } else { d })
+        let scale = math::largest(b.iter().map(|x| x.abs()));
+        math::largest(a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale))
     }
 
     #[test]

@@ -82,8 +82,9 @@ fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
     }
 }
 
+/// ln Σ exp(z). A NaN is no maximum, but makes the sum NaN.
 fn log_sum_exp<T: Float>(z: &[T]) -> T {
-    let max = z.iter().copied().fold(z[0], |a, b| a.max(b));
+    let max = z.iter().copied().fold(z[0], |a, b| if b > a { b } else { a });
     max + z.iter().map(|&z| (z - max).exp(false)).sum::<T>().ln()
 }
 

@@ -7,11 +7,12 @@ use crate::autograd::{Op, Saved, Tape, Var};
 use crate::cuda::Device;
 use crate::tensor::{Float, Tensor};
 use crate::{Result, dispatch};
+use std::cmp::Ordering;
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-/// y = max(x, 0), any shape. dx = dy where y > 0, else 0.
+/// y = max(x, 0), any shape. dx = dy where y > 0, else 0. Where x is NaN, so are y and dx: the maximum of IEEE 754 would give 0.
 pub struct Relu;
 
 impl Op for Relu {
@@ -20,14 +21,14 @@ impl Op for Relu {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| x.max(Float::ZERO)))?;
+        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| if x <= Float::ZERO { Float::ZERO } else { x }))?;
         saved.keep_if(needs[0], "y", &y);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
-        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| if y > Float::ZERO { dy } else { Float::ZERO })?)]))
+        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, backward)?)]))
     }
 
     #[cfg(feature = "cuda")]
@@ -42,6 +43,16 @@ impl Op for Relu {
         let y = saved.take("y")?;
         let dx = super::cuda::elementwise(device, "relu", ["relu_backward_f32", "relu_backward_bf16"], &[&y, &dy])?;
         Ok(vec![Some(dx)])
+    }
+}
+
+/// dy where y > 0, else 0; y itself if it is NaN.
+#[inline(always)]
+fn backward<T: Float>(y: T, dy: T, _fma: bool) -> T {
+    match y.partial_cmp(&T::ZERO) {
+        Some(Ordering::Greater) => dy,
+        Some(_) => T::ZERO,
+        None => y,
     }
 }
 

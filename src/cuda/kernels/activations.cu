@@ -1,4 +1,5 @@
 // y = max(x, 0), and GELU with the exact error function: y = x Φ(x), dy/dx = Φ(x) + x φ(x), Φ and φ the normal distribution and its density.
+// A NaN in x is one in y and in dx; fmaxf(x, 0) would give 0.
 // Any shape of n elements. Grid [ceil(n / 256)], block 256. dx may be dy itself. Bound by memory.
 #include "common.cuh"
 
@@ -14,14 +15,16 @@ __device__ __forceinline__ float phi(float x) {
 template <typename T>
 __device__ __forceinline__ void relu(const T* x, T* y, u64 n) {
     const u64 i = element();
-    if (i < n) y[i] = narrow<T>(fmaxf(widen(x[i]), 0.0f));
+    if (i < n) y[i] = narrow<T>(widen(x[i]) <= 0.0f ? 0.0f : widen(x[i]));
 }
 
-// Where y is positive, x was.
+// Where y is positive or NaN, x was.
 template <typename T>
 __device__ __forceinline__ void relu_backward(const T* y, const T* dy, T* dx, u64 n) {
     const u64 i = element();
-    if (i < n) dx[i] = narrow<T>(widen(y[i]) > 0.0f ? widen(dy[i]) : 0.0f);
+    if (i >= n) return;
+    const float of = widen(y[i]);
+    dx[i] = narrow<T>(of > 0.0f ? widen(dy[i]) : of <= 0.0f ? 0.0f : of);
 }
 
 template <typename T>

@@ -50,7 +50,8 @@ struct Table {
     }
 };
 
-// Sum and maximum over the lanes of a warp, the same in each, in an order that never changes.
+// Sum and maximum over the lanes of a warp, the same in each, in an order that never changes. fmaxf leaves a NaN out; in a
+// softmax that is no loss, since the exponential of the NaN stays NaN.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, distance);

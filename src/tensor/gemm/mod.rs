@@ -451,6 +451,38 @@ mod tests {
         }
     }
 
+    /// A NaN in A makes its row of C NaN, and one in B its column, though all else is zero; the other numbers stay what they are.
+    fn check_nan<T: Real<Sum = S>, S: Float>(isa: Isa, [m, n, k]: [usize; 3], rows_first: [bool; 2]) {
+        for (in_a, first) in [(true, true), (true, false), (false, true), (false, false)] {
+            let [mut a, mut b] = [vec![0.0; m * k], vec![0.0; k * n]];
+            let spoilt = if in_a { &mut a } else { &mut b };
+            let at = if first { 0 } else { spoilt.len() - 1 };
+            spoilt[at] = f64::NAN;
+            let (a, b) = (as_type::<T, S>(&a), as_type::<T, S>(&b));
+            let mut c = vec![T::narrow(S::ONE); m * n];
+            let product = (stored(&a, m, k, rows_first[0]), stored(&b, k, n, rows_first[1]));
+            sum_on(isa, &[product], Start::Zero, &mut c, n, Spread::Serial);
+            for (at, c) in c.iter().enumerate() {
+                let line = if in_a { (at / n, m) } else { (at % n, n) };
+                let (c, nan) = (c.widen().f64(), line.0 == if first { 0 } else { line.1 - 1 });
+                assert!(c.is_nan() == nan && (nan || c == 0.0), "{isa} {} {m} {n} {k} {rows_first:?} {in_a} {at}: {c}", T::DTYPE);
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_shows_in_its_row_or_column_and_nowhere_else() {
+        for isa in Isa::ALL {
+            for sizes in [[1, 1, 1], [5, 3, 2], [13, 50, 7], [20, 100, 3], [60, 33, 41], [100, 49, 800]] {
+                for rows_first in [[true, true], [true, false], [false, true], [false, false]] {
+                    check_nan::<f64, f64>(isa, sizes, rows_first);
+                    check_nan::<f32, f32>(isa, sizes, rows_first);
+                    check_nan::<bf16, f32>(isa, sizes, rows_first);
+                }
+            }
+        }
+    }
+
     #[test]
     fn special_sums_are_rounded_as_single_numbers_are() {
         let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40, -0.0];
