@@ -13,7 +13,7 @@ use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"lowrank\0";
 /// Also part of the key: raise it when the tokenizer or a reader changes what it gives.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 type Sha = [u8; 32];
 
@@ -66,7 +66,10 @@ fn key(recipe: &Recipe) -> Result<Sha> {
     part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
-    wordpiece.vocabulary().iter().for_each(|token| part(token.as_bytes()));
+    for (token, id) in wordpiece.vocabulary() {
+        part(token.as_bytes());
+        part(&id.to_le_bytes());
+    }
     for file in files(source, split)? {
         let name = file.strip_prefix(source).unwrap_or(Path::new("")).as_os_str();
         // The reader goes by the extension of a single file.
