@@ -18,6 +18,7 @@ pub use distilbert::DistilBert;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
 pub use load::LoadReport;
+pub use save::TOKENIZER_FILES;
 pub use weight::{Part, PartMut, Weight, WeightFn};
 
 use crate::autograd::ops::Mask;

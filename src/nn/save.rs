@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Files of a checkpoint beside the weights that its tokenizer needs.
-const TOKENIZER: [&str; 4] = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+pub const TOKENIZER_FILES: [&str; 5] =
+    ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 impl DistilBert {
     /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`. What trained has its new value, all else the one it
@@ -50,7 +51,7 @@ impl DistilBert {
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
-        for name in TOKENIZER {
+        for name in TOKENIZER_FILES {
             let from = base.join(name);
             if from.exists() {
                 std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;
