@@ -32,6 +32,13 @@ fn ends_with(code: i32, arguments: &[&str], message: &str) {
     assert!(said.contains(message) && !said.contains("panicked"), "{arguments:?} should say {message}: {said}");
 }
 
+/// The bundled encoder, in a folder that a test may change.
+fn copy_encoder(to: &Path) {
+    for name in ["config.json", "model.safetensors", "vocab.txt"] {
+        std::fs::copy(Path::new(ENCODER).join(name), to.join(name)).unwrap();
+    }
+}
+
 fn train(out: &Path, more: &[&str]) -> Vec<String> {
     let out = out.to_str().unwrap();
     let base = ["train", "--model", ENCODER, "--data", ASSETS, "--out", out, "--no-cache", "--max-length", "48", "--epochs", "1"];
@@ -160,7 +167,20 @@ fn a_merged_adapter_is_a_checkpoint_with_the_same_answers() {
     let [adapter, merged, prefix] = ["adapter", "merged", "prefix"].map(|name| dir.path().join(name));
     run_train(&adapter, &["--targets", "all-linear"]);
     let [a, m, p] = [&adapter, &merged, &prefix].map(|path| path.to_str().unwrap());
-    assert!(ok(&["merge", "--model", ENCODER, "--adapter", a, "--out", m]).contains("24 linears merged"));
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    copy_encoder(&base);
+    let beside = ["added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];
+    for name in beside {
+        std::fs::write(base.join(name), "{ }").unwrap();
+    }
+    let merge = || ok(&["merge", "--model", base.to_str().unwrap(), "--adapter", a, "--out", m]);
+    assert!(merge().contains("24 linears merged"));
+    for name in beside {
+        assert_eq!(std::fs::read_to_string(merged.join(name)).unwrap(), "{ }", "{name}");
+    }
+    // All of them are files that may be replaced.
+    merge();
     let answers = |model: &[&str]| -> Vec<f64> {
         let said = ok(&[&["predict", "--json", "What a film!", "Dull."][..], model].concat());
         let json: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -269,6 +289,40 @@ fn bad_input_gets_a_sentence() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     fails(&arguments, "training stopped at step");
     assert!(!out.join("adapter_model.safetensors").exists());
+}
+
+#[test]
+fn tokenize_takes_texts_or_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("texts");
+    std::fs::write(&file, "a film\ngood\n").unwrap();
+    let f = file.to_str().unwrap();
+    let lines = ok(&["tokenize", "--model", ENCODER, "a film", "good"]);
+    assert_eq!(lines.lines().count(), 2);
+    assert_eq!(ok(&["tokenize", "--model", ENCODER, "--file", f]), lines);
+    let ids: Vec<String> = lines.lines().map(|line| format!("{{\"ids\":[{}]}}\n", line.replace(' ', ","))).collect();
+    assert_eq!(ok(&["tokenize", "--model", ENCODER, "--jsonl", "a film", "good"]), ids.concat());
+    fails(&["tokenize", "--model", ENCODER, "--file", f, "good"], "give texts or --file, not both");
+    // Once, the argument was the file.
+    let out = lowrank(&["tokenize", "--model", ENCODER, f]);
+    assert!(out.status.success() && text(&out.stderr).contains("--file"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn the_files_beside_a_vocabulary_count_and_must_fit_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    copy_encoder(dir.path());
+    let model = dir.path().to_str().unwrap();
+    let vocabulary = std::fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    let known = vocabulary.lines().position(|line| line == "film").unwrap();
+    std::fs::write(dir.path().join("added_tokens.json"), format!("{{\"film\": {known}}}")).unwrap();
+    assert!(ok(&["tokenize", "--model", model, "xfilmx"]).contains(&format!(" {known} ")));
+    ok(&["predict", "--model", model, "xfilmx"]);
+    let ids = vocabulary.lines().count();
+    std::fs::write(dir.path().join("added_tokens.json"), format!("{{\"Newer word\": {ids}}}")).unwrap();
+    assert!(ok(&["tokenize", "--model", model, "a newer word"]).contains(&format!(" {ids} ")));
+    let message = format!("added_tokens.json: \"Newer word\": has the id {ids}, but the model has embeddings for {ids} tokens");
+    fails(&["predict", "--model", model, "a"], &message);
 }
 
 #[test]

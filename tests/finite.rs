@@ -118,7 +118,13 @@ impl Observer for Steps {
 
 fn data() -> Tokenized {
     let ids = (0..25).map(|i| i * 11 % 40).collect();
-    Tokenized { ids, offsets: vec![0, 5, 8, 15, 19, 25], labels: vec![0, 1, 1, 0, 1], label_names: vec!["a".into(), "b".into()] }
+    Tokenized {
+        ids,
+        offsets: vec![0, 5, 8, 15, 19, 25],
+        labels: vec![0, 1, 1, 0, 1],
+        label_names: vec!["a".into(), "b".into()],
+        ..Tokenized::default()
+    }
 }
 
 #[test]

@@ -221,7 +221,7 @@ def make_base(a: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     DistilBertForSequenceClassification(DistilBertConfig(num_labels=2)).save_pretrained(a.out)
-    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (a.tokenizer / name).exists():
             shutil.copyfile(a.tokenizer / name, a.out / name)
 

@@ -211,13 +211,10 @@ impl About {
     }
 }
 
-/// The tokenizer of a checkpoint, which must not know more tokens than the model.
+/// The tokenizer of a checkpoint, which must not give ids that the model has no embeddings for.
 pub fn open_wordpiece(base: &Path, config: &Config) -> Result<WordPiece> {
     let wordpiece = WordPiece::open(base)?;
-    if wordpiece.vocab_size() > config.vocab_size {
-        let problem = format!("{} tokens, but the model has embeddings for {}", wordpiece.vocab_size(), config.vocab_size);
-        return Err(Error::file(base, "vocabulary", problem));
-    }
+    wordpiece.check_fits(config.vocab_size)?;
     Ok(wordpiece)
 }
 

@@ -4,14 +4,14 @@ use super::Outcome;
 use super::common::{say, say_json};
 use crate::data::WordPiece;
 use crate::lora::{Method, adapter, thousands};
-use crate::nn::{Config, DistilBert};
+use crate::nn::{Config, DistilBert, TOKENIZER_FILES};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `init`.
 #[derive(Args)]
@@ -19,8 +19,9 @@ pub struct Init {
     /// Architecture
     #[arg(long, value_enum)]
     like: Like,
-    /// vocab.txt to copy into the checkpoint; sets the vocabulary's size
-    #[arg(long, value_name = "FILE")]
+    /// vocab.txt or tokenizer.json to copy into the checkpoint with the tokenizer's other files beside it, or their folder; sets the
+    /// vocabulary's size
+    #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
     /// Directory for the checkpoint
     #[arg(long, value_name = "DIR")]
@@ -41,8 +42,9 @@ impl Init {
     pub(super) fn run(self) -> Result<Outcome> {
         let Like::DistilbertBase = self.like;
         let mut config = Config::distilbert_base();
-        if let Some(vocab) = &self.vocab {
-            config.vocab_size = WordPiece::open(vocab)?.vocab_size();
+        let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
+        if let Some(wordpiece) = &wordpiece {
+            config.vocab_size = wordpiece.vocab_size();
         }
         let model = DistilBert::random(&config, 2, DType::F32, self.seed)?;
         // A base checkpoint has no head: that is made for the task.
@@ -51,8 +53,8 @@ impl Init {
         safetensors::write_directory(&self.out, |directory| {
             let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(directory, "config.json", e))?;
             safetensors::write_file(&directory.join("config.json"), text.as_bytes())?;
-            if let Some(vocab) = &self.vocab {
-                std::fs::copy(vocab, directory.join("vocab.txt")).map_err(|e| Error::io(vocab, e))?;
+            if let (Some(vocab), Some(wordpiece)) = (&self.vocab, &wordpiece) {
+                write_tokenizer(vocab, wordpiece, directory)?;
             }
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             safetensors::write(&directory.join("model.safetensors"), &tensors, &metadata)
@@ -61,6 +63,34 @@ impl Init {
         say(format!("{}: {} random weights, {} numbers", self.out.display(), tensors.len(), thousands(numbers)))?;
         Ok(Outcome::Done)
     }
+}
+
+/// Copies the tokenizer's files at `from`, a file or a folder, and writes `tokenizer.json` if there is none.
+fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Result<()> {
+    const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
+    let copy = |from: &Path, name: &str| std::fs::copy(from, directory.join(name)).map(|_| ()).map_err(|e| Error::io(from, e));
+    let folder = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new("")) };
+    for name in TOKENIZER_FILES {
+        // Of the vocabularies, only the one that was named counts.
+        if folder.join(name).is_file() && (from.is_dir() || !VOCABULARIES.contains(&name)) {
+            copy(&folder.join(name), name)?;
+        }
+    }
+    if !from.is_dir() {
+        let json = from.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+        copy(from, VOCABULARIES[usize::from(json)])?;
+    }
+    let json = directory.join("tokenizer.json");
+    if !json.exists() {
+        safetensors::write_file(&json, wordpiece.to_json()?.as_bytes())?;
+    }
+    let written = WordPiece::open(directory)?;
+    if (written.rules(), written.vocabulary()) != (wordpiece.rules(), wordpiece.vocabulary()) {
+        let problem = "beside a DistilBERT, letter case and accents come from tokenizer_config.json, not from tokenizer.json; put one beside \
+                       it that says so (\"do_lower_case\": false)";
+        return Err(Error::file(from, "normalizer", problem));
+    }
+    Ok(())
 }
 
 /// Arguments of `inspect`.
@@ -117,5 +147,37 @@ impl Inspect {
         }
         say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))?;
         Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_gets_all_files_of_its_tokenizer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+        write("words", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nGood\nfilm\n");
+        write("tokenizer_config.json", r#"{"do_lower_case": false}"#);
+        write("added_tokens.json", r#"{"New word": 8}"#);
+        let made = |from: &str, to: &str| {
+            let wordpiece = WordPiece::open(&path(from)).unwrap();
+            std::fs::create_dir(path(to)).unwrap();
+            std::fs::write(path(to).join("config.json"), r#"{"model_type": "distilbert"}"#).unwrap();
+            let result = write_tokenizer(&path(from), &wordpiece, &path(to));
+            let names = TOKENIZER_FILES.into_iter().filter(|name| path(to).join(name).is_file()).collect::<Vec<_>>();
+            result.map(|()| (WordPiece::open(&path(to)).unwrap().encode("Good New wordfilm", 9), names))
+        };
+        let all = vec!["vocab.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"];
+        let ids = vec![2, 6, 8, 7, 3];
+        assert_eq!(made("words", "of_text").unwrap(), (ids.clone(), all.clone()));
+        assert_eq!(made("of_text/tokenizer.json", "of_json").unwrap(), (ids.clone(), all[1..].to_vec()));
+        assert_eq!(made("of_text", "of_folder").unwrap(), (ids, all));
+        // Alone, a tokenizer.json has its own rules; beside a DistilBERT it has not.
+        std::fs::create_dir(path("alone")).unwrap();
+        std::fs::copy(path("of_json/tokenizer.json"), path("alone/tokenizer.json")).unwrap();
+        assert!(made("alone", "never").unwrap_err().to_string().contains("do_lower_case"));
     }
 }

@@ -13,7 +13,7 @@ mod eval;
 mod explain;
 mod fetch;
 mod files;
-mod infer;
+
 mod merge;
 mod method;
 mod notes;
@@ -22,6 +22,7 @@ mod parts;
 mod predict;
 mod progress;
 mod study;
+mod tokenize;
 mod train;
 
 use crate::{Error, Result};
@@ -64,7 +65,7 @@ enum Command {
     /// Time inference with each method beside the base
     Bench(bench::Bench),
     /// Print the token ids of texts, a line each
-    Tokenize(infer::Tokenize),
+    Tokenize(tokenize::Tokenize),
     /// Write a randomly initialised checkpoint
     Init(files::Init),
     /// Show what a checkpoint or an adapter holds

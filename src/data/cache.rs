@@ -67,7 +67,10 @@ fn key(recipe: &Recipe) -> Result<Sha> {
     part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
-    wordpiece.vocabulary().iter().for_each(|token| part(token.as_bytes()));
+    for (token, id) in wordpiece.vocabulary() {
+        part(token.as_bytes());
+        part(&id.to_le_bytes());
+    }
     hash_files(source, split, &mut part)?;
     Ok(hash.finalize().into())
 }

@@ -125,6 +125,7 @@ const CLASSES: [Class; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::added::Added;
     use crate::data::normalize::Normalizer;
     use crate::data::settings;
     use proptest::prelude::*;
@@ -137,7 +138,15 @@ mod tests {
         let tokens: Vec<String> = pieces.split_whitespace().map(String::from).collect();
         let normalizers =
             (0..8).map(|bits| Normalizer { lowercase: bits & 1 == 0, strip_accents: bits & 2 == 0, split_ideographs: bits & 4 == 0 });
-        normalizers.map(|n| WordPiece::new(settings::of_vocab(tokens.clone(), n), Path::new("test"), "line", 1).unwrap()).collect()
+        let parts = normalizers.map(|n| settings::of_vocab(tokens.clone(), n));
+        // Without added tokens, with some that are matched in the raw text, and with some in the normalized text, too.
+        let special = ["un", " b", "\u{e9}", "[SEP"].map(|t| Added::plain(t, true, ""));
+        let other = ["Able", "b c", "\u{c9}a", "\u{4e2d}", "<"].map(|t| Added::plain(t, false, ""));
+        let all = parts.enumerate().map(|(i, mut parts)| {
+            parts.added.extend([special.to_vec(), other.to_vec()].into_iter().take(i % 3));
+            WordPiece::new(parts, Path::new("test")).unwrap()
+        });
+        all.collect()
     }
 
     /// Texts of what the two paths treat differently.

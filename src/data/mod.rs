@@ -5,11 +5,16 @@
 //!                                     texts       ids, offsets  packed ids, labels
 //! ```
 
+mod added;
 mod batch;
 mod dataset;
 mod encoder;
+mod export;
 mod normalize;
+mod ordered;
+mod pieces;
 mod settings;
+mod special;
 mod stream;
 mod tokenized;
 mod vocabulary;

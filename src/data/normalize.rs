@@ -34,11 +34,22 @@ impl Normalizer {
         })
     }
 
+    /// Appends all of `text`, normalized; each white space becomes a blank. What [`Normalizer::words`] does, without cutting.
+    pub fn whole(self, text: &str, out: &mut String) {
+        for (i, piece) in text.split(is_space).enumerate() {
+            if i > 0 {
+                out.push(' ');
+            }
+            self.normalize(piece, out);
+        }
+    }
+
     fn normalize(self, piece: &str, out: &mut String) {
         if piece.is_ascii() {
+            let start = out.len();
             out.extend(piece.chars().filter(|c| !c.is_ascii_control()));
             if self.lowercase {
-                out.make_ascii_lowercase();
+                out[start..].make_ascii_lowercase();
             }
             return;
         }
@@ -57,7 +68,7 @@ impl Normalizer {
 }
 
 /// Calls `f` with the words between spaces; each punctuation character is a word of its own.
-fn split_punctuation(text: &str, f: &mut impl FnMut(&str) -> bool) -> bool {
+pub(super) fn split_punctuation(text: &str, f: &mut impl FnMut(&str) -> bool) -> bool {
     let mut start = 0;
     for (i, c) in text.char_indices() {
         let space = c.is_whitespace();
@@ -121,6 +132,22 @@ mod tests {
         assert_eq!(words("\u{201c}so\u{201d}\u{2026}", true), ["\u{201c}", "so", "\u{201d}", "\u{2026}"]);
         assert_eq!(words("\u{130}I\u{df}", true), ["ii\u{df}"]);
         assert!(words(" \u{301}\u{2028} ", true).is_empty());
+    }
+
+    #[test]
+    fn the_whole_text_has_the_same_words() {
+        for text in ["Na\u{ef}ve  \u{130}X\t\u{4e2d}\u{6587}y\u{0}\u{85}\u{2028}Don't ", "", " A", "\u{301}"] {
+            let (mut whole, mut out) = (String::new(), Vec::new());
+            Normalizer::UNCASED.whole(text, &mut whole);
+            assert!(split_punctuation(&whole, &mut |w: &str| {
+                out.push(w.to_string());
+                true
+            }));
+            assert_eq!(out, words(text, true), "{text:?}");
+        }
+        let mut whole = String::from("KEPT ");
+        Normalizer::UNCASED.whole("A\n\u{c9}", &mut whole);
+        assert_eq!(whole, "KEPT a e");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Reads a tokenizer from the files that Hugging Face keeps beside a checkpoint.
 
+use super::added::Added;
 use super::normalize::Normalizer;
-use super::wordpiece::{CONTINUED, Parts, SPECIAL, WordPiece};
+use super::special::{CONFIG, Settings, of_bert};
+use super::wordpiece::{CONTINUED, Parts, WordPiece};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,19 +13,47 @@ use std::path::Path;
 /// Longest word of BERT, in characters.
 const MAX_CHARS: usize = 100;
 
+/// Tokenizer classes of transformers, without an ending `Fast`, that build BERT's rules from a vocabulary and the settings alone.
+const BERT_CLASSES: [&str; 8] = [
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "ConvBertTokenizer",
+    "LayoutLMTokenizer",
+    "LxmertTokenizer",
+    "MobileBertTokenizer",
+    "SqueezeBertTokenizer",
+];
+/// Those that take the rules from `tokenizer.json`.
+const PLAIN_CLASSES: [&str; 4] = ["PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
+/// Model types whose tokenizer is BERT's, if no class is named.
+const BERT_MODELS: [&str; 9] =
+    ["distilbert", "bert", "electra", "convbert", "layoutlm", "lxmert", "mobilebert", "squeezebert", "megatron-bert"];
+
 pub(super) fn open(path: &Path) -> Result<WordPiece> {
     if path.is_dir() {
         let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.is_file());
         let missing = || Error::file(path, "tokenizer", "holds neither tokenizer.json nor vocab.txt; copy one from the base model");
         return open(&found.ok_or_else(missing)?);
     }
-    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) { from_json(path) } else { from_text(path) }
+    let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    // Read first: the vocabulary is what the caller named.
+    if json { from_json(parse(path)?, path) } else { from_text(&read(path)?, path) }
 }
 
-/// The parts of a plain vocabulary: BERT's special tokens are matched literally where the vocabulary has them.
-pub(super) fn of_vocab(tokens: Vec<String>, normalizer: Normalizer) -> Parts {
-    let special = (0u32..).zip(&tokens).filter(|(_, token)| SPECIAL.contains(&token.as_str())).map(|(id, _)| id).collect();
-    Parts { pieces: tokens.len(), tokens, special, normalizer, max_chars: MAX_CHARS }
+/// The parts of a plain vocabulary, with BERT's special tokens.
+pub(super) fn of_vocab(tokens: impl IntoIterator<Item = String>, normalizer: Normalizer) -> Parts {
+    Parts {
+        pieces: tokens.into_iter().zip(0..).collect(),
+        added: vec![of_bert()],
+        normalizer,
+        max_chars: MAX_CHARS,
+        unknown: "[UNK]".to_string(),
+        classify: "[CLS]".to_string(),
+        separate: "[SEP]".to_string(),
+        keep_end: false,
+        split_special: false,
+    }
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -34,39 +64,100 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read(path)?).map_err(|e| Error::file(path, format_args!("line {}", e.line()), e))
 }
 
-/// What of `tokenizer_config.json` matters to a `vocab.txt`.
-#[derive(Deserialize, Default)]
-struct Config {
-    do_lower_case: Option<bool>,
-    strip_accents: Option<bool>,
-    tokenize_chinese_chars: Option<bool>,
+/// Whether transformers builds BERT's rules from the settings; else it takes those of `tokenizer.json`.
+fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
+    #[derive(Deserialize, Default)]
+    struct Model {
+        model_type: Option<String>,
+        tokenizer_class: Option<String>,
+    }
+    let path = folder.join("config.json");
+    let model: Model = if path.is_file() { parse(&path)? } else { Model::default() };
+    let of_config = settings.text("tokenizer_class")?.map(|class| (folder.join(CONFIG), class));
+    if let Some((file, class)) = of_config.or(model.tokenizer_class.as_deref().map(|class| (path.clone(), class))) {
+        let name = class.strip_suffix("Fast").unwrap_or(class);
+        return match (BERT_CLASSES.contains(&name), PLAIN_CLASSES.contains(&class)) {
+            (false, false) => Err(Error::file(file, "tokenizer_class", format_args!("{class:?}; only BERT's WordPiece is supported"))),
+            (bert, _) => Ok(bert),
+        };
+    }
+    match model.model_type.as_deref() {
+        Some(kind) if BERT_MODELS.contains(&kind) => Ok(true),
+        Some("") | None => Ok(false),
+        Some(kind) => {
+            let problem = format!("{kind:?} has a tokenizer of its own; only BERT's WordPiece is supported");
+            Err(Error::file(path, "model_type", problem))
+        }
+    }
 }
 
-fn from_text(path: &Path) -> Result<WordPiece> {
-    let config = path.with_file_name("tokenizer_config.json");
-    let config: Config = if config.is_file() { parse(&config)? } else { Config::default() };
-    let text = read(path)?;
-    // Only `\n` and `\r\n` end a line: other separators may be tokens.
-    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).split_terminator('\n');
-    let tokens = lines.map(|line| line.strip_suffix('\r').unwrap_or(line).to_string()).collect();
-    let lowercase = config.do_lower_case.unwrap_or(true);
+/// BERT's rules with the settings of the files beside the vocabulary.
+fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Added)]) -> Result<Parts> {
+    let lowercase = settings.flag("do_lower_case", false)?.unwrap_or(true);
     let normalizer = Normalizer {
         lowercase,
-        strip_accents: config.strip_accents.unwrap_or(lowercase),
-        split_ideographs: config.tokenize_chinese_chars.unwrap_or(true),
+        strip_accents: settings.flag("strip_accents", true)?.unwrap_or(lowercase),
+        split_ideographs: settings.flag("tokenize_chinese_chars", false)?.unwrap_or(true),
     };
-    WordPiece::new(of_vocab(tokens, normalizer), path, "line", 1)
+    Ok(Parts {
+        pieces,
+        added: vec![settings.tokens(json, true, &[])?],
+        normalizer,
+        max_chars: MAX_CHARS,
+        unknown: settings.special("unk_token")?,
+        classify: settings.special("cls_token")?,
+        separate: settings.special("sep_token")?,
+        keep_end: keep_end(settings, &Value::Null)?,
+        split_special: settings.flag("split_special_tokens", false)?.unwrap_or(false),
+    })
 }
 
-/// `tokenizer.json`. Its truncation, padding and decoder are not read: batches are packed and texts cut by the caller.
+/// Whether a text that is too long loses its start. `truncation` is that of `tokenizer.json`.
+fn keep_end(settings: &Settings, truncation: &Value) -> Result<bool> {
+    match settings.text("truncation_side")? {
+        Some("left") => Ok(true),
+        Some("right") => Ok(false),
+        Some(side) => Err(settings.error("truncation_side", format_args!("{side:?} is neither \"left\" nor \"right\""))),
+        None => Ok(truncation["direction"].as_str().is_some_and(|side| side.eq_ignore_ascii_case("left"))),
+    }
+}
+
+/// The settings in `folder`, without what we cannot do.
+fn settings(folder: &Path) -> Result<Settings> {
+    let settings = Settings::open(folder)?;
+    if settings.list("fast_tokenizer_files").iter().any(|file| *file != "tokenizer.json") {
+        return Err(settings.error("fast_tokenizer_files", "names other files than tokenizer.json, which is not supported"));
+    }
+    if settings.has("auto_map") {
+        return Err(settings.error("auto_map", "names a tokenizer in Python code; only BERT's WordPiece is supported"));
+    }
+    Ok(settings)
+}
+
+fn from_text(text: &str, path: &Path) -> Result<WordPiece> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let settings = settings(folder)?;
+    // Without a class and a model type there is no other way to read a vocab.txt than BERT's.
+    if !is_bert(folder, &settings)? && settings.text("tokenizer_class")?.is_some() {
+        return Err(settings.error("tokenizer_class", "needs a tokenizer.json; only BERT's WordPiece reads a vocab.txt"));
+    }
+    // As the reference reads it: only `\n` ends a line, and the white space before it does not belong to the token. An empty line keeps its
+    // number.
+    let tokens = text.split_terminator('\n').map(|line| line.trim_end().to_string()).zip(0..).collect();
+    WordPiece::new(of_settings(&settings, tokens, &[])?, path)
+}
+
+/// `tokenizer.json`. Its padding and decoder are not read, and of its truncation only the side: batches are packed and texts cut by the caller.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: Vec<WithId>,
+    #[serde(default)]
+    truncation: Value,
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
@@ -77,17 +168,10 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    normalized: bool,
+struct WithId {
+    id: u64,
+    #[serde(flatten)]
+    token: Added,
 }
 
 #[derive(Deserialize)]
@@ -100,57 +184,55 @@ struct Model {
     vocab: Value,
 }
 
-fn from_json(path: &Path) -> Result<WordPiece> {
-    let file: File = parse(path)?;
+fn from_json(file: File, path: &Path) -> Result<WordPiece> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let settings = settings(folder)?;
+    let bert = is_bert(folder, &settings)?;
     let refuse = |place: &str, problem: String| Error::file(path, place, format_args!("{problem}; only BERT's WordPiece is supported"));
     let Model { kind, unk_token, continuing_subword_prefix, max_input_chars_per_word, vocab } = file.model;
-    for (place, value, wanted) in [
-        ("model.type", kind, "WordPiece"),
-        ("model.unk_token", unk_token, "[UNK]"),
-        ("model.continuing_subword_prefix", continuing_subword_prefix, CONTINUED),
-    ] {
-        if let Some(value) = value.filter(|value| value != wanted) {
-            return Err(refuse(place, format!("{value:?} instead of {wanted:?}")));
-        }
+    if let Some(kind) = kind.filter(|kind| kind != "WordPiece") {
+        return Err(refuse("model.type", format!("{kind:?} instead of \"WordPiece\"")));
+    }
+    let vocab: BTreeMap<String, u32> =
+        serde_json::from_value(vocab).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
+    let mut pieces: Vec<(String, u32)> = vocab.into_iter().collect();
+    pieces.sort_by_key(|(_, id)| *id);
+    let name = "tokenizer.json";
+    let json: Vec<(u64, Added)> = file.added_tokens.into_iter().map(|t| (t.id, Added { from: name, ..t.token })).collect();
+    if bert {
+        let mut parts = of_settings(&settings, pieces, &json)?;
+        parts.keep_end = keep_end(&settings, &file.truncation)?;
+        return WordPiece::new(parts, path);
+    }
+    if let Some(prefix) = continuing_subword_prefix.filter(|prefix| prefix != CONTINUED) {
+        return Err(refuse("model.continuing_subword_prefix", format!("{prefix:?} instead of {CONTINUED:?}")));
     }
     if file.pre_tokenizer["type"] != "BertPreTokenizer" {
         return Err(refuse("pre_tokenizer", format!("{} instead of BertPreTokenizer", file.pre_tokenizer["type"])));
     }
-    if !wraps_in_cls_sep(&file.post_processor) {
+    let Some((classify, separate)) = around(&file.post_processor) else {
         return Err(refuse("post_processor", "not [CLS] text [SEP]".into()));
-    }
-    let normalizer = normalizer(&file.normalizer).map_err(|problem| refuse("normalizer", problem))?;
-    let vocab: BTreeMap<String, u32> =
-        serde_json::from_value(vocab).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
-    let pieces = vocab.len();
-    let mut tokens = vec![None; pieces];
-    for (token, id) in vocab {
-        match tokens.get_mut(id as usize) {
-            Some(slot @ None) => *slot = Some(token),
-            _ => return Err(refuse("model.vocab", format!("id {id} of {token:?} is out of the range 0..{pieces} or given twice"))),
+    };
+    let first: Vec<Added> = json.iter().map(|(_, token)| token.clone()).collect();
+    let second = settings.tokens(&json, false, &first)?;
+    let parts = Parts {
+        pieces,
+        added: vec![first, second],
+        normalizer: normalizer(&file.normalizer).map_err(|problem| refuse("normalizer", problem))?,
+        max_chars: max_input_chars_per_word.unwrap_or(MAX_CHARS),
+        unknown: unk_token.unwrap_or_else(|| "[UNK]".to_string()),
+        classify: classify.0.clone(),
+        separate: separate.0.clone(),
+        keep_end: keep_end(&settings, &file.truncation)?,
+        split_special: settings.flag("split_special_tokens", false)?.unwrap_or(false),
+    };
+    let wordpiece = WordPiece::new(parts, path)?;
+    for (marker, (token, id)) in [(&wordpiece.classify, classify), (&wordpiece.separate, separate)] {
+        if u64::from(marker.id) != id {
+            return Err(refuse("post_processor", format!("{token:?} has the id {id} there, and {} in the vocabulary", marker.id)));
         }
     }
-    let mut tokens: Vec<String> = tokens.into_iter().flatten().collect();
-    let special = added(file.added_tokens, &mut tokens).map_err(|problem| refuse("added_tokens", problem))?;
-    let parts = Parts { tokens, pieces, special, normalizer, max_chars: max_input_chars_per_word.unwrap_or(MAX_CHARS) };
-    WordPiece::new(parts, path, "model.vocab id", 0)
-}
-
-/// Checks the added tokens against `tokens`, appends those that are new, and returns their ids.
-fn added(mut added: Vec<Added>, tokens: &mut Vec<String>) -> std::result::Result<Vec<u32>, String> {
-    added.sort_by_key(|token| token.id);
-    for token in &added {
-        let content = &token.content;
-        if token.single_word || token.lstrip || token.rstrip || token.normalized {
-            return Err(format!("{content:?} sets single_word, lstrip, rstrip or normalized"));
-        }
-        if token.id as usize == tokens.len() {
-            tokens.push(content.clone());
-        } else if tokens.get(token.id as usize) != Some(content) {
-            return Err(format!("{content:?} has the id {}, which is another token's or leaves a gap", token.id));
-        }
-    }
-    Ok(added.into_iter().map(|token| token.id).collect())
+    Ok(wordpiece)
 }
 
 fn normalizer(value: &Value) -> std::result::Result<Normalizer, String> {
@@ -170,18 +252,22 @@ fn normalizer(value: &Value) -> std::result::Result<Normalizer, String> {
     Ok(Normalizer { lowercase, strip_accents: flag("strip_accents")?.unwrap_or(lowercase), split_ideographs })
 }
 
-/// `BertProcessing`, or a template with the same effect on a single text. Without any, Hugging Face adds no [CLS]: not BERT.
-fn wraps_in_cls_sep(value: &Value) -> bool {
-    let single = &value["single"];
-    match value["type"].as_str() {
-        Some("BertProcessing") => value["cls"][0] == "[CLS]" && value["sep"][0] == "[SEP]",
-        Some("TemplateProcessing") => {
-            single.as_array().is_some_and(|steps| steps.len() == 3)
-                && single[0]["SpecialToken"]["id"] == "[CLS]"
-                && single[1]["Sequence"]["id"] == "A"
-                && single[2]["SpecialToken"]["id"] == "[SEP]"
+/// The tokens before and after a single text, and their ids: those of `BertProcessing`, or of a template with the same effect. Without any,
+/// Hugging Face adds none: not BERT.
+fn around(value: &Value) -> Option<((String, u64), (String, u64))> {
+    let pair = |name: &Value, id: &Value| Some((name.as_str()?.to_string(), id.as_u64()?));
+    match value["type"].as_str()? {
+        "BertProcessing" => Some((pair(&value["cls"][0], &value["cls"][1])?, pair(&value["sep"][0], &value["sep"][1])?)),
+        "TemplateProcessing" => {
+            let steps = value["single"].as_array().filter(|steps| steps.len() == 3 && steps[1]["Sequence"]["id"] == "A")?;
+            let special = |step: &Value| {
+                let name = &step["SpecialToken"]["id"];
+                let ids = value["special_tokens"][name.as_str()?]["ids"].as_array().filter(|ids| ids.len() == 1)?;
+                pair(name, &ids[0])
+            };
+            Some((special(&steps[0])?, special(&steps[2])?))
         }
-        _ => false,
+        _ => None,
     }
 }
 
@@ -220,23 +306,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (pointer, value, wanted) in [
             ("/model/type", json!("BPE"), "model.type: \"BPE\" instead of"),
-            ("/model/unk_token", json!("<unk>"), "model.unk_token"),
-            ("/model/vocab/Good", json!(9), "model.vocab: id 9"),
-            ("/model/vocab/Good", json!(2), "given twice"),
+            ("/model/unk_token", json!("<unk>"), "vocabulary: <unk> is missing"),
             ("/model/vocab", json!([1]), "model.vocab: not a map"),
             ("/normalizer/type", json!("Lowercase"), "normalizer"),
             ("/normalizer/clean_text", json!(false), "clean_text is false"),
             ("/normalizer/lowercase", json!(1), "lowercase is 1"),
             ("/pre_tokenizer/type", json!("Whitespace"), "pre_tokenizer"),
-            ("/post_processor/cls/0", json!("<s>"), "post_processor"),
-            ("/added_tokens/0/lstrip", json!(true), "added_tokens"),
-            ("/added_tokens/1/id", json!(7), "leaves a gap"),
+            ("/post_processor/type", json!("RobertaProcessing"), "post_processor: not [CLS] text [SEP]"),
+            ("/post_processor/cls/0", json!("<s>"), "vocabulary: <s> is missing"),
+            ("/post_processor/cls/1", json!(9), "post_processor: \"[CLS]\" has the id 9 there, and 1 in the vocabulary"),
+            ("/added_tokens/1/content", json!("\u{0}"), "\"\\0\": normalization leaves nothing"),
         ] {
             let mut broken = tokenizer();
-            match broken.pointer_mut(pointer) {
-                Some(slot) => *slot = value,
-                None => broken["added_tokens"][0]["lstrip"] = value,
-            }
+            *broken.pointer_mut(pointer).unwrap() = value;
+            broken["added_tokens"][1]["normalized"] = json!(true);
             let path = write(dir.path(), "tokenizer.json", broken.to_string());
             let message = WordPiece::open(&path).unwrap_err().to_string();
             assert!(message.contains("tokenizer.json: ") && message.contains(wanted), "{pointer}: {message}");
@@ -246,18 +329,178 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_vocabulary_file() {
+    fn refuses_files_beside_the_vocabulary_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = BASE.join("\n");
+        for (file, text, wanted) in [
+            ("tokenizer_config.json", r#"{"tokenizer_class": "RobertaTokenizer"}"#, "tokenizer_class: \"RobertaTokenizer\""),
+            ("tokenizer_config.json", r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#, "tokenizer_class: needs a tokenizer.json"),
+            ("tokenizer_config.json", r#"{"do_lower_case": "no"}"#, "do_lower_case: is not true or false"),
+            ("tokenizer_config.json", r#"{"do_lower_case": null}"#, "do_lower_case: is not true or false"),
+            ("tokenizer_config.json", r#"{"cls_token": null}"#, "cls_token: is not a token"),
+            ("tokenizer_config.json", r#"{"unk_token": "<unk>"}"#, "vocab.txt: vocabulary: <unk> is missing"),
+            ("tokenizer_config.json", r#"{"mask_token": 3}"#, "mask_token: is not a token"),
+            ("tokenizer_config.json", r#"{"truncation_side": "up"}"#, "truncation_side: \"up\" is neither"),
+            ("tokenizer_config.json", r#"{"extra_special_tokens": "x"}"#, "extra_special_tokens: is not a list"),
+            ("tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {"content": "y"}}}"#, "added_tokens_decoder: \"x\" is not an id"),
+            ("tokenizer_config.json", r#"{"added_tokens_decoder": 1}"#, "added_tokens_decoder: is not an object"),
+            ("tokenizer_config.json", r#"{"auto_map": {"AutoTokenizer": ["t.T", null]}}"#, "auto_map: names a tokenizer in Python"),
+            ("tokenizer_config.json", r#"{"fast_tokenizer_files": ["tokenizer.4.0.json"]}"#, "fast_tokenizer_files"),
+            ("tokenizer_config.json", "{\n]", "tokenizer_config.json: line 2"),
+            ("special_tokens_map.json", r#"{"sep_token": ["a", 1]}"#, "special_tokens_map.json: sep_token"),
+            ("special_tokens_map.json", "[]", "special_tokens_map.json: line 1"),
+            ("added_tokens.json", r#"{"a": "b"}"#, "added_tokens.json: line 1"),
+            ("added_tokens.json", "{\"\u{301}\": 20}", "added_tokens.json: \"\\u{301}\": normalization leaves nothing"),
+            ("config.json", r#"{"model_type": "roberta"}"#, "config.json: model_type: \"roberta\""),
+        ] {
+            write(dir.path(), "vocab.txt", &base);
+            let path = write(dir.path(), file, text);
+            let message = WordPiece::open(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{text}: {message}");
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    /// Token i has the id i.
+    const BASE: [&str; 17] =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "##s", "\u{e9}", "e", "[", "]", "E", "1", "Good", "\u{4e2d}"];
+
+    #[test]
+    fn gives_the_ids_of_the_reference() {
+        type Ids = &'static [u32];
+        type Files = Vec<(&'static str, String)>;
+        let lines = |tokens: &[&str]| tokens.join("\n") + "\n";
+        let (base, with) = (lines(&BASE), |line: &str| lines(&[&BASE[..6], &[line], &BASE[6..]].concat()));
+        let without = |gone: &[&str]| lines(&BASE.into_iter().filter(|t| !gone.contains(t)).collect::<Vec<_>>());
+        let renamed = lines(&[&["<pad>", "<unk>", "<s>", "</s>"], &BASE[5..]].concat());
+        let names = r#"{"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}"#;
+        // Files, then texts and their ids as transformers 5.24's AutoTokenizer gives them, with a config.json of a DistilBERT.
+        let cases: Vec<(Files, Vec<(&str, Ids)>)> = vec![
+            (vec![], vec![("Good \u{c9} [MASK]", &[2, 6, 10, 4, 3]), ("", &[2, 3])]),
+            (vec![("tokenizer_config.json", r#"{"do_lower_case": false}"#.into())], vec![("Good \u{c9} \u{e9}", &[2, 15, 1, 9, 3])]),
+            (vec![("vocab.txt", with(""))], vec![("a good", &[2, 5, 7, 3])]),
+            (vec![("vocab.txt", base.clone() + "\n\n")], vec![("a good", &[2, 5, 6, 3])]),
+            (
+                vec![("vocab.txt", base.clone() + "a\n"), ("added_tokens.json", r#"{"rw": 99}"#.into())],
+                vec![("a good rw", &[2, 17, 6, 17, 3])],
+            ),
+            (
+                vec![("vocab.txt", lines(&[&BASE[..6], &["bad ", "w\t", "x\u{a0}", "y\u{3000}", "z\u{2028}", "v\u{85}", " l"]].concat()))],
+                vec![("bad w x y z v l", &[2, 6, 7, 8, 9, 10, 11, 1, 3])],
+            ),
+            (vec![("vocab.txt", lines(&BASE).replace('\n', "\r\n"))], vec![("a good", &[2, 5, 6, 3])]),
+            (vec![("vocab.txt", "\u{feff}".to_string() + &base)], vec![("a good [PAD] zzz", &[2, 5, 6, 17, 1, 3])]),
+            (vec![("vocab.txt", without(&["[CLS]", "[MASK]"]))], vec![("zzz [MASK]", &[15, 1, 16, 2])]),
+            (
+                vec![("added_tokens.json", r#"{"netflix": 40, "Rw": 30}"#.into())],
+                vec![("netflix rw Rw RWgood", &[2, 18, 17, 17, 17, 6, 3])],
+            ),
+            (vec![("added_tokens.json", r#"{"good": 6}"#.into())], vec![("goods Goods", &[2, 6, 1, 6, 1, 3])]),
+            (vec![("added_tokens.json", r#"{"": 17, " ": 18}"#.into())], vec![("a good  a", &[2, 5, 17, 6, 17, 17, 5, 3])]),
+            (
+                vec![("special_tokens_map.json", r#"{"additional_special_tokens": ["[E1]", "Rw"]}"#.into())],
+                vec![("[E1] rw Rwa", &[2, 17, 1, 18, 5, 3])],
+            ),
+            (
+                vec![
+                    ("special_tokens_map.json", r#"{"additional_special_tokens": ["[E1]"]}"#.into()),
+                    ("tokenizer_config.json", r#"{"additional_special_tokens": ["[E2]"]}"#.into()),
+                ],
+                vec![("[E1] [E2]", &[2, 11, 1, 12, 17, 3])],
+            ),
+            (
+                vec![
+                    (
+                        "tokenizer_config.json",
+                        r#"{"added_tokens_decoder": {"17": {"content": "[E1]", "special": true}, "18": {"content": "Yes"}}}"#.into(),
+                    ),
+                    ("added_tokens.json", r#"{"rw": 19}"#.into()),
+                ],
+                vec![("[E1] YES rw [e1]", &[2, 17, 18, 1, 11, 1, 12, 3])],
+            ),
+            (
+                vec![("vocab.txt", renamed.clone()), ("tokenizer_config.json", names.into())],
+                vec![("a zzz <s> [MASK]", &[2, 4, 1, 2, 16, 3])],
+            ),
+            (
+                vec![("vocab.txt", renamed), ("special_tokens_map.json", names.replace("\"<unk>\"", r#"{"content": "<unk>"}"#))],
+                vec![("a good zzz <s> [MASK]", &[2, 4, 5, 1, 2, 16, 3])],
+            ),
+            (
+                vec![("tokenizer_config.json", r#"{"split_special_tokens": true, "additional_special_tokens": ["[E1]"]}"#.into())],
+                vec![("a [SEP] [E1]", &[2, 5, 11, 1, 12, 11, 1, 12, 3])],
+            ),
+            (
+                vec![("tokenizer_config.json", r#"{"extra_special_tokens": {"z_token": "zz", "b_token": "bb"}, "i_token": "ii"}"#.into())],
+                vec![("zz bb ii", &[2, 18, 19, 17, 3])],
+            ),
+            (
+                vec![
+                    ("tokenizer_config.json", r#"{"extra_special_tokens": ["zz"]}"#.into()),
+                    ("special_tokens_map.json", r#"{"extra_special_tokens": ["yy"], "additional_special_tokens": ["bb"]}"#.into()),
+                ],
+                vec![("zz bb yy", &[2, 17, 1, 18, 3])],
+            ),
+        ];
+        for (files, texts) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), "config.json", r#"{"model_type": "distilbert"}"#);
+            write(dir.path(), "vocab.txt", &base);
+            files.iter().for_each(|(name, text)| drop(write(dir.path(), name, text)));
+            let w = WordPiece::open(dir.path()).unwrap();
+            for (text, ids) in texts {
+                assert_eq!(w.encode(text, 99), ids, "{text:?} with {files:?}");
+                assert_eq!(crate::data::Encoder::new(&w).encode(text, 99), ids, "{text:?} with {files:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_json_beside_a_distilbert_takes_its_rules_from_the_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = tokenizer();
+        file["model"]["vocab"]["good"] = json!(9);
+        write(dir.path(), "tokenizer.json", file.to_string());
+        write(dir.path(), "vocab.txt", "not\nread");
+        let encode = |text: &str, max: usize| WordPiece::open(dir.path()).unwrap().encode(text, max);
+        assert_eq!(encode("Good good<new>", 99), [1, 3, 9, 6, 2], "no model type: the rules of tokenizer.json");
+        write(dir.path(), "config.json", r#"{"model_type": "distilbert"}"#);
+        assert_eq!(encode("Good good<new>", 99), [1, 9, 9, 6, 2], "lower case is the default");
+        write(dir.path(), "tokenizer_config.json", r#"{"do_lower_case": false, "truncation_side": "left"}"#);
+        assert_eq!(encode("Good good<new>", 99), [1, 3, 9, 6, 2]);
+        assert_eq!(encode("Good good<new>", 4), [1, 9, 6, 2]);
+        write(dir.path(), "tokenizer_config.json", r#"{"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": true}"#);
+        assert_eq!(encode("Good good<new>", 4), [1, 3, 9, 2]);
+        write(dir.path(), "added_tokens.json", r#"{"more": 3}"#);
+        assert_eq!(encode("more", 4), [1, 7, 2], "added after those of tokenizer.json");
+    }
+
+    #[test]
+    fn each_token_needs_an_embedding() {
+        let dir = tempfile::tempdir().unwrap();
+        let fits = |embeddings| WordPiece::open(dir.path()).unwrap().check_fits(embeddings).map_err(|e| e.to_string());
+        write(dir.path(), "vocab.txt", "[UNK]\n[CLS]\n[SEP]\na\n\n");
+        assert_eq!(fits(4), Ok(()), "[PAD], [MASK] and the empty line need none");
+        assert!(fits(3).unwrap_err().contains("vocab.txt: vocabulary: 7 tokens, but the model has embeddings for 3"));
+        let path = write(dir.path(), "added_tokens.json", r#"{"rw": 5}"#);
+        assert!(
+            fits(5).unwrap_err().contains("added_tokens.json: \"rw\": has the id 5, but the model has embeddings for 5 tokens, 0 to 4")
+        );
+        assert_eq!(fits(6), Ok(()));
+        std::fs::remove_file(path).unwrap();
+        write(dir.path(), "vocab.txt", "[UNK]\n[CLS]\na\n");
+        assert!(fits(3).unwrap_err().contains("vocab.txt: \"[SEP]\": has the id 3"));
+    }
+
+    #[test]
+    fn a_vocabulary_names_its_trouble() {
         let dir = tempfile::tempdir().unwrap();
         let error = |path: &Path| WordPiece::open(path).unwrap_err().to_string();
-        assert!(error(dir.path()).contains("holds neither"));
-        let path = write(dir.path(), "vocab.txt", "[UNK]\r\n[CLS]\r\n[SEP]\r\ncaf\u{e9}\r\n\u{2028}\r\n");
-        assert_eq!(WordPiece::open(dir.path()).unwrap().vocab_size(), 5);
-        assert_eq!(WordPiece::open(&path).unwrap().encode("caf\u{e9}", 9), [1, 0, 2]);
-        let config = write(dir.path(), "tokenizer_config.json", r#"{"do_lower_case": false, "never_split": null}"#);
-        assert_eq!(WordPiece::open(&path).unwrap().encode("caf\u{e9}", 9), [1, 3, 2]);
-        std::fs::remove_file(config).unwrap();
-        write(dir.path(), "vocab.txt", "[UNK]\n[CLS]\n[SEP]\n\na\n");
-        assert!(error(&path).contains("vocab.txt: line 4: the token is empty"), "{}", error(&path));
+        assert!(error(dir.path()).contains("holds neither tokenizer.json nor vocab.txt"));
+        let path = write(dir.path(), "vocab.txt", "\u{feff}[UNK]\n[CLS]\n[SEP]\n");
+        assert!(
+            error(&path).contains("vocabulary: [UNK] is missing, which stands for unknown words; the file starts with a byte order mark")
+        );
         write(dir.path(), "vocab.txt", b"[UNK]\n\xff\n");
         assert!(error(&path).contains("line 2: not UTF-8"));
         assert!(error(&dir.path().join("none.txt")).contains("none.txt"));

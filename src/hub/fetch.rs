@@ -15,7 +15,15 @@ pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
 pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
 
 /// All files worth having, the large one last.
-const FILES: [&str; 5] = ["config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+const FILES: [&str; 7] = [
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "model.safetensors",
+];
 
 /// Something that is here now.
 pub struct Fetched {

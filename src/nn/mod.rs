@@ -19,6 +19,7 @@ pub use distilbert::DistilBert;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
 pub use load::{Head, LoadReport};
+pub use save::TOKENIZER_FILES;
 pub use weight::{Part, PartMut, Weight, WeightFn};
 
 use crate::autograd::ops::Mask;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Files of a checkpoint beside the weights that its tokenizer needs.
-const TOKENIZER: [&str; 4] = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+pub const TOKENIZER_FILES: [&str; 5] =
+    ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 impl DistilBert {
     /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`. What trained has its new value, all else the one it
@@ -54,7 +55,7 @@ impl DistilBert {
         // First, since this may refuse.
         write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
-        for name in TOKENIZER {
+        for name in TOKENIZER_FILES {
             let from = base.join(name);
             if from.exists() {
                 std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;

@@ -79,10 +79,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Names that lowrank writes: a directory that holds nothing else may be replaced.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "added_tokens.json",
     "checkpoint.safetensors",
     "config.json",
     "lowrank.json",

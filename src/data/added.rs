@@ -1,0 +1,259 @@
+//! Added tokens: they are found in the text before it is cut into words. Equal, match by match, to `AddedVocabulary` of Hugging Face
+//! tokenizers, for whatever text the tokens have.
+
+use super::normalize::Normalizer;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use unicode_categories::UnicodeCategories;
+
+/// A token that is matched in the text, and how.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Added {
+    pub content: String,
+    /// No letter or digit may touch it.
+    #[serde(default)]
+    pub single_word: bool,
+    /// It takes the white space on its left along.
+    #[serde(default)]
+    pub lstrip: bool,
+    /// It takes the white space on its right along.
+    #[serde(default)]
+    pub rstrip: bool,
+    /// It is matched in the normalized text, and is normalized itself. By default, what is not special is.
+    #[serde(default)]
+    pub normalized: Option<bool>,
+    #[serde(default)]
+    pub special: bool,
+    /// Name of the file that adds it; empty where none does.
+    #[serde(skip)]
+    pub from: &'static str,
+}
+
+impl Added {
+    /// A special token, or another one, with the defaults of its kind.
+    pub fn plain(content: &str, special: bool, from: &'static str) -> Added {
+        let content = content.to_string();
+        Added { content, single_word: false, lstrip: false, rstrip: false, normalized: None, special, from }
+    }
+
+    pub fn is_normalized(&self) -> bool {
+        self.normalized.unwrap_or(!self.special)
+    }
+
+    /// Keeps the present answer when `special` changes later.
+    pub fn fixed(mut self) -> Added {
+        self.normalized = Some(self.is_normalized());
+        self
+    }
+
+    pub fn same(&self, other: &Added) -> bool {
+        let rules = |t: &Added| [t.single_word, t.lstrip, t.rstrip, t.is_normalized(), t.special];
+        self.content == other.content && rules(self) == rules(other)
+    }
+}
+
+/// Added tokens and their ids.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Register {
+    ids: HashMap<String, u32>,
+    /// The last token that got each id: only that one is matched.
+    pub by_id: BTreeMap<u32, Added>,
+}
+
+impl Register {
+    /// Adds a batch to a vocabulary of `size` different tokens, in which `known` finds ids. A token that the vocabulary has keeps its id, a
+    /// new one gets the next: what files say of its id counts only for the order.
+    pub fn add(&mut self, tokens: &[Added], size: u32, known: impl Fn(&str) -> Option<u32>) {
+        let last = self.by_id.last_key_value().map(|(&id, _)| id);
+        let mut next = last.filter(|&last| last >= size).map_or(size, |last| last + 1);
+        for token in tokens.iter().filter(|t| !t.content.is_empty()) {
+            let id = self.id(&token.content);
+            if id.and_then(|id| self.by_id.get(&id)).is_some_and(|earlier| earlier.same(token)) {
+                continue;
+            }
+            let id = id.or_else(|| known(&token.content)).unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            self.ids.insert(token.content.clone(), id);
+            self.by_id.insert(id, token.clone());
+        }
+    }
+
+    /// The id of an added token.
+    pub fn id(&self, content: &str) -> Option<u32> {
+        self.ids.get(content).copied()
+    }
+
+    /// What is matched in the raw text, and what in the normalized text. `split_special`: special tokens are found and left as they are.
+    ///
+    /// # Errors
+    /// The token that the normalizer leaves nothing of.
+    pub fn matched(&self, normalizer: Normalizer, split_special: bool) -> std::result::Result<(Literals, Literals), Added> {
+        let (mut raw, mut normalized) = (Vec::new(), Vec::new());
+        for (&id, token) in &self.by_id {
+            let Added { single_word, lstrip, rstrip, .. } = *token;
+            let mut literal =
+                Literal { text: token.content.clone(), id, single_word, lstrip, rstrip, ignored: split_special && token.special };
+            if !token.is_normalized() {
+                raw.push(literal);
+                continue;
+            }
+            literal.text.clear();
+            normalizer.whole(&token.content, &mut literal.text);
+            if literal.text.is_empty() {
+                return Err(token.clone());
+            }
+            normalized.push(literal);
+        }
+        Ok((Literals::new(raw), Literals::new(normalized)))
+    }
+}
+
+/// What is looked for, and what a match means.
+#[derive(Clone, Debug)]
+struct Literal {
+    text: String,
+    id: u32,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    /// A match hides those that overlap it, and is text like any other.
+    ignored: bool,
+}
+
+/// Tokens to be found in a text: the leftmost match, and the longest of those that start there.
+#[derive(Clone, Default)]
+pub(super) struct Literals {
+    /// The longest first.
+    tokens: Vec<Literal>,
+    /// Indices of the tokens by their first byte.
+    by_byte: Vec<Vec<usize>>,
+    /// The character that all of them start with, if it is one, as with BERT's.
+    only: Option<char>,
+}
+
+impl std::fmt::Debug for Literals {
+    /// Everything that matches depend on, in a fixed order: part of a cache's key.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.tokens.fmt(f)
+    }
+}
+
+/// A match: where in the text, and the id.
+pub(super) struct Match {
+    pub start: usize,
+    pub stop: usize,
+    pub id: u32,
+}
+
+impl Literals {
+    fn new(mut tokens: Vec<Literal>) -> Literals {
+        // Stable: of two that look the same once normalized, the one with the smaller id counts.
+        tokens.sort_by_key(|token| std::cmp::Reverse(token.text.len()));
+        let mut by_byte = vec![Vec::new(); 256];
+        for (i, token) in tokens.iter().enumerate() {
+            by_byte[usize::from(token.text.as_bytes()[0])].push(i);
+        }
+        let first = tokens.first().and_then(|token| token.text.chars().next());
+        let only = first.filter(|&c| tokens.iter().all(|token| token.text.starts_with(c)));
+        Literals { tokens, by_byte, only }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The matches in `text`, from left to right.
+    pub fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Match> + 'a {
+        // `at`: where the search goes on; `taken`: the end of the last match with its white space.
+        let (mut at, mut taken) = (0, 0);
+        std::iter::from_fn(move || {
+            loop {
+                let (found, token) = self.first(text, at)?;
+                let end = found + token.text.len();
+                at = end;
+                let touched = || text[..found].ends_with(is_word) || text[end..].starts_with(is_word);
+                if token.ignored || (token.single_word && touched()) {
+                    continue;
+                }
+                let (mut start, mut stop) = (found, end);
+                if token.lstrip {
+                    start = text[..found].trim_end().len().max(taken);
+                }
+                if token.rstrip {
+                    stop = text.len() - text[end..].trim_start().len();
+                }
+                taken = stop;
+                return Some(Match { start, stop, id: token.id });
+            }
+        })
+    }
+
+    /// The first token at or after `at`, and where it is.
+    fn first(&self, text: &str, at: usize) -> Option<(usize, &Literal)> {
+        let rest = &text[at..];
+        let longest = |i: usize| {
+            let candidates = self.by_byte.get(usize::from(rest.as_bytes()[i]))?;
+            candidates.iter().map(|&t| &self.tokens[t]).find(|t| rest[i..].starts_with(&t.text)).map(|t| (at + i, t))
+        };
+        match self.only {
+            Some(c) => rest.match_indices(c).find_map(|(i, _)| longest(i)),
+            // No token starts inside a character: its first byte starts one.
+            None if !self.is_empty() => (0..rest.len()).filter(|&i| rest.is_char_boundary(i)).find_map(longest),
+            None => None,
+        }
+    }
+}
+
+/// `\w` of regular expressions. Unicode Technical Standard 18, annex C, <https://www.unicode.org/reports/tr18/#word>.
+fn is_word(c: char) -> bool {
+    let joins = matches!(c, '\u{200c}' | '\u{200d}');
+    c.is_alphabetic() || c.is_mark() || c.is_number_decimal_digit() || c.is_punctuation_connector() || joins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(tokens: &[Added], text: &str) -> Vec<(String, u32)> {
+        let mut register = Register::default();
+        register.add(tokens, 0, |_| None);
+        let (raw, normalized) = register.matched(Normalizer::UNCASED, false).unwrap();
+        let all = |l: &Literals| l.matches(text).map(|m| (text[m.start..m.stop].to_string(), m.id)).collect::<Vec<_>>();
+        [all(&raw), all(&normalized)].concat()
+    }
+
+    #[test]
+    fn the_leftmost_and_longest_match_counts() {
+        let tokens = ["ab", "abc", "bcd", "[x]"].map(|t| Added::plain(t, true, ""));
+        let pairs = |list: &[(&str, u32)]| list.iter().map(|&(t, id)| (t.to_string(), id)).collect::<Vec<_>>();
+        assert_eq!(found(&tokens, "abcd ab[x]"), pairs(&[("abc", 1), ("ab", 0), ("[x]", 3)]));
+        assert_eq!(found(&tokens, "\u{e9}bcd\u{e9}"), pairs(&[("bcd", 2)]));
+        assert!(found(&tokens, "a b [y]").is_empty() && found(&[], "ab").is_empty() && found(&tokens, "").is_empty());
+    }
+
+    #[test]
+    fn flags_decide_about_neighbours_and_white_space() {
+        let mut token = Added::plain("<m>", true, "");
+        token.single_word = true;
+        let texts = |token: &Added, text: &str| found(std::slice::from_ref(token), text).into_iter().map(|(t, _)| t).collect::<Vec<_>>();
+        assert_eq!(texts(&token, "a<m> <m>1 _<m> \u{301}<m> (<m>) <m>").len(), 2);
+        (token.single_word, token.lstrip, token.rstrip) = (false, true, true);
+        assert_eq!(texts(&token, "a \t<m> \u{2003}<m>\n"), [" \t<m> \u{2003}", "<m>\n"]);
+    }
+
+    #[test]
+    fn new_tokens_get_the_next_ids() {
+        let mut register = Register::default();
+        let known = |t: &str| (t == "old").then_some(2);
+        let tokens = ["new", "old", "newer", "new", ""].map(|t| Added::plain(t, false, ""));
+        register.add(&tokens, 9, known);
+        register.add(&[Added::plain("last", true, "")], 9, known);
+        let ids = ["new", "old", "newer", "last"].map(|t| register.id(t));
+        assert_eq!(ids, [Some(9), Some(2), Some(10), Some(11)]);
+        let accent = Added::plain("\u{301}", false, "");
+        register.add(&[accent], 9, known);
+        assert_eq!(register.matched(Normalizer::UNCASED, false).unwrap_err().content, "\u{301}");
+    }
+}

@@ -1,0 +1,294 @@
+//! Which tokens the files beside a vocabulary add, in the order of transformers 5 (`PreTrainedTokenizerBase._from_pretrained` and
+//! `TokenizersBackend.__init__`): the order decides about the ids of new ones.
+
+use super::added::Added;
+use super::ordered::Ordered;
+use super::settings::parse;
+use crate::{Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+
+/// Keys of the special tokens that every tokenizer may have, in the order in which they are added, and BERT's names for them.
+const NAMED: [(&str, Option<&str>); 7] = [
+    ("bos_token", None),
+    ("eos_token", None),
+    ("unk_token", Some("[UNK]")),
+    ("sep_token", Some("[SEP]")),
+    ("pad_token", Some("[PAD]")),
+    ("cls_token", Some("[CLS]")),
+    ("mask_token", Some("[MASK]")),
+];
+
+/// BERT's special tokens.
+pub(super) fn of_bert() -> Vec<Added> {
+    NAMED.iter().filter_map(|(_, name)| Some(Added::plain((*name)?, true, ""))).collect()
+}
+
+/// A value of `tokenizer_config.json` or `special_tokens_map.json`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Setting {
+    // Before a token: a list is read as an object whose keys are left out.
+    Tokens(Vec<Token>),
+    Token(Token),
+    Map(Ordered<Token>),
+    Other(Value),
+}
+
+/// A token: its text, or all there is to say.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum Token {
+    Text(String),
+    Full(Added),
+}
+
+impl Token {
+    fn content(&self) -> &str {
+        match self {
+            Token::Text(text) => text,
+            Token::Full(added) => &added.content,
+        }
+    }
+
+    /// A token given by its text alone is special.
+    fn added(&self, from: &'static str) -> Added {
+        match self {
+            Token::Text(text) => Added::plain(text, true, from),
+            Token::Full(added) => Added { from, ..added.clone() },
+        }
+    }
+}
+
+/// Whether a key names a special token, but none of [`NAMED`].
+fn is_own(key: &str) -> bool {
+    key.ends_with("_token") && NAMED.iter().all(|(named, _)| *named != key)
+}
+
+/// The settings of a tokenizer, and where each comes from.
+pub(super) struct Settings {
+    folder: PathBuf,
+    all: Ordered<(Setting, &'static str)>,
+    /// Special tokens that `tokenizer_config.json` gives under names of their own, as `image_token`.
+    own: Ordered<(Token, &'static str)>,
+}
+
+impl Settings {
+    /// Those of `tokenizer_config.json` in `folder`, if it is there; and of `special_tokens_map.json`, which counts where the former does not
+    /// list the added tokens.
+    pub fn open(folder: &Path) -> Result<Settings> {
+        let mut settings = Settings { folder: folder.to_path_buf(), all: Ordered(Vec::new()), own: Ordered(Vec::new()) };
+        for (key, value) in settings.file::<Setting>(CONFIG)?.0 {
+            settings.all.set(key, (value, CONFIG));
+        }
+        // The name that extra_special_tokens had before transformers 5.
+        let earlier = "additional_special_tokens";
+        if settings.empty("extra_special_tokens") {
+            settings.rename(earlier);
+        }
+        settings.take_own();
+        if settings.all.get("added_tokens_decoder").is_none() {
+            for (key, value) in settings.file::<Setting>(MAP)?.0 {
+                settings.merge(key, value);
+            }
+            settings.take_extra();
+        }
+        if settings.all.get("extra_special_tokens").is_none() {
+            settings.rename(earlier);
+        }
+        Ok(settings)
+    }
+
+    /// An object in a file of the folder, empty if there is none.
+    fn file<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Ordered<T>> {
+        let path = self.folder.join(name);
+        if path.is_file() { parse(&path) } else { Ok(Ordered(Vec::new())) }
+    }
+
+    fn rename(&mut self, earlier: &str) {
+        if let Some(value) = self.all.remove(earlier) {
+            self.all.set("extra_special_tokens".to_string(), value);
+        }
+    }
+
+    /// Whether Python takes the value for false.
+    fn empty(&self, key: &str) -> bool {
+        match self.all.get(key).map(|(value, _)| value) {
+            None | Some(Setting::Other(Value::Null | Value::Bool(false))) => true,
+            Some(Setting::Tokens(list)) => list.is_empty(),
+            Some(Setting::Map(map)) => map.0.is_empty(),
+            Some(_) => false,
+        }
+    }
+
+    /// Takes over an entry of `special_tokens_map.json`.
+    fn merge(&mut self, key: String, value: Setting) {
+        let special = |token| match token {
+            Token::Full(added) => Token::Full(Added { special: true, ..added }),
+            text => text,
+        };
+        let value = match value {
+            Setting::Token(token) => Setting::Token(special(token)),
+            Setting::Tokens(new) if key == "extra_special_tokens" => {
+                let mut list = match self.all.get(&key) {
+                    Some((Setting::Tokens(list), _)) => list.clone(),
+                    _ => Vec::new(),
+                };
+                for token in new {
+                    if !list.iter().any(|earlier| earlier.content() == token.content()) {
+                        list.push(special(token));
+                    }
+                }
+                Setting::Tokens(list)
+            }
+            other => other,
+        };
+        self.all.set(key, (value, MAP));
+    }
+
+    pub fn error(&self, key: &str, problem: impl fmt::Display) -> Error {
+        let file = self.all.get(key).map_or(CONFIG, |(_, file)| file);
+        Error::file(self.folder.join(file), key, problem)
+    }
+
+    /// True or false; `None` if it is not there, or null where that `may` be.
+    pub fn flag(&self, key: &str, may: bool) -> Result<Option<bool>> {
+        match self.all.get(key).map(|(value, _)| value) {
+            None => Ok(None),
+            Some(Setting::Other(Value::Null)) if may => Ok(None),
+            Some(Setting::Other(Value::Bool(flag))) => Ok(Some(*flag)),
+            Some(_) => Err(self.error(key, "is not true or false")),
+        }
+    }
+
+    /// A string; `None` if it is not there or null.
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        match self.all.get(key).map(|(value, _)| value) {
+            None | Some(Setting::Other(Value::Null)) => Ok(None),
+            Some(Setting::Token(Token::Text(text))) => Ok(Some(text)),
+            Some(_) => Err(self.error(key, "is not a string")),
+        }
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        !self.empty(key)
+    }
+
+    /// The strings of a list; empty if it is none.
+    pub fn list(&self, key: &str) -> Vec<&str> {
+        match self.all.get(key).map(|(value, _)| value) {
+            Some(Setting::Tokens(list)) => list.iter().map(Token::content).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The special token with this key, which must be there: BERT's, if no file names another.
+    pub fn special(&self, key: &str) -> Result<String> {
+        match self.all.get(key).map(|(value, _)| value) {
+            None => Ok(NAMED.iter().find(|(k, _)| *k == key).and_then(|(_, name)| *name).unwrap_or_default().to_string()),
+            Some(Setting::Token(token)) => Ok(token.content().to_string()),
+            Some(_) => Err(self.error(key, "is not a token; BERT needs one")),
+        }
+    }
+
+    /// Moves the special tokens with names of their own to `own`: those given by their text, then those of `extra_special_tokens`.
+    fn take_own(&mut self) {
+        for (key, (value, from)) in std::mem::take(&mut self.all.0) {
+            match value {
+                Setting::Token(token @ Token::Text(_)) if is_own(&key) => self.own.set(key, (token, from)),
+                value => self.all.0.push((key, (value, from))),
+            }
+        }
+        self.take_extra();
+    }
+
+    fn take_extra(&mut self) {
+        let key = "extra_special_tokens";
+        match self.all.remove(key) {
+            Some((Setting::Map(map), from)) => map.0.into_iter().for_each(|(key, token)| self.own.set(key, (token, from))),
+            Some(other) => self.all.set(key.to_string(), other),
+            None => {}
+        }
+    }
+
+    /// Special tokens with names of their own: those that are found only now come first.
+    fn own_names(&self) -> Ordered<(Token, &'static str)> {
+        let mut all = Ordered(Vec::new());
+        for (key, (value, from)) in &self.all.0 {
+            if let Setting::Token(token) = value
+                && is_own(key)
+            {
+                all.set(key.clone(), (token.clone(), *from));
+            }
+        }
+        self.own.0.iter().for_each(|(key, token)| all.set(key.clone(), token.clone()));
+        all
+    }
+
+    /// The tokens to add to the vocabulary. `json`: those of `tokenizer.json`, each with its id. `defaults`: BERT's special tokens count where
+    /// no file names others. `there`: those that are added already.
+    pub fn tokens(&self, json: &[(u64, Added)], defaults: bool, there: &[Added]) -> Result<Vec<Added>> {
+        let (mut named, mut given) = (Vec::new(), Vec::new());
+        for (key, default) in NAMED {
+            match self.all.get(key) {
+                Some((Setting::Token(token), from)) => {
+                    given.push(token.content());
+                    named.push(token.added(from));
+                }
+                Some((Setting::Other(Value::Null), _)) => {}
+                Some(_) => return Err(self.error(key, "is not a token: a string, or an object with \"content\"")),
+                None => named.extend(default.filter(|_| defaults).map(|name| Added::plain(name, true, ""))),
+            }
+        }
+        given.extend(self.list("extra_special_tokens"));
+        let listed = self.listed(json, &given)?;
+        named.extend(self.own_names().0.iter().map(|(_, (token, from))| token.added(from)));
+        let names: Vec<String> = named.iter().map(|t| t.content.clone()).collect();
+        let extra: Vec<Added> = match self.all.get("extra_special_tokens") {
+            Some((Setting::Tokens(list), from)) => list.iter().map(|token| token.added(from)).collect(),
+            None | Some((Setting::Other(Value::Null), _)) => Vec::new(),
+            Some(_) => return Err(self.error("extra_special_tokens", "is not a list of tokens")),
+        };
+        let mut all = listed;
+        let fixed: Vec<String> = there.iter().chain(&all).map(|t| t.content.clone()).collect();
+        // The same text with other flags is added again: the last counts.
+        for token in named.into_iter().chain(extra) {
+            if !fixed.contains(&token.content) && !all.iter().any(|t| t.same(&token)) {
+                all.push(token);
+            }
+        }
+        all.iter_mut().filter(|t| names.contains(&t.content)).for_each(|t| t.special = true);
+        Ok(all)
+    }
+
+    /// The tokens that files list with their ids, by id: those of `added_tokens_decoder`, or else of `added_tokens.json` and `tokenizer.json`.
+    /// Those of `added_tokens.json` are special if they are `given` elsewhere as special tokens.
+    fn listed(&self, json: &[(u64, Added)], given: &[&str]) -> Result<Vec<Added>> {
+        let key = "added_tokens_decoder";
+        let mut by_id: BTreeMap<u64, Added> = BTreeMap::new();
+        match self.all.get(key) {
+            Some((Setting::Map(map), from)) => {
+                for (id, token) in &map.0 {
+                    let id = id.parse().map_err(|_| self.error(key, format_args!("{id:?} is not an id")))?;
+                    by_id.insert(id, token.added(from));
+                }
+            }
+            Some(_) => return Err(self.error(key, "is not an object of ids and tokens")),
+            None => {
+                for (content, id) in self.file::<u64>(ADDED)?.0 {
+                    let special = given.contains(&content.as_str());
+                    by_id.insert(id, Added::plain(&content, special, ADDED).fixed());
+                }
+                by_id.extend(json.iter().cloned());
+            }
+        }
+        Ok(by_id.into_values().collect())
+    }
+}
