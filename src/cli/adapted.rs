@@ -99,12 +99,8 @@ pub fn open_adapted(
         if let Some(about) = &about {
             check_base(about, &model, classes, directory, base)?;
         }
-        if lenient {
-            let warnings = adapter::load_leniently(&mut model, directory)?.1;
-            warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
-        } else {
-            adapter::load(&mut model, directory)?;
-        }
+        let warnings = adapter::load_with(&mut model, directory, lenient)?.1;
+        warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
         let labels = about.as_ref().map_or_else(|| (0..classes).map(|c| format!("LABEL_{c}")).collect(), |a| a.labels.clone());
         let max_length = check_length(max_length.or(about.map(|a| a.max_length)).unwrap_or(model.longest_text()), model.longest_text())?;
         let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());

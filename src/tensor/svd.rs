@@ -1,4 +1,7 @@
-//! Singular values and vectors of small matrices, in f64.
+//! Singular values and vectors of matrices, in f64.
+
+use super::gemm::{Mat, gemm};
+use super::philox::Stream;
 
 /// A = U diag(s) Vᵀ by one-sided Jacobi rotations. Hestenes 1958, "Inversion of matrices by biorthogonalization"; accurate to the last bits of
 /// each singular value (Demmel & Veselić 1992, <https://doi.org/10.1137/0613074>).
@@ -57,6 +60,87 @@ pub fn svd(a: &[f64], rows: usize, cols: usize) -> Svd {
     Svd { u: gather(&columns, rows, true), v: gather(&v, cols, false), s: order.iter().map(|&(s, _)| s).collect() }
 }
 
+/// Up to this size a whole decomposition takes no time.
+const SMALL: usize = 64;
+
+/// Steps of the iteration after which the whole decomposition is computed.
+const STEPS: usize = 200;
+
+/// The largest `rank` singular values of a, `[rows, cols]`, with their vectors, and some more that are less exact: subspace iteration on AᵀA,
+/// each step followed by a Rayleigh-Ritz projection. Halko, Martinsson & Tropp 2011, <https://doi.org/10.1137/090771806>, algorithm 4.4.
+///
+/// A step leaves of what is missing the part (σₖ / σᵣ)², where k is the width of the block; the residuals say when it is enough.
+pub fn leading_svd(a: &[f64], rows: usize, cols: usize, rank: usize) -> Svd {
+    let width = 2 * rank + SMALL / 2;
+    if width >= rows.min(cols) || rows.min(cols) <= SMALL {
+        return svd(a, rows, cols);
+    }
+    let transposed_a = transposed(a, rows, cols);
+    let mut random = Stream::new(0, "leading svd");
+    // Columns of V, each a row here.
+    let mut v: Vec<Vec<f64>> = (0..width).map(|_| (0..cols).map(|_| random.normal()).collect()).collect();
+    orthonormalise(&mut v);
+    for _ in 0..STEPS {
+        // A V = Y; Y = Q R; R = U₁ S V₁ᵀ: the best vectors in the block are Q U₁ and V V₁.
+        let (flat, mut y) = (transposed(&v.concat(), width, cols), vec![0.0; rows * width]);
+        gemm(Mat::new(a, rows, cols), Mat::new(&flat, cols, width), &mut y, width, false);
+        let mut q: Vec<Vec<f64>> = transposed(&y, rows, width).chunks_exact(rows).map(<[f64]>::to_vec).collect();
+        let r = orthonormalise(&mut q);
+        let small = svd(&r, width, width);
+        let (u, best) = (turned(&q, &small.u), turned(&v, &small.v));
+        // Aᵀ u = σ v where both are exact.
+        let (flat, mut z) = (transposed(&u.concat(), width, rows), vec![0.0; cols * width]);
+        gemm(Mat::new(&transposed_a, cols, rows), Mat::new(&flat, rows, width), &mut z, width, false);
+        v = transposed(&z, cols, width).chunks_exact(cols).map(<[f64]>::to_vec).collect();
+        let far = |l: usize| {
+            let difference: Vec<f64> = v[l].iter().zip(&best[l]).map(|(z, v)| z - small.s[l] * v).collect();
+            dot(&difference, &difference).sqrt()
+        };
+        if (0..=rank).all(|l| far(l) <= 1e-11 * small.s[0]) {
+            let rows_of = |columns: &[Vec<f64>], n: usize| transposed(&columns.concat(), width, n);
+            return Svd { u: rows_of(&u, rows), v: rows_of(&best, cols), s: small.s };
+        }
+        orthonormalise(&mut v);
+    }
+    svd(a, rows, cols)
+}
+
+/// Makes the columns orthonormal by modified Gram-Schmidt, twice over. Returns R `[k, k]`, row by row, with columns = Q R.
+fn orthonormalise(columns: &mut [Vec<f64>]) -> Vec<f64> {
+    let k = columns.len();
+    let mut r = vec![0.0; k * k];
+    for j in 0..k {
+        let (before, rest) = columns.split_at_mut(j);
+        let column = &mut rest[0];
+        for _ in 0..2 {
+            for (i, earlier) in before.iter().enumerate() {
+                let along = dot(earlier, column);
+                column.iter_mut().zip(earlier).for_each(|(x, e)| *x -= along * e);
+                r[i * k + j] += along;
+            }
+        }
+        let norm = dot(column, column).sqrt();
+        r[j * k + j] = norm;
+        if norm > 0.0 {
+            column.iter_mut().for_each(|x| *x /= norm);
+        }
+    }
+    r
+}
+
+/// The columns times `by`, `[k, k]`, row by row.
+fn turned(columns: &[Vec<f64>], by: &[f64]) -> Vec<Vec<f64>> {
+    let k = columns.len();
+    let column = |l: usize| {
+        let mut sum = vec![0.0; columns[0].len()];
+        for (j, column) in columns.iter().enumerate() {
+            sum.iter_mut().zip(column).for_each(|(s, x)| *s += by[j * k + l] * x);
+        }
+        sum
+    };
+    (0..k).map(column).collect()
+}
+
 fn rotate(p: &mut [f64], q: &mut [f64], c: f64, s: f64) {
     p.iter_mut().zip(q).for_each(|(p, q)| (*p, *q) = (c * *p - s * *q, s * *p + c * *q));
 }
@@ -73,6 +157,24 @@ fn transposed(a: &[f64], rows: usize, cols: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::tensor::philox::Stream;
+
+    #[test]
+    fn the_largest_values_alone_are_those_of_the_whole() {
+        let mut random = Stream::new(2, "svd");
+        for (rows, cols, rank, decay) in [(90, 80, 4, 0.0), (70, 110, 5, 0.0), (100, 90, 3, 0.3), (20, 30, 4, 0.0), (80, 80, 40, 0.0)] {
+            let a: Vec<f64> = (0..rows * cols).map(|i| random.normal() * (-decay * (i % cols) as f64).exp()).collect();
+            let (some, all) = (leading_svd(&a, rows, cols, rank), svd(&a, rows, cols));
+            let product = |of: &Svd, i: usize, j: usize| {
+                let k = of.s.len();
+                (0..rank).map(|l| of.u[i * k + l] * of.s[l] * of.v[j * k + l]).sum::<f64>()
+            };
+            assert!((0..=rank).all(|l| (some.s[l] - all.s[l]).abs() <= 1e-10 * all.s[0]), "{rows}x{cols}");
+            for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
+                let (x, y) = (product(&some, i, j), product(&all, i, j));
+                assert!((x - y).abs() <= 1e-8 * all.s[0], "{rows}x{cols} at {i}, {j}: {x} {y}");
+            }
+        }
+    }
 
     #[test]
     fn the_factors_are_orthogonal_and_give_the_matrix_back() {
