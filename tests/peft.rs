@@ -142,12 +142,17 @@ fn the_true_cause_is_said() {
         let e = adapter::classes(folder).unwrap_err().to_string();
         assert!(words.iter().all(|w| e.contains(w)) && !e.contains(not), "{e} should say {words:?} and not {not}");
     };
-    for prefix in ["_orig_mod.base_model.model.", "module.base_model.model.", "base_model.model.module.", "base_model.model._orig_mod.", ""] {
+    for prefix in ["_orig_mod.base_model.model.", "module.base_model.model.", "base_model.model.module.", "base_model.model._orig_mod.", ""]
+    {
         let renamed = |name: &str| name.replacen("base_model.model.", prefix, 1);
         let tensors: Vec<_> = tensors.iter().map(|(name, t)| (renamed(name), t.clone())).collect();
         safetensors::write(&path, &tensors, &Default::default()).unwrap();
         says(&["classifier.weight", &format!("begin with {prefix:?}"), "rename"], "task_type");
     }
+    let renamed = |name: &str| name.replace("classifier.", "classifier.modules_to_save.default.");
+    let wrapped: Vec<_> = tensors.iter().map(|(name, t)| (renamed(name), t.clone())).collect();
+    safetensors::write(&path, &wrapped, &Default::default()).unwrap();
+    says(&["classifier.weight", "state dict", "save_pretrained"], "task_type");
     safetensors::write(&path, &[], &Default::default()).unwrap();
     says(&["no tensor", "nothing at all"], "task_type");
     safetensors::write(&path, &[("x".to_string(), tensors[0].1.clone())], &Default::default()).unwrap();

@@ -79,7 +79,8 @@ fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
     let started = ["pissa", "pissa-rslora", "pissa-dora", "olora"];
     // Of these the terms alone differ from the base.
     let plain = ["exclude-names", "exclude-pattern", "layers", "look-around", "mica", "order", "orthogonal", "several-models", "alora"];
-    let embeddings = ["container", "container-layer", "embeddings", "embeddings-to-save", "lora-bias", "tokens", "tokens-of-both", "tokens-saved"];
+    let embeddings =
+        ["container", "container-layer", "embeddings", "embeddings-to-save", "lora-bias", "tokens", "tokens-of-both", "tokens-saved"];
     let mut all: Vec<String> = std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     all.sort();
     let mut named = [&started[..], &plain, &embeddings, &["base"]].concat();
@@ -107,7 +108,9 @@ fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
         let combined = combine(&mut base(), vec![(model, 1.0)], Combination::Cat);
         match combined {
             Ok(_) => assert!(plain.contains(&name) || (started.contains(&name) && name != "pissa-dora"), "{name}"),
-            Err(e) => assert!(embeddings.contains(&name) && e.to_string().contains("trained itself") || name == "pissa-dora", "{name}: {e}"),
+            Err(e) => {
+                assert!(embeddings.contains(&name) && e.to_string().contains("trained itself") || name == "pissa-dora", "{name}: {e}")
+            }
         }
     }
     let facts = |name: &str| adapter::facts(&root.join(name)).unwrap().join("; ");

@@ -23,17 +23,11 @@ const LARGEST: u64 = 4096;
 /// Largest dimension of a subspace.
 const LARGEST_SUBSPACE: u64 = 1 << 16;
 
-/// What `adapter_config.json` says of `method`, or a problem with its JSON.
-fn config_text(model: &DistilBert, method: &Method, base: &str) -> Result<serde_json::Result<String>> {
-    match method {
-        Method::Lora(config) => Ok(peft::config_text(config, base)),
-        other => Ok(serde_json::to_string_pretty(&config_json(model, other, base)?)),
-    }
-}
-
+/// What `adapter_config.json` says of `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
     let own = |peft_type: &str| json!({ "base_model_name_or_path": base, "peft_type": peft_type, "task_type": "SEQ_CLS" });
     match method {
+        Method::Lora(config) => Ok(peft::config_json(config, base)),
         Method::Head { pre_classifier } => {
             let mut config = own("HEAD");
             config["train_pre_classifier"] = json!(pre_classifier);
@@ -61,7 +55,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
             (config["dimension"], config["projection_seed"]) = (json!(dimension), json!(seed));
             Ok(config)
         }
-        Method::Full | Method::Selective { .. } | Method::Lora(_) => Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter")),
+        Method::Full | Method::Selective { .. } => Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter")),
     }
 }
 
@@ -84,15 +78,19 @@ pub fn facts(directory: &Path) -> Result<Vec<String>> {
 fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)> {
     let path = directory.join(CONFIG);
     let fields = Fields::read(&path)?;
-    fields.check_known(report)?;
     // No model has room for more, and none is made before this is known.
     let at_most = |most: u64, key: &str| match fields.value(key).as_u64() {
         Some(n) if (1..=most).contains(&n) => Ok(n as usize),
         _ => Err(fields.problem(key, format!("is {}: must be a number from 1 to {most}", fields.value(key)))),
     };
     let number = |key: &str| at_most(LARGEST, key);
+    let mut beside = Beside::default();
     let method = match fields.value("peft_type").as_str() {
-        Some("LORA") => return peft::config(&fields, report).map(|(config, beside)| (Method::Lora(config), beside)),
+        Some("LORA") => {
+            let (config, own) = peft::config(&fields, report)?;
+            beside = own;
+            Method::Lora(config)
+        }
         Some("HEAD") => Method::Head { pre_classifier: fields.flag("train_pre_classifier")? },
         Some("BITFIT") => Method::BitFit,
         Some("BOTTLENECK") => {
@@ -114,7 +112,8 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
         Some("DISTILBERT_PREFIX") => Method::Prefix { tokens: number("num_virtual_tokens")? },
         _ => return Err(fields.problem("peft_type", format!("is {}, which is not implemented", fields.value("peft_type")))),
     };
-    Ok((method, Beside::default()))
+    fields.check_known(report)?;
+    Ok((method, beside))
 }
 
 /// The tensors that an adapter of `model` holds, under PEFT's names, in f32.
@@ -131,10 +130,14 @@ pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
 /// # Errors
 /// If a file cannot be written, or the method makes no adapter.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
-    let text = config_text(model, method, base)?;
+    let config = config_json(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(&directory.join(TENSORS), &tensors(model)?, &metadata)?;
     let path = directory.join(CONFIG);
+    let text = match method {
+        Method::Lora(patterns) => peft::with_patterns(config, patterns),
+        _ => serde_json::to_string_pretty(&config),
+    };
     safetensors::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
 }
 

@@ -176,18 +176,25 @@ impl Fields<'_> {
             if is_nothing(&value) {
                 continue;
             }
-            let mut shown = value.to_string();
-            if shown.chars().count() > 60 {
-                shown = shown.chars().take(60).chain("…".chars()).collect();
-            }
+            let (shown, key) = (shortened(&value.to_string()), &shortened(key));
             if other.contains(&key.as_str()) {
                 return Err(self.problem(key, format!("is {shown}, which changes what the adapter computes and is not implemented")));
             }
             let near = nearest(key, known.iter().chain(other).copied(), 2).join(", ");
-            let problem = format!("is {shown}: this key is not known, and may change what the adapter computes; the nearest keys are {near}");
+            let problem = format!(
+                "is {shown}: this key is not known, and may change what the adapter computes: remove it if it does not; the nearest keys are {near}"
+            );
             report.skip(self.problem(key, problem), "it is ignored")?;
         }
         Ok(())
+    }
+}
+
+/// The start of a text: a hostile file may hold one of any length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
     }
 }
 

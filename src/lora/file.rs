@@ -50,7 +50,7 @@ impl Names {
         match name.rsplit_once('.') {
             _ if name == PROMPT => PROMPT.to_string(),
             _ if self.prompt => format!("{UNWRAPPED}{name}"),
-            Some((linear, part)) if self.adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.{part}"),
+            Some((linear, part @ ("weight" | "bias"))) if self.adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.{part}"),
             _ => format!("{PREFIX}{name}"),
         }
     }
@@ -90,6 +90,11 @@ fn lost_head(file: &SafeTensors) -> String {
         return format!(
             "is missing: the tensors of this file begin with {prefix:?} in place of {PREFIX:?}, as of a model that was wrapped or compiled when \
              it was saved; rename them, or save the unwrapped model"
+        );
+    }
+    if let Some(found) = names().find(|name| name.contains("classifier.modules_to_save.") || name.contains("classifier.original_module.")) {
+        return format!(
+            "is missing: {found:?} is there in its place, as in a state dict of the whole model: save the adapter with save_pretrained"
         );
     }
     if !names().any(|name| name.starts_with(PREFIX) || name.starts_with(UNWRAPPED) || name.contains("lora_")) {
@@ -146,11 +151,12 @@ impl Contents<'_> {
         if tensor.shape() == shape {
             return Ok(tensor);
         }
-        let cause = match name.contains("word_embeddings") && shape.cols() == tensor.shape().cols() {
-            true => {
-                "the adapter was trained on a base with another vocabulary: resize the base's embeddings as it was done then, and save that base"
-            }
-            false => "r, target_modules or the base model differ",
+        let cause = if name.ends_with(".trainable_tokens_delta") {
+            "trainable_token_indices or the base model differ"
+        } else if name.contains("word_embeddings") && shape.cols() == tensor.shape().cols() {
+            "the adapter was trained on a base with another vocabulary: resize the base's embeddings as it was done then, and save that base"
+        } else {
+            "r, target_modules or the base model differ"
         };
         Err(Error::file(self.file.path(), format!("tensor {name:?}"), format!("is {}, expected {shape}: {cause}", tensor.shape())))
     }
@@ -188,9 +194,14 @@ impl Contents<'_> {
     pub(super) fn replace_rows(&mut self, model: &mut DistilBert, embedding: &str, rows: &[usize], report: &mut Report) -> Result<()> {
         let place = format!("\"trainable_token_indices\" {embedding:?}");
         let [words, positions] = [&mut model.word_embeddings, &mut model.position_embeddings];
-        let found = [words, positions].into_iter().find(|w| w.name().strip_suffix(".weight").is_some_and(|module| module.ends_with(embedding)));
+        let found =
+            [words, positions].into_iter().find(|w| w.name().strip_suffix(".weight").is_some_and(|module| module.ends_with(embedding)));
         let Some(weight) = found.filter(|_| embedding.ends_with("_embeddings")) else {
-            return Err(Error::file(self.file.path(), place, format!("names no embedding of {EMBEDDINGS}: rows of one alone can be replaced")));
+            return Err(Error::file(
+                self.file.path(),
+                place,
+                format!("names no embedding of {EMBEDDINGS}: rows of one alone can be replaced"),
+            ));
         };
         let module = weight.name().strip_suffix(".weight").unwrap_or_default();
         let name = format!("{PREFIX}{module}.token_adapter.trainable_tokens_delta");
@@ -215,7 +226,8 @@ impl Contents<'_> {
         for linear in model.linears_mut() {
             let (Some(term), Some(bias)) = (linear.terms.first(), linear.bias.as_mut()) else { continue };
             let plain = format!("{PREFIX}{}.lora_B.bias", linear.name);
-            let Some(name) = [plain.clone(), plain.replace(".lora_B.", ".lora_B.default.")].into_iter().find(|n| self.left.remove(n)) else {
+            let Some(name) = [plain.clone(), plain.replace(".lora_B.", ".lora_B.default.")].into_iter().find(|n| self.left.remove(n))
+            else {
                 self.missing(&plain, report)?;
                 continue;
             };

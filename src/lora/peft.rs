@@ -37,9 +37,9 @@ fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-/// `adapter_config.json` with all 41 fields that PEFT 0.21.2 writes, keys sorted but those of patterns.
-pub(super) fn config_text(config: &LoraConfig, base: &str) -> serde_json::Result<String> {
-    let fields: BTreeMap<String, Value> = serde_json::from_value(plain_fields(config, base))?;
+/// The text of [`config_json`] with the patterns, whose order matters. All other keys are sorted.
+pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::Result<String> {
+    let fields: BTreeMap<String, Value> = serde_json::from_value(fields)?;
     let mut all: BTreeMap<String, Entry> = fields.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
     let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
     let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
@@ -48,8 +48,8 @@ pub(super) fn config_text(config: &LoraConfig, base: &str) -> serde_json::Result
     serde_json::to_string_pretty(&all)
 }
 
-/// The fields but the patterns.
-fn plain_fields(config: &LoraConfig, base: &str) -> Value {
+/// All 41 fields that PEFT 0.21.2 writes but the two patterns.
+pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
     let mut targets = config.targets.clone();
     targets.sort();
     let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
@@ -114,15 +114,21 @@ impl Beside {
         let mut facts = Vec::new();
         match self.start {
             Start::Apart => {}
-            Start::Pissa => facts.push("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded".into()),
-            Start::Olora => facts.push("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded".into()),
+            Start::Pissa => {
+                facts.push("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded".into())
+            }
+            Start::Olora => {
+                facts.push("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded".into())
+            }
         }
         facts.extend(self.tokens.iter().map(|(name, rows)| format!("{} rows of {name} replaced", rows.len())));
         if self.bias {
             facts.push("each low-rank term has a bias".into());
         }
         if self.uncalled {
-            facts.push("aLoRA: its terms wait for tokens that call them; on a classifier PEFT never applies them, and neither does lowrank".into());
+            facts.push(
+                "aLoRA: its terms wait for tokens that call them; on a classifier PEFT never applies them, and neither does lowrank".into(),
+            );
         }
         facts
     }
@@ -253,7 +259,8 @@ fn layers(fields: &Fields) -> Result<Vec<usize>> {
     let value = fields.value("layers_to_transform");
     let one = value.as_u64().map(|layer| Some(vec![layer as usize]));
     let wrong = || fields.problem("layers_to_transform", format!("is {value}: must be a number or a list of numbers"));
-    let layers = one.map_or_else(|| serde_json::from_value::<Option<Vec<usize>>>(value.clone()), Ok).map_err(|_| wrong())?.unwrap_or_default();
+    let layers =
+        one.map_or_else(|| serde_json::from_value::<Option<Vec<usize>>>(value.clone()), Ok).map_err(|_| wrong())?.unwrap_or_default();
     // What comes before the number in the name of a layer: here there is one such list.
     let lists = match fields.value("layers_pattern") {
         Value::String(name) => vec![name],

@@ -69,7 +69,9 @@ fn pissa(w: &[f64], [output, input]: [usize; 2], term: &LowRank) -> Result<First
     let rank = term.rank();
     let Svd { u, s, v } = leading_svd(w, output, input, rank);
     let k = s.len();
-    if s.get(rank).is_some_and(|next| s[rank - 1] - next <= TIED * s[0]) {
+    // Vectors of values that are next to nothing do not matter.
+    let (last, least) = (s[rank - 1], TIED * s[0]);
+    if last > least && s.get(rank).is_some_and(|next| last - next <= least) {
         return cannot(&format!("singular values {rank} and {} of the base weight are equal", rank + 1));
     }
     if term.scale <= 0.0 {
@@ -125,4 +127,39 @@ fn double(term: &mut LowRank, (b0, a0): First, [output, input]: [usize; 2]) -> R
     term.a = Weight::frozen(term.a.name(), tensor(all, a.dtype(), [2 * rank, input])?);
     term.b = Weight::frozen(term.b.name(), tensor(wide, b.dtype(), [output, 2 * rank])?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(rank: usize, scale: f64) -> LowRank {
+        let zeros = |dims: [usize; 2]| Tensor::zeros(DType::F64, dims);
+        LowRank { a: Weight::trained("a", zeros([rank, 3])), b: Weight::trained("b", zeros([3, rank])), scale, dropout: 0.0 }
+    }
+
+    fn product((b, a): First, rank: usize) -> Vec<f64> {
+        let element = |o: usize, i: usize| (0..rank).map(|l| b[o * rank + l] * a[l * 3 + i]).sum();
+        (0..9).map(|at| element(at / 3, at % 3)).collect()
+    }
+
+    #[test]
+    fn starts_are_parts_of_the_weight_and_ties_are_refused() {
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+        let w = [0.0, 3.0, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+        let first = pissa(&w, [3, 3], &term(2, 0.5)).unwrap();
+        // s B₀ A₀ has the two largest values.
+        let scaled: Vec<f64> = product(first, 2).iter().map(|x| 0.5 * x).collect();
+        assert!(close(&scaled, &[0.0, 3.0, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0]), "{scaled:?}");
+        // Q R of the first column: W projected on it.
+        let first = olora(&[3.0, 1.0, 0.0, 4.0, 0.0, 5.0, 0.0, 7.0, 0.0], [3, 3], &term(1, 0.5)).unwrap();
+        assert!(close(&product(first, 1), &[3.0, 0.36, 2.4, 4.0, 0.48, 3.2, 0.0, 0.0, 0.0]));
+
+        let says = |refused: Result<First>, word: &str| assert!(refused.is_err_and(|e| e.to_string().contains(word)), "{word}");
+        says(pissa(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], [3, 3], &term(2, 1.0)), "are equal");
+        says(pissa(&w, [3, 3], &term(2, 0.0)), "not positive");
+        says(olora(&[1.0, 2.0, 0.0, 1.0, 2.0, 1.0, 0.0, 0.0, 1.0], [3, 3], &term(2, 1.0)), "column 2");
+        // Values that are nothing are equal without harm.
+        assert!(pissa(&[0.0; 9], [3, 3], &term(2, 1.0)).is_ok() && pissa(&w, [3, 3], &term(3, 1.0)).is_ok());
+    }
 }

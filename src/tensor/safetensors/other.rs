@@ -4,7 +4,8 @@ use crate::{Error, Result};
 use std::path::Path;
 
 /// What is said of a pointer of Git LFS.
-pub(super) const LFS_POINTER: &str = "is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or download the file";
+pub(super) const LFS_POINTER: &str =
+    "is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or download the file";
 
 /// Whether these bytes are a pointer that Git LFS leaves where it did not fetch the file. <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
 pub(super) fn is_lfs_pointer(bytes: &[u8]) -> bool {
