@@ -393,3 +393,21 @@ fn a_nan_is_refused_by_name_and_nothing_is_written() {
     }
     assert!(!out.exists());
 }
+
+#[test]
+fn inspect_says_what_an_adapter_does_to_its_base() {
+    let loaded = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/recorded/loaded");
+    for (name, fact) in [
+        ("pissa", "PiSSA"),
+        ("exclude-names", "on q_lin, lin1 but layer.0.attention.q_lin, layer.1.ffn.lin1"),
+        ("look-around", r"on .*layer\.(?!0)\d+\."),
+        ("tokens", "2 rows of word_embeddings replaced"),
+    ] {
+        let said = ok(&["inspect", &format!("{loaded}/{name}")]);
+        assert!(said.contains(fact), "{said} should say {fact}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("adapter_model.bin"), "a pickle").unwrap();
+    fails(&["inspect", dir.path().to_str().unwrap()], "adapter_model.bin");
+    fails(&["predict", "--model", ENCODER, "--adapter", dir.path().to_str().unwrap(), "Why?"], "adapter_model.bin");
+}

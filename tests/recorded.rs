@@ -1,7 +1,7 @@
 //! Adapters that PEFT wrote, with the logits that PEFT computes with them: `tests/interop/interop.py --record` made the files.
 
 use lowrank::autograd::Tape;
-use lowrank::lora::adapter;
+use lowrank::lora::{Combination, Method, adapter, combine, merge, truncate};
 use lowrank::nn::{DistilBert, Pass};
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::tensor::{DType, Packing};
@@ -11,6 +11,28 @@ use std::sync::Arc;
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The texts that were recorded, and the logits that PEFT computes of them.
+fn recorded(folder: &Path) -> (Vec<Vec<u32>>, Vec<f64>) {
+    let recorded = json(&folder.join("logits.json"));
+    let logits: Vec<Vec<f64>> = serde_json::from_value(recorded["logits"].clone()).unwrap();
+    (serde_json::from_value(recorded["ids"].clone()).unwrap(), logits.concat())
+}
+
+fn logits(model: &DistilBert, ids: &[Vec<u32>]) -> Vec<f64> {
+    let packing = Packing::new(&ids.iter().map(Vec::len).collect::<Vec<_>>(), vec![0, 1]).unwrap();
+    let logits = model.forward(&mut Tape::new(), &ids.concat(), &Pass::evaluation(Arc::new(packing))).unwrap();
+    logits.value().to_f64().unwrap()
+}
+
+fn merged(mut model: DistilBert, ids: &[Vec<u32>]) -> Vec<f64> {
+    merge(&mut model).unwrap();
+    logits(&model, ids)
+}
+
+fn assert_near(ours: &[f64], theirs: &[f64], name: &str) {
+    assert!(ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-5), "{name}: {ours:?} {theirs:?}");
 }
 
 /// PEFT keeps names as a set, or adds its own twice: order and repetition are no one's.
@@ -32,14 +54,8 @@ fn adapters_of_peft_give_the_logits_of_peft_and_are_written_as_peft_does() {
         let mut model = DistilBert::open(&root.join("assets/encoder"), 2, DType::F32, 0).unwrap().0;
         let method = adapter::load(&mut model, &folder).unwrap();
 
-        let recorded = json(&folder.join("logits.json"));
-        let ids: Vec<Vec<u32>> = serde_json::from_value(recorded["ids"].clone()).unwrap();
-        let wanted: Vec<Vec<f64>> = serde_json::from_value(recorded["logits"].clone()).unwrap();
-        let packing = Packing::new(&ids.iter().map(Vec::len).collect::<Vec<_>>(), vec![0, 1]).unwrap();
-        let logits = model.forward(&mut Tape::new(), &ids.concat(), &Pass::evaluation(Arc::new(packing))).unwrap();
-        for (ours, theirs) in logits.value().to_f64().unwrap().iter().zip(wanted.concat()) {
-            assert!((ours - theirs).abs() < 1e-5, "{name}: {ours} {theirs}");
-        }
+        let (ids, wanted) = recorded(&folder);
+        assert_near(&logits(&model, &ids), &wanted, name);
 
         let out = tempfile::tempdir().unwrap();
         adapter::save(&model, &method, "encoder", out.path()).unwrap();
@@ -50,6 +66,78 @@ fn adapters_of_peft_give_the_logits_of_peft_and_are_written_as_peft_does() {
         for tensor in ours.names() {
             let [a, b] = [&ours, &theirs].map(|f| f.tensor(tensor).unwrap());
             assert!(a.shape() == b.shape() && a.to_f64().unwrap() == b.to_f64().unwrap(), "{name}: {tensor}");
+        }
+    }
+}
+
+/// What PEFT does with the base, the names and the embeddings when it loads an adapter. The base is random and the adapters are far from it.
+#[test]
+#[cfg(feature = "regex")]
+fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/recorded/loaded");
+    let base = || DistilBert::open(&root.join("base"), 2, DType::F32, 0).unwrap().0;
+    let started = ["pissa", "pissa-rslora", "pissa-dora", "olora"];
+    // Of these the terms alone differ from the base.
+    let plain = ["exclude-names", "exclude-pattern", "layers", "look-around", "mica", "order", "orthogonal", "several-models", "alora"];
+    let embeddings =
+        ["container", "container-layer", "embeddings", "embeddings-to-save", "lora-bias", "tokens", "tokens-of-both", "tokens-saved"];
+    let mut all: Vec<String> = std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    all.sort();
+    let mut named = [&started[..], &plain, &embeddings, &["base"]].concat();
+    named.sort();
+    assert_eq!(all, named);
+    for name in named.into_iter().filter(|name| *name != "base") {
+        let folder = root.join(name);
+        let (ids, wanted) = recorded(&folder);
+        let mut model = base();
+        let (method, notes) = adapter::load_with(&mut model, &folder, false).unwrap();
+        assert_near(&logits(&model, &ids), &wanted, name);
+        assert_eq!(notes.is_empty(), !["several-models", "alora"].contains(&name), "{name}: {notes:?}");
+
+        // Written and read again, the same function.
+        let out = tempfile::tempdir().unwrap();
+        adapter::save(&model, &method, "base", out.path()).unwrap();
+        let mut again = base();
+        adapter::load(&mut again, out.path()).unwrap();
+        assert_near(&logits(&again, &ids), &wanted, name);
+
+        assert_near(&merged(again, &ids), &wanted, name);
+        if started.contains(&name) {
+            assert!(truncate(&mut model, 1).is_err_and(|e| name == "pissa-dora" || e.to_string().contains("cannot be cut")), "{name}");
+        }
+        let combined = combine(&mut base(), vec![(model, 1.0)], Combination::Cat);
+        match combined {
+            Ok(_) => assert!(plain.contains(&name) || (started.contains(&name) && name != "pissa-dora"), "{name}"),
+            Err(e) => {
+                assert!(embeddings.contains(&name) && e.to_string().contains("trained itself") || name == "pissa-dora", "{name}: {e}")
+            }
+        }
+    }
+    let facts = |name: &str| adapter::facts(&root.join(name)).unwrap().join("; ");
+    assert!(facts("pissa").contains("PiSSA") && facts("olora").contains("OLoRA") && facts("tokens").contains("2 rows"));
+    assert!(facts("layers").is_empty());
+}
+
+/// Merging and combining see the start that was taken out of the base, too.
+#[test]
+fn a_start_in_the_base_is_merged_and_combined() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/recorded/loaded");
+    let base = || DistilBert::open(&root.join("base"), 2, DType::F32, 0).unwrap().0;
+    for name in ["pissa", "pissa-rslora", "pissa-dora", "olora"] {
+        let folder = root.join(name);
+        let (ids, wanted) = recorded(&folder);
+        let load = || {
+            let mut model = base();
+            let method = adapter::load(&mut model, &folder).unwrap();
+            (model, method)
+        };
+        let (model, method) = load();
+        assert!(matches!(method, Method::Lora(config) if config.rank == 4));
+        assert_near(&merged(model, &ids), &wanted, name);
+        if name != "pissa-dora" {
+            let mut both = base();
+            combine(&mut both, vec![(load().0, 0.25), (load().0, 0.75)], Combination::Cat).unwrap();
+            assert_near(&logits(&both, &ids), &wanted, name);
         }
     }
 }

@@ -110,12 +110,8 @@ pub fn open_adapted(
         if let Some(about) = &about {
             check_base(about, &model, classes, directory, base)?;
         }
-        if lenient {
-            let warnings = adapter::load_leniently(&mut model, directory)?.1;
-            warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
-        } else {
-            adapter::load(&mut model, directory)?;
-        }
+        let warnings = adapter::load_with(&mut model, directory, lenient)?.1;
+        warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
         // PEFT takes the names and the kind of head from the base. What was trained here was trained for classes.
         let of_base = || match shared.config.labels() {
             labels if labels.len() == classes => labels,

@@ -5,7 +5,7 @@ use crate::data::{Dataset, Encoded, Labels, Recipe, Split, TableOptions, Tokeniz
 use crate::hub;
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
-use crate::tensor::safetensors::write_file;
+use crate::tensor::safetensors::{read_text, write_file};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -203,11 +203,10 @@ impl About {
     /// Reads it from an adapter's directory, if it is there: an adapter of PEFT's own has none.
     pub fn open(directory: &Path) -> Result<Option<About>> {
         let path = directory.join("lowrank.json");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, "json", e)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(&path, e)),
+        if !path.exists() {
+            return Ok(None);
         }
+        serde_json::from_str(&read_text(&path)?).map(Some).map_err(|e| Error::file(&path, "json", e))
     }
 }
 

@@ -114,8 +114,11 @@ impl Inspect {
             let classes = adapter::classes(&self.path)?;
             facts.push(match adapter::method(&self.path)? {
                 Method::Lora(c) => {
-                    let (scale, targets) = (c.alpha / c.rank as f64, c.targets.join(", "));
-                    format!("LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {targets}", c.rank, c.alpha, c.dropout)
+                    let scale = c.alpha / if c.rank_stabilised { (c.rank as f64).sqrt() } else { c.rank as f64 };
+                    let targets = c.target_pattern.clone().unwrap_or_else(|| c.targets.join(", "));
+                    let excluded = c.exclude_pattern.clone().unwrap_or_else(|| c.exclude.join(", "));
+                    let but = if excluded.is_empty() { excluded } else { format!(" but {excluded}") };
+                    format!("LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {targets}{but}", c.rank, c.alpha, c.dropout)
                 }
                 Method::Head { pre_classifier: true } => "pre_classifier and classifier".to_string(),
                 Method::Head { pre_classifier: false } => "the classifier".to_string(),
@@ -125,6 +128,7 @@ impl Inspect {
                 Method::Prefix { tokens } => format!("a prefix of {tokens} virtual tokens"),
                 other => format!("{other:?}"),
             });
+            facts.extend(adapter::facts(&self.path)?);
             facts.push(format!("head of {classes} classes"));
         } else if self.path.join("config.json").exists() {
             let c = Config::open(&self.path)?;

@@ -4,6 +4,7 @@ use super::added::Added;
 use super::normalize::Normalizer;
 use super::special::{CONFIG, Settings, of_bert};
 use super::wordpiece::{CONTINUED, Parts, WordPiece};
+use crate::tensor::safetensors::read_bytes;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,7 +58,7 @@ pub(super) fn of_vocab(tokens: impl IntoIterator<Item = String>, normalizer: Nor
 }
 
 fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_bytes(path)?;
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
         Error::file(path, format_args!("line {line}"), "not UTF-8; is this a tokenizer file?")

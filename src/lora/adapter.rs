@@ -3,20 +3,21 @@
 //! For LoRA they are PEFT's own (`peft.rs`). Methods that PEFT does not have use the same files under a `peft_type` of their own,
 //! which PEFT refuses by name.
 
-use super::virtual_tokens::PROMPT;
-use super::{LoraConfig, Method, Placement, peft};
-use crate::nn::{DistilBert, Part, PartMut, Weight};
+use super::fields::{Fields, Report};
+use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
+use super::peft::Beside;
+use super::{Method, Placement, peft, start};
+use crate::nn::{DistilBert, PartMut};
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use super::file::{classes, keys, tensors_path};
 
 const CONFIG: &str = "adapter_config.json";
-const TENSORS: &str = "adapter_model.safetensors";
-const PREFIX: &str = "base_model.model.";
-const UNWRAPPED: &str = "base_model.";
 /// Largest size of an adapter, and most virtual tokens.
 const LARGEST: u64 = 4096;
 /// Largest dimension of a subspace.
@@ -63,57 +64,56 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
 /// # Errors
 /// If it is missing, or is of a method that is not implemented.
 pub fn method(directory: &Path) -> Result<Method> {
-    read_method(directory, None)
+    Ok(read_method(directory, &mut Report { lenient: false, notes: Vec::new() })?.0)
 }
 
-fn read_method(directory: &Path, warnings: Option<&mut Vec<String>>) -> Result<Method> {
+/// What `adapter_config.json` says beside the method: how PEFT's adapter changes the base, and what of it is not as it seems.
+///
+/// # Errors
+/// As [`method`].
+pub fn facts(directory: &Path) -> Result<Vec<String>> {
+    Ok(read_method(directory, &mut Report { lenient: false, notes: Vec::new() })?.1.facts())
+}
+
+fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)> {
     let path = directory.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))?;
-    let problem = |key: &str, problem: &str| Error::file(&path, format!("{key:?}"), problem);
+    let fields = Fields::read(&path)?;
     // No model has room for more, and none is made before this is known.
-    let at_most = |most: u64, key: &str| match json[key].as_u64() {
+    let at_most = |most: u64, key: &str| match fields.value(key).as_u64() {
         Some(n) if (1..=most).contains(&n) => Ok(n as usize),
-        _ => Err(problem(key, &format!("is {}: must be a number from 1 to {most}", json[key]))),
+        _ => Err(fields.problem(key, format!("is {}: must be a number from 1 to {most}", fields.value(key)))),
     };
     let number = |key: &str| at_most(LARGEST, key);
-    match json["peft_type"].as_str() {
-        Some("LORA") => peft::config(&json, &path, warnings).map(Method::Lora),
-        Some("HEAD") => Ok(Method::Head { pre_classifier: json["train_pre_classifier"] == true }),
-        Some("BITFIT") => Ok(Method::BitFit),
+    let mut beside = Beside::default();
+    let method = match fields.value("peft_type").as_str() {
+        Some("LORA") => {
+            let (config, own) = peft::config(&fields, report)?;
+            beside = own;
+            Method::Lora(config)
+        }
+        Some("HEAD") => Method::Head { pre_classifier: fields.flag("train_pre_classifier")? },
+        Some("BITFIT") => Method::BitFit,
         Some("BOTTLENECK") => {
-            let placement = match json["placement"].as_str() {
+            let placement = match fields.value("placement").as_str() {
                 Some("houlsby") => Placement::Houlsby,
                 Some("pfeiffer") => Placement::Pfeiffer,
-                _ => return Err(problem("placement", "must be houlsby or pfeiffer")),
+                _ => return Err(fields.problem("placement", "must be houlsby or pfeiffer")),
             };
-            Ok(Method::Adapter { size: number("bottleneck_size")?, placement })
+            Method::Adapter { size: number("bottleneck_size")?, placement }
         }
-        Some("PROMPT_TUNING") => Ok(Method::Prompt { tokens: number("num_virtual_tokens")? }),
+        Some("PROMPT_TUNING") => {
+            peft::check_prompt(&fields)?;
+            Method::Prompt { tokens: number("num_virtual_tokens")? }
+        }
         Some("INTRINSIC") => {
-            let seed = json["projection_seed"].as_u64().ok_or_else(|| problem("projection_seed", "must be a number"))?;
-            Ok(Method::Intrinsic { dimension: at_most(LARGEST_SUBSPACE, "dimension")?, seed })
+            let seed = fields.value("projection_seed").as_u64().ok_or_else(|| fields.problem("projection_seed", "must be a number"))?;
+            Method::Intrinsic { dimension: at_most(LARGEST_SUBSPACE, "dimension")?, seed }
         }
-        Some("DISTILBERT_PREFIX") => Ok(Method::Prefix { tokens: number("num_virtual_tokens")? }),
-        _ => Err(problem("peft_type", &format!("is {}, which is not implemented", json["peft_type"]))),
-    }
-}
-
-/// Whether an adapter holds this weight: what trains, what is beside the checkpoint, and the whole head. A head that the base lacks is random,
-/// and would be lost where it does not train.
-fn holds(weight: &Weight, extra: bool) -> bool {
-    extra || matches!(weight, Weight::Trained(_)) || !weight.name().starts_with("distilbert.")
-}
-
-/// The weights that an adapter of `model` holds.
-fn held(model: &DistilBert) -> Vec<&Weight> {
-    let mut all = Vec::new();
-    model.visit(&mut |part| {
-        if holds(part.weight(), matches!(part, Part::Extra(_))) {
-            all.push(part.weight());
-        }
-    });
-    all
+        Some("DISTILBERT_PREFIX") => Method::Prefix { tokens: number("num_virtual_tokens")? },
+        _ => return Err(fields.problem("peft_type", format!("is {}, which is not implemented", fields.value("peft_type")))),
+    };
+    fields.check_known(report)?;
+    Ok((method, beside))
 }
 
 /// The tensors that an adapter of `model` holds, under PEFT's names, in f32.
@@ -125,36 +125,6 @@ pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
     held(model).into_iter().map(|w| Ok((names.name(w.name()), w.value()?.to_dtype(DType::F32)?))).collect()
 }
 
-/// How PEFT names the tensors of a model.
-struct Names {
-    /// Linears that have a low-rank term: it wraps them.
-    adapted: BTreeSet<String>,
-    /// Whether there is a prompt: then it does not wrap the model.
-    prompt: bool,
-}
-
-impl Names {
-    fn of(model: &DistilBert) -> Names {
-        let adapted = held(model).into_iter().filter_map(|w| w.name().strip_suffix(".lora_A.weight")).map(String::from).collect();
-        Names { adapted, prompt: model.prompt.is_some() }
-    }
-
-    fn name(&self, name: &str) -> String {
-        match name.strip_suffix(".bias") {
-            _ if name == PROMPT => PROMPT.to_string(),
-            _ if self.prompt => format!("{UNWRAPPED}{name}"),
-            Some(linear) if self.adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.bias"),
-            _ => format!("{PREFIX}{name}"),
-        }
-    }
-}
-
-/// How an adapter's file names the weights of `model`.
-pub fn keys(model: &DistilBert) -> impl Fn(&str) -> String + use<> {
-    let names = Names::of(model);
-    move |name| names.name(name)
-}
-
 /// Writes the two files into `directory`.
 ///
 /// # Errors
@@ -164,58 +134,11 @@ pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(&directory.join(TENSORS), &tensors(model)?, &metadata)?;
     let path = directory.join(CONFIG);
-    let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "config", e))?;
-    safetensors::write_file(&path, text.as_bytes())
-}
-
-/// Where the tensors of an adapter are.
-pub fn tensors_path(directory: &Path) -> PathBuf {
-    directory.join(TENSORS)
-}
-
-/// Number of classes of the adapter's head.
-///
-/// # Errors
-/// If the adapter holds no classifier.
-pub fn classes(directory: &Path) -> Result<usize> {
-    let file = SafeTensors::open(&tensors_path(directory))?;
-    let name = format!("{PREFIX}classifier.weight");
-    let info = file.info(&name).or_else(|| file.info(&format!("{UNWRAPPED}classifier.weight")));
-    match info.map(|i| i.shape.as_slice()) {
-        Some(&[classes, _]) => Ok(classes),
-        _ => Err(Error::file(
-            file.path(),
-            format!("tensor {name:?}"),
-            "the adapter holds no classifier [C, D]: it was saved without task_type SEQ_CLS, and its head is lost",
-        )),
-    }
-}
-
-/// The file must hold factors of the ranks that `config` says before memory is taken for them: a wrong one may be of any size. With `warnings`
-/// the file's own ranks hold.
-fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, mut warnings: Option<&mut Vec<String>>) -> Result<()> {
-    let mut factors = file.names().filter(|name| name.contains(".lora_A.")).peekable();
-    if factors.peek().is_none() {
-        return Err(Error::file(file.path(), "tensors \"…lora_A.weight\"", "are missing: the file holds no LoRA adapter"));
-    }
-    for name in factors {
-        let linear = name.strip_prefix(PREFIX).unwrap_or(name).split(".lora_A.").next().unwrap_or(name);
-        let rank = config.term_of(linear).0;
-        if let Some(&[found, input]) = file.info(name).map(|i| i.shape.as_slice())
-            && found != rank
-        {
-            let problem = format!("has rank {found}, and \"r\" in adapter_config.json is {rank}");
-            match &mut warnings {
-                // No larger than the weight itself, which the model has.
-                Some(warnings) if (1..=input).contains(&found) => {
-                    warnings.push(format!("tensor {name:?} {problem}; the file's is taken"));
-                    config.rank_pattern.insert(linear.to_string(), found);
-                }
-                _ => return Err(Error::file(file.path(), format!("tensor {name:?}"), problem)),
-            }
-        }
-    }
-    Ok(())
+    let text = match method {
+        Method::Lora(patterns) => peft::with_patterns(config, patterns),
+        _ => serde_json::to_string_pretty(&config),
+    };
+    safetensors::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
 }
 
 /// Applies to `model` what `directory` says, and loads every tensor.
@@ -223,71 +146,53 @@ fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, mut warnings: Option
 /// # Errors
 /// If a tensor is missing, is left over, has another shape, or is not finite; the message says the likely cause.
 pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
-    load_with(model, directory, None)
+    Ok(load_with(model, directory, false)?.0)
 }
 
-/// [`load`], taking what can be taken: a missing tensor stays as it is initialised, one left over is ignored, a rank is the file's. Each is
-/// told in the list of warnings.
+/// [`load`], taking what can be taken: a missing tensor stays as it is initialised, one left over is ignored, a rank is the file's, a key that is
+/// not known is ignored. Each is told in the list of warnings.
 ///
 /// # Errors
 /// If a file cannot be read, or a tensor is not finite or has a shape that the model has no place for.
 pub fn load_leniently(model: &mut DistilBert, directory: &Path) -> Result<(Method, Vec<String>)> {
-    let mut warnings = Vec::new();
-    let method = load_with(model, directory, Some(&mut warnings))?;
-    Ok((method, warnings))
+    load_with(model, directory, true)
 }
 
-fn load_with(model: &mut DistilBert, directory: &Path, mut warnings: Option<&mut Vec<String>>) -> Result<Method> {
-    let mut method = read_method(directory, warnings.as_deref_mut())?;
+/// [`load`] or [`load_leniently`], with what is to be known of it: names in the configuration that this model lacks are skipped by both.
+///
+/// # Errors
+/// As the one or the other.
+pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Result<(Method, Vec<String>)> {
+    let mut report = Report { lenient, notes: Vec::new() };
+    let (mut method, beside) = read_method(directory, &mut report)?;
     let file = SafeTensors::open(&tensors_path(directory))?;
     if let Method::Lora(config) = &mut method {
-        check_ranks(&file, config, warnings.as_deref_mut())?;
+        let linears: Vec<String> = model.linears_mut().iter().map(|l| l.name.clone()).collect();
+        let weights: Vec<String> = model.weights().iter().map(|w| w.name().to_string()).collect();
+        report.notes.extend(config.skip_unmatched(&linears, &weights)?);
+        check_ranks(&file, config, &mut report)?;
     }
     method.apply(model, 0)?;
-    // With bias "all", PEFT writes the head's biases again under the names of its wrapper.
-    let wrapper = |name: &str| name.ends_with(".modules_to_save.bias") || name.ends_with(".original_module.bias");
-    let mut left: BTreeSet<String> = file.names().filter(|name| !wrapper(name)).map(String::from).collect();
-    let names = Names::of(model);
-    let mut find = |weight: &mut Weight| -> Result<()> {
-        let plain = names.name(weight.name());
-        let named = plain.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.");
-        let Some(name) = [plain.clone(), named].into_iter().find(|n| left.remove(n)) else {
-            let problem = "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut";
-            return match &mut warnings {
-                Some(warnings) => {
-                    warnings.push(format!("tensor {plain:?} {problem}; it stays as it was initialised"));
-                    Ok(())
-                }
-                None => Err(Error::file(file.path(), format!("tensor {plain:?}"), problem)),
-            };
-        };
-        let (tensor, shape) = (file.tensor(&name)?, weight.shape());
-        if tensor.shape() != shape {
-            let problem = format!("is {}, expected {shape}: r, target_modules or the base model differ", tensor.shape());
-            return Err(Error::file(file.path(), format!("tensor {name:?}"), problem));
-        }
-        let value = tensor.to_dtype(weight.value()?.dtype())?;
-        value.check_finite(|what| {
-            let problem = format!("{what}: the adapter answers nothing; its training failed, or the file is damaged: take another one");
-            Error::file(file.path(), format!("tensor {name:?}"), problem)
-        })?;
-        weight.set(value)
-    };
+    let mut contents = Contents::new(&file, Names::of(model));
     let mut done = Ok(());
     model.visit_mut(&mut |part| {
         let extra = matches!(part, PartMut::Extra(_));
         let weight = part.weight();
         if done.is_ok() && holds(weight, extra) {
-            done = find(weight);
+            done = contents.fill(weight, &mut report);
         }
     });
     done?;
-    for name in left {
-        let problem = "is not part of the adapter that adapter_config.json describes";
-        match &mut warnings {
-            Some(warnings) => warnings.push(format!("tensor {name:?} {problem}; it is ignored")),
-            None => return Err(Error::file(file.path(), format!("tensor {name:?}"), problem)),
-        }
+    contents.replace_frozen(model)?;
+    for (embedding, rows) in &beside.tokens {
+        contents.replace_rows(model, embedding, rows, &mut report)?;
     }
-    Ok(method)
+    if beside.bias {
+        contents.add_biases(model, &mut report)?;
+    }
+    contents.check_nothing_left(&mut report)?;
+    if let Method::Lora(config) = &mut method {
+        start::make_plain(model, config, beside.start)?;
+    }
+    Ok((method, report.notes))
 }

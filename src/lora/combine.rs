@@ -68,8 +68,8 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
         if config.rank == 0 {
             (config.rank, config.alpha) = (rank, rank as f64);
         } else if config.rank != rank {
-            config.rank_pattern.insert(name.clone(), rank);
-            config.alpha_pattern.insert(name, rank as f64);
+            config.rank_pattern.push((name.clone(), rank));
+            config.alpha_pattern.push((name, rank as f64));
         }
     }
     if factors.is_empty() {

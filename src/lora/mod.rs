@@ -5,10 +5,14 @@ mod bottleneck;
 mod combine;
 mod config;
 mod counts;
+mod fields;
+mod file;
 mod intrinsic;
 mod merge;
 mod method;
+mod pattern;
 mod peft;
+mod start;
 mod terms;
 mod virtual_tokens;
 

@@ -1,46 +1,84 @@
 //! PEFT's `adapter_config.json` of a LoRA adapter, as PEFT 0.21.2 writes and reads it.
 
-use super::{Bias, LoraConfig};
+use super::config::HEAD;
+use super::fields::{Fields, Report};
+use super::start::Start;
+use super::{Bias, Init, LoraConfig};
+use crate::Result;
 use crate::nn::DistilBert;
-use crate::{Error, Result};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
-
-/// What PEFT always saves of a sequence classifier: `pre_classifier` ends like it.
-const HEAD: [&str; 2] = ["classifier", "score"];
 
 /// What PEFT takes where a file has no `lora_alpha`.
 const DEFAULT_ALPHA: f64 = 8.0;
 
-/// All 41 fields that PEFT 0.21.2 writes, keys sorted.
+/// A value of `adapter_config.json`.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Entry {
+    Plain(Value),
+    /// A map of which the first key that matches holds.
+    Patterns(InOrder),
+}
+
+/// A map that is written in this order.
+struct InOrder(Vec<(String, Value)>);
+
+impl Serialize for InOrder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+        map.end()
+    }
+}
+
+fn whole(x: f64) -> Value {
+    if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
+}
+
+/// The text of [`config_json`] with the patterns, whose order matters. All other keys are sorted.
+pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::Result<String> {
+    let fields: BTreeMap<String, Value> = serde_json::from_value(fields)?;
+    let mut all: BTreeMap<String, Entry> = fields.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
+    let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
+    let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
+    all.insert("rank_pattern".into(), Entry::Patterns(InOrder(ranks)));
+    all.insert("alpha_pattern".into(), Entry::Patterns(InOrder(alphas)));
+    serde_json::to_string_pretty(&all)
+}
+
+/// All 41 fields that PEFT 0.21.2 writes but the two patterns.
 pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
-    let whole = |x: f64| if x.fract() == 0.0 { json!(x as i64) } else { json!(x) };
     let mut targets = config.targets.clone();
     targets.sort();
     let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
     let mut saved = config.modules_to_save.clone();
     saved.extend(HEAD.map(String::from));
     let init = match config.init {
-        super::Init::Kaiming => json!(true),
-        super::Init::Gaussian => json!("gaussian"),
+        Init::Kaiming => json!(true),
+        Init::Gaussian => json!("gaussian"),
     };
     let bias = match config.bias {
         Bias::None => "none",
         Bias::LoraOnly => "lora_only",
         Bias::All => "all",
     };
-    let alphas: serde_json::Map<String, Value> = config.alpha_pattern.iter().map(|(end, &alpha)| (end.clone(), whole(alpha))).collect();
     let layers = if config.layers.is_empty() { Value::Null } else { json!(config.layers) };
+    let excluded = match &config.exclude_pattern {
+        Some(pattern) => json!(pattern),
+        None if config.exclude.is_empty() => Value::Null,
+        None => json!(config.exclude),
+    };
     json!({
-        "alora_invocation_tokens": null, "alpha_pattern": alphas, "arrow_config": null, "auto_mapping": null,
+        "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
         "base_model_name_or_path": base, "bias": bias, "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
-        "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": init, "kasa_config": null,
+        "exclude_modules": excluded, "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": init, "kasa_config": null,
         "layer_replication": null, "layers_pattern": null, "layers_to_transform": layers, "loftq_config": {},
         "lora_alpha": whole(config.alpha), "lora_bias": false, "lora_dropout": config.dropout, "lora_ga_config": null,
         "megatron_config": null, "megatron_core": "megatron.core", "modules_to_save": saved,
         "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2", "qalora_group_size": 16, "r": config.rank,
-        "rank_pattern": config.rank_pattern, "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
+        "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
         "trainable_token_indices": null, "use_bdlora": null, "use_dora": config.dora, "use_qalora": false, "use_rslora": config.rank_stabilised,
         "velora_config": null
     })
@@ -57,76 +95,194 @@ pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Valu
     })
 }
 
-/// What the `adapter_config.json` at `path` says.
+/// What an adapter of PEFT's has beside its low-rank terms. Loading makes a plain adapter of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beside {
+    /// What the factors started as.
+    pub start: Start,
+    /// Embeddings, by the end of their names, and their rows that the adapter replaces.
+    pub tokens: Vec<(String, Vec<usize>)>,
+    /// Whether every term has a bias of its own.
+    pub bias: bool,
+    /// Whether the terms wait for tokens that call them, which PEFT looks for in no classifier's texts.
+    pub uncalled: bool,
+}
+
+impl Beside {
+    /// What is to be known of it.
+    pub fn facts(&self) -> Vec<String> {
+        let mut facts = Vec::new();
+        match self.start {
+            Start::Apart => {}
+            Start::Pissa => {
+                facts.push("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded".into())
+            }
+            Start::Olora => {
+                facts.push("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded".into())
+            }
+        }
+        facts.extend(self.tokens.iter().map(|(name, rows)| format!("{} rows of {name} replaced", rows.len())));
+        if self.bias {
+            facts.push("each low-rank term has a bias".into());
+        }
+        if self.uncalled {
+            facts.push(
+                "aLoRA: its terms wait for tokens that call them; on a classifier PEFT never applies them, and neither does lowrank".into(),
+            );
+        }
+        facts
+    }
+}
+
+/// What a LoRA adapter's `adapter_config.json` says.
 ///
 /// # Errors
-/// If it is of a kind other than LoRA or DoRA, or lacks r, `lora_alpha` or `target_modules` (PEFT would silently take defaults).
-pub(super) fn config(json: &Value, path: &Path, warnings: Option<&mut Vec<String>>) -> Result<LoraConfig> {
-    let problem = |key: &str, problem: &str| Error::file(path, format!("{key:?}"), problem);
-    for key in ["use_qalora", "lora_bias", "fan_in_fan_out"] {
-        if json[key].as_bool() == Some(true) {
-            return Err(problem(key, "is true: this kind of adapter is not implemented"));
-        }
-    }
-    let pattern = |key: &str| -> Result<BTreeMap<String, f64>> {
-        let Some(map) = json[key].as_object() else { return Ok(BTreeMap::new()) };
-        let entry = |(end, value): (&String, &Value)| {
-            Ok((end.clone(), value.as_f64().ok_or_else(|| problem(key, &format!("{end:?} must be a number")))?))
-        };
-        map.iter().map(entry).collect()
-    };
-    let whole_rank = |(end, rank): (String, f64)| match rank.fract() == 0.0 && rank >= 1.0 {
-        true => Ok((end, rank as usize)),
-        false => Err(problem("rank_pattern", &format!("{end:?} is {rank}, which is no rank"))),
-    };
-    let names =
-        |key: &str| -> Vec<String> { json[key].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(String::from)).collect() };
-    let bias = match json["bias"].as_str() {
-        None | Some("none") => Bias::None,
-        Some("lora_only") => Bias::LoraOnly,
-        Some("all") => Bias::All,
-        Some(other) => return Err(problem("bias", &format!("is {other:?}: must be none, lora_only or all"))),
-    };
-    let layers = match &json["layers_to_transform"] {
-        Value::Null => Vec::new(),
-        Value::Array(layers) => layers.iter().filter_map(|l| Some(l.as_u64()? as usize)).collect(),
-        Value::Number(layer) => layer.as_u64().iter().map(|&l| l as usize).collect(),
-        _ => return Err(problem("layers_to_transform", "must be a number or a list of numbers")),
-    };
-    let rank = json["r"].as_u64().filter(|&r| r > 0).ok_or_else(|| problem("r", "must be a positive number"))?;
-    let alpha = match (json["lora_alpha"].as_f64(), warnings) {
-        (Some(alpha), _) => alpha,
-        (None, Some(warnings)) => {
-            warnings.push(format!("\"lora_alpha\" is missing; {DEFAULT_ALPHA} is taken, as PEFT does"));
+/// If it lacks r, `lora_alpha` or `target_modules` (PEFT would silently take defaults), or asks for what is not implemented.
+pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig, Beside)> {
+    let rank = fields.value("r").as_u64().filter(|&r| r > 0).ok_or_else(|| fields.problem("r", "must be a positive number"))?;
+    let alpha = match fields.value("lora_alpha").as_f64() {
+        Some(alpha) => alpha,
+        None => {
+            let missing = fields.problem("lora_alpha", "must be a number: without it the scale is unknown");
+            report.skip(missing, &format!("{DEFAULT_ALPHA} is taken, as PEFT does"))?;
             DEFAULT_ALPHA
         }
-        (None, None) => return Err(problem("lora_alpha", "must be a number: without it the scale is unknown")),
     };
-    let (target_pattern, targets) = match json["target_modules"].as_str() {
-        Some("all-linear") => (None, LoraConfig::new(1, &["all-linear"]).targets),
-        Some(pattern) => (Some(pattern.to_string()), Vec::new()),
-        None => (None, names("target_modules")),
-    };
+    let (target_pattern, targets) = names_or_pattern(fields, "target_modules")?;
     if targets.is_empty() && target_pattern.is_none() {
-        return Err(problem("target_modules", "must be a list of names or a regular expression"));
+        return Err(fields.problem("target_modules", "must be a list of names or a regular expression"));
     }
-    let dropout = json["lora_dropout"].as_f64().unwrap_or(0.0);
-    let init = if json["init_lora_weights"] == "gaussian" { super::Init::Gaussian } else { super::Init::Kaiming };
-    Ok(LoraConfig {
+    let (target_pattern, targets) = match target_pattern {
+        Some(all) if all.eq_ignore_ascii_case("all-linear") => (None, LoraConfig::new(1, &["all-linear"]).targets),
+        pattern => (pattern, targets),
+    };
+    let (exclude_pattern, exclude) = names_or_pattern(fields, "exclude_modules")?;
+    let whole_rank = |(key, rank): (String, f64)| match rank.fract() == 0.0 && rank >= 1.0 {
+        true => Ok((key, rank as usize)),
+        false => Err(fields.problem("rank_pattern", format!("{key:?} is {rank}, which is no rank"))),
+    };
+    let bias = match fields.value("bias") {
+        Value::Null => Bias::None,
+        none if none == "none" => Bias::None,
+        only if only == "lora_only" => Bias::LoraOnly,
+        all if all == "all" => Bias::All,
+        other => return Err(fields.problem("bias", format!("is {other}: must be none, lora_only or all"))),
+    };
+    let (init, start) = start(fields)?;
+    let dropout = match fields.value("lora_dropout") {
+        Value::Null => 0.0,
+        value => value.as_f64().ok_or_else(|| fields.problem("lora_dropout", "must be a number"))?,
+    };
+    let mut config = LoraConfig {
         rank: rank as usize,
         alpha,
         dropout,
         targets,
         target_pattern,
         init,
-        rank_stabilised: json["use_rslora"] == true,
-        dora: json["use_dora"] == true,
+        rank_stabilised: fields.flag("use_rslora")?,
+        dora: fields.flag("use_dora")?,
         // PEFT's files do not tell: what comes from one is not trained on.
         freeze_a: false,
-        rank_pattern: pattern("rank_pattern")?.into_iter().map(whole_rank).collect::<Result<_>>()?,
-        alpha_pattern: pattern("alpha_pattern")?,
-        layers,
+        rank_pattern: fields.numbers("rank_pattern")?.into_iter().map(whole_rank).collect::<Result<_>>()?,
+        alpha_pattern: fields.numbers("alpha_pattern")?,
+        layers: layers(fields)?,
+        exclude,
+        exclude_pattern,
         bias,
-        modules_to_save: names("modules_to_save").into_iter().filter(|name| !HEAD.contains(&&**name)).collect(),
-    })
+        modules_to_save: fields.names("modules_to_save")?.into_iter().filter(|name| !HEAD.contains(&&**name)).collect(),
+    };
+    let uncalled = !fields.value("alora_invocation_tokens").is_null() && fields.value("alora_invocation_tokens") != json!([]);
+    let beside = Beside { start, tokens: tokens(fields)?, bias: fields.flag("lora_bias")?, uncalled };
+    let variants = [(beside.bias, "lora_bias"), (beside.uncalled, "alora_invocation_tokens")];
+    if let Some((_, key)) = variants.into_iter().find(|(is, _)| *is && (config.dora || start != Start::Apart)) {
+        return Err(fields.problem(key, "does not go with use_dora or this init_lora_weights, in PEFT neither"));
+    }
+    if beside.uncalled {
+        (config.alpha, config.alpha_pattern) = (0.0, Vec::new());
+    }
+    report.notes.extend(beside.uncalled.then(|| beside.facts()).into_iter().flatten());
+    Ok((config, beside))
+}
+
+/// Prompt tuning with more than rows before the text and the head is not implemented.
+pub(super) fn check_prompt(fields: &Fields) -> Result<()> {
+    let submodules = fields.value("num_transformer_submodules");
+    if !(submodules.is_null() || submodules == 1) {
+        return Err(fields.problem("num_transformer_submodules", format!("is {submodules}: an encoder has one")));
+    }
+    let modules = fields.names("modules_to_save")?;
+    match modules.iter().find(|name| !HEAD.contains(&&***name) && *name != "pre_classifier") {
+        Some(name) => Err(fields.problem("modules_to_save", format!("names {name:?}: beside a prompt only the head is implemented"))),
+        None => Ok(()),
+    }
+}
+
+/// A regular expression, or a list of names.
+fn names_or_pattern(fields: &Fields, key: &str) -> Result<(Option<String>, Vec<String>)> {
+    match fields.value(key) {
+        Value::String(pattern) if pattern.is_empty() => Ok((None, Vec::new())),
+        Value::String(pattern) => Ok((Some(pattern), Vec::new())),
+        _ => Ok((None, fields.names(key)?)),
+    }
+}
+
+/// How A started, and whether that was taken out of the base.
+fn start(fields: &Fields) -> Result<(Init, Start)> {
+    let value = fields.value("init_lora_weights");
+    let name = match &value {
+        Value::Null | Value::Bool(_) => return Ok((Init::Kaiming, Start::Apart)),
+        Value::String(name) => name.as_str(),
+        _ => "",
+    };
+    match name {
+        "pissa" => Ok((Init::Kaiming, Start::Pissa)),
+        _ if name.eq_ignore_ascii_case("olora") => Ok((Init::Kaiming, Start::Olora)),
+        _ if name.eq_ignore_ascii_case("gaussian") => Ok((Init::Gaussian, Start::Apart)),
+        // These leave the base alone when PEFT loads them. LoRA-GA changes it in training, and PEFT does not do so again.
+        "eva" | "orthogonal" | "mica" | "lora_ga" => Ok((Init::Kaiming, Start::Apart)),
+        _ if name.eq_ignore_ascii_case("mica") => Ok((Init::Kaiming, Start::Apart)),
+        _ => {
+            let problem = match name {
+                "corda" | "loftq" => "changes the base by more than the files say",
+                _ if name.starts_with("pissa_niter_") => "changes the base by a random decomposition, which cannot be computed again",
+                _ => "is not known",
+            };
+            let instead = "merge the adapter in PEFT (merge_and_unload) and save the whole model";
+            Err(fields.problem("init_lora_weights", format!("is {value}, which {problem}; {instead}")))
+        }
+    }
+}
+
+/// The layers whose linears are adapted.
+fn layers(fields: &Fields) -> Result<Vec<usize>> {
+    let value = fields.value("layers_to_transform");
+    let one = value.as_u64().map(|layer| Some(vec![layer as usize]));
+    let wrong = || fields.problem("layers_to_transform", format!("is {value}: must be a number or a list of numbers"));
+    let layers =
+        one.map_or_else(|| serde_json::from_value::<Option<Vec<usize>>>(value.clone()), Ok).map_err(|_| wrong())?.unwrap_or_default();
+    // What comes before the number in the name of a layer: here there is one such list.
+    let lists = match fields.value("layers_pattern") {
+        Value::String(name) => vec![name],
+        _ => fields.names("layers_pattern")?,
+    };
+    match lists.iter().find(|name| !name.is_empty()) {
+        Some(_) if value.is_null() => Err(fields.problem("layers_pattern", "asks for layers_to_transform, which is missing")),
+        Some(_) if layers.is_empty() || lists.iter().any(|name| name == "layer") => Ok(layers),
+        Some(name) => Err(fields.problem("layers_pattern", format!("{name:?} is no list of layers of this model: only \"layer\" is"))),
+        None => Ok(layers),
+    }
+}
+
+/// The rows of embeddings that the adapter replaces.
+fn tokens(fields: &Fields) -> Result<Vec<(String, Vec<usize>)>> {
+    let key = "trainable_token_indices";
+    match fields.value(key) {
+        Value::Null => Ok(Vec::new()),
+        list @ Value::Array(_) => match serde_json::from_value(list) {
+            Ok(rows) => Ok(vec![("word_embeddings".to_string(), rows)]),
+            Err(e) => Err(fields.problem(key, format!("must be a list of token ids: {e}"))),
+        },
+        _ => fields.lists(key),
+    }
 }

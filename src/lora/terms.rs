@@ -71,6 +71,10 @@ pub fn truncate(model: &mut DistilBert, rank: usize) -> Result<()> {
             return Err(Error::invalid(format!("{}: its magnitude was learned for all ranks, which cannot be cut", linear.name)));
         }
         for term in linear.terms.iter_mut().filter(|t| t.rank() > rank) {
+            if !term.b.trains() {
+                let problem = "half of its term is what the factors started as (PiSSA, OLoRA): that cannot be cut to fewer ranks";
+                return Err(Error::invalid(format!("{}: {problem}", linear.name)));
+            }
             let (old, dtype) = (term.rank(), term.a.value()?.dtype());
             let (a, b) = (term.a.value()?.to_f64()?, term.b.value()?.to_f64()?);
             let (input, output) = (a.len() / old, b.len() / old);

@@ -1,5 +1,6 @@
 //! `config.json` of a DistilBERT checkpoint.
 
+use crate::tensor::safetensors::read_text;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -160,7 +161,7 @@ impl Config {
     /// If it is missing, a size is missing or impossible, or it is of another architecture.
     pub fn open(model: &Path) -> Result<Config> {
         let path = model.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = read_text(&path)?;
         let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
         // Another architecture has other fields: this comes first.
         if json["model_type"] != "distilbert" {

@@ -2,7 +2,7 @@
 
 use super::{DistilBert, Head, Weight};
 use crate::tensor::DType;
-use crate::tensor::safetensors::{write, write_file};
+use crate::tensor::safetensors::{read_text, write, write_file};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ impl DistilBert {
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
 
         let path = base.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = read_text(&path)?;
         let mut config: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
         config["architectures"] = json!(["DistilBertForSequenceClassification"]);
         config["dtype"] = json!("float32");

@@ -339,6 +339,8 @@ mod tests {
             rank_pattern: [("lin1".to_string(), 2)].into(),
             alpha_pattern: [("k_lin".to_string(), 1.5)].into(),
             layers: vec![1, 2],
+            exclude: vec!["layer.2.attention.k_lin".into()],
+            exclude_pattern: None,
             bias: Bias::LoraOnly,
             modules_to_save: vec!["sa_layer_norm".into()],
         };
@@ -355,6 +357,7 @@ mod tests {
             ("LoRA rank pattern", "lin1=2"),
             ("LoRA alpha pattern", "k_lin=1.5"),
             ("LoRA layers", "1, 2"),
+            ("LoRA exclude", "layer.2.attention.k_lin"),
             ("LoRA bias", "LoraOnly"),
             ("LoRA modules to save", "sa_layer_norm"),
         ];
@@ -373,10 +376,11 @@ mod tests {
                 vec![("method", "Intrinsic"), ("Intrinsic dimension", "11"), ("Intrinsic seed", "9")],
             ),
         ];
-        // The pattern, in place of targets.
         others.push((Method::Lora(config.clone()), lora.to_vec()));
         for (method, pairs) in &others {
-            assert_eq!(fields(method).len(), pairs.len() + usize::from(matches!(method, Method::Lora(_))), "each field of {method:?}");
+            // The two patterns, in place of names.
+            let patterns = if matches!(method, Method::Lora(_)) { 2 } else { 0 };
+            assert_eq!(fields(method).len(), pairs.len() + patterns, "each field of {method:?}");
             says(&told(&row(method.clone()), Recipe::default(), 0), &before, pairs);
         }
         #[cfg(feature = "regex")]

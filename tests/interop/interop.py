@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 HOME = Path(__file__).resolve().parents[2] / "assets"
 BASE = HOME / "encoder"
@@ -39,6 +39,13 @@ ADAPTERS = [
     ("nested ranks", ["--method", "dylora"], {}),
     ("targets by expression", ["--target-pattern", r".*layer\.[12]\..*(q_lin|lin1)"], {"target_modules": r".*layer\.[12]\..*(q_lin|lin1)"}),
     ("modules to save", ["--modules-to-save", "sa_layer_norm"], {"modules_to_save": ["sa_layer_norm"]}),
+    ("modules that hold others", ["--modules-to-save", "ffn"], {"modules_to_save": ["ffn"]}),
+    ("look-ahead", ["--target-pattern", r".*layer\.(?!0)\d.*q_lin"], {"target_modules": r".*layer\.(?!0)\d.*q_lin"}),
+    (
+        "order of patterns",
+        ["--alpha-pattern", "q_lin=3,layer.1.attention.q_lin=40"],
+        {"alpha_pattern": {"layer.1.attention.q_lin": 40, "q_lin": 3}},
+    ),
     (
         "all linears",
         ["--targets", "all-linear"],
@@ -117,9 +124,82 @@ def record(folder):
         (out / "logits.json").write_text(json.dumps({"ids": ids, "logits": rows}) + "\n")
 
 
+# What PEFT does with an adapter's files beyond plain terms: arguments of LoraConfig, and words in the names of what is changed beside that.
+LOADED = {
+    "pissa": ({"init_lora_weights": "pissa", "rank_pattern": {"lin1": 3}, "alpha_pattern": {"layer.1.attention.q_lin": 5}}, None),
+    "pissa-rslora": ({"init_lora_weights": "pissa", "use_rslora": True}, None),
+    "pissa-dora": ({"init_lora_weights": "pissa", "use_dora": True}, None),
+    "olora": ({"init_lora_weights": "olora", "rank_pattern": {"q_lin": 3}}, None),
+    "orthogonal": ({"init_lora_weights": "orthogonal"}, None),
+    "mica": ({"init_lora_weights": "mica"}, None),
+    "exclude-names": ({"exclude_modules": ["layer.0.attention.q_lin", "layer.1.ffn.lin1"]}, None),
+    "exclude-pattern": ({"exclude_modules": r".*layer\.0\.(?!ffn).*"}, None),
+    "tokens": ({"trainable_token_indices": [3, 7]}, None),
+    "tokens-of-both": ({"trainable_token_indices": {"position_embeddings": [1, 2], "word_embeddings": [5]}}, None),
+    "tokens-saved": ({"trainable_token_indices": [3, 7]}, "word_embeddings"),
+    "embeddings": ({}, "word_embeddings"),
+    "embeddings-to-save": ({"modules_to_save": ["word_embeddings"]}, "word_embeddings"),
+    "container": ({"modules_to_save": ["ffn"]}, None),
+    "container-layer": ({"modules_to_save": ["layer.1"], "bias": "all"}, None),
+    "order": (
+        {
+            "rank_pattern": {"q_lin": 1, "layer.1.attention.q_lin": 3},
+            "alpha_pattern": {"layer.0.ffn.lin1": 2, r".*layer\.1.*": 9, "layer.1.ffn.lin1": 30},
+        },
+        None,
+    ),
+    "look-around": (
+        {"target_modules": r".*layer\.(?!0)\d+\.(attention\.q_lin|ffn\.lin(?<!2)1)", "rank_pattern": {r"(?=q).*_lin": 3}},
+        None,
+    ),
+    "several-models": (
+        {"target_modules": ["q_lin", "query", "classifier"], "rank_pattern": {"query": 3}, "modules_to_save": ["pooler"]},
+        None,
+    ),
+    "lora-bias": ({"lora_bias": True}, None),
+    "layers": ({"layers_to_transform": 1, "layers_pattern": "layer", "target_modules": ["q_lin", "distilbert.transformer.layer.0.ffn.lin1"]}, None),
+    "alora": ({"alora_invocation_tokens": [5]}, None),
+}
+
+
+def record_loaded(folder):
+    """Adapters of a random base, far from it, each with the logits that PEFT computes after it loaded the files."""
+    torch.manual_seed(7)
+    sizes = {"vocab_size": 24, "max_position_embeddings": 12, "dim": 8, "n_heads": 2, "n_layers": 2, "hidden_dim": 12}
+    model = DistilBertForSequenceClassification(DistilBertConfig(**sizes, initializer_range=0.3))
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    model.distilbert.save_pretrained(folder / "base")
+
+    def base():
+        torch.manual_seed(0)
+        return DistilBertForSequenceClassification.from_pretrained(folder / "base", num_labels=2, dtype=torch.float32).eval()
+
+    for name, (config, changed) in LOADED.items():
+        settings = {"r": 2, "lora_alpha": 6, "target_modules": ["q_lin", "lin1"], "task_type": "SEQ_CLS", **config}
+        model = get_peft_model(base(), LoraConfig(**settings)).eval()
+        torch.manual_seed(1)
+        for key, p in model.named_parameters():
+            if p.requires_grad or (changed and changed in key):
+                p.data += 0.3 * torch.randn_like(p)
+        out = folder / name
+        model.save_pretrained(out, save_embedding_layers=bool(changed))
+        (out / "README.md").unlink()
+        # PEFT sorts the keys of patterns when it writes, and takes the first that matches when it reads.
+        fields = json.loads((out / "adapter_config.json").read_text())
+        fields.update({key: value for key, value in config.items() if key.endswith("_pattern")})
+        fields["base_model_name_or_path"] = "base"
+        (out / "adapter_config.json").write_text(json.dumps(fields, indent=2))
+        model, ids = PeftModel.from_pretrained(base(), out).eval(), [[2, 5, 7, 3, 11], [2, 20, 3]]
+        with torch.no_grad():
+            rows = [model(torch.tensor([row])).logits[0].tolist() for row in ids]
+        (out / "logits.json").write_text(json.dumps({"ids": ids, "logits": rows}) + "\n")
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--record":
-        sys.exit(record(Path(sys.argv[2])))
+        record(Path(sys.argv[2]))
+        sys.exit(record_loaded(Path(sys.argv[2]) / "loaded"))
     EXE = sys.argv[1]
     lines = lowrank("tokenize", "--model", BASE, "--jsonl", stdin="".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     IDS = [json.loads(line)["ids"] for line in lines.splitlines()]

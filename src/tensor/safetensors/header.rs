@@ -58,6 +58,12 @@ pub(super) struct Header {
 /// The header of a file, or the place and what is wrong there.
 pub(super) fn parse(file: &[u8]) -> Result<Header, (String, String)> {
     let header = |problem: &str| ("header".to_string(), problem.to_string());
+    if super::other::is_lfs_pointer(file) {
+        return Err(header(super::other::LFS_POINTER));
+    }
+    if file.is_empty() {
+        return Err(header("the file is empty: it was not written to its end, or not downloaded"));
+    }
     let (length, rest) =
         file.split_first_chunk::<8>().ok_or_else(|| header("the file is shorter than the 8 bytes of its header's length"))?;
     let length = u64::from_le_bytes(*length);
@@ -123,7 +129,7 @@ fn covers(tensors: &BTreeMap<String, TensorInfo>, base: usize, file: usize) -> R
 }
 
 /// A JSON object whose keys are all different: serde_json alone keeps the last of two silently.
-pub(super) struct Unique<T>(pub Vec<(String, T)>);
+pub(crate) struct Unique<T>(pub Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

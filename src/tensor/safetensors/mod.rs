@@ -4,12 +4,15 @@
 //! been checked whole: lengths, offsets, overlaps, gaps, data types, duplicate keys.
 
 mod header;
+mod other;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use header::TensorInfo;
+pub(crate) use header::Unique;
+pub use other::{read_bytes, read_text};
 pub use read::SafeTensors;
 pub use write::{check_replaceable, recover_directory, to_bytes, write, write_directory, write_file};
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::header::{self, TensorInfo, Unique};
-use super::nearest;
+use super::{nearest, other};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -27,6 +27,9 @@ impl SafeTensors {
     /// If there is no such file, or its header is wrong in any way; the message names the file, the place and the problem.
     pub fn open(path: &Path) -> Result<SafeTensors> {
         if !path.is_dir() {
+            if let (false, Some(error)) = (path.exists(), path.parent().and_then(other::pickle)) {
+                return Err(error);
+            }
             return SafeTensors::open_all(path, &[path.to_path_buf()]);
         }
         let (single, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
@@ -35,11 +38,8 @@ impl SafeTensors {
         } else if index.exists() {
             SafeTensors::open_sharded(path, &index)
         } else {
-            Err(Error::file(
-                path,
-                "directory",
-                "holds neither model.safetensors nor model.safetensors.index.json: give the directory of a checkpoint",
-            ))
+            let problem = "holds neither model.safetensors nor model.safetensors.index.json: give the directory of a checkpoint";
+            Err(other::pickle(path).unwrap_or_else(|| Error::file(path, "directory", problem)))
         }
     }
 
@@ -48,7 +48,7 @@ impl SafeTensors {
         struct Index {
             weight_map: Unique<String>,
         }
-        let text = std::fs::read_to_string(index).map_err(|e| Error::io(index, e))?;
+        let text = other::read_text(index)?;
         let Index { weight_map: Unique(weight_map) } = serde_json::from_str(&text).map_err(|e| Error::file(index, "index", e))?;
         let weight_map: BTreeMap<String, String> = weight_map.into_iter().collect();
         let mut shards: Vec<&String> = weight_map.values().collect();
