@@ -5,6 +5,7 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod element;
+mod finite;
 pub mod gemm;
 pub mod math;
 mod packing;

@@ -54,8 +54,11 @@ fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
 /// Writes a safetensors file whole or not at all.
 ///
 /// # Errors
-/// If a name stands there twice, or the file cannot be written.
+/// If a name stands there twice, a tensor holds a NaN or an infinity, or the file cannot be written.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    for (name, tensor) in tensors {
+        tensor.check_finite(|what| Error::invalid(format!("tensor {name:?} {what}: such a model answers nothing; it was not written")))?;
+    }
     write_file(path, &to_bytes(tensors, metadata)?)
 }
 

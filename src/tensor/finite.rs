@@ -1,0 +1,85 @@
+//! Looks for a NaN or an infinity among the numbers of a tensor.
+
+use super::{DType, Tensor, rows, simd};
+use crate::{Error, Result};
+use half::{bf16, f16};
+
+impl Tensor {
+    /// The first element that is NaN or infinite, counted row by row; `None` if there is none, or the elements are integers.
+    ///
+    /// # Errors
+    /// If a device fails: a tensor on a GPU is copied to the host.
+    pub(crate) fn first_not_finite(&self) -> Result<Option<usize>> {
+        let host = self.to_host()?;
+        // An exponent of ones alone is that of NaN and of the infinities.
+        Ok(match self.dtype() {
+            DType::F32 => first(host.host()?, |x: f32| x.to_bits() & 0x7F80_0000 == 0x7F80_0000),
+            DType::F64 => first(host.host()?, |x: f64| x.to_bits() & 0x7FF0 << 48 == 0x7FF0 << 48),
+            DType::BF16 => first(host.host()?, |x: bf16| x.to_bits() & 0x7F80 == 0x7F80),
+            DType::F16 => first(host.host()?, |x: f16| x.to_bits() & 0x7C00 == 0x7C00),
+            DType::U32 => None,
+        })
+    }
+
+    /// Refuses a tensor that holds a NaN or an infinity. `error` is told what was found, as in `holds NaN at [2, 17]`, and says in which tensor.
+    ///
+    /// # Errors
+    /// That of `error`, and those of reading the tensor.
+    pub(crate) fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
+        let Some(at) = self.first_not_finite()? else { return Ok(()) };
+        let (mut rest, mut place) = (at, Vec::new());
+        for &size in self.dims().iter().rev() {
+            place.insert(0, rest % size);
+            rest /= size;
+        }
+        Err(error(format!("holds {} at {place:?}", self.reshape([self.shape().len()])?.index(at)?.to_f64()?[0])))
+    }
+}
+
+/// The first element that `bad` holds of.
+fn first<T: Copy + Sync>(x: &[T], bad: impl Fn(T) -> bool + Copy + Sync + Send) -> Option<usize> {
+    let within = |range: std::ops::Range<usize>| {
+        let x = &x[range.clone()];
+        // All are looked at, without a branch, so that the loop becomes vector code.
+        let any = simd::vectorised(|| x.iter().fold(false, |any, &x| any | bad(x)));
+        if any { x.iter().position(|&x| bad(x)).map(|at| range.start + at) } else { None }
+    };
+    rows::reduce(x.len(), 1, within, |first, next| *first = first.or(next)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_number_is_found_wherever_it_is() {
+        // More than the groups that threads take.
+        for n in [1, 7, 40_000] {
+            for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16] {
+                let largest = if dtype == DType::F16 { 60_000.0 } else { 3e38 };
+                let good = vec![largest; n];
+                assert_eq!(Tensor::from_f64(good.clone(), dtype, [n]).unwrap().first_not_finite().unwrap(), None);
+                for (at, bad) in [(0, f64::NAN), (n / 2, -f64::NAN), (n - 1, f64::INFINITY), (n / 3, f64::NEG_INFINITY)] {
+                    let mut values = good.clone();
+                    values[at] = bad;
+                    values[n - 1] = if at == n - 1 { bad } else { f64::NAN };
+                    let tensor = Tensor::from_f64(values, dtype, [n]).unwrap();
+                    assert_eq!(tensor.first_not_finite().unwrap(), Some(at), "{dtype} {n} {bad}");
+                }
+            }
+        }
+        assert_eq!(Tensor::new(vec![u32::MAX; 3], [3]).unwrap().first_not_finite().unwrap(), None);
+        assert_eq!(Tensor::zeros(DType::F32, [0, 3]).first_not_finite().unwrap(), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_and_where() {
+        let mut values = vec![1f32; 12];
+        values[7] = f32::NEG_INFINITY;
+        let tensor = Tensor::new(values, [2, 3, 2]).unwrap();
+        let said = |t: &Tensor| t.check_finite(|what| Error::invalid(format!("tensor {what}"))).map_err(|e| e.to_string());
+        assert_eq!(said(&tensor), Err("tensor holds -inf at [1, 0, 1]".into()));
+        assert_eq!(said(&tensor.index(0).unwrap()), Ok(()));
+        assert_eq!(said(&tensor.index(1).unwrap()), Err("tensor holds -inf at [0, 1]".into()));
+    }
+}
