@@ -8,7 +8,14 @@ const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder");
 
 fn lowrank(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).output().unwrap()
+    program().args(arguments).output().unwrap()
+}
+
+/// The program, with a cache of its own.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -124,11 +131,12 @@ fn several_adapters_answer_over_one_base_and_join_to_one() {
     assert!(ok(&[&join[..], &["--how", "cat"]].concat()).contains("2 adapters on 24 linears"));
     assert!(ok(&["inspect", &joined]).contains("LoRA of rank 11"));
     let cat = answers(&["--adapter", &joined]);
+    let join = [&join[..], &["--overwrite"]].concat();
     ok(&[&join[..], &["--rank", "11"]].concat());
     assert_eq!(cat, answers(&["--adapter", &joined]), "of all ranks, svd is cat");
     fails(&[&join[..], &["--how", "linear"]].concat(), "the ranks differ");
     fails(&[&join[..], &["--rank", "12"]].concat(), "rank 12 is not between 1 and the 11");
-    fails(&["combine", "--model", ENCODER, "--adapter", &format!("x={one}"), "--out", &joined], "must be a number");
+    fails(&["combine", "--model", ENCODER, "--adapter", &format!("x={one}"), "--out", &format!("{joined}2")], "must be a number");
 
     std::fs::write(Path::new(&one).join("adapter_config.json"), std::fs::read(Path::new(&two).join("adapter_config.json")).unwrap())
         .unwrap();
@@ -210,7 +218,7 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
     let more = ["--epochs", "8", "--batch", "4"];
     let command = |out: &Path, extra: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+        let mut command = program();
         command.args(train(out, &[&more[..], extra].concat()));
         command
     };
@@ -251,8 +259,8 @@ fn bad_input_gets_a_sentence() {
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--target-pattern", "(", "--no-cache"], "the pattern \"(\"");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--method", "dylora", "--rslora", "--no-cache"], "dylora");
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--epochs", "0", "--no-cache"], "epochs");
-    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", ASSETS, "--no-cache"], "is not a file that lowrank writes");
-    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "metrics.jsonl");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", ENCODER, "--no-cache"], "is the model");
+    fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "nothing to --resume");
     fails(&["gradcheck", "Liner"], "Linear");
     assert!(!nowhere.exists());
     // A diverging run keeps its last good state.

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{Checkpoint, Source, say, say_json};
+use super::common::{Checkpoint, Source, count, say, say_json, user_cache};
 use super::train::{describe, evaluate_on};
 use crate::data::{Split, WordPiece};
 use crate::train::{Evaluation, answer, predict};
@@ -23,10 +23,10 @@ pub struct Eval {
     #[arg(long, default_value = "test")]
     split: Split,
     /// Measure on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     limit: Option<usize>,
     /// Reviews computed together
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = count::<{ 1 << 20 }>)]
     batch: usize,
     /// Print one JSON object and nothing else
     #[arg(long)]
@@ -36,7 +36,7 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let all = self.adapted.open()?;
+        let all = self.adapted.open(self.source.cache_folder().as_deref())?;
         let mut results = Vec::new();
         for adapted in &all {
             let (labels, result) = self.measure(adapted)?;
@@ -96,7 +96,7 @@ impl Predict {
             (None, true) => lines(std::io::stdin(), "standard input")?,
             (None, false) => self.texts,
         };
-        let all = self.adapted.open()?;
+        let all = self.adapted.open(user_cache().as_deref())?;
         let mut results = Vec::new();
         for adapted in &all {
             let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();

@@ -1,18 +1,21 @@
 //! `lowrank study`.
 
 use super::Outcome;
-use super::common::{Checkpoint, ComputeType, Source, length, open_wordpiece, say};
+use super::base::checked;
+use super::common::{Checkpoint, ComputeType, Source, count, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::notes::note;
+use super::output::{Input, check_apart, found};
 use super::progress::Progress;
-use super::train::{describe, interrupt_flag};
+use super::signals::interrupt_flag;
+use super::train::describe;
 use crate::data::{Split, Tokenized, hash_file, hex};
 use crate::lora::{LoraConfig, thousands};
 use crate::nn::{Config, DistilBert};
 use crate::study::{
     self, Claim, Findings, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, mcnemar, p_value, report, rows,
 };
-use crate::tensor::safetensors::{recover_directory, write_file};
+use crate::tensor::safetensors::{recover_directory, remove_flat, write_file};
 use crate::tensor::simd;
 use crate::train::{Recipe, StepReport};
 use crate::{Error, Result};
@@ -60,13 +63,13 @@ pub struct StudyArgs {
     #[arg(long)]
     claims: bool,
     /// Train on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     train_limit: Option<usize>,
     /// Test on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     test_limit: Option<usize>,
     /// Steps from one checkpoint to the next
-    #[arg(long, default_value_t = 100, value_name = "STEPS")]
+    #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
     /// Type to compute in
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
@@ -97,18 +100,36 @@ impl StudyArgs {
         })
     }
 
-    /// Removes what earlier runs have left.
+    /// Removes what earlier runs have left, and nothing else.
     pub(super) fn forget(&self) -> Result<()> {
+        let rows = rows(1.0);
+        self.check_out(&rows)?;
         for file in OUTPUTS.map(|name| self.out.join(name)).iter().filter(|file| file.exists()) {
             std::fs::remove_file(file).map_err(|e| Error::io(file, e))?;
         }
-        for (row, seed) in rows(1.0).iter().flat_map(|row| self.seeds.iter().map(move |seed| (row, seed))) {
-            let old = self.out.join(row.folder(*seed));
-            if old.exists() {
-                std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+        self.folders(&rows).filter(|folder| folder.exists()).try_for_each(|folder| remove_flat(&folder))
+    }
+
+    fn folders(&self, rows: &[Row]) -> impl Iterator<Item = PathBuf> {
+        rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
+    }
+
+    /// Refuses a folder in which something is read, or files would be replaced that no study wrote.
+    fn check_out(&self, rows: &[Row]) -> Result<()> {
+        let inputs = Input::of(&self.source).into_iter().chain([Input::Model("the model", &self.model)]);
+        check_apart(&self.out, &inputs.collect::<Vec<_>>())?;
+        self.folders(rows).try_for_each(|folder| found(&folder).map(|_| ()))?;
+        let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
+        let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
+        let is_study = entries.flatten().any(|entry| is_row(entry.path()));
+        match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
+            Some(name) => {
+                let problem =
+                    "was not written by a study, as there are no rows of one beside it: choose another --out, it is left as it is";
+                Err(Error::file(&self.out, name, problem))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The rows of the table, and without `--rows` those that the claims need beside it.
@@ -139,11 +160,15 @@ impl StudyArgs {
 
     /// Runs the rows, and writes what they gave.
     pub(super) fn study(self) -> Result<Outcome> {
+        let config = Config::open(&self.model)?;
+        let [table, more] = self.rows(&config)?;
+        self.check_out(&[&table[..], &more[..]].concat())?;
+        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
+        recipe.check()?;
+        checked(&self.model, self.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // What a kill left of files that were being written.
         OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
-        let config = Config::open(&self.model)?;
-        let [table, more] = self.rows(&config)?;
         let max_length = length(self.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
@@ -151,7 +176,6 @@ impl StudyArgs {
         let train = tokens(Split::Train, None, self.train_limit)?;
         let test = tokens(Split::Test, Some(&train.label_names[..]), self.test_limit)?;
         say(format!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len()))?;
-        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let cpu = format!("{} {}, {cores} cores, {}", std::env::consts::OS, std::env::consts::ARCH, simd::isa());
         let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
@@ -282,7 +306,7 @@ fn checkpoint_hash(folder: &Path) -> Result<String> {
 }
 
 /// Hash of ids and labels.
-fn digest(data: &Tokenized) -> String {
+pub(super) fn digest(data: &Tokenized) -> String {
     let mut hash = Sha256::new();
     data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
     data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));

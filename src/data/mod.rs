@@ -34,4 +34,4 @@ pub use wordpiece::WordPiece;
 #[cfg(feature = "data")]
 pub use cache::{Recipe, cached, hash_file, hex};
 #[cfg(feature = "data")]
-pub use source::{Split, TableOptions, load, load_encoded, load_with_labels};
+pub use source::{Split, TableOptions, load, load_encoded, load_with_labels, sources};

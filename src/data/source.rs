@@ -119,6 +119,15 @@ pub(super) fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The archive, the table or the folders that a split is read from; nothing if there is no such split.
+pub fn sources(path: &Path, split: Split) -> Vec<PathBuf> {
+    match locate(path, split) {
+        Ok(Place::Archive(file) | Place::Table(file)) => vec![file],
+        Ok(Place::Folder(folder)) => ["pos", "neg"].map(|label| folder.join(split.name()).join(label)).to_vec(),
+        Err(_) => Vec::new(),
+    }
+}
+
 enum Place {
     Archive(PathBuf),
     /// Holds `{split}/pos` and `{split}/neg`.

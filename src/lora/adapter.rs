@@ -17,10 +17,6 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
-/// Largest size of an adapter, and most virtual tokens.
-const LARGEST: u64 = 4096;
-/// Largest dimension of a subspace.
-const LARGEST_SUBSPACE: u64 = 1 << 16;
 
 /// What `adapter_config.json` says of `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
@@ -71,13 +67,11 @@ fn read_method(directory: &Path, warnings: Option<&mut Vec<String>>) -> Result<M
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))?;
     let problem = |key: &str, problem: &str| Error::file(&path, format!("{key:?}"), problem);
-    // No model has room for more, and none is made before this is known.
-    let at_most = |most: u64, key: &str| match json[key].as_u64() {
-        Some(n) if (1..=most).contains(&n) => Ok(n as usize),
-        _ => Err(problem(key, &format!("is {}: must be a number from 1 to {most}", json[key]))),
+    let number = |key: &str| {
+        let number = json[key].as_u64().and_then(|n| usize::try_from(n).ok());
+        number.ok_or_else(|| problem(key, &format!("is {}: must be a whole number", json[key])))
     };
-    let number = |key: &str| at_most(LARGEST, key);
-    match json["peft_type"].as_str() {
+    let method = match json["peft_type"].as_str() {
         Some("LORA") => peft::config(&json, &path, warnings).map(Method::Lora),
         Some("HEAD") => Ok(Method::Head { pre_classifier: json["train_pre_classifier"] == true }),
         Some("BITFIT") => Ok(Method::BitFit),
@@ -92,11 +86,13 @@ fn read_method(directory: &Path, warnings: Option<&mut Vec<String>>) -> Result<M
         Some("PROMPT_TUNING") => Ok(Method::Prompt { tokens: number("num_virtual_tokens")? }),
         Some("INTRINSIC") => {
             let seed = json["projection_seed"].as_u64().ok_or_else(|| problem("projection_seed", "must be a number"))?;
-            Ok(Method::Intrinsic { dimension: at_most(LARGEST_SUBSPACE, "dimension")?, seed })
+            Ok(Method::Intrinsic { dimension: number("dimension")?, seed })
         }
         Some("DISTILBERT_PREFIX") => Ok(Method::Prefix { tokens: number("num_virtual_tokens")? }),
         _ => Err(problem("peft_type", &format!("is {}, which is not implemented", json["peft_type"]))),
-    }
+    }?;
+    method.check_ranges().map_err(|e| Error::file(&path, "config", e))?;
+    Ok(method)
 }
 
 /// Whether an adapter holds this weight: what trains, what is beside the checkpoint, and the whole head. A head that the base lacks is random,

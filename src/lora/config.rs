@@ -99,14 +99,8 @@ impl LoraConfig {
         self.modules_to_save.iter().any(|end| module.ends_with(end.as_str()))
     }
 
-    /// Checks the numbers, and that every name names something: of `linears`, or of all `weights`.
+    /// Checks that every name names something: of `linears`, or of all `weights`.
     pub(super) fn check(&self, linears: &[String], weights: &[String]) -> Result<()> {
-        if self.rank == 0 || self.rank_pattern.values().any(|&rank| rank == 0) {
-            return Err(Error::invalid("lora: the rank must be at least 1"));
-        }
-        if !(0.0..1.0).contains(&self.dropout) || ![self.alpha].iter().chain(self.alpha_pattern.values()).all(|a| a.is_finite()) {
-            return Err(Error::invalid("lora: dropout must lie in [0, 1) and alpha be finite"));
-        }
         let patterns = || self.rank_pattern.keys().chain(self.alpha_pattern.keys());
         self.target_pattern.iter().chain(patterns().filter(|p| is_regex(p))).try_for_each(|p| regex(p).map(|_| ()))?;
 

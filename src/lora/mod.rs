@@ -9,6 +9,7 @@ mod intrinsic;
 mod merge;
 mod method;
 mod peft;
+mod ranges;
 mod terms;
 mod virtual_tokens;
 

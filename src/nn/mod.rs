@@ -5,6 +5,8 @@ mod config;
 #[cfg(feature = "cuda")]
 mod device;
 mod distilbert;
+#[cfg(any(feature = "data", feature = "fetch"))]
+mod fingerprint;
 mod layer_norm;
 mod linear;
 mod load;
@@ -15,6 +17,8 @@ mod weight;
 pub use block::{Block, Hook, Wanted};
 pub use config::Config;
 pub use distilbert::DistilBert;
+#[cfg(any(feature = "data", feature = "fetch"))]
+pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
 pub use load::LoadReport;
