@@ -43,7 +43,7 @@ const PROBE: [&str; 4] = [
 impl Merge {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        if !(self.tolerance >= 0.0) {
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
         self.output.check(&[Input::Model("the model", &self.model), Input::Model("the adapter", &self.adapter)])?;

@@ -69,7 +69,7 @@ impl LoraConfig {
     fn check_ranges(&self) -> Result<()> {
         [&self.rank].into_iter().chain(self.rank_pattern.values()).try_for_each(|&rank| within("lora: the rank", rank, LARGEST))?;
         let alphas = [&self.alpha].into_iter().chain(self.alpha_pattern.values());
-        if let Some(alpha) = alphas.into_iter().find(|alpha| !(alpha.abs() <= LARGEST_ALPHA)) {
+        if let Some(alpha) = alphas.into_iter().find(|alpha| !(-LARGEST_ALPHA..=LARGEST_ALPHA).contains(*alpha)) {
             return Err(Error::invalid(format!("lora: alpha must lie between -{LARGEST_ALPHA:e} and {LARGEST_ALPHA:e}, got {alpha}")));
         }
         match (0.0..1.0).contains(&self.dropout) {

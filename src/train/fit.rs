@@ -400,3 +400,44 @@ fn differences(saved: &str, now: &str) -> String {
     let said: Vec<String> = differing.map(|key| format!("{key} was {}, and is {}", value(&saved, key), value(&now, key))).collect();
     format!(" ({})", said.join("; "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_out_of_its_range_is_named() {
+        let changed = |change: fn(&mut Recipe)| {
+            let mut recipe = Recipe::default();
+            change(&mut recipe);
+            recipe.check().map_err(|e| e.to_string())
+        };
+        for (change, says) in [
+            ((|r| r.epochs = 0) as fn(&mut Recipe), "epochs must be at least 1 and at most 1048576, got 0"),
+            (|r| r.batch = usize::MAX, "batch must be"),
+            (|r| r.accumulate = (1 << 20) + 1, "accumulate must be"),
+            (|r| r.nested_rank = Some(0), "nested rank must be"),
+            (|r| r.lr = f64::NAN, "learning rate must be a finite number of at least 0, got NaN"),
+            (|r| r.weight_decay = f64::INFINITY, "weight decay must be"),
+            (|r| r.warmup = -0.1, "warm-up must lie in [0, 1], got -0.1"),
+            (|r| r.clip = 0.0, "clip) must be positive, got 0"),
+        ] {
+            let said = changed(change).unwrap_err();
+            assert!(said.contains(says), "{said} should say {says}");
+        }
+        changed(|r| (r.batch, r.accumulate, r.epochs, r.clip) = (1 << 20, 1 << 20, 1 << 20, f64::INFINITY)).unwrap();
+        let recipe = Recipe { epochs: 1 << 20, ..Recipe::default() };
+        assert_eq!(recipe.steps(33).unwrap(), 3 << 20);
+        assert!(recipe.steps(4096).is_err_and(|e| e.to_string().contains("at most 524287 epochs")));
+        assert!(recipe.steps(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn settings_that_differ_are_named() {
+        assert_eq!(
+            differences(r#"{"a":1,"b":"x","c":[2]}"#, r#"{"a":1,"b":"y","d":null}"#),
+            r#" (b was "x", and is "y"; c was [2], and is not known; d was not known, and is null)"#
+        );
+        assert_eq!(differences("Recipe", "{}"), "");
+    }
+}

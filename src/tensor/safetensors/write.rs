@@ -214,7 +214,10 @@ pub fn recover_directory(path: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).map_err(io)? {
         let entry = entry.map_err(io)?;
         let found = entry.file_name().to_string_lossy().into_owned();
-        let left = found.strip_prefix(&format!(".{}.", name.to_string_lossy())).map(String::from);
+        let kind = found.strip_prefix(&format!(".{}.", name.to_string_lossy()));
+        // As `sibling` makes them: process and call.
+        let numbers = |kind: &&str| kind.split_once('-').is_some_and(|(_, rest)| rest.chars().all(|c| c.is_ascii_digit() || c == '-'));
+        let left = kind.filter(numbers).map(String::from);
         match left {
             Some(kind) if kind.starts_with("old-") && !path.exists() => fs::rename(entry.path(), path).map_err(io)?,
             Some(kind) if kind.starts_with("partial-") && entry.path().is_file() => fs::remove_file(entry.path()).map_err(io)?,
