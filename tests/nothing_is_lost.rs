@@ -234,7 +234,7 @@ fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
     let whole = [content(&at.join("whole"))[1].clone(), content(&at.join("whole"))[3].clone()];
     assert_eq!(whole.each_ref().map(|(name, _)| &name[..]), ["adapter_model.safetensors", "metrics.jsonl"]);
     assert_eq!(String::from_utf8_lossy(&whole[1].1).matches("held-out").count(), 12);
-    for signal in ["-TERM", "-HUP", "-KILL"] {
+    for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
         let out = format!("out{signal}");
         let arguments = train(&format!("{more} --out {out}"));
         let mut stops = 0;
