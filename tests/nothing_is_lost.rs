@@ -375,7 +375,7 @@ fn numbers_out_of_range_are_named() {
         ("--test-limit 0".into(), "--test-limit"),
         (format!("--max-length {most}"), "--max-length"),
         ("--dev-fraction nan".into(), "--dev-fraction"),
-        ("--seed -1".into(), "--seed"),
+        ("--seed=-1".into(), "--seed"),
         ("--threads 0".into(), "--threads"),
         (format!("--threads {most}"), "--threads"),
     ] {
