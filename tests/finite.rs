@@ -150,7 +150,7 @@ fn a_run_that_goes_too_far_says_to_lower_the_learning_rate() {
     Method::Full.apply(&mut model, 0).unwrap();
     let recipe = Recipe { batch: 2, lr: 1e30, warmup: 0.0, ..Recipe::default() };
     let mut optimizer = AdamW::new(0.01);
-    says(fit(&mut model, &data(), &recipe, &mut optimizer, &mut Steps(0)), &["step 2: ", "lower the learning rate"]);
+    says(fit(&mut model, &data(), &recipe, &mut optimizer, &mut Steps(0)), &["step 2: ", "begin anew with a learning rate lower than"]);
 }
 
 #[test]

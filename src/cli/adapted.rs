@@ -1,5 +1,6 @@
 //! Models that answer: a base with adapters on it.
 
+use super::base::{check_same, checked};
 use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece};
 use super::device::DeviceArgs;
 use super::notes::warning;
@@ -24,6 +25,9 @@ pub struct AdaptedArgs {
     /// Use the first ranks of each low-rank term alone, as training with --method dylora makes possible
     #[arg(long, value_name = "N")]
     rank: Option<usize>,
+    /// Take an adapter that was trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
     /// Warn where an adapter's files do not fit together, and take what can be taken
     #[arg(long)]
     lenient: bool,
@@ -74,10 +78,12 @@ impl AdaptedArgs {
         self.adapter.len() > 1
     }
 
-    /// Opens what was asked for: one model for each adapter, over one base.
-    pub fn open(&self) -> Result<Vec<Adapted>> {
+    /// Opens what was asked for: one model for each adapter, over one base. What is known of the base is kept in `cache`.
+    pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
+        let hash = checked(&self.model, cache)?;
+        let hash = (!self.any_base).then_some(&hash[..]);
         let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
-        let mut all = open_adapted(&self.model, &self.adapter, self.max_length, self.dtype.into(), self.lenient, &place)?;
+        let mut all = open_adapted(&self.model, &self.adapter, hash, self.max_length, self.dtype.into(), self.lenient, &place)?;
         for adapted in &mut all {
             if let Some(rank) = self.rank {
                 truncate(&mut adapted.model, rank)?;
@@ -89,10 +95,12 @@ impl AdaptedArgs {
     }
 }
 
-/// Loads a base model with adapters on it, or a checkpoint that has a head of its own. `place` moves the base, before the adapters share it.
+/// Loads a base model with adapters on it, or a checkpoint that has a head of its own. Adapters must have been trained on a base of the hash `hash`,
+/// if one is given. `place` moves the base, before the adapters share it.
 pub fn open_adapted(
     base: &Path,
     adapters: &[Named],
+    hash: Option<&str>,
     max_length: Option<usize>,
     dtype: DType,
     lenient: bool,
@@ -109,6 +117,7 @@ pub fn open_adapted(
         let mut model = shared.share(classes)?;
         if let Some(about) = &about {
             check_base(about, &model, classes, directory, base)?;
+            hash.map_or(Ok(()), |hash| check_same(about, directory, base, hash))?;
         }
         let warnings = adapter::load_with(&mut model, directory, lenient)?.1;
         warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));

@@ -1,7 +1,8 @@
 //! `lowrank bench`.
 
 use super::Outcome;
-use super::common::{Checkpoint, ComputeType, say, say_json};
+use super::base::checked;
+use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use crate::Result;
 use crate::lora::{LoraConfig, Method, Placement};
 use crate::nn::{Config, DistilBert};
@@ -35,13 +36,13 @@ struct Latency {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
     methods: Vec<Kind>,
     /// Texts of the batch
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = count::<1024>)]
     batch: usize,
     /// Tokens of each text
     #[arg(long, default_value_t = 128)]
     length: usize,
     /// Rounds, in each of which every method has its turn
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = count::<1_000_000>)]
     rounds: usize,
     /// Rank of the low-rank terms, on all six linears of each layer
     #[arg(long, default_value_t = 8)]
@@ -96,8 +97,10 @@ impl Latency {
     }
 
     fn run(self) -> Result<Outcome> {
-        let classes = Config::open(&self.model)?.labels().len();
-        let base = DistilBert::open(&self.model, classes, self.dtype.into(), 0)?.0;
+        let config = Config::open(&self.model)?;
+        self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
+        checked(&self.model, user_cache().as_deref())?;
+        let base = DistilBert::open(&self.model, config.labels().len(), self.dtype.into(), 0)?.0;
         let name = |kind: Kind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
         let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == Kind::Merged)).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;

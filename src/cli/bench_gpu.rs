@@ -1,7 +1,7 @@
 //! `lowrank bench gpu`: what a card can do at most, which is what the time of a step is held against.
 
 use super::Outcome;
-use super::common::say;
+use super::common::{count, say};
 use crate::Result;
 use crate::autograd::Tape;
 use crate::cuda::Device;
@@ -17,10 +17,10 @@ pub(super) struct Gpu {
     #[arg(long, default_value_t = 0)]
     device: usize,
     /// Side of the square matrices that are multiplied
-    #[arg(long, default_value_t = 8192)]
+    #[arg(long, default_value_t = 8192, value_parser = count::<16_384>)]
     size: usize,
     /// Rounds
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = count::<1_000_000>)]
     rounds: usize,
 }
 

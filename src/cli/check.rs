@@ -1,7 +1,8 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::Outcome;
-use super::common::{Checkpoint, ComputeType, say, say_json};
+use super::base::checked;
+use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use crate::autograd::ops;
 use crate::tensor::safetensors::nearest;
@@ -17,7 +18,7 @@ pub struct Gradcheck {
     /// Operations to check [default: all]
     ops: Vec<String>,
     /// Random cases of each
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count::<1_000_000>)]
     cases: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -84,6 +85,7 @@ pub struct Compare {
 impl Compare {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
+        checked(&self.model, user_cache().as_deref())?;
         let found = compare(&self.model, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
         let first = found.iter().find(|c| !c.passed());
         if self.json {

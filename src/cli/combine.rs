@@ -2,14 +2,15 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
-use super::common::{About, Checkpoint, say};
+use super::base::checked;
+use super::common::{About, Checkpoint, say, user_cache};
+use super::output::{Input, Output};
 use crate::lora::{Combination, Method, adapter, combine};
 use crate::nn::DistilBert;
 use crate::tensor::DType;
-use crate::tensor::safetensors::{check_replaceable, write_directory};
+use crate::tensor::safetensors::write_directory;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
 
 /// Arguments of `combine`.
 #[derive(Args)]
@@ -23,16 +24,18 @@ pub struct Combine {
     /// How
     #[arg(long, value_enum, default_value_t = How::Svd)]
     how: How,
-    /// svd: rank of the result
-    #[arg(long, default_value_t = 8)]
-    rank: usize,
-    /// Directory for the adapter; appears whole, or not at all
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// svd: rank of the result [default: 8]
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Take adapters that were trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Names of [`Combination`].
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
     /// The weighted sum of the A's and of the B's: ranks must be equal
     Linear,
@@ -45,13 +48,19 @@ enum How {
 impl Combine {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        check_replaceable(&self.out)?;
+        if self.rank.is_some() && self.how != How::Svd {
+            return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
+        }
+        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
+        self.output.check(&adapters.chain([Input::Model("the model", &self.model)]).collect::<Vec<_>>())?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
-        let all = open_adapted(&self.model, &self.adapters, None, DType::F32, false, &|_| Ok(()))?;
+        let hash = checked(&self.model, user_cache().as_deref())?;
+        let wanted = (!self.any_base).then_some(&hash[..]);
+        let all = open_adapted(&self.model, &self.adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
         let Some(Adapted { labels, max_length, .. }) = all.first() else { return Ok(Outcome::Failed) };
         let (labels, max_length) = (labels.clone(), *max_length);
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
@@ -60,16 +69,16 @@ impl Combine {
         let how = match self.how {
             How::Linear => Combination::Linear,
             How::Cat => Combination::Cat,
-            How::Svd => Combination::Svd { rank: self.rank },
+            How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
         let mut model = DistilBert::open(&self.model, labels.len(), DType::F32, 0)?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
-        let about = About::new(&model, &labels, max_length, 0);
-        write_directory(&self.out, |directory| {
+        let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
+        write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.model.name, directory)?;
             about.write(directory)
         })?;
-        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), self.out.display()))?;
+        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))?;
         Ok(Outcome::Done)
     }
 }

@@ -86,7 +86,7 @@ pub struct Source {
     /// Folder for tokenised data [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Neither read nor write tokenised data
+    /// Neither read nor write tokenised data, and what is known of the base
     #[arg(long)]
     pub no_cache: bool,
 }
@@ -101,12 +101,9 @@ impl Source {
         TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
     }
 
-    fn cache_folder(&self) -> Option<PathBuf> {
-        let user = || {
-            let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
-            base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
-        };
-        if self.no_cache { None } else { self.cache.clone().or_else(user) }
+    /// Where tokens, and what is known of a base, are kept.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
     }
 
     /// What `--labels` says of the classes, of which `names` are the model's names, if it has any: they decide.
@@ -145,9 +142,19 @@ impl Source {
     }
 }
 
-/// A number that must be at least 1.
-pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
-    text.parse::<usize>().map_err(|e| e.to_string()).and_then(|n| if n > 0 { Ok(n) } else { Err("must be at least 1".to_string()) })
+/// The user's folder for what can be made again.
+pub fn user_cache() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
+    base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
+}
+
+/// Reads a number from 1 to `MOST`.
+pub fn count<const MOST: usize>(text: &str) -> std::result::Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MOST).contains(n));
+    number.ok_or_else(|| match MOST {
+        usize::MAX => "expected a whole number of at least 1".to_string(),
+        _ => format!("expected a whole number from 1 to {MOST}"),
+    })
 }
 
 /// A sample of `limit` texts, or all.
@@ -158,9 +165,19 @@ pub fn limited<T: Default>(data: Dataset<T>, limit: Option<usize>, seed: u64) ->
     }
 }
 
+/// The form of `lowrank.json` that is written here, and the newest that is read.
+const FORMAT: u64 = 1;
+
+fn first_format() -> u64 {
+    1
+}
+
 /// `lowrank.json`, beside the adapter: what PEFT's files do not say.
 #[derive(Serialize, Deserialize)]
 pub struct About {
+    /// The form of this file: a reader refuses a newer one than it knows.
+    #[serde(default = "first_format")]
+    pub format: u64,
     /// Version of this program.
     pub lowrank: String,
     /// Names of the classes.
@@ -169,6 +186,9 @@ pub struct About {
     pub max_length: usize,
     /// Keys and shapes of the base model.
     pub base: BTreeMap<String, Vec<usize>>,
+    /// Hash of the base's encoder, see [`crate::nn::fingerprint`]; files of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_hash: Option<String>,
     /// Seed of the run.
     pub seed: u64,
     /// The texts that were held out of a data set without splits.
@@ -183,10 +203,12 @@ impl About {
     pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
         let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
         About {
+            format: FORMAT,
             lowrank: env!("CARGO_PKG_VERSION").to_string(),
             labels: labels.to_vec(),
             max_length,
             base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
+            base_hash: None,
             seed,
             held_out: None,
             command: std::env::args().collect(),
@@ -206,7 +228,18 @@ impl About {
         if !path.exists() {
             return Ok(None);
         }
-        serde_json::from_str(&read_text(&path)?).map(Some).map_err(|e| Error::file(&path, "json", e))
+        let text = read_text(&path)?;
+        let json = |e| Error::file(&path, "json", e);
+        // Of a newer form nothing but its number is known.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
+        if let Some(format) = value.get("format")
+            && format.as_u64().is_none_or(|format| format > FORMAT)
+        {
+            let problem =
+                format!("is {format}: written by a newer lowrank, and this one reads forms up to {FORMAT}: install the newer one");
+            return Err(Error::file(&path, "\"format\"", problem));
+        }
+        serde_json::from_value(value).map(Some).map_err(json)
     }
 }
 

@@ -24,10 +24,10 @@ pub struct Eval {
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
     /// Measure on this many texts, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::common::count::<{ usize::MAX }>)]
     limit: Option<usize>,
     /// Texts computed together
-    #[arg(long, default_value_t = 16, value_parser = super::common::at_least_one)]
+    #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
     batch: usize,
     /// Print one JSON object and nothing else
     #[arg(long)]
@@ -54,7 +54,7 @@ struct Measured {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let all = self.adapted.open()?;
+        let all = self.adapted.open(self.source.cache_folder().as_deref())?;
         let mut results = Vec::new();
         for adapted in &all {
             let (labels, result, lines) = self.measure(adapted)?;

@@ -1,7 +1,8 @@
 //! `lowrank explain`: one training step as a ledger.
 
 use super::Outcome;
-use super::common::{Checkpoint, open_wordpiece, say};
+use super::base::checked;
+use super::common::{Checkpoint, open_wordpiece, say, user_cache};
 use crate::autograd::{Record, Tape};
 use crate::lora::{Counts, LoraConfig, adapt};
 use crate::nn::{Config, DistilBert, Pass};
@@ -34,6 +35,7 @@ pub struct Explain {
 impl Explain {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
+        checked(&self.model, user_cache().as_deref())?;
         let classes = Config::open(&self.model)?.labels().len();
         let mut model = DistilBert::open(&self.model, classes, DType::F32, 0)?.0;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();

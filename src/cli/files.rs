@@ -1,7 +1,8 @@
 //! `lowrank init` and `inspect`.
 
 use super::Outcome;
-use super::common::{say, say_json};
+use super::common::{About, say, say_json};
+use super::output::{Input, Output};
 use crate::data::WordPiece;
 use crate::lora::{Method, adapter, thousands};
 use crate::nn::{Config, DistilBert, TOKENIZER_FILES};
@@ -23,9 +24,8 @@ pub struct Init {
     /// vocabulary's size
     #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
-    /// Directory for the checkpoint
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    output: Output,
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -41,6 +41,8 @@ impl Init {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let Like::DistilbertBase = self.like;
+        let out = &self.output.out;
+        self.output.check(&self.vocab.iter().map(|vocab| Input::Data("the vocabulary", vocab.clone())).collect::<Vec<_>>())?;
         let mut config = Config::distilbert_base();
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {
@@ -50,17 +52,19 @@ impl Init {
         // A base checkpoint has no head: that is made for the task.
         let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
         let tensors: Vec<_> = encoder.map(|w| Ok((w.name().to_string(), w.value()?))).collect::<Result<_>>()?;
-        safetensors::write_directory(&self.out, |directory| {
+        let about = About::new(&model, &[], config.max_position_embeddings, self.seed);
+        safetensors::write_directory(out, |directory| {
             let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(directory, "config.json", e))?;
             safetensors::write_file(&directory.join("config.json"), text.as_bytes())?;
             if let (Some(vocab), Some(wordpiece)) = (&self.vocab, &wordpiece) {
                 write_tokenizer(vocab, wordpiece, directory)?;
             }
+            about.write(directory)?;
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             safetensors::write(&directory.join("model.safetensors"), &tensors, &metadata)
         })?;
         let numbers: usize = tensors.iter().map(|(_, t)| t.shape().len()).sum();
-        say(format!("{}: {} random weights, {} numbers", self.out.display(), tensors.len(), thousands(numbers)))?;
+        say(format!("{}: {} random weights, {} numbers", out.display(), tensors.len(), thousands(numbers)))?;
         Ok(Outcome::Done)
     }
 }

@@ -2,11 +2,13 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
-use super::common::{About, Checkpoint, say};
+use super::base::checked;
+use super::common::{About, Checkpoint, say, user_cache};
+use super::output::{Input, Output};
 use crate::lora::merge;
 use crate::tensor::DType;
 use crate::tensor::math::largest;
-use crate::tensor::safetensors::{check_replaceable, write_directory};
+use crate::tensor::safetensors::write_directory;
 use crate::train::logits;
 use crate::{Error, Result};
 use clap::Args;
@@ -21,9 +23,11 @@ pub struct Merge {
     /// Directory of the adapter: LoRA, a head or BitFit
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// Directory for the checkpoint; appears whole, or not at all
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// Take an adapter that was trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
+    #[command(flatten)]
+    output: Output,
     /// Largest difference of logits that is accepted
     #[arg(long, default_value_t = 1e-3, value_name = "LOGITS")]
     tolerance: f64,
@@ -40,9 +44,14 @@ const PROBE: [&str; 4] = [
 impl Merge {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        check_replaceable(&self.out)?;
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
+            return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
+        }
+        self.output.check(&[Input::Model("the model", &self.model), Input::Model("the adapter", &self.adapter)])?;
+        let (out, hash) = (&self.output.out, checked(&self.model, user_cache().as_deref())?);
+        let wanted = (!self.any_base).then_some(&hash[..]);
         let adapter = Named { name: None, directory: self.adapter.clone() };
-        let Some(adapted) = open_adapted(&self.model, &[adapter], None, DType::F32, false, &|_| Ok(()))?.pop() else {
+        let Some(adapted) = open_adapted(&self.model, &[adapter], wanted, None, DType::F32, false, &|_| Ok(()))?.pop() else {
             return Ok(Outcome::Failed);
         };
         let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted;
@@ -60,8 +69,8 @@ impl Merge {
             return Err(Error::file(&self.adapter, "merge", problem));
         }
         let held_out = about.and_then(|about| about.held_out);
-        let about = About { held_out, ..About::new(&model, &labels, max_length, 0) };
-        write_directory(&self.out, |directory| {
+        let about = About { held_out, base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) };
+        write_directory(out, |directory| {
             model.save(&self.model, &labels, directory)?;
             about.write(directory)
         })?;
@@ -69,7 +78,7 @@ impl Merge {
             "{} linears merged; logits of {} probe texts differ by at most {difference:.1e}; written to {}",
             merged.linears(),
             PROBE.len(),
-            self.out.display()
+            out.display()
         ))?;
         Ok(Outcome::Done)
     }

@@ -1,6 +1,7 @@
 //! The command line: argument parsing, progress, printing; one file a command.
 
 mod adapted;
+mod base;
 mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gpu;
@@ -17,10 +18,13 @@ mod files;
 mod merge;
 mod method;
 mod notes;
+mod output;
 mod pages;
 mod parts;
 mod predict;
 mod progress;
+mod run;
+mod signals;
 mod study;
 mod tokenize;
 mod train;
@@ -82,16 +86,19 @@ enum Command {
     Man(pages::Man),
 }
 
+/// Most threads that can be asked for.
+const MOST_THREADS: usize = 1024;
+
 /// How a command ended.
 enum Outcome {
     Done,
     /// A check found a difference.
     Failed,
-    /// Ctrl-C; the state was saved.
+    /// Ctrl-C or another signal to end; the state was saved.
     Interrupted,
 }
 
-/// Parses the arguments and runs. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C after saving.
+/// Parses the arguments and runs. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or SIGHUP after saving.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -113,8 +120,9 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         notes::be_quiet();
     }
     if let Some(n) = arguments.threads {
-        if n == 0 {
-            return Err(Error::invalid("--threads must be at least 1"));
+        // Each takes memory before it works.
+        if !(1..=MOST_THREADS).contains(&n) {
+            return Err(Error::invalid(format!("--threads must be at least 1 and at most {MOST_THREADS}, got {n}")));
         }
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| Error::invalid(format!("--threads: {e}")))?;
     }

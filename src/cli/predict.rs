@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{say, say_json};
+use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
 use super::notes::note;
 use crate::data::{Labels, TableOptions, load_texts, read_text};
@@ -47,7 +47,7 @@ impl Predict {
         if self.file.is_some() && !self.texts.is_empty() {
             return Err(Error::invalid("predict: give texts or --file, not both"));
         }
-        let mut all = self.adapted.open()?;
+        let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
         if !self.texts.is_empty() {
             return self.answer_arguments(&all);

@@ -1,12 +1,15 @@
 //! `lowrank study`.
 
 use super::Outcome;
-use super::common::{About, Checkpoint, ComputeType, Source, length, open_wordpiece, say};
+use super::base::checked;
+use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::notes::note;
+use super::output::{Input, check_apart, found};
 use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
-use super::train::{describe, interrupt_flag};
+use super::signals::interrupt_flag;
+use super::train::describe;
 use crate::data::{Tokenized, WordPiece, hash_file, hex};
 use crate::lora::thousands;
 use crate::nn::{Config, DistilBert};
@@ -61,13 +64,13 @@ pub struct StudyArgs {
     #[arg(long)]
     claims: bool,
     /// Train on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     train_limit: Option<usize>,
     /// Test on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     test_limit: Option<usize>,
     /// Steps from one checkpoint to the next
-    #[arg(long, default_value_t = 100, value_name = "STEPS")]
+    #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
     /// Type to compute in
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
@@ -97,6 +100,34 @@ impl StudyArgs {
             dtype: ComputeType::F32,
             device: DeviceArgs::default(),
         })
+    }
+
+    fn folders(&self, rows: &[Row]) -> impl Iterator<Item = PathBuf> {
+        rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
+    }
+
+    /// Refuses a folder in which something is read, or files would be replaced that no study wrote.
+    fn check_out(&self, rows: &[Row]) -> Result<()> {
+        let inputs = Input::of(&self.source)
+            .into_iter()
+            .chain(self.tests.test.as_deref().map(Input::test))
+            .chain([Input::Model("the model", &self.model)]);
+        let inputs: Vec<Input> = inputs.collect();
+        // The demo's model and reviews lie in its folder, beside what is written.
+        let written = OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows));
+        written.into_iter().try_for_each(|path| check_apart(&path, &inputs))?;
+        self.folders(rows).try_for_each(|folder| found(&folder).map(|_| ()))?;
+        let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
+        let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
+        let is_study = entries.flatten().any(|entry| is_row(entry.path()));
+        match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
+            Some(name) => {
+                let problem =
+                    "was not written by a study, as there are no rows of one beside it: choose another --out, it is left as it is";
+                Err(Error::file(&self.out, name, problem))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The rows of the table, and without `--rows` those that the claims need beside it.
@@ -134,24 +165,27 @@ impl StudyArgs {
 
     /// Runs the rows, and writes what they gave.
     pub(super) fn study(self) -> Result<Outcome> {
+        let config = Config::open(&self.model)?;
+        let [table, more] = self.rows(&config)?;
+        self.check_out(&[&table[..], &more[..]].concat())?;
+        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
+        recipe.check()?;
+        let base_hash = checked(&self.model, self.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // What a kill left of files that were being written.
         OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
-        let config = Config::open(&self.model)?;
-        let [table, more] = self.rows(&config)?;
         let max_length = length(self.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&self.model, &config)?;
         // Once for all rows and seeds; the reviews are the same for all.
         let reader = self.reader(&wordpiece, max_length)?;
         let (train, test) = reader.train_and_test(0.0)?;
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
-        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
         let cpu = processor();
         let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let held_out = reader.record()?;
         let describe = |model: &DistilBert, folder: &Path, seed| {
             let about = About::new(model, &train.label_names, max_length, seed);
-            About { held_out: held_out.clone(), ..about }.write(folder)
+            About { held_out: held_out.clone(), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
         let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {
@@ -273,7 +307,7 @@ fn checkpoint_hash(folder: &Path) -> Result<String> {
 }
 
 /// Hash of ids and labels.
-fn digest(data: &Tokenized) -> String {
+pub(super) fn digest(data: &Tokenized) -> String {
     let mut hash = Sha256::new();
     data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
     data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));

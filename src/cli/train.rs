@@ -1,30 +1,29 @@
 //! `lowrank train`.
 
 use super::Outcome;
-use super::common::{About, Checkpoint, ComputeType, Source, length, open_wordpiece, say, say_json};
+use super::base::checked;
+use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say, say_json};
 use super::device::{DeviceArgs, device_memory};
 use super::method::MethodArgs;
 use super::notes::{note, warning};
+use super::output::{Found, Input, Output, found};
 use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
+use super::run::{Run, Taken};
+use super::signals::interrupt_flag;
+use super::study::digest;
 use crate::data::Tokenized;
 use crate::lora::{Counts, Method, adapter, thousands};
 use crate::nn::{Config, DistilBert, Head, LoadReport, Outputs};
-use crate::tensor::safetensors::{check_replaceable, write_directory, write_file};
+use crate::tensor::DType;
+use crate::tensor::safetensors::{remove_flat, write_directory, write_file};
 use crate::tensor::simd::{self, Isa};
-use crate::tensor::{DType, Tensor};
-use crate::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, lora_plus, memory_by_category, peak_memory,
-    save_checkpoint,
-};
+use crate::train::{AdamW, Evaluation, Recipe, evaluate, lora_plus, memory_by_category, peak_memory};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::path::PathBuf;
 
 /// Arguments of `train`.
 #[derive(Args)]
@@ -35,17 +34,13 @@ pub struct Train {
     model: Checkpoint,
     #[command(flatten)]
     source: Source,
-    /// Directory for what was trained: an adapter, or with full and selective a checkpoint; appears whole, or not at all
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     what: MethodArgs,
     /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
     #[arg(long)]
     cache_trunk: bool,
-    /// Factor of the learning rate for B and for vectors, LoRA+: 16 is its authors' advice
-    #[arg(long, default_value_t = 1.0, value_name = "RATIO")]
-    lora_plus_ratio: f64,
     #[arg(long, default_value_t = 3)]
     epochs: usize,
     /// Reviews of a micro-batch
@@ -69,10 +64,10 @@ pub struct Train {
     #[arg(long, default_value_t = 1.0)]
     clip: f64,
     /// Train on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     train_limit: Option<usize>,
     /// Test on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
     test_limit: Option<usize>,
     #[command(flatten)]
     tests: TestArgs,
@@ -104,9 +99,15 @@ pub struct Train {
     dtype: ComputeType,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Go on from a run that was stopped, with the same arguments
+    /// Go on from the saved state of a run that was stopped or killed, with the same arguments
     #[arg(long)]
     resume: bool,
+    /// Throw away the saved state of a run that was stopped or killed, and begin anew
+    #[arg(long, conflicts_with = "resume")]
+    restart: bool,
+    /// Steps from one saved state to the next [default: 100, and 1000 for full and selective, whose state is three times the model]
+    #[arg(long, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
+    checkpoint_every: Option<usize>,
     /// Print one JSON object on standard output, and nothing else there
     #[arg(long)]
     json: bool,
@@ -134,17 +135,27 @@ impl Train {
         self.what.method(self.seed)
     }
 
-    /// What must be the same for a run to go on.
-    fn settings(&self, recipe: &Recipe, tokens: &Tokenized) -> String {
-        format!(
-            "{:?} {:?} {} {} {} tokens of {} reviews",
-            recipe,
-            self.method(),
-            self.lora_plus_ratio,
-            self.model.display(),
-            tokens.tokens(),
-            tokens.len()
-        )
+    /// What must be the same for a run to go on: all that its bytes depend on.
+    fn settings(&self, recipe: &Recipe, base: &str, max_length: usize, data: [Option<&Tokenized>; 3]) -> String {
+        let mut settings = json!(recipe);
+        let [train, dev, test] = data.map(|data| data.map(digest));
+        for (name, value) in [
+            ("method", json!(format!("{:?}", self.method()))),
+            ("lora_plus_ratio", json!(self.what.lora_plus_ratio())),
+            ("dtype", json!(DType::from(self.dtype).to_string())),
+            ("max_length", json!(max_length)),
+            ("dev_fraction", json!(self.dev_fraction)),
+            ("keep_best", json!(self.keep_best)),
+            ("eval_every_epoch", json!(self.eval_every_epoch)),
+            ("labels", json!(data[0].map(|train| &train.label_names))),
+            ("training data", json!(train)),
+            ("held-out data", json!(dev)),
+            ("test data", json!(test)),
+            ("base", json!(base)),
+        ] {
+            settings[name] = value;
+        }
+        settings.to_string()
     }
 
     /// The base, with what the method trains in full as exact as the checkpoint has it.
@@ -175,17 +186,20 @@ impl Train {
 
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        check_replaceable(&self.out)?;
+        let given = [&self.tests.test, &self.dev].into_iter().flatten().map(|path| Input::test(path));
+        let inputs = Input::of(&self.source).into_iter().chain(given).chain([Input::Model("the model", &self.model)]);
+        self.output.check_run(&inputs.collect::<Vec<_>>(), self.resume, self.restart)?;
+        self.what.check()?;
+        let recipe = self.recipe()?;
+        recipe.check()?;
+        self.method().check(&Config::open(&self.model)?)?;
+        let base = checked(&self.model, self.source.cache_folder().as_deref())?;
         let of_head = Config::open(&self.model)?.labels().len();
         let (mut model, mut report) = self.open(of_head, Head::Kept)?;
         let mut max_length = length(self.max_length, model.longest_text())?;
         if let Method::Prompt { tokens } = self.method() {
             // The prompt's rows take positions from the text.
-            let left = model.longest_text().saturating_sub(tokens);
-            max_length = max_length.min(left);
-            if left < 3 {
-                return Err(Error::invalid(format!("--virtual-tokens {tokens} leaves {left} positions for a text, which needs 3")));
-            }
+            max_length = max_length.min(model.longest_text().saturating_sub(tokens));
         }
         let named = self.classes(&report)?;
         let reader = Reader {
@@ -235,68 +249,57 @@ impl Train {
         note!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
 
-        match self.device.place(&mut model)? {
+        let device = self.device.place(&mut model)?;
+        match &device {
             Some(name) => note!("computing in {} on {name}", DType::from(self.dtype)),
             None => note!("computing in {}", path(self.dtype.into())),
         }
 
-        let recipe = self.recipe()?;
-        let settings = self.settings(&recipe, &train);
-        let checkpoint = self.out.join("checkpoint.safetensors");
         let mut optimizer = AdamW::new(self.weight_decay);
-        if self.lora_plus_ratio != 1.0 {
-            optimizer.group = lora_plus(&model.parameters(), self.lora_plus_ratio)?;
+        if self.what.lora_plus_ratio() != 1.0 {
+            optimizer.group = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
-        let mut metrics = String::new();
-        if self.resume {
-            let path = self.out.join("metrics.jsonl");
-            metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-            load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
-            note!("going on after step {}", optimizer.steps());
-        }
-        let mut watch = Watch {
-            progress: Progress::new(recipe.steps_per_epoch(train.len()) * recipe.epochs),
-            metrics,
+        let mut run = Run {
+            out: &self.output.out,
+            every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
+            settings: self.settings(&recipe, &base, max_length, [Some(&train), dev.as_ref(), Some(&test)]),
+            machine: format!("lowrank {} on {}", env!("CARGO_PKG_VERSION"), device.unwrap_or_else(|| path(self.dtype.into()))),
             stop: interrupt_flag()?,
+            batch: self.batch,
             dev: dev.as_ref(),
             test: self.eval_every_epoch.then_some(&test),
-            batch: self.batch,
-            best: None,
             keep_best: self.keep_best,
-            kept: 0,
+            progress: Progress::new(recipe.steps(train.len())?),
+            taken: Taken::default(),
         };
-        let started = Instant::now();
-        let ended = fit(&mut model, &train, &recipe, &mut optimizer, &mut watch);
-        watch.progress.finish();
-        let (ended, error) = match ended {
-            Ok(ended) => (ended, None),
-            Err(e) => (false, Some(e)),
+        if self.resume {
+            run.resume(&mut model, &mut optimizer)?;
+            note!("going on after step {}", optimizer.steps());
+        } else if self.restart && found(run.out)? == Found::Unfinished {
+            remove_flat(run.out)?;
+        }
+        let ended = run.train(&mut model, &train, &recipe, &mut optimizer);
+        run.progress.finish();
+        let result = match ended {
+            Ok(true) => run.evaluate_best(&mut model, &test),
+            other => other.map(|_| None),
         };
-        if !ended && optimizer.steps() > 0 {
-            if let Err(problem) = self.save_stopped(&model, &optimizer, &settings, &watch.metrics) {
-                return Err(error.unwrap_or(problem));
-            }
-            note!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), checkpoint.display());
-        }
-        if let Some(e) = error {
-            return Err(e);
-        }
-        if !ended {
-            return Ok(Outcome::Interrupted);
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        if let Some((_, values)) = watch.best.take() {
-            model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value));
-        }
-        let result = evaluate_on(&model, &test, self.batch)?;
-        let about = About { held_out: reader.record()?, ..About::new(&model, &train.label_names, max_length, self.seed) };
-        self.save(&model, &method, &about, &watch.metrics)?;
+        let result = match result {
+            Ok(Some(result)) => result,
+            Ok(None) => return stopped(&run, &model, &optimizer, None),
+            Err(e) => return stopped(&run, &model, &optimizer, Some(e)),
+        };
+        let seconds = run.taken.seconds;
+        let about =
+            About { held_out: reader.record()?, base_hash: Some(base), ..About::new(&model, &train.label_names, max_length, self.seed) };
+        self.save(&model, &method, &about, &run.taken.metrics)?;
         let (peak, on_device) = (peak_memory(), device_memory(&model));
-        let by_category = peak.map(|peak| memory_by_category(&model, peak, watch.kept, train.bytes() + test.bytes())).unwrap_or_default();
+        let by_category =
+            peak.map(|peak| memory_by_category(&model, peak, run.taken.kept, train.bytes() + test.bytes())).unwrap_or_default();
         let summary = json!({
             "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
             "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
-            "out": self.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
+            "out": self.output.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
             "device_memory_bytes": on_device,
         });
         if let Some(bytes) = peak {
@@ -308,12 +311,12 @@ impl Train {
             note!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
         }
         if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
-        note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.out.display());
+        note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
     }
 
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
-        write_directory(&self.out, |directory| {
+        write_directory(&self.output.out, |directory| {
             match method.makes_checkpoint() {
                 true => model.save(&self.model, &about.labels, directory)?,
                 false => adapter::save(model, method, &self.model.name, directory)?,
@@ -322,12 +325,34 @@ impl Train {
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })
     }
+}
 
-    fn save_stopped(&self, model: &DistilBert, optimizer: &AdamW, settings: &str, metrics: &str) -> Result<()> {
-        write_directory(&self.out, |directory: &Path| {
-            write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())?;
-            save_checkpoint(&directory.join("checkpoint.safetensors"), model, optimizer, settings)
-        })
+/// Saves the state of a run that was stopped, or ended by an error, and says how to go on.
+fn stopped(run: &Run, model: &DistilBert, optimizer: &AdamW, error: Option<Error>) -> Result<Outcome> {
+    let step = optimizer.steps();
+    let saved = if step > 0 { Some(run.save(model, optimizer)) } else { None };
+    let file = run.file();
+    match (error, saved) {
+        (Some(e), saved) => {
+            match saved {
+                Some(Ok(())) => warning!(
+                    "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
+                    file.display()
+                ),
+                Some(Err(problem)) => warning!("the state after step {step} could not be saved: {problem}"),
+                None => {}
+            }
+            Err(e)
+        }
+        (None, Some(saved)) => {
+            saved?;
+            note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display());
+            Ok(Outcome::Interrupted)
+        }
+        (None, None) => {
+            note!("stopped before the first step: there is nothing to save");
+            Ok(Outcome::Interrupted)
+        }
     }
 }
 
@@ -344,20 +369,6 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
 }
 
-/// Set by Ctrl-C.
-pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
-            // Asked twice: leave at once.
-            std::process::exit(130);
-        }
-    })
-    .map_err(|e| Error::invalid(format!("ctrl-c: {e}")))?;
-    Ok(flag)
-}
-
 /// Evaluates on tokenised reviews.
 pub fn evaluate_on(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
     let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
@@ -370,46 +381,4 @@ pub fn describe(e: &Evaluation) -> String {
     let (low, high) = e.interval;
     let (accuracy, low, high) = (percent(e.accuracy), percent(low), percent(high));
     format!("accuracy {accuracy:.2} % ({low:.2}–{high:.2}) on {} reviews, loss {:.4}", thousands(e.examples), e.loss)
-}
-
-/// Keeps metrics, the best epoch and the wish to stop.
-struct Watch<'a> {
-    progress: Progress,
-    metrics: String,
-    stop: Arc<AtomicBool>,
-    dev: Option<&'a Tokenized>,
-    test: Option<&'a Tokenized>,
-    batch: usize,
-    best: Option<(f64, Vec<Tensor>)>,
-    keep_best: bool,
-    /// Most bytes that a micro-batch kept for backward.
-    kept: usize,
-}
-
-impl Watch<'_> {
-    fn log(&mut self, value: &serde_json::Value) {
-        self.metrics.push_str(&format!("{value}\n"));
-    }
-}
-
-impl Observer for Watch<'_> {
-    fn step(&mut self, report: &StepReport) -> bool {
-        self.progress.step(report);
-        self.kept = self.kept.max(report.kept_bytes);
-        self.log(&json!(report));
-        !self.stop.load(Ordering::Relaxed)
-    }
-
-    fn epoch(&mut self, epoch: usize, model: &DistilBert) -> Result<()> {
-        for (name, data) in [("held-out", self.dev), ("test", self.test)] {
-            let Some(data) = data else { continue };
-            let result = evaluate_on(model, data, self.batch)?;
-            self.progress.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
-            self.log(&json!({ "epoch": epoch, name: result }));
-            if name == "held-out" && self.keep_best && self.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best) {
-                self.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
-            }
-        }
-        Ok(())
-    }
 }

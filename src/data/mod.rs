@@ -47,4 +47,4 @@ pub use cache::{Recipe, cached, data_hash, hash_file, hex};
 #[cfg(feature = "data")]
 pub use labels::Labels;
 #[cfg(feature = "data")]
-pub use source::{Found, Split, TableOptions, beside, files, find, load, load_encoded, load_texts, load_with_labels, read_text};
+pub use source::{Found, Split, TableOptions, beside, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sources};

@@ -194,6 +194,15 @@ pub fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The archive, the table or the folders that a split is read from; nothing if there is no such split.
+pub fn sources(path: &Path, split: Split) -> Vec<PathBuf> {
+    match locate(path, split) {
+        Ok(Place::Archive(file) | Place::Table(file)) => vec![file],
+        Ok(Place::Folder(folder)) => vec![folder],
+        Err(_) => Vec::new(),
+    }
+}
+
 /// Where rows are.
 #[derive(Clone)]
 enum Place {

@@ -18,10 +18,6 @@ use std::path::Path;
 pub use super::file::{classes, keys, tensors_path};
 
 const CONFIG: &str = "adapter_config.json";
-/// Largest size of an adapter, and most virtual tokens.
-const LARGEST: u64 = 4096;
-/// Largest dimension of a subspace.
-const LARGEST_SUBSPACE: u64 = 1 << 16;
 
 /// What `adapter_config.json` says of `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
@@ -78,12 +74,10 @@ pub fn facts(directory: &Path) -> Result<Vec<String>> {
 fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)> {
     let path = directory.join(CONFIG);
     let fields = Fields::read(&path)?;
-    // No model has room for more, and none is made before this is known.
-    let at_most = |most: u64, key: &str| match fields.value(key).as_u64() {
-        Some(n) if (1..=most).contains(&n) => Ok(n as usize),
-        _ => Err(fields.problem(key, format!("is {}: must be a number from 1 to {most}", fields.value(key)))),
+    let number = |key: &str| {
+        let number = fields.value(key).as_u64().and_then(|n| usize::try_from(n).ok());
+        number.ok_or_else(|| fields.problem(key, format!("is {}: must be a whole number", fields.value(key))))
     };
-    let number = |key: &str| at_most(LARGEST, key);
     let mut beside = Beside::default();
     let method = match fields.value("peft_type").as_str() {
         Some("LORA") => {
@@ -107,12 +101,14 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
         }
         Some("INTRINSIC") => {
             let seed = fields.value("projection_seed").as_u64().ok_or_else(|| fields.problem("projection_seed", "must be a number"))?;
-            Method::Intrinsic { dimension: at_most(LARGEST_SUBSPACE, "dimension")?, seed }
+            Method::Intrinsic { dimension: number("dimension")?, seed }
         }
         Some("DISTILBERT_PREFIX") => Method::Prefix { tokens: number("num_virtual_tokens")? },
         _ => return Err(fields.problem("peft_type", format!("is {}, which is not implemented", fields.value("peft_type")))),
     };
     fields.check_known(report)?;
+    // No model has room for more, and none is made before this is known.
+    method.check_ranges().map_err(|e| Error::file(&path, "config", e))?;
     Ok((method, beside))
 }
 

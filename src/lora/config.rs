@@ -186,7 +186,7 @@ impl LoraConfig {
         Ok(())
     }
 
-    /// Checks the numbers, and that every name names something: of `linears`, or of all `weights`.
+    /// Checks that every name names something: of `linears`, or of all `weights`.
     pub(super) fn check(&self, linears: &[String], weights: &[String]) -> Result<()> {
         self.check_numbers()?;
         self.check_patterns(linears)?;

@@ -1,8 +1,8 @@
 //! What to train: the ways to fine-tune that the study compares, one value each.
 
 use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
+use crate::Result;
 use crate::nn::{DistilBert, PartMut};
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune.
@@ -84,17 +84,12 @@ impl Method {
     /// Makes what is to train of `model` train, and adds what is new. Returns the names of the linears that got a low-rank term.
     ///
     /// # Errors
-    /// If the model has not what the method needs: a target, so many layers.
+    /// If a number is out of its range, or the model has not what the method needs: a target, so many layers.
     pub fn apply(&self, model: &mut DistilBert, seed: u64) -> Result<Vec<String>> {
-        if let Method::Selective { frozen_layers } = self
-            && *frozen_layers > model.blocks.len()
-        {
-            return Err(Error::invalid(format!("selective: {frozen_layers} frozen layers, but the model has {}", model.blocks.len())));
-        }
+        self.check(&model.config)?;
         let mut adapted = Vec::new();
         match self {
             Method::Lora(config) => adapted = terms::add(model, config, seed)?,
-            Method::Adapter { size: 0, .. } => return Err(Error::invalid("adapter: the size must be at least 1")),
             Method::Adapter { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
             Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
             Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,

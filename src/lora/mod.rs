@@ -12,6 +12,7 @@ mod merge;
 mod method;
 mod pattern;
 mod peft;
+mod ranges;
 mod start;
 mod terms;
 mod virtual_tokens;

@@ -6,35 +6,20 @@
 //! <https://arxiv.org/abs/2101.00190>, section 4, without the reparametrisation, as PEFT's default. Both start at N(0, 1), as PEFT's.
 
 use super::normal;
+use crate::Result;
 use crate::nn::DistilBert;
-use crate::{Error, Result};
 
 /// Key of a prompt in PEFT's file.
 pub(super) const PROMPT: &str = "prompt_embeddings";
 
-/// Puts `tokens` rows before the embeddings.
-///
-/// # Errors
-/// If they leave no position for `[CLS]`, a token and `[SEP]`.
+/// Puts `tokens` rows before the embeddings, which leave positions for `[CLS]`, a token and `[SEP]`.
 pub(super) fn prompt(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
-    let most = model.config.max_position_embeddings;
-    if tokens == 0 || tokens + 3 > most {
-        return Err(Error::invalid(format!(
-            "prompt: {tokens} virtual tokens: there must be at least 1, and room for a text in {most} positions"
-        )));
-    }
     model.prompt = Some(normal(PROMPT.to_string(), [tokens, model.config.dim], 1.0, model.dtype.sum(), seed)?);
     Ok(())
 }
 
 /// Puts `tokens` keys and values into each layer's attention.
-///
-/// # Errors
-/// If there is none.
 pub(super) fn prefix(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
-    if tokens == 0 {
-        return Err(Error::invalid("prefix: there must be at least 1 virtual token"));
-    }
     let (d, dtype) = (model.config.dim, model.dtype.sum());
     for block in &mut model.blocks {
         let name = |part: &str| format!("distilbert.transformer.layer.{}.attention.prefix_{part}", block.layer);

@@ -52,16 +52,19 @@ struct Source<'a> {
     used: BTreeSet<String>,
 }
 
+/// The name under which a file has the weight `name`: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
+pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
+    let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
+        true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
+        false => name.to_string(),
+    };
+    let bare = name.strip_prefix("distilbert.").unwrap_or(name);
+    [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
+}
+
 impl Source<'_> {
-    /// The name under which the file has a tensor: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
     fn find(&self, name: &str) -> Option<String> {
-        let file = self.file?;
-        let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
-            true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
-            false => name.to_string(),
-        };
-        let bare = name.strip_prefix("distilbert.").unwrap_or(name);
-        [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
+        find(self.file?, name)
     }
 
     fn weight(&mut self, name: String, role: Role, dims: &[usize]) -> Result<Weight> {

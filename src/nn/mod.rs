@@ -5,6 +5,8 @@ mod config;
 #[cfg(feature = "cuda")]
 mod device;
 mod distilbert;
+#[cfg(any(feature = "data", feature = "fetch"))]
+mod fingerprint;
 mod finite;
 mod layer_norm;
 mod linear;
@@ -16,6 +18,8 @@ mod weight;
 pub use block::{Block, Hook, Wanted};
 pub use config::{Config, Outputs};
 pub use distilbert::DistilBert;
+#[cfg(any(feature = "data", feature = "fetch"))]
+pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
 pub use load::{Head, LoadReport};

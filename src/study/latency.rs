@@ -80,6 +80,11 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
     if batch == 0 || length < 3 || rounds == 0 {
         return Err(Error::invalid("latency: the batch and the rounds must be at least 1, the length at least 3"));
     }
+    let room = |model: &DistilBert| match length <= model.longest_text() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("latency: a length of {length}, but there are {} positions for a text", model.longest_text()))),
+    };
+    room(base)?;
     let classes = base.classifier.dims().0;
     let mut models = vec![("base".to_string(), base.share(classes)?)];
     for (name, method, merged) in methods {
@@ -91,12 +96,7 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
             // As it is when it comes from its file: frozen.
             model = model.share(classes)?;
         }
-        if length > model.longest_text() {
-            return Err(Error::invalid(format!(
-                "latency: a length of {length}, but there are {} positions for a text",
-                model.longest_text()
-            )));
-        }
+        room(&model)?;
         models.push((name.clone(), model));
     }
     let mut random = Stream::new(0, "latency");

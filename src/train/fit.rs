@@ -10,7 +10,8 @@ use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::{SafeTensors, write};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// How to train.
@@ -63,24 +64,55 @@ impl Default for Recipe {
     }
 }
 
+/// Most sequences of a micro-batch, micro-batches of a step, and epochs of a run.
+const MOST: usize = 1 << 20;
+
 impl Recipe {
     /// Optimizer steps of an epoch over `n` sequences.
     pub fn steps_per_epoch(&self, n: usize) -> usize {
-        n.div_ceil(self.batch * self.accumulate)
+        n.div_ceil(self.batch.saturating_mul(self.accumulate).max(1))
+    }
+
+    /// Optimizer steps of a run over `n` sequences.
+    ///
+    /// # Errors
+    /// If they are more than can be counted.
+    pub fn steps(&self, n: usize) -> Result<usize> {
+        // Each sequence of each epoch has an ordinal of 32 bits, and the optimizer counts its steps so.
+        let seen = n.checked_mul(self.epochs).filter(|&seen| seen < i32::MAX as usize);
+        let most = (i32::MAX - 1) as usize / n.max(1);
+        seen.ok_or_else(|| {
+            Error::invalid(format!("recipe: {} epochs of {n} sequences are more than can be counted: at most {most} epochs", self.epochs))
+        })?;
+        Ok(self.steps_per_epoch(n) * self.epochs)
     }
 
     /// # Errors
-    /// If a number is out of its range.
+    /// If a number is out of its range; the message names it.
     pub fn check(&self) -> Result<()> {
-        let counts = self.epochs > 0 && self.batch > 0 && self.accumulate > 0 && self.nested_rank != Some(0);
-        let numbers =
-            self.lr >= 0.0 && self.lr.is_finite() && self.weight_decay >= 0.0 && self.clip > 0.0 && (0.0..=1.0).contains(&self.warmup);
-        if counts && numbers {
-            return Ok(());
+        let count = |name: &str, n: usize| match (1..=MOST).contains(&n) {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("recipe: {name} must be at least 1 and at most {MOST}, got {n}"))),
+        };
+        [
+            ("epochs", self.epochs),
+            ("batch", self.batch),
+            ("accumulate", self.accumulate),
+            ("the nested rank", self.nested_rank.unwrap_or(1)),
+        ]
+        .into_iter()
+        .try_for_each(|(name, n)| count(name, n))?;
+        let finite = |x: f64| x >= 0.0 && x.is_finite();
+        let numbers = [
+            ("the learning rate", self.lr, finite(self.lr), "be a finite number of at least 0"),
+            ("the weight decay", self.weight_decay, finite(self.weight_decay), "be a finite number of at least 0"),
+            ("the warm-up", self.warmup, (0.0..=1.0).contains(&self.warmup), "lie in [0, 1]"),
+            ("the largest gradient norm (clip)", self.clip, self.clip > 0.0, "be positive"),
+        ];
+        match numbers.into_iter().find(|(_, _, good, _)| !good) {
+            Some((name, x, _, rule)) => Err(Error::invalid(format!("recipe: {name} must {rule}, got {x}"))),
+            None => Ok(()),
         }
-        Err(Error::invalid(
-            "recipe: epochs, batch and accumulate must be at least 1, lr and decay not negative, clip positive, warmup in [0, 1]",
-        ))
     }
 }
 
@@ -159,7 +191,7 @@ pub fn fit_above(
         return Err(Error::invalid("training data: there is no example to train on"));
     }
     let per_epoch = recipe.steps_per_epoch(data.len());
-    let steps = per_epoch * recipe.epochs;
+    let steps = recipe.steps(data.len())?;
     let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
     let mut pending = Vec::new();
     while optimizer.steps() < steps {
@@ -176,7 +208,7 @@ pub fn fit_above(
             for part in parts.iter().filter(|part| part.loss.on_host()) {
                 let loss = part.loss.item()?;
                 if !loss.is_finite() {
-                    return Err(not_finite(model, t + 1, &format!("the loss is {loss}")));
+                    return Err(not_finite(model, t + 1, recipe.lr, &format!("the loss is {loss}")));
                 }
             }
             if t == 0 {
@@ -188,7 +220,7 @@ pub fn fit_above(
             pending.push(Taken { step: t + 1, epoch: epoch + 1, lr, tokens, kept_bytes, parts, norm });
             let last = (t + 1).is_multiple_of(per_epoch);
             if at_once || last || pending.len() >= observer.patience().min(UNREPORTED) {
-                let go_on = report(&mut pending, steps, model, optimizer, observer)?;
+                let go_on = report(&mut pending, steps, recipe.lr, model, optimizer, observer)?;
                 if !go_on && t + 1 < steps {
                     return Ok(false);
                 }
@@ -218,14 +250,21 @@ struct Taken {
 }
 
 /// Reports the steps, which waits for the device. Returns whether all of them asked to go on.
-fn report(pending: &mut Vec<Taken>, steps: usize, model: &DistilBert, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
+fn report(
+    pending: &mut Vec<Taken>,
+    steps: usize,
+    highest: f64,
+    model: &DistilBert,
+    optimizer: &mut AdamW,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
     let mut go_on = true;
     for Taken { step, epoch, lr, tokens, kept_bytes, parts, norm } in pending.drain(..) {
         let loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
         let grad_norm = norm.item()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             optimizer.rewind(step - 1);
-            return Err(not_finite(model, step, &format!("the loss is {loss} and the gradient norm {grad_norm}")));
+            return Err(not_finite(model, step, highest, &format!("the loss is {loss} and the gradient norm {grad_norm}")));
         }
         let (mut right, mut count) = (0, 0);
         for part in &parts {
@@ -240,16 +279,16 @@ fn report(pending: &mut Vec<Taken>, steps: usize, model: &DistilBert, optimizer:
     Ok(go_on)
 }
 
-fn not_finite(model: &DistilBert, step: usize, found: &str) -> Error {
+/// `lr` is the highest learning rate of the run.
+fn not_finite(model: &DistilBert, step: usize, lr: f64, found: &str) -> Error {
     let bad = match model.not_finite() {
         Ok(bad) => bad,
         Err(e) => return e,
     };
-    let advice = match bad {
+    let advice = match step {
         // Before the first step, the learning rate had no part in it.
-        _ if step == 1 => "take another checkpoint",
-        None => "the state before this step is kept: lower the learning rate",
-        Some(_) => "lower the learning rate",
+        1 => "take another checkpoint".to_string(),
+        _ => format!("begin anew with a learning rate lower than {lr:e}"),
     };
     Error::Training { step, problem: format!("{found}: {}; {advice}", cause(bad)) }
 }
@@ -305,34 +344,50 @@ fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {
     Ok(())
 }
 
-/// Writes parameters, moments and the step, to go on from later. `settings` says what must be the same then.
+/// Writes parameters, moments and the step, to go on from later. `settings` says what must be the same then: best as a JSON object, of which
+/// [`load_checkpoint`] can tell what differs.
 ///
 /// # Errors
 /// If the file cannot be written, or a number is not finite; the file is then not touched.
 pub fn save_checkpoint(path: &Path, model: &DistilBert, optimizer: &AdamW, settings: &str) -> Result<()> {
-    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    save_checkpoint_with(path, model, optimizer, settings, Vec::new(), BTreeMap::new())
+}
+
+/// [`save_checkpoint`] with more tensors and texts, under names of their own.
+///
+/// # Errors
+/// As there.
+pub fn save_checkpoint_with(
+    path: &Path,
+    model: &DistilBert,
+    optimizer: &AdamW,
+    settings: &str,
+    mut tensors: Vec<(String, Tensor)>,
+    mut metadata: BTreeMap<String, String>,
+) -> Result<()> {
     for p in model.parameters() {
         tensors.push((p.name().to_string(), p.value().clone()));
         if let Some((m, v)) = optimizer.moments(p) {
             tensors.extend([(format!("m.{}", p.name()), m.clone()), (format!("v.{}", p.name()), v.clone())]);
         }
     }
-    let metadata = [("settings", settings.to_string()), ("step", optimizer.steps().to_string())];
-    write(path, &tensors, &metadata.map(|(k, v)| (k.to_string(), v)).into_iter().collect::<BTreeMap<_, _>>())
+    metadata.extend([("settings".to_string(), settings.to_string()), ("step".to_string(), optimizer.steps().to_string())]);
+    write(path, &tensors, &metadata)
 }
 
-/// Goes back to what [`save_checkpoint`] wrote.
+/// Goes back to what [`save_checkpoint`] wrote. Returns the file, for what was written with it.
 ///
 /// # Errors
 /// If the file is missing or wrong, or was written under other settings.
-pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut AdamW, settings: &str) -> Result<()> {
+pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut AdamW, settings: &str) -> Result<SafeTensors> {
     let file = SafeTensors::open(path)?;
-    if file.metadata().get("settings").map(String::as_str) != Some(settings) {
-        return Err(Error::file(
-            path,
-            "settings",
-            "the run that stopped had other settings: give the same arguments, or start anew without --resume",
-        ));
+    let saved = file.metadata().get("settings").map_or("", String::as_str);
+    if saved != settings {
+        let problem = format!(
+            "the run that was saved had other settings{}: give the same arguments, or begin anew (train: --restart; study: another --out)",
+            differences(saved, settings)
+        );
+        return Err(Error::file(path, "settings", problem));
     }
     let step = file.metadata().get("step").and_then(|s| s.parse().ok()).ok_or_else(|| Error::file(path, "step", "is missing"))?;
     let mut moments = Vec::new();
@@ -350,5 +405,57 @@ pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut Adam
         p.set(value.beside(p.value())?);
     }
     optimizer.restore(step, moments);
-    Ok(())
+    Ok(file)
+}
+
+/// What differs between two JSON objects, for a message; nothing if they are no objects.
+fn differences(saved: &str, now: &str) -> String {
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Map<String, Value>>(text);
+    let (Ok(saved), Ok(now)) = (parsed(saved), parsed(now)) else { return String::new() };
+    let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
+    let value = |of: &serde_json::Map<String, Value>, key: &str| of.get(key).map_or("not known".to_string(), Value::to_string);
+    let differing = keys.into_iter().filter(|key| saved.get(*key) != now.get(*key));
+    let said: Vec<String> = differing.map(|key| format!("{key} was {}, and is {}", value(&saved, key), value(&now, key))).collect();
+    format!(" ({})", said.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_out_of_its_range_is_named() {
+        let changed = |change: fn(&mut Recipe)| {
+            let mut recipe = Recipe::default();
+            change(&mut recipe);
+            recipe.check().map_err(|e| e.to_string())
+        };
+        for (change, says) in [
+            ((|r| r.epochs = 0) as fn(&mut Recipe), "epochs must be at least 1 and at most 1048576, got 0"),
+            (|r| r.batch = usize::MAX, "batch must be"),
+            (|r| r.accumulate = (1 << 20) + 1, "accumulate must be"),
+            (|r| r.nested_rank = Some(0), "nested rank must be"),
+            (|r| r.lr = f64::NAN, "learning rate must be a finite number of at least 0, got NaN"),
+            (|r| r.weight_decay = f64::INFINITY, "weight decay must be"),
+            (|r| r.warmup = -0.1, "warm-up must lie in [0, 1], got -0.1"),
+            (|r| r.clip = 0.0, "clip) must be positive, got 0"),
+        ] {
+            let said = changed(change).unwrap_err();
+            assert!(said.contains(says), "{said} should say {says}");
+        }
+        changed(|r| (r.batch, r.accumulate, r.epochs, r.clip) = (1 << 20, 1 << 20, 1 << 20, f64::INFINITY)).unwrap();
+        let recipe = Recipe { epochs: 1 << 20, ..Recipe::default() };
+        assert_eq!(recipe.steps(33).unwrap(), 3 << 20);
+        assert!(recipe.steps(4096).is_err_and(|e| e.to_string().contains("at most 524287 epochs")));
+        assert!(recipe.steps(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn settings_that_differ_are_named() {
+        assert_eq!(
+            differences(r#"{"a":1,"b":"x","c":[2]}"#, r#"{"a":1,"b":"y","d":null}"#),
+            r#" (b was "x", and is "y"; c was [2], and is not known; d was not known, and is null)"#
+        );
+        assert_eq!(differences("Recipe", "{}"), "");
+    }
 }

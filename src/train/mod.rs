@@ -11,7 +11,7 @@ mod trunk;
 
 pub use compare::{Comparison, compare};
 pub use evaluate::{Evaluation, Z95, answer, evaluate, logits, measure, predict, predict_while, wilson};
-pub use fit::{Observer, Recipe, StepReport, fit, fit_above, load_checkpoint, save_checkpoint};
+pub use fit::{Observer, Recipe, StepReport, fit, fit_above, load_checkpoint, save_checkpoint, save_checkpoint_with};
 pub use memory::{memory_by_category, peak_memory};
 pub use optimizer::{AdamW, Group, Groups, lora_plus};
 pub use schedule::Linear;

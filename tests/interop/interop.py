@@ -209,8 +209,9 @@ if __name__ == "__main__":
             out = folder / name.replace(" ", "-")
             train(out, [*LORA, *arguments])
             theirs = PeftModel.from_pretrained(base(), out).eval()
-            lowrank("merge", "--model", BASE, "--adapter", out, "--out", out / "merged")
-            merged, report = AutoModelForSequenceClassification.from_pretrained(out / "merged", output_loading_info=True)
+            whole = folder / f"{out.name}-merged"
+            lowrank("merge", "--model", BASE, "--adapter", out, "--out", whole)
+            merged, report = AutoModelForSequenceClassification.from_pretrained(whole, output_loading_info=True)
             if any(report.values()):
                 sys.exit(f"{name}, merged: {report}")
             check(f"{name}: merged by lowrank, read by transformers", logits(theirs), logits(merged.eval()))

@@ -14,7 +14,7 @@ pub use header::TensorInfo;
 pub(crate) use header::Unique;
 pub use other::{read_bytes, read_text};
 pub use read::SafeTensors;
-pub use write::{check_replaceable, recover_directory, to_bytes, write, write_directory, write_file};
+pub use write::{check_replaceable, recover_directory, remove_flat, to_bytes, write, write_directory, write_file};
 
 /// The `n` names nearest to `wanted` by edit distance, for messages.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, n: usize) -> Vec<&'a str> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 /// One safetensors file, or a sharded set under `model.safetensors.index.json`.
 pub struct SafeTensors {
     path: PathBuf,
+    files: Vec<PathBuf>,
     maps: Vec<Arc<Mmap>>,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     metadata: BTreeMap<String, String>,
@@ -77,7 +78,13 @@ impl SafeTensors {
     }
 
     fn open_all(path: &Path, files: &[PathBuf]) -> Result<SafeTensors> {
-        let mut result = SafeTensors { path: path.to_path_buf(), maps: Vec::new(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
+        let mut result = SafeTensors {
+            path: path.to_path_buf(),
+            files: files.to_vec(),
+            maps: Vec::new(),
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        };
         for (i, file) in files.iter().enumerate() {
             let handle = File::open(file).map_err(|e| Error::io(file, e))?;
             // SAFETY: the map is read-only and private to this process. The one fact relied on is that no other process truncates the file
@@ -113,6 +120,12 @@ impl SafeTensors {
     /// What the header says of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name).map(|(_, info)| info)
+    }
+
+    /// The bytes of a tensor as they stand in the file, and that file.
+    pub fn bytes(&self, name: &str) -> Option<(&[u8], &Path)> {
+        let (file, info) = self.tensors.get(name)?;
+        Some((&self.maps[*file][info.start..info.start + info.bytes], &self.files[*file]))
     }
 
     /// The texts under `__metadata__`.

@@ -5,6 +5,7 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use half::{bf16, f16};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -78,43 +79,80 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Names that lowrank writes: a directory that holds nothing else may be replaced.
-const OURS: [&str; 14] = [
-    "README.md",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "added_tokens.json",
-    "checkpoint.safetensors",
-    "config.json",
-    "lowrank.json",
-    "result.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
+/// The files of each kind of result: an adapter, a checkpoint, the saved state of a run. A directory that holds anything else is not replaced.
+const KINDS: [&[&str]; 3] = [
+    &["adapter_config.json", "adapter_model.safetensors", "lowrank.json", "metrics.jsonl", "result.json"],
+    &[
+        "added_tokens.json",
+        "config.json",
+        "lowrank.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "result.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ],
+    &["checkpoint.safetensors", "metrics.jsonl"],
 ];
 
 /// Refuses a directory that [`write_directory`] would not replace: ask before long work.
 ///
 /// # Errors
-/// If `path` is a file, or holds a file that lowrank does not write.
+/// If `path` is no directory, or holds a directory, a link, or a file that is not one of a result of lowrank.
 pub fn check_replaceable(path: &Path) -> Result<()> {
+    sibling(path, "partial")?;
+    let path = &followed(path)?;
     if !path.exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(path).map_err(|e| Error::io(path, e))? {
-        let name = entry.map_err(|e| Error::io(path, e))?.file_name();
-        if !name.to_str().is_some_and(|name| OURS.contains(&name)) {
-            return Err(Error::file(
-                path,
-                format!("{name:?}"),
-                "is not a file that lowrank writes: choose another directory, this one is left as it is",
-            ));
-        }
+    if !path.is_dir() {
+        return Err(Error::file(path, "directory", "is a file, and a directory is to be written here: choose another name"));
     }
-    Ok(())
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).map_err(|e| Error::io(path, e))? {
+        let entry = entry.map_err(|e| Error::io(path, e))?;
+        entries.push((entry.file_name(), entry.file_type().map_err(|e| Error::io(path, e))?.is_file()));
+    }
+    entries.sort();
+    let misfits = |kind: &&[&str]| {
+        let fits = |name: &OsStr| name.to_str().is_some_and(|name| kind.contains(&name));
+        entries.iter().filter(|(name, is_file)| !is_file || !fits(name)).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    match KINDS.iter().map(misfits).min_by_key(Vec::len).and_then(|misfits| misfits.into_iter().next()) {
+        Some(name) => Err(Error::file(
+            path,
+            format!("{name:?}"),
+            "is not a file that lowrank writes: choose another directory, this one is left as it is",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The place that a link stands for: the link stays, and what it leads to is replaced.
+fn followed(path: &Path) -> Result<PathBuf> {
+    match path.is_symlink() {
+        true => {
+            fs::canonicalize(path).map_err(|e| Error::file(path, "link", format!("leads nowhere ({e}): remove it, or choose another name")))
+        }
+        false => Ok(path.to_path_buf()),
+    }
+}
+
+/// Removes a directory of files, and nothing that lies deeper: that is not lowrank's.
+///
+/// # Errors
+/// If it holds a directory, or something cannot be removed.
+pub fn remove_flat(directory: &Path) -> Result<()> {
+    let io = |e| Error::io(directory, e);
+    if directory.is_symlink() {
+        return fs::remove_file(directory).map_err(io);
+    }
+    for entry in fs::read_dir(directory).map_err(io)? {
+        fs::remove_file(entry.map_err(io)?.path()).map_err(io)?;
+    }
+    fs::remove_dir(directory).map_err(io)
 }
 
 /// Fills a new directory beside `path` and renames it into place.
@@ -123,12 +161,13 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
 /// If `fill` fails, or [`check_replaceable`] refuses; what was at `path` is then still there.
 pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     check_replaceable(path)?;
+    let path = &followed(path)?;
     let staging = sibling(path, "partial")?;
     let old = sibling(path, "old")?;
     let io = |e| Error::io(path, e);
     let moved = (|| {
         if staging.exists() {
-            fs::remove_dir_all(&staging).map_err(io)?;
+            remove_flat(&staging)?;
         }
         fs::create_dir_all(&staging).map_err(io)?;
         fill(&staging)?;
@@ -147,11 +186,11 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
         })
     })();
     if moved.is_err() {
-        let _ = fs::remove_dir_all(&staging);
+        let _ = remove_flat(&staging);
         return moved;
     }
     if old.exists() {
-        fs::remove_dir_all(&old).map_err(io)?;
+        remove_flat(&old)?;
     }
     #[cfg(unix)]
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -160,14 +199,15 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(())
 }
 
-/// A hidden name beside `path`, of this call alone.
 /// Mends what a stop in the middle of [`write_directory`] left, when nothing else writes there: what was at `path` is put back if nothing is there,
 /// and what was not finished goes.
 ///
 /// # Errors
 /// If a directory cannot be moved or removed.
 pub fn recover_directory(path: &Path) -> Result<()> {
+    let path = &followed(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let io = |e| Error::io(path, e);
     if !parent.exists() {
         return Ok(());
@@ -175,17 +215,21 @@ pub fn recover_directory(path: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).map_err(io)? {
         let entry = entry.map_err(io)?;
         let found = entry.file_name().to_string_lossy().into_owned();
-        let left = found.strip_prefix(&format!(".{}.", name.to_string_lossy())).map(String::from);
+        let kind = found.strip_prefix(&format!(".{}.", name.to_string_lossy()));
+        // As `sibling` makes them: process and call.
+        let numbers = |kind: &&str| kind.split_once('-').is_some_and(|(_, rest)| rest.chars().all(|c| c.is_ascii_digit() || c == '-'));
+        let left = kind.filter(numbers).map(String::from);
         match left {
             Some(kind) if kind.starts_with("old-") && !path.exists() => fs::rename(entry.path(), path).map_err(io)?,
             Some(kind) if kind.starts_with("partial-") && entry.path().is_file() => fs::remove_file(entry.path()).map_err(io)?,
-            Some(kind) if kind.starts_with("old-") || kind.starts_with("partial-") => fs::remove_dir_all(entry.path()).map_err(io)?,
+            Some(kind) if kind.starts_with("old-") || kind.starts_with("partial-") => remove_flat(&entry.path())?,
             _ => {}
         }
     }
     Ok(())
 }
 
+/// A hidden name beside `path`, of this call alone.
 fn sibling(path: &Path, what: &str) -> Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
     static CALLS: AtomicU64 = AtomicU64::new(0);
