@@ -129,18 +129,17 @@ fn data() -> Tokenized {
 
 #[test]
 fn nothing_trains_on_a_model_that_holds_a_nan() {
-    for cache_trunk in [false, true] {
+    let head = Method::Head { pre_classifier: false };
+    for (method, cache_trunk) in [(method(), false), (head.clone(), false), (head, true)] {
         let recipe = Recipe { batch: 2, cache_trunk, ..Recipe::default() };
-        for method in [method(), Method::Head { pre_classifier: false }] {
-            let mut model = base(DType::F32);
-            let name = spoil(&mut model, "layer.0.attention.q_lin.weight", 7, f64::NAN);
-            method.apply(&mut model, 0).unwrap();
-            let values = |model: &DistilBert| model.parameters().iter().map(|p| p.value().to_f64().unwrap()).collect::<Vec<_>>();
-            let (before, mut steps) = (values(&model), Steps(0));
-            let ended = fit(&mut model, &data(), &recipe, &mut AdamW::new(0.01), &mut steps);
-            says(ended, &["step 1: the loss is NaN", &format!("tensor {name:?} holds NaN at [0, 7]"), "take another checkpoint"]);
-            assert!(steps.0 == 0 && values(&model) == before);
-        }
+        let mut model = base(DType::F32);
+        let name = spoil(&mut model, "layer.0.attention.q_lin.weight", 7, f64::NAN);
+        method.apply(&mut model, 0).unwrap();
+        let values = |model: &DistilBert| model.parameters().iter().map(|p| p.value().to_f64().unwrap()).collect::<Vec<_>>();
+        let (before, mut steps) = (values(&model), Steps(0));
+        let ended = fit(&mut model, &data(), &recipe, &mut AdamW::new(0.01), &mut steps);
+        says(ended, &["step 1: the loss is NaN", &format!("tensor {name:?} holds NaN at [0, 7]"), "take another checkpoint"]);
+        assert!(steps.0 == 0 && values(&model) == before);
     }
 }
 
@@ -194,10 +193,10 @@ fn nothing_is_merged_or_combined_with_a_number_that_is_not_finite() {
             says(combine(&mut base(DType::F32), both, how), &["combine", &whole, &format!("holds {bad}")]);
         }
     }
-    for name in ["layer.1.ffn.lin1.weight", "layer.1.ffn.lin1.lora_B.weight"] {
-        // Finite, but too large to be added or rounded.
+    // Finite, but too large together: element [1, 3] of W, and [1, 0] of B, with [0, 3] of A.
+    for (name, at) in [("layer.1.ffn.lin1.weight", 16 + 3), ("layer.1.ffn.lin1.lora_B.weight", 2)] {
         let mut model = adapted(DType::F32);
-        spoil(&mut model, name, 3, 3.4e38);
+        spoil(&mut model, name, at, 3.4e38);
         spoil(&mut model, "layer.1.ffn.lin1.lora_A.weight", 3, 3.4e38);
         says(merge(&mut model), &["merge", "layer.1.ffn.lin1.weight", "holds "]);
     }

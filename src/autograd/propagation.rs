@@ -70,6 +70,9 @@ fn every_op_shows_a_nan() {
     }
 }
 
+/// An op, and the shapes of its inputs.
+type Wide = (Rc<dyn Op>, Vec<Vec<usize>>);
+
 /// The suites are small: here rows fill vectors, and products the tiles of the micro-kernels.
 #[test]
 fn wide_ops_show_a_nan() {
@@ -79,7 +82,7 @@ fn wide_ops_show_a_nan() {
     let mask = ops::Mask { p: 0.3, seed: 5, site: 4 };
     let term = ops::Term { scale: 2.0, mask: Some(mask.clone()) };
     let member = ops::Member { bias: true, terms: vec![term] };
-    let all: [(Rc<dyn Op>, Vec<Vec<usize>>); 8] = [
+    let all: [Wide; 8] = [
         (Rc::new(ops::Relu), vec![vec![t, d]]),
         (Rc::new(ops::Gelu), vec![vec![t, d]]),
         (Rc::new(ops::Tanh), vec![vec![t, d]]),

@@ -6,6 +6,8 @@ use crate::nn::{DistilBert, PartMut};
 use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune.
+// A run has a few of them: a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum Method {
