@@ -1,7 +1,7 @@
 //! Adapters that PEFT wrote, with the logits that PEFT computes with them: `tests/interop/interop.py --record` made the files.
 
 use lowrank::autograd::Tape;
-use lowrank::lora::{Combination, Method, adapter, combine, merge, truncate};
+use lowrank::lora::{Combination, Method, adapter, combine, merge};
 use lowrank::nn::{DistilBert, Pass};
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::tensor::{DType, Packing};
@@ -103,7 +103,10 @@ fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
 
         assert_near(&merged(again, &ids), &wanted, name);
         if started.contains(&name) {
-            assert!(truncate(&mut model, 1).is_err_and(|e| name == "pissa-dora" || e.to_string().contains("cannot be cut")), "{name}");
+            assert!(
+                lowrank::lora::truncate(&mut model, 1).is_err_and(|e| name == "pissa-dora" || e.to_string().contains("cannot be cut")),
+                "{name}"
+            );
         }
         let combined = combine(&mut base(), vec![(model, 1.0)], Combination::Cat);
         match combined {

@@ -26,7 +26,7 @@ impl Labels {
 
     /// The class of a label, where the classes have names.
     pub fn class_of(&self, label: &str) -> Option<usize> {
-        finder(self.names.as_deref()?)(label)
+        Finder::new(self.names.as_deref()?, self.verbatim).class(label)
     }
 
     /// Reads `--labels`: names of the classes in their order (`negative,positive`), or pairs of a label in the data and the class it
@@ -76,12 +76,12 @@ impl Labels {
             None if self.verbatim => sorted(found.to_vec()),
             None => self.found(found, &read, counts, path, place)?,
         };
-        let class: Box<dyn Fn(&str) -> Option<usize>> = if self.verbatim { verbatim(&names) } else { finder(&names) };
+        let finder = Finder::new(&names, self.verbatim);
         let classes: Result<Vec<usize>> = read
             .iter()
             .enumerate()
             .map(|(i, label)| {
-                class(label).ok_or_else(|| {
+                finder.class(label).ok_or_else(|| {
                     let known = excerpt(&names);
                     let problem = format!(
                         "the label {:?} is none of the classes {known}; correct it, remove the row, or map it with --labels {:?}=CLASS",
@@ -91,7 +91,6 @@ impl Labels {
                 })
             })
             .collect();
-        drop(class);
         Ok((names, classes?))
     }
 
@@ -126,27 +125,37 @@ impl Labels {
     }
 }
 
-/// The class of a label: the one with this name, without regard to case; else i for `LABEL_i`, and for the number i where no class has a
-/// number for a name.
-fn finder(names: &[String]) -> Box<dyn Fn(&str) -> Option<usize> + '_> {
-    let exact: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    let mut by_case: HashMap<String, Option<usize>> = HashMap::new();
-    for (i, name) in names.iter().enumerate() {
-        // Names that differ in case alone stay apart: only the exact one will do.
-        by_case.entry(folded(name)).and_modify(|class| *class = None).or_insert(Some(i));
-    }
-    let numbered = !names.iter().any(|name| number(name).is_some());
-    Box::new(move |label| {
-        let index = |i: i64| usize::try_from(i).ok().filter(|&i| i < names.len());
-        let generic = || folded(label).strip_prefix("label_").and_then(|rest| rest.parse().ok()).and_then(index);
-        let by_number = || number(label).filter(|_| numbered).and_then(index);
-        exact.get(label).copied().or_else(|| by_case.get(&folded(label)).copied().flatten()).or_else(generic).or_else(by_number)
-    })
+/// Finds the class of a label: the one with this name, without regard to case; else i for `LABEL_i`, and for the number i where no class
+/// has a number for a name.
+struct Finder<'a> {
+    exact: HashMap<&'a str, usize>,
+    /// `None` for names that differ in case alone: they stay apart.
+    folded: HashMap<String, Option<usize>>,
+    verbatim: bool,
+    /// Whether no class has a number for a name.
+    numbered: bool,
 }
 
-fn verbatim(names: &[String]) -> Box<dyn Fn(&str) -> Option<usize> + '_> {
-    let exact: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    Box::new(move |label| exact.get(label).copied())
+impl Finder<'_> {
+    fn new(names: &[String], verbatim: bool) -> Finder<'_> {
+        let mut by_case: HashMap<String, Option<usize>> = HashMap::new();
+        for (i, name) in names.iter().enumerate() {
+            by_case.entry(folded(name)).and_modify(|class| *class = None).or_insert(Some(i));
+        }
+        let exact = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+        Finder { exact, folded: by_case, verbatim, numbered: !names.iter().any(|name| number(name).is_some()) }
+    }
+
+    fn class(&self, label: &str) -> Option<usize> {
+        let exact = self.exact.get(label).copied();
+        if self.verbatim {
+            return exact;
+        }
+        let index = |i: i64| usize::try_from(i).ok().filter(|&i| i < self.exact.len());
+        let generic = || folded(label).strip_prefix("label_").and_then(|rest| rest.parse().ok()).and_then(index);
+        let by_number = || number(label).filter(|_| self.numbered).and_then(index);
+        exact.or_else(|| self.folded.get(&folded(label)).copied().flatten()).or_else(generic).or_else(by_number)
+    }
 }
 
 /// What labels that mean the same have in common: no case, and one way to write a whole number (pandas writes 1.0 for 1).
