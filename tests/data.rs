@@ -13,8 +13,15 @@ use std::process::{Command, Output, Stdio};
 const WORDS: [&str; 16] =
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "dull", "fine", "film", "plot", "a", "very", "not", "it", "was"];
 
+/// The program, with a cache of the tests' own.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
 fn lowrank(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).output().unwrap()
+    program().args(arguments).output().unwrap()
 }
 
 fn said(bytes: &[u8]) -> String {
@@ -269,12 +276,7 @@ fn predictions_come_from_files_and_lines() {
     assert!(predict(&latin, &["--encoding", "latin1"]).contains("a film \u{e9}"));
 
     // Each line is answered before the next is there.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lowrank"))
-        .args(["predict", "--model", &model])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = program().args(["predict", "--model", &model]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     let mut answers = String::new();
     for text in ["a film", "it was bad"] {

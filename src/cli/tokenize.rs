@@ -3,18 +3,22 @@
 use super::Outcome;
 use super::common::{Checkpoint, say, say_json};
 use super::notes::{note, warning};
-use crate::data::WordPiece;
+use crate::data::{WordPiece, read_text};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-/// Lines of a reader, decoded lossily.
-fn lines(reader: impl Read, name: &str) -> Result<Vec<String>> {
-    let split = std::io::BufReader::new(reader).split(b'\n');
-    let text = |line: std::io::Result<Vec<u8>>| line.map(|l| String::from_utf8_lossy(&l).trim_end_matches('\r').to_string());
-    split.map(text).collect::<std::io::Result<_>>().map_err(|e| Error::io(name, e))
+/// The lines of standard input.
+fn lines() -> Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("standard input", e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        Error::file("standard input", format!("line {line}"), "not UTF-8; convert it, or give a file with --encoding")
+    })?;
+    Ok(text.lines().map(String::from).collect())
 }
 
 /// Arguments of `tokenize`.
@@ -34,6 +38,9 @@ pub struct Tokenize {
     /// File with a text a line
     #[arg(long)]
     file: Option<PathBuf>,
+    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
+    #[arg(long, value_name = "NAME", requires = "file")]
+    encoding: Option<String>,
 }
 
 impl Tokenize {
@@ -44,7 +51,8 @@ impl Tokenize {
         let (name, lines) = match (&self.file, given) {
             (Some(_), true) => return Err(Error::invalid("tokenize: give texts or --file, not both")),
             (Some(path), false) => {
-                (path.display().to_string(), lines(std::fs::File::open(path).map_err(|e| Error::io(path, e))?, &path.to_string_lossy())?)
+                let text = read_text(path, self.encoding.as_deref())?;
+                (path.display().to_string(), text.lines().map(String::from).collect())
             }
             (None, true) => {
                 if let [text] = &self.texts[..]
@@ -58,7 +66,7 @@ impl Tokenize {
                 if std::io::stdin().is_terminal() {
                     note!("waiting for texts on standard input, one a line");
                 }
-                ("standard input".to_string(), lines(std::io::stdin(), "standard input")?)
+                ("standard input".to_string(), lines()?)
             }
         };
         let max_length = self.max_length.unwrap_or(usize::MAX);
