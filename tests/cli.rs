@@ -182,13 +182,13 @@ fn a_merged_adapter_is_a_checkpoint_with_the_same_answers() {
     for name in beside {
         std::fs::write(base.join(name), "{ }").unwrap();
     }
-    let merge = || ok(&["merge", "--model", base.to_str().unwrap(), "--adapter", a, "--out", m]);
-    assert!(merge().contains("24 linears merged"));
+    let merge = ["merge", "--model", base.to_str().unwrap(), "--adapter", a, "--out", m];
+    assert!(ok(&merge).contains("24 linears merged"));
     for name in beside {
         assert_eq!(std::fs::read_to_string(merged.join(name)).unwrap(), "{ }", "{name}");
     }
     // All of them are files that may be replaced.
-    merge();
+    ok(&[&merge[..], &["--overwrite"]].concat());
     let answers = |model: &[&str]| -> Vec<f64> {
         let said = ok(&[&["predict", "--json", "What a film!", "Dull."][..], model].concat());
         let json: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -293,12 +293,12 @@ fn the_files_beside_a_vocabulary_count_and_must_fit_the_model() {
     let known = vocabulary.lines().position(|line| line == "film").unwrap();
     std::fs::write(dir.path().join("added_tokens.json"), format!("{{\"film\": {known}}}")).unwrap();
     assert!(ok(&["tokenize", "--model", model, "xfilmx"]).contains(&format!(" {known} ")));
-    ok(&["predict", "--model", model, "xfilmx"]);
+    ok(&["explain", "--model", model, "xfilmx"]);
     let ids = vocabulary.lines().count();
     std::fs::write(dir.path().join("added_tokens.json"), format!("{{\"Newer word\": {ids}}}")).unwrap();
     assert!(ok(&["tokenize", "--model", model, "a newer word"]).contains(&format!(" {ids} ")));
     let message = format!("added_tokens.json: \"Newer word\": has the id {ids}, but the model has embeddings for {ids} tokens");
-    fails(&["predict", "--model", model, "a"], &message);
+    fails(&["explain", "--model", model, "a"], &message);
 }
 
 #[test]

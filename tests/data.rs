@@ -152,9 +152,19 @@ fn splits_may_be_files_of_their_own() {
     let mut command = train(&model, &test, &given);
     command.extend(["--dev", &train_file, "--test", &train_file]);
     assert!(ok(&command).1.contains("1 of the 20 held-out texts"));
-    let mut command = train(&model, &test, &given);
+    let alone = dir.write("alone.csv", table(["0", "1"]) + "it was,1\n");
+    let mut command = train(&model, &alone, &given);
     command.extend(["--keep-best", "--overwrite"]);
     fails(&command, &["--keep-best needs"]);
+
+    // Texts that were trained on are called so, wherever they are.
+    let eval = |data: &str, more: &[&str]| {
+        ok(&[&["eval", "--model", &model, "--adapter", &out, "--data", data, "--no-cache"][..], more].concat()).0
+    };
+    assert!(eval(&train_file, &[]).contains("texts that it was trained on"));
+    assert!(eval(&folder, &["--split", "train"]).contains("texts that it was trained on"));
+    assert!(!eval(&folder, &["--split", "validation"]).contains("trained on") && !eval(&alone, &[]).contains("trained on, "));
+    fails(&["eval", "--model", &model, "--adapter", &out, "--data", &folder, "--no-cache"], &["test"]);
 }
 
 #[test]
@@ -247,7 +257,7 @@ fn each_kind_of_head_answers_as_it_was_trained() {
 
     let (data, out) = (dir.write("all.csv", table(["0", "1"])), dir.text("out"));
     for model in [&regression, &several] {
-        fails(&train(model, &data, &out), &["problem_type", "--new-head"]);
+        fails(&train(model, &data, &dir.text("never")), &["problem_type", "--new-head"]);
         let mut command = train(model, &data, &out);
         command.extend(["--new-head", "--method", "full", "--overwrite"]);
         ok(&command);
@@ -256,7 +266,8 @@ fn each_kind_of_head_answers_as_it_was_trained() {
     let (_, stderr) = ok(&[&train(&three, &data, &dir.text("two"))[..], &["--method", "full"]].concat());
     assert!(stderr.contains("head has 3 classes and the data have 2"), "{stderr}");
     let named = dir.checkpoint("named", 3, json!({"id2label": {"0": "a", "1": "b", "2": "c"}}));
-    fails(&train(&named, &data, &dir.text("no")), &["\"0\"", "a, b, c", "--new-head"]);
+    let others = dir.write("others.csv", table(["x", "y"]));
+    fails(&train(&named, &others, &dir.text("no")), &["\"x\"", "a, b, c", "--new-head"]);
 }
 
 #[test]

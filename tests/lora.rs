@@ -300,7 +300,7 @@ fn an_adapter_comes_back_bit_for_bit() {
         ("\"r\": 3", "\"r\": 0", "\"r\""),
         ("\"r\": 3", "\"r\": 3.5", "\"r\""),
         // Refused before memory is taken for it.
-        ("\"r\": 3", "\"r\": 4000000000000", "\"r\" in adapter_config.json"),
+        ("\"r\": 3", "\"r\": 4000000000000", "rank must be at least 1 and at most 4096"),
         ("\"LORA\"", "\"LOHA\"", "peft_type"),
         ("\"use_dora\": false", "\"use_dora\": true", "lora_magnitude_vector"),
         ("\"use_qalora\": false", "\"use_qalora\": true", "use_qalora"),

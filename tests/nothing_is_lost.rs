@@ -293,7 +293,10 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
     }
     // Other labels, then other numbers of the base.
     let table = fs::read_to_string(at.join("data/train.tsv")).unwrap();
-    let swapped = |line: &str| if line.starts_with('1') { line.replacen('1', "0", 1) } else { line.replacen('0', "1", 1) };
+    let swapped = |line: &str| match line.strip_prefix("positive") {
+        Some(rest) => format!("negative{rest}"),
+        None => line.replacen("negative", "positive", 1),
+    };
     fs::write(at.join("data/train.tsv"), table.lines().map(|line| swapped(line) + "\n").collect::<String>()).unwrap();
     refused(at, &train(&format!("{more} --resume")), &["training data was"]);
     fs::write(at.join("data/train.tsv"), table).unwrap();

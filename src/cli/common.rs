@@ -1,6 +1,6 @@
 //! What several commands share.
 
-use super::parts::HeldOut;
+use super::parts::TrainedOn;
 use crate::data::{Dataset, Encoded, Labels, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
 use crate::hub;
 use crate::nn::{Config, DistilBert};
@@ -191,9 +191,9 @@ pub struct About {
     pub base_hash: Option<String>,
     /// Seed of the run.
     pub seed: u64,
-    /// The texts that were held out of a data set without splits.
+    /// The data that it was trained on; files of before do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<HeldOut>,
+    pub trained_on: Option<TrainedOn>,
     /// The command that was run.
     pub command: Vec<String>,
 }
@@ -210,7 +210,7 @@ impl About {
             base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
             base_hash: None,
             seed,
-            held_out: None,
+            trained_on: None,
             command: std::env::args().collect(),
         }
     }

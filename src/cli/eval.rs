@@ -20,7 +20,7 @@ pub struct Eval {
     adapted: AdaptedArgs,
     #[command(flatten)]
     source: Source,
-    /// Which part of the data. Of a data set without splits that the model was trained on, test is the part that was held out
+    /// Which part of the data. If a part of the training texts was held out for the test, that is the test part
     #[arg(long, value_enum, default_value_t = Part::Test)]
     split: Part,
     /// Measure on this many texts, drawn with equal labels
@@ -128,36 +128,41 @@ impl Eval {
     /// The texts to measure on.
     fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
         let path = &self.source.data;
-        let split = match self.split {
+        let wanted = match self.split {
             Part::Train => Split::Train,
             Part::Validation => Split::Validation,
             Part::Test | Part::All => Split::Test,
         };
-        let undivided = find(path, split)? == Found::Undivided;
-        if self.split == Part::All && !undivided {
+        let found = find(path, wanted)?;
+        if self.split == Part::All && found != Found::Undivided {
             return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
         }
-        // A part of the very file that was trained on: the figure must not mix both.
-        let held_out = match adapted.about.as_ref().and_then(|about| about.held_out.as_ref()) {
-            Some(held_out) if undivided && held_out.is_of(path)? => Some(held_out),
+        // Test texts that the data set does not have, or has among others, may have been held out of the texts to train on.
+        let known = if self.split == Part::Train || found != Found::There {
+            adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
+        } else {
+            None
+        };
+        let trained_on = match known {
+            Some(trained_on) if trained_on.is(path)? => Some(trained_on),
             _ => None,
         };
-        let test = self.split != Part::Train;
-        if held_out.is_some() && self.split != Part::All {
-            let of = if test { "held out from training" } else { "trained on" };
-            note!("{} is what the model was trained on: measuring on the texts of it that were {of}", path.display());
+        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
+        let test = self.split == Part::Test && held_out.is_some();
+        let split = if test { Split::Train } else { wanted };
+        if test {
+            note!("{} was trained on: measuring on the part of it that was held out", path.display());
         }
-        let selection = format!("{held_out:?} {test} {} limit {:?} seed 0", self.split == Part::All, self.limit);
+        let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
         let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
             let data = match held_out {
-                Some(held_out) if self.split != Part::All => held_out.part(data, test)?,
-                _ => data,
+                Some(held_out) => held_out.part(data, test)?,
+                None => data,
             };
             limited(data, self.limit, 0)
         })?;
         tell("measured", &tokens, adapted.max_length);
-        let trained_on = self.split == Part::Train && !undivided || held_out.is_some() && (!test || self.split == Part::All);
-        Ok(Measured { tokens, trained_on })
+        Ok(Measured { tokens, trained_on: trained_on.is_some() && !test })
     }
 }
 

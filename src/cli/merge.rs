@@ -68,8 +68,8 @@ impl Merge {
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
-        let held_out = about.and_then(|about| about.held_out);
-        let about = About { held_out, base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) };
+        let trained_on = about.and_then(|about| about.trained_on);
+        let about = About { trained_on, base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) };
         write_directory(out, |directory| {
             model.save(&self.model, &labels, directory)?;
             about.write(directory)

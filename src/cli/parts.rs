@@ -26,33 +26,34 @@ impl Default for TestArgs {
     }
 }
 
-/// The test part of a data set that has no splits: who knows this can take the same part again.
+/// What a model was trained on, so that a later measurement can say whether it is on other texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeldOut {
-    /// SHA-256 of the data set's files.
+pub struct TrainedOn {
+    /// SHA-256 of the files with the training texts.
     pub data: String,
-    /// Share of the texts.
-    pub fraction: f64,
+    /// Share of these texts that was held out for the test: who knows this can take the same part again.
+    pub held_out: Option<f64>,
 }
 
-impl HeldOut {
-    /// The seed of the part: one for all runs, so that their figures can be compared.
+impl TrainedOn {
+    /// The seed of the part that is held out: one for all runs, so that their figures can be compared.
     const SEED: u64 = 0;
 
     /// The rest of `data`, and the test part.
     fn split<T: Default>(fraction: f64, data: Dataset<T>, key: impl Fn(&T) -> u64) -> Result<(Dataset<T>, Dataset<T>)> {
-        data.split_off("test part", fraction, HeldOut::SEED, key)
+        data.split_off("test part", fraction, TrainedOn::SEED, key)
             .map_err(|e| Error::invalid(format!("{e}; give labelled texts to test on with --test, or another --test-fraction")))
     }
 
-    /// Whether `path` is the data set that the part was taken from.
-    pub fn is_of(&self, path: &Path) -> Result<bool> {
-        Ok(find(path, Split::Train)? == Found::Undivided && data_hash(path, Split::Train)? == self.data)
+    /// Whether the training texts of the data set at `path`, or all it has, are what was trained on.
+    pub fn is(&self, path: &Path) -> Result<bool> {
+        Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == self.data)
     }
 
-    /// The test part, or else the rest.
+    /// The part that was held out, or else the rest.
     pub fn part(&self, data: Dataset<Encoded>, test: bool) -> Result<Dataset<Encoded>> {
-        let (rest, part) = HeldOut::split(self.fraction, data, |text| text.key)?;
+        let Some(fraction) = self.held_out else { return Ok(data) };
+        let (rest, part) = TrainedOn::split(fraction, data, |text| text.key)?;
         Ok(if test { part } else { rest })
     }
 }
@@ -91,13 +92,12 @@ impl Reader<'_> {
         Ok(none.then_some(self.test.test_fraction))
     }
 
-    /// What [`HeldOut::is_of`] recognises the test part by.
-    pub fn record(&self) -> Result<Option<HeldOut>> {
-        let whole = |fraction| Ok(HeldOut { data: data_hash(&self.source.data, Split::Train)?, fraction });
-        match find(&self.source.data, Split::Train)? {
-            Found::Undivided => self.held_out()?.map(whole).transpose(),
-            _ => Ok(None),
-        }
+    /// What the training texts are known by later.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn trained_on(&self) -> Result<TrainedOn> {
+        Ok(TrainedOn { data: data_hash(&self.source.data, Split::Train)?, held_out: self.held_out()? })
     }
 
     /// The texts to train on; with a `dev_fraction`, those of them that are not held out for development, or else those that are.
@@ -106,7 +106,7 @@ impl Reader<'_> {
         let selection = format!("rest {held_out:?} limit {:?} dev {dev_fraction} seed {} {dev}", self.train_limit, self.seed);
         self.tokens(&self.source.data, Split::Train, &self.labels, &selection, |data| {
             let data = match held_out {
-                Some(fraction) => HeldOut::split(fraction, data, |text| text.key)?.0,
+                Some(fraction) => TrainedOn::split(fraction, data, |text| text.key)?.0,
                 None => data,
             };
             let data = limited(data, self.train_limit, self.seed)?;
@@ -151,7 +151,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// If a file is missing or wrong.
-    pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized) -> Result<Option<Tokenized>> {
+    pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized, test: &Tokenized) -> Result<Option<Tokenized>> {
         let labels = self.as_in(train);
         let beside = if dev.is_none() && dev_fraction == 0.0 { beside(&self.source.data, Split::Validation)? } else { None };
         let part = match dev.or(beside.as_deref()) {
@@ -163,6 +163,7 @@ impl Reader<'_> {
             None => return Ok(None),
         };
         self.tell("held-out", &part, Some(train));
+        note!("{} of them also stand among the test texts", thousands(part.shared_with(test)));
         Ok(Some(part))
     }
 
@@ -188,7 +189,7 @@ impl Reader<'_> {
 
     fn select_test<T: Default>(&self, data: Dataset<T>, held_out: Option<f64>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
         let part = match held_out {
-            Some(fraction) => HeldOut::split(fraction, data, key)?.1,
+            Some(fraction) => TrainedOn::split(fraction, data, key)?.1,
             None => data,
         };
         limited(part, self.test_limit, 0)

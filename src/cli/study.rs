@@ -77,6 +77,9 @@ pub struct StudyArgs {
     dtype: ComputeType,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Whether this is the demo, whose folder holds its model too.
+    #[arg(skip)]
+    demo: bool,
 }
 
 impl StudyArgs {
@@ -99,6 +102,7 @@ impl StudyArgs {
             checkpoint_every: 1000,
             dtype: ComputeType::F32,
             device: DeviceArgs::default(),
+            demo: true,
         })
     }
 
@@ -113,9 +117,13 @@ impl StudyArgs {
             .chain(self.tests.test.as_deref().map(Input::test))
             .chain([Input::Model("the model", &self.model)]);
         let inputs: Vec<Input> = inputs.collect();
-        // The demo's model and reviews lie in its folder, beside what is written.
-        let written = OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows));
-        written.into_iter().try_for_each(|path| check_apart(&path, &inputs))?;
+        // The demo's model and reviews lie in its own folder, beside what is written.
+        match self.demo {
+            true => {
+                OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).try_for_each(|path| check_apart(&path, &inputs))?
+            }
+            false => check_apart(&self.out, &inputs)?,
+        }
         self.folders(rows).try_for_each(|folder| found(&folder).map(|_| ()))?;
         let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
         let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
@@ -182,10 +190,10 @@ impl StudyArgs {
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let cpu = processor();
         let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
-        let held_out = reader.record()?;
+        let trained_on = reader.trained_on()?;
         let describe = |model: &DistilBert, folder: &Path, seed| {
             let about = About::new(model, &train.label_names, max_length, seed);
-            About { held_out: held_out.clone(), base_hash: Some(base_hash.clone()), ..about }.write(folder)
+            About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
         let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
         let study = Study {

@@ -215,14 +215,14 @@ impl Train {
         if !(0.0..1.0).contains(&self.dev_fraction) || (self.dev.is_some() && self.dev_fraction > 0.0) {
             return Err(Error::invalid("--dev-fraction must lie in [0, 1), and does not go with --dev"));
         }
-        let hint = |e: Error| match &named {
-            Some(names) => {
+        let hint = |e: Error| match (&named, &e) {
+            (Some(names), Error::File { problem, .. }) if problem.contains("none of the classes") => {
                 Error::invalid(format!("{e}; the head's classes are {}: a new head takes its place with --new-head", names.join(", ")))
             }
-            None => e,
+            _ => e,
         };
         let (train, test) = reader.train_and_test(self.dev_fraction).map_err(hint)?;
-        let dev = reader.dev(self.dev.as_deref(), self.dev_fraction, &train)?;
+        let dev = reader.dev(self.dev.as_deref(), self.dev_fraction, &train, &test)?;
         if self.keep_best && dev.is_none() {
             return Err(Error::invalid(
                 "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*",
@@ -290,8 +290,11 @@ impl Train {
             Err(e) => return stopped(&run, &model, &optimizer, Some(e)),
         };
         let seconds = run.taken.seconds;
-        let about =
-            About { held_out: reader.record()?, base_hash: Some(base), ..About::new(&model, &train.label_names, max_length, self.seed) };
+        let about = About {
+            trained_on: Some(reader.trained_on()?),
+            base_hash: Some(base),
+            ..About::new(&model, &train.label_names, max_length, self.seed)
+        };
         self.save(&model, &method, &about, &run.taken.metrics)?;
         let (peak, on_device) = (peak_memory(), device_memory(&model));
         let by_category =

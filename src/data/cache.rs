@@ -86,16 +86,20 @@ fn hash_files(source: &Path, split: Split, part: &mut dyn FnMut(&[u8])) -> Resul
     Ok(())
 }
 
-/// SHA-256 of what a split of the data set at `source` is read from, in hexadecimal digits.
+/// SHA-256 of what a split of the data set at `source` is read from, in hexadecimal digits: of a table or an archive the file's own,
+/// wherever it lies and whatever it is called.
 ///
 /// # Errors
 /// If there is no such split, or a file cannot be read.
 pub fn data_hash(source: &Path, split: Split) -> Result<String> {
     let mut hash = Sha256::new();
-    hash_files(source, split, &mut |bytes| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    })?;
+    match files(source, split)?.as_slice() {
+        [file] => return Ok(hex(&hash_file(file)?)),
+        _ => hash_files(source, split, &mut |bytes| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        })?,
+    }
     Ok(hex(&hash.finalize()))
 }
 

@@ -50,7 +50,7 @@ fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     }
     let (pairs, _) = bytes[..bytes.len().min(128)].as_chunks::<2>();
     let zeros = |half: usize| pairs.iter().filter(|pair| pair[half] == 0).count();
-    let most = |half: usize| zeros(1 - half) == 0 && 4 * zeros(half) >= 3 * pairs.len().max(2);
+    let most = |half: usize| 8 * zeros(1 - half) < pairs.len() && 4 * zeros(half) >= 3 * pairs.len().max(2);
     if most(1) { Some(UTF_16LE) } else { most(0).then_some(UTF_16BE) }
 }
 

@@ -7,6 +7,9 @@ use std::path::Path;
 /// More classes than these come from a wrong label column.
 const MOST_CLASSES: usize = 4096;
 
+/// More labels with fractions than these are a quantity. Fewer may be classes, such as ratings in half stars.
+const MOST_FRACTIONS: usize = 10;
+
 /// What is known of the classes before data are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
@@ -109,6 +112,11 @@ impl Labels {
                 found[i], found[i]
             );
             return Err(Error::file(path, place(i), problem));
+        }
+        let fractions = |label: &&str| label.trim().parse().is_ok_and(|x: f64| x.is_finite() && x.fract() != 0.0);
+        if read.iter().filter(|label| fractions(label)).count() > MOST_FRACTIONS {
+            let problem = "the labels are numbers with fractions, a quantity and no classes: only classes can be trained";
+            return Err(Error::file(path, "labels", problem));
         }
         let mut spellings: BTreeMap<String, BTreeMap<&str, usize>> = BTreeMap::new();
         for (label, count) in read.iter().zip(counts) {
@@ -252,6 +260,11 @@ mod tests {
         let many: Vec<String> = (0..100_000).map(|i| format!("c{i}")).collect();
         let message = Labels::default().classes(&many, &vec![1; many.len()], Path::new("a.csv"), &|_| String::new()).unwrap_err();
         assert!(message.to_string().contains("is this the label column?"), "{message}");
+        let stars: Vec<String> = (2..=10).map(|i| format!("{}", f64::from(i) / 2.0)).collect();
+        assert_eq!(classes(&Labels::default(), &stars.iter().map(String::as_str).collect::<Vec<_>>()).unwrap().0[1], "1.5");
+        let prices: Vec<String> = (0..20).map(|i| format!("{i}.25")).collect();
+        let message = classes(&Labels::default(), &prices.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().to_string();
+        assert!(message.contains("a quantity and no classes"), "{message}");
         let verbatim = Labels { verbatim: true, ..Labels::default() };
         assert_eq!(classes(&verbatim, &["-1", "0.5", "Any", "any"]).unwrap().0, ["-1", "0.5", "Any", "any"]);
     }
