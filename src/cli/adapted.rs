@@ -157,6 +157,8 @@ fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path,
         format!("the adapter was trained on a base of other shapes than {}", base.display())
     } else if about.labels.len() != classes {
         format!("{} labels for a classifier of {classes} classes", about.labels.len())
+    } else if let Some(i) = (1..classes).find(|&i| about.labels[..i].contains(&about.labels[i])) {
+        format!("\"labels\" has the name {:?} twice: two classes could not be told apart", about.labels[i])
     } else {
         return Ok(());
     };

@@ -2,6 +2,7 @@
 //! in the cache for as long as the files are the same.
 
 use super::common::About;
+use super::notes::warning;
 use crate::nn::{Config, fingerprint};
 use crate::tensor::safetensors::{SafeTensors, write_file};
 use crate::{Error, Result};
@@ -121,7 +122,15 @@ pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> 
             );
             Err(Error::file(directory, "lowrank.json", problem))
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => {
+            warning!(
+                "{}: lowrank.json has no base_hash: whether {} is the base that it was trained on is not known",
+                directory.display(),
+                base.display()
+            );
+            Ok(())
+        }
     }
 }
 

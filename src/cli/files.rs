@@ -42,7 +42,13 @@ impl Init {
     pub(super) fn run(self) -> Result<Outcome> {
         let Like::DistilbertBase = self.like;
         let out = &self.output.out;
-        self.output.check(&self.vocab.iter().map(|vocab| Input::Data("the vocabulary", vocab.clone())).collect::<Vec<_>>())?;
+        let input = |vocab: &'_ PathBuf| match vocab.is_dir() {
+            true => Input::Data("the vocabulary", vocab.join("vocab.txt")),
+            false => Input::Data("the vocabulary", vocab.clone()),
+        };
+        let folder = self.vocab.as_deref().map(|vocab| if vocab.is_dir() { vocab } else { vocab.parent().unwrap_or(vocab) });
+        let model = folder.filter(|folder| folder.join("config.json").exists()).map(|folder| Input::Model("the model", folder));
+        self.output.check(&self.vocab.iter().map(input).chain(model).collect::<Vec<_>>())?;
         let mut config = Config::distilbert_base();
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {

@@ -142,7 +142,11 @@ impl Run<'_> {
         if let Some((_, best)) = &self.taken.best {
             set(model, best);
         }
-        let result = self.evaluate(model, data);
+        let result = match model.not_finite()? {
+            // The last steps have gone wrong: that is no fault of the checkpoint's.
+            Some(what) => Err(Error::invalid(format!("training went wrong: {what}; begin anew with --restart and a lower --lr"))),
+            None => self.evaluate(model, data),
+        };
         if !matches!(result, Ok(Some(_))) {
             set(model, &last);
         }

@@ -212,8 +212,11 @@ impl Train {
             test_limit: self.test_limit,
             seed: self.seed,
         };
-        if !(0.0..1.0).contains(&self.dev_fraction) || (self.dev.is_some() && self.dev_fraction > 0.0) {
-            return Err(Error::invalid("--dev-fraction must lie in [0, 1), and does not go with --dev"));
+        if !(0.0..1.0).contains(&self.dev_fraction) {
+            return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
+        }
+        if self.dev.is_some() && self.dev_fraction > 0.0 {
+            return Err(Error::invalid("--dev-fraction does not go with --dev: give one of them"));
         }
         let hint = |e: Error| match (&named, &e) {
             (Some(names), Error::File { problem, .. }) if problem.contains("none of the classes") => {

@@ -192,6 +192,11 @@ impl LoraConfig {
         self.check_patterns(linears)?;
         let adapted: Vec<&String> = linears.iter().filter(|name| self.adapts(name)).collect();
         let unmatched = |what: &str, name: &str| {
+            // What is there, but left out by another setting, is not reported as missing.
+            if linears.iter().any(|linear| ends(linear, name).unwrap_or(false)) {
+                let problem = "names linears that get no term: targets, excluded and saved modules, or layers leave them out";
+                return Err(Error::invalid(format!("lora: the {what} {name:?} {problem}")));
+            }
             let near = nearest_of(name, linears.iter().map(|n| n.rsplit('.').next().unwrap_or(n)));
             let of = if self.layers.is_empty() { "" } else { " in these layers" };
             Err(Error::invalid(format!("lora: the {what} {name:?} names no linear of the model{of}; the nearest names are {near}")))
@@ -205,6 +210,12 @@ impl LoraConfig {
         }
         if let Some(key) = self.patterns().find(|key| !adapted.iter().any(|name| ends(name, key).unwrap_or(false))) {
             return unmatched("rank or alpha pattern", key);
+        }
+        let twice = |keys: Vec<&String>| (1..keys.len()).find(|&i| keys[..i].contains(&keys[i])).map(|i| keys[i].clone());
+        let (ranks, alphas) =
+            (self.rank_pattern.iter().map(|(key, _)| key).collect(), self.alpha_pattern.iter().map(|(key, _)| key).collect());
+        if let Some(key) = twice(ranks).or_else(|| twice(alphas)) {
+            return Err(Error::invalid(format!("lora: the rank or alpha pattern {key:?} is given twice")));
         }
         if let Some(layer) = self.layers.iter().find(|&&l| !adapted.iter().any(|name| layer(name) == Some(l))) {
             return Err(Error::invalid(format!("lora: layer {layer} has no linear that a target names")));
