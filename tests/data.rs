@@ -253,7 +253,7 @@ fn each_kind_of_head_answers_as_it_was_trained() {
         "{\"text\": \"good film\", \"label\": [\"LABEL_0\", \"LABEL_2\"]}\n{\"text\": \"dull\", \"label\": [0, 1, 0]}\n",
     );
     assert_eq!(json_of(&["eval", "--model", &several, "--data", &tags, "--no-cache"])["test"]["examples"], 2);
-    fails(&["eval", "--model", &regression, "--data", &tags, "--no-cache"], &["tags.jsonl", "not 1 numbers"]);
+    fails(&["eval", "--model", &regression, "--data", &tags, "--no-cache"], &["tags.jsonl", "is not a number"]);
 
     let (data, out) = (dir.write("all.csv", table(["0", "1"])), dir.text("out"));
     for model in [&regression, &several] {
@@ -310,4 +310,37 @@ fn odd_texts_are_counted() {
     assert!(stderr.contains("1 of the 23 training texts are longer than 16 tokens"), "{stderr}");
     assert!(stderr.contains("2 of the 23 training texts are empty"), "{stderr}");
     assert!(Path::new(&out).exists());
+}
+
+#[test]
+fn options_that_would_do_nothing_or_cheat_are_refused() {
+    let dir = Folder::new();
+    let model = dir.checkpoint("model", 2, json!({}));
+    let (data, out) = (dir.write("d.csv", table(["0", "1"])), dir.text("out"));
+    let test = dir.write("test.csv", "text,label\nit was good,1\nit was bad,0\n");
+    let with = |more: &[&'static str]| -> Vec<String> {
+        train(&model, &data, &out).into_iter().chain(more.iter().copied()).map(String::from).collect()
+    };
+    let refused = |arguments: Vec<String>, message: &str| fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[message]);
+    let tested = |more: &[&'static str]| -> Vec<String> { with(more).into_iter().chain(["--test".to_string(), test.clone()]).collect() };
+    refused(tested(&["--test-fraction", "0.3"]), "--test-fraction is for data without a test split");
+    let both: Vec<String> = tested(&["--keep-best", "--dev"]).into_iter().collect();
+    let place = both.iter().position(|word| word == "--dev").unwrap() + 1;
+    let both = [&both[..place], std::slice::from_ref(&test), &both[place..]].concat();
+    refused(both, "--keep-best would choose on the test set: 2 of the held-out texts");
+    refused(with(&["--labels", "x=foo"]), "no text has the label \"x\"");
+    refused(with(&["--rank-pattern", "k_lin=3"]), "names linears that get no term");
+    refused(with(&["--rank-pattern", "q_lin=2,q_lin=3"]), "is given twice");
+    assert!(!dir.path("out").exists());
+    let eval = |more: &[&str]| {
+        [&["eval", "--model", &model, "--data", &data, "--no-cache"][..], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    refused(eval(&["--split", "validation"]), "has no validation split");
+    refused(eval(&["--split", "train"]), "is not what the model was trained on");
+    // The classes of this head have no names.
+    let said = ok(&train(&model, &dir.write("named.csv", table(["no", "yes"])), &out)).1;
+    assert!(said.contains("have no names: they are taken for no, yes"), "{said}");
+    let doubled = std::fs::read_to_string(dir.path("out/lowrank.json")).unwrap().replace("\"no\"", "\"yes\"");
+    dir.write("out/lowrank.json", doubled);
+    fails(&["predict", "--model", &model, "--adapter", &out, "good"], &["lowrank.json", "twice"]);
 }

@@ -147,6 +147,14 @@ impl Eval {
             Some(trained_on) if trained_on.is(path)? => Some(trained_on),
             _ => None,
         };
+        if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
+            let problem = "has no splits, and is not what the model was trained on: leave out --split";
+            return Err(Error::file(
+                path,
+                "data set",
+                if self.split == Part::Validation { "has no validation split: leave out --split" } else { problem },
+            ));
+        }
         let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
         let test = self.split == Part::Test && held_out.is_some();
         let split = if test { Split::Train } else { wanted };

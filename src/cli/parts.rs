@@ -10,21 +10,18 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// What a run is tested on.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct TestArgs {
     /// Labelled texts to test on [default: the test split of --data; if it has none, a part of the training texts is held out]
     #[arg(long, value_name = "PATH")]
     pub test: Option<PathBuf>,
-    /// Share of the different texts that is held out for the test if the data have no test split
-    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
-    pub test_fraction: f64,
+    /// Share of the different texts that is held out for the test if the data have no test split [default: 0.2]
+    #[arg(long, value_name = "SHARE")]
+    pub test_fraction: Option<f64>,
 }
 
-impl Default for TestArgs {
-    fn default() -> TestArgs {
-        TestArgs { test: None, test_fraction: 0.2 }
-    }
-}
+/// What is held out unless another share is asked for.
+const TEST_FRACTION: f64 = 0.2;
 
 /// What a model was trained on, so that a later measurement can say whether it is on other texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,7 +86,10 @@ impl Reader<'_> {
     /// The share that is held out for the test, if the data have no test texts.
     fn held_out(&self) -> Result<Option<f64>> {
         let none = self.test_set()?.is_none() && find(&self.source.data, Split::Test)? != Found::There;
-        Ok(none.then_some(self.test.test_fraction))
+        match self.test.test_fraction {
+            Some(_) if !none => Err(Error::invalid("--test-fraction is for data without a test split: here are texts to test on")),
+            fraction => Ok(none.then_some(fraction.unwrap_or(TEST_FRACTION))),
+        }
     }
 
     /// What the training texts are known by later.

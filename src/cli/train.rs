@@ -168,7 +168,7 @@ impl Train {
     /// Names that the classes of the checkpoint's head have, if it is kept.
     fn classes(&self, report: &LoadReport) -> Result<Option<Vec<String>>> {
         let config = Config::open(&self.model)?;
-        if self.new_head || report.initialised.iter().any(|name| name == "classifier.weight") {
+        if self.new_head || !has_head(report) {
             return Ok(None);
         }
         let (labels, path) = (config.labels(), self.model.join("config.json"));
@@ -231,10 +231,23 @@ impl Train {
                 "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*",
             ));
         }
+        let shared = dev.as_ref().map_or(0, |dev| dev.shared_with(&test));
+        if self.keep_best && dev.as_ref().is_some_and(|dev| 2 * shared > dev.len()) {
+            return Err(Error::invalid(format!(
+                "--keep-best would choose on the test set: {shared} of the held-out texts are test texts; give others with --dev"
+            )));
+        }
         let classes = train.label_names.len();
+        if named.is_none() && classes == of_head && has_head(&report) && !self.new_head {
+            let order = train.label_names.join(", ");
+            warning!(
+                "the classes of the checkpoint's head have no names: they are taken for {order}, in this order; --labels gives another, --new-head a new head"
+            );
+        }
         if classes != of_head {
+            let had_head = has_head(&report);
             (model, report) = self.open(classes, Head::Fitting)?;
-            if report.initialised.iter().all(|name| name != "pre_classifier.weight") {
+            if had_head {
                 warning!("the checkpoint's head has {of_head} classes and the data have {classes}: a new head takes its place");
             }
         }
@@ -360,6 +373,11 @@ fn stopped(run: &Run, model: &DistilBert, optimizer: &AdamW, error: Option<Error
             Ok(Outcome::Interrupted)
         }
     }
+}
+
+/// Whether the checkpoint has a classifier.
+fn has_head(report: &LoadReport) -> bool {
+    report.initialised.iter().all(|name| name != "classifier.weight")
 }
 
 /// The type and the instruction set that a run computes with.

@@ -24,6 +24,13 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
     if let Some(name) = name {
         return Ok(lossily(bytes, Some(encoding(name)?)).0);
     }
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err(Error::file(
+            path,
+            "file",
+            "is compressed with gzip; decompress it, or, if it is a table, call it .csv.gz, .tsv.gz or .jsonl.gz",
+        ));
+    }
     if let Some(wide) = utf16(&bytes) {
         let (text, _, bad) = wide.decode(&bytes);
         let problem = "not valid UTF-16; name the encoding with --encoding";

@@ -1,7 +1,7 @@
 //! From labels as a file has them to classes.
 
 use crate::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// More classes than these come from a wrong label column.
@@ -106,6 +106,11 @@ impl Labels {
         path: &Path,
         place: &dyn Fn(usize) -> String,
     ) -> Result<Vec<String>> {
+        let there: HashSet<String> = found.iter().map(|label| folded(label)).collect();
+        if let Some((from, _)) = self.renamed.iter().find(|(from, _)| !there.contains(&folded(from))) {
+            let problem = format!("no text has the label {from:?}, which --labels maps; the labels are {}", excerpt(found));
+            return Err(Error::file(path, "labels", problem));
+        }
         if let Some(i) = (0..read.len()).find(|&i| number(read[i]) == Some(-1)) {
             let problem = format!(
                 "the label {:?} usually marks rows without a label; remove them, or say what it means with --labels {:?}=CLASS",
@@ -246,6 +251,7 @@ mod tests {
         assert_eq!(classes(&named, &["1", "Negative"]).unwrap(), (strings(&["negative", "positive"]), vec![1, 0]));
         let mapped = parse("-1=neutral,0=negative,1=positive").unwrap();
         assert_eq!(classes(&mapped, &["1", "-1", "0"]).unwrap(), (strings(&["negative", "neutral", "positive"]), vec![2, 1, 0]));
+        assert!(classes(&mapped, &["1", "0"]).unwrap_err().to_string().contains("no text has the label \"-1\""));
         let into = Labels { names: Some(strings(&["POS", "NEG"])), ..parse("good=pos,bad=neg").unwrap() };
         assert_eq!(classes(&into, &["bad", "good", "NEG"]).unwrap().1, [1, 0, 1]);
         for (text, problem) in [("a,A", "twice"), ("a,b=c", "either"), ("a,,b", "empty"), ("a=,b=c", "empty"), ("1,1.0", "twice")] {

@@ -47,6 +47,9 @@ pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Resul
         bytes = plain;
     }
     let text = decode::text(path, bytes, options.encoding.as_deref())?;
+    if text.trim().is_empty() {
+        return Err(Error::file(path, "file", "is empty: it holds no text"));
+    }
     let table = Table { path, options, labelled };
     match Kind::of(path) {
         Some(Kind::Json) if text.trim_start().starts_with('[') => table.read_list(&text),
@@ -156,8 +159,15 @@ impl Table<'_> {
             None => columns.insert(self.columns(&found)?),
         };
         let key = &columns.text;
-        let Some(Value::String(text)) = object.get(key) else {
-            return Err(Error::file(self.path, place, format_args!("{key:?} is not a string")));
+        let text = match object.get(key) {
+            Some(Value::String(text)) => text,
+            None => return Err(Error::file(self.path, place, format_args!("there is no {key:?}"))),
+            Some(Value::Object(_) | Value::Array(_)) => {
+                let problem =
+                    format_args!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\"");
+                return Err(Error::file(self.path, place, problem));
+            }
+            Some(_) => return Err(Error::file(self.path, place, format_args!("{key:?} is not a string"))),
         };
         let label = match columns.label.as_ref().map(|key| object.get(key)) {
             Some(Some(Value::String(s))) => s.trim().to_string(),
@@ -304,7 +314,9 @@ mod tests {
         assert!(error("a.csv", "text,label\na, \n").contains("line 2: the label is empty"));
         assert!(error("a.csv", "label,text\n1,a\n1,\"b\n1,c\n").contains("line 3: a quoted field is never closed"));
         assert!(error("a.csv", "text,label\n").contains("holds no text"));
-        assert!(error("a.csv", "").contains("there is no column"));
+        assert!(error("a.csv", "").contains("is empty"));
+        assert!(error("a.json", "{\"text\": {\"0\": \"a\"}, \"label\": {\"0\": 1}}").contains("orient=\"records\""));
+        assert!(error("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"label\": 1}").contains("line 2: there is no \"text\""));
         assert!(error("a.csv", "review,sentence,label\na,b,1\n").contains("several columns may hold the text: review, sentence"));
         assert!(error("a.csv", "text,text,label\na,b,1\n").contains("several columns"));
     }

@@ -73,8 +73,9 @@ impl Source<'_> {
             if let (&[own, _], &[wanted, _], "classifier.weight") = (tensor.dims(), dims, &*name)
                 && own != wanted
             {
-                let problem =
-                    format!("the checkpoint's head has {own} classes, and {wanted} are wanted; a new head takes its place with --new-head");
+                let problem = format!(
+                    "the checkpoint's head has {own} classes, and {wanted} are wanted: correct num_labels or id2label in config.json (without either, it is 2), or train with --new-head"
+                );
                 return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
             }
             if tensor.dims() != dims {

@@ -81,17 +81,21 @@ pub fn target(outputs: Outputs, label: &str, count: usize, class: &dyn Fn(&str) 
     let list: Option<Vec<serde_json::Value>> = serde_json::from_str(label).ok();
     let numbers: Option<Vec<f64>> = match &list {
         Some(list) => list.iter().map(serde_json::Value::as_f64).collect(),
+        None if outputs == Outputs::Labels && label.eq_ignore_ascii_case("true") => Some(vec![1.0]),
+        None if outputs == Outputs::Labels && label.eq_ignore_ascii_case("false") => Some(vec![0.0]),
         None => label.trim().parse().ok().filter(|x: &f64| x.is_finite()).map(|x| vec![x]),
     };
     let numbers = numbers.filter(|numbers| numbers.len() == count);
     if outputs == Outputs::Numbers {
-        return numbers.map_or_else(|| wrong(&format!("{count} numbers")), Ok);
+        let what = if count == 1 { "a number".to_string() } else { format!("a list of {count} numbers") };
+        return numbers.map_or_else(|| wrong(&what), Ok);
     }
     if let Some(bits) = numbers.filter(|numbers| (count == 1 || list.is_some()) && numbers.iter().all(|x| *x == 0.0 || *x == 1.0)) {
         return Ok(bits);
     }
     let names: Vec<String> = match &list {
-        Some(list) => list.iter().filter_map(|name| name.as_str().map(String::from)).collect(),
+        // A class may be given by its number.
+        Some(list) => list.iter().filter_map(|name| name.as_str().map(String::from).or(name.as_u64().map(|i| i.to_string()))).collect(),
         None => label.split([',', ';', '|']).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect(),
     };
     let mut bits = vec![0.0; count];
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn targets_are_read() {
         let names = ["joy", "anger", "fear"];
-        let class = |name: &str| names.iter().position(|n| *n == name);
+        let class = |name: &str| names.iter().position(|n| *n == name).or(name.parse().ok().filter(|i| *i < 3));
         let labels = |text: &str| target(Outputs::Labels, text, 3, &class);
         for (text, bits) in [
             ("joy|fear", [1.0, 0.0, 1.0]),
@@ -139,15 +143,18 @@ mod tests {
             ("[]", [0.0; 3]),
             ("[0, 1, 1]", [0.0, 1.0, 1.0]),
             ("joy, anger", [1.0, 1.0, 0.0]),
+            ("[0, 2]", [1.0, 0.0, 1.0]),
         ] {
             assert_eq!(labels(text).unwrap(), bits, "{text}");
         }
-        for text in ["sad", "[0, 1]", "[2, 0, 0]", "[\"joy\", 3]"] {
+        for text in ["sad", "[0, 9]", "[2, 0, 7]", "[\"joy\", 3]"] {
             assert!(labels(text).unwrap_err().to_string().contains("list of the model's labels"), "{text}");
         }
-        assert_eq!(target(Outputs::Labels, "1", 1, &class).unwrap(), [1.0]);
+        for (text, bit) in [("1", 1.0), ("0", 0.0), ("true", 1.0), ("False", 0.0)] {
+            assert_eq!(target(Outputs::Labels, text, 1, &class).unwrap(), [bit], "{text}");
+        }
         assert_eq!(target(Outputs::Numbers, "-1.5", 1, &class).unwrap(), [-1.5]);
         assert_eq!(target(Outputs::Numbers, "[1, 2.5]", 2, &class).unwrap(), [1.0, 2.5]);
-        assert!(target(Outputs::Numbers, "high", 1, &class).unwrap_err().to_string().contains("1 numbers"));
+        assert!(target(Outputs::Numbers, "high", 1, &class).unwrap_err().to_string().contains("is not a number"));
     }
 }
