@@ -8,7 +8,8 @@ use crate::tensor::safetensors::read_bytes;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Longest word of BERT, in characters.
@@ -182,7 +183,8 @@ struct Model {
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
     max_input_chars_per_word: Option<usize>,
-    vocab: Value,
+    /// Read apart: it is most of the file.
+    vocab: Box<RawValue>,
 }
 
 fn from_json(file: File, path: &Path) -> Result<WordPiece> {
@@ -194,10 +196,10 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     if let Some(kind) = kind.filter(|kind| kind != "WordPiece") {
         return Err(refuse("model.type", format!("{kind:?} instead of \"WordPiece\"")));
     }
-    let vocab: BTreeMap<String, u32> =
-        serde_json::from_value(vocab).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
+    let vocab: HashMap<String, u32> =
+        serde_json::from_str(vocab.get()).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
     let mut pieces: Vec<(String, u32)> = vocab.into_iter().collect();
-    pieces.sort_by_key(|(_, id)| *id);
+    pieces.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
     let name = "tokenizer.json";
     let json: Vec<(u64, Added)> = file.added_tokens.into_iter().map(|t| (t.id, Added { from: name, ..t.token })).collect();
     if bert {
