@@ -6,7 +6,7 @@ use super::device::DeviceArgs;
 use super::notes::warning;
 use crate::data::WordPiece;
 use crate::lora::{adapter, truncate};
-use crate::nn::{Config, DistilBert, Head, Outputs};
+use crate::nn::{Config, DistilBert, Head, Outputs, generic_label};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use clap::Args;
@@ -72,6 +72,13 @@ pub struct Adapted {
     pub max_length: usize,
 }
 
+impl Adapted {
+    /// Whether the classes have no names of their own, so that others may be given.
+    pub fn is_unnamed(&self) -> bool {
+        self.labels.iter().enumerate().all(|(i, name)| *name == generic_label(i))
+    }
+}
+
 impl AdaptedArgs {
     /// Whether there are several adapters.
     pub fn several(&self) -> bool {
@@ -124,7 +131,7 @@ pub fn open_adapted(
         // PEFT takes the names and the kind of head from the base. What was trained here was trained for classes.
         let of_base = || match shared.config.labels() {
             labels if labels.len() == classes => labels,
-            _ => (0..classes).map(|c| format!("LABEL_{c}")).collect(),
+            _ => (0..classes).map(generic_label).collect(),
         };
         let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
         let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };

@@ -3,6 +3,7 @@
 
 use super::common::About;
 use super::notes::warning;
+use crate::data::hex;
 use crate::nn::{Config, fingerprint};
 use crate::tensor::safetensors::{SafeTensors, write_file};
 use crate::{Error, Result};
@@ -29,7 +30,7 @@ struct Kept {
 pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
     let key = key(folder);
     let place = cache.zip(key.as_ref()).map(|(cache, key)| {
-        let name = Sha256::digest(key.text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let name = hex(&Sha256::digest(key.text.as_bytes())[..16]);
         cache.join(format!("{name}.base"))
     });
     let kept = place.as_ref().and_then(|place| serde_json::from_slice::<Kept>(&std::fs::read(place).ok()?).ok());
@@ -115,7 +116,7 @@ pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> 
             let short = |hash: &str| hash.chars().take(12).collect::<String>();
             let problem = format!(
                 "the adapter was trained on another base, {} (hash {}…), than {} (hash {}…): give that one with --model, or --any-base to use it all the same",
-                base_name(directory).unwrap_or_else(|| "of which the name is not known".to_string()),
+                base_name(directory).unwrap_or_else(|| "a base without a name".to_string()),
                 short(trained),
                 base.display(),
                 short(given)

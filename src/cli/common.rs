@@ -106,7 +106,7 @@ impl Source {
         if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
     }
 
-    /// What `--labels` says of the classes, of which `names` are the model's names, if it has any: they decide.
+    /// The classes by `--labels`. `names` are the names that the model gives its classes, if it has any; they take precedence.
     pub fn labels(&self, names: Option<&[String]>) -> Result<Labels> {
         let given = if self.labels.is_empty() { Labels::default() } else { Labels::parse(&self.labels)? };
         let (Some(own), Some(wanted)) = (names, &given.names) else {

@@ -47,8 +47,8 @@ enum Part {
 /// What was measured on.
 struct Measured {
     tokens: Tokenized,
-    /// Whether the model was trained on these texts.
-    trained_on: bool,
+    /// What a figure on these texts must be followed by, if the model was trained on them.
+    remark: &'static str,
 }
 
 impl Eval {
@@ -78,17 +78,14 @@ impl Eval {
         if adapted.outputs != Outputs::Classes {
             return self.measure_scores(adapted);
         }
-        // LABEL_0, LABEL_1 are names of transformers, which --labels may replace.
-        let generic = adapted.labels.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
-        let given = self.source.labels(None)?.names.filter(|names| generic && names.len() == adapted.labels.len());
+        let given = self.source.labels(None)?.names.filter(|names| adapted.is_unnamed() && names.len() == adapted.labels.len());
         let labels = match given {
             Some(names) => Labels::named(&names),
             None => self.source.labels(Some(&adapted.labels))?,
         };
-        let Measured { tokens, trained_on } = self.texts(adapted, &labels)?;
+        let Measured { tokens, remark } = self.texts(adapted, &labels)?;
         let result = evaluate_on(&adapted.model, &tokens, self.batch)?;
-        let on = if trained_on { ": measured on texts that it was trained on" } else { "" };
-        let mut lines = vec![format!("{}{on}", describe(&result))];
+        let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
             let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
             lines.push(format!("{label}: {}", cells.join(", ")));
@@ -99,19 +96,18 @@ impl Eval {
     /// [`Eval::measure`] for a head whose outputs are no classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
-        let Measured { tokens, trained_on } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
         let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
         let rows = logits(&adapted.model, &sequences, self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
-        let on = if trained_on { ": measured on texts that it was trained on" } else { "" };
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
                 let e = number_errors(&found, &wanted);
                 let line = format!(
-                    "mean squared error {:.4}, mean absolute error {:.4} on {} texts{on}",
+                    "mean squared error {:.4}, mean absolute error {:.4} on {} texts{remark}",
                     e.mean_squared_error, e.mean_absolute_error, e.examples
                 );
                 (json!(e), line)
@@ -119,7 +115,7 @@ impl Eval {
             _ => {
                 let e = labels_found(&found, &wanted);
                 let (all, each) = (100.0 * e.accuracy, 100.0 * e.label_accuracy);
-                (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{on}", e.examples))
+                (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{remark}", e.examples))
             }
         };
         Ok((adapted.labels.clone(), result, vec![line]))
@@ -148,12 +144,11 @@ impl Eval {
             _ => None,
         };
         if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
-            let problem = "has no splits, and is not what the model was trained on: leave out --split";
-            return Err(Error::file(
-                path,
-                "data set",
-                if self.split == Part::Validation { "has no validation split: leave out --split" } else { problem },
-            ));
+            let problem = match self.split {
+                Part::Validation => "has no validation split: leave out --split",
+                _ => "has no splits, and is not what the model was trained on: leave out --split",
+            };
+            return Err(Error::file(path, "data set", problem));
         }
         let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
         let test = self.split == Part::Test && held_out.is_some();
@@ -170,7 +165,8 @@ impl Eval {
             limited(data, self.limit, 0)
         })?;
         tell("measured", &tokens, adapted.max_length);
-        Ok(Measured { tokens, trained_on: trained_on.is_some() && !test })
+        let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };
+        Ok(Measured { tokens, remark })
     }
 }
 

@@ -20,8 +20,8 @@ pub struct Init {
     /// Architecture
     #[arg(long, value_enum)]
     like: Like,
-    /// vocab.txt or tokenizer.json to copy into the checkpoint with the tokenizer's other files beside it, or their folder; sets the
-    /// vocabulary's size
+    /// A vocab.txt, a tokenizer.json, or a folder with one of them. It is copied into the checkpoint together with the tokenizer's other files,
+    /// and sets the size of the vocabulary
     #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
     #[command(flatten)]

@@ -167,12 +167,17 @@ impl Reader<'_> {
         Ok(Some(part))
     }
 
+    /// Where the test texts are, and the share of them that is the test part if they are among the training texts.
+    fn test_place(&self) -> Result<(PathBuf, Split, Option<f64>)> {
+        let held_out = self.held_out()?;
+        let split = if held_out.is_some() { Split::Train } else { Split::Test };
+        Ok((self.test_set()?.unwrap_or(self.source.data.clone()), split, held_out))
+    }
+
     fn test_texts(&self, train: &Tokenized) -> Result<Tokenized> {
-        let (labels, held_out) = (self.as_in(train), self.held_out()?);
+        let (labels, (path, split, held_out)) = (self.as_in(train), self.test_place()?);
         // The test sample is the same for every seed of training.
         let selection = format!("part {held_out:?} limit {:?} seed 0", self.test_limit);
-        let path = self.test_set()?.unwrap_or(self.source.data.clone());
-        let split = if held_out.is_some() { Split::Train } else { Split::Test };
         self.tokens(&path, split, &labels, &selection, |data| self.select_test(data, held_out, |text| text.key))
     }
 
@@ -181,9 +186,7 @@ impl Reader<'_> {
     /// # Errors
     /// As [`Reader::train_and_test`].
     pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
-        let (labels, held_out) = (self.as_in(train), self.held_out()?);
-        let path = self.test_set()?.unwrap_or(self.source.data.clone());
-        let split = if held_out.is_some() { Split::Train } else { Split::Test };
+        let (labels, (path, split, held_out)) = (self.as_in(train), self.test_place()?);
         Ok(self.select_test(self.source.load(&path, split, &labels)?, held_out, |text| text_key(text))?.texts)
     }
 

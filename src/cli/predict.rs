@@ -68,9 +68,8 @@ impl Predict {
             return Ok(());
         }
         let names = Labels::parse(&self.labels)?.names.filter(|names| names.len() == adapted.labels.len());
-        let generic = adapted.labels.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
         match names {
-            Some(names) if generic => adapted.labels = names,
+            Some(names) if adapted.is_unnamed() => adapted.labels = names,
             Some(_) => return Err(Error::invalid(format!("--labels: the model's classes have names: {}", adapted.labels.join(", ")))),
             None => return Err(Error::invalid(format!("--labels: the model has {} classes; give a name for each", adapted.labels.len()))),
         }

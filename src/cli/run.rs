@@ -142,11 +142,14 @@ impl Run<'_> {
         if let Some((_, best)) = &self.taken.best {
             set(model, best);
         }
-        let result = match model.not_finite()? {
-            // The last steps have gone wrong: that is no fault of the checkpoint's.
-            Some(what) => Err(Error::invalid(format!("training went wrong: {what}; begin anew with --restart and a lower --lr"))),
-            None => self.evaluate(model, data),
-        };
+        // The frozen weights were checked before training: only what trained can have gone wrong.
+        let finite = model.parameters().iter().try_for_each(|p| {
+            let error = |what| {
+                Error::invalid(format!("training went wrong: tensor {:?} {what}; begin anew with --restart and a lower --lr", p.name()))
+            };
+            p.value().check_finite(error)
+        });
+        let result = finite.and_then(|()| self.evaluate(model, data));
         if !matches!(result, Ok(Some(_))) {
             set(model, &last);
         }

@@ -131,7 +131,7 @@ impl StudyArgs {
         match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
             Some(name) => {
                 let problem =
-                    "was not written by a study, as there are no rows of one beside it: choose another --out, it is left as it is";
+                    "was not written by a study: there are no rows of a study beside it. Choose another --out; nothing was changed";
                 Err(Error::file(&self.out, name, problem))
             }
             None => Ok(()),

@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    /// Held-out part of which texts with the same name are one.
+    /// Splits off a part. Rows with the same text stay together.
     fn split(data: &Dataset, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
         data.clone().split_off("held-out part", fraction, seed, |text| crate::data::text_key(text))
     }

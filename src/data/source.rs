@@ -87,7 +87,7 @@ pub fn find(path: &Path, split: Split) -> Result<Found> {
     })
 }
 
-/// The table of a split that lies beside the table `path`, if that is called `train.*`.
+/// Looks for the table of `split` in the folder of `path`, if `path` is a table with the name `train.*`.
 ///
 /// # Errors
 /// If there are several.

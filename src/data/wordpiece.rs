@@ -62,7 +62,7 @@ pub(super) struct Parts {
 
 impl WordPiece {
     /// Reads a tokenizer: a folder with `tokenizer.json` or else `vocab.txt`, or one of those files. `tokenizer_config.json`,
-    /// `special_tokens_map.json` and `added_tokens.json` beside it count as they do for the `AutoTokenizer` of transformers 5.
+    /// `special_tokens_map.json` and `added_tokens.json` beside it are read as `AutoTokenizer` of transformers 5 reads them.
     ///
     /// # Errors
     /// If no such file is there, or it is malformed, or it asks for something that BERT's tokenizer does not do.

@@ -18,7 +18,7 @@ const DEFAULT_ALPHA: f64 = 8.0;
 #[serde(untagged)]
 enum Entry {
     Plain(Value),
-    /// A map of which the first key that matches holds.
+    /// A map. The first key that matches decides.
     Patterns(InOrder),
 }
 

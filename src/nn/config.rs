@@ -69,8 +69,8 @@ fn init_range() -> f64 {
     0.02
 }
 
-/// The name that transformers gives to class `i`.
-fn generic(i: usize) -> String {
+/// The name that transformers gives to class `i` where a checkpoint has none.
+pub fn generic_label(i: usize) -> String {
     format!("LABEL_{i}")
 }
 
@@ -89,7 +89,7 @@ fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, Str
         other => return Err(format!("id2label is {other}: it must be an object of numbers and names")),
     };
     let Some(named) = named.filter(|named| count.is_none_or(|n| n == named.len() as u64)) else {
-        return Ok((0..count.unwrap_or(0) as usize).map(|i| (i, generic(i))).collect());
+        return Ok((0..count.unwrap_or(0) as usize).map(|i| (i, generic_label(i))).collect());
     };
     let mut names = BTreeMap::new();
     for (key, value) in named {
@@ -100,7 +100,7 @@ fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, Str
             .ok_or(format!("id2label has the key {key:?}: its {} keys must be the numbers from 0", named.len()))?;
         let name = match value {
             Value::String(name) => name.clone(),
-            Value::Null => generic(i),
+            Value::Null => generic_label(i),
             other => other.to_string(),
         };
         names.insert(i, name);
@@ -135,14 +135,14 @@ impl Config {
     /// Names of the classes: the checkpoint's own, else those that transformers gives to two classes without names.
     pub fn labels(&self) -> Vec<String> {
         match self.id2label.is_empty() {
-            true => (0..2).map(generic).collect(),
+            true => (0..2).map(generic_label).collect(),
             false => self.id2label.values().cloned().collect(),
         }
     }
 
     /// Whether the classes have names of their own, not the numbers that transformers gives.
     pub fn names_classes(&self) -> bool {
-        self.id2label.iter().any(|(&i, name)| *name != generic(i))
+        self.id2label.iter().any(|(&i, name)| *name != generic_label(i))
     }
 
     /// What the logits of a head with so many of them mean, as transformers' text-classification pipeline has it.

@@ -16,7 +16,7 @@ mod share;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
-pub use config::{Config, Outputs};
+pub use config::{Config, Outputs, generic_label};
 pub use distilbert::DistilBert;
 #[cfg(any(feature = "data", feature = "fetch"))]
 pub use fingerprint::fingerprint;
