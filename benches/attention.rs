@@ -5,14 +5,14 @@ mod common;
 use common::{register_peak, seconds};
 use lowrank::autograd::ops::{Attention, Mask};
 use lowrank::autograd::{Grads, Parameter, Tape};
-use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::tensor::{DType, Sequences, Tensor};
 use std::sync::Arc;
 
 fn main() -> lowrank::Result<()> {
     println!("{:<26} {:>12} {:>12} {:>16} {:>16}", "sequences x tokens, D, H", "forward ms", "backward ms", "forward", "backward");
     for (b, t, d, heads) in [(16, 128, 768, 12), (8, 512, 768, 12), (16, 128, 384, 12)] {
         for dtype in [DType::F32, DType::BF16] {
-            let packing = Arc::new(Packing::new(&vec![t; b], (0..b as u32).collect())?);
+            let sequences = Arc::new(Sequences::new(&vec![t; b], (0..b as u32).collect())?);
             let values = (0..3 * b * t * d).map(|i| (i as f64 * 0.37).sin()).collect();
             let qkv = Parameter::new("qkv", Tensor::from_f64(values, dtype, [3, b * t, d])?);
             let (mut peak, mut best) = (0.0f64, [f64::INFINITY; 2]);
@@ -23,7 +23,7 @@ fn main() -> lowrank::Result<()> {
                 let (mut y, mut grads) = (Ok(x.clone()), Ok(Grads::default()));
                 best[0] = best[0].min(seconds(|| {
                     let mask = Some(Mask { p: 0.1, seed: 1, site: 1 });
-                    let op = Attention { heads, queries: packing.clone(), keys: packing.clone(), extra: false, mask };
+                    let op = Attention { heads, queries: sequences.clone(), keys: sequences.clone(), extra: false, mask };
                     y = tape.apply(op, &[&x]);
                 }));
                 let loss = tape.sum(&y?)?;

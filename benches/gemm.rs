@@ -6,7 +6,7 @@ mod common;
 use common::{register_peak, seconds};
 use lowrank::tensor::gemm::{Mat, gemm};
 use lowrank::tensor::simd::isa;
-use lowrank::tensor::{BF16, DType, Real, zeroed};
+use lowrank::tensor::{BF16, DType, Scalar, zeroed};
 
 fn main() {
     let threads = rayon::current_num_threads();
@@ -16,7 +16,7 @@ fn main() {
     measure::<BF16>();
 }
 
-fn measure<T: Real<Sum = f32>>() {
+fn measure<T: Scalar<Acc = f32>>() {
     println!("{:<16} {:>9} {:>14} {:>14} {:>14}", "m x n x k", "peak", "x·Wᵀ", "dY·W", "dYᵀ·x");
     let shapes = [(2048, 768, 768), (2048, 3072, 768), (2048, 768, 3072), (2048, 384, 384), (2048, 8, 768), (16, 768, 768), (512, 512, 64)];
     for (m, n, k) in shapes {

@@ -8,7 +8,7 @@ use lowrank::autograd::Tape;
 use lowrank::lora::{LoraConfig, Method};
 use lowrank::nn::{DistilBert, Head, Pass};
 use lowrank::tensor::philox::Stream;
-use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::tensor::{DType, Sequences, Tensor};
 use lowrank::train::AdamW;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
@@ -42,8 +42,8 @@ impl Bench {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let examples = (0..ids.len() as u32).map(|i| self.next + i).collect();
         self.next += ids.len() as u32;
-        let packing = Arc::new(Packing::new(&lengths, examples)?);
-        Ok((ids.concat(), Pass { packing, dropout, recompute: self.recompute, rank: None }))
+        let sequences = Arc::new(Sequences::new(&lengths, examples)?);
+        Ok((ids.concat(), Pass { sequences, dropout, recompute: self.recompute, rank: None }))
     }
 
     fn train(&mut self, ids: &[Vec<u32>], labels: &[u32]) -> Outcome<f64> {

@@ -2,7 +2,7 @@
 
 use lowrank::autograd::Tape;
 use lowrank::nn::{Linear, LowRank, Pass, Weight};
-use lowrank::tensor::{DType, Packing, Tensor, philox::Stream};
+use lowrank::tensor::{DType, Sequences, Tensor, philox::Stream};
 use lowrank::train::AdamW;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn main() -> lowrank::Result<()> {
     let term = |a: Tensor, b: Tensor| LowRank { a: Weight::trained("A", a), b: Weight::trained("B", b), scale: 1.0, dropout: 0.0 };
     let w = || Weight::frozen("W", w0.clone());
     let linear = |term| Linear { name: "toy".into(), weight: w(), bias: None, terms: vec![term], magnitude: None, site: 0 };
-    let pass = Pass::evaluation(Arc::new(Packing::new(&[rows], vec![0])?));
+    let pass = Pass::evaluation(Arc::new(Sequences::new(&[rows], vec![0])?));
     let teacher = linear(term(a_star, b_star));
     let target = teacher.forward(&mut Tape::new(), &pass, &Tape::new().constant(&x))?.value().clone();
 

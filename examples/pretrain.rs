@@ -14,8 +14,8 @@ use flate2::read::MultiGzDecoder;
 use lowrank::autograd::{Parameter, Tape, Var};
 use lowrank::data::{Encoder, Split, TableOptions, WordPiece, count_words, learn_vocabulary, load, order};
 use lowrank::nn::{Config, DistilBert, LayerNorm, Linear, Pass, Weight};
-use lowrank::tensor::{DType, Packing, Tensor, philox::Stream, safetensors};
-use lowrank::train::{AdamW, Linear as Schedule};
+use lowrank::tensor::{DType, Sequences, Tensor, philox::Stream, safetensors};
+use lowrank::train::{AdamW, LinearSchedule};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
@@ -86,7 +86,7 @@ fn texts(archive: &Path) -> Result<Vec<String>> {
 /// Some passages, and what the teacher sees in them.
 struct Batch {
     ids: Vec<u32>,
-    packing: Arc<Packing>,
+    sequences: Arc<Sequences>,
     /// Where each word begins.
     words: Tensor,
     /// Hidden states `[words, D]` of the teacher's middle and last layer, and the sums of their squares.
@@ -126,11 +126,11 @@ impl Batch {
         }
         let mut batches = Vec::new();
         for chunk in passages.chunks(BATCH) {
-            let whole = |ids: Vec<&Vec<u32>>| -> Result<(Vec<u32>, Arc<Packing>)> {
+            let whole = |ids: Vec<&Vec<u32>>| -> Result<(Vec<u32>, Arc<Sequences>)> {
                 let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
-                Ok((ids.into_iter().flatten().copied().collect(), Arc::new(Packing::new(&lengths, vec![0; lengths.len()])?)))
+                Ok((ids.into_iter().flatten().copied().collect(), Arc::new(Sequences::new(&lengths, vec![0; lengths.len()])?)))
             };
-            let (ids, packing) = whole(chunk.iter().map(|(a, _)| a).collect())?;
+            let (ids, sequences) = whole(chunk.iter().map(|(a, _)| a).collect())?;
             let (seen, lies) = whole(chunk.iter().map(|(_, b)| b).collect())?;
             let rows = |ids: &[u32], wordpiece: &WordPiece| {
                 let rows = beginnings(ids, wordpiece);
@@ -143,7 +143,7 @@ impl Batch {
             let layers = [layer(&mut tape, teacher.blocks.len() / 2)?, layer(&mut tape, teacher.blocks.len())?];
             let square = |layer: &Tensor| Ok::<_, Error>(layer.to_f64()?.iter().map(|x| x * x).sum());
             let square = [square(&layers[0])?, square(&layers[1])?];
-            batches.push(Batch { words: rows(&ids, wordpiece)?, ids, packing, teacher: layers, square });
+            batches.push(Batch { words: rows(&ids, wordpiece)?, ids, sequences, teacher: layers, square });
             if batches.len() % 100 == 0 {
                 println!("the teacher has read {} batches, {:.0} s", batches.len(), started.elapsed().as_secs_f64());
             }
@@ -228,7 +228,7 @@ impl Student {
     /// Losses of a batch: of the hidden states, as a share of the teacher's mean square, and of the masked tokens, in nats.
     fn losses<'m>(&'m self, tape: &mut Tape<'m>, batch: &Batch, masked: (Vec<u32>, Vec<u32>)) -> Result<[Var; 2]> {
         let (ids, at) = masked;
-        let pass = Pass::evaluation(batch.packing.clone());
+        let pass = Pass::evaluation(batch.sequences.clone());
         let states = self.encoder.hidden_states(tape, &ids, &pass)?;
         let mut distance: Option<Var> = None;
         for ((image, target), layer) in self.images.iter().zip(&batch.teacher).zip([LAYERS / 2, LAYERS]) {
@@ -257,7 +257,7 @@ impl Student {
     fn train(&mut self, batches: &[Batch], wordpiece: &WordPiece) -> Result<()> {
         let mask = wordpiece.id("[MASK]").ok_or_else(|| Error::invalid("the vocabulary has no [MASK]"))?;
         let steps = EPOCHS * batches.len();
-        let schedule = Schedule { warmup: steps / 20, total: steps };
+        let schedule = LinearSchedule { warmup: steps / 20, total: steps };
         let (mut optimizer, started, mut sums) = (AdamW::new(0.01), Instant::now(), [0.0; 2]);
         for epoch in 0..EPOCHS {
             for index in order(batches.len(), epoch, SEED) {

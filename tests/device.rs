@@ -10,7 +10,7 @@ use lowrank::lora::{LoraConfig, Method, Placement};
 use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
-use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::tensor::{DType, Sequences, Tensor};
 use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -165,10 +165,10 @@ fn every_op_shows_a_nan() {
 #[test]
 fn every_wide_row_agrees_with_the_host() {
     let Some(device) = device() else { return };
-    let packing = Arc::new(Packing::new(&[30, 1, 40], vec![7, 8, 3]).unwrap());
-    let (t, d, out, rank) = (packing.tokens(), 300, 290, 10);
+    let sequences = Arc::new(Sequences::new(&[30, 1, 40], vec![7, 8, 3]).unwrap());
+    let (t, d, out, rank) = (sequences.tokens(), 300, 290, 10);
     let mask = ops::Mask { p: 0.2, seed: 5, site: 4 };
-    let member = || ops::Member {
+    let member = || ops::GroupedLinear {
         bias: true,
         terms: vec![ops::Term { scale: 0.5, mask: Some(mask.clone()) }, ops::Term { scale: 2.0, mask: None }],
     };
@@ -181,16 +181,16 @@ fn every_wide_row_agrees_with_the_host() {
     let origin = draw(&[30, 70]).to_dtype(DType::F32).unwrap().to_dtype(DType::F64).unwrap();
     let cases: Vec<(Rc<dyn Op>, Vec<Tensor>)> = vec![
         (
-            Rc::new(ops::ResidualLayerNorm { eps: 0.1, mask: Some(mask.clone()), packing: packing.clone() }),
+            Rc::new(ops::ResidualLayerNorm { eps: 0.1, mask: Some(mask.clone()), sequences: sequences.clone() }),
             vec![draw(&[t, d]), draw(&[t, d]), draw(&[d]), draw(&[d])],
         ),
-        (Rc::new(ops::SelectRows { packing: packing.clone() }), vec![draw(&[t, d])]),
+        (Rc::new(ops::FirstRow { sequences: sequences.clone() }), vec![draw(&[t, d])]),
         (
-            Rc::new(ops::Linear { members: vec![member(), member()], packing: Some(packing.clone()) }),
+            Rc::new(ops::Linear { members: vec![member(), member()], sequences: Some(sequences.clone()) }),
             [draw(&[t, d])].into_iter().chain(shapes.clone().chain(shapes).map(|dims| draw(&dims))).collect(),
         ),
         (
-            Rc::new(ops::EmbeddingLayerNorm { dtype: DType::F32, eps: 0.1, packing: packing.clone(), prompt: 0 }),
+            Rc::new(ops::EmbeddingLayerNorm { dtype: DType::F32, eps: 0.1, sequences: sequences.clone(), prompt: 0 }),
             vec![ids, draw(&[20, d]), draw(&[40, d]), draw(&[d]), draw(&[d])],
         ),
         (Rc::new(ops::Subspace { origin, projection }), vec![draw(&[700])]),
@@ -206,7 +206,7 @@ fn every_wide_row_agrees_with_the_host() {
             let wide = if op.name() == "embedding_layer_norm" { DType::F32 } else { DType::F64 };
             let shape = match op.name() {
                 "linear" => vec![2, t, out],
-                "select_rows" => vec![3, d],
+                "first_row" => vec![3, d],
                 "subspace" => vec![30, 70],
                 _ => vec![t, d],
             };
@@ -294,7 +294,7 @@ fn every_attention_kernel_agrees_with_the_host() {
     for (dtype, bound) in [(DType::BF16, 3e-2), (DType::F32, 3e-5)] {
         for (heads, width) in [(2, 32), (1, 64), (1, 40)] {
             for (split, extra, dropped) in [(false, 0, false), (false, 3, true), (true, 2, true), (true, 0, false)] {
-                let keys = Arc::new(Packing::new(&lengths, vec![7, 8, 3]).unwrap());
+                let keys = Arc::new(Sequences::new(&lengths, vec![7, 8, 3]).unwrap());
                 let queries = if split { Arc::new(keys.first_rows()) } else { keys.clone() };
                 let (d, t, tq) = (heads * width, keys.tokens(), queries.tokens());
                 let mut random = Stream::new(9, "attention");
@@ -317,13 +317,13 @@ fn every_attention_kernel_agrees_with_the_host() {
 #[test]
 fn every_attention_kernel_shows_a_nan() {
     let Some(device) = device() else { return };
-    let packing = Arc::new(Packing::new(&[70, 3], vec![7, 8]).unwrap());
+    let sequences = Arc::new(Sequences::new(&[70, 3], vec![7, 8]).unwrap());
     for (dtype, (heads, width)) in [DType::BF16, DType::F32].into_iter().flat_map(|t| [(2, 32), (1, 64), (1, 40)].map(|size| (t, size))) {
         let mut random = Stream::new(10, "attention");
-        let (d, t) = (heads * width, packing.tokens());
+        let (d, t) = (heads * width, sequences.tokens());
         let clean = [vec![3, t, d], vec![3, d], vec![3, d], vec![t, d]].map(|dims| random_tensor(&mut random, &dims).unwrap());
         let mask = Some(ops::Mask { p: 0.2, seed: 5, site: 4 });
-        let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries: packing.clone(), keys: packing.clone(), extra: true, mask });
+        let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries: sequences.clone(), keys: sequences.clone(), extra: true, mask });
         assert!(assert_nans_show(&device, &op, &clean, dtype, &mut random) > 1000);
     }
 }
@@ -355,8 +355,8 @@ fn every_lookup_agrees_with_the_host() {
                     });
                     let lengths: Vec<usize> = lengths.collect();
                     let examples = vec![0; lengths.len()];
-                    let packing = Arc::new(Packing::new(&lengths, examples).unwrap().lengthened(prompt));
-                    (Rc::new(ops::EmbeddingLayerNorm { dtype, eps: 0.1, packing, prompt }), vec![1, 2])
+                    let sequences = Arc::new(Sequences::new(&lengths, examples).unwrap().lengthened(prompt));
+                    (Rc::new(ops::EmbeddingLayerNorm { dtype, eps: 0.1, sequences, prompt }), vec![1, 2])
                 }
             };
             let inputs: Vec<Tensor> = (case.inputs.iter().enumerate())
@@ -434,7 +434,7 @@ fn step((parameters, adamw): &mut (Vec<Parameter>, AdamW), seed: u64, scale: f64
         let g = Tensor::new(g.iter().map(|x| (x * scale) as f32).collect::<Vec<_>>(), p.value().dims()).unwrap();
         let mut tape = Tape::new();
         let y = tape.parameter(p);
-        grads.add(tape.vjp(&y, g.beside(p.value()).unwrap()).unwrap()).unwrap();
+        grads.add(tape.vjp(&y, g.to_device_of(p.value()).unwrap()).unwrap()).unwrap();
     }
     let norm = adamw.update(&mut parameters.iter_mut().collect::<Vec<_>>(), grads, 1e-2, 1.0).unwrap();
     norm.item().unwrap()
@@ -509,10 +509,10 @@ fn a_model_has_the_same_logits_on_the_device() {
             let mut model = DistilBert::random(&small(), 3, dtype, 1).unwrap();
             method.apply(&mut model, 4).unwrap();
             let lengths = [5, 1, 70, 2];
-            let packing = Arc::new(Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
+            let sequences = Arc::new(Sequences::new(&lengths, vec![7, 8, 9, 3]).unwrap());
             let ids: Vec<u32> = (0..78).map(|i| i * 7 % 40).collect();
             let logits = |model: &DistilBert| {
-                let pass = Pass::training(packing.clone(), 5);
+                let pass = Pass::training(sequences.clone(), 5);
                 model.forward(&mut Tape::new(), &ids, &pass).unwrap().value().to_f64().unwrap()
             };
             let host = logits(&model);

@@ -4,7 +4,7 @@ use lowrank::autograd::{Grads, Tape, Var};
 use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter, merge};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
-use lowrank::tensor::{DType, Packing, Shape, Tensor, safetensors};
+use lowrank::tensor::{DType, Sequences, Shape, Tensor, safetensors};
 use lowrank::train::AdamW;
 use lowrank::{Error, Result};
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ fn tiny() -> DistilBert {
 }
 
 fn pass(lengths: &[usize], examples: &[u32], dropout: bool) -> Pass {
-    let packing = Arc::new(Packing::new(lengths, examples.to_vec()).unwrap());
-    if dropout { Pass::training(packing, 5) } else { Pass::evaluation(packing) }
+    let sequences = Arc::new(Sequences::new(lengths, examples.to_vec()).unwrap());
+    if dropout { Pass::training(sequences, 5) } else { Pass::evaluation(sequences) }
 }
 
 fn both(dropout: bool) -> Pass {
@@ -151,7 +151,7 @@ fn the_whole_model_has_the_right_gradients() {
     let mut full = tiny();
     let names: Vec<String> = full.weights().iter().map(|w| w.name().to_string()).collect();
     full.visit_mut(&mut |part| {
-        if let lowrank::nn::PartMut::Base(w) = part {
+        if let lowrank::nn::WeightMut::Base(w) = part {
             w.train().unwrap();
         }
     });

@@ -3,7 +3,7 @@
 use lowrank::autograd::Tape;
 use lowrank::lora::{LoraConfig, adapt};
 use lowrank::nn::{Config, DistilBert, Pass};
-use lowrank::tensor::{DType, Packing, Tensor};
+use lowrank::tensor::{DType, Sequences, Tensor};
 use lowrank::train::AdamW;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -38,9 +38,9 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 fn step(model: &mut DistilBert, optimizer: &mut AdamW, lengths: &[usize], recompute: bool) {
-    let packing = Arc::new(Packing::new(lengths, (0..lengths.len() as u32).collect()).unwrap());
-    let ids: Vec<u32> = (0..packing.tokens() as u32).map(|i| i % 90).collect();
-    let pass = Pass { recompute, ..Pass::training(packing, 1) };
+    let sequences = Arc::new(Sequences::new(lengths, (0..lengths.len() as u32).collect()).unwrap());
+    let ids: Vec<u32> = (0..sequences.tokens() as u32).map(|i| i % 90).collect();
+    let pass = Pass { recompute, ..Pass::training(sequences, 1) };
     let mut tape = Tape::new();
     let logits = model.forward(&mut tape, &ids, &pass).unwrap();
     let loss = tape.cross_entropy(&logits, &vec![0; lengths.len()], lengths.len()).unwrap();

@@ -3,10 +3,10 @@
 use lowrank::autograd::{Grads, Tape};
 use lowrank::data::Tokenized;
 use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge, truncate};
-use lowrank::nn::{Config, DistilBert, Head, Part, Pass, Weight};
+use lowrank::nn::{Config, DistilBert, Head, Pass, Weight, WeightRef};
 use lowrank::tensor::svd::svd;
-use lowrank::tensor::{DType, Packing, Tensor};
-use lowrank::train::{AdamW, Observer, Recipe, StepReport, Trunk, fit};
+use lowrank::tensor::{DType, Sequences, Tensor};
+use lowrank::train::{AdamW, FrozenFeatures, Observer, Recipe, StepReport, fit};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,20 +49,20 @@ fn methods() -> Vec<Method> {
 const IDS: [u32; 9] = [1, 5, 7, 39, 2, 1, 8, 3, 2];
 const LABELS: [u32; 2] = [1, 0];
 
-fn packing() -> Arc<Packing> {
-    Arc::new(Packing::new(&[5, 4], vec![3, 11]).unwrap())
+fn sequences() -> Arc<Sequences> {
+    Arc::new(Sequences::new(&[5, 4], vec![3, 11]).unwrap())
 }
 
 fn loss_and_gradients(model: &DistilBert, dropout: Option<u64>) -> (f64, Grads) {
     let mut tape = Tape::new();
-    let pass = Pass { dropout, ..Pass::evaluation(packing()) };
+    let pass = Pass { dropout, ..Pass::evaluation(sequences()) };
     let logits = model.forward(&mut tape, &IDS, &pass).unwrap();
     let loss = tape.cross_entropy(&logits, &LABELS, 2).unwrap();
     (loss.value().item().unwrap(), tape.backward(&loss).unwrap())
 }
 
 fn logits(model: &DistilBert) -> Vec<f64> {
-    model.forward(&mut Tape::inference(), &IDS, &Pass::evaluation(packing())).unwrap().value().to_f64().unwrap()
+    model.forward(&mut Tape::inference(), &IDS, &Pass::evaluation(sequences())).unwrap().value().to_f64().unwrap()
 }
 
 /// Adds `step` times a fixed direction to all that trains.
@@ -139,7 +139,7 @@ fn the_first_ranks_work_alone() {
     Method::Lora(config).apply(&mut model, 4).unwrap();
     moved(&mut model, 0.1);
     // A pass over three ranks is the adapter cut to them, and has no gradient for the others.
-    let pass = Pass { rank: Some(3), ..Pass::evaluation(packing()) };
+    let pass = Pass { rank: Some(3), ..Pass::evaluation(sequences()) };
     let mut tape = Tape::new();
     let some = model.forward(&mut tape, &IDS, &pass).unwrap();
     let loss = tape.cross_entropy(&some, &LABELS, 2).unwrap();
@@ -472,7 +472,7 @@ fn a_cached_trunk_changes_nothing_but_its_dropout() {
     let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
     Method::BitFit.apply(&mut model, 0).unwrap();
     assert_eq!(model.frozen_layers(), 0);
-    assert!(Trunk::new(&model, &data(), 2).is_err_and(|e| e.to_string().contains("nothing stays the same")));
+    assert!(FrozenFeatures::new(&model, &data(), 2).is_err_and(|e| e.to_string().contains("nothing stays the same")));
 }
 
 #[test]
@@ -484,7 +484,7 @@ fn a_frozen_weight_is_not_touched() {
         let frozen_factors = |model: &DistilBert| {
             let mut all = Vec::new();
             model.visit(&mut |part| {
-                if let Part::Extra(w @ Weight::Frozen { value, .. }) = part {
+                if let WeightRef::Extra(w @ Weight::Frozen { value, .. }) = part {
                     all.push((w.name().to_string(), value.to_f64().unwrap()));
                 }
             });

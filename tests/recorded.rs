@@ -4,7 +4,7 @@ use lowrank::autograd::Tape;
 use lowrank::lora::{Combination, Method, adapter, combine, merge};
 use lowrank::nn::{DistilBert, Pass};
 use lowrank::tensor::safetensors::SafeTensors;
-use lowrank::tensor::{DType, Packing};
+use lowrank::tensor::{DType, Sequences};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ fn recorded(folder: &Path) -> (Vec<Vec<u32>>, Vec<f64>) {
 }
 
 fn logits(model: &DistilBert, ids: &[Vec<u32>]) -> Vec<f64> {
-    let packing = Packing::new(&ids.iter().map(Vec::len).collect::<Vec<_>>(), vec![0, 1]).unwrap();
-    let logits = model.forward(&mut Tape::new(), &ids.concat(), &Pass::evaluation(Arc::new(packing))).unwrap();
+    let sequences = Sequences::new(&ids.iter().map(Vec::len).collect::<Vec<_>>(), vec![0, 1]).unwrap();
+    let logits = model.forward(&mut Tape::new(), &ids.concat(), &Pass::evaluation(Arc::new(sequences))).unwrap();
     logits.value().to_f64().unwrap()
 }
 

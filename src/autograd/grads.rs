@@ -1,7 +1,7 @@
 //! Gradients by parameter.
 
 use super::{ParamId, Parameter};
-use crate::tensor::{Float, Real, Tensor, simd};
+use crate::tensor::{Accum, Scalar, Tensor, simd};
 use crate::{Error, Result, dispatch, dispatch_float};
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 use super::gradcheck::{Case, random_tensor};
 use super::{Op, Saved, ops};
 use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -77,26 +77,26 @@ type Wide = (Rc<dyn Op>, Vec<Vec<usize>>);
 #[test]
 fn wide_ops_show_a_nan() {
     let mut random = Stream::new(4, "wide");
-    let packing = Arc::new(Packing::new(&[75, 3], vec![1, 2]).unwrap());
-    let (t, d) = (packing.tokens(), 70);
+    let sequences = Arc::new(Sequences::new(&[75, 3], vec![1, 2]).unwrap());
+    let (t, d) = (sequences.tokens(), 70);
     let mask = ops::Mask { p: 0.3, seed: 5, site: 4 };
     let term = ops::Term { scale: 2.0, mask: Some(mask.clone()) };
-    let member = ops::Member { bias: true, terms: vec![term] };
+    let member = ops::GroupedLinear { bias: true, terms: vec![term] };
     let all: [Wide; 8] = [
         (Rc::new(ops::Relu), vec![vec![t, d]]),
         (Rc::new(ops::Gelu), vec![vec![t, d]]),
         (Rc::new(ops::Tanh), vec![vec![t, d]]),
         (Rc::new(ops::LayerNorm { eps: 0.1 }), vec![vec![t, d], vec![d], vec![d]]),
         (
-            Rc::new(ops::ResidualLayerNorm { eps: 0.1, mask: Some(mask.clone()), packing: packing.clone() }),
+            Rc::new(ops::ResidualLayerNorm { eps: 0.1, mask: Some(mask.clone()), sequences: sequences.clone() }),
             vec![vec![t, d], vec![t, d], vec![d], vec![d]],
         ),
         (
-            Rc::new(ops::Linear { members: vec![member], packing: Some(packing.clone()) }),
+            Rc::new(ops::Linear { members: vec![member], sequences: Some(sequences.clone()) }),
             vec![vec![t, d], vec![100, d], vec![100], vec![9, d], vec![100, 9]],
         ),
         (
-            Rc::new(ops::Attention { heads: 2, queries: packing.clone(), keys: packing.clone(), extra: true, mask: Some(mask) }),
+            Rc::new(ops::Attention { heads: 2, queries: sequences.clone(), keys: sequences.clone(), extra: true, mask: Some(mask) }),
             vec![vec![3, t, d], vec![2, d], vec![2, d]],
         ),
         (Rc::new(ops::CrossEntropy { divisor: t }), vec![vec![t, 40]]),

@@ -219,7 +219,7 @@ impl<'m> Tape<'m> {
         if loss.shape().len() != 1 {
             return Err(Error::shape("backward", "a loss of one element", &[loss.shape()]));
         }
-        let one = Tensor::from_f64(vec![1.0], loss.value.dtype(), loss.shape())?.beside(&loss.value)?;
+        let one = Tensor::from_f64(vec![1.0], loss.value.dtype(), loss.shape())?.to_device_of(&loss.value)?;
         self.vjp(loss, one)
     }
 

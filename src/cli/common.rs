@@ -1,7 +1,7 @@
 //! What several commands share.
 
 use super::parts::TrainedOn;
-use crate::data::{Dataset, Encoded, Labels, Recipe, Split, TableOptions, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
+use crate::data::{Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels};
 use crate::hub;
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
@@ -130,7 +130,7 @@ impl Source {
         select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
     ) -> Result<Tokenized> {
         let options = self.options();
-        let recipe = Recipe { source: path, split, options: &options, labels, selection, wordpiece, max_length };
+        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, max_length };
         cached(self.cache_folder().as_deref(), &recipe, || {
             Ok(select(load_encoded(path, split, &options, labels, wordpiece, max_length)?)?.into())
         })

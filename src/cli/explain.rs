@@ -6,7 +6,7 @@ use super::common::{Checkpoint, open_wordpiece, say, user_cache};
 use crate::autograd::{Record, Tape};
 use crate::lora::{Counts, LoraConfig, adapt};
 use crate::nn::{Config, DistilBert, Pass};
-use crate::tensor::{DType, Packing};
+use crate::tensor::{DType, Sequences};
 use crate::{Error, Result};
 use clap::Args;
 use std::collections::BTreeSet;
@@ -43,8 +43,8 @@ impl Explain {
         let wordpiece = open_wordpiece(&self.model, &model.config)?;
         let ids: Vec<Vec<u32>> = self.texts.iter().map(|t| wordpiece.encode(t, model.config.max_position_embeddings)).collect();
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let packing = Packing::new(&lengths, (0..ids.len() as u32).collect())?;
-        let pass = Pass::training(Arc::new(packing), 0);
+        let sequences = Sequences::new(&lengths, (0..ids.len() as u32).collect())?;
+        let pass = Pass::training(Arc::new(sequences), 0);
         let mut tape = Tape::with_ledger();
         let logits = model.forward(&mut tape, &ids.concat(), &pass)?;
         let loss = tape.cross_entropy(&logits, &vec![0; ids.len()], ids.len())?;
@@ -52,7 +52,7 @@ impl Explain {
         let grads = tape.backward(&loss)?;
         // Storage of the model itself costs nothing to save: it is there anyway.
         let (own, parameters) = (model.storages(), model.parameters());
-        say(format!("one step on {} reviews of {} tokens in all; {}", ids.len(), pass.packing.tokens(), Counts::of(&model).peft_line()))?;
+        say(format!("one step on {} reviews of {} tokens in all; {}", ids.len(), pass.sequences.tokens(), Counts::of(&model).peft_line()))?;
         self.print(&ledger, &own)?;
         say(format!("{} gradients, for {} parameters: none for a frozen weight", grads.len(), parameters.len()))?;
         if grads.len() != parameters.len() {

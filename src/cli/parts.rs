@@ -2,7 +2,7 @@
 
 use super::common::{Source, limited};
 use super::notes::{note, warning};
-use crate::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, beside, data_hash, find, text_key};
+use crate::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use crate::lora::thousands;
 use crate::{Error, Result};
 use clap::Args;
@@ -79,7 +79,7 @@ impl Reader<'_> {
     fn test_set(&self) -> Result<Option<PathBuf>> {
         match &self.test.test {
             Some(path) => Ok(Some(path.clone())),
-            None => beside(&self.source.data, Split::Test),
+            None => sibling_split(&self.source.data, Split::Test),
         }
     }
 
@@ -153,7 +153,7 @@ impl Reader<'_> {
     /// If a file is missing or wrong.
     pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized, test: &Tokenized) -> Result<Option<Tokenized>> {
         let labels = self.as_in(train);
-        let beside = if dev.is_none() && dev_fraction == 0.0 { beside(&self.source.data, Split::Validation)? } else { None };
+        let beside = if dev.is_none() && dev_fraction == 0.0 { sibling_split(&self.source.data, Split::Validation)? } else { None };
         let part = match dev.or(beside.as_deref()) {
             Some(path) => self.tokens(path, Split::Validation, &labels, "", Ok)?,
             None if dev_fraction > 0.0 => self.training(dev_fraction, true)?,

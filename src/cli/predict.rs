@@ -7,7 +7,7 @@ use super::eval::say_one_or_all;
 use super::notes::note;
 use crate::data::{Labels, TableOptions, load_texts, read_text};
 use crate::nn::Outputs;
-use crate::train::{answer, logits, scores};
+use crate::train::{argmax, logits, scores};
 use crate::{Error, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
 /// An answer in JSON. The plain numbers of a regression stand under the same key as probabilities, so that every kind of model can be
 /// read in one way.
 fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
-    let best = answer(row);
+    let best = argmax(row);
     match adapted.outputs {
         Outputs::Classes => json!({ "text": text, "label": adapted.labels[best], "probability": row[best], "probabilities": row }),
         Outputs::Labels => {
@@ -162,7 +162,7 @@ fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
 /// An answer in a line: the likeliest class and its probability, or each output and its score; of a regression with one output, the number.
 fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
-        (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[answer(row)], row[answer(row)]),
+        (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
         (Outputs::Numbers, [number]) => format!("{number:.4}"),
         _ => adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect::<Vec<_>>().join(", "),
     }

@@ -9,7 +9,7 @@ use crate::nn::DistilBert;
 use crate::tensor::Tensor;
 use crate::tensor::safetensors::{SafeTensors, write_directory, write_file};
 use crate::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Trunk, fit_above, load_checkpoint, predict_while, save_checkpoint_with,
+    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
 };
 use crate::{Error, Result};
 use serde_json::json;
@@ -71,7 +71,7 @@ impl Run<'_> {
         let started = Instant::now();
         let before = self.taken.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
-        let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
+        let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
         loop {
             let done = optimizer.steps();
             if done > 0
@@ -88,7 +88,7 @@ impl Run<'_> {
                 return Ok(false);
             }
             self.taken.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
-            fit_above(trunk.as_ref(), model, data, recipe, optimizer, self)?;
+            fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
             self.taken.seconds = before + started.elapsed().as_secs_f64();
             if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
                 self.save(model, optimizer)?;
@@ -221,7 +221,7 @@ fn best_values(file: &SafeTensors, model: &DistilBert) -> Result<Vec<Tensor>> {
         let name = format!("best.{}", p.name());
         let value = file.tensor(&name)?;
         match value.shape() == p.value().shape() && value.dtype() == p.value().dtype() {
-            true => value.beside(p.value()),
+            true => value.to_device_of(p.value()),
             false => Err(Error::file(file.path(), format!("tensor {name:?}"), "has another shape or type than the model's")),
         }
     };

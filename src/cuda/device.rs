@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Buffer;
-use super::bias::Light;
+use super::cublas_lt::CublasLt;
 use super::pool::Pool;
 use crate::{Error, Result};
 use cublas_sys::{ComputeType, Cublas, Handle, status_name};
@@ -44,7 +44,7 @@ pub struct Device {
     module: sys::CUmodule,
     functions: Mutex<HashMap<&'static str, Function>>,
     blas: Mutex<Blas>,
-    light: Mutex<Light>,
+    light: Mutex<CublasLt>,
     memory: Mutex<Memory>,
     pooled: bool,
 }
@@ -179,7 +179,7 @@ impl Device {
             return Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(started))));
         }
         let compute = if std::env::var_os(TF32).is_some() { ComputeType::FastTf32 } else { ComputeType::F32 };
-        let light = Mutex::new(Light::new((workspace, WORKSPACE), compute)?);
+        let light = Mutex::new(CublasLt::new((workspace, WORKSPACE), compute)?);
         let pooled = std::env::var_os(NO_POOL).is_none();
         let (functions, blas) = (Mutex::default(), Mutex::new(Blas { cublas, handle, compute }));
         let memory = Mutex::new(Memory { pool: Pool::default(), apart: WORKSPACE });
@@ -224,7 +224,7 @@ impl Device {
     }
 
     /// cuBLASLt, for one thread at a time.
-    pub(super) fn light(&self) -> MutexGuard<'_, Light> {
+    pub(super) fn light(&self) -> MutexGuard<'_, CublasLt> {
         self.light.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

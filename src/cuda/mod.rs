@@ -3,8 +3,8 @@
 //! Nothing is linked: the driver and NVIDIA's libraries are found when a device is opened, and what is missing is said in a sentence. All work goes to one stream,
 //! in order, so that memory given back can be used again at once.
 
-mod bias;
 mod buffer;
+mod cublas_lt;
 mod device;
 mod gemm;
 mod nvrtc;

@@ -1,7 +1,7 @@
 //! The order in which training sees the sequences, and packed batches of them.
 
 use super::Tokenized;
-use crate::tensor::Packing;
+use crate::tensor::Sequences;
 use crate::tensor::philox::Stream;
 use crate::{Error, Result};
 use std::cmp::Reverse;
@@ -13,7 +13,7 @@ pub struct Batch {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
     /// Where each sequence lies, and its ordinal in the run.
-    pub packing: Arc<Packing>,
+    pub sequences: Arc<Sequences>,
     /// Label of each sequence: `[B]`.
     pub labels: Vec<u32>,
     /// Index of each sequence in its data set: `[B]`.
@@ -66,7 +66,7 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     let lengths: Vec<usize> = indices.iter().map(|&i| data.sequence(i).len()).collect();
     Ok(Batch {
         ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),
-        packing: Arc::new(Packing::new(&lengths, examples)?),
+        sequences: Arc::new(Sequences::new(&lengths, examples)?),
         labels: indices.iter().map(|&i| data.labels[i]).collect(),
         indices: indices.to_vec(),
     })
@@ -104,7 +104,7 @@ mod tests {
         let data = of(&[3, 2]);
         assert!(batch(&data, &[2], 0).is_err() && batch(&data, &[], 0).is_err() && batch(&of(&[1, 0]), &[1], 0).is_err());
         assert!(batch(&data, &[1], usize::MAX).is_err() && batch(&data, &[1], 0x7FFF_FFFF).is_err());
-        assert_eq!(batch(&data, &[0], 0x7FFF_FFFF).unwrap().packing.examples(), [u32::MAX - 1]);
+        assert_eq!(batch(&data, &[0], 0x7FFF_FFFF).unwrap().sequences.example_ids(), [u32::MAX - 1]);
         assert!(order(0, 0, 0).is_empty() && order_by_length(&[], 4, 0, 0).is_empty() && evaluation_batches(&of(&[]), 4).is_empty());
     }
 
@@ -136,10 +136,10 @@ mod tests {
             for indices in grouped.chunks(b) {
                 let batch = batch(&data, indices, epoch).unwrap();
                 prop_assert_eq!(&batch.indices, indices);
-                prop_assert_eq!(batch.ids.len(), batch.packing.tokens());
+                prop_assert_eq!(batch.ids.len(), batch.sequences.tokens());
                 for (k, &i) in indices.iter().enumerate() {
-                    prop_assert_eq!(&batch.ids[batch.packing.range(k)], data.sequence(i));
-                    prop_assert_eq!(batch.packing.examples()[k] as usize, epoch * n + i);
+                    prop_assert_eq!(&batch.ids[batch.sequences.range(k)], data.sequence(i));
+                    prop_assert_eq!(batch.sequences.example_ids()[k] as usize, epoch * n + i);
                     prop_assert_eq!(batch.labels[k], data.labels[i]);
                 }
             }

@@ -20,7 +20,7 @@ type Sha = [u8; 32];
 
 /// What tokens are made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Recipe<'a> {
+pub struct TokenKey<'a> {
     /// The data set, as given to [`super::load`].
     pub source: &'a Path,
     /// The split of it.
@@ -43,7 +43,7 @@ pub struct Recipe<'a> {
 ///
 /// # Errors
 /// If the source cannot be read, or those of `make`.
-pub fn cached(dir: Option<&Path>, recipe: &Recipe, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
+pub fn cached(dir: Option<&Path>, recipe: &TokenKey, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
     let Some(dir) = dir else { return make() };
     let key = key(recipe)?;
     let path = dir.join(format!("{}.tokens", hex(&key[..16])));
@@ -56,14 +56,14 @@ pub fn cached(dir: Option<&Path>, recipe: &Recipe, make: impl FnOnce() -> Result
     Ok(tokens)
 }
 
-fn key(recipe: &Recipe) -> Result<Sha> {
+fn key(recipe: &TokenKey) -> Result<Sha> {
     let mut hash = Sha256::new();
     // Lengths stand before the parts, so that no two recipes run together.
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    let Recipe { source, split, options, labels, selection, wordpiece, max_length } = *recipe;
+    let TokenKey { source, split, options, labels, selection, wordpiece, max_length } = *recipe;
     part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
@@ -221,8 +221,8 @@ mod tests {
         fs::write(&source, "text,label\na b,1\nb,0\n").unwrap();
         let (made, w, options, any) = (Cell::new(0), wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            Recipe { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
-        let run = |recipe: &Recipe| {
+            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
+        let run = |recipe: &TokenKey| {
             let make = || {
                 made.set(made.get() + 1);
                 Ok(Tokenized::new(&load(recipe.source, recipe.split, recipe.options)?, recipe.wordpiece, recipe.max_length))
@@ -239,12 +239,12 @@ mod tests {
         let (other, labels) = (wordpiece("##b"), Labels::named(&["0".to_string(), "1".into()]));
         let named = TableOptions { text_column: Some("text".into()), ..TableOptions::default() };
         for changed in [
-            Recipe { wordpiece: &other, ..recipe },
-            Recipe { max_length: 8, ..recipe },
-            Recipe { selection: "limit 9 seed 1", ..recipe },
-            Recipe { split: Split::Test, ..recipe },
-            Recipe { options: &named, ..recipe },
-            Recipe { labels: &labels, ..recipe },
+            TokenKey { wordpiece: &other, ..recipe },
+            TokenKey { max_length: 8, ..recipe },
+            TokenKey { selection: "limit 9 seed 1", ..recipe },
+            TokenKey { split: Split::Test, ..recipe },
+            TokenKey { options: &named, ..recipe },
+            TokenKey { labels: &labels, ..recipe },
         ] {
             assert_eq!((run(&changed), run(&changed)), (1, 0), "{changed:?}");
         }
@@ -283,7 +283,7 @@ mod tests {
         fs::write(&source, "text,label\na,1\n").unwrap();
         let (w, options, any) = (wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            Recipe { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
+            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
         let make = || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, &w, 9));
         assert_eq!(cached(Some(&source.join("inside")), &recipe, make).unwrap().tokens(), 3);
     }

@@ -43,8 +43,10 @@ pub use vocabulary::{count_words, learn_vocabulary};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-pub use cache::{Recipe, cached, data_hash, hash_file, hex};
+pub use cache::{TokenKey, cached, data_hash, hash_file, hex};
 #[cfg(feature = "data")]
 pub use labels::Labels;
 #[cfg(feature = "data")]
-pub use source::{Found, Split, TableOptions, beside, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sources};
+pub use source::{
+    Found, Split, TableOptions, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sibling_split, sources,
+};

@@ -91,7 +91,7 @@ pub fn find(path: &Path, split: Split) -> Result<Found> {
 ///
 /// # Errors
 /// If there are several.
-pub fn beside(path: &Path, split: Split) -> Result<Option<PathBuf>> {
+pub fn sibling_split(path: &Path, split: Split) -> Result<Option<PathBuf>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let Some(parent) = path.parent().filter(|_| name.starts_with("train.") && table::Kind::of(path).is_some()) else { return Ok(None) };
     let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -380,9 +380,9 @@ mod tests {
         assert_eq!(load(dir.path(), Split::Test, &options).unwrap().texts, ["a", "b"]);
         let train = dir.path().join("train.csv");
         assert_eq!(load(&train, Split::Test, &options).unwrap().texts, ["a", "c"], "a file is what it is");
-        assert_eq!(beside(&train, Split::Test).unwrap().unwrap(), dir.path().join("test.csv"));
-        assert_eq!(beside(&train, Split::Validation).unwrap().unwrap(), dir.path().join("dev.jsonl"));
-        assert_eq!(beside(&dir.path().join("test.csv"), Split::Validation).unwrap(), None);
+        assert_eq!(sibling_split(&train, Split::Test).unwrap().unwrap(), dir.path().join("test.csv"));
+        assert_eq!(sibling_split(&train, Split::Validation).unwrap().unwrap(), dir.path().join("dev.jsonl"));
+        assert_eq!(sibling_split(&dir.path().join("test.csv"), Split::Validation).unwrap(), None);
         std::fs::remove_file(dir.path().join("test.csv")).unwrap();
         assert_eq!(find(dir.path(), Split::Test).unwrap(), Found::Missing);
         write("train.tsv.gz", "");

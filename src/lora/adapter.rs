@@ -7,7 +7,7 @@ use super::fields::{Fields, Report};
 use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
 use super::peft::Beside;
 use super::{Method, Placement, peft, start};
-use crate::nn::{DistilBert, PartMut};
+use crate::nn::{DistilBert, WeightMut};
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -172,7 +172,7 @@ pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Res
     let mut contents = Contents::new(&file, Names::of(model));
     let mut done = Ok(());
     model.visit_mut(&mut |part| {
-        let extra = matches!(part, PartMut::Extra(_));
+        let extra = matches!(part, WeightMut::Extra(_));
         let weight = part.weight();
         if done.is_ok() && holds(weight, extra) {
             done = contents.fill(weight, &mut report);

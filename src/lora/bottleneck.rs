@@ -49,7 +49,7 @@ impl Hook for Bottleneck {
 
 /// Puts adapters of `size` hidden numbers into every layer of `model`.
 pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, seed: u64) -> Result<()> {
-    let (d, dtype) = (model.config.dim, model.dtype.sum());
+    let (d, dtype) = (model.config.dim, model.dtype.accum());
     for block in &mut model.blocks {
         let places: &[(usize, &str)] = match placement {
             Placement::Houlsby => &[(0, "attention"), (1, "ffn")],

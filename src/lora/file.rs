@@ -3,7 +3,7 @@
 use super::LoraConfig;
 use super::fields::Report;
 use super::virtual_tokens::PROMPT;
-use crate::nn::{DistilBert, Part, PartMut, Weight};
+use crate::nn::{DistilBert, Weight, WeightMut, WeightRef};
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ pub(super) fn holds(weight: &Weight, extra: bool) -> bool {
 pub(super) fn held(model: &DistilBert) -> Vec<&Weight> {
     let mut all = Vec::new();
     model.visit(&mut |part| {
-        if holds(part.weight(), matches!(part, Part::Extra(_))) {
+        if holds(part.weight(), matches!(part, WeightRef::Extra(_))) {
             all.push(part.weight());
         }
     });
@@ -183,7 +183,7 @@ impl Contents<'_> {
     pub(super) fn replace_frozen(&mut self, model: &mut DistilBert) -> Result<()> {
         let mut done = Ok(());
         model.visit_mut(&mut |part| {
-            if let (PartMut::Base(weight), true) = (part, done.is_ok()) {
+            if let (WeightMut::Base(weight), true) = (part, done.is_ok()) {
                 let module = weight.name().strip_suffix(".weight").unwrap_or_default();
                 let names = [self.names.name(weight.name()), format!("{PREFIX}{module}.token_adapter.base_layer.weight")];
                 if let Some(name) = names.into_iter().find(|name| self.left.remove(name)) {

@@ -4,7 +4,7 @@
 
 use crate::autograd::ops::Projection;
 use crate::autograd::{Tape, Var};
-use crate::nn::{DistilBert, PartMut, Weight, WeightFn};
+use crate::nn::{DistilBert, Weight, WeightFn, WeightMut};
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl WeightFn for Image {
 pub(super) fn project(model: &mut DistilBert, dimension: usize, seed: u64) -> Result<()> {
     let mut done = Ok(());
     model.visit_mut(&mut |part| {
-        let PartMut::Base(weight) = part else { return };
+        let WeightMut::Base(weight) = part else { return };
         if done.is_err() || !weight.name().starts_with("distilbert.transformer.") {
             return;
         }
@@ -49,6 +49,6 @@ pub(super) fn project(model: &mut DistilBert, dimension: usize, seed: u64) -> Re
         });
     });
     done?;
-    model.shared = Some(Weight::trained(VECTOR, Tensor::zeros(model.dtype.sum(), [dimension])));
+    model.shared = Some(Weight::trained(VECTOR, Tensor::zeros(model.dtype.accum(), [dimension])));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
 use crate::Result;
-use crate::nn::{DistilBert, PartMut};
+use crate::nn::{DistilBert, WeightMut};
 use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune.
@@ -100,7 +100,7 @@ impl Method {
         }
         let mut done = Ok(());
         model.visit_mut(&mut |part| {
-            if let PartMut::Base(weight) = part
+            if let WeightMut::Base(weight) = part
                 && done.is_ok()
                 && self.trains(weight.name())
             {

@@ -2,7 +2,7 @@
 
 use super::config::HEAD;
 use super::fields::{Fields, Report};
-use super::start::Start;
+use super::start::InitFromBase;
 use super::{Bias, Init, LoraConfig};
 use crate::Result;
 use crate::nn::DistilBert;
@@ -99,7 +99,7 @@ pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Valu
 #[derive(Clone, Debug, Default)]
 pub(super) struct Beside {
     /// What the factors started as.
-    pub start: Start,
+    pub start: InitFromBase,
     /// Embeddings, by the end of their names, and their rows that the adapter replaces.
     pub tokens: Vec<(String, Vec<usize>)>,
     /// Whether every term has a bias of its own.
@@ -113,11 +113,11 @@ impl Beside {
     pub fn facts(&self) -> Vec<String> {
         let mut facts = Vec::new();
         match self.start {
-            Start::Apart => {}
-            Start::Pissa => {
+            InitFromBase::Apart => {}
+            InitFromBase::Pissa => {
                 facts.push("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded".into())
             }
-            Start::Olora => {
+            InitFromBase::Olora => {
                 facts.push("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded".into())
             }
         }
@@ -195,7 +195,7 @@ pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig
     let uncalled = !fields.value("alora_invocation_tokens").is_null() && fields.value("alora_invocation_tokens") != json!([]);
     let beside = Beside { start, tokens: tokens(fields)?, bias: fields.flag("lora_bias")?, uncalled };
     let variants = [(beside.bias, "lora_bias"), (beside.uncalled, "alora_invocation_tokens")];
-    if let Some((_, key)) = variants.into_iter().find(|(is, _)| *is && (config.dora || start != Start::Apart)) {
+    if let Some((_, key)) = variants.into_iter().find(|(is, _)| *is && (config.dora || start != InitFromBase::Apart)) {
         return Err(fields.problem(key, "does not go with use_dora or this init_lora_weights, in PEFT neither"));
     }
     if beside.uncalled {
@@ -228,20 +228,20 @@ fn names_or_pattern(fields: &Fields, key: &str) -> Result<(Option<String>, Vec<S
 }
 
 /// How A started, and whether that was taken out of the base.
-fn start(fields: &Fields) -> Result<(Init, Start)> {
+fn start(fields: &Fields) -> Result<(Init, InitFromBase)> {
     let value = fields.value("init_lora_weights");
     let name = match &value {
-        Value::Null | Value::Bool(_) => return Ok((Init::Kaiming, Start::Apart)),
+        Value::Null | Value::Bool(_) => return Ok((Init::Kaiming, InitFromBase::Apart)),
         Value::String(name) => name.as_str(),
         _ => "",
     };
     match name {
-        "pissa" => Ok((Init::Kaiming, Start::Pissa)),
-        _ if name.eq_ignore_ascii_case("olora") => Ok((Init::Kaiming, Start::Olora)),
-        _ if name.eq_ignore_ascii_case("gaussian") => Ok((Init::Gaussian, Start::Apart)),
+        "pissa" => Ok((Init::Kaiming, InitFromBase::Pissa)),
+        _ if name.eq_ignore_ascii_case("olora") => Ok((Init::Kaiming, InitFromBase::Olora)),
+        _ if name.eq_ignore_ascii_case("gaussian") => Ok((Init::Gaussian, InitFromBase::Apart)),
         // These leave the base alone when PEFT loads them. LoRA-GA changes it in training, and PEFT does not do so again.
-        "eva" | "orthogonal" | "mica" | "lora_ga" => Ok((Init::Kaiming, Start::Apart)),
-        _ if name.eq_ignore_ascii_case("mica") => Ok((Init::Kaiming, Start::Apart)),
+        "eva" | "orthogonal" | "mica" | "lora_ga" => Ok((Init::Kaiming, InitFromBase::Apart)),
+        _ if name.eq_ignore_ascii_case("mica") => Ok((Init::Kaiming, InitFromBase::Apart)),
         _ => {
             let problem = match name {
                 "corda" | "loftq" => "changes the base by more than the files say",

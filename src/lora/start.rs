@@ -13,7 +13,7 @@ use crate::{AtLayer, Error, Result};
 
 /// What the factors of an adapter started as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Start {
+pub(super) enum InitFromBase {
     /// Nothing that the base has.
     #[default]
     Apart,
@@ -27,8 +27,8 @@ pub(super) enum Start {
 ///
 /// # Errors
 /// If the start cannot be computed again.
-pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start: Start) -> Result<()> {
-    if start == Start::Apart {
+pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start: InitFromBase) -> Result<()> {
+    if start == InitFromBase::Apart {
         return Ok(());
     }
     for linear in model.linears_mut() {
@@ -39,7 +39,7 @@ pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start:
             }
             let w = linear.weight.value()?.to_f64()?;
             let first = match start {
-                Start::Pissa => pissa(&w, [output, input], term),
+                InitFromBase::Pissa => pissa(&w, [output, input], term),
                 _ => olora(&w, [output, input], term),
             };
             double(term, first.at(|| name.clone())?, [output, input])?;

@@ -23,7 +23,7 @@ pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Res
         if config.adapts(&linear.name) {
             let (output, input) = linear.dims();
             // What trains is kept in the type of sums.
-            let dtype = linear.weight.value()?.dtype().sum();
+            let dtype = linear.weight.value()?.dtype().accum();
             let term = term(&linear.name, output, input, dtype, config, seed)?;
             if config.dora {
                 // B is zero: m is ‖W‖, and m / n is 1.

@@ -14,13 +14,13 @@ pub(super) const PROMPT: &str = "prompt_embeddings";
 
 /// Puts `tokens` rows before the embeddings, which leave positions for `[CLS]`, a token and `[SEP]`.
 pub(super) fn prompt(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
-    model.prompt = Some(normal(PROMPT.to_string(), [tokens, model.config.dim], 1.0, model.dtype.sum(), seed)?);
+    model.prompt = Some(normal(PROMPT.to_string(), [tokens, model.config.dim], 1.0, model.dtype.accum(), seed)?);
     Ok(())
 }
 
 /// Puts `tokens` keys and values into each layer's attention.
 pub(super) fn prefix(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
-    let (d, dtype) = (model.config.dim, model.dtype.sum());
+    let (d, dtype) = (model.config.dim, model.dtype.accum());
     for block in &mut model.blocks {
         let name = |part: &str| format!("distilbert.transformer.layer.{}.attention.prefix_{part}", block.layer);
         block.prefix = Some([normal(name("k"), [tokens, d], 1.0, dtype, seed)?, normal(name("v"), [tokens, d], 1.0, dtype, seed)?]);

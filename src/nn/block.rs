@@ -1,6 +1,6 @@
 //! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>.
 
-use super::{LayerNorm, Linear, Part, PartMut, Pass, Weight, site};
+use super::{LayerNorm, Linear, Pass, Weight, WeightMut, WeightRef, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
 use crate::autograd::{Tape, Var};
@@ -63,7 +63,7 @@ impl Block {
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, wanted: Wanted) -> Result<Var> {
         let (own, residual) = match wanted {
             Wanted::All => (pass.clone(), h.clone()),
-            Wanted::FirstRows => (pass.first_rows(), tape.select_rows(h, &pass.packing)?),
+            Wanted::FirstRows => (pass.first_rows(), tape.first_row(h, &pass.sequences)?),
         };
         let attended = self.attention(tape, pass, h, &own, &residual)?;
         let attended = self.hooked(0, tape, &own, attended)?;
@@ -81,7 +81,7 @@ impl Block {
         // The same rows: one op, and one pass over them.
         let mut inputs = if self.qkv.iter().any(|l| l.magnitude.is_some()) {
             vec![q.forward(tape, own, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]
-        } else if own.packing == pass.packing {
+        } else if own.sequences == pass.sequences {
             vec![Linear::group(tape, pass, h, &[q, k, v])?]
         } else {
             vec![q.forward(tape, own, x)?, Linear::group(tape, pass, h, &[k, v])?]
@@ -91,8 +91,8 @@ impl Block {
         }
         let op = Attention {
             heads: self.heads,
-            queries: own.packing.clone(),
-            keys: pass.packing.clone(),
+            queries: own.sequences.clone(),
+            keys: pass.sequences.clone(),
             extra: self.prefix.is_some(),
             mask: pass.mask(self.attention_dropout, site::attention(self.layer)),
         };
@@ -112,21 +112,21 @@ impl Block {
         self.qkv.iter_mut().chain([&mut self.out, &mut self.lin1, &mut self.lin2]).collect()
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
+    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
         self.qkv.iter().chain([&self.out]).for_each(|l| l.visit(f));
         self.sa_layer_norm.visit(f);
         [&self.lin1, &self.lin2].into_iter().for_each(|l| l.visit(f));
         self.output_layer_norm.visit(f);
-        self.prefix.iter().flatten().for_each(|w| f(Part::Extra(w)));
-        self.hooks.iter().flatten().flat_map(|h| h.weights()).for_each(|w| f(Part::Extra(w)));
+        self.prefix.iter().flatten().for_each(|w| f(WeightRef::Extra(w)));
+        self.hooks.iter().flatten().flat_map(|h| h.weights()).for_each(|w| f(WeightRef::Extra(w)));
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
+    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
         self.qkv.iter_mut().chain([&mut self.out]).for_each(|l| l.visit_mut(f));
         self.sa_layer_norm.visit_mut(f);
         [&mut self.lin1, &mut self.lin2].into_iter().for_each(|l| l.visit_mut(f));
         self.output_layer_norm.visit_mut(f);
-        self.prefix.iter_mut().flatten().for_each(|w| f(PartMut::Extra(w)));
-        self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).for_each(|w| f(PartMut::Extra(w)));
+        self.prefix.iter_mut().flatten().for_each(|w| f(WeightMut::Extra(w)));
+        self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).for_each(|w| f(WeightMut::Extra(w)));
     }
 }

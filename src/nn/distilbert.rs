@@ -1,10 +1,10 @@
 //! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; the dropouts and the head are those of the
 //! reference implementation in transformers.
 
-use super::{Block, Config, LayerNorm, Linear, Part, PartMut, Pass, Wanted, Weight, layer_norm, site};
+use super::{Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, layer_norm, site};
 use crate::autograd::ops::EmbeddingLayerNorm;
 use crate::autograd::{Parameter, Tape, Var};
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use crate::{AtLayer, Error, Result};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -59,7 +59,7 @@ impl DistilBert {
         let mut h = self.embed(tape, ids, pass, &whole).at(|| "distilbert.embeddings".into())?;
         observe("embeddings", &h);
         h = self.layers(tape, h, 0..self.blocks.len(), &whole, observe)?;
-        let cls = if self.blocks.is_empty() { tape.select_rows(&h, &whole.packing)? } else { h };
+        let cls = if self.blocks.is_empty() { tape.first_row(&h, &whole.sequences)? } else { h };
         self.head(tape, &cls, &whole.first_rows())
     }
 
@@ -96,8 +96,8 @@ impl DistilBert {
     ///
     /// # Errors
     /// As [`DistilBert::forward`].
-    pub fn trunk(&self, ids: &[u32], packing: &Arc<Packing>) -> Result<Tensor> {
-        let (mut tape, pass) = (Tape::inference(), Pass::evaluation(packing.clone()));
+    pub fn trunk(&self, ids: &[u32], sequences: &Arc<Sequences>) -> Result<Tensor> {
+        let (mut tape, pass) = (Tape::inference(), Pass::evaluation(sequences.clone()));
         let h = self.embed(&mut tape, ids, &pass, &pass).at(|| "distilbert.embeddings".into())?;
         Ok(self.layers(&mut tape, h, 0..self.frozen_layers(), &pass, &mut |_, _| {})?.value().clone())
     }
@@ -109,7 +109,7 @@ impl DistilBert {
     pub fn forward_above<'m>(&'m self, tape: &mut Tape<'m>, trunk: &Tensor, pass: &Pass) -> Result<Var> {
         self.put_shared(tape);
         let layers = self.frozen_layers()..self.blocks.len();
-        let h = tape.constant(&trunk.beside(&self.layer_norm.gamma.value()?)?);
+        let h = tape.constant(&trunk.to_device_of(&self.layer_norm.gamma.value()?)?);
         let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, pass, &mut |_, _| {})? };
         self.head(tape, &cls, &pass.first_rows())
     }
@@ -122,7 +122,7 @@ impl DistilBert {
     fn with_prompt(&self, pass: &Pass) -> Pass {
         match self.prompt.as_ref().map_or(0, |p| p.shape().rows()) {
             0 => pass.clone(),
-            n => Pass { packing: Arc::new(pass.packing.lengthened(n)), ..pass.clone() },
+            n => Pass { sequences: Arc::new(pass.sequences.lengthened(n)), ..pass.clone() },
         }
     }
 
@@ -151,10 +151,10 @@ impl DistilBert {
 
     fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
         tape.enter("distilbert.embeddings");
-        if ids.len() != pass.packing.tokens() {
-            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.packing.tokens()].into()]));
+        if ids.len() != pass.sequences.tokens() {
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.sequences.tokens()].into()]));
         }
-        let longest = (0..whole.packing.sequences()).map(|b| whole.packing.length(b)).max().unwrap_or(0);
+        let longest = (0..whole.sequences.count()).map(|b| whole.sequences.length(b)).max().unwrap_or(0);
         if longest > self.config.max_position_embeddings {
             let most = self.config.max_position_embeddings;
             return Err(Error::invalid(format!(
@@ -167,18 +167,18 @@ impl DistilBert {
             inputs.push(weight.var(tape)?);
         }
         let prompt = self.prompt.as_ref().map_or(0, |p| p.shape().rows());
-        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, packing: whole.packing.clone(), prompt };
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: whole.sequences.clone(), prompt };
         let e = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
-        tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.packing)
+        tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.sequences)
     }
 
     /// Logits of the `[CLS]` rows `[B, D]`.
     fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
         tape.enter("pre_classifier");
-        let cls = tape.cast(cls, self.dtype.sum())?;
+        let cls = tape.cast(cls, self.dtype.accum())?;
         let hidden = self.pre_classifier.forward(tape, pass, &cls)?;
         let hidden = tape.relu(&hidden)?;
-        let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.packing)?;
+        let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.sequences)?;
         self.classifier.forward(tape, pass, &hidden)
     }
 
@@ -194,28 +194,28 @@ impl DistilBert {
     }
 
     /// Walks over all weights and extra parameters.
-    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(Part::Base(w)));
+    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
+        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(WeightRef::Base(w)));
         self.layer_norm.visit(f);
         self.blocks.iter().for_each(|b| b.visit(f));
         [&self.pre_classifier, &self.classifier].into_iter().for_each(|l| l.visit(f));
-        self.prompt.iter().chain(&self.shared).for_each(|w| f(Part::Extra(w)));
+        self.prompt.iter().chain(&self.shared).for_each(|w| f(WeightRef::Extra(w)));
     }
 
     /// [`DistilBert::visit`], to change what it comes by.
-    pub fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(PartMut::Base(w)));
+    pub fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
+        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(WeightMut::Base(w)));
         self.layer_norm.visit_mut(f);
         self.blocks.iter_mut().for_each(|b| b.visit_mut(f));
         [&mut self.pre_classifier, &mut self.classifier].into_iter().for_each(|l| l.visit_mut(f));
-        self.prompt.iter_mut().chain(&mut self.shared).for_each(|w| f(PartMut::Extra(w)));
+        self.prompt.iter_mut().chain(&mut self.shared).for_each(|w| f(WeightMut::Extra(w)));
     }
 
     /// The weights of the checkpoint, adapters aside.
     pub fn weights(&self) -> Vec<&Weight> {
         let mut all = Vec::new();
         self.visit(&mut |part| {
-            if let Part::Base(w) = part {
+            if let WeightRef::Base(w) = part {
                 all.push(w)
             }
         });
@@ -254,7 +254,7 @@ mod tests {
         let mut tape = Tape::new();
         let logits = if whole {
             let states = model.hidden_states(&mut tape, ids, pass).unwrap();
-            let cls = tape.select_rows(states.last().unwrap(), &pass.packing).unwrap();
+            let cls = tape.first_row(states.last().unwrap(), &pass.sequences).unwrap();
             model.head(&mut tape, &cls, &pass.first_rows()).unwrap()
         } else {
             model.forward(&mut tape, ids, pass).unwrap()
@@ -284,10 +284,10 @@ mod tests {
         }
         model.classifier.weight.train().unwrap();
         let lengths = [5, 1, 9, 2];
-        let packing = Arc::new(crate::tensor::Packing::new(&lengths, vec![7, 8, 9, 3]).unwrap());
+        let sequences = Arc::new(crate::tensor::Sequences::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
         for dropout in [None, Some(5)] {
-            let pass = Pass { packing: packing.clone(), dropout, recompute: false, rank: None };
+            let pass = Pass { sequences: sequences.clone(), dropout, recompute: false, rank: None };
             let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
             let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
             assert_eq!(pruned.len(), whole.len());
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(recomputed, pruned, "computed again, a layer must be the same bit for bit");
         }
         for recompute in [false, true] {
-            let pass = Pass { recompute, ..Pass::evaluation(packing.clone()) };
+            let pass = Pass { recompute, ..Pass::evaluation(sequences.clone()) };
             let [(recorded, with), (inferred, without)] = [Tape::new(), Tape::inference()].map(|mut tape| {
                 let logits = model.forward(&mut tape, &ids, &pass).unwrap();
                 (logits.value().to_f64().unwrap(), tape.len())

@@ -1,6 +1,6 @@
 //! Layer normalisation with its weights.
 
-use super::{Part, PartMut, Pass, Weight};
+use super::{Pass, Weight, WeightMut, WeightRef};
 use crate::Result;
 use crate::autograd::ops::{Mask, ResidualLayerNorm};
 use crate::autograd::{Tape, Var};
@@ -34,14 +34,14 @@ impl LayerNorm {
     pub fn after_residual<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var, residual: &Var, mask: Option<Mask>) -> Result<Var> {
         let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
         tape.enter(self.gamma.name().trim_end_matches(".weight"));
-        tape.apply(ResidualLayerNorm { eps: EPS, mask, packing: pass.packing.clone() }, &[x, residual, &gamma, &beta])
+        tape.apply(ResidualLayerNorm { eps: EPS, mask, sequences: pass.sequences.clone() }, &[x, residual, &gamma, &beta])
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        [&self.gamma, &self.beta].into_iter().for_each(|w| f(Part::Base(w)));
+    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
+        [&self.gamma, &self.beta].into_iter().for_each(|w| f(WeightRef::Base(w)));
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(PartMut::Base(w)));
+    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
+        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(WeightMut::Base(w)));
     }
 }

@@ -1,10 +1,10 @@
 //! Linear layers with optional low-rank terms.
 
-use super::{Part, PartMut, Pass, Weight};
-use crate::autograd::ops::{self, Mask, Member, Term};
+use super::{Pass, Weight, WeightMut, WeightRef};
+use crate::autograd::ops::{self, GroupedLinear, Mask, Term};
 use crate::autograd::{Tape, Var};
 use crate::tensor::gemm::{Mat, gemm};
-use crate::tensor::{Float, Real, Tensor, math};
+use crate::tensor::{Accum, Scalar, Tensor, math};
 use crate::{AtLayer, Error, Result, dispatch};
 use std::sync::{Mutex, PoisonError};
 
@@ -79,7 +79,7 @@ impl LowRank {
     fn factors<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<[Var; 2]> {
         let (a, b) = (self.a.var(tape)?, self.b.var(tape)?);
         match pass.rank.filter(|&rank| rank < self.rank()) {
-            Some(rank) => Ok([tape.leading(&a, [rank, a.shape().cols()])?, tape.leading(&b, [b.shape().rows(), rank])?]),
+            Some(rank) => Ok([tape.submatrix(&a, [rank, a.shape().cols()])?, tape.submatrix(&b, [b.shape().rows(), rank])?]),
             None => Ok([a, b]),
         }
     }
@@ -117,11 +117,11 @@ impl Linear {
         let norms = magnitude.norms(self, term, pass)?;
         let mask = term.mask(pass, self.site, 0);
         let drops = mask.is_some();
-        let dropped = tape.dropout(x, mask, &pass.packing)?;
+        let dropped = tape.dropout(x, mask, &pass.sequences)?;
         let mut inputs = vec![dropped.clone(), self.weight.var(tape)?];
         inputs.extend(term.factors(tape, pass)?);
-        let member = Member { bias: false, terms: vec![Term { scale: term.scale_of(pass), mask: None }] };
-        let op = ops::Linear { members: vec![member], packing: Some(pass.packing.clone()) };
+        let member = GroupedLinear { bias: false, terms: vec![Term { scale: term.scale_of(pass), mask: None }] };
+        let op = ops::Linear { members: vec![member], sequences: Some(pass.sequences.clone()) };
         let y = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(|| self.name.clone())?;
         let (m, bias) = (magnitude.vector.var(tape)?, self.bias.as_ref().map(|b| b.var(tape)).transpose()?);
         let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
@@ -146,9 +146,9 @@ impl Linear {
         }
         let ((output, input), rank) = (self.dims(), a.shape().rows());
         dispatch!("row_norms", w.dtype(), T => {
-            let mut sum = w.to_sums::<<T as Real>::Sum>()?;
-            let mut b = b.to_sums::<<T as Real>::Sum>()?;
-            b.iter_mut().for_each(|b| *b *= <T as Real>::Sum::of(term.scale));
+            let mut sum = w.to_accum::<<T as Scalar>::Acc>()?;
+            let mut b = b.to_accum::<<T as Scalar>::Acc>()?;
+            b.iter_mut().for_each(|b| *b *= <T as Scalar>::Acc::of(term.scale));
             gemm(Mat::new(&b, output, rank), Mat::of(&a)?, &mut sum, input, true);
             let norms: Vec<_> = sum.chunks_exact(input).map(|row| math::sum(row, |x| x * x).sqrt()).collect();
             Tensor::new(norms, [output])
@@ -174,25 +174,25 @@ impl Linear {
                 inputs.extend(term.factors(tape, pass)?);
                 terms.push(Term { scale: term.scale_of(pass), mask: term.mask(pass, linear.site, i) });
             }
-            members.push(Member { bias: linear.bias.is_some(), terms });
+            members.push(GroupedLinear { bias: linear.bias.is_some(), terms });
         }
-        let op = ops::Linear { members, packing: Some(pass.packing.clone()) };
+        let op = ops::Linear { members, sequences: Some(pass.sequences.clone()) };
         tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(name)
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(Part<'a>)) {
-        f(Part::Base(&self.weight));
-        self.bias.iter().for_each(|b| f(Part::Base(b)));
-        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(self.magnitude.iter().map(|m| &m.vector)).for_each(|w| f(Part::Extra(w)));
+    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
+        f(WeightRef::Base(&self.weight));
+        self.bias.iter().for_each(|b| f(WeightRef::Base(b)));
+        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(self.magnitude.iter().map(|m| &m.vector)).for_each(|w| f(WeightRef::Extra(w)));
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(PartMut<'a>)) {
-        f(PartMut::Base(&mut self.weight));
-        self.bias.iter_mut().for_each(|b| f(PartMut::Base(b)));
+    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
+        f(WeightMut::Base(&mut self.weight));
+        self.bias.iter_mut().for_each(|b| f(WeightMut::Base(b)));
         self.terms
             .iter_mut()
             .flat_map(|t| [&mut t.a, &mut t.b])
             .chain(self.magnitude.iter_mut().map(|m| &mut m.vector))
-            .for_each(|w| f(PartMut::Extra(w)));
+            .for_each(|w| f(WeightMut::Extra(w)));
     }
 }

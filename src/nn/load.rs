@@ -40,7 +40,7 @@ enum Role {
 }
 
 /// Where weights come from: a checkpoint, or a random generator.
-struct Source<'a> {
+struct Checkpoint<'a> {
     file: Option<&'a SafeTensors>,
     dtype: DType,
     /// Whether a weight is kept in the type of sums, to train it from there.
@@ -62,7 +62,7 @@ pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
 }
 
-impl Source<'_> {
+impl Checkpoint<'_> {
     fn find(&self, name: &str) -> Option<String> {
         find(self.file?, name)
     }
@@ -116,11 +116,11 @@ impl Source<'_> {
             1 => vec![0.0; n],
             _ => (0..n).map(|_| self.range * stream.normal()).collect(),
         };
-        Tensor::from_f64(values, self.stored_as(name, role, self.dtype.sum()), dims)
+        Tensor::from_f64(values, self.stored_as(name, role, self.dtype.accum()), dims)
     }
 
     fn stored_as(&self, name: &str, role: Role, in_file: DType) -> DType {
-        let sum = self.dtype.sum();
+        let sum = self.dtype.accum();
         match role {
             _ if (self.exact)(name) => sum,
             Role::Matrix => self.dtype,
@@ -214,7 +214,7 @@ impl DistilBert {
             config.problem_type = None;
         }
         let file = SafeTensors::open(model)?;
-        let mut source = Source {
+        let mut source = Checkpoint {
             file: Some(&file),
             dtype,
             exact,
@@ -234,7 +234,7 @@ impl DistilBert {
     /// # Errors
     /// Never for sizes that fit memory.
     pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
-        let mut source = Source {
+        let mut source = Checkpoint {
             file: None,
             dtype,
             exact: &|_| false,

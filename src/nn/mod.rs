@@ -24,17 +24,17 @@ pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
 pub use load::{Head, LoadReport};
 pub use save::TOKENIZER_FILES;
-pub use weight::{Part, PartMut, Weight, WeightFn};
+pub use weight::{Weight, WeightFn, WeightMut, WeightRef};
 
 use crate::autograd::ops::Mask;
-use crate::tensor::Packing;
+use crate::tensor::Sequences;
 use std::sync::Arc;
 
 /// What one forward pass needs to know beside the ids.
 #[derive(Clone)]
 pub struct Pass {
-    /// How the sequences lie.
-    pub packing: Arc<Packing>,
+    /// Sequence boundaries of the packed batch.
+    pub sequences: Arc<Sequences>,
     /// The seed of every dropout mask; `None` in evaluation: nothing is dropped.
     pub dropout: Option<u64>,
     /// Keep only the input of each layer, and compute the layer again in backward: time for memory.
@@ -45,18 +45,18 @@ pub struct Pass {
 
 impl Pass {
     /// Evaluation: no dropout.
-    pub fn evaluation(packing: Arc<Packing>) -> Pass {
-        Pass { packing, dropout: None, recompute: false, rank: None }
+    pub fn evaluation(sequences: Arc<Sequences>) -> Pass {
+        Pass { sequences, dropout: None, recompute: false, rank: None }
     }
 
     /// Training: dropout masks of `seed`.
-    pub fn training(packing: Arc<Packing>, seed: u64) -> Pass {
-        Pass { packing, dropout: Some(seed), recompute: false, rank: None }
+    pub fn training(sequences: Arc<Sequences>, seed: u64) -> Pass {
+        Pass { sequences, dropout: Some(seed), recompute: false, rank: None }
     }
 
     /// The same pass over the first row of each sequence alone.
     pub fn first_rows(&self) -> Pass {
-        Pass { packing: Arc::new(self.packing.first_rows()), ..self.clone() }
+        Pass { sequences: Arc::new(self.sequences.first_rows()), ..self.clone() }
     }
 
     /// The mask of `site` at probability `p`, if anything is to be dropped.

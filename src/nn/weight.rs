@@ -101,7 +101,7 @@ impl Weight {
     pub fn train(&mut self) -> Result<()> {
         if let Weight::Frozen { name, value } = self {
             // What trains is kept in the type of sums.
-            let value = value.to_dtype(value.dtype().sum())?;
+            let value = value.to_dtype(value.dtype().accum())?;
             *self = Weight::Trained(Parameter::new(std::mem::take(name), value));
         }
         Ok(())
@@ -143,35 +143,35 @@ impl Weight {
 }
 
 /// What a walk over a model comes by.
-pub enum Part<'a> {
+pub enum WeightRef<'a> {
     /// A weight of the checkpoint.
     Base(&'a Weight),
     /// A weight beside the checkpoint: a low-rank factor, a prompt.
     Extra(&'a Weight),
 }
 
-impl<'a> Part<'a> {
+impl<'a> WeightRef<'a> {
     /// The weight.
     pub fn weight(&self) -> &'a Weight {
         match self {
-            Part::Base(w) | Part::Extra(w) => w,
+            WeightRef::Base(w) | WeightRef::Extra(w) => w,
         }
     }
 }
 
-/// [`Part`], to be changed.
-pub enum PartMut<'a> {
+/// [`WeightRef`], to be changed.
+pub enum WeightMut<'a> {
     /// A weight of the checkpoint.
     Base(&'a mut Weight),
     /// A weight beside the checkpoint.
     Extra(&'a mut Weight),
 }
 
-impl<'a> PartMut<'a> {
+impl<'a> WeightMut<'a> {
     /// The weight.
     pub fn weight(self) -> &'a mut Weight {
         match self {
-            PartMut::Base(w) | PartMut::Extra(w) => w,
+            WeightMut::Base(w) | WeightMut::Extra(w) => w,
         }
     }
 }

@@ -18,11 +18,11 @@ pub struct Row {
     /// Test accuracy that the study states, in per cent, with `distilbert-base-uncased` on the whole of IMDB.
     pub stated: Option<f64>,
     /// Factor of the number of epochs.
-    pub longer: usize,
+    pub epoch_factor: usize,
     /// Whether the output of the frozen layers is computed once, without dropout.
     pub cache_trunk: bool,
     /// Trains on one review of this many.
-    pub one_of: usize,
+    pub subsample: usize,
 }
 
 impl Row {
@@ -41,7 +41,7 @@ const LORA_LR: f64 = 3e-4;
 const FULL_LR: f64 = 2e-5;
 
 fn row(key: impl Into<String>, name: impl Into<String>, method: Method, lr: f64) -> Row {
-    Row { key: key.into(), name: name.into(), method, lr, stated: None, longer: 1, cache_trunk: false, one_of: 1 }
+    Row { key: key.into(), name: name.into(), method, lr, stated: None, epoch_factor: 1, cache_trunk: false, subsample: 1 }
 }
 
 fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
@@ -84,7 +84,11 @@ pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
         with("qv16-alpha16", "Q+V r=16, alpha 16", LoraConfig { alpha: 16.0, ..qv(16) }),
         with("qv8-gaussian", "Q+V r=8, A Gaussian", LoraConfig { init: Init::Gaussian, ..qv(8) }),
         row("adapter", "adapters (Houlsby)", Method::Adapter { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
-        Row { longer: 20, cache_trunk: true, ..row("head-long", "head, 20 times as long", Method::Head { pre_classifier: false }, 1e-2) },
+        Row {
+            epoch_factor: 20,
+            cache_trunk: true,
+            ..row("head-long", "head, 20 times as long", Method::Head { pre_classifier: false }, 1e-2)
+        },
         lora("qv8-slow", "Q+V r=8, full fine-tuning's rate", 8, &QV, full_lr),
         row("full-fast", "full fine-tuning, LoRA's rate", Method::Full, lora_lr),
     ];
@@ -97,7 +101,7 @@ pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
         let of = |key: &str, name: &str, row: Row| Row {
             key: format!("{key}-1of{part}"),
             name: format!("{name}, 1/{part} of the reviews"),
-            one_of: part,
+            subsample: part,
             ..row
         };
         rows.push(of("qv8", "Q+V r=8", lora("", "", 8, &QV, lora_lr)));

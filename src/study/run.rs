@@ -9,7 +9,7 @@ use crate::nn::{Config, DistilBert, Head};
 use crate::tensor::DType;
 use crate::tensor::safetensors::{recover_directory, write_directory, write_file};
 use crate::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Trunk, fit_above, load_checkpoint, measure, peak_memory, predict_while,
+    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, measure, peak_memory, predict_while,
     save_checkpoint,
 };
 use crate::{Error, Result};
@@ -132,10 +132,10 @@ impl Study<'_> {
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover_directory(&folder)?;
-        let epochs = self.recipe.epochs * row.longer;
+        let epochs = self.recipe.epochs * row.epoch_factor;
         let recipe = Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() };
         recipe.check()?;
-        let part = (row.one_of > 1).then(|| self.train.every(row.one_of));
+        let part = (row.subsample > 1).then(|| self.train.every(row.subsample));
         let train = part.as_ref().unwrap_or(self.train);
         let settings = self.settings(row, &recipe);
         if let Some(mut result) = self.finished(&folder, &settings)? {
@@ -161,10 +161,11 @@ impl Study<'_> {
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
         let mut started = Instant::now();
-        let trunk = if recipe.cache_trunk && optimizer.steps() < steps { Some(Trunk::new(&model, train, recipe.batch)?) } else { None };
+        let trunk =
+            if recipe.cache_trunk && optimizer.steps() < steps { Some(FrozenFeatures::new(&model, train, recipe.batch)?) } else { None };
         while optimizer.steps() < steps {
             let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            fit_above(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
+            fit_on_features(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
@@ -215,7 +216,7 @@ impl Study<'_> {
             dtype: self.dtype.to_string(),
             max_length: self.max_length,
             training_texts,
-            share: 1.0 / row.one_of.max(1) as f64,
+            share: 1.0 / row.subsample.max(1) as f64,
             test_texts: self.test.len(),
             finished: machine::now(),
             version: machine::VERSION.to_string(),
@@ -231,7 +232,7 @@ impl Study<'_> {
     /// What must be the same for a run to go on.
     fn settings(&self, row: &Row, recipe: &Recipe) -> String {
         let hashes = self.hashes.join(" ");
-        format!("{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes}", row.method, row.one_of, self.dtype, self.config)
+        format!("{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes}", row.method, row.subsample, self.dtype, self.config)
     }
 
     /// The result in `folder`, if the run was finished.

@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn row(method: Method) -> Row {
-        Row { key: "row".into(), name: "A row".into(), method, lr: 3e-4, stated: None, longer: 1, cache_trunk: false, one_of: 1 }
+        Row { key: "row".into(), name: "A row".into(), method, lr: 3e-4, stated: None, epoch_factor: 1, cache_trunk: false, subsample: 1 }
     }
 
     /// What a run of the bundled encoder gives, and how a study with it is told: the page, `results.json` and the lines below the table.
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_else_a_run_used_is_told() {
-        let half = Row { one_of: 2, ..row(Method::Head { pre_classifier: false }) };
+        let half = Row { subsample: 2, ..row(Method::Head { pre_classifier: false }) };
         let (result, page, json, table) = told(&half, Recipe::default(), 0);
         // No `..`: a new field must be told too.
         let Used { recipe: _, method: _, dtype, max_length, training_texts, share, test_texts, finished, version, commit } =

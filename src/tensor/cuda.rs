@@ -1,6 +1,6 @@
 //! Tensors on a GPU.
 
-use super::{DType, Element, Packing, Shape, Storage, Tensor};
+use super::{DType, Element, Sequences, Shape, Storage, Tensor};
 use crate::cuda::{Argument, Buffer, DataType, Device, Matrix};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -82,7 +82,7 @@ impl Tensor {
     pub(super) fn download(&self) -> Result<Tensor> {
         let Storage::Cuda(c) = &*self.storage else { return Ok(self.clone()) };
         fn read<T: Element + zerocopy::IntoBytes>(c: &OnDevice, offset: usize, shape: &Shape) -> Result<Tensor> {
-            let mut values = super::take::<T>(shape.len());
+            let mut values = super::alloc::<T>(shape.len());
             c.buffer.device().download(&c.buffer, offset * size_of::<T>(), values.as_mut_bytes())?;
             Tensor::new(values, shape)
         }
@@ -145,7 +145,7 @@ pub fn upload_together<const N: usize>(device: &Arc<Device>, arrays: [&[u32]; N]
 
 /// How the sequences of a batch lie, for kernels.
 #[derive(Debug)]
-pub struct DevicePacking {
+pub struct DeviceSequences {
     /// First row of each sequence, and T: `[B + 1]` u32.
     pub offsets: Tensor,
     /// The sequence of each row: `[T]` u32.
@@ -154,19 +154,19 @@ pub struct DevicePacking {
     pub examples: Tensor,
 }
 
-impl Packing {
+impl Sequences {
     /// Its arrays on a device, copied there when first asked for.
     ///
     /// # Errors
     /// If the device has no more memory.
-    pub fn on(&self, device: &Arc<Device>) -> Result<&DevicePacking> {
+    pub fn on(&self, device: &Arc<Device>) -> Result<&DeviceSequences> {
         if let Some(found) = self.on_device.get() {
             return Ok(found);
         }
         let offsets: Vec<u32> = self.offsets().iter().map(|&o| o as u32).collect();
-        let rows: Vec<u32> = (0..self.sequences()).flat_map(|b| std::iter::repeat_n(b as u32, self.length(b))).collect();
-        let [offsets, row_sequence, examples] = upload_together(device, [&offsets, &rows, self.examples()])?;
-        let arrays = DevicePacking { offsets, row_sequence, examples };
+        let rows: Vec<u32> = (0..self.count()).flat_map(|b| std::iter::repeat_n(b as u32, self.length(b))).collect();
+        let [offsets, row_sequence, examples] = upload_together(device, [&offsets, &rows, self.example_ids()])?;
+        let arrays = DeviceSequences { offsets, row_sequence, examples };
         Ok(self.on_device.get_or_init(|| arrays))
     }
 }

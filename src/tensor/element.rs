@@ -33,7 +33,7 @@ impl DType {
     }
 
     /// The type that sums of it, and what trains beside it, are kept in: f32 for the 16-bit floats, else itself.
-    pub fn sum(self) -> DType {
+    pub fn accum(self) -> DType {
         match self {
             DType::BF16 | DType::F16 => DType::F32,
             other => other,
@@ -108,23 +108,23 @@ macro_rules! elements {
 }
 elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
 
-/// A floating-point element that kernels read and write; sums are kept in [`Real::Sum`].
-pub trait Real: Element {
+/// A floating-point element that kernels read and write; sums are kept in [`Scalar::Acc`].
+pub trait Scalar: Element {
     /// What sums inside an op are kept in: f32 for bf16, else the type itself.
-    type Sum: Float;
+    type Acc: Accum;
     /// The value in the wider type.
-    fn widen(self) -> Self::Sum;
+    fn widen(self) -> Self::Acc;
     /// Rounds once, to nearest even.
-    fn narrow(x: Self::Sum) -> Self;
+    fn narrow(x: Self::Acc) -> Self;
     /// Numbers for a matrix product to read.
-    fn source(data: &[Self]) -> super::gemm::Source<'_, Self::Sum>;
+    fn source(data: &[Self]) -> super::gemm::Elements<'_, Self::Acc>;
     /// Rounds every number; without a copy if there is nothing to round.
-    fn narrow_all(sums: Pooled<Self::Sum>) -> Pooled<Self>;
+    fn narrow_all(sums: Pooled<Self::Acc>) -> Pooled<Self>;
 }
 
 /// A type that arithmetic is done in.
-pub trait Float:
-    Real<Sum = Self>
+pub trait Accum:
+    Scalar<Acc = Self>
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -159,16 +159,16 @@ pub trait Float:
 
 macro_rules! floats {
     ($($type:ident $exp:expr, $erf:expr);*) => {$(
-        impl Real for $type {
-            type Sum = $type;
+        impl Scalar for $type {
+            type Acc = $type;
             #[inline(always)]
             fn widen(self) -> $type { self }
             #[inline(always)]
             fn narrow(x: $type) -> $type { x }
-            fn source(data: &[$type]) -> super::gemm::Source<'_, $type> { super::gemm::Source::Same(data) }
+            fn source(data: &[$type]) -> super::gemm::Elements<'_, $type> { super::gemm::Elements::Same(data) }
             fn narrow_all(sums: Pooled<$type>) -> Pooled<$type> { sums }
         }
-        impl Float for $type {
+        impl Accum for $type {
             const ZERO: $type = 0.0;
             const ONE: $type = 1.0;
             #[inline(always)]
@@ -192,8 +192,8 @@ macro_rules! floats {
 }
 floats!(f32 super::math::exp, super::math::erf; f64 |x: f64, _| x.exp(), |x: f64, _| (libm::erf(x), (-x * x).exp()));
 
-impl Real for bf16 {
-    type Sum = f32;
+impl Scalar for bf16 {
+    type Acc = f32;
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -205,11 +205,11 @@ impl Real for bf16 {
         let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
         bf16::from_bits(if x.is_nan() { (bits >> 16 | 0x40) as u16 } else { rounded as u16 })
     }
-    fn source(data: &[bf16]) -> super::gemm::Source<'_, f32> {
-        super::gemm::Source::BF16(data)
+    fn source(data: &[bf16]) -> super::gemm::Elements<'_, f32> {
+        super::gemm::Elements::BF16(data)
     }
     fn narrow_all(sums: Pooled<f32>) -> Pooled<bf16> {
-        let mut rounded = super::take(sums.len());
+        let mut rounded = super::alloc(sums.len());
         super::rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
             simd::vectorised(|| to.iter_mut().zip(&sums[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
         });

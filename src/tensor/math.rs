@@ -2,14 +2,14 @@
 //!
 //! `fma` says whether fused multiply-add is one fast instruction: where such a loop is compiled it is a constant.
 
-use super::Float;
+use super::Accum;
 
 /// Partial results that are kept side by side.
 const LANES: usize = 16;
 
 /// f(0, x₀), folded with `f` over each of 16 lanes, and the lanes folded with `join`.
 #[inline(always)]
-fn fold<T: Copy, S: Float>(x: &[T], zero: S, f: impl Fn(S, T) -> S, join: impl Fn(S, S) -> S) -> S {
+fn fold<T: Copy, S: Accum>(x: &[T], zero: S, f: impl Fn(S, T) -> S, join: impl Fn(S, S) -> S) -> S {
     let mut lanes = [zero; LANES];
     let (pieces, rest) = x.as_chunks::<LANES>();
     for piece in pieces {
@@ -23,19 +23,19 @@ fn fold<T: Copy, S: Float>(x: &[T], zero: S, f: impl Fn(S, T) -> S, join: impl F
 
 /// Σ f(x).
 #[inline(always)]
-pub fn sum<T: Copy, S: Float>(x: &[T], f: impl Fn(T) -> S) -> S {
+pub fn sum<T: Copy, S: Accum>(x: &[T], f: impl Fn(T) -> S) -> S {
     fold(x, S::ZERO, |sum, x| sum + f(x), |a, b| a + b)
 }
 
 /// Σ f(x, y) over the length of `x`.
 #[inline(always)]
-pub fn sum2<T: Copy, U: Copy, S: Float>(x: &[T], y: &[U], f: impl Fn(T, U) -> S) -> S {
+pub fn sum2<T: Copy, U: Copy, S: Accum>(x: &[T], y: &[U], f: impl Fn(T, U) -> S) -> S {
     sum3(x, y, x, |x, y, _| f(x, y))
 }
 
 /// Σ f(x, y, z) over the length of `x`.
 #[inline(always)]
-pub fn sum3<T: Copy, U: Copy, V: Copy, S: Float>(x: &[T], y: &[U], z: &[V], f: impl Fn(T, U, V) -> S) -> S {
+pub fn sum3<T: Copy, U: Copy, V: Copy, S: Accum>(x: &[T], y: &[U], z: &[V], f: impl Fn(T, U, V) -> S) -> S {
     let mut lanes = [S::ZERO; LANES];
     let (xs, ys, zs) = (x.as_chunks::<LANES>(), y[..x.len()].as_chunks::<LANES>(), z[..x.len()].as_chunks::<LANES>());
     for ((x, y), z) in xs.0.iter().zip(ys.0).zip(zs.0) {
@@ -50,7 +50,7 @@ pub fn sum3<T: Copy, U: Copy, V: Copy, S: Float>(x: &[T], y: &[U], z: &[V], f: i
 
 /// The largest number of `x`. A NaN need not win: where this is subtracted before an [`exp`], that of the NaN is still NaN.
 #[inline(always)]
-pub fn max<S: Float>(x: &[S]) -> S {
+pub fn max<S: Accum>(x: &[S]) -> S {
     let first = x.first().copied().unwrap_or(S::ZERO);
     fold(x, first, |a, b| if b > a { b } else { a }, |a, b| if b > a { b } else { a })
 }

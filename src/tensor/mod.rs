@@ -8,20 +8,20 @@ mod element;
 mod finite;
 pub mod gemm;
 pub mod math;
-mod packing;
 pub mod philox;
 pub mod rows;
 pub mod safetensors;
 pub mod scratch;
+mod sequences;
 mod shape;
 pub mod simd;
 mod storage;
 pub mod svd;
 
-pub use element::{DType, Element, Float, Real};
-pub use packing::Packing;
+pub use element::{Accum, DType, Element, Scalar};
+pub use sequences::Sequences;
 pub use shape::Shape;
-pub use storage::{Host, Mapped, Pooled, Storage, take, zeroed};
+pub use storage::{Host, Mapped, Pooled, Storage, alloc, zeroed};
 
 use crate::{Error, Result};
 pub use half::bf16 as BF16;
@@ -143,7 +143,7 @@ impl Tensor {
 
     fn copied<T: Element>(&self) -> Result<Pooled<T>> {
         let from = self.host::<T>()?;
-        let mut to = take(from.len());
+        let mut to = alloc(from.len());
         to.copy_from_slice(from);
         Ok(to)
     }
@@ -188,7 +188,7 @@ impl Tensor {
             return self.to_host()?.to_dtype(dtype)?.to_device(device);
         }
         if (self.dtype(), dtype) == (DType::F32, DType::BF16) {
-            return Tensor::new(<bf16 as Real>::narrow_all(self.to_sums()?), &self.shape);
+            return Tensor::new(<bf16 as Scalar>::narrow_all(self.to_accum()?), &self.shape);
         }
         let wide: Vec<f64> = self.to_f64()?;
         let shape = self.shape.clone();
@@ -231,8 +231,8 @@ impl Tensor {
     ///
     /// # Errors
     /// If the data type is neither `S` nor, where sums are f32, bf16.
-    pub fn to_sums<S: Float>(&self) -> Result<Pooled<S>> {
-        Ok(gemm::Mat::of(self)?.to_sums())
+    pub fn to_accum<S: Accum>(&self) -> Result<Pooled<S>> {
+        Ok(gemm::Mat::of(self)?.to_accum())
     }
 
     /// The same elements on the host; waits for a device. Without a copy if they are there.
@@ -260,7 +260,7 @@ impl Tensor {
     ///
     /// # Errors
     /// If the device has no more memory.
-    pub fn beside(&self, other: &Tensor) -> Result<Tensor> {
+    pub fn to_device_of(&self, other: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(device) = other.device() {
             return self.to_device(device);
@@ -287,7 +287,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Runs `$body` with the [`Real`] type `$T` that fits a tensor's data type, or returns an error that names the op.
+/// Runs `$body` with the [`Scalar`] type `$T` that fits a tensor's data type, or returns an error that names the op.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! dispatch {
@@ -302,7 +302,7 @@ macro_rules! dispatch {
     };
 }
 
-/// [`dispatch!`] for what is kept in the type of sums: [`Float`] types alone.
+/// [`dispatch!`] for what is kept in the type of sums: [`Accum`] types alone.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! dispatch_float {

@@ -135,7 +135,7 @@ fn size_class(len: usize) -> usize {
 const LINE: usize = 64;
 
 /// A vector of `len` elements with arbitrary values (NaN in debug builds, so that an element that no kernel wrote is noticed).
-pub fn take<T: Element>(len: usize) -> Pooled<T> {
+pub fn alloc<T: Element>(len: usize) -> Pooled<T> {
     if len < SMALLEST {
         return vec![T::default(); len].into();
     }
@@ -162,7 +162,7 @@ pub fn take<T: Element>(len: usize) -> Pooled<T> {
 
 /// A vector of `len` zeros.
 pub fn zeroed<T: Element>(len: usize) -> Pooled<T> {
-    let mut v = take(len);
+    let mut v = alloc(len);
     v.fill(T::default());
     v
 }

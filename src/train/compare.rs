@@ -1,13 +1,13 @@
 //! Holds the engine against a folder of reference values computed elsewhere: hidden values, logits, loss, every gradient, twenty optimizer
 //! steps, the trained adapter.
 
-use super::{AdamW, Linear};
+use super::{AdamW, LinearSchedule};
 use crate::autograd::Tape;
 use crate::lora::adapter;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::math::largest;
 use crate::tensor::safetensors::SafeTensors;
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -135,7 +135,7 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut
     }
 
     let optimizer = &wanted.optimizer;
-    let schedule = Linear { warmup: optimizer.warmup_steps, total: optimizer.steps };
+    let schedule = LinearSchedule { warmup: optimizer.warmup_steps, total: optimizer.steps };
     let mut adamw = AdamW::new(optimizer.weight_decay);
     (adamw.betas, adamw.eps) = (optimizer.betas, optimizer.eps);
     for (t, step) in wanted.trajectory.iter().enumerate() {
@@ -164,9 +164,9 @@ pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut
 fn batch(reference: &Reference, indices: &[usize]) -> Result<(Vec<u32>, Vec<u32>, Pass)> {
     let examples: Vec<&Example> = indices.iter().filter_map(|&i| reference.examples.get(i)).collect();
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-    let packing = Packing::new(&lengths, indices.iter().map(|&i| i as u32).collect())?;
+    let sequences = Sequences::new(&lengths, indices.iter().map(|&i| i as u32).collect())?;
     let ids = examples.iter().flat_map(|e| e.ids.iter().copied()).collect();
-    Ok((ids, examples.iter().map(|e| e.label).collect(), Pass::evaluation(Arc::new(packing))))
+    Ok((ids, examples.iter().map(|e| e.label).collect(), Pass::evaluation(Arc::new(sequences))))
 }
 
 fn difference(ours: &[f64], reference: &[f64]) -> f64 {

@@ -3,7 +3,7 @@
 use super::scores::softmax;
 use crate::autograd::Tape;
 use crate::nn::{DistilBert, Pass};
-use crate::tensor::Packing;
+use crate::tensor::Sequences;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -61,9 +61,9 @@ fn logits_while(
             return Ok(None);
         }
         let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
-        let packing = Packing::new(&lengths, vec![0; chunk.len()])?;
+        let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
-        let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packing)))?;
+        let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
         for (row, &i) in logits.value().to_f64()?.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
             if let Some(bad) = row.iter().find(|z| !z.is_finite()) {
                 let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
@@ -114,7 +114,7 @@ pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch:
 }
 
 /// The class of the highest probability, or logit; all finite, since a NaN is no answer.
-pub fn answer(probabilities: &[f64]) -> usize {
+pub fn argmax(probabilities: &[f64]) -> usize {
     probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
 
@@ -133,7 +133,7 @@ pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation
         let Some(&chance) = p.get(label as usize) else {
             return Err(Error::invalid(format!("label {label} is not one of the model's {classes} classes")));
         };
-        let answer = answer(p);
+        let answer = argmax(p);
         confusion[label as usize][answer] += 1;
         // A probability can be too small for an f64, and its logarithm is not infinite.
         loss -= chance.max(f64::MIN_POSITIVE).ln();

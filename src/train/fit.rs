@@ -1,7 +1,7 @@
 //! The training loop.
 
 use super::evaluate::cause;
-use super::{AdamW, Linear, Trunk, answer};
+use super::{AdamW, FrozenFeatures, LinearSchedule, argmax};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::nn::{DistilBert, Pass};
@@ -167,16 +167,16 @@ pub trait Observer {
 /// model then still holds the last good state.
 pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
     recipe.check()?;
-    let trunk = if recipe.cache_trunk { Some(Trunk::new(model, data, recipe.batch)?) } else { None };
-    fit_above(trunk.as_ref(), model, data, recipe, optimizer, observer)
+    let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
+    fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, observer)
 }
 
 /// [`fit`] with the trunk that the recipe asks for computed before: a run in several pieces needs it once.
 ///
 /// # Errors
 /// If there is a trunk and the recipe asks for none, or the other way round, and those of [`fit`].
-pub fn fit_above(
-    trunk: Option<&Trunk>,
+pub fn fit_on_features(
+    trunk: Option<&FrozenFeatures>,
     model: &mut DistilBert,
     data: &Tokenized,
     recipe: &Recipe,
@@ -192,7 +192,7 @@ pub fn fit_above(
     }
     let per_epoch = recipe.steps_per_epoch(data.len());
     let steps = recipe.steps(data.len())?;
-    let schedule = Linear { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
+    let schedule = LinearSchedule { warmup: (recipe.warmup * steps as f64) as usize, total: steps };
     let mut pending = Vec::new();
     while optimizer.steps() < steps {
         let epoch = optimizer.steps() / per_epoch;
@@ -232,7 +232,7 @@ pub fn fit_above(
 }
 
 /// Loss and logits of a micro-batch, where they were computed, and its labels.
-struct Part {
+struct MicroBatch {
     loss: Tensor,
     logits: Tensor,
     labels: Vec<u32>,
@@ -245,7 +245,7 @@ struct Taken {
     lr: f64,
     tokens: usize,
     kept_bytes: usize,
-    parts: Vec<Part>,
+    parts: Vec<MicroBatch>,
     norm: Tensor,
 }
 
@@ -269,7 +269,7 @@ fn report(
         let (mut right, mut count) = (0, 0);
         for part in &parts {
             let rows = part.logits.to_f64()?;
-            let answers = rows.chunks_exact(part.logits.shape().cols()).map(answer);
+            let answers = rows.chunks_exact(part.logits.shape().cols()).map(argmax);
             right += answers.zip(&part.labels).filter(|(answer, label)| *answer == **label as usize).count();
             count += part.labels.len();
         }
@@ -296,7 +296,7 @@ fn not_finite(model: &DistilBert, step: usize, lr: f64, found: &str) -> Error {
 /// Of one optimizer step.
 #[derive(Default)]
 struct Gradients {
-    parts: Vec<Part>,
+    parts: Vec<MicroBatch>,
     grads: Grads,
     tokens: usize,
     kept_bytes: usize,
@@ -305,7 +305,7 @@ struct Gradients {
 fn gradients(
     model: &DistilBert,
     data: &Tokenized,
-    trunk: Option<&Trunk>,
+    trunk: Option<&FrozenFeatures>,
     indices: &[usize],
     epoch: usize,
     rank: Option<usize>,
@@ -315,7 +315,7 @@ fn gradients(
     let own = model.storages();
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
-        let pass = Pass { recompute: recipe.recompute, rank, ..Pass::training(batch.packing.clone(), recipe.seed) };
+        let pass = Pass { recompute: recipe.recompute, rank, ..Pass::training(batch.sequences.clone(), recipe.seed) };
         let mut tape = Tape::new();
         let below = trunk.map(|t| t.rows(micro)).transpose()?;
         let logits = match &below {
@@ -323,7 +323,7 @@ fn gradients(
             None => model.forward(&mut tape, &batch.ids, &pass)?,
         };
         let loss = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
-        sum.parts.push(Part { loss: loss.value().clone(), logits: logits.value().clone(), labels: batch.labels });
+        sum.parts.push(MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: batch.labels });
         sum.tokens += batch.ids.len();
         sum.kept_bytes = sum.kept_bytes.max(tape.kept_bytes(&own));
         sum.grads.add(tape.backward(&loss)?)?;
@@ -402,7 +402,7 @@ pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut Adam
         };
         let value = fitting(p.name().to_string())?;
         moments.push((p.id(), (fitting(format!("m.{}", p.name()))?, fitting(format!("v.{}", p.name()))?)));
-        p.set(value.beside(p.value())?);
+        p.set(value.to_device_of(p.value())?);
     }
     optimizer.restore(step, moments);
     Ok(file)

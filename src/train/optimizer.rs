@@ -7,7 +7,7 @@ use crate::autograd::{Grads, ParamId, Parameter};
 use crate::cuda::Device;
 #[cfg(feature = "cuda")]
 use crate::tensor::DType;
-use crate::tensor::{Float, Tensor};
+use crate::tensor::{Accum, Tensor};
 use crate::{Error, Result, dispatch_float};
 #[cfg(feature = "cuda")]
 use std::collections::hash_map::Entry;
@@ -194,7 +194,7 @@ impl AdamW {
     }
 }
 
-fn update_host<T: Float>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], own: [f64; 3], constants: [f64; 6]) {
+fn update_host<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], own: [f64; 3], constants: [f64; 6]) {
     let [scale, shrink, rate] = own.map(T::of);
     let [b1, b2, c1, c2, root, eps] = constants.map(T::of);
     for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {

@@ -1,15 +1,15 @@
 //! Learning-rate schedules.
 
-/// Linear warm-up from 0, then linear decay to 0, as transformers' `get_linear_schedule_with_warmup`.
+/// LinearSchedule warm-up from 0, then linear decay to 0, as transformers' `get_linear_schedule_with_warmup`.
 #[derive(Clone, Copy, Debug)]
-pub struct Linear {
+pub struct LinearSchedule {
     /// Steps of warm-up.
     pub warmup: usize,
     /// Steps in all.
     pub total: usize,
 }
 
-impl Linear {
+impl LinearSchedule {
     /// Factor of the learning rate at step `t`, counted from 0: t / warmup, then (total − t) / (total − warmup).
     pub fn factor(&self, t: usize) -> f64 {
         if t < self.warmup {
@@ -24,9 +24,9 @@ impl Linear {
 mod tests {
     #[test]
     fn the_ends_and_the_top_are_where_they_should() {
-        let s = super::Linear { warmup: 3, total: 20 };
+        let s = super::LinearSchedule { warmup: 3, total: 20 };
         assert_eq!([0, 3, 20, 30].map(|t| s.factor(t)), [0.0, 1.0, 0.0, 0.0]);
         assert!((s.factor(1) - 1.0 / 3.0).abs() < 1e-15 && (s.factor(10) - 10.0 / 17.0).abs() < 1e-15);
-        assert_eq!(super::Linear { warmup: 0, total: 1 }.factor(0), 1.0);
+        assert_eq!(super::LinearSchedule { warmup: 0, total: 1 }.factor(0), 1.0);
     }
 }

@@ -5,7 +5,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::{Float, Real, Tensor};
+use crate::tensor::{Accum, Scalar, Tensor};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -87,7 +87,7 @@ impl Op for Scale {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a, _| <T as Real>::Sum::of(self.0) * a))
+        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a, _| <T as Scalar>::Acc::of(self.0) * a))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {

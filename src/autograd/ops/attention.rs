@@ -1,13 +1,13 @@
 //! Scaled dot-product attention over packed sequences. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, eq. 1.
 
-use super::dropout::{Mask, random_packing};
+use super::dropout::{Mask, random_sequences};
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm_packed, gemm_serial};
+use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial};
 use crate::tensor::simd::{self, Kernel, vectorised};
-use crate::tensor::{Float, Packing, Pooled, Real, Tensor, math, rows, take, zeroed};
+use crate::tensor::{Accum, Pooled, Scalar, Sequences, Tensor, alloc, math, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::ops::Range;
 use std::rc::Rc;
@@ -25,9 +25,9 @@ pub struct Attention {
     /// H.
     pub heads: usize,
     /// How the queries lie.
-    pub queries: Arc<Packing>,
+    pub queries: Arc<Sequences>,
     /// How the keys and values lie, without the extra ones.
-    pub keys: Arc<Packing>,
+    pub keys: Arc<Sequences>,
     /// Whether there are extra keys and values.
     pub extra: bool,
     /// Dropout of P: row = head · 2¹⁶ + query, column = key.
@@ -35,7 +35,7 @@ pub struct Attention {
 }
 
 /// What one sequence and head reads: q `[nq, K]`; k and v, extra ones first, `[nk, K]`. Without extra ones, all where they lie.
-struct Head<'a, S: Float> {
+struct Head<'a, S: Accum> {
     b: usize,
     h: usize,
     q: Mat<'a, S>,
@@ -58,13 +58,13 @@ const QUERIES: usize = 72;
 const LANES: usize = 16;
 
 impl Attention {
-    fn inputs<'a, S: Float>(&self, tensors: &[&'a Tensor]) -> Result<Inputs<'a, S>> {
+    fn inputs<'a, S: Accum>(&self, tensors: &[&'a Tensor]) -> Result<Inputs<'a, S>> {
         let (own, extra) = tensors.split_at(tensors.len() - if self.extra { 2 } else { 0 });
         let (tq, t) = (self.queries.tokens(), self.keys.tokens());
         let width = own.first().map_or(0, |x| x.shape().cols());
         let shapes: Vec<_> = tensors.iter().map(|x| x.shape()).collect();
         let bad = |rule| Err(Error::shape("attention", rule, &shapes));
-        if self.queries.sequences() != self.keys.sequences() || self.heads == 0 || width % self.heads != 0 {
+        if self.queries.count() != self.keys.count() || self.heads == 0 || width % self.heads != 0 {
             return bad("as many query as key sequences, and D a multiple of the heads");
         }
         let [q, k, v] = match own {
@@ -91,19 +91,19 @@ impl Attention {
 
     /// Every (sequence, head), each a task of its own.
     fn tasks(&self) -> Vec<(usize, usize)> {
-        (0..self.queries.sequences()).flat_map(|b| (0..self.heads).map(move |h| (b, h))).collect()
+        (0..self.queries.count()).flat_map(|b| (0..self.heads).map(move |h| (b, h))).collect()
     }
 
     /// Runs `f` on what sequence `b` and head `h` read.
-    fn on_head<'a, S: Float, R>(&self, x: &Inputs<'a, S>, (b, h): (usize, usize), f: impl FnOnce(&Head<S>) -> R) -> R {
+    fn on_head<'a, S: Accum, R>(&self, x: &Inputs<'a, S>, (b, h): (usize, usize), f: impl FnOnce(&Head<S>) -> R) -> R {
         let width = x.width / self.heads;
         let (queries, keys) = (self.queries.range(b), self.keys.range(b));
         let own = |m: Mat<'a, S>, r: &Range<usize>| m.rows_from(r.start, r.len()).cols_from(h * width, width);
         let (q, [k, v]) = (own(x.q, &queries), [x.k, x.v].map(|m| own(m, &keys)));
         let Some(extra) = x.extra else { return f(&Head { b, h, q, k, v }) };
         let joined = [(extra[0], k), (extra[1], v)].map(|(extra, own)| {
-            let (extra, own) = (extra.cols_from(h * width, width).to_sums(), own.to_sums());
-            let mut all = take::<S>(extra.len() + own.len());
+            let (extra, own) = (extra.cols_from(h * width, width).to_accum(), own.to_accum());
+            let mut all = alloc::<S>(extra.len() + own.len());
             all[..extra.len()].copy_from_slice(&extra);
             all[extra.len()..].copy_from_slice(&own);
             all
@@ -113,21 +113,21 @@ impl Attention {
     }
 
     /// Writes the dropout factors of a query row; leaves `out` alone if nothing is dropped.
-    fn factors<S: Float>(&self, head: &Head<S>, row: usize, out: &mut [S]) {
+    fn factors<S: Accum>(&self, head: &Head<S>, row: usize, out: &mut [S]) {
         if let Some(mask) = &self.mask {
-            mask.factors(self.queries.examples()[head.b], (head.h << 16 | row) as u32, out);
+            mask.factors(self.queries.example_ids()[head.b], (head.h << 16 | row) as u32, out);
         }
     }
 
     /// y `[nq, K]` and the log-sum-exp of each row.
-    fn forward_head<T: Real>(&self, head: &Head<T::Sum>, width: usize) -> [Pooled<T::Sum>; 2] {
+    fn forward_head<T: Scalar>(&self, head: &Head<T::Acc>, width: usize) -> [Pooled<T::Acc>; 2] {
         let (nq, nk) = (head.q.rows(), head.k.rows());
-        let k = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
-        let (mut scores, mut factors) = (Scores::<T>::new(QUERIES.min(nq), nk), take(nk.next_multiple_of(LANES)));
+        let k = Packed::for_products_of(head.q, head.k.t(), Threads::Serial);
+        let (mut scores, mut factors) = (Scores::<T>::new(QUERIES.min(nq), nk), alloc(nk.next_multiple_of(LANES)));
         let v = scores.pack(head.v);
-        let (mut y, mut lse) = (take(nq * width), take(nq));
-        factors.fill(T::Sum::ONE);
-        let scale = T::Sum::of((width as f64).sqrt().recip());
+        let (mut y, mut lse) = (alloc(nq * width), alloc(nq));
+        factors.fill(T::Acc::ONE);
+        let scale = T::Acc::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
             scores.multiply(head.q.rows_from(first, n), &k);
@@ -136,33 +136,33 @@ impl Attention {
                 let (p, rounded) = scores.row(i);
                 lse[first + i] = simd::dispatch(Forward { p, rounded, nk, factors: &factors, scale });
             }
-            gemm_packed(&[(scores.rounded(n), &v)], Start::Zero, &mut y[first * width..], width, Spread::Serial);
+            gemm_packed(&[(scores.rounded(n), &v)], Init::Zero, &mut y[first * width..], width, Threads::Serial);
         }
         [y, lse]
     }
 
     /// dq `[nq, K]`, dk and dv `[nk, K]` of y's rows, dy's and the log-sum-exps.
-    fn backward_head<T: Real>(
+    fn backward_head<T: Scalar>(
         &self,
-        head: &Head<T::Sum>,
+        head: &Head<T::Acc>,
         width: usize,
-        y: Mat<T::Sum>,
-        dy: Mat<T::Sum>,
-        lse: &[T::Sum],
-    ) -> [Pooled<T::Sum>; 3] {
+        y: Mat<T::Acc>,
+        dy: Mat<T::Acc>,
+        lse: &[T::Acc],
+    ) -> [Pooled<T::Acc>; 3] {
         let (nq, nk) = (head.q.rows(), head.k.rows());
         let (mut scores, mut d_scores) = (Scores::<T>::new(QUERIES.min(nq), nk), Scores::<T>::new(QUERIES.min(nq), nk));
-        let k_t = Packed::for_products_of(head.q, head.k.t(), Spread::Serial);
-        let v_t = Packed::for_products_of(dy, head.v.t(), Spread::Serial);
+        let k_t = Packed::for_products_of(head.q, head.k.t(), Threads::Serial);
+        let v_t = Packed::for_products_of(dy, head.v.t(), Threads::Serial);
         let k = d_scores.pack(head.k);
-        let (mut dq, mut dk, mut dv) = (take(nq * width), zeroed(nk * width), zeroed(nk * width));
-        let mut factors = take(nk.next_multiple_of(LANES));
-        factors.fill(T::Sum::ONE);
-        let scale = T::Sum::of((width as f64).sqrt().recip());
+        let (mut dq, mut dk, mut dv) = (alloc(nq * width), zeroed(nk * width), zeroed(nk * width));
+        let mut factors = alloc(nk.next_multiple_of(LANES));
+        factors.fill(T::Acc::ONE);
+        let scale = T::Acc::of((width as f64).sqrt().recip());
         for first in (0..nq).step_by(QUERIES) {
             let n = QUERIES.min(nq - first);
             let [q_rows, y_rows, dy_rows] = [head.q, y, dy].map(|m| m.rows_from(first, n));
-            let [y, dy] = [y_rows, dy_rows].map(Mat::to_sums);
+            let [y, dy] = [y_rows, dy_rows].map(Mat::to_accum);
             scores.multiply(q_rows, &k_t);
             d_scores.multiply(dy_rows, &v_t);
             for i in 0..n {
@@ -173,17 +173,17 @@ impl Attention {
             }
             gemm_serial(scores.rounded(n).t(), dy_rows, &mut dv, width, true);
             gemm_serial(d_scores.rounded(n).t(), q_rows, &mut dk, width, true);
-            gemm_packed(&[(d_scores.rounded(n), &k)], Start::Zero, &mut dq[first * width..], width, Spread::Serial);
+            gemm_packed(&[(d_scores.rounded(n), &k)], Init::Zero, &mut dq[first * width..], width, Threads::Serial);
         }
         [dq, dk, dv]
     }
 
     /// Puts the heads' rows, from row `skip` of each, side by side: `[rows of packing, D]`.
-    fn join<T: Real>(&self, packing: &Packing, parts: &[&[T::Sum]], skip: usize, to: &mut [T], width: usize) {
+    fn join<T: Scalar>(&self, sequences: &Sequences, parts: &[&[T::Acc]], skip: usize, to: &mut [T], width: usize) {
         let d = width * self.heads;
         rows::for_each(to, d, |first, to| {
             for (i, to) in to.chunks_exact_mut(d).enumerate() {
-                let (b, row) = packing.locate(first + i);
+                let (b, row) = sequences.locate(first + i);
                 for (h, to) in to.chunks_exact_mut(width).enumerate() {
                     let from = &parts[b * self.heads + h][(skip + row) * width..];
                     vectorised(|| round(from, to));
@@ -192,30 +192,30 @@ impl Attention {
         });
     }
 
-    fn forward_host<T: Real>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let x = self.inputs::<T::Sum>(tensors)?;
+    fn forward_host<T: Scalar>(&self, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        let x = self.inputs::<T::Acc>(tensors)?;
         let width = x.width / self.heads;
         let parts = rows::map(self.tasks(), |task| self.on_head(&x, task, |head| self.forward_head::<T>(head, width)));
         let tq = self.queries.tokens();
-        let mut y = take::<T>(tq * x.width);
+        let mut y = alloc::<T>(tq * x.width);
         self.join(&self.queries, &parts.iter().map(|[y, _]| &**y).collect::<Vec<_>>(), 0, &mut y, width);
         let y = Tensor::new(y, [tq, x.width])?;
         if needs.contains(&true) {
             tensors.iter().for_each(|t| saved.keep("inputs", t));
             saved.keep("y", &y);
-            let lse: Vec<T::Sum> = parts.iter().flat_map(|[_, lse]| lse.iter().copied()).collect();
+            let lse: Vec<T::Acc> = parts.iter().flat_map(|[_, lse]| lse.iter().copied()).collect();
             saved.keep("lse", &Tensor::new(lse, [self.heads * tq])?);
         }
         Ok(y)
     }
 
-    fn backward_host<T: Real>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_host<T: Scalar>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let tensors: Vec<Tensor> = needs.iter().map(|_| saved.take("inputs")).collect::<Result<_>>()?;
         let (y, lse) = (saved.take("y")?, saved.take("lse")?);
         let tensors: Vec<&Tensor> = tensors.iter().collect();
-        let x = self.inputs::<T::Sum>(&tensors)?;
+        let x = self.inputs::<T::Acc>(&tensors)?;
         let width = x.width / self.heads;
-        let (y, dy, lse) = (Mat::of(&y)?, Mat::of(dy)?, lse.host::<T::Sum>()?);
+        let (y, dy, lse) = (Mat::of(&y)?, Mat::of(dy)?, lse.host::<T::Acc>()?);
         let parts = rows::map(self.tasks(), |(b, h)| {
             let range = self.queries.range(b);
             let [y, dy] = [y, dy].map(|m| m.rows_from(range.start, range.len()).cols_from(h * width, width));
@@ -226,18 +226,18 @@ impl Attention {
         let part = |i: usize| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>();
         let extra = x.extra.map_or(0, |[k, _]| k.rows());
         let mut grads: Vec<Pooled<T>> =
-            tensors[..tensors.len() - if self.extra { 2 } else { 0 }].iter().map(|t| take::<T>(t.shape().len())).collect();
+            tensors[..tensors.len() - if self.extra { 2 } else { 0 }].iter().map(|t| alloc::<T>(t.shape().len())).collect();
         // Whether they are one tensor, two or three: one after another they are dq, dk and dv.
         let sizes = [self.queries.tokens(), self.keys.tokens(), self.keys.tokens()].map(|rows| rows * x.width);
         let packings = [&self.queries, &self.keys, &self.keys];
         let mut pieces = grads.iter_mut().map(|g| &mut g[..]);
         let mut left = pieces.next().unwrap_or_default();
-        for (i, (size, packing)) in sizes.into_iter().zip(packings).enumerate() {
+        for (i, (size, sequences)) in sizes.into_iter().zip(packings).enumerate() {
             if left.is_empty() {
                 left = pieces.next().unwrap_or_default();
             }
             let (piece, rest) = left.split_at_mut(size);
-            self.join(packing, &part(i), if i == 0 { 0 } else { extra }, piece, width);
+            self.join(sequences, &part(i), if i == 0 { 0 } else { extra }, piece, width);
             left = rest;
         }
         let mut result = Vec::new();
@@ -247,7 +247,7 @@ impl Attention {
         for i in result.len()..tensors.len() {
             let which = 1 + i + 2 - tensors.len();
             result.push(if needs[i] {
-                Some(self.extra_grad::<T::Sum>(&part(which), extra, width)?.to_dtype(tensors[i].dtype())?)
+                Some(self.extra_grad::<T::Acc>(&part(which), extra, width)?.to_dtype(tensors[i].dtype())?)
             } else {
                 None
             });
@@ -256,7 +256,7 @@ impl Attention {
     }
 
     /// Σ over the sequences of the first `extra` rows of each head: `[E, D]`.
-    fn extra_grad<S: Float>(&self, parts: &[&[S]], extra: usize, width: usize) -> Result<Tensor> {
+    fn extra_grad<S: Accum>(&self, parts: &[&[S]], extra: usize, width: usize) -> Result<Tensor> {
         let d = width * self.heads;
         let mut sum = zeroed::<S>(extra * d);
         for ((_, h), part) in self.tasks().into_iter().zip(parts) {
@@ -269,8 +269,8 @@ impl Attention {
 }
 
 /// Scores of some queries, `[n, nk]`: first in the type of sums, then rounded to T for the products that follow.
-struct Scores<T: Real> {
-    sums: Pooled<T::Sum>,
+struct Scores<T: Scalar> {
+    sums: Pooled<T::Acc>,
     /// Empty if T is the type of sums.
     narrow: Pooled<T>,
     nk: usize,
@@ -278,32 +278,32 @@ struct Scores<T: Real> {
     apart: usize,
 }
 
-impl<T: Real> Scores<T> {
+impl<T: Scalar> Scores<T> {
     fn new(n: usize, nk: usize) -> Self {
         let apart = nk.next_multiple_of(LANES);
-        let narrow = if T::DTYPE == T::DTYPE.sum() { 0 } else { n * apart };
-        Scores { sums: take(n * apart), narrow: take(narrow), nk, apart }
+        let narrow = if T::DTYPE == T::DTYPE.accum() { 0 } else { n * apart };
+        Scores { sums: alloc(n * apart), narrow: alloc(narrow), nk, apart }
     }
 
     /// Packs a matrix for products with these scores.
-    fn pack(&self, by: Mat<T::Sum>) -> Packed<T::Sum> {
-        Packed::for_products_of(self.rounded(0), by, Spread::Serial)
+    fn pack(&self, by: Mat<T::Acc>) -> Packed<T::Acc> {
+        Packed::for_products_of(self.rounded(0), by, Threads::Serial)
     }
 
     /// The products of these rows and the packed matrix.
-    fn multiply(&mut self, rows: Mat<T::Sum>, by: &Packed<T::Sum>) {
-        gemm_packed(&[(rows, by)], Start::Zero, &mut self.sums, self.apart, Spread::Serial);
+    fn multiply(&mut self, rows: Mat<T::Acc>, by: &Packed<T::Acc>) {
+        gemm_packed(&[(rows, by)], Init::Zero, &mut self.sums, self.apart, Threads::Serial);
     }
 
     /// A row and where it is rounded to, longer than the `nk` keys, up to whole vectors.
-    fn row(&mut self, i: usize) -> (&mut [T::Sum], &mut [T]) {
+    fn row(&mut self, i: usize) -> (&mut [T::Acc], &mut [T]) {
         let (start, end) = (i * self.apart, (i + 1) * self.apart);
         (&mut self.sums[start..end], self.narrow.get_mut(start..end).unwrap_or_default())
     }
 
     /// The first `n` rows for the products that follow.
-    fn rounded(&self, n: usize) -> Mat<'_, T::Sum> {
-        match T::DTYPE == T::DTYPE.sum() {
+    fn rounded(&self, n: usize) -> Mat<'_, T::Acc> {
+        match T::DTYPE == T::DTYPE.accum() {
             true => Mat::strided(&self.sums, n, self.nk, self.apart),
             false => Mat::strided(&self.narrow, n, self.nk, self.apart),
         }
@@ -312,34 +312,34 @@ impl<T: Real> Scores<T> {
 
 /// The first numbers of `from`, as many as `to` takes.
 #[inline(always)]
-fn round<T: Real>(from: &[T::Sum], to: &mut [T]) {
+fn round<T: Scalar>(from: &[T::Acc], to: &mut [T]) {
     for (to, &x) in to.iter_mut().zip(from) {
         *to = T::narrow(x);
     }
 }
 
 /// A row's products q k become f P; returns its log-sum-exp.
-struct Forward<'a, T: Real> {
-    p: &'a mut [T::Sum],
+struct Forward<'a, T: Scalar> {
+    p: &'a mut [T::Acc],
     rounded: &'a mut [T],
     nk: usize,
-    factors: &'a [T::Sum],
-    scale: T::Sum,
+    factors: &'a [T::Acc],
+    scale: T::Acc,
 }
 
-impl<T: Real> Kernel for Forward<'_, T> {
-    type Output = T::Sum;
+impl<T: Scalar> Kernel for Forward<'_, T> {
+    type Output = T::Acc;
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) -> T::Sum {
+    fn run<const FMA: bool>(self) -> T::Acc {
         let Forward { p, rounded, nk, factors, scale } = self;
-        p[nk..].fill(T::Sum::of(f64::NEG_INFINITY));
+        p[nk..].fill(T::Acc::of(f64::NEG_INFINITY));
         let max = math::max(p) * scale;
         for p in &mut *p {
             *p = (*p * scale - max).exp(FMA);
         }
         let sum = math::sum(p, |p| p);
-        let inverse = T::Sum::ONE / sum;
+        let inverse = T::Acc::ONE / sum;
         for (p, &f) in p.iter_mut().zip(factors) {
             *p = *p * inverse * f;
         }
@@ -349,17 +349,17 @@ impl<T: Real> Kernel for Forward<'_, T> {
 }
 
 /// A row's products q k and dy v become f P and dS / √K. What lies behind the keys is of no account.
-struct Backward<'a, T: Real> {
-    p: (&'a mut [T::Sum], &'a mut [T]),
-    ds: (&'a mut [T::Sum], &'a mut [T]),
-    factors: &'a [T::Sum],
-    y: &'a [T::Sum],
-    dy: &'a [T::Sum],
-    lse: T::Sum,
-    scale: T::Sum,
+struct Backward<'a, T: Scalar> {
+    p: (&'a mut [T::Acc], &'a mut [T]),
+    ds: (&'a mut [T::Acc], &'a mut [T]),
+    factors: &'a [T::Acc],
+    y: &'a [T::Acc],
+    dy: &'a [T::Acc],
+    lse: T::Acc,
+    scale: T::Acc,
 }
 
-impl<T: Real> Kernel for Backward<'_, T> {
+impl<T: Scalar> Kernel for Backward<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -393,7 +393,7 @@ impl Op for Attention {
     }
 
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
-        let pairs: usize = (0..self.keys.sequences()).map(|b| self.queries.length(b) * self.keys.length(b)).sum();
+        let pairs: usize = (0..self.keys.count()).map(|b| self.queries.length(b) * self.keys.length(b)).sum();
         let product = 2 * (pairs * inputs[0].shape().cols()) as u64;
         // Two products forward; backward computes the scores again and four more.
         (2 * product, if needs.contains(&true) { 5 * product } else { 0 })
@@ -415,7 +415,7 @@ pub(super) fn suite() -> Suite {
         op: "Attention",
         tolerance: 1e-6,
         case: |random| {
-            let keys = random_packing(random, 5)?;
+            let keys = random_sequences(random, 5)?;
             let (heads, width) = (1 + random.below(2), 1 + random.below(4));
             let d = heads * width;
             let (tensors, extra) = (1 + random.below(3), random.below(3) == 0);
@@ -447,9 +447,9 @@ mod tests {
     const LENGTHS: [usize; 5] = [15, 16, 17, 73, 145];
 
     fn case(extra: usize, dropped: bool, width: usize) -> (Attention, Vec<Tensor>, Tensor) {
-        let packing = Arc::new(Packing::new(&LENGTHS, vec![3, 1, 4, 1, 5]).unwrap());
+        let sequences = Arc::new(Sequences::new(&LENGTHS, vec![3, 1, 4, 1, 5]).unwrap());
         let mut random = Stream::new(7, "attention");
-        let (t, d) = (packing.tokens(), 2 * width);
+        let (t, d) = (sequences.tokens(), 2 * width);
         let mut draw = |dims: &[usize]| {
             // Numbers that bf16 holds.
             random_tensor(&mut random, dims).unwrap().to_dtype(DType::BF16).unwrap().to_dtype(DType::F64).unwrap()
@@ -459,7 +459,7 @@ mod tests {
             inputs.extend([draw(&[extra, d]), draw(&[extra, d])]);
         }
         let mask = dropped.then_some(Mask { p: 0.3, seed: 5, site: 4 });
-        let op = Attention { heads: 2, queries: packing.clone(), keys: packing, extra: extra > 0, mask };
+        let op = Attention { heads: 2, queries: sequences.clone(), keys: sequences, extra: extra > 0, mask };
         (op, inputs, draw(&[t, d]))
     }
 
@@ -482,7 +482,7 @@ mod tests {
                 let sum: f64 = e.iter().sum();
                 let mut factors = vec![1.0; e.len()];
                 if let Some(mask) = &op.mask {
-                    mask.factors(op.queries.examples()[b], (h << 16 | i) as u32, &mut factors);
+                    mask.factors(op.queries.example_ids()[b], (h << 16 | i) as u32, &mut factors);
                 }
                 for (j, e) in e.iter().enumerate() {
                     for (k, v) in key(j, 2).iter().enumerate() {

@@ -4,7 +4,7 @@ use super::Attention;
 use super::cuda::{bits, cast, named};
 use crate::autograd::Saved;
 use crate::cuda::{Argument, Device};
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Attention {
         let qkv = parts(own, self.queries.tokens(), self.keys.tokens())?;
         let d = qkv[0].shape().cols();
         let width = if self.heads > 0 && d.is_multiple_of(self.heads) { d / self.heads } else { 0 };
-        if width == 0 || width > 128 || self.queries.sequences() != self.keys.sequences() {
+        if width == 0 || width > 128 || self.queries.count() != self.keys.count() {
             return Err(Error::shape("attention", "heads of 1 to 128 columns, and as many query as key sequences", &[qkv[0].shape()]));
         }
         let extra = match extra {
@@ -69,9 +69,9 @@ impl Attention {
         Ok(all)
     }
 
-    fn heads_of(&self, x: &Inputs, packing: &Packing, extra: usize) -> [usize; 3] {
-        let longest = (0..packing.sequences()).map(|b| packing.length(b)).max().unwrap_or(0) + extra;
-        [longest.div_ceil(x.tile), self.heads, packing.sequences()]
+    fn heads_of(&self, x: &Inputs, sequences: &Sequences, extra: usize) -> [usize; 3] {
+        let longest = (0..sequences.count()).map(|b| sequences.length(b)).max().unwrap_or(0) + extra;
+        [longest.div_ceil(x.tile), self.heads, sequences.count()]
     }
 
     pub(super) fn forward_on(&self, device: &Arc<Device>, tensors: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
@@ -109,7 +109,7 @@ impl Attention {
         let grads = tensors[..own].iter().map(|t| Tensor::empty_on(device, dtype, t.shape())).collect::<Result<Vec<_>>>()?;
         let [dq, dk, dv] = parts(&grads.iter().collect::<Vec<_>>(), tq, self.keys.tokens())?;
         let rows = x.extra.as_ref().map_or(0, |[k, _]| k.shape().rows());
-        let (b, tail) = (self.keys.sequences(), self.tail(device, &x)?);
+        let (b, tail) = (self.keys.count(), self.tail(device, &x)?);
         let common = [x.arguments()?, vec![dy.argument()?, lse.argument()?, delta.argument()?]].concat();
 
         let queries = self.kernel(

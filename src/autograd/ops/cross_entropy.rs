@@ -4,7 +4,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::{Float, Tensor, take};
+use crate::tensor::{Accum, Tensor, alloc};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -38,7 +38,7 @@ impl Op for CrossEntropy {
         dispatch_float!("cross_entropy", logits.dtype(), T => {
             let classes = logits.shape().cols();
             let scale = dy.host::<T>()?[0] / T::of(self.divisor as f64);
-            let mut dz = take::<T>(logits.shape().len());
+            let mut dz = alloc::<T>(logits.shape().len());
             let rows = logits.host::<T>()?.chunks_exact(classes).zip(labels.host::<u32>()?);
             for (dz, (z, &label)) in dz.chunks_exact_mut(classes).zip(rows) {
                 let lse = log_sum_exp(z);
@@ -83,7 +83,7 @@ fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
 }
 
 /// ln Σ exp(z). A NaN is no maximum, but makes the sum NaN.
-fn log_sum_exp<T: Float>(z: &[T]) -> T {
+fn log_sum_exp<T: Accum>(z: &[T]) -> T {
     let max = z.iter().copied().fold(z[0], |a, b| if b > a { b } else { a });
     max + z.iter().map(|&z| (z - max).exp(false)).sum::<T>().ln()
 }

@@ -3,7 +3,7 @@
 use super::dropout::Mask;
 use crate::cuda::{Argument, Device};
 use crate::tensor::cuda::upload_together;
-use crate::tensor::{DType, Packing, Shape, Tensor};
+use crate::tensor::{DType, Sequences, Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -88,17 +88,17 @@ pub(super) fn cast_to(device: &Arc<Device>, x: &Tensor, y: &Tensor) -> Result<()
 }
 
 /// f ⊙ x of packed rows.
-pub(super) fn mask_rows(device: &Arc<Device>, mask: &Mask, packing: &Packing, x: &Tensor) -> Result<Tensor> {
+pub(super) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences, x: &Tensor) -> Result<Tensor> {
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let mut arguments = vec![x.argument()?, y.argument()?];
-    arguments.extend(dropped(device, Some((mask, packing)), &[rows, cols])?);
+    arguments.extend(dropped(device, Some((mask, sequences)), &[rows, cols])?);
     device.launch(named("dropout", x.dtype(), ["dropout_f32", "dropout_bf16"])?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)?;
     Ok(y)
 }
 
 /// h = (f ⊙ x) Aᵀ of a low-rank term: `[n, r]`.
-pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<Tensor> {
+pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop: Option<(&Mask, &Sequences)>) -> Result<Tensor> {
     let h = Tensor::empty_on(device, x.dtype(), [x.shape().rows(), a.shape().rows()])?;
     let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
     let a = cast(device, a, DType::F32)?;
@@ -109,7 +109,7 @@ pub(super) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop
 }
 
 /// dA = dhᵀ (f ⊙ x) of a low-rank term: `[r, d]` f32.
-pub(super) fn low_rank_weight(device: &Arc<Device>, x: &Tensor, dh: &Tensor, drop: Option<(&Mask, &Packing)>) -> Result<Tensor> {
+pub(super) fn low_rank_weight(device: &Arc<Device>, x: &Tensor, dh: &Tensor, drop: Option<(&Mask, &Sequences)>) -> Result<Tensor> {
     /// Rows that one thread adds.
     const ROWS: usize = 32;
     let (rows, cols, rank) = (x.shape().rows(), x.shape().cols(), dh.shape().cols());
@@ -149,7 +149,7 @@ pub(super) fn low_rank_input(
     device: &Arc<Device>,
     sum: Option<&Tensor>,
     [dh, a]: [&Tensor; 2],
-    drop: Option<(&Mask, &Packing)>,
+    drop: Option<(&Mask, &Sequences)>,
     y: &Tensor,
 ) -> Result<()> {
     let a = cast(device, a, DType::F32)?;
@@ -171,10 +171,10 @@ fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> 
 }
 
 /// How a kernel that drops is told of it: sequence of each row, offsets and examples (null where nothing is dropped), sizes, the mask.
-fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Packing)>, sizes: &[usize]) -> Result<Vec<Argument>> {
+fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usize]) -> Result<Vec<Argument>> {
     let mut arguments = vec![Argument::Address(0); 3];
-    if let Some((_, packing)) = drop {
-        let lie = packing.on(device)?;
+    if let Some((_, sequences)) = drop {
+        let lie = sequences.on(device)?;
         arguments = vec![lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?];
     }
     arguments.extend(sizes.iter().map(|&n| size(n)));
@@ -214,9 +214,16 @@ fn sum_parts(device: &Arc<Device>, partial: &Tensor, divisor: Option<&Tensor>, s
 /// What a layer norm normalises.
 pub(super) enum NormRows<'a> {
     /// f ⊙ x + r, or x alone.
-    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Packing)> },
+    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Sequences)> },
     /// Rows of the words and the positions, in `dtype`; those of a prompt come first in each sequence.
-    Embeddings { dtype: DType, ids: &'a Tensor, words: &'a Tensor, positions: &'a Tensor, prompt: Option<&'a Tensor>, packing: &'a Packing },
+    Embeddings {
+        dtype: DType,
+        ids: &'a Tensor,
+        words: &'a Tensor,
+        positions: &'a Tensor,
+        prompt: Option<&'a Tensor>,
+        sequences: &'a Sequences,
+    },
 }
 
 /// LN(s) γ + β of rows s, and h and rstd where they are to be kept.
@@ -229,9 +236,9 @@ pub(super) fn layer_norm(
 ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
     let (op, dtype, shape, kernels) = match rows {
         NormRows::Sublayer { x, .. } => ("layer_norm", x.dtype(), x.shape().clone(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"]),
-        NormRows::Embeddings { dtype, words, packing, .. } => {
+        NormRows::Embeddings { dtype, words, sequences, .. } => {
             let kernels = ["embedding_layer_norm_forward_f32", "embedding_layer_norm_forward_bf16"];
-            ("embedding_layer_norm", *dtype, [packing.tokens(), words.shape().cols()].into(), kernels)
+            ("embedding_layer_norm", *dtype, [sequences.tokens(), words.shape().cols()].into(), kernels)
         }
     };
     let (n, cols) = (shape.rows(), shape.cols());
@@ -251,8 +258,8 @@ pub(super) fn layer_norm(
             arguments.extend([x.argument()?, or_null(*residual)?]);
             arguments.extend(dropped(device, *drop, &[])?);
         }
-        NormRows::Embeddings { ids, words, positions, prompt, packing, .. } => {
-            let lie = packing.on(device)?;
+        NormRows::Embeddings { ids, words, positions, prompt, sequences, .. } => {
+            let lie = sequences.on(device)?;
             let ids = uploaded.insert(ids.to_device(device)?);
             arguments.extend([ids.argument()?, lie.row_sequence.argument()?, lie.offsets.argument()?]);
             for table in [Some(*words), Some(*positions), *prompt] {
@@ -330,22 +337,22 @@ pub(super) fn table_gradient(device: &Arc<Device>, dy: &Tensor, mut picks: Vec<(
 }
 
 /// The first row of each sequence.
-pub(super) fn select_rows(device: &Arc<Device>, x: &Tensor, packing: &Packing) -> Result<Tensor> {
-    let (b, cols) = (packing.sequences(), x.shape().cols());
+pub(super) fn first_row(device: &Arc<Device>, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    let (b, cols) = (sequences.count(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), [b, cols])?;
-    let arguments = [x.argument()?, y.argument()?, packing.on(device)?.offsets.argument()?, size(cols)];
-    let name = named("select_rows", x.dtype(), ["select_rows_forward_f32", "select_rows_forward_bf16"])?;
+    let arguments = [x.argument()?, y.argument()?, sequences.on(device)?.offsets.argument()?, size(cols)];
+    let name = named("first_row", x.dtype(), ["first_row_forward_f32", "first_row_forward_bf16"])?;
     device.launch(name, [b, 1, 1], 256, 0, &arguments)?;
     Ok(y)
 }
 
 /// Its gradient.
-pub(super) fn select_rows_backward(device: &Arc<Device>, dy: &Tensor, packing: &Packing) -> Result<Tensor> {
+pub(super) fn first_row_backward(device: &Arc<Device>, dy: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     let cols = dy.shape().cols();
-    let dx = Tensor::zeros_on(device, dy.dtype(), [packing.tokens(), cols])?;
-    let arguments = [dy.argument()?, dx.argument()?, packing.on(device)?.offsets.argument()?, size(cols)];
-    let name = named("select_rows", dy.dtype(), ["select_rows_backward_f32", "select_rows_backward_bf16"])?;
-    device.launch(name, [packing.sequences(), 1, 1], 256, 0, &arguments)?;
+    let dx = Tensor::zeros_on(device, dy.dtype(), [sequences.tokens(), cols])?;
+    let arguments = [dy.argument()?, dx.argument()?, sequences.on(device)?.offsets.argument()?, size(cols)];
+    let name = named("first_row", dy.dtype(), ["first_row_backward_f32", "first_row_backward_bf16"])?;
+    device.launch(name, [sequences.count(), 1, 1], 256, 0, &arguments)?;
     Ok(dx)
 }
 
@@ -396,20 +403,26 @@ pub fn row_norms(device: &Arc<Device>, w: &Tensor, a: &Tensor, b: &Tensor, scale
 }
 
 /// The leading block `[m, n]` of x.
-pub(super) fn leading(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
+pub(super) fn submatrix(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
     let y = Tensor::empty_on(device, x.dtype(), [m, n])?;
     let arguments = [x.argument()?, y.argument()?, size(m), size(n), size(x.shape().cols())];
-    device.launch(named("leading", x.dtype(), ["leading_forward_f32", "leading_forward_bf16"])?, blocks(m * n), 256, 0, &arguments)?;
+    device.launch(
+        named("submatrix", x.dtype(), ["submatrix_forward_f32", "submatrix_forward_bf16"])?,
+        blocks(m * n),
+        256,
+        0,
+        &arguments,
+    )?;
     Ok(y)
 }
 
 /// Its gradient, shaped like x.
-pub(super) fn leading_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub(super) fn submatrix_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let dx = Tensor::empty_on(device, dy.dtype(), x.shape())?;
     let arguments = [dy.argument()?, dx.argument()?, size(rows), size(cols), size(dy.shape().rows()), size(dy.shape().cols())];
     device.launch(
-        named("leading", dy.dtype(), ["leading_backward_f32", "leading_backward_bf16"])?,
+        named("submatrix", dy.dtype(), ["submatrix_backward_f32", "submatrix_backward_bf16"])?,
         blocks(rows * cols),
         256,
         0,

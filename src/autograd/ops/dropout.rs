@@ -6,7 +6,7 @@ use crate::autograd::{Op, Saved, Tape, Var};
 use crate::cuda::Device;
 use crate::tensor::philox::philox_row;
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Float, Packing, Real, Tensor, rows, take};
+use crate::tensor::{Accum, Scalar, Sequences, Tensor, alloc, rows};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Mask {
     }
 
     /// Writes 0 or 1/(1 − p) for each column of row `row` of `example`. Kept where the random word ≥ round(p · 2³²).
-    pub fn factors<T: Float>(&self, example: u32, row: u32, out: &mut [T]) {
+    pub fn factors<T: Accum>(&self, example: u32, row: u32, out: &mut [T]) {
         let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));
         // By value: vector code would gather what it had to read through a reference.
@@ -38,18 +38,18 @@ impl Mask {
     }
 
     /// Writes the factors of rows `first..` of a packed batch, `cols` to a row.
-    pub fn factor_rows<T: Float>(&self, packing: &Packing, first: usize, cols: usize, out: &mut [T]) {
+    pub fn factor_rows<T: Accum>(&self, sequences: &Sequences, first: usize, cols: usize, out: &mut [T]) {
         for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-            let (b, row) = packing.locate(first + i);
-            self.factors(packing.examples()[b], row as u32, out);
+            let (b, row) = sequences.locate(first + i);
+            self.factors(sequences.example_ids()[b], row as u32, out);
         }
     }
 
     /// y = f ⊙ x for rows of `cols` elements laid out by `packing`.
-    pub fn apply<T: Real>(&self, packing: &Packing, cols: usize, x: &[T], y: &mut [T]) {
+    pub fn apply<T: Scalar>(&self, sequences: &Sequences, cols: usize, x: &[T], y: &mut [T]) {
         rows::for_each(y, cols, |first, y| {
-            let mut factors = take::<T::Sum>(y.len());
-            self.factor_rows(packing, first, cols, &mut factors);
+            let mut factors = alloc::<T::Acc>(y.len());
+            self.factor_rows(sequences, first, cols, &mut factors);
             let x = &x[first * cols..][..y.len()];
             vectorised(|| y.iter_mut().zip(x).zip(&*factors).for_each(|((y, &x), &f)| *y = T::narrow(x.widen() * f)));
         });
@@ -60,16 +60,16 @@ impl Mask {
 pub struct Dropout {
     /// What is dropped.
     pub mask: Mask,
-    /// How the rows lie.
-    pub packing: Arc<Packing>,
+    /// Sequence boundaries of the packed batch.
+    pub sequences: Arc<Sequences>,
 }
 
 /// # Errors
 /// If x does not have one row per packed token.
-pub(super) fn check_rows(op: &'static str, x: &Tensor, packing: &Packing) -> Result<()> {
-    match x.shape().rows() == packing.tokens() {
+pub(super) fn check_rows(op: &'static str, x: &Tensor, sequences: &Sequences) -> Result<()> {
+    match x.shape().rows() == sequences.tokens() {
         true => Ok(()),
-        false => Err(Error::shape(op, "one row per packed token", &[x.shape(), &[packing.tokens()].into()])),
+        false => Err(Error::shape(op, "one row per packed token", &[x.shape(), &[sequences.tokens()].into()])),
     }
 }
 
@@ -80,10 +80,10 @@ impl Op for Dropout {
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let x = inputs[0];
-        check_rows("dropout", x, &self.packing)?;
+        check_rows("dropout", x, &self.sequences)?;
         dispatch!("dropout", x.dtype(), T => {
-            let mut y = take::<T>(x.shape().len());
-            self.mask.apply(&self.packing, x.shape().cols(), x.host::<T>()?, &mut y);
+            let mut y = alloc::<T>(x.shape().len());
+            self.mask.apply(&self.sequences, x.shape().cols(), x.host::<T>()?, &mut y);
             Tensor::new(y, x.shape())
         })
     }
@@ -95,13 +95,13 @@ impl Op for Dropout {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        check_rows("dropout", inputs[0], &self.packing)?;
-        super::cuda::mask_rows(device, &self.mask, &self.packing, inputs[0])
+        check_rows("dropout", inputs[0], &self.sequences)?;
+        super::cuda::mask_rows(device, &self.mask, &self.sequences, inputs[0])
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(super::cuda::mask_rows(device, &self.mask, &self.packing, &dy)?)])
+        Ok(vec![Some(super::cuda::mask_rows(device, &self.mask, &self.sequences, &dy)?)])
     }
 }
 
@@ -110,9 +110,9 @@ impl Tape<'_> {
     ///
     /// # Errors
     /// If `x` does not have one row per token.
-    pub fn dropout(&mut self, x: &Var, mask: Option<Mask>, packing: &Arc<Packing>) -> Result<Var> {
+    pub fn dropout(&mut self, x: &Var, mask: Option<Mask>, sequences: &Arc<Sequences>) -> Result<Var> {
         match mask {
-            Some(mask) => self.apply(Dropout { mask, packing: packing.clone() }, &[x]),
+            Some(mask) => self.apply(Dropout { mask, sequences: sequences.clone() }, &[x]),
             None => Ok(x.clone()),
         }
     }
@@ -123,20 +123,20 @@ pub(super) fn suite() -> Suite {
         op: "Dropout",
         tolerance: 1e-8,
         case: |random| {
-            let packing = random_packing(random, 5)?;
+            let sequences = random_sequences(random, 5)?;
             let d = random_size(random, 9);
-            let x = random_tensor(random, &[packing.tokens(), d])?;
+            let x = random_tensor(random, &[sequences.tokens(), d])?;
             let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 3 };
-            Ok(Case { op: Rc::new(Dropout { mask, packing }), inputs: vec![x] })
+            Ok(Case { op: Rc::new(Dropout { mask, sequences }), inputs: vec![x] })
         },
     }
 }
 
 /// One to three sequences of up to `most` rows.
-pub(super) fn random_packing(random: &mut crate::tensor::philox::Stream, most: usize) -> Result<Arc<Packing>> {
+pub(super) fn random_sequences(random: &mut crate::tensor::philox::Stream, most: usize) -> Result<Arc<Sequences>> {
     let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
     let examples = lengths.iter().map(|_| random.word()).collect();
-    Ok(Arc::new(Packing::new(&lengths, examples)?))
+    Ok(Arc::new(Sequences::new(&lengths, examples)?))
 }
 
 #[cfg(test)]
@@ -147,8 +147,8 @@ mod tests {
     fn a_sequence_has_the_same_mask_wherever_it_lies() {
         let mask = Mask { p: 0.1, seed: 5, site: 2 };
         let cols = 37;
-        let alone = Packing::new(&[4], vec![11]).unwrap();
-        let packed = Packing::new(&[3, 4], vec![10, 11]).unwrap();
+        let alone = Sequences::new(&[4], vec![11]).unwrap();
+        let packed = Sequences::new(&[3, 4], vec![10, 11]).unwrap();
         let (mut a, mut b) = (vec![0f32; 4 * cols], vec![0f32; 7 * cols]);
         mask.apply(&alone, cols, &vec![1.0; a.len()], &mut a);
         mask.apply(&packed, cols, &vec![1.0; b.len()], &mut b);

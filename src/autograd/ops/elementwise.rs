@@ -5,18 +5,18 @@
 
 use crate::Result;
 use crate::tensor::simd::{Kernel, dispatch};
-use crate::tensor::{Real, Tensor, rows, take};
+use crate::tensor::{Scalar, Tensor, alloc, rows};
 
 /// y = f(x).
-pub fn map<T: Real>(x: &Tensor, f: impl Fn(T::Sum, bool) -> T::Sum + Copy + Sync) -> Result<Tensor> {
+pub fn map<T: Scalar>(x: &Tensor, f: impl Fn(T::Acc, bool) -> T::Acc + Copy + Sync) -> Result<Tensor> {
     let from = x.host::<T>()?;
-    let mut y = take::<T>(from.len());
+    let mut y = alloc::<T>(from.len());
     rows::for_each(&mut y, 1, |at, y| dispatch(Map { x: &from[at..][..y.len()], y, f }));
     Tensor::new(y, x.shape())
 }
 
 /// dx = f(x, dy), in dy's buffer where nothing else shares it.
-pub fn zip_in_place<T: Real>(x: &Tensor, dy: Tensor, f: impl Fn(T::Sum, T::Sum, bool) -> T::Sum + Copy + Sync) -> Result<Tensor> {
+pub fn zip_in_place<T: Scalar>(x: &Tensor, dy: Tensor, f: impl Fn(T::Acc, T::Acc, bool) -> T::Acc + Copy + Sync) -> Result<Tensor> {
     let from = x.host::<T>()?;
     let mut dx = dy.into_host::<T>()?;
     rows::for_each(&mut dx, 1, |at, dx| dispatch(ZipInPlace { x: &from[at..][..dx.len()], y: dx, f }));
@@ -30,7 +30,7 @@ struct Map<'a, T, F> {
     f: F,
 }
 
-impl<T: Real, F: Fn(T::Sum, bool) -> T::Sum> Kernel for Map<'_, T, F> {
+impl<T: Scalar, F: Fn(T::Acc, bool) -> T::Acc> Kernel for Map<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
@@ -48,7 +48,7 @@ struct ZipInPlace<'a, T, F> {
     f: F,
 }
 
-impl<T: Real, F: Fn(T::Sum, T::Sum, bool) -> T::Sum> Kernel for ZipInPlace<'_, T, F> {
+impl<T: Scalar, F: Fn(T::Acc, T::Acc, bool) -> T::Acc> Kernel for ZipInPlace<'_, T, F> {
     type Output = ();
 
     #[inline(always)]

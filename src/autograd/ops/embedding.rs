@@ -5,7 +5,7 @@ use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Real, Shape, Tensor, rows, take, zeroed};
+use crate::tensor::{DType, Scalar, Shape, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -31,11 +31,11 @@ impl Op for Embedding {
         saved.keep_if(needs[0], "table", table);
         saved.keep_if(needs[0], "indices", indices);
         dispatch!("embedding", self.dtype, T => {
-            let from = Mat::<<T as Real>::Sum>::of(table)?;
-            let mut y = take::<T>(index.len() * d);
+            let from = Mat::<<T as Scalar>::Acc>::of(table)?;
+            let mut y = alloc::<T>(index.len() * d);
             rows::for_each(&mut y, d, |first, y| {
                 for (y, &i) in y.chunks_exact_mut(d).zip(&index[first..]) {
-                    let row = from.rows_from(i as usize, 1).to_sums();
+                    let row = from.rows_from(i as usize, 1).to_accum();
                     y.iter_mut().zip(&*row).for_each(|(y, &x)| *y = T::narrow(x));
                 }
             });
@@ -75,7 +75,7 @@ fn picks(indices: &[u32]) -> Vec<Pick> {
 pub(super) fn table_gradient(dy: &Tensor, picks: &[Pick], shape: &Shape) -> Result<Tensor> {
     let d = shape.cols();
     dispatch!("embedding", dy.dtype(), T => {
-        let (dy, mut sums) = (dy.host::<T>()?, zeroed::<<T as Real>::Sum>(shape.len()));
+        let (dy, mut sums) = (dy.host::<T>()?, zeroed::<<T as Scalar>::Acc>(shape.len()));
         for &(row, picked) in picks {
             let dy = &dy[row as usize * d..][..d];
             sums[picked as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, &dy)| *s += dy.widen());

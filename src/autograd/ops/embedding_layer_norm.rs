@@ -1,14 +1,14 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments; the prompt: Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
-use super::dropout::random_packing;
+use super::dropout::random_sequences;
 use super::{embedding, layer_norm};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Packing, Real, Shape, Tensor};
+use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ pub struct EmbeddingLayerNorm {
     /// Added to the variance.
     pub eps: f64,
     /// How the rows of y lie.
-    pub packing: Arc<Packing>,
+    pub sequences: Arc<Sequences>,
     /// P.
     pub prompt: usize,
 }
 
 /// What a row is the sum of, beside a row of the positions.
-enum Source {
+enum RowSource {
     Prompt(usize),
     Word(u32),
 }
@@ -47,7 +47,7 @@ impl EmbeddingLayerNorm {
             return Err(Error::invalid("embedding_layer_norm: takes ids, words, positions, gamma and beta, and a prompt if it has rows"));
         }
         let (ids, words, positions) = (inputs[0], inputs[1], inputs[2]);
-        let longest = (0..self.packing.sequences()).map(|b| self.packing.length(b)).max().unwrap_or(0);
+        let longest = (0..self.sequences.count()).map(|b| self.sequences.length(b)).max().unwrap_or(0);
         let fits = |t: &Tensor| t.dims().len() == 2 && t.shape().cols() == words.shape().cols();
         if !fits(positions) || longest > positions.shape().rows() {
             return Err(Error::shape(
@@ -59,17 +59,17 @@ impl EmbeddingLayerNorm {
         if let Some(prompt) = inputs.get(5).filter(|p| !fits(p) || p.shape().rows() != self.prompt) {
             return Err(Error::shape("embedding_layer_norm", "words [V, d] and a prompt [P, d]", &[words.shape(), prompt.shape()]));
         }
-        let tokens = self.packing.tokens();
-        if ids.shape().len() + self.packing.sequences() * self.prompt != tokens {
+        let tokens = self.sequences.tokens();
+        if ids.shape().len() + self.sequences.count() * self.prompt != tokens {
             return Err(Error::shape("embedding_layer_norm", "an id for each row without a prompt", &[ids.shape(), &[tokens].into()]));
         }
         embedding::check(words, ids)
     }
 
     /// The place of a row in its sequence, and what it takes beside the position.
-    fn source(&self, row: usize, ids: &[u32]) -> (usize, Source) {
-        let (b, place) = self.packing.locate(row);
-        let source = if place < self.prompt { Source::Prompt(place) } else { Source::Word(ids[row - (b + 1) * self.prompt]) };
+    fn source(&self, row: usize, ids: &[u32]) -> (usize, RowSource) {
+        let (b, place) = self.sequences.locate(row);
+        let source = if place < self.prompt { RowSource::Prompt(place) } else { RowSource::Word(ids[row - (b + 1) * self.prompt]) };
         (place, source)
     }
 
@@ -103,10 +103,10 @@ impl EmbeddingLayerNorm {
         let (Some(de), Some(ids)) = (de, ids) else { return Ok(grads) };
         let ids = ids.host::<u32>()?;
         for (i, shape) in shapes.into_iter().flatten() {
-            let picks = (0..self.packing.tokens()).filter_map(|row| {
+            let picks = (0..self.sequences.tokens()).filter_map(|row| {
                 let picked = match (i, self.source(row, ids)) {
-                    (1, (_, Source::Word(id))) => id,
-                    (2, (place, _)) | (5, (_, Source::Prompt(place))) => place as u32,
+                    (1, (_, RowSource::Word(id))) => id,
+                    (2, (place, _)) | (5, (_, RowSource::Prompt(place))) => place as u32,
                     _ => return None,
                 };
                 Some((row as u32, picked))
@@ -125,20 +125,20 @@ impl Op for EmbeddingLayerNorm {
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let ids = self.check(inputs)?;
         self.keep(inputs, needs, saved);
-        let shape = Shape::from([self.packing.tokens(), inputs[1].shape().cols()]);
+        let shape = Shape::from([self.sequences.tokens(), inputs[1].shape().cols()]);
         let d = shape.cols().max(1);
         dispatch!("embedding_layer_norm", self.dtype, T => {
-            let [words, positions] = [Mat::<<T as Real>::Sum>::of(inputs[1])?, Mat::of(inputs[2])?];
+            let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(inputs[1])?, Mat::of(inputs[2])?];
             let prompt = inputs.get(5).map(|prompt| Mat::of(prompt)).transpose()?.unwrap_or(words);
             let trains = [EmbeddingLayerNorm::trains(needs), needs[3]];
             layer_norm::forward::<T>("embedding_layer_norm", &shape, [inputs[3], inputs[4]], self.eps, trains, saved, |first, sums| {
                 for (i, e) in sums.chunks_exact_mut(d).enumerate() {
                     let (place, source) = self.source(first + i, ids);
                     let own = match source {
-                        Source::Prompt(row) => prompt.rows_from(row, 1),
-                        Source::Word(id) => words.rows_from(id as usize, 1),
+                        RowSource::Prompt(row) => prompt.rows_from(row, 1),
+                        RowSource::Word(id) => words.rows_from(id as usize, 1),
                     };
-                    let (own, position) = (own.to_sums(), positions.rows_from(place, 1).to_sums());
+                    let (own, position) = (own.to_accum(), positions.rows_from(place, 1).to_accum());
                     e.iter_mut().zip(&*own).zip(&*position).for_each(|((e, &own), &position)| *e = own + position);
                 }
             })
@@ -161,7 +161,7 @@ impl Op for EmbeddingLayerNorm {
             words: inputs[1],
             positions: inputs[2],
             prompt: inputs.get(5).copied(),
-            packing: &self.packing,
+            sequences: &self.sequences,
         };
         layer_norm::forward_on(device, &rows, [inputs[3], inputs[4]], self.eps, trains, saved)
     }
@@ -178,7 +178,7 @@ pub(super) fn suite() -> Suite {
         op: "EmbeddingLayerNorm",
         tolerance: 1e-6,
         case: |random| {
-            let text = random_packing(random, 4)?;
+            let text = random_sequences(random, 4)?;
             let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
             let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
             let ids = Tensor::new(ids, [text.tokens()])?;
@@ -187,8 +187,8 @@ pub(super) fn suite() -> Suite {
             if prompt > 0 {
                 inputs.push(random_tensor(random, &[prompt, d])?);
             }
-            let packing = Arc::new(text.lengthened(prompt));
-            Ok(Case { op: Rc::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, packing, prompt }), inputs })
+            let sequences = Arc::new(text.lengthened(prompt));
+            Ok(Case { op: Rc::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }), inputs })
         },
     }
 }
@@ -210,7 +210,7 @@ mod tests {
             let [v, d] = *inputs[1].dims() else { unreachable!() };
             let prompt = inputs.get(5).map_or(0, |p| p.shape().rows());
             // One sequence: its rows are the prompt's, then the words'.
-            let packing = Arc::new(Packing::new(&[text + prompt], vec![3]).unwrap());
+            let sequences = Arc::new(Sequences::new(&[text + prompt], vec![3]).unwrap());
             let positions = random_tensor(&mut random, &[text + prompt, d]).unwrap();
             let inputs = [&inputs[..2], &[positions], &inputs[3..]].concat();
             let dy = random_tensor(&mut random, &[text + prompt, d]).unwrap();
@@ -219,7 +219,7 @@ mod tests {
                 let p: Vec<Parameter> = inputs.iter().map(|t| Parameter::new("p", t.clone())).collect();
                 let mut tape = Tape::new();
                 let vars: Vec<_> = p.iter().enumerate().map(|(i, p)| if i == 0 { tape.constant(p.value()) } else { tape.parameter(p) }).collect();
-                let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, packing, prompt };
+                let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, sequences, prompt };
                 let y = tape.apply(op, &vars.iter().collect::<Vec<_>>()).unwrap();
                 let grads = tape.vjp(&y, dy.clone()).unwrap();
                 let mut all = y.value().to_f64().unwrap();
@@ -257,8 +257,8 @@ mod tests {
     #[test]
     fn inputs_that_do_not_fit_are_named() {
         let op = |lengths: &[usize], prompt| {
-            let packing = Arc::new(Packing::new(lengths, vec![0; lengths.len()]).unwrap());
-            EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, packing, prompt }
+            let sequences = Arc::new(Sequences::new(lengths, vec![0; lengths.len()]).unwrap());
+            EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }
         };
         let zeros = |dims: &[usize]| Tensor::zeros(DType::F64, dims);
         let (ids, words, places, d) = (Tensor::new(vec![0u32, 1], [2]).unwrap(), zeros(&[2, 3]), zeros(&[2, 3]), zeros(&[3]));

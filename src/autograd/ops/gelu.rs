@@ -5,7 +5,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::{Float, Tensor};
+use crate::tensor::{Accum, Tensor};
 use crate::{Result, dispatch};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::rc::Rc;
@@ -47,13 +47,13 @@ impl Op for Gelu {
 
 /// x Φ(x) = x (1 + erf(x / √2)) / 2.
 #[inline(always)]
-fn gelu<T: Float>(x: T, fma: bool) -> T {
+fn gelu<T: Accum>(x: T, fma: bool) -> T {
     T::of(0.5) * x * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf(fma).0)
 }
 
 /// dy (Φ(x) + x φ(x)), φ(x) = e^(−x²/2) / √(2π).
 #[inline(always)]
-fn backward<T: Float>(x: T, dy: T, fma: bool) -> T {
+fn backward<T: Accum>(x: T, dy: T, fma: bool) -> T {
     let (erf, gauss) = (x * T::of(FRAC_1_SQRT_2)).erf(fma);
     dy * (T::of(0.5) * (T::ONE + erf) + x * T::of(0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI) * gauss)
 }

@@ -5,7 +5,7 @@ use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Float, Real, Shape, Tensor, math, rows, take};
+use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -53,25 +53,25 @@ impl Op for LayerNorm {
 }
 
 /// Normalises rows that `load(first row, rows)` writes; keeps what a gradient of x or γ takes.
-pub(super) fn forward<T: Real>(
+pub(super) fn forward<T: Scalar>(
     op: &'static str,
     shape: &Shape,
     [gamma, beta]: [&Tensor; 2],
     eps: f64,
     [x_trains, gamma_trains]: [bool; 2],
     saved: &mut Saved,
-    load: impl Fn(usize, &mut [T::Sum]) + Sync + Send,
+    load: impl Fn(usize, &mut [T::Acc]) + Sync + Send,
 ) -> Result<Tensor> {
     let (n, d) = (shape.rows(), shape.cols());
     if gamma.dims() != [d] || beta.dims() != [d] {
         return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
     }
-    let (g, b, eps) = (gamma.to_sums::<T::Sum>()?, beta.to_sums::<T::Sum>()?, T::Sum::of(eps));
+    let (g, b, eps) = (gamma.to_accum::<T::Acc>()?, beta.to_accum::<T::Acc>()?, T::Acc::of(eps));
     let keep = x_trains || gamma_trains;
-    let (mut y, mut h) = (take::<T>(n * d), take::<T>(if keep { n * d } else { 0 }));
-    let mut rstd = take::<T::Sum>(if keep { n } else { 0 });
+    let (mut y, mut h) = (alloc::<T>(n * d), alloc::<T>(if keep { n * d } else { 0 }));
+    let mut rstd = alloc::<T::Acc>(if keep { n } else { 0 });
     rows::for_each3((&mut y, d), (&mut h, d), (&mut rstd, 1), |first, y, h, rstd| {
-        let mut sums = take::<T::Sum>(y.len());
+        let mut sums = alloc::<T::Acc>(y.len());
         load(first, &mut sums);
         let (mut h, mut rstd) = (h.chunks_exact_mut(d.max(1)), rstd.iter_mut());
         for (y, row) in y.chunks_exact_mut(d.max(1)).zip(sums.chunks_exact_mut(d.max(1))) {
@@ -90,24 +90,24 @@ pub(super) fn forward<T: Real>(
 }
 
 /// `row` becomes h and is rounded into y = h γ + β and, if it is wanted, `kept`; returns rstd.
-struct Normalise<'a, T: Real> {
-    row: &'a mut [T::Sum],
-    gamma: &'a [T::Sum],
-    beta: &'a [T::Sum],
-    eps: T::Sum,
+struct Normalise<'a, T: Scalar> {
+    row: &'a mut [T::Acc],
+    gamma: &'a [T::Acc],
+    beta: &'a [T::Acc],
+    eps: T::Acc,
     y: &'a mut [T],
     kept: &'a mut [T],
 }
 
-impl<T: Real> Kernel for Normalise<'_, T> {
-    type Output = T::Sum;
+impl<T: Scalar> Kernel for Normalise<'_, T> {
+    type Output = T::Acc;
 
     #[inline(always)]
-    fn run<const FMA: bool>(self) -> T::Sum {
-        let n = T::Sum::of(self.row.len() as f64);
+    fn run<const FMA: bool>(self) -> T::Acc {
+        let n = T::Acc::of(self.row.len() as f64);
         let mean = math::sum(self.row, |x| x) / n;
         let var = math::sum(self.row, |x| (x - mean) * (x - mean)) / n;
-        let rstd = T::Sum::ONE / (var + self.eps).sqrt();
+        let rstd = T::Acc::ONE / (var + self.eps).sqrt();
         for x in &mut *self.row {
             *x = (*x - mean) * rstd;
         }
@@ -141,13 +141,13 @@ pub(super) fn forward_on(
 }
 
 /// dx, dγ, dβ.
-pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
+pub(super) fn backward<T: Scalar>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
     let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
     let h = if needs[0] || needs[1] { Some(saved.take("h")?) } else { None };
     let h = h.as_ref().map(|h| h.host::<T>()).transpose()?.unwrap_or_default();
-    let sums = |rule: &(dyn Fn(usize, &mut [T::Sum]) + Sync)| -> Result<Tensor> {
+    let sums = |rule: &(dyn Fn(usize, &mut [T::Acc]) + Sync)| -> Result<Tensor> {
         let part = |range: std::ops::Range<usize>| {
-            let mut sum = crate::tensor::zeroed::<T::Sum>(d);
+            let mut sum = crate::tensor::zeroed::<T::Acc>(d);
             range.for_each(|row| rule(row, &mut sum));
             sum
         };
@@ -172,8 +172,8 @@ pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) 
     if !needs[0] {
         return Ok([None, dgamma, dbeta]);
     }
-    let (rstd, gamma) = (saved.take("rstd")?, saved.take("gamma")?.to_sums::<T::Sum>()?);
-    let rstd = rstd.host::<T::Sum>()?;
+    let (rstd, gamma) = (saved.take("rstd")?, saved.take("gamma")?.to_accum::<T::Acc>()?);
+    let rstd = rstd.host::<T::Acc>()?;
     let mut dx = dy.into_host::<T>()?;
     rows::for_each(&mut dx, d, |first, dx| {
         let rows = dx.chunks_exact_mut(d.max(1)).zip(h[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
@@ -183,20 +183,20 @@ pub(super) fn backward<T: Real>(mut saved: Saved, dy: Tensor, needs: [bool; 3]) 
 }
 
 /// A row's gradient; `dx` holds dy on entry.
-struct Backward<'a, T: Real> {
+struct Backward<'a, T: Scalar> {
     dx: &'a mut [T],
     h: &'a [T],
-    gamma: &'a [T::Sum],
-    rstd: T::Sum,
+    gamma: &'a [T::Acc],
+    rstd: T::Acc,
 }
 
-impl<T: Real> Kernel for Backward<'_, T> {
+impl<T: Scalar> Kernel for Backward<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let Backward { dx, h, gamma, rstd } = self;
-        let n = T::Sum::of(dx.len() as f64);
+        let n = T::Acc::of(dx.len() as f64);
         let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
         let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
         for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {

@@ -1,13 +1,13 @@
 //! Linear maps with optional low-rank terms; several that read the same x run as one op.
 
-use super::dropout::{Mask, random_packing};
+use super::dropout::{Mask, random_sequences};
 use super::low_rank::{self, Placed};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::gemm::{Mat, Spread, Start, gemm, gemm_sum};
-use crate::tensor::{Float, Packing, Real, Tensor, rows, take, zeroed};
+use crate::tensor::gemm::{Init, Mat, Threads, gemm, gemm_sum};
+use crate::tensor::{Accum, Scalar, Sequences, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use std::sync::Arc;
 /// Inputs, in order: x, and for each member W, b if it has one, and A, B of each term.
 pub struct Linear {
     /// The linears that read x.
-    pub members: Vec<Member>,
+    pub members: Vec<GroupedLinear>,
     /// How the rows of x lie, for dropout.
-    pub packing: Option<Arc<Packing>>,
+    pub sequences: Option<Arc<Sequences>>,
 }
 
 /// One linear of a group.
 #[derive(Clone, Default)]
-pub struct Member {
+pub struct GroupedLinear {
     /// Whether it has b.
     pub bias: bool,
     /// Its low-rank terms.
@@ -45,7 +45,7 @@ pub struct Term {
 }
 
 /// Where the inputs of a member are in the op's list.
-pub(super) struct Places {
+pub(super) struct InputIndex {
     pub w: usize,
     pub bias: Option<usize>,
     /// (A, B) of each term.
@@ -53,20 +53,23 @@ pub(super) struct Places {
 }
 
 impl Linear {
-    pub(super) fn places(&self) -> (Vec<Places>, usize) {
+    pub(super) fn places(&self) -> (Vec<InputIndex>, usize) {
         let mut next = 1;
-        let mut take = || {
+        let mut next_index = || {
             next += 1;
             next - 1
         };
-        let place =
-            |m: &Member| Places { w: take(), bias: m.bias.then(&mut take), terms: m.terms.iter().map(|_| (take(), take())).collect() };
+        let place = |m: &GroupedLinear| InputIndex {
+            w: next_index(),
+            bias: m.bias.then(&mut next_index),
+            terms: m.terms.iter().map(|_| (next_index(), next_index())).collect(),
+        };
         let places = self.members.iter().map(place).collect();
         (places, next)
     }
 
     /// Checks all shapes; returns the width of the output.
-    pub(super) fn check(&self, inputs: &[&Tensor], places: &[Places], count: usize) -> Result<usize> {
+    pub(super) fn check(&self, inputs: &[&Tensor], places: &[InputIndex], count: usize) -> Result<usize> {
         if inputs.len() != count || places.is_empty() {
             return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", inputs.len())));
         }
@@ -90,33 +93,33 @@ impl Linear {
             }
         }
         let masked = self.members.iter().flat_map(|m| &m.terms).any(|t| t.mask.is_some());
-        if masked && self.packing.as_ref().map(|p| p.tokens()) != Some(x.rows()) {
+        if masked && self.sequences.as_ref().map(|p| p.tokens()) != Some(x.rows()) {
             return Err(Error::shape("linear", "one row per packed token, for dropout", &[x]));
         }
         Ok(out)
     }
 
     /// All terms of all members, in order.
-    fn placed_terms<'a>(&'a self, places: &[Places]) -> Vec<Placed<'a>> {
+    fn placed_terms<'a>(&'a self, places: &[InputIndex]) -> Vec<Placed<'a>> {
         let members = self.members.iter().zip(places).enumerate();
         let terms = members
             .flat_map(|(member, (m, p))| m.terms.iter().zip(p.terms.clone()).map(move |(term, (a, b))| Placed { member, term, a, b }));
         terms.collect()
     }
 
-    fn forward_host<T: Real>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+    fn forward_host<T: Scalar>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let (places, count) = self.places();
         let out = self.check(inputs, &places, count)?;
-        let x = Mat::<T::Sum>::of(inputs[0])?;
+        let x = Mat::<T::Acc>::of(inputs[0])?;
         let n = x.rows();
         let terms = self.placed_terms(&places);
-        let hidden = low_rank::hidden(&terms, inputs, x, self.packing.as_deref())?;
-        let mut y = take::<T>(places.len() * n * out);
-        let scaled: Vec<_> = terms.iter().map(|t| low_rank::scaled::<T::Sum>(inputs[t.b], t.term.scale)).collect::<Result<_>>()?;
+        let hidden = low_rank::hidden(&terms, inputs, x, self.sequences.as_deref())?;
+        let mut y = alloc::<T>(places.len() * n * out);
+        let scaled: Vec<_> = terms.iter().map(|t| low_rank::scaled::<T::Acc>(inputs[t.b], t.term.scale)).collect::<Result<_>>()?;
         let mut column = 0;
         for (member, (p, y)) in places.iter().zip(y.chunks_mut((n * out).max(1))).enumerate() {
-            let bias = p.bias.map(|b| inputs[b].to_sums::<T::Sum>()).transpose()?;
-            let start = bias.as_ref().map_or(Start::Zero, |b| Start::Bias(b));
+            let bias = p.bias.map(|b| inputs[b].to_accum::<T::Acc>()).transpose()?;
+            let start = bias.as_ref().map_or(Init::Zero, |b| Init::Bias(b));
             let mut products = vec![(x, Mat::of(inputs[p.w])?.t())];
             for (t, b) in terms.iter().zip(&scaled).filter(|(t, _)| t.member == member) {
                 let r = inputs[t.a].shape().rows();
@@ -125,7 +128,7 @@ impl Linear {
                 }
                 column += r;
             }
-            gemm_sum(&products, start, y, out, Spread::Parallel);
+            gemm_sum(&products, start, y, out, Threads::Parallel);
             saved.keep_if(needs[0], "w", inputs[p.w]);
         }
         saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", inputs[0]);
@@ -142,7 +145,7 @@ impl Linear {
         Tensor::new(y, [group, shape.dims()].concat())
     }
 
-    fn backward_host<T: Real>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_host<T: Scalar>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (places, count) = self.places();
         let mut grads: Vec<Option<Tensor>> = (0..count).map(|_| None).collect();
         let (out, n) = (dy.shape().cols(), dy.shape().rows() / places.len());
@@ -153,7 +156,7 @@ impl Linear {
         let x = saved.take("x").ok();
         for (p, dy) in places.iter().zip(&dy_members) {
             if let (true, Some(x)) = (needs[p.w], &x) {
-                grads[p.w] = Some(product::<T::Sum>(Mat::of(dy)?.t(), Mat::of(x)?)?);
+                grads[p.w] = Some(product::<T::Acc>(Mat::of(dy)?.t(), Mat::of(x)?)?);
             }
             if let Some(b) = p.bias.filter(|&b| needs[b]) {
                 grads[b] = Some(column_sums::<T>(dy.host::<T>()?, n, out)?);
@@ -170,17 +173,17 @@ impl Linear {
         let terms = self.placed_terms(&places);
         if !terms.iter().any(|t| needs[0] || needs[t.a] || needs[t.b]) {
             if needs[0] {
-                let mut dx = take::<T>(n * d);
-                gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
+                let mut dx = alloc::<T>(n * d);
+                gemm_sum(&products, Init::Zero, &mut dx, d, Threads::Parallel);
                 grads[0] = Some(Tensor::new(dx, &shape)?);
             }
             return Ok(grads);
         }
-        let mut dx = take::<T::Sum>(if needs[0] { n * d } else { 0 });
+        let mut dx = alloc::<T::Acc>(if needs[0] { n * d } else { 0 });
         if needs[0] {
-            gemm_sum(&products, Start::Zero, &mut dx, d, Spread::Parallel);
+            gemm_sum(&products, Init::Zero, &mut dx, d, Threads::Parallel);
         }
-        low_rank::backward(&terms, saved, &dy_members, x.as_ref(), self.packing.as_deref(), needs, &mut dx, &mut grads)?;
+        low_rank::backward(&terms, saved, &dy_members, x.as_ref(), self.sequences.as_deref(), needs, &mut dx, &mut grads)?;
         if needs[0] {
             grads[0] = Some(Tensor::new(T::narrow_all(dx), &shape)?);
         }
@@ -189,17 +192,17 @@ impl Linear {
 }
 
 /// a b as a tensor `[a.rows, b.cols]`.
-fn product<S: Float>(a: Mat<S>, b: Mat<S>) -> Result<Tensor> {
+fn product<S: Accum>(a: Mat<S>, b: Mat<S>) -> Result<Tensor> {
     let (m, n) = (a.rows(), b.cols());
-    let mut c = take::<S>(m * n);
+    let mut c = alloc::<S>(m * n);
     gemm(a, b, &mut c, n, false);
     Tensor::new(c, [m, n])
 }
 
 /// Σ over the rows of `[n, cols]`.
-fn column_sums<T: Real>(x: &[T], n: usize, cols: usize) -> Result<Tensor> {
+fn column_sums<T: Scalar>(x: &[T], n: usize, cols: usize) -> Result<Tensor> {
     let part = |range: std::ops::Range<usize>| {
-        let mut sum = zeroed::<T::Sum>(cols);
+        let mut sum = zeroed::<T::Acc>(cols);
         let rows = x[range.start * cols..range.end * cols].chunks_exact(cols.max(1));
         rows.for_each(|x| sum.iter_mut().zip(x).for_each(|(s, x)| *s += x.widen()));
         sum
@@ -254,7 +257,7 @@ impl Tape<'_> {
     /// # Errors
     /// If the shapes do not fit.
     pub fn linear(&mut self, x: &Var, w: &Var, bias: Option<&Var>) -> Result<Var> {
-        let op = Linear { members: vec![Member { bias: bias.is_some(), terms: Vec::new() }], packing: None };
+        let op = Linear { members: vec![GroupedLinear { bias: bias.is_some(), terms: Vec::new() }], sequences: None };
         let inputs: Vec<&Var> = [x, w].into_iter().chain(bias).collect();
         self.apply(op, &inputs)
     }
@@ -265,9 +268,9 @@ pub(super) fn suite() -> Suite {
         op: "Linear",
         tolerance: 1e-8,
         case: |random| {
-            let packing = random_packing(random, 3)?;
+            let sequences = random_sequences(random, 3)?;
             let (input, output) = (random_size(random, 6), random_size(random, 6));
-            let mut inputs = vec![random_tensor(random, &[packing.tokens(), input])?];
+            let mut inputs = vec![random_tensor(random, &[sequences.tokens(), input])?];
             let mut members = Vec::new();
             for m in 0..1 + random.below(3) {
                 let bias = random.below(2) == 0;
@@ -283,9 +286,9 @@ pub(super) fn suite() -> Suite {
                     let mask = Mask { p: 0.4, seed: u64::from(random.word()), site: (10 * m + t) as u32 };
                     terms.push(Term { scale: 2.0, mask: (random.below(2) == 0).then_some(mask) });
                 }
-                members.push(Member { bias, terms });
+                members.push(GroupedLinear { bias, terms });
             }
-            Ok(Case { op: Rc::new(Linear { members, packing: Some(packing) }), inputs })
+            Ok(Case { op: Rc::new(Linear { members, sequences: Some(sequences) }), inputs })
         },
     }
 }
@@ -304,7 +307,7 @@ mod tests {
             let x = if with_x { tape.parameter(&x) } else { tape.constant(x.value()) };
             let (w, a) = (tape.constant(&w), tape.constant(a.value()));
             let b = if with_b { tape.parameter(&b) } else { tape.constant(b.value()) };
-            let op = Linear { members: vec![Member { bias: false, terms: vec![Term { scale: 1.0, mask: None }] }], packing: None };
+            let op = Linear { members: vec![GroupedLinear { bias: false, terms: vec![Term { scale: 1.0, mask: None }] }], sequences: None };
             tape.apply(op, &[&x, &w, &a, &b]).unwrap();
             tape.ledger()[0].saved.iter().map(|s| s.0).collect::<Vec<_>>()
         };

@@ -6,7 +6,7 @@ use super::linear::{Linear, Term};
 use crate::Result;
 use crate::autograd::Saved;
 use crate::cuda::Device;
-use crate::tensor::{DType, Packing, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use std::sync::Arc;
 
 impl Linear {
@@ -116,8 +116,8 @@ impl Linear {
     }
 
     /// The dropout of a term.
-    fn drop<'a>(&'a self, term: &'a Term) -> Option<(&'a Mask, &'a Packing)> {
-        term.mask.as_ref().zip(self.packing.as_deref())
+    fn drop<'a>(&'a self, term: &'a Term) -> Option<(&'a Mask, &'a Sequences)> {
+        term.mask.as_ref().zip(self.sequences.as_deref())
     }
 }
 

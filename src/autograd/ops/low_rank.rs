@@ -3,9 +3,9 @@
 use super::linear::Term;
 use crate::Result;
 use crate::autograd::Saved;
-use crate::tensor::gemm::{Mat, Packed, Spread, Start, gemm_packed, gemm_serial, gemm_sum};
+use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial, gemm_sum};
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Float, Packing, Pooled, Tensor, rows, take, zeroed};
+use crate::tensor::{Accum, Pooled, Sequences, Tensor, alloc, rows, zeroed};
 
 /// Rows that are taken at a time: they stay in the second-level cache.
 const BLOCK: usize = 32;
@@ -22,41 +22,41 @@ pub(super) struct Placed<'a> {
 
 impl Placed<'_> {
     /// Writes the dropout factors of the rows `first..`; false if nothing is dropped.
-    fn factors<S: Float>(&self, packing: Option<&Packing>, first: usize, cols: usize, out: &mut [S]) -> bool {
-        let (Some(mask), Some(packing)) = (&self.term.mask, packing) else { return false };
-        mask.factor_rows(packing, first, cols, out);
+    fn factors<S: Accum>(&self, sequences: Option<&Sequences>, first: usize, cols: usize, out: &mut [S]) -> bool {
+        let (Some(mask), Some(sequences)) = (&self.term.mask, sequences) else { return false };
+        mask.factor_rows(sequences, first, cols, out);
         true
     }
 }
 
 /// s B.
-pub(super) fn scaled<S: Float>(b: &Tensor, scale: f64) -> Result<Pooled<S>> {
-    let mut b = b.to_sums::<S>()?;
+pub(super) fn scaled<S: Accum>(b: &Tensor, scale: f64) -> Result<Pooled<S>> {
+    let mut b = b.to_accum::<S>()?;
     b.iter_mut().for_each(|b| *b *= S::of(scale));
     Ok(b)
 }
 
 /// h = drop(x) Aᵀ of every term, side by side: `[n, Σ r]`.
-pub(super) fn hidden<S: Float>(terms: &[Placed], inputs: &[&Tensor], x: Mat<S>, packing: Option<&Packing>) -> Result<Option<Tensor>> {
+pub(super) fn hidden<S: Accum>(terms: &[Placed], inputs: &[&Tensor], x: Mat<S>, sequences: Option<&Sequences>) -> Result<Option<Tensor>> {
     let (n, d) = (x.rows(), x.cols());
-    let packed: Vec<_> = terms.iter().map(|t| Ok(Packed::new(Mat::of(inputs[t.a])?.t(), Spread::Serial))).collect::<Result<_>>()?;
+    let packed: Vec<_> = terms.iter().map(|t| Ok(Packed::new(Mat::of(inputs[t.a])?.t(), Threads::Serial))).collect::<Result<_>>()?;
     let ranks: Vec<usize> = terms.iter().map(|t| inputs[t.a].shape().rows()).collect();
     let width: usize = ranks.iter().sum();
     if width == 0 {
         return Ok(None);
     }
-    let mut h = take::<S>(n * width);
+    let mut h = alloc::<S>(n * width);
     rows::for_chunks(&mut h, BLOCK * width, true, |i, h| {
         let x = x.rows_from(i * BLOCK, h.len() / width);
-        let mut dropped = take::<S>(x.rows() * d);
+        let mut dropped = alloc::<S>(x.rows() * d);
         let mut column = 0;
         for ((t, a), r) in terms.iter().zip(&packed).zip(&ranks) {
-            let masked = t.factors(packing, i * BLOCK, d, &mut dropped);
+            let masked = t.factors(sequences, i * BLOCK, d, &mut dropped);
             if masked {
                 x.scale(&mut dropped);
             }
             let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
-            gemm_packed(&[(x, a)], Start::Zero, &mut h[column..], width, Spread::Serial);
+            gemm_packed(&[(x, a)], Init::Zero, &mut h[column..], width, Threads::Serial);
             column += r;
         }
     });
@@ -64,7 +64,7 @@ pub(super) fn hidden<S: Float>(terms: &[Placed], inputs: &[&Tensor], x: Mat<S>, 
 }
 
 /// What backward reads of one term.
-struct Prepared<'a, S: Float> {
+struct Prepared<'a, S: Accum> {
     placed: &'a Placed<'a>,
     /// r and the width of x.
     dims: [usize; 2],
@@ -77,23 +77,23 @@ struct Prepared<'a, S: Float> {
 }
 
 /// What backward reads of all.
-struct Backward<'a, S: Float> {
+struct Backward<'a, S: Accum> {
     terms: Vec<Prepared<'a, S>>,
     dy: Vec<Mat<'a, S>>,
     x: Option<Mat<'a, S>>,
     h: Option<Mat<'a, S>>,
-    packing: Option<&'a Packing>,
+    sequences: Option<&'a Sequences>,
     needs: &'a [bool],
 }
 
 /// Adds f ⊙ (dh A) to dx, and writes dA = dhᵀ (f ⊙ x) and dB = s dyᵀ h to `grads`, with dh = s dy B. Each mask is drawn once.
 #[allow(clippy::too_many_arguments)] // What the op has at hand.
-pub(super) fn backward<S: Float>(
+pub(super) fn backward<S: Accum>(
     terms: &[Placed],
     mut saved: Saved,
     dy: &[Tensor],
     x: Option<&Tensor>,
-    packing: Option<&Packing>,
+    sequences: Option<&Sequences>,
     needs: &[bool],
     dx: &mut [S],
     grads: &mut [Option<Tensor>],
@@ -105,8 +105,8 @@ pub(super) fn backward<S: Float>(
         let a = saved.take("a")?;
         let dims = [a.shape().rows(), a.shape().cols()];
         let b = if needs[0] || needs[placed.a] { Some(scaled::<S>(&saved.take("b")?, placed.term.scale)?) } else { None };
-        let b = b.map(|b| Packed::new(Mat::new(&b, b.len() / dims[0], dims[0]), Spread::Serial));
-        let a = if needs[0] { Some(Packed::new(Mat::of(&a)?, Spread::Serial)) } else { None };
+        let b = b.map(|b| Packed::new(Mat::new(&b, b.len() / dims[0], dims[0]), Threads::Serial));
+        let a = if needs[0] { Some(Packed::new(Mat::of(&a)?, Threads::Serial)) } else { None };
         prepared.push(Prepared { placed, dims, column, b, a });
         column += dims[0];
     }
@@ -116,7 +116,7 @@ pub(super) fn backward<S: Float>(
         dy: dy.iter().map(Mat::of).collect::<Result<_>>()?,
         x: x.map(Mat::of).transpose()?,
         h: h.as_ref().map(Mat::of).transpose()?,
-        packing,
+        sequences,
         needs,
     };
     let mut pieces = dx.chunks_mut((GROUP * d).max(1));
@@ -135,13 +135,13 @@ pub(super) fn backward<S: Float>(
         if needs[p.b] {
             // The sum is dBᵀ / s.
             db.iter_mut().for_each(|g| *g *= S::of(p.term.scale));
-            grads[p.b] = Some(Tensor::new(Mat::new(&db, t.dims[0], out).t().to_sums(), [out, t.dims[0]])?);
+            grads[p.b] = Some(Tensor::new(Mat::new(&db, t.dims[0], out).t().to_accum(), [out, t.dims[0]])?);
         }
     }
     Ok(())
 }
 
-impl<S: Float> Backward<'_, S> {
+impl<S: Accum> Backward<'_, S> {
     /// dA `[r, d]` and dBᵀ `[r, out]` of each term before anything is added; empty where not wanted.
     fn zeros(&self) -> Vec<[Pooled<S>; 2]> {
         let size = |need: bool, len: usize| zeroed::<S>(if need { len } else { 0 });
@@ -170,21 +170,21 @@ impl<S: Float> Backward<'_, S> {
         let dy = self.dy[t.placed.member].rows_from(first, n);
         if let (true, Some(h)) = (self.needs[t.placed.b], self.h) {
             let h = h.rows_from(first, n).cols_from(t.column, r);
-            gemm_sum(&[(h.t(), dy)], Start::Keep, db, dy.cols(), Spread::Serial);
+            gemm_sum(&[(h.t(), dy)], Init::Keep, db, dy.cols(), Threads::Serial);
         }
         let Some(b) = &t.b else { return };
-        let mut dh = take::<S>(n * r);
-        gemm_packed(&[(dy, b)], Start::Zero, &mut dh, r, Spread::Serial);
+        let mut dh = alloc::<S>(n * r);
+        gemm_packed(&[(dy, b)], Init::Zero, &mut dh, r, Threads::Serial);
         let dh = Mat::new(&dh, n, r);
-        let mut factors = take::<S>(n * d);
-        let masked = t.placed.factors(self.packing, first, d, &mut factors);
+        let mut factors = alloc::<S>(n * d);
+        let masked = t.placed.factors(self.sequences, first, d, &mut factors);
         match &t.a {
             Some(a) if masked => {
-                let mut through = take::<S>(n * d);
-                gemm_packed(&[(dh, a)], Start::Zero, &mut through, d, Spread::Serial);
+                let mut through = alloc::<S>(n * d);
+                gemm_packed(&[(dh, a)], Init::Zero, &mut through, d, Threads::Serial);
                 vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
             }
-            Some(a) => gemm_packed(&[(dh, a)], Start::Keep, dx, d, Spread::Serial),
+            Some(a) => gemm_packed(&[(dh, a)], Init::Keep, dx, d, Threads::Serial),
             None => {}
         }
         if let (true, Some(x)) = (self.needs[t.placed.a], self.x) {

@@ -4,7 +4,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::{Float, Pooled, Real, Tensor, rows, take, zeroed};
+use crate::tensor::{Accum, Pooled, Scalar, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -35,14 +35,14 @@ impl Magnitude {
         Ok(())
     }
 
-    fn forward_host<T: Real>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+    fn forward_host<T: Scalar>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (x, d) = (inputs[0], inputs[0].shape().cols());
         let (from, factors) = (x.host::<T>()?, self.factors::<T>(inputs[1])?);
         let bias = match inputs.get(2) {
-            Some(b) => b.to_sums::<T::Sum>()?,
+            Some(b) => b.to_accum::<T::Acc>()?,
             None => zeroed(d),
         };
-        let mut y = take::<T>(from.len());
+        let mut y = alloc::<T>(from.len());
         rows::for_each(&mut y, d, |first, y| {
             for (y, x) in y.chunks_exact_mut(d).zip(from[first * d..].chunks_exact(d)) {
                 let terms = x.iter().zip(&*factors).zip(&*bias);
@@ -58,17 +58,17 @@ impl Magnitude {
     }
 
     /// m / n.
-    fn factors<T: Real>(&self, m: &Tensor) -> Result<Pooled<T::Sum>> {
-        let mut factors = m.to_sums::<T::Sum>()?;
-        factors.iter_mut().zip(self.norms.to_f64()?).for_each(|(m, n)| *m = *m / T::Sum::of(n));
+    fn factors<T: Scalar>(&self, m: &Tensor) -> Result<Pooled<T::Acc>> {
+        let mut factors = m.to_accum::<T::Acc>()?;
+        factors.iter_mut().zip(self.norms.to_f64()?).for_each(|(m, n)| *m = *m / T::Acc::of(n));
         Ok(factors)
     }
 
-    fn backward_host<T: Real>(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_host<T: Scalar>(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (d, shape) = (dy.shape().cols(), dy.shape().clone());
         let x = saved.take("x").ok();
         // Σ over the rows of dy ∘ x and of dy.
-        let mut sums = [zeroed::<T::Sum>(d), zeroed::<T::Sum>(d)];
+        let mut sums = [zeroed::<T::Acc>(d), zeroed::<T::Acc>(d)];
         let host = dy.host::<T>()?;
         if let Some(x) = &x {
             for (dy, x) in host.chunks_exact(d).zip(x.host::<T>()?.chunks_exact(d)) {
@@ -79,7 +79,7 @@ impl Magnitude {
             host.chunks_exact(d).for_each(|dy| sums[1].iter_mut().zip(dy).for_each(|(s, dy)| *s += dy.widen()));
         }
         let [mut dm, db] = sums;
-        dm.iter_mut().zip(self.norms.to_f64()?).for_each(|(g, n)| *g = *g / T::Sum::of(n));
+        dm.iter_mut().zip(self.norms.to_f64()?).for_each(|(g, n)| *g = *g / T::Acc::of(n));
         let mut result = vec![None, needs[1].then(|| Tensor::new(dm, [d])).transpose()?];
         if let Some(&need) = needs.get(2) {
             result.push(need.then(|| Tensor::new(db, [d])).transpose()?);

@@ -15,9 +15,9 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod embedding_layer_norm;
+mod first_row;
 mod gelu;
 mod layer_norm;
-mod leading;
 mod linear;
 #[cfg(feature = "cuda")]
 mod linear_cuda;
@@ -25,7 +25,7 @@ mod low_rank;
 mod magnitude;
 mod relu;
 mod residual_layer_norm;
-mod rows;
+mod submatrix;
 mod subspace;
 #[cfg(feature = "cuda")]
 mod subspace_cuda;
@@ -42,14 +42,14 @@ pub use cuda::row_norms;
 pub use dropout::{Dropout, Mask};
 pub use embedding::Embedding;
 pub use embedding_layer_norm::EmbeddingLayerNorm;
+pub use first_row::FirstRow;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
-pub use leading::Leading;
-pub use linear::{Linear, Member, Term};
+pub use linear::{GroupedLinear, Linear, Term};
 pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
-pub use rows::SelectRows;
+pub use submatrix::Submatrix;
 pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
@@ -69,14 +69,14 @@ pub fn suites() -> Vec<Suite> {
         residual_layer_norm::suite(),
         linear::suite(),
         magnitude::suite(),
-        leading::suite(),
+        submatrix::suite(),
         subspace::suite(),
     ]);
     suites.extend([
         embedding::suite(),
         embedding_layer_norm::suite(),
         attention::suite(),
-        rows::suite(),
+        first_row::suite(),
         cross_entropy::suite(),
         cast::suite(),
     ]);

@@ -5,7 +5,7 @@ use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
-use crate::tensor::{Float, Tensor};
+use crate::tensor::{Accum, Tensor};
 use crate::{Result, dispatch};
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ impl Op for Relu {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| if x <= Float::ZERO { Float::ZERO } else { x }))?;
+        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| if x <= Accum::ZERO { Accum::ZERO } else { x }))?;
         saved.keep_if(needs[0], "y", &y);
         Ok(y)
     }
@@ -48,7 +48,7 @@ impl Op for Relu {
 
 /// dy where y > 0, else 0; y itself if it is NaN.
 #[inline(always)]
-fn backward<T: Float>(y: T, dy: T, _fma: bool) -> T {
+fn backward<T: Accum>(y: T, dy: T, _fma: bool) -> T {
     match y.partial_cmp(&T::ZERO) {
         Some(Ordering::Greater) => dy,
         Some(_) => T::ZERO,

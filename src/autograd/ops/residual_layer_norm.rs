@@ -1,13 +1,13 @@
 //! The end of a sublayer in one pass: dropout, the residual connection, layer normalisation.
 
-use super::dropout::{Mask, random_packing};
+use super::dropout::{Mask, random_sequences};
 use super::layer_norm;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Packing, Real, Tensor, take};
+use crate::tensor::{Scalar, Sequences, Tensor, alloc};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub struct ResidualLayerNorm {
     pub eps: f64,
     /// Dropout of x.
     pub mask: Option<Mask>,
-    /// How the rows lie.
-    pub packing: Arc<Packing>,
+    /// Sequence boundaries of the packed batch.
+    pub sequences: Arc<Sequences>,
 }
 
 impl ResidualLayerNorm {
@@ -33,7 +33,7 @@ impl ResidualLayerNorm {
         let &[x, residual, gamma, beta] = inputs else {
             return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
         };
-        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.packing.tokens()) {
+        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.sequences.tokens()) {
             return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
         }
         Ok([x, residual, gamma, beta])
@@ -55,7 +55,7 @@ impl Op for ResidualLayerNorm {
                 let (x, r) = (&x_host[first * d..][..sums.len()], &r_host[first * d..][..sums.len()]);
                 match &self.mask {
                     Some(mask) => {
-                        mask.factor_rows(&self.packing, first, d, sums);
+                        mask.factor_rows(&self.sequences, first, d, sums);
                         vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()));
                     }
                     None => vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen())),
@@ -69,8 +69,8 @@ impl Op for ResidualLayerNorm {
             let [dr, dgamma, dbeta] = layer_norm::backward::<T>(saved, dy, [needs[0] || needs[1], needs[2], needs[3]])?;
             let dx = match (&dr, &self.mask) {
                 (Some(dr), Some(mask)) if needs[0] => {
-                    let mut dx = take::<T>(dr.shape().len());
-                    mask.apply(&self.packing, dr.shape().cols(), dr.host::<T>()?, &mut dx);
+                    let mut dx = alloc::<T>(dr.shape().len());
+                    mask.apply(&self.sequences, dr.shape().cols(), dr.host::<T>()?, &mut dx);
                     Some(Tensor::new(dx, dr.shape())?)
                 }
                 (dr, _) => (*dr).clone().filter(|_| needs[0]),
@@ -82,7 +82,7 @@ impl Op for ResidualLayerNorm {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
-        let drop = self.mask.as_ref().map(|mask| (mask, &*self.packing));
+        let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
         let rows = super::cuda::NormRows::Sublayer { x, residual: Some(residual), drop };
         layer_norm::forward_on(device, &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
@@ -91,7 +91,7 @@ impl Op for ResidualLayerNorm {
     fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let [dr, dgamma, dbeta] = super::cuda::layer_norm_backward(device, saved, &dy, [needs[0] || needs[1], needs[2], needs[3]])?;
         let dx = match (&dr, &self.mask) {
-            (Some(dr), Some(mask)) if needs[0] => Some(super::cuda::mask_rows(device, mask, &self.packing, dr)?),
+            (Some(dr), Some(mask)) if needs[0] => Some(super::cuda::mask_rows(device, mask, &self.sequences, dr)?),
             (dr, _) => (*dr).clone().filter(|_| needs[0]),
         };
         Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])
@@ -103,13 +103,13 @@ pub(super) fn suite() -> Suite {
         op: "ResidualLayerNorm",
         tolerance: 1e-6,
         case: |random| {
-            let packing = random_packing(random, 4)?;
-            let (t, d) = (packing.tokens(), 2 + random.below(9));
+            let sequences = random_sequences(random, 4)?;
+            let (t, d) = (sequences.tokens(), 2 + random.below(9));
             let mut draw = |dims: &[usize]| random_tensor(random, dims);
             let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
             let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
             let mask = (random.below(2) == 0).then_some(mask);
-            Ok(Case { op: Rc::new(ResidualLayerNorm { eps: 0.1, mask, packing }), inputs })
+            Ok(Case { op: Rc::new(ResidualLayerNorm { eps: 0.1, mask, sequences }), inputs })
         },
     }
 }
@@ -124,8 +124,8 @@ mod tests {
         #[test]
         fn it_equals_its_three_parts(seed: u64) {
             let mut random = crate::tensor::philox::Stream::new(seed, "parts");
-            let packing = random_packing(&mut random, 4).unwrap();
-            let (t, d) = (packing.tokens(), 2 + random.below(40));
+            let sequences = random_sequences(&mut random, 4).unwrap();
+            let (t, d) = (sequences.tokens(), 2 + random.below(40));
             let p: Vec<Parameter> = [vec![t, d], vec![t, d], vec![d], vec![d]]
                 .iter()
                 .map(|dims| Parameter::new("p", random_tensor(&mut random, dims).unwrap()))
@@ -136,10 +136,10 @@ mod tests {
                 let mut tape = Tape::new();
                 let v: Vec<_> = p.iter().map(|p| tape.parameter(p)).collect();
                 let y = if fused {
-                    let op = ResidualLayerNorm { eps: 1e-12, mask: mask.clone(), packing: packing.clone() };
+                    let op = ResidualLayerNorm { eps: 1e-12, mask: mask.clone(), sequences: sequences.clone() };
                     tape.apply(op, &v.iter().collect::<Vec<_>>()).unwrap()
                 } else {
-                    let dropped = tape.dropout(&v[0], mask.clone(), &packing).unwrap();
+                    let dropped = tape.dropout(&v[0], mask.clone(), &sequences).unwrap();
                     let sum = tape.add(&dropped, &v[1]).unwrap();
                     tape.layer_norm(&sum, &v[2], &v[3], 1e-12).unwrap()
                 };

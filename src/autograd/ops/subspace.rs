@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 use crate::tensor::philox::Stream;
-use crate::tensor::{Float, Pooled, Tensor, rows, take, zeroed};
+use crate::tensor::{Accum, Pooled, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch_float};
 #[cfg(feature = "cuda")]
 use crate::{cuda::Device, tensor::DType};
@@ -106,7 +106,7 @@ impl Projection {
     }
 
     /// Adds P z to y.
-    fn add_image<S: Float>(&self, z: &[S], y: &mut [S]) {
+    fn add_image<S: Accum>(&self, z: &[S], y: &mut [S]) {
         match &self.form {
             Form::Dense { d, elements } => {
                 let rows = y.iter_mut().zip(elements.chunks_exact(*d));
@@ -116,7 +116,7 @@ impl Projection {
                 let (size, scale) = (d.next_power_of_two(), S::of(self.scale()));
                 rows::for_chunks(y, size, true, |block, y| {
                     let at = block * size..(block + 1) * size;
-                    let (mut first, mut second) = (zeroed::<S>(size), take::<S>(size));
+                    let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
                     first.iter_mut().zip(z).zip(&signs[at.clone()]).for_each(|((x, &z), &s)| *x = z * S::of(s.into()));
                     hadamard(&mut first);
                     let draws = permutation[at.clone()].iter().zip(&gauss[at]);
@@ -129,7 +129,7 @@ impl Projection {
     }
 
     /// Pᵀ g.
-    fn transposed<S: Float>(&self, g: &[S]) -> Pooled<S> {
+    fn transposed<S: Accum>(&self, g: &[S]) -> Pooled<S> {
         let d = self.dims()[1];
         let mut z = zeroed::<S>(d);
         match &self.form {
@@ -142,7 +142,7 @@ impl Projection {
                 let (size, scale) = (d.next_power_of_two(), S::of(self.scale()));
                 let parts = rows::map(g.chunks(size).enumerate().collect(), |(block, g): (usize, &[S])| {
                     let at = block * size..(block + 1) * size;
-                    let (mut first, mut second) = (zeroed::<S>(size), take::<S>(size));
+                    let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
                     first[..g.len()].copy_from_slice(g);
                     hadamard(&mut first);
                     let draws = permutation[at.clone()].iter().zip(&gauss[at.clone()]);
@@ -160,7 +160,7 @@ impl Projection {
 }
 
 /// H x in place, H of elements ±1; the length is a power of two.
-fn hadamard<S: Float>(x: &mut [S]) {
+fn hadamard<S: Accum>(x: &mut [S]) {
     let mut half = 1;
     while half < x.len() {
         for pair in x.chunks_exact_mut(2 * half) {
@@ -190,7 +190,7 @@ impl Op for Subspace {
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let z = self.check(inputs)?;
         dispatch_float!("subspace", z.dtype(), T => {
-            let mut y = self.origin.to_sums::<T>()?;
+            let mut y = self.origin.to_accum::<T>()?;
             self.projection.add_image(z.host::<T>()?, &mut y);
             Tensor::new(y, self.origin.shape())
         })

@@ -3,7 +3,7 @@
 use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Float, Real, Tensor};
+use crate::tensor::{Accum, Scalar, Tensor};
 use crate::{Result, dispatch};
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ impl Op for Tanh {
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
-        dispatch!("tanh", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| dy * (<T as Real>::Sum::ONE - y * y))?)]))
+        dispatch!("tanh", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| dy * (<T as Scalar>::Acc::ONE - y * y))?)]))
     }
 }
 

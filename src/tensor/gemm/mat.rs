@@ -2,14 +2,14 @@
 
 use crate::Result;
 use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{DType, Float, Pooled, Real, Tensor, take};
+use crate::tensor::{Accum, DType, Pooled, Scalar, Tensor, alloc};
 use half::bf16;
 
 /// A matrix `[rows, cols]` laid over a slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the type of sums. One of
 /// the strides is 1.
 #[derive(Clone, Copy)]
 pub struct Mat<'a, S> {
-    pub(super) data: Source<'a, S>,
+    pub(super) data: Elements<'a, S>,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
@@ -18,16 +18,16 @@ pub struct Mat<'a, S> {
 
 /// Numbers that are read as `S`.
 #[derive(Clone, Copy)]
-pub enum Source<'a, S> {
+pub enum Elements<'a, S> {
     /// In the type of sums already.
     Same(&'a [S]),
     /// To be widened.
     BF16(&'a [bf16]),
 }
 
-impl<'a, S: Float> Mat<'a, S> {
+impl<'a, S: Accum> Mat<'a, S> {
     /// A row-major matrix `[rows, cols]`.
-    pub fn new<T: Real<Sum = S>>(data: &'a [T], rows: usize, cols: usize) -> Self {
+    pub fn new<T: Scalar<Acc = S>>(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat::strided(data, rows, cols, cols)
     }
 
@@ -38,8 +38,8 @@ impl<'a, S: Float> Mat<'a, S> {
     pub fn of(tensor: &'a Tensor) -> Result<Self> {
         let (rows, cols) = (tensor.shape().rows(), tensor.shape().cols());
         let data = match tensor.dtype() {
-            DType::BF16 if S::DTYPE == DType::F32 => Source::BF16(tensor.host::<bf16>()?),
-            _ => Source::Same(tensor.host::<S>()?),
+            DType::BF16 if S::DTYPE == DType::F32 => Elements::BF16(tensor.host::<bf16>()?),
+            _ => Elements::Same(tensor.host::<S>()?),
         };
         Ok(Mat { data, rows, cols, row_stride: cols, col_stride: 1 })
     }
@@ -48,7 +48,7 @@ impl<'a, S: Float> Mat<'a, S> {
     ///
     /// # Panics
     /// If it does not fit `data`.
-    pub fn strided<T: Real<Sum = S>>(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub fn strided<T: Scalar<Acc = S>>(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "gemm: a matrix larger than its data");
         Mat { data: T::source(data), rows, cols, row_stride, col_stride: 1 }
     }
@@ -76,8 +76,8 @@ impl<'a, S: Float> Mat<'a, S> {
         assert!(first + rows <= self.rows, "gemm: rows out of range");
         let at = first * self.row_stride;
         let data = match self.data {
-            Source::Same(data) => Source::Same(data.get(at..).unwrap_or_default()),
-            Source::BF16(data) => Source::BF16(data.get(at..).unwrap_or_default()),
+            Elements::Same(data) => Elements::Same(data.get(at..).unwrap_or_default()),
+            Elements::BF16(data) => Elements::BF16(data.get(at..).unwrap_or_default()),
         };
         Mat { data, rows, ..self }
     }
@@ -91,8 +91,8 @@ impl<'a, S: Float> Mat<'a, S> {
     }
 
     /// The numbers, row by row.
-    pub fn to_sums(self) -> Pooled<S> {
-        let mut to = take::<S>(self.rows * self.cols);
+    pub fn to_accum(self) -> Pooled<S> {
+        let mut to = alloc::<S>(self.rows * self.cols);
         simd::dispatch(Each { from: self, to: &mut to, f: |_, x| x });
         to
     }
@@ -110,15 +110,15 @@ struct Each<'a, S, F> {
     f: F,
 }
 
-impl<S: Float, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
+impl<S: Accum, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let Each { from, to, f } = self;
         match from.data {
-            Source::Same(data) => each(from, data, to, &f),
-            Source::BF16(data) => each(from, data, to, |to, x: bf16| f(to, S::of(x.widen().into()))),
+            Elements::Same(data) => each(from, data, to, &f),
+            Elements::BF16(data) => each(from, data, to, |to, x: bf16| f(to, S::of(x.widen().into()))),
         }
     }
 }
@@ -127,7 +127,7 @@ impl<S: Float, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
 const CORNER: usize = 16;
 
 #[inline(always)]
-fn each<S: Float, T: Copy>(a: Mat<S>, from: &[T], to: &mut [S], f: impl Fn(S, T) -> S) {
+fn each<S: Accum, T: Copy>(a: Mat<S>, from: &[T], to: &mut [S], f: impl Fn(S, T) -> S) {
     let cols = a.cols.max(1);
     if a.col_stride == 1 {
         for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {

@@ -4,7 +4,7 @@
 //! what the loop beside it does, and is tested as such.
 
 use crate::tensor::simd::Isa;
-use crate::tensor::{DType, Float, Real};
+use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
 
 /// Rows of numbers, `stride` apart.
@@ -15,7 +15,7 @@ pub(super) struct Place<S> {
 }
 
 /// What a micro-kernel multiplies: numbers in the type of sums `S`, or pairs of bf16.
-pub(super) trait Operand<S>: Real {
+pub(super) trait Operand<S>: Scalar {
     /// So many numbers of a row of A, or of a column of B, lie side by side and are multiplied at once.
     const AT_ONCE: usize;
     /// The first instruction set that [`Operand::vectors`] takes.
@@ -32,7 +32,7 @@ pub(super) trait Operand<S>: Real {
     /// # Safety
     /// As [`tile`], and S is f32, so D is f32 or bf16.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
         a: &[*const Self; MR],
         step: usize,
         b: &[Self],
@@ -48,7 +48,7 @@ pub(super) trait Operand<S>: Real {
 /// `AT_ONCE` numbers at `a[i] + p · step` can be read for every i and every p < b.len() / (NR · AT_ONCE). `start` and `to` have
 /// `height` rows of `NR` numbers, and are the same or apart. The processor has `hardware`.
 #[inline(always)]
-pub(super) unsafe fn tile<T: Operand<S>, S: Float, D: Real<Sum = S>, const MR: usize, const NR: usize, const FMA: bool>(
+pub(super) unsafe fn tile<T: Operand<S>, S: Accum, D: Scalar<Acc = S>, const MR: usize, const NR: usize, const FMA: bool>(
     hardware: Isa,
     a: &[*const T; MR],
     step: usize,
@@ -81,7 +81,7 @@ pub(super) unsafe fn tile<T: Operand<S>, S: Float, D: Real<Sum = S>, const MR: u
     }
 }
 
-impl<S: Float> Operand<S> for S {
+impl<S: Accum> Operand<S> for S {
     const AT_ONCE: usize = 1;
     const VECTORS: Isa = Isa::Avx512;
 
@@ -102,7 +102,7 @@ impl<S: Float> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
         a: &[*const S; MR],
         step: usize,
         b: &[S],
@@ -117,7 +117,7 @@ impl<S: Float> Operand<S> for S {
     }
 }
 
-impl<S: Float> Operand<S> for bf16 {
+impl<S: Accum> Operand<S> for bf16 {
     const AT_ONCE: usize = 2;
     const VECTORS: Isa = Isa::Avx512Bf16;
 
@@ -139,7 +139,7 @@ impl<S: Float> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Real, const MR: usize, const V: usize>(
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
         a: &[*const bf16; MR],
         step: usize,
         b: &[bf16],
@@ -156,7 +156,7 @@ impl<S: Float> Operand<S> for bf16 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Place;
-    use crate::tensor::{DType, Real};
+    use crate::tensor::{DType, Scalar};
     use half::bf16;
     use std::arch::x86_64::*;
 
@@ -165,7 +165,7 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn numbers<D: Real, const MR: usize, const V: usize>(
+    pub unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(
         a: &[*const f32; MR],
         step: usize,
         b: *const f32,
@@ -196,7 +196,7 @@ mod x86 {
     /// # Safety
     /// As [`super::tile`]; `b` has `depth` rows of `V` registers of pairs.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn pairs<D: Real, const MR: usize, const V: usize>(
+    pub unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(
         a: &[*const bf16; MR],
         step: usize,
         b: *const bf16,
@@ -229,7 +229,7 @@ mod x86 {
     /// Both have `height` rows of `V` registers.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn put<D: Real, const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Place<f32>, to: Place<D>, height: usize) {
+    unsafe fn put<D: Scalar, const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Place<f32>, to: Place<D>, height: usize) {
         // As many turns as the tile has rows, or the sums would not stay in registers.
         for (i, row) in sums.iter().enumerate() {
             if i >= height {

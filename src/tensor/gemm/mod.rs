@@ -11,17 +11,17 @@ mod mat;
 mod micro;
 mod pack;
 
-pub use mat::{Mat, Source};
+pub use mat::{Elements, Mat};
 pub use pack::Packed;
 
 use super::simd::{self, Isa, Kernel};
-use super::{Float, Pooled, Real, rows, take};
+use super::{Accum, Pooled, Scalar, alloc, rows};
 use micro::{Operand, Place};
 use pack::{Rows, Strips};
 
 /// What a sum of products is added to.
 #[derive(Clone, Copy)]
-pub enum Start<'a, S> {
+pub enum Init<'a, S> {
     /// Nothing: C is overwritten.
     Zero,
     /// C itself.
@@ -32,7 +32,7 @@ pub enum Start<'a, S> {
 
 /// Whether to use all threads. Inside a task: `Serial`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
+pub enum Threads {
     /// The calling thread alone.
     Serial,
     /// All threads, if there is work enough.
@@ -57,7 +57,7 @@ fn depth(isa: Isa) -> usize {
 
 /// `[MR, NR]`: rows and columns of the register tile for a C of n columns. 12 accumulators of the 16 registers of AVX2, 24 of the 32 of
 /// AVX-512, half as wide without either; narrower where a wide tile would mostly multiply padding, with rows that divide attention's blocks.
-fn tile<S: Float>(isa: Isa, n: usize) -> [usize; 2] {
+fn tile<S: Accum>(isa: Isa, n: usize) -> [usize; 2] {
     let padded = |nr: usize| n.next_multiple_of(nr);
     match (isa, size_of::<S>()) {
         (Isa::Portable, 4) => [4, 8],
@@ -73,14 +73,14 @@ fn tile<S: Float>(isa: Isa, n: usize) -> [usize; 2] {
 
 /// C = A·B, or C += A·B if `accumulate`. C is `[a.rows, b.cols]`, row-major, its rows `ldc` elements apart.
 ///
-/// Spread over threads: use [`gemm_serial`] inside a task.
-pub fn gemm<S: Float, C: Real<Sum = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
-    gemm_sum(&[(a, b)], if accumulate { Start::Keep } else { Start::Zero }, c, ldc, Spread::Parallel);
+/// Threads over threads: use [`gemm_serial`] inside a task.
+pub fn gemm<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
+    gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Parallel);
 }
 
 /// [`gemm`] on the calling thread alone.
-pub fn gemm_serial<S: Float, C: Real<Sum = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
-    gemm_sum(&[(a, b)], if accumulate { Start::Keep } else { Start::Zero }, c, ldc, Spread::Serial);
+pub fn gemm_serial<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
+    gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Serial);
 }
 
 /// C = start + Σ A·B, rounded once. Every A has as many rows as C, every B as many columns.
@@ -89,22 +89,29 @@ pub fn gemm_serial<S: Float, C: Real<Sum = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C]
 ///
 /// # Panics
 /// If the sizes differ, or C is too small.
-pub fn gemm_sum<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, Mat<S>)], start: Start<S>, c: &mut [C], ldc: usize, spread: Spread) {
-    sum_on(simd::isa(), products, start, c, ldc, spread);
+pub fn gemm_sum<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], start: Init<S>, c: &mut [C], ldc: usize, threads: Threads) {
+    sum_on(simd::isa(), products, start, c, ldc, threads);
 }
 
-fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], start: Start<S>, c: &mut [C], ldc: usize, spread: Spread) {
+fn sum_on<S: Accum, C: Scalar<Acc = S>>(
+    isa: Isa,
+    products: &[(Mat<S>, Mat<S>)],
+    start: Init<S>,
+    c: &mut [C],
+    ldc: usize,
+    threads: Threads,
+) {
     let Some(&(a, b)) = products.first() else { return };
     products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
     // Of few rows, A is the cheaper one to pack: Cᵀ = Bᵀ Aᵀ.
     if a.rows <= FEW_ROWS && a.rows < b.cols {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, b.t(), a.t(), spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, b.t(), a.t(), threads)).collect();
         let swapped: Vec<_> = products.iter().zip(&packed).map(|((_, b), a)| (b.t(), a)).collect();
-        run(&swapped, start, c, [1, ldc], spread);
+        run(&swapped, start, c, [1, ldc], threads);
     } else {
-        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *a, *b, spread)).collect();
+        let packed: Vec<_> = products.iter().map(|(a, b)| Packed::on(isa, *a, *b, threads)).collect();
         let products: Vec<_> = products.iter().zip(&packed).map(|((a, _), b)| (*a, b)).collect();
-        run(&products, start, c, [ldc, 1], spread);
+        run(&products, start, c, [ldc, 1], threads);
     }
 }
 
@@ -112,14 +119,14 @@ fn sum_on<S: Float, C: Real<Sum = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], s
 ///
 /// # Panics
 /// If the sizes differ, C is too small, or a B was packed for products with another type.
-pub fn gemm_packed<S: Float, C: Real<Sum = S>>(
+pub fn gemm_packed<S: Accum, C: Scalar<Acc = S>>(
     products: &[(Mat<S>, &Packed<S>)],
-    start: Start<S>,
+    start: Init<S>,
     c: &mut [C],
     ldc: usize,
-    spread: Spread,
+    threads: Threads,
 ) {
-    run(products, start, c, [ldc, 1], spread);
+    run(products, start, c, [ldc, 1], threads);
 }
 
 /// C, whose element (i, j) is at i · strides[0] + j · strides[1]. Tasks write disjoint tiles of it.
@@ -162,7 +169,13 @@ impl<C> Target<C> {
 unsafe impl<C: Send> Send for Target<C> {}
 unsafe impl<C: Send> Sync for Target<C> {}
 
-fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Start<S>, c: &mut [C], strides: [usize; 2], spread: Spread) {
+fn run<S: Accum, C: Scalar<Acc = S>>(
+    products: &[(Mat<S>, &Packed<S>)],
+    start: Init<S>,
+    c: &mut [C],
+    strides: [usize; 2],
+    threads: Threads,
+) {
     let Some(&(a, b)) = products.first() else { return };
     let (m, n, isa) = (a.rows, b.n, b.isa);
     let depth: usize = products.iter().map(|(a, _)| a.cols).sum();
@@ -174,13 +187,13 @@ fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Sta
     }
     assert!((m - 1) * strides[0] + (n - 1) * strides[1] < c.len(), "gemm: C too small");
     assert!(strides[0] >= n || strides[1] >= m, "gemm: rows of C overlap");
-    if let Start::Bias(bias) = start {
+    if let Init::Bias(bias) = start {
         assert_eq!(bias.len(), if strides[1] == 1 { n } else { m }, "gemm: one bias per column");
     }
     let target = Target { data: c.as_mut_ptr(), strides };
     let tile = tile::<S>(isa, n);
     let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
-    let parallel = spread == Spread::Parallel && m * n * depth.max(1) > WORTH_THREADS;
+    let parallel = threads == Threads::Parallel && m * n * depth.max(1) > WORTH_THREADS;
     rows::for_tasks(across * down, parallel, |task| {
         let (i, j) = (task % down * MC, task / down * NC);
         let place = [i, j, MC.min(m - i), NC.min(n - j)];
@@ -203,9 +216,9 @@ fn run<S: Float, C: Real<Sum = S>>(products: &[(Mat<S>, &Packed<S>)], start: Sta
 }
 
 /// A task: the tile of C at row `place[0]`, column `place[1]`, of `place[2]` rows and `place[3]` columns, inside C.
-struct Tile<'a, S: Float, C, const MR: usize, const NR: usize> {
+struct Tile<'a, S: Accum, C, const MR: usize, const NR: usize> {
     products: &'a [(Mat<'a, S>, &'a Packed<S>)],
-    start: Start<'a, S>,
+    start: Init<'a, S>,
     target: Target<C>,
     place: [usize; 4],
 }
@@ -222,7 +235,7 @@ enum Onto<'a, S> {
     Sums(Target<S>),
 }
 
-impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Tile<'_, S, C, MR, NR> {
+impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Kernel for Tile<'_, S, C, MR, NR> {
     type Output = ();
 
     #[inline(always)]
@@ -232,8 +245,8 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
         let blocks: usize = self.products.iter().map(|(a, b)| a.cols.max(1).div_ceil(depth(b.isa))).sum();
         // Sums that C cannot hold are kept beside it until the last block, and rounded once.
         let narrow = C::DTYPE != S::DTYPE;
-        let mut beside = take::<S>(if narrow && (blocks > 1 || matches!(self.start, Start::Keep)) { m * n } else { 0 });
-        if let (true, Start::Keep) = (narrow, self.start) {
+        let mut beside = alloc::<S>(if narrow && (blocks > 1 || matches!(self.start, Init::Keep)) { m * n } else { 0 });
+        if let (true, Init::Keep) = (narrow, self.start) {
             for (i, row) in beside.chunks_exact_mut(n).enumerate() {
                 // SAFETY: the tile has row i, and is this task's own.
                 unsafe { c.from(i, 0).each(row, |c, to| *to = c.widen()) };
@@ -245,10 +258,10 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
             false => Target { data: c.data.cast(), strides: c.strides },
         };
         let mut onto = match self.start {
-            Start::Zero => Onto::Zero,
-            Start::Bias(bias) if c.strides[1] == 1 => Onto::Columns(bias),
-            Start::Bias(bias) => Onto::Rows(bias),
-            Start::Keep => Onto::Sums(sums),
+            Init::Zero => Onto::Zero,
+            Init::Bias(bias) if c.strides[1] == 1 => Onto::Columns(bias),
+            Init::Bias(bias) => Onto::Rows(bias),
+            Init::Keep => Onto::Sums(sums),
         };
         let (mut a_wide, mut a_pairs) = (Pooled::from(Vec::new()), Pooled::from(Vec::new()));
         let mut block = 0;
@@ -260,7 +273,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                 block += 1;
                 let last = (block == blocks && narrow).then_some(c);
                 match (&b.strips, a.data) {
-                    (Strips::Pairs(strips), Source::BF16(data)) => {
+                    (Strips::Pairs(strips), Elements::BF16(data)) => {
                         let rows = Rows::pairs::<S, MR>(a, data, &mut a_pairs);
                         self.block::<_, FMA>(&rows, strips, depths, onto, sums, last);
                     }
@@ -268,7 +281,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
                         let rows = Rows::wide::<MR>(a, n, &mut a_wide);
                         self.block::<_, FMA>(&rows, strips, depths, onto, sums, last);
                     }
-                    (Strips::Pairs(_), Source::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
+                    (Strips::Pairs(_), Elements::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
                 }
                 onto = Onto::Sums(sums);
             }
@@ -276,7 +289,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Kernel for Ti
     }
 }
 
-impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
+impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
     /// [`Tile::sweep`] to the sums, or, if it is the last one and C cannot hold them, to C.
     #[inline(always)]
     fn block<T: Operand<S>, const FMA: bool>(
@@ -297,7 +310,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Tile<'_, S, C
     /// `to = onto + ` the product of a block of A and the strips of B below it, tile by tile. `depths`: rows of B, the first one that is
     /// used, and how many.
     #[inline(always)]
-    fn sweep<T: Operand<S>, D: Real<Sum = S>, const FMA: bool>(
+    fn sweep<T: Operand<S>, D: Scalar<Acc = S>, const FMA: bool>(
         &self,
         rows: &Rows<T>,
         strips: &[T],
@@ -352,7 +365,7 @@ impl<S: Float, C: Real<Sum = S>, const MR: usize, const NR: usize> Tile<'_, S, C
     /// # Safety
     /// Both targets have the place's rows and columns, and no other task touches them.
     #[inline(always)]
-    unsafe fn store<D: Real<Sum = S>>(&self, sums: &[[S; NR]; MR], onto: Onto<S>, to: Target<D>, [i, j]: [usize; 2]) {
+    unsafe fn store<D: Scalar<Acc = S>>(&self, sums: &[[S; NR]; MR], onto: Onto<S>, to: Target<D>, [i, j]: [usize; 2]) {
         let [i0, j0, m, n] = self.place;
         let cols = NR.min(n - j);
         for (r, sums) in sums.iter().enumerate().take(m - i) {
@@ -380,25 +393,25 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
-    fn stored<T: Real>(data: &[T], rows: usize, cols: usize, transposed: bool) -> Mat<'_, T::Sum> {
+    fn stored<T: Scalar>(data: &[T], rows: usize, cols: usize, transposed: bool) -> Mat<'_, T::Acc> {
         if transposed { Mat::new(data, cols, rows).t() } else { Mat::new(data, rows, cols) }
     }
 
     /// The triple loop.
     fn naive(a: Mat<f64>, b: Mat<f64>) -> Vec<f64> {
         let at = |m: Mat<f64>, i: usize, j: usize| match m.data {
-            Source::Same(data) => data[i * m.row_stride + j * m.col_stride],
-            Source::BF16(_) => unreachable!("the oracle is f64"),
+            Elements::Same(data) => data[i * m.row_stride + j * m.col_stride],
+            Elements::BF16(_) => unreachable!("the oracle is f64"),
         };
         (0..a.rows).flat_map(|i| (0..b.cols).map(move |j| (0..a.cols).map(|p| at(a, i, p) * at(b, p, j)).sum())).collect()
     }
 
-    fn as_type<T: Real<Sum = S>, S: Float>(values: &[f64]) -> Vec<T> {
+    fn as_type<T: Scalar<Acc = S>, S: Accum>(values: &[f64]) -> Vec<T> {
         values.iter().map(|&x| T::narrow(S::of(x))).collect()
     }
 
     /// Σ of two products in type `T`, of numbers that it holds exactly, against the triple loop.
-    fn check<T: Real<Sum = S>, S: Float>(isa: Isa, sizes: [usize; 4], layout: [bool; 4], start: usize, seed: u64, tolerance: f64) {
+    fn check<T: Scalar<Acc = S>, S: Accum>(isa: Isa, sizes: [usize; 4], layout: [bool; 4], start: usize, seed: u64, tolerance: f64) {
         let [m, n, k, pad] = sizes;
         let mut s = Stream::new(seed, "gemm");
         // Multiples of 1/128 below 1: exact in bf16.
@@ -409,18 +422,18 @@ mod tests {
         let c0 = draw(m * ldc);
         let first = naive(stored(&a, m, k, layout[0]), stored(&b, k, n, layout[1]));
         let second = naive(stored(&a2, m, k2, layout[2]), stored(&b2, k2, n, layout[1]));
-        let spread = if layout[3] { Spread::Parallel } else { Spread::Serial };
+        let threads = if layout[3] { Threads::Parallel } else { Threads::Serial };
         let (ta, tb, ta2, tb2) = (as_type::<T, S>(&a), as_type::<T, S>(&b), as_type::<T, S>(&a2), as_type::<T, S>(&b2));
         let wide_bias: Vec<S> = bias.iter().map(|&x| S::of(x)).collect();
-        let begin = [Start::Zero, Start::Keep, Start::Bias(&wide_bias)][start];
+        let begin = [Init::Zero, Init::Keep, Init::Bias(&wide_bias)][start];
         let mut c = as_type::<T, S>(&c0);
         let products = [
             (stored(&ta, m, k, layout[0]), stored(&tb, k, n, layout[1])),
             (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1])),
         ];
-        sum_on(isa, &products, begin, &mut c, ldc, spread);
+        sum_on(isa, &products, begin, &mut c, ldc, threads);
         let mut wide = as_type::<S, S>(&c0);
-        sum_on(isa, &products, begin, &mut wide, ldc, spread);
+        sum_on(isa, &products, begin, &mut wide, ldc, threads);
         assert!(c.iter().zip(&wide).all(|(&c, &wide)| c == T::narrow(wide)), "{isa} {}: rounded once, from the same sums", T::DTYPE);
         for (at, c) in c.iter().enumerate() {
             let (i, j, got) = (at / ldc, at % ldc, c.widen().f64());
@@ -452,7 +465,7 @@ mod tests {
     }
 
     /// A NaN in A makes its row of C NaN, and one in B its column, though all else is zero; the other numbers stay what they are.
-    fn check_nan<T: Real<Sum = S>, S: Float>(isa: Isa, [m, n, k]: [usize; 3], rows_first: [bool; 2]) {
+    fn check_nan<T: Scalar<Acc = S>, S: Accum>(isa: Isa, [m, n, k]: [usize; 3], rows_first: [bool; 2]) {
         for (in_a, first) in [(true, true), (true, false), (false, true), (false, false)] {
             let [mut a, mut b] = [vec![0.0; m * k], vec![0.0; k * n]];
             let spoilt = if in_a { &mut a } else { &mut b };
@@ -461,7 +474,7 @@ mod tests {
             let (a, b) = (as_type::<T, S>(&a), as_type::<T, S>(&b));
             let mut c = vec![T::narrow(S::ONE); m * n];
             let product = (stored(&a, m, k, rows_first[0]), stored(&b, k, n, rows_first[1]));
-            sum_on(isa, &[product], Start::Zero, &mut c, n, Spread::Serial);
+            sum_on(isa, &[product], Init::Zero, &mut c, n, Threads::Serial);
             for (at, c) in c.iter().enumerate() {
                 let line = if in_a { (at / n, m) } else { (at % n, n) };
                 let (c, nan) = (c.widen().f64(), line.0 == if first { 0 } else { line.1 - 1 });
@@ -494,8 +507,8 @@ mod tests {
                 let (mut c, mut wide) = (vec![bf16::ZERO; m * n], vec![0.0; m * n]);
                 let ones = vec![1.0f32; n];
                 let product = (Mat::new(&a[..m], m, 1), Mat::new(&ones, 1, n));
-                sum_on(isa, &[product], Start::Zero, &mut c, n, Spread::Serial);
-                sum_on(isa, &[product], Start::Zero, &mut wide, n, Spread::Serial);
+                sum_on(isa, &[product], Init::Zero, &mut c, n, Threads::Serial);
+                sum_on(isa, &[product], Init::Zero, &mut wide, n, Threads::Serial);
                 for (at, (c, &wide)) in c.iter().zip(&wide).enumerate() {
                     let (x, want) = (a[at / n], bf16::narrow(wide));
                     assert!(wide == x || wide.is_nan() && x.is_nan(), "{isa} {n}: {x} became {wide}");

@@ -1,13 +1,13 @@
 //! The operands of the micro-kernels: B in strips, A where it lies or copied.
 
 use super::micro::Operand;
-use super::{LINE, Mat, Source, Spread, WORTH_THREADS, tile};
+use super::{Elements, LINE, Mat, Threads, WORTH_THREADS, tile};
 use crate::tensor::simd::{self, Isa, Kernel};
-use crate::tensor::{Float, Pooled, Real, rows, take};
+use crate::tensor::{Accum, Pooled, Scalar, alloc, rows};
 use half::bf16;
 
 /// B `[k, n]` in strips of `NR` columns; the last strip ends in zeros.
-pub struct Packed<S: Float> {
+pub struct Packed<S: Accum> {
     pub(super) strips: Strips<S>,
     pub(super) k: usize,
     pub(super) n: usize,
@@ -16,7 +16,7 @@ pub struct Packed<S: Float> {
 }
 
 /// What a product multiplies.
-pub(super) enum Strips<S: Float> {
+pub(super) enum Strips<S: Accum> {
     /// Numbers in the type of sums: element (p, j) is at `[j / NR][p][j % NR]`.
     Wide(Pooled<S>),
     /// bf16, two consecutive numbers of a column side by side: element (p, j) is at `[j / NR][p / 2][j % NR][p % 2]`. A zero follows the
@@ -24,39 +24,39 @@ pub(super) enum Strips<S: Float> {
     Pairs(Pooled<bf16>),
 }
 
-impl<S: Float> Packed<S> {
+impl<S: Accum> Packed<S> {
     /// Packs `b` in the type of sums.
-    pub fn new(b: Mat<S>, spread: Spread) -> Self {
-        Packed::strips(simd::isa(), b, false, spread)
+    pub fn new(b: Mat<S>, threads: Threads) -> Self {
+        Packed::strips(simd::isa(), b, false, threads)
     }
 
     /// Packs `b` for products of matrices like `a` and it: in pairs where both are bf16 and the processor multiplies those. Every A must
     /// then have the type of `a`.
-    pub fn for_products_of(a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
-        Packed::on(simd::isa(), a, b, spread)
+    pub fn for_products_of(a: Mat<S>, b: Mat<S>, threads: Threads) -> Self {
+        Packed::on(simd::isa(), a, b, threads)
     }
 
     /// [`Packed::for_products_of`] on `isa`.
-    pub(super) fn on(isa: Isa, a: Mat<S>, b: Mat<S>, spread: Spread) -> Self {
-        let pairs = isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Source::BF16(_)));
-        Packed::strips(isa, b, pairs, spread)
+    pub(super) fn on(isa: Isa, a: Mat<S>, b: Mat<S>, threads: Threads) -> Self {
+        let pairs = isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Elements::BF16(_)));
+        Packed::strips(isa, b, pairs, threads)
     }
 
     /// Packs `b`, in pairs only if it is bf16.
-    fn strips(isa: Isa, b: Mat<S>, pairs: bool, spread: Spread) -> Self {
+    fn strips(isa: Isa, b: Mat<S>, pairs: bool, threads: Threads) -> Self {
         let [_, nr] = tile::<S>(isa, b.cols);
-        let parallel = spread == Spread::Parallel && b.rows * b.cols >= WORTH_THREADS;
+        let parallel = threads == Threads::Parallel && b.rows * b.cols >= WORTH_THREADS;
         let strip = |i: usize| (b.cols_from(i * nr, nr.min(b.cols - i * nr)), nr);
         let width = b.cols.next_multiple_of(nr);
         let strips = match b.data {
-            Source::BF16(_) if pairs => {
+            Elements::BF16(_) if pairs => {
                 let k = b.rows.next_multiple_of(2);
-                let mut data = take::<bf16>(width * k);
+                let mut data = alloc::<bf16>(width * k);
                 rows::for_chunks(&mut data, nr * k, parallel, |i, to| simd::dispatch(PairStrip(strip(i), to)));
                 Strips::Pairs(data)
             }
             _ => {
-                let mut data = take::<S>(width * b.rows);
+                let mut data = alloc::<S>(width * b.rows);
                 rows::for_chunks(&mut data, nr * b.rows, parallel, |i, to| simd::dispatch(WideStrip(strip(i), to)));
                 Strips::Wide(data)
             }
@@ -66,17 +66,17 @@ impl<S: Float> Packed<S> {
 }
 
 /// Packs columns, at most as many as the second number says.
-struct WideStrip<'a, S: Float>((Mat<'a, S>, usize), &'a mut [S]);
+struct WideStrip<'a, S: Accum>((Mat<'a, S>, usize), &'a mut [S]);
 
-impl<S: Float> Kernel for WideStrip<'_, S> {
+impl<S: Accum> Kernel for WideStrip<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let WideStrip((b, nr), to) = self;
         match b.data {
-            Source::Same(data) => wide_strip(b, data, nr, to, |x| x),
-            Source::BF16(data) => wide_strip(b, data, nr, to, |x: bf16| S::of(x.widen().into())),
+            Elements::Same(data) => wide_strip(b, data, nr, to, |x| x),
+            Elements::BF16(data) => wide_strip(b, data, nr, to, |x: bf16| S::of(x.widen().into())),
         }
     }
 }
@@ -94,7 +94,7 @@ fn look_ahead<T>(from: &[T], at: usize, stride: usize, len: usize) {
 const GROUP: usize = 16;
 
 #[inline(always)]
-fn wide_strip<S: Float, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S], widen: impl Fn(T) -> S) {
+fn wide_strip<S: Accum, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S], widen: impl Fn(T) -> S) {
     if b.col_stride == 1 {
         for (p, to) in to.chunks_exact_mut(nr).enumerate() {
             look_ahead(from, p * b.row_stride, b.row_stride, b.cols);
@@ -151,15 +151,15 @@ fn transpose<T: Copy, U: Copy>(columns: [&[T]; GROUP], to: &mut [U], nr: usize, 
 }
 
 /// Packs pairs of at most as many columns as the second number says.
-struct PairStrip<'a, S: Float>((Mat<'a, S>, usize), &'a mut [bf16]);
+struct PairStrip<'a, S: Accum>((Mat<'a, S>, usize), &'a mut [bf16]);
 
-impl<S: Float> Kernel for PairStrip<'_, S> {
+impl<S: Accum> Kernel for PairStrip<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let PairStrip((b, nr), to) = self;
-        let Source::BF16(from) = b.data else { return };
+        let Elements::BF16(from) = b.data else { return };
         let to = to.as_chunks_mut::<2>().0;
         if b.col_stride == 1 {
             for (q, to) in to.chunks_exact_mut(nr).enumerate() {
@@ -233,18 +233,18 @@ impl<T: Copy> Rows<T> {
     }
 }
 
-impl<S: Float> Rows<S> {
+impl<S: Accum> Rows<S> {
     /// A's numbers in the type of sums, each to be read `reads` times. The constructor of `Mat` checked that rows and columns lie in the data.
     #[inline(always)]
     pub fn wide<const MR: usize>(a: Mat<S>, reads: usize, buffer: &mut Pooled<S>) -> Self {
-        if let Source::Same(data) = a.data
+        if let Elements::Same(data) = a.data
             && (a.col_stride == 1 || reads < WORTH_COPY)
         {
             return Rows::plain(data.as_ptr(), a.row_stride, a.col_stride, a.rows, MR);
         }
         match a.data {
-            Source::Same(data) => copy::<S, S, S, MR>(a, data, buffer, |x| x),
-            Source::BF16(data) => copy::<S, bf16, S, MR>(a, data, buffer, |x: bf16| S::of(x.widen().into())),
+            Elements::Same(data) => copy::<S, S, S, MR>(a, data, buffer, |x| x),
+            Elements::BF16(data) => copy::<S, bf16, S, MR>(a, data, buffer, |x: bf16| S::of(x.widen().into())),
         }
     }
 }
@@ -252,7 +252,7 @@ impl<S: Float> Rows<S> {
 impl Rows<bf16> {
     /// A's numbers in pairs. `data` are those of `a`.
     #[inline(always)]
-    pub fn pairs<S: Float, const MR: usize>(a: Mat<S>, data: &[bf16], buffer: &mut Pooled<bf16>) -> Self {
+    pub fn pairs<S: Accum, const MR: usize>(a: Mat<S>, data: &[bf16], buffer: &mut Pooled<bf16>) -> Self {
         if a.col_stride == 1 && a.cols.is_multiple_of(2) {
             return Rows::plain(data.as_ptr(), a.row_stride, 2, a.rows, MR);
         }
@@ -265,12 +265,12 @@ impl Rows<bf16> {
 /// What lies row by row stays so. What lies column by column goes to groups of `MR` rows: element (i, p) to
 /// `[i / MR][p / P][i % MR][p % P]`.
 #[inline(always)]
-fn copy<S: Float, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
+fn copy<S: Accum, U: Copy, T: Operand<S>, const MR: usize>(a: Mat<S>, from: &[U], to: &mut Pooled<T>, convert: impl Fn(U) -> T) -> Rows<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
     let apart = MR * cols;
     let room = a.rows.div_ceil(MR) * apart;
     if to.len() < room {
-        *to = take(room);
+        *to = alloc(room);
     }
     if a.col_stride == 1 {
         for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {

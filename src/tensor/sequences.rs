@@ -5,38 +5,38 @@ use std::ops::Range;
 
 /// A packed batch of B sequences and T tokens: sequence b owns the rows `offsets[b]..offsets[b + 1]`.
 #[derive(Debug)]
-pub struct Packing {
+pub struct Sequences {
     offsets: Vec<usize>,
     examples: Vec<u32>,
     #[cfg(feature = "cuda")]
-    pub(super) on_device: std::sync::OnceLock<super::cuda::DevicePacking>,
+    pub(super) on_device: std::sync::OnceLock<super::cuda::DeviceSequences>,
 }
 
-impl PartialEq for Packing {
-    fn eq(&self, other: &Packing) -> bool {
+impl PartialEq for Sequences {
+    fn eq(&self, other: &Sequences) -> bool {
         (&self.offsets, &self.examples) == (&other.offsets, &other.examples)
     }
 }
 
-impl Packing {
+impl Sequences {
     /// Sequences of `lengths` tokens. `examples[b]` is the ordinal of sequence b in the run (epoch · N + index): dropout masks depend on it.
     ///
     /// # Errors
     /// If the two differ in length, or a sequence is empty.
-    pub fn new(lengths: &[usize], examples: Vec<u32>) -> Result<Packing> {
+    pub fn new(lengths: &[usize], examples: Vec<u32>) -> Result<Sequences> {
         if lengths.len() != examples.len() || lengths.contains(&0) {
-            return Err(Error::shape("packing", "one example per sequence, none empty", &[&lengths.into(), &[examples.len()].into()]));
+            return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.into(), &[examples.len()].into()]));
         }
         let mut offsets = vec![0];
         offsets.extend(lengths.iter().scan(0, |end, n| {
             *end += n;
             Some(*end)
         }));
-        Ok(Packing::of(offsets, examples))
+        Ok(Sequences::of(offsets, examples))
     }
 
-    fn of(offsets: Vec<usize>, examples: Vec<u32>) -> Packing {
-        Packing {
+    fn of(offsets: Vec<usize>, examples: Vec<u32>) -> Sequences {
+        Sequences {
             offsets,
             examples,
             #[cfg(feature = "cuda")]
@@ -45,13 +45,13 @@ impl Packing {
     }
 
     /// Number of sequences, B.
-    pub fn sequences(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.examples.len()
     }
 
     /// Number of tokens, T.
     pub fn tokens(&self) -> usize {
-        self.offsets[self.sequences()]
+        self.offsets[self.count()]
     }
 
     /// First row of each sequence, and T: `[B + 1]`.
@@ -70,19 +70,19 @@ impl Packing {
     }
 
     /// The ordinal of each sequence in the run: `[B]`.
-    pub fn examples(&self) -> &[u32] {
+    pub fn example_ids(&self) -> &[u32] {
         &self.examples
     }
 
     /// The same sequences with `extra` more rows at the front of each.
-    pub fn lengthened(&self, extra: usize) -> Packing {
+    pub fn lengthened(&self, extra: usize) -> Sequences {
         let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
-        Packing::of(offsets, self.examples.clone())
+        Sequences::of(offsets, self.examples.clone())
     }
 
     /// The same sequences cut to their first row.
-    pub fn first_rows(&self) -> Packing {
-        Packing::of((0..self.offsets.len()).collect(), self.examples.clone())
+    pub fn first_rows(&self) -> Sequences {
+        Sequences::of((0..self.offsets.len()).collect(), self.examples.clone())
     }
 
     /// The sequence that owns `row`, and the row within it.

@@ -5,14 +5,14 @@
 use super::gemm::{Matrix, compute_for, dims};
 use super::{DataType, Device};
 use crate::{Error, Result};
-use cublas_sys::light::{Algorithm, CublasLt, Found, Handle, description, preference};
+use cublas_sys::light::{Algorithm, Found, Handle, description, preference};
 use cublas_sys::{ComputeType, Status, light, status_name};
 use std::collections::HashMap;
 use std::ffi::c_void;
 
 /// cuBLASLt and its handle, which one thread may use at a time, and what it chose before.
-pub(super) struct Light {
-    cublas: CublasLt,
+pub(super) struct CublasLt {
+    cublas: light::CublasLt,
     handle: Handle,
     compute: ComputeType,
     /// Memory that algorithms may use; cuBLAS uses it too, on the same stream.
@@ -54,13 +54,13 @@ fn check(status: Status) -> Result<()> {
     }
 }
 
-impl Light {
-    pub(super) fn new(workspace: (u64, usize), compute: ComputeType) -> Result<Light> {
-        let cublas = CublasLt::load().map_err(Error::invalid)?;
+impl CublasLt {
+    pub(super) fn new(workspace: (u64, usize), compute: ComputeType) -> Result<CublasLt> {
+        let cublas = light::CublasLt::load().map_err(Error::invalid)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is written to.
         check(unsafe { (cublas.create)(&mut handle) })?;
-        Ok(Light { cublas, handle, compute, workspace, chosen: HashMap::new() })
+        Ok(CublasLt { cublas, handle, compute, workspace, chosen: HashMap::new() })
     }
 
     /// What a matrix is to cuBLASLt: a row-major one is the transpose of a column-major one.

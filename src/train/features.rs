@@ -5,14 +5,14 @@ use crate::data::{Tokenized, batch};
 use crate::dispatch;
 use crate::nn::DistilBert;
 use crate::tensor::scratch::Scratch;
-use crate::tensor::{Tensor, take};
+use crate::tensor::{Tensor, alloc};
 use crate::{Error, Result};
 
 /// More bytes than these go to a file.
 const IN_MEMORY: usize = 1 << 30;
 
 /// What the layers above the frozen ones read, for every sequence of a data set.
-pub struct Trunk {
+pub struct FrozenFeatures {
     /// `[rows, D]` of so many sequences each: all their tokens, or the first of each if every layer is frozen.
     parts: Vec<Tensor>,
     sequences: usize,
@@ -20,17 +20,17 @@ pub struct Trunk {
     offsets: Vec<usize>,
 }
 
-impl Trunk {
+impl FrozenFeatures {
     /// Computes it, `size` sequences at a time.
     ///
     /// # Errors
     /// If no layer is frozen, and those of the model and of a file.
-    pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<Trunk> {
-        Trunk::keeping(model, data, size, IN_MEMORY)
+    pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<FrozenFeatures> {
+        FrozenFeatures::keeping(model, data, size, IN_MEMORY)
     }
 
-    /// [`Trunk::new`], in a file if it has more bytes than `in_memory`.
-    fn keeping(model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<Trunk> {
+    /// [`FrozenFeatures::new`], in a file if it has more bytes than `in_memory`.
+    fn keeping(model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<FrozenFeatures> {
         let (frozen, d, size) = (model.frozen_layers(), model.config.dim, size.max(1));
         if frozen == 0 {
             return Err(Error::invalid("a cached trunk: something trains in the lowest layer or below it, so nothing stays the same"));
@@ -42,15 +42,15 @@ impl Trunk {
         for first in (0..data.len()).step_by(size) {
             let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
             let batch = batch(data, &indices, 0)?;
-            let part = model.trunk(&batch.ids, &batch.packing)?.to_host()?;
+            let part = model.trunk(&batch.ids, &batch.sequences)?.to_host()?;
             match &mut file {
                 Some(file) => file.append(&part)?,
                 None => parts.push(part),
             }
         }
         match file {
-            Some(file) => Ok(Trunk { parts: vec![file.finish(model.dtype, [rows, d])?], sequences: data.len(), offsets }),
-            None => Ok(Trunk { parts, sequences: size, offsets }),
+            Some(file) => Ok(FrozenFeatures { parts: vec![file.finish(model.dtype, [rows, d])?], sequences: data.len(), offsets }),
+            None => Ok(FrozenFeatures { parts, sequences: size, offsets }),
         }
     }
 
@@ -62,7 +62,7 @@ impl Trunk {
         let Some(first) = self.parts.first() else { return Err(Error::invalid("a cached trunk of no sequences")) };
         let (d, rows) = (first.shape().cols(), indices.iter().map(|&i| self.offsets[i + 1] - self.offsets[i]).sum::<usize>());
         dispatch!("trunk", first.dtype(), T => {
-            let mut some = take::<T>(rows * d);
+            let mut some = alloc::<T>(rows * d);
             let mut to = &mut some[..];
             for &i in indices {
                 let part = i / self.sequences;
@@ -93,7 +93,7 @@ mod tests {
             let mut model = DistilBert::random(&config, 2, dtype, 1).unwrap();
             Method::Selective { frozen_layers }.apply(&mut model, 0).unwrap();
             let rows = |in_memory| {
-                let trunk = Trunk::keeping(&model, &data, 2, in_memory).unwrap();
+                let trunk = FrozenFeatures::keeping(&model, &data, 2, in_memory).unwrap();
                 assert_eq!(trunk.parts.len(), if in_memory == 0 { 1 } else { 2 });
                 [&[2, 0][..], &[1]].map(|indices| trunk.rows(indices).unwrap().to_f64().unwrap())
             };
