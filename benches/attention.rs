@@ -3,8 +3,9 @@
 mod common;
 
 use common::{register_peak, seconds};
-use lowrank::autograd::ops::{Attention, Mask};
+use lowrank::autograd::ops::Attention;
 use lowrank::autograd::{Grads, Parameter, Tape};
+use lowrank::tensor::Mask;
 use lowrank::tensor::{DType, Sequences, Tensor};
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 //!                                                         │
 //!                                                  tensor (host kernels) · cuda (device kernels)
 //!
-//! error ─► hub · cuda ─► tensor ─► autograd ─► nn ─► lora ─► data ─► train ─► study ─► cli        ("is used by"; nothing points back)
+//! error ─► cuda ─► tensor ─► cuda::launch ─► autograd ─► nn ─► lora ─► data ─► train      ("is used by"; nothing points back)
 //! ```
 //!
 //! # Reading order
@@ -16,8 +16,8 @@
 //! 3. `autograd/ops/linear.rs`: the op that LoRA is about, and what it does not save.
 //! 4. [`nn`]: DistilBERT. [`lora`]: what trains: low-rank terms and the other methods.
 //! 5. [`tensor`]: storage, [`tensor::gemm`], [`tensor::philox`], [`tensor::safetensors`].
-//! 6. [`data`], [`train`], [`study`]: from text to a trained adapter, and to the study's table.
-//! 7. [`hub`]: weights and data by name. `src/cuda/kernels`: the same ops on a GPU, a file each; `docs/gpu.md` says how they are checked without one.
+//! 6. [`data`], [`train`]: from text to a trained adapter.
+//! 7. `src/cuda/kernels`: the same ops on a GPU, a file each; `docs/gpu.md` says how they are checked without one.
 //!
 //! # Letters
 //! B batch, T tokens of all sequences of a packed batch, D model width, H heads, K head width, F feed-forward width, V vocabulary, C classes,
@@ -41,18 +41,14 @@
 //! # Ok::<(), lowrank::Error>(())
 //! ```
 
+pub mod assets;
 pub mod autograd;
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
 pub mod error;
-#[cfg(feature = "fetch")]
-pub mod hub;
 pub mod lora;
 pub mod nn;
-pub mod study;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

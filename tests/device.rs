@@ -167,7 +167,7 @@ fn every_wide_row_agrees_with_the_host() {
     let Some(device) = device() else { return };
     let sequences = Arc::new(Sequences::new(&[30, 1, 40], vec![7, 8, 3]).unwrap());
     let (t, d, out, rank) = (sequences.tokens(), 300, 290, 10);
-    let mask = ops::Mask { p: 0.2, seed: 5, site: 4 };
+    let mask = lowrank::tensor::Mask { p: 0.2, seed: 5, site: 4 };
     let member = || ops::GroupedLinear {
         bias: true,
         terms: vec![ops::Term { scale: 0.5, mask: Some(mask.clone()) }, ops::Term { scale: 2.0, mask: None }],
@@ -304,7 +304,7 @@ fn every_attention_kernel_agrees_with_the_host() {
                     inputs.extend([draw(&[extra, d]), draw(&[extra, d])]);
                 }
                 let dy = draw(&[tq, d]);
-                let mask = dropped.then_some(ops::Mask { p: 0.2, seed: 5, site: 4 });
+                let mask = dropped.then_some(lowrank::tensor::Mask { p: 0.2, seed: 5, site: 4 });
                 let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries, keys, extra: extra > 0, mask });
                 let wanted = run_in(DType::F64, &op, &inputs, &dy, None).unwrap();
                 let found = run_in(dtype, &op, &inputs, &dy, Some(&device)).unwrap();
@@ -322,7 +322,7 @@ fn every_attention_kernel_shows_a_nan() {
         let mut random = Stream::new(10, "attention");
         let (d, t) = (heads * width, sequences.tokens());
         let clean = [vec![3, t, d], vec![3, d], vec![3, d], vec![t, d]].map(|dims| random_tensor(&mut random, &dims).unwrap());
-        let mask = Some(ops::Mask { p: 0.2, seed: 5, site: 4 });
+        let mask = Some(lowrank::tensor::Mask { p: 0.2, seed: 5, site: 4 });
         let op: Rc<dyn Op> = Rc::new(ops::Attention { heads, queries: sequences.clone(), keys: sequences.clone(), extra: true, mask });
         assert!(assert_nans_show(&device, &op, &clean, dtype, &mut random) > 1000);
     }
@@ -405,7 +405,7 @@ fn every_row_norm_agrees_with_the_host() {
             let w = w.to_dtype(dtype).unwrap().to_device(&device).unwrap();
             let [a, b] = [&a, &b].map(|t| t.to_dtype(DType::F32).unwrap().to_device(&device).unwrap());
             let before = w.to_f64().unwrap();
-            let found = ops::row_norms(&device, &w, &a, &b, 0.5).unwrap().to_f64().unwrap();
+            let found = lowrank::cuda::launch::row_norms(&device, &w, &a, &b, 0.5).unwrap().to_f64().unwrap();
             assert_eq!(found.len(), out);
             assert!(found.iter().enumerate().all(|(row, n)| (n - norm(row)).abs() <= bound * norm(row)), "{out} {input} {rank} {dtype}");
             assert_eq!(w.to_f64().unwrap(), before);

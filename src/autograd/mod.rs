@@ -92,8 +92,8 @@ pub trait Op: 'static {
     /// # Errors
     /// As in `forward`, or if the op has no kernel.
     #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, _device: &Arc<Device>, _inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        Err(crate::Error::invalid(format!("{}: has no kernel for a GPU; compute with --device cpu", self.name())))
+    fn forward_cuda(&self, _device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        self.forward(inputs, needs, saved)
     }
 
     /// [`Op::backward`] of tensors on a GPU, by a kernel.
@@ -101,8 +101,8 @@ pub trait Op: 'static {
     /// # Errors
     /// As in `forward_cuda`.
     #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, _device: &Arc<Device>, _saved: Saved, _dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Err(crate::Error::invalid(format!("{}: has no kernel for a GPU; compute with --device cpu", self.name())))
+    fn backward_cuda(&self, _device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.backward(saved, dy, needs)
     }
 
     /// Floating-point operations of forward, and of backward under `needs`, for the ledger; a multiply-add counts two. Zero: not worth counting.

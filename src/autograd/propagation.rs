@@ -79,7 +79,7 @@ fn wide_ops_show_a_nan() {
     let mut random = Stream::new(4, "wide");
     let sequences = Arc::new(Sequences::new(&[75, 3], vec![1, 2]).unwrap());
     let (t, d) = (sequences.tokens(), 70);
-    let mask = ops::Mask { p: 0.3, seed: 5, site: 4 };
+    let mask = crate::tensor::Mask { p: 0.3, seed: 5, site: 4 };
     let term = ops::Term { scale: 2.0, mask: Some(mask.clone()) };
     let member = ops::GroupedLinear { bias: true, terms: vec![term] };
     let all: [Wide; 8] = [

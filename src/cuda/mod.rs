@@ -7,6 +7,7 @@ mod buffer;
 mod cublas_lt;
 mod device;
 mod gemm;
+pub mod launch;
 mod nvrtc;
 mod pool;
 

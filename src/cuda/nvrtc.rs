@@ -11,8 +11,8 @@ macro_rules! sources {
 
 /// Every file of `kernels/`.
 static SOURCES: [(&str, &str); 17] = sources! {
-    "activations.cu" "adamw.cu" "arithmetic.cu" "attention.cu" "common.cuh" "cross_entropy.cu" "dropout.cu" "embedding.cu" "layer_norm.cu"
-    "submatrix.cu" "linear.cu" "low_rank.cu" "magnitude.cu" "mma.cu" "mma.cuh" "first_row.cu" "subspace.cu"
+    "activations.cu" "adamw.cu" "arithmetic.cu" "attention.cu" "common.cuh" "cross_entropy.cu" "dropout.cu" "embedding.cu" "first_row.cu"
+    "layer_norm.cu" "linear.cu" "low_rank.cu" "magnitude.cu" "mma.cu" "mma.cuh" "submatrix.cu" "subspace.cu"
 };
 
 /// Machine code of all kernels for a compute capability. The options are those of `scripts/build-ptx`.

@@ -2,8 +2,9 @@
 
 use super::{Pass, Weight, WeightMut, WeightRef};
 use crate::Result;
-use crate::autograd::ops::{Mask, ResidualLayerNorm};
+use crate::autograd::ops::ResidualLayerNorm;
 use crate::autograd::{Tape, Var};
+use crate::tensor::Mask;
 
 /// See [`crate::autograd::ops::LayerNorm`].
 pub struct LayerNorm {

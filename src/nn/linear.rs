@@ -1,10 +1,10 @@
 //! Linear layers with optional low-rank terms.
 
 use super::{Pass, Weight, WeightMut, WeightRef};
-use crate::autograd::ops::{self, GroupedLinear, Mask, Term};
+use crate::autograd::ops::{self, GroupedLinear, Term};
 use crate::autograd::{Tape, Var};
 use crate::tensor::gemm::{Mat, gemm};
-use crate::tensor::{Accum, Scalar, Tensor, math};
+use crate::tensor::{Accum, Mask, Scalar, Tensor, math};
 use crate::{AtLayer, Error, Result, dispatch};
 use std::sync::{Mutex, PoisonError};
 
@@ -142,7 +142,7 @@ impl Linear {
         let (w, a, b) = (self.weight.value()?, term.a.value()?, term.b.value()?);
         #[cfg(feature = "cuda")]
         if let Some(device) = w.device() {
-            return ops::row_norms(device, &w, &a, &b, term.scale);
+            return crate::cuda::launch::row_norms(device, &w, &a, &b, term.scale);
         }
         let ((output, input), rank) = (self.dims(), a.shape().rows());
         dispatch!("row_norms", w.dtype(), T => {

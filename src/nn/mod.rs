@@ -5,7 +5,7 @@ mod config;
 #[cfg(feature = "cuda")]
 mod device;
 mod distilbert;
-#[cfg(any(feature = "data", feature = "fetch"))]
+#[cfg(feature = "data")]
 mod fingerprint;
 mod finite;
 mod layer_norm;
@@ -18,7 +18,7 @@ mod weight;
 pub use block::{Block, Hook, Wanted};
 pub use config::{Config, Outputs, generic_label};
 pub use distilbert::DistilBert;
-#[cfg(any(feature = "data", feature = "fetch"))]
+#[cfg(feature = "data")]
 pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
@@ -26,7 +26,7 @@ pub use load::{Head, LoadReport};
 pub use save::TOKENIZER_FILES;
 pub use weight::{Weight, WeightFn, WeightMut, WeightRef};
 
-use crate::autograd::ops::Mask;
+use crate::tensor::Mask;
 use crate::tensor::Sequences;
 use std::sync::Arc;
 

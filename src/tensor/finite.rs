@@ -36,11 +36,11 @@ impl Tensor {
         Ok(Some(format!("holds {number} at {place:?}")))
     }
 
-    /// Refuses a tensor that holds a NaN or an infinity. `error` is told what [`Tensor::not_finite`] says, and adds in which tensor.
+    /// Refuses a tensor that holds a NaN or an infinity. `error` gets a phrase such as "holds NaN at [3, 4]" and adds which tensor it is.
     ///
     /// # Errors
-    /// That of `error`, and those of [`Tensor::first_not_finite`].
-    pub(crate) fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
+    /// That of `error`, or if the tensor cannot be read.
+    pub fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
         self.not_finite()?.map_or(Ok(()), |what| Err(error(what)))
     }
 }

@@ -7,6 +7,7 @@ pub mod cuda;
 mod element;
 mod finite;
 pub mod gemm;
+mod mask;
 pub mod math;
 pub mod philox;
 pub mod rows;
@@ -19,6 +20,7 @@ mod storage;
 pub mod svd;
 
 pub use element::{Accum, DType, Element, Scalar};
+pub use mask::Mask;
 pub use sequences::Sequences;
 pub use shape::Shape;
 pub use storage::{Host, Mapped, Pooled, Storage, alloc, zeroed};
@@ -286,6 +288,22 @@ impl fmt::Debug for Tensor {
         write!(f, "Tensor({} {})", self.dtype(), self.shape)
     }
 }
+
+/// Evaluates `$cuda` with the `$device` that holds `$tensor`, or `$host` if it is host memory. This is the only switch between devices: an op
+/// checks its inputs and decides what to save outside of it, once for both.
+macro_rules! on_device {
+    ($tensor:expr, |$device:ident| $cuda:expr, $host:expr) => {{
+        #[cfg(feature = "cuda")]
+        let result = match $tensor.device() {
+            Some($device) => $cuda,
+            None => $host,
+        };
+        #[cfg(not(feature = "cuda"))]
+        let result = $host;
+        result
+    }};
+}
+pub(crate) use on_device;
 
 /// Runs `$body` with the [`Scalar`] type `$T` that fits a tensor's data type, or returns an error that names the op.
 #[macro_export]

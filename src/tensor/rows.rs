@@ -4,6 +4,14 @@
 
 use rayon::prelude::*;
 
+/// Computes with `n` threads from now on. Results do not depend on the number. Without a call, there is a thread for each core.
+///
+/// # Errors
+/// If something was computed before, or the system gives no thread.
+pub fn use_threads(n: usize) -> crate::Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| crate::Error::invalid(format!("threads: {e}")))
+}
+
 /// Elements of work worth a task.
 const GRAIN: usize = 16 * 1024;
 

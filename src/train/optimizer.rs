@@ -1,10 +1,10 @@
 //! AdamW. Loshchilov & Hutter 2017, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation.
 
-#[cfg(feature = "cuda")]
-use crate::autograd::ops::{Update, adamw};
 use crate::autograd::{Grads, ParamId, Parameter};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
+#[cfg(feature = "cuda")]
+use crate::cuda::launch::{Update, adamw};
 #[cfg(feature = "cuda")]
 use crate::tensor::DType;
 use crate::tensor::{Accum, Tensor};

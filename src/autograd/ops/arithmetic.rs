@@ -4,7 +4,7 @@ use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Accum, Scalar, Tensor};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
@@ -42,7 +42,7 @@ impl Op for Add {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
-        super::cuda::elementwise(device, "add", ["add_f32", "add_bf16"], &[a, b])
+        launch::elementwise(device, "add", ["add_f32", "add_bf16"], &[a, b])
     }
 
     #[cfg(feature = "cuda")]
@@ -97,12 +97,12 @@ impl Op for Scale {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        super::cuda::scaled(device, inputs[0], self.0)
+        launch::scaled(device, inputs[0], self.0)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(super::cuda::scaled(device, &dy, self.0)?)])
+        Ok(vec![Some(launch::scaled(device, &dy, self.0)?)])
     }
 }
 

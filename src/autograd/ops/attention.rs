@@ -1,13 +1,13 @@
 //! Scaled dot-product attention over packed sequences. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, eq. 1.
 
-use super::dropout::{Mask, random_sequences};
+use super::dropout::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial};
 use crate::tensor::simd::{self, Kernel, vectorised};
-use crate::tensor::{Accum, Pooled, Scalar, Sequences, Tensor, alloc, math, rows, zeroed};
+use crate::tensor::{Accum, Mask, Pooled, Scalar, Sequences, Tensor, alloc, math, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::ops::Range;
 use std::rc::Rc;

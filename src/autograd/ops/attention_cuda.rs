@@ -1,8 +1,8 @@
 //! [`Attention`] on a GPU: `kernels/attention.cu`.
 
 use super::Attention;
-use super::cuda::{bits, cast, named};
 use crate::autograd::Saved;
+use crate::cuda::launch::{bits, cast, named};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{DType, Sequences, Tensor};
 use crate::{Error, Result};

@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::rc::Rc;
@@ -35,12 +35,12 @@ impl Op for Cast {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         saved.keep_if(needs[0], "x", inputs[0]);
-        super::cuda::cast(device, inputs[0], self.dtype)
+        launch::cast(device, inputs[0], self.dtype)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(super::cuda::cast(device, &dy, saved.take("x")?.dtype())?)])
+        Ok(vec![Some(launch::cast(device, &dy, saved.take("x")?.dtype())?)])
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Accum, Tensor, alloc};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
@@ -57,13 +57,13 @@ impl Op for CrossEntropy {
         check(logits, labels)?;
         saved.keep_if(needs[0], "logits", logits);
         saved.keep_if(needs[0], "labels", labels);
-        super::cuda::cross_entropy(device, logits, labels, self.divisor, None)
+        launch::cross_entropy(device, logits, labels, self.divisor, None)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
-        Ok(vec![Some(super::cuda::cross_entropy(device, &logits, &labels, self.divisor, Some(&dy))?), None])
+        Ok(vec![Some(launch::cross_entropy(device, &logits, &labels, self.divisor, Some(&dy))?), None])
     }
 }
 

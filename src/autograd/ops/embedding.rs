@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::gemm::Mat;
 use crate::tensor::{DType, Scalar, Shape, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
@@ -54,13 +54,13 @@ impl Op for Embedding {
         check(table, indices)?;
         saved.keep_if(needs[0], "table", table);
         saved.keep_if(needs[0], "indices", indices);
-        super::cuda::look_up(device, table, indices, self.dtype)
+        launch::look_up(device, table, indices, self.dtype)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (indices, table) = (saved.take("indices")?, saved.take("table")?);
-        Ok(vec![Some(super::cuda::table_gradient(device, &dy, picks(indices.host()?), table.shape())?), None])
+        Ok(vec![Some(launch::table_gradient(device, &dy, picks(indices.host()?), table.shape())?), None])
     }
 }
 

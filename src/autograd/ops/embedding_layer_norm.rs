@@ -6,7 +6,7 @@ use super::{embedding, layer_norm};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::gemm::Mat;
 use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor};
 use crate::{Error, Result, dispatch};
@@ -155,7 +155,7 @@ impl Op for EmbeddingLayerNorm {
         self.check(inputs)?;
         self.keep(inputs, needs, saved);
         let trains = [EmbeddingLayerNorm::trains(needs), needs[3]];
-        let rows = super::cuda::NormRows::Embeddings {
+        let rows = launch::NormRows::Embeddings {
             dtype: self.dtype,
             ids: inputs[0],
             words: inputs[1],
@@ -168,8 +168,8 @@ impl Op for EmbeddingLayerNorm {
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let norm = |saved, needs| super::cuda::layer_norm_backward(device, saved, &dy, needs);
-        self.gradients(saved, needs, norm, |de, picks, shape| super::cuda::table_gradient(device, de, picks, shape))
+        let norm = |saved, needs| launch::layer_norm_backward(device, saved, &dy, needs);
+        self.gradients(saved, needs, norm, |de, picks, shape| launch::table_gradient(device, de, picks, shape))
     }
 }
 

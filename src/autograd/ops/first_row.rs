@@ -4,7 +4,7 @@ use super::dropout::{check_rows, random_sequences};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Sequences, Tensor, alloc, zeroed};
 use crate::{Result, dispatch};
 use std::rc::Rc;
@@ -48,12 +48,12 @@ impl Op for FirstRow {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         check_rows("first_row", inputs[0], &self.sequences)?;
-        super::cuda::first_row(device, inputs[0], &self.sequences)
+        launch::first_row(device, inputs[0], &self.sequences)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(super::cuda::first_row_backward(device, &dy, &self.sequences)?)])
+        Ok(vec![Some(launch::first_row_backward(device, &dy, &self.sequences)?)])
     }
 }
 

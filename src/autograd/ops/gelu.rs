@@ -4,13 +4,11 @@ use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
-use crate::tensor::{Accum, Tensor};
+use crate::cuda::launch;
+use crate::tensor::{Accum, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::rc::Rc;
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
 /// y = x Φ(x), with the exact error function; any shape. dx = dy (Φ(x) + x φ(x)).
 pub struct Gelu;
@@ -21,26 +19,22 @@ impl Op for Gelu {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("gelu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], gelu))?;
-        saved.keep_if(needs[0], "x", inputs[0]);
-        Ok(y)
+        let x = inputs[0];
+        saved.keep_if(needs[0], "x", x);
+        on_device!(
+            x,
+            |device| launch::elementwise(device, "gelu", ["gelu_forward_f32", "gelu_forward_bf16"], &[x]),
+            dispatch!("gelu", x.dtype(), T => elementwise::map::<T>(x, gelu))
+        )
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let x = saved.take("x")?;
-        dispatch!("gelu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&x, dy, backward)?)]))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        saved.keep_if(needs[0], "x", inputs[0]);
-        super::cuda::elementwise(device, "gelu", ["gelu_forward_f32", "gelu_forward_bf16"], inputs)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let x = saved.take("x")?;
-        let dx = super::cuda::elementwise(device, "gelu", ["gelu_backward_f32", "gelu_backward_bf16"], &[&x, &dy])?;
+        let dx = on_device!(
+            x,
+            |device| launch::elementwise(device, "gelu", ["gelu_backward_f32", "gelu_backward_bf16"], &[&x, &dy]),
+            dispatch!("gelu", x.dtype(), T => elementwise::zip_in_place::<T>(&x, dy, backward))
+        )?;
         Ok(vec![Some(dx)])
     }
 }

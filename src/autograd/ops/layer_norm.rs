@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::simd::{self, Kernel};
 use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows};
 use crate::{Error, Result, dispatch};
@@ -42,13 +42,13 @@ impl Op for LayerNorm {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, gamma, beta] = inputs else { return Err(Error::invalid("layer_norm: takes x, gamma and beta")) };
-        let rows = super::cuda::NormRows::Sublayer { x, residual: None, drop: None };
+        let rows = launch::NormRows::Sublayer { x, residual: None, drop: None };
         forward_on(device, &rows, [gamma, beta], self.eps, [needs[0], needs[1]], saved)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(super::cuda::layer_norm_backward(device, saved, &dy, [needs[0], needs[1], needs[2]])?.into())
+        Ok(launch::layer_norm_backward(device, saved, &dy, [needs[0], needs[1], needs[2]])?.into())
     }
 }
 
@@ -125,13 +125,13 @@ impl<T: Scalar> Kernel for Normalise<'_, T> {
 #[cfg(feature = "cuda")]
 pub(super) fn forward_on(
     device: &Arc<Device>,
-    rows: &super::cuda::NormRows,
+    rows: &launch::NormRows,
     weights: [&Tensor; 2],
     eps: f64,
     [x_trains, gamma_trains]: [bool; 2],
     saved: &mut Saved,
 ) -> Result<Tensor> {
-    let (y, h, rstd) = super::cuda::layer_norm(device, rows, weights, eps, [x_trains || gamma_trains, x_trains])?;
+    let (y, h, rstd) = launch::layer_norm(device, rows, weights, eps, [x_trains || gamma_trains, x_trains])?;
     h.iter().for_each(|h| saved.keep("h", h));
     if let Some(rstd) = &rstd {
         saved.keep("rstd", rstd);

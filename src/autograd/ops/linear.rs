@@ -1,13 +1,13 @@
 //! Linear maps with optional low-rank terms; several that read the same x run as one op.
 
-use super::dropout::{Mask, random_sequences};
+use super::dropout::random_sequences;
 use super::low_rank::{self, Placed};
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
 use crate::tensor::gemm::{Init, Mat, Threads, gemm, gemm_sum};
-use crate::tensor::{Accum, Scalar, Sequences, Tensor, alloc, rows, zeroed};
+use crate::tensor::{Accum, Mask, Scalar, Sequences, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;

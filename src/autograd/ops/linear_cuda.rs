@@ -1,12 +1,11 @@
 //! [`Linear`] on a GPU: cuBLAS products, with kernels for the low-rank terms and the casts between them.
 
-use super::cuda::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, low_rank_output, low_rank_weight};
-use super::dropout::Mask;
 use super::linear::{Linear, Term};
 use crate::Result;
 use crate::autograd::Saved;
 use crate::cuda::Device;
-use crate::tensor::{DType, Sequences, Tensor};
+use crate::cuda::launch::{cast, column_sums, fill_rows, low_rank_hidden, low_rank_input, low_rank_output, low_rank_weight};
+use crate::tensor::{DType, Mask, Sequences, Tensor};
 use std::sync::Arc;
 
 impl Linear {

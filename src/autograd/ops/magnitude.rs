@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Accum, Pooled, Scalar, Tensor, alloc, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
@@ -115,7 +115,7 @@ impl Op for Magnitude {
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         self.check_and_keep(inputs, needs, saved)?;
-        super::cuda::magnitude(device, inputs[0], inputs[1], &self.norms_on(device)?, inputs.get(2).copied())
+        launch::magnitude(device, inputs[0], inputs[1], &self.norms_on(device)?, inputs.get(2).copied())
     }
 
     #[cfg(feature = "cuda")]
@@ -123,13 +123,13 @@ impl Op for Magnitude {
         let norms = self.norms_on(device)?;
         let x = saved.take("x").ok();
         let dm = match &x {
-            Some(x) => Some(super::cuda::column_sums(device, &dy, Some(x), Some(&norms))?),
+            Some(x) => Some(launch::column_sums(device, &dy, Some(x), Some(&norms))?),
             None => None,
         };
-        let dx = if needs[0] { Some(super::cuda::magnitude(device, &dy, &saved.take("m")?, &norms, None)?) } else { None };
+        let dx = if needs[0] { Some(launch::magnitude(device, &dy, &saved.take("m")?, &norms, None)?) } else { None };
         let mut result = vec![dx, dm];
         if let Some(&need) = needs.get(2) {
-            result.push(if need { Some(super::cuda::column_sums(device, &dy, None, None)?) } else { None });
+            result.push(if need { Some(launch::column_sums(device, &dy, None, None)?) } else { None });
         }
         Ok(result)
     }

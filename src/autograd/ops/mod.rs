@@ -1,16 +1,12 @@
 //! The differentiable operations, one a file: formula and source, struct, forward and backward, kernels, the [`Tape`](super::Tape) method,
 //! and the cases of its gradient check.
 
-#[cfg(feature = "cuda")]
-mod adamw_cuda;
 mod arithmetic;
 mod attention;
 #[cfg(feature = "cuda")]
 mod attention_cuda;
 mod cast;
 mod cross_entropy;
-#[cfg(feature = "cuda")]
-mod cuda;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -31,15 +27,11 @@ mod subspace;
 mod subspace_cuda;
 mod tanh;
 
-#[cfg(feature = "cuda")]
-pub use adamw_cuda::{Update, adamw};
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
 pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
-#[cfg(feature = "cuda")]
-pub use cuda::row_norms;
-pub use dropout::{Dropout, Mask};
+pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use embedding_layer_norm::EmbeddingLayerNorm;
 pub use first_row::FirstRow;
@@ -54,8 +46,6 @@ pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
-#[cfg(feature = "cuda")]
-pub(super) use cuda::add_on;
 
 /// The gradient checks of every op, in the order of this list.
 pub fn suites() -> Vec<Suite> {

@@ -4,7 +4,7 @@ use super::elementwise;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Accum, Tensor};
 use crate::{Result, dispatch};
 use std::cmp::Ordering;
@@ -33,7 +33,7 @@ impl Op for Relu {
 
     #[cfg(feature = "cuda")]
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = super::cuda::elementwise(device, "relu", ["relu_forward_f32", "relu_forward_bf16"], inputs)?;
+        let y = launch::elementwise(device, "relu", ["relu_forward_f32", "relu_forward_bf16"], inputs)?;
         saved.keep_if(needs[0], "y", &y);
         Ok(y)
     }
@@ -41,7 +41,7 @@ impl Op for Relu {
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let y = saved.take("y")?;
-        let dx = super::cuda::elementwise(device, "relu", ["relu_backward_f32", "relu_backward_bf16"], &[&y, &dy])?;
+        let dx = launch::elementwise(device, "relu", ["relu_backward_f32", "relu_backward_bf16"], &[&y, &dy])?;
         Ok(vec![Some(dx)])
     }
 }

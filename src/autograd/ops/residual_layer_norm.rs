@@ -1,13 +1,13 @@
 //! The end of a sublayer in one pass: dropout, the residual connection, layer normalisation.
 
-use super::dropout::{Mask, random_sequences};
+use super::dropout::random_sequences;
 use super::layer_norm;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Scalar, Sequences, Tensor, alloc};
+use crate::tensor::{Mask, Scalar, Sequences, Tensor, alloc};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,15 +83,15 @@ impl Op for ResidualLayerNorm {
     fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
-        let rows = super::cuda::NormRows::Sublayer { x, residual: Some(residual), drop };
+        let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
         layer_norm::forward_on(device, &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let [dr, dgamma, dbeta] = super::cuda::layer_norm_backward(device, saved, &dy, [needs[0] || needs[1], needs[2], needs[3]])?;
+        let [dr, dgamma, dbeta] = launch::layer_norm_backward(device, saved, &dy, [needs[0] || needs[1], needs[2], needs[3]])?;
         let dx = match (&dr, &self.mask) {
-            (Some(dr), Some(mask)) if needs[0] => Some(super::cuda::mask_rows(device, mask, &self.sequences, dr)?),
+            (Some(dr), Some(mask)) if needs[0] => Some(launch::mask_rows(device, mask, &self.sequences, dr)?),
             (dr, _) => (*dr).clone().filter(|_| needs[0]),
         };
         Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])

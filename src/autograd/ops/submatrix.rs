@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
+use crate::cuda::{Device, launch};
 use crate::tensor::{Tensor, alloc, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
@@ -61,12 +61,12 @@ impl Op for Submatrix {
         let x = inputs[0];
         self.check(x)?;
         saved.keep_if(needs[0], "x", x);
-        super::cuda::submatrix(device, x, self.dims)
+        launch::submatrix(device, x, self.dims)
     }
 
     #[cfg(feature = "cuda")]
     fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(super::cuda::submatrix_backward(device, &saved.take("x")?, &dy)?)])
+        Ok(vec![Some(launch::submatrix_backward(device, &saved.take("x")?, &dy)?)])
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Subspace`](super::Subspace) on a GPU: a dense P by cuBLAS, a Fastfood one by a kernel.
 
-use super::cuda::{cast, column_sums, count, of_either, size};
 use super::subspace::{Form, Projection};
+use crate::cuda::launch::{cast, column_sums, count, of_either, size};
 use crate::cuda::{Argument, Buffer, Device};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};

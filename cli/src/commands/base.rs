@@ -1,0 +1,190 @@
+//! The base that a command reads: whether its numbers are finite, and which one it is. Both need all of its bytes, so that what was found is kept
+//! in the cache for as long as the files are the same.
+
+use super::common::About;
+use super::notes::warning;
+use lowrank::data::hex;
+use lowrank::nn::{Config, fingerprint};
+use lowrank::tensor::safetensors::{SafeTensors, write_file};
+use lowrank::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A file that was changed less than this ago may be changed again within the resolution of its time: it is not kept.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What the cache keeps of a base that is finite.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: String,
+    hash: String,
+}
+
+/// The hash of the base in `folder`, see [`fingerprint`]. What is known of it is kept in `cache`; a cache that cannot be read or written is no error.
+///
+/// # Errors
+/// If the checkpoint cannot be read, or holds a number that is not finite.
+pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
+    let key = key(folder);
+    let place = cache.zip(key.as_ref()).map(|(cache, key)| {
+        let name = hex(&Sha256::digest(key.text.as_bytes())[..16]);
+        cache.join(format!("{name}.base"))
+    });
+    let kept = place.as_ref().and_then(|place| serde_json::from_slice::<Kept>(&std::fs::read(place).ok()?).ok());
+    if let (Some(Kept { key: kept, hash }), Some(key)) = (kept, &key)
+        && kept == key.text
+    {
+        return Ok(hash);
+    }
+    let config = Config::open(folder)?;
+    let hash = fingerprint(&SafeTensors::open(folder)?, &config)?;
+    if let (Some(place), Some(before)) = (place, key)
+        && SystemTime::now().duration_since(before.changed).is_ok_and(|age| age > SETTLED)
+        && self::key(folder).is_some_and(|after| after.text == before.text)
+    {
+        let kept = Kept { key: before.text, hash: hash.clone() };
+        // A cache only saves time.
+        let _ = place.parent().map(std::fs::create_dir_all);
+        let _ = serde_json::to_vec(&kept).map(|text| write_file(&place, &text));
+    }
+    Ok(hash)
+}
+
+/// What the files of a checkpoint are known by.
+struct Key {
+    text: String,
+    /// The last time that one of them changed.
+    changed: SystemTime,
+}
+
+/// Of the files that the numbers of a checkpoint depend on; `None` if one cannot be looked at.
+fn key(folder: &Path) -> Option<Key> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).ok()?.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().ok()?;
+    let counts = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default();
+        name == "config.json" || name == "model.safetensors.index.json" || file.extension().is_some_and(|e| e == "safetensors")
+    };
+    files.retain(counts);
+    files.sort();
+    let mut key = Key { text: "1".to_string(), changed: SystemTime::UNIX_EPOCH };
+    for file in files {
+        let (path, facts) = (file.canonicalize().ok()?, std::fs::metadata(&file).ok()?);
+        key.text.push_str(&format!("\n{:?} {path:?} {} {:?}", file.file_name()?, facts.len(), identity(&facts)));
+        key.changed = key.changed.max(changed(&facts)?);
+    }
+    Some(key)
+}
+
+/// Device, inode, and the times of the last change of content and of anything, in ns: the second one cannot be set back.
+#[cfg(unix)]
+fn identity(facts: &Metadata) -> [i128; 4] {
+    use std::os::unix::fs::MetadataExt;
+    let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+    [facts.dev().into(), facts.ino().into(), ns(facts.mtime(), facts.mtime_nsec()), ns(facts.ctime(), facts.ctime_nsec())]
+}
+
+#[cfg(not(unix))]
+fn identity(facts: &Metadata) -> Option<SystemTime> {
+    facts.modified().ok()
+}
+
+/// When anything of a file changed last.
+#[cfg(unix)]
+fn changed(facts: &Metadata) -> Option<SystemTime> {
+    use std::os::unix::fs::MetadataExt;
+    let seconds = u64::try_from(facts.ctime()).ok()?;
+    let ctime = SystemTime::UNIX_EPOCH + Duration::new(seconds, u32::try_from(facts.ctime_nsec()).ok()?);
+    Some(ctime.max(facts.modified().ok()?))
+}
+
+#[cfg(not(unix))]
+fn changed(facts: &Metadata) -> Option<SystemTime> {
+    facts.modified().ok()
+}
+
+/// The adapter in `directory` must have been trained on the base of the hash `given`, which is at `base`, if it says on which one.
+///
+/// # Errors
+/// If it was trained on another.
+pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> Result<()> {
+    match &about.base_hash {
+        Some(trained) if trained != given => {
+            let short = |hash: &str| hash.chars().take(12).collect::<String>();
+            let problem = format!(
+                "the adapter was trained on another base, {} (hash {}…), than {} (hash {}…): give that one with --model, or --any-base to use it all the same",
+                base_name(directory).unwrap_or_else(|| "a base without a name".to_string()),
+                short(trained),
+                base.display(),
+                short(given)
+            );
+            Err(Error::file(directory, "lowrank.json", problem))
+        }
+        Some(_) => Ok(()),
+        None => {
+            warning!(
+                "{}: lowrank.json has no base_hash: whether {} is the base that it was trained on is not known",
+                directory.display(),
+                base.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// What an adapter calls the base that it was trained on.
+fn base_name(directory: &Path) -> Option<String> {
+    let text = std::fs::read(directory.join("adapter_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    config["base_model_name_or_path"].as_str().map(String::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        fs::read_dir(folder).map(|entries| entries.map(|e| e.unwrap().path()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_known_base_is_not_read_again_and_a_changed_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, cache) = (dir.path().join("base"), dir.path().join("deep/cache"));
+        fs::create_dir(&base).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(Path::new(ENCODER).join(name), base.join(name)).unwrap();
+        }
+        let hash = checked(&base, None).unwrap();
+        assert_eq!(checked(&base, Some(&cache)).unwrap(), hash);
+        assert_eq!(files(&cache).len(), 0, "files that have just been written may change again");
+        std::thread::sleep(SETTLED + Duration::from_millis(100));
+        assert_eq!(checked(&base, Some(&cache)).unwrap(), hash);
+        let [kept] = &files(&cache)[..] else { panic!("one file") };
+        // What the cache says is believed: the files are not read.
+        let planted = fs::read_to_string(kept).unwrap().replace(&hash, "planted");
+        fs::write(kept, planted).unwrap();
+        assert_eq!(checked(&base, Some(&cache)).unwrap(), "planted");
+        for damaged in ["", "{", r#"{"key":"another","hash":"x"}"#] {
+            fs::write(kept, damaged).unwrap();
+            assert_eq!(checked(&base, Some(&cache)).unwrap(), hash, "{damaged:?}");
+        }
+        // Other bytes, the same size and time.
+        let weights = base.join("model.safetensors");
+        let time = fs::metadata(&weights).unwrap().modified().unwrap();
+        let mut bytes = fs::read(&weights).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last] ^= 1;
+        fs::write(&weights, bytes).unwrap();
+        fs::File::options().write(true).open(&weights).unwrap().set_modified(time).unwrap();
+        assert_ne!(checked(&base, Some(&cache)).unwrap(), hash);
+        // A cache that cannot be.
+        assert_ne!(checked(&base, Some(&weights)).unwrap(), hash);
+    }
+}

@@ -1,0 +1,123 @@
+//! `lowrank bench`.
+
+use super::Outcome;
+use super::base::checked;
+use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
+use crate::study::{Timing, latency};
+use clap::{Args, Subcommand, ValueEnum};
+use lowrank::Result;
+use lowrank::lora::{LoraConfig, Method, Placement};
+use lowrank::nn::{Config, DistilBert};
+use serde_json::json;
+
+/// Arguments of `bench`.
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Time of one batch through the base, and through it with each method: what does a method cost at inference?
+    Latency(Latency),
+    /// What a GPU can do at most: a large bf16 product, and a copy
+    #[cfg(feature = "cuda")]
+    Gpu(super::bench_gpu::Gpu),
+}
+
+/// Arguments of `bench latency`.
+#[derive(Args)]
+struct Latency {
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
+    /// What to set beside the base
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
+    methods: Vec<Kind>,
+    /// Texts of the batch
+    #[arg(long, default_value_t = 16, value_parser = count::<1024>)]
+    batch: usize,
+    /// Tokens of each text
+    #[arg(long, default_value_t = 128)]
+    length: usize,
+    /// Rounds, in each of which every method has its turn
+    #[arg(long, default_value_t = 30, value_parser = count::<1_000_000>)]
+    rounds: usize,
+    /// Rank of the low-rank terms, on all six linears of each layer
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Hidden numbers of each adapter
+    #[arg(long, default_value_t = 64)]
+    adapter_size: usize,
+    /// Virtual tokens of a prefix or prompt
+    #[arg(long, default_value_t = 20)]
+    virtual_tokens: usize,
+    /// Type to compute in
+    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
+    dtype: ComputeType,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Merged,
+    Lora,
+    Dora,
+    Adapter,
+    AdapterPfeiffer,
+    Prefix,
+    Prompt,
+}
+
+impl Bench {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        match self.what {
+            What::Latency(latency) => latency.run(),
+            #[cfg(feature = "cuda")]
+            What::Gpu(gpu) => gpu.run(),
+        }
+    }
+}
+
+impl Latency {
+    fn method(&self, kind: Kind) -> Method {
+        let lora = |dora| Method::Lora(LoraConfig { dora, ..LoraConfig::new(self.rank, &["all-linear"]) });
+        match kind {
+            Kind::Merged | Kind::Lora => lora(false),
+            Kind::Dora => lora(true),
+            Kind::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
+            Kind::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
+            Kind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
+            Kind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
+        }
+    }
+
+    fn run(self) -> Result<Outcome> {
+        let config = Config::open(&self.model)?;
+        self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
+        checked(&self.model, user_cache().as_deref())?;
+        let base = DistilBert::open(&self.model, config.labels().len(), self.dtype.into(), 0)?.0;
+        let name = |kind: Kind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
+        let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == Kind::Merged)).collect();
+        let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
+        if self.json {
+            let all = json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows });
+            return say_json(&all).map(|()| Outcome::Done);
+        }
+        say(format!("{} texts of {} tokens, {} rounds; medians with 95 % intervals", self.batch, self.length, self.rounds))?;
+        for row in &rows {
+            let ([ms, low, high], [ratio, lowest, highest]) = (row.seconds.map(|s| 1e3 * s), row.ratio);
+            let verdict = row.cost.filter(|_| row.method != "base").map_or(String::new(), |cost| format!(": {cost}"));
+            let name = &row.method;
+            say(format!("{name:<17} {ms:7.1} ms ({low:.1}–{high:.1}), {ratio:.3} of the base ({lowest:.3}–{highest:.3}){verdict}"))?;
+        }
+        if rows.iter().any(|row| row.cost.is_none()) {
+            say(format!("{} rounds are too few for a verdict: it takes ten", self.rounds))?;
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,84 @@
+//! `lowrank combine`.
+
+use super::Outcome;
+use super::adapted::{Adapted, Named, open_adapted};
+use super::base::checked;
+use super::common::{About, Checkpoint, say, user_cache};
+use super::output::{Input, Output};
+use clap::{Args, ValueEnum};
+use lowrank::lora::{Combination, Method, adapter, combine};
+use lowrank::nn::DistilBert;
+use lowrank::tensor::DType;
+use lowrank::tensor::safetensors::write_directory;
+use lowrank::{Error, Result};
+
+/// Arguments of `combine`.
+#[derive(Args)]
+pub struct Combine {
+    /// Directory of the base checkpoint, or the name of a model that was fetched
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Checkpoint,
+    /// Directory of a LoRA adapter, with its weight [default: 1]; give it several times
+    #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = super::adapted::named)]
+    adapters: Vec<Named>,
+    /// How
+    #[arg(long, value_enum, default_value_t = How::Svd)]
+    how: How,
+    /// svd: rank of the result [default: 8]
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Take adapters that were trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Names of [`Combination`].
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum How {
+    /// The weighted sum of the A's and of the B's: ranks must be equal
+    Linear,
+    /// Side by side: the sum exactly, its rank the sum of the ranks
+    Cat,
+    /// The sum cut to its largest singular values
+    Svd,
+}
+
+impl Combine {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        if self.rank.is_some() && self.how != How::Svd {
+            return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
+        }
+        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
+        self.output.check(&adapters.chain([Input::Model("the model", &self.model)]).collect::<Vec<_>>())?;
+        let weight = |named: &Named| match &named.name {
+            Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
+            None => Ok(1.0),
+        };
+        let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
+        let hash = checked(&self.model, user_cache().as_deref())?;
+        let wanted = (!self.any_base).then_some(&hash[..]);
+        let all = open_adapted(&self.model, &self.adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
+        let Some(Adapted { labels, max_length, .. }) = all.first() else { return Ok(Outcome::Failed) };
+        let (labels, max_length) = (labels.clone(), *max_length);
+        if let Some(other) = all.iter().find(|a| a.labels != labels) {
+            return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
+        }
+        let how = match self.how {
+            How::Linear => Combination::Linear,
+            How::Cat => Combination::Cat,
+            How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
+        };
+        let mut model = DistilBert::open(&self.model, labels.len(), DType::F32, 0)?.0;
+        let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
+        let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
+        write_directory(out, |directory| {
+            adapter::save(&model, &Method::Lora(config.clone()), &self.model.name, directory)?;
+            about.write(directory)
+        })?;
+        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))?;
+        Ok(Outcome::Done)
+    }
+}

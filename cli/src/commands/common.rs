@@ -1,0 +1,279 @@
+//! What several commands share.
+
+use super::parts::TrainedOn;
+use crate::hub;
+use clap::{Args, ValueEnum};
+use lowrank::data::{
+    Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
+};
+use lowrank::nn::{Config, DistilBert};
+use lowrank::tensor::DType;
+use lowrank::tensor::safetensors::{read_text, write_file};
+use lowrank::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Data types that one can compute in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComputeType {
+    F32,
+    F64,
+    /// Activations and frozen weights in bfloat16, half the memory; sums, what trains and its state in f32
+    Bf16,
+}
+
+impl From<ComputeType> for DType {
+    fn from(t: ComputeType) -> DType {
+        match t {
+            ComputeType::F32 => DType::F32,
+            ComputeType::F64 => DType::F64,
+            ComputeType::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A checkpoint, given by its folder or by the name of a model that was fetched.
+#[derive(Clone)]
+pub struct Checkpoint {
+    /// As it was given: what an adapter's files name as their base.
+    pub name: String,
+    path: PathBuf,
+}
+
+impl FromStr for Checkpoint {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Checkpoint> {
+        let path = Path::new(name);
+        Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { hub::model_path(path)? } })
+    }
+}
+
+impl Deref for Checkpoint {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A path, or `imdb`.
+fn data(name: &str) -> Result<PathBuf> {
+    hub::data_path(Path::new(name))
+}
+
+/// Where labelled texts come from.
+#[derive(Args, Clone)]
+pub struct Source {
+    /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, a CSV, TSV, JSON or JSONL file (perhaps with .gz), or a folder with train.* and
+    /// perhaps validation.* and test.*, or with a folder of .txt files for each class
+    #[arg(long, value_name = "PATH", value_parser = data)]
+    pub data: PathBuf,
+    /// Column of the text [default: text]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// Column of the label [default: label]
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// Encoding of the files, such as windows-1252 [default: UTF-8, or UTF-16 where a file is that]
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<String>,
+    /// Names of the classes in their order (negative,positive), or what labels of the data mean (neg=negative,pos=positive)
+    #[arg(long, value_delimiter = ',', value_name = "NAME|LABEL=NAME", allow_hyphen_values = true)]
+    labels: Vec<String>,
+    /// Folder for tokenised data [default: the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Neither read nor write tokenised data, and what is known of the base
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+impl Source {
+    /// The data at `data`, read anew.
+    pub fn of(data: PathBuf) -> Source {
+        Source { data, text_column: None, label_column: None, encoding: None, labels: Vec::new(), cache: None, no_cache: true }
+    }
+
+    fn options(&self) -> TableOptions {
+        TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
+    }
+
+    /// Where tokens, and what is known of a base, are kept.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
+    }
+
+    /// The classes by `--labels`. `names` are the names that the model gives its classes, if it has any; they take precedence.
+    pub fn labels(&self, names: Option<&[String]>) -> Result<Labels> {
+        let given = if self.labels.is_empty() { Labels::default() } else { Labels::parse(&self.labels)? };
+        let (Some(own), Some(wanted)) = (names, &given.names) else {
+            return Ok(Labels { names: names.map(<[String]>::to_vec).or(given.names), ..given });
+        };
+        let same = own.len() == wanted.len() && own.iter().zip(wanted).all(|(a, b)| a.to_lowercase() == b.to_lowercase());
+        let problem =
+            format!("--labels {}: the model's classes are {}, in this order; map labels with LABEL=CLASS", wanted.join(","), own.join(","));
+        if same { Ok(Labels::named(own)) } else { Err(Error::invalid(problem)) }
+    }
+
+    /// Tokens of a split of the data set at a path, from the cache where they are. `selection` names what `select` takes. It selects after
+    /// tokenising, which then goes on while the data are read and takes less time than that.
+    pub fn tokens(
+        &self,
+        (path, split): (&Path, Split),
+        labels: &Labels,
+        wordpiece: &WordPiece,
+        max_length: usize,
+        selection: &str,
+        select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
+    ) -> Result<Tokenized> {
+        let options = self.options();
+        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, max_length };
+        cached(self.cache_folder().as_deref(), &recipe, || {
+            Ok(select(load_encoded(path, split, &options, labels, wordpiece, max_length)?)?.into())
+        })
+    }
+
+    /// The texts of a split.
+    pub fn load(&self, path: &Path, split: Split, labels: &Labels) -> Result<Dataset> {
+        load_with_labels(path, split, &self.options(), labels)
+    }
+}
+
+/// The user's folder for what can be made again.
+pub fn user_cache() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
+    base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
+}
+
+/// Reads a number from 1 to `MOST`.
+pub fn count<const MOST: usize>(text: &str) -> std::result::Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MOST).contains(n));
+    number.ok_or_else(|| match MOST {
+        usize::MAX => "expected a whole number of at least 1".to_string(),
+        _ => format!("expected a whole number from 1 to {MOST}"),
+    })
+}
+
+/// A sample of `limit` texts, or all.
+pub fn limited<T: Default>(data: Dataset<T>, limit: Option<usize>, seed: u64) -> Result<Dataset<T>> {
+    match limit {
+        Some(n) => data.limited(n, seed),
+        None => Ok(data),
+    }
+}
+
+/// The form of `lowrank.json` that is written here, and the newest that is read.
+const FORMAT: u64 = 1;
+
+fn first_format() -> u64 {
+    1
+}
+
+/// `lowrank.json`, beside the adapter: what PEFT's files do not say.
+#[derive(Serialize, Deserialize)]
+pub struct About {
+    /// The form of this file: a reader refuses a newer one than it knows.
+    #[serde(default = "first_format")]
+    pub format: u64,
+    /// Version of this program.
+    pub lowrank: String,
+    /// Names of the classes.
+    pub labels: Vec<String>,
+    /// Longest sequence trained on, in tokens.
+    pub max_length: usize,
+    /// Keys and shapes of the base model.
+    pub base: BTreeMap<String, Vec<usize>>,
+    /// Hash of the base's encoder, see [`lowrank::nn::fingerprint`]; files of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_hash: Option<String>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The data that it was trained on; files of before do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
+    /// The command that was run.
+    pub command: Vec<String>,
+}
+
+impl About {
+    /// Describes a run.
+    pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
+        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+        About {
+            format: FORMAT,
+            lowrank: env!("CARGO_PKG_VERSION").to_string(),
+            labels: labels.to_vec(),
+            max_length,
+            base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
+            base_hash: None,
+            seed,
+            trained_on: None,
+            command: std::env::args().collect(),
+        }
+    }
+
+    /// Writes it into a directory.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("lowrank.json");
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(&path, "json", e))?;
+        write_file(&path, text.as_bytes())
+    }
+
+    /// Reads it from an adapter's directory, if it is there: an adapter of PEFT's own has none.
+    pub fn open(directory: &Path) -> Result<Option<About>> {
+        let path = directory.join("lowrank.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = read_text(&path)?;
+        let json = |e| Error::file(&path, "json", e);
+        // Of a newer form nothing but its number is known.
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
+        if let Some(format) = value.get("format")
+            && format.as_u64().is_none_or(|format| format > FORMAT)
+        {
+            let problem =
+                format!("is {format}: written by a newer lowrank, and this one reads forms up to {FORMAT}: install the newer one");
+            return Err(Error::file(&path, "\"format\"", problem));
+        }
+        serde_json::from_value(value).map(Some).map_err(json)
+    }
+}
+
+/// The tokenizer of a checkpoint, which must not give ids that the model has no embeddings for.
+pub fn open_wordpiece(base: &Path, config: &Config) -> Result<WordPiece> {
+    let wordpiece = WordPiece::open(base)?;
+    wordpiece.check_fits(config.vocab_size)?;
+    Ok(wordpiece)
+}
+
+/// Tokens kept of a text where nothing else is asked for, as the study has it; fewer if the model has fewer positions.
+const LONGEST: usize = 512;
+
+/// `asked`, or [`LONGEST`], for a model with `most` positions for a text.
+pub fn length(asked: Option<usize>, most: usize) -> Result<usize> {
+    check_length(asked.unwrap_or(LONGEST.min(most)), most)
+}
+
+/// `max_length`, if there are that many positions, `most`, and there is room for a token between `[CLS]` and `[SEP]`.
+pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
+    if (3..=most).contains(&max_length) {
+        return Ok(max_length);
+    }
+    Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the {most} positions that the model has for a text")))
+}
+
+/// Prints a line on standard output; a closed pipe becomes an error, not a panic.
+pub fn say(line: impl std::fmt::Display) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
+}
+
+/// Prints a value as one line of JSON.
+pub fn say_json(value: &impl Serialize) -> Result<()> {
+    say(serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?)
+}

@@ -1,0 +1,225 @@
+//! `lowrank demo`: the study on the bundled encoder and the bundled reviews.
+
+use super::Outcome;
+use super::common::say;
+use super::notes::{is_quiet, note};
+use super::study::{OUTPUTS, StudyArgs, quoted};
+use crate::study::rows;
+use lowrank::tensor::safetensors::{check_replaceable, recover_directory, write_directory, write_file};
+use lowrank::{Error, Result, assets};
+use std::fs;
+use std::path::Path;
+
+/// Where everything goes, in the current folder.
+const OUT: &str = "lowrank-demo";
+/// The folders of the bundled files in it.
+const ENCODER: &str = "encoder";
+const REVIEWS: &str = "reviews";
+
+/// The bundled files by folder.
+const BUNDLED: [(&str, &assets::Files); 2] = [(ENCODER, assets::ENCODER), (REVIEWS, assets::REVIEWS)];
+
+/// Says whose the folder is. It is written first, and only into a folder that the demo itself has made.
+const MARK: &str = "README.md";
+const MARK_TEXT: &str = "`lowrank demo` made this folder. Its next run replaces what it wrote here, so keep nothing of your own in it.\n";
+
+/// The study's seven rows, in small.
+pub(super) fn run() -> Result<Outcome> {
+    let out = Path::new(OUT);
+    prepare(out)?;
+    note!(
+        "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
+    );
+    let [encoder, reviews] = [ENCODER, REVIEWS].map(|name| out.join(name));
+    let outcome = StudyArgs::demo(&encoder, reviews.clone(), out.to_path_buf())?.study()?;
+    if let Outcome::Interrupted = outcome {
+        note!("stopped; the next run begins anew");
+        return Ok(outcome);
+    }
+    if is_quiet() {
+        return Ok(outcome);
+    }
+    let program = std::env::args().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program));
+    say("\nThe folder holds all that this needed. One figure of the table again, from its adapter:")?;
+    say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
+    say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
+    say("  cargo install --path .")?;
+    say("  lowrank fetch distilbert-base-uncased imdb")?;
+    say("  lowrank study --model distilbert-base-uncased --data imdb --out study --claims")?;
+    Ok(outcome)
+}
+
+/// Makes the folder, or takes from it what an earlier run has written; then it holds the bundled files.
+///
+/// # Errors
+/// If there is anything under a name of the demo's that the demo did not write; nothing is then removed or written.
+fn prepare(out: &Path) -> Result<()> {
+    if !exists(out)? {
+        fs::create_dir(out).map_err(|e| Error::io(out, e))?;
+    }
+    let mark = out.join(MARK);
+    recover_directory(&mark)?;
+    let made_here = exists(&mark)? && fs::read(&mark).is_ok_and(|text| text == MARK_TEXT.as_bytes());
+    let empty = fs::read_dir(out).map_err(|e| Error::io(out, e))?.next().is_none();
+    if !made_here && !empty {
+        return Err(foreign(out, "was not made by this version of `lowrank demo`"));
+    }
+    for (folder, files) in BUNDLED {
+        check_bundled(&out.join(folder), files)?;
+    }
+    // One seed, 0.
+    let rows: Vec<_> = rows(1.0).iter().map(|row| out.join(row.folder(0))).collect();
+    for row in &rows {
+        recover_directory(row)?;
+        if exists(row)? {
+            check_replaceable(row)?;
+        }
+    }
+    let outputs = OUTPUTS.map(|name| out.join(name));
+    for file in &outputs {
+        if exists(file)? && !file.is_file() {
+            return Err(foreign(file, "is not a file"));
+        }
+    }
+    write_file(&mark, MARK_TEXT.as_bytes())?;
+    for file in outputs.iter().filter(|file| file.exists()) {
+        fs::remove_file(file).map_err(|e| Error::io(file, e))?;
+    }
+    for row in rows.iter().filter(|row| row.exists()) {
+        fs::remove_dir_all(row).map_err(|e| Error::io(row, e))?;
+    }
+    for (folder, files) in BUNDLED {
+        let folder = out.join(folder);
+        recover_directory(&folder)?;
+        if !folder.exists() {
+            write_directory(&folder, |directory| files.iter().try_for_each(|(name, bytes)| write_file(&directory.join(name), bytes)))?;
+        }
+    }
+    Ok(())
+}
+
+/// If `folder` is there, it must hold these files and nothing else: another encoder would give other figures.
+fn check_bundled(folder: &Path, files: &assets::Files) -> Result<()> {
+    if !exists(folder)? {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if !files.iter().any(|(name, _)| path == folder.join(name)) {
+            return Err(foreign(&path, "was not written by the demo"));
+        }
+    }
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        if !exists(&path)? || fs::read(&path).map_err(|e| Error::io(&path, e))? != *bytes {
+            return Err(foreign(&path, "is not as the demo writes it"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is something. A link is refused: what is written must stay in the folder.
+fn exists(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Err(foreign(path, "is a link, which the demo does not follow")),
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+fn foreign(path: &Path, problem: &str) -> Error {
+    let place = if path.is_dir() { "folder" } else { "file" };
+    Error::file(path, place, format!("{problem}; nothing was changed: move it away, or run the demo in another folder"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(out: &Path, what: &str) {
+        let e = prepare(out).unwrap_err().to_string();
+        assert!(e.contains(what) && e.contains("move it away"), "{e}");
+    }
+
+    #[test]
+    fn the_demo_replaces_what_it_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join(OUT);
+        for _ in 0..2 {
+            prepare(&out).unwrap();
+            for (folder, files) in BUNDLED {
+                for (name, bytes) in files {
+                    assert!(fs::read(out.join(folder).join(name)).unwrap() == *bytes, "{name}");
+                }
+            }
+            // As a study leaves them, and a study that was killed while it wrote.
+            assert!(!out.join("qv8-seed0").exists() && !out.join("table.md").exists());
+            fs::create_dir(out.join("qv8-seed0")).unwrap();
+            fs::write(out.join("qv8-seed0/result.json"), "{}").unwrap();
+            fs::write(out.join("table.md"), "|").unwrap();
+            fs::create_dir_all(out.join(".qv4-seed0.partial-1-0")).unwrap();
+            fs::write(out.join("notes.txt"), "mine").unwrap();
+        }
+        // Under a name that is not the demo's, everything stays.
+        assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_another_wrote_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join(OUT);
+        // A folder of that name that the demo did not make, whatever is in it.
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("results.json"), "mine").unwrap();
+        refused(&out, "was not made by");
+        assert_eq!(fs::read_to_string(out.join("results.json")).unwrap(), "mine");
+        fs::remove_file(out.join("results.json")).unwrap();
+        prepare(&out).unwrap();
+        // Something of another in the demo's folder.
+        for (path, problem) in [
+            ("encoder/tokenizer.json", "was not written by the demo"),
+            ("reviews/train.tsv", "is not as the demo writes it"),
+            ("encoder/model.safetensors", "is not as the demo writes it"),
+        ] {
+            let before = fs::read(out.join(path)).ok();
+            fs::write(out.join(path), "mine").unwrap();
+            refused(&out, problem);
+            assert_eq!(fs::read_to_string(out.join(path)).unwrap(), "mine");
+            match before {
+                Some(bytes) => fs::write(out.join(path), bytes).unwrap(),
+                None => fs::remove_file(out.join(path)).unwrap(),
+            }
+        }
+        fs::create_dir(out.join("qv8-seed0")).unwrap();
+        fs::write(out.join("qv8-seed0/notes.txt"), "mine").unwrap();
+        fs::write(out.join("table.md"), "|").unwrap();
+        assert!(prepare(&out).unwrap_err().to_string().contains("notes.txt"));
+        assert!(out.join("qv8-seed0/notes.txt").exists() && out.join("table.md").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, victim) = (dir.path().join(OUT), dir.path().join("victim"));
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("config.json"), "mine").unwrap();
+        std::os::unix::fs::symlink(&victim, &out).unwrap();
+        refused(&out, "is a link");
+        fs::remove_file(&out).unwrap();
+        prepare(&out).unwrap();
+        for name in ["head-seed0", "table.md", "encoder", "reviews"] {
+            let path = out.join(name);
+            if path.is_dir() {
+                fs::remove_dir_all(&path).unwrap();
+            }
+            std::os::unix::fs::symlink(&victim, &path).unwrap();
+            refused(&out, "is a link");
+            fs::remove_file(&path).unwrap();
+        }
+        prepare(&out).unwrap();
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(victim.join("config.json")).unwrap(), "mine");
+    }
+}

@@ -1,0 +1,123 @@
+//! `--device`.
+
+use super::notes::warning;
+use clap::Args;
+use lowrank::nn::DistilBert;
+use lowrank::tensor::DType;
+use lowrank::{Error, Result};
+use std::str::FromStr;
+
+/// Where one computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A GPU if there is one that can, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This GPU.
+    Cuda(usize),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Place, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Place::Auto),
+            None if text == "cpu" => Ok(Place::Cpu),
+            None if text == "cuda" => Ok(Place::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(Place::Cuda).map_err(|_| format!("cuda:{number}: {number:?} is no number")),
+            _ => Err("must be auto, cpu, cuda or cuda:N".to_string()),
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Args, Clone, Copy)]
+pub struct DeviceArgs {
+    /// auto (a GPU if there is one), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Place,
+}
+
+impl Default for DeviceArgs {
+    fn default() -> DeviceArgs {
+        DeviceArgs { device: Place::Auto }
+    }
+}
+
+impl DeviceArgs {
+    /// Moves a model there, and says where it is, if not on the CPU. With `auto`, a GPU that cannot be used is passed over with a line that says why.
+    pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {
+        match self.device {
+            Place::Cpu => Ok(None),
+            // What a GPU has no type for is not asked of it.
+            Place::Auto if model.dtype == DType::F64 => Ok(None),
+            Place::Auto => auto(model),
+            Place::Cuda(ordinal) => cuda(model, ordinal).map(Some),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(model: &mut DistilBert, ordinal: usize) -> Result<String> {
+    let device = lowrank::cuda::Device::open(ordinal)?;
+    model.to_device(&device)?;
+    Ok(device.name().to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &mut DistilBert, _: usize) -> Result<String> {
+    Err(Error::invalid("this build has no GPU support: build with the feature `cuda`"))
+}
+
+#[cfg(feature = "cuda")]
+fn auto(model: &mut DistilBert) -> Result<Option<String>> {
+    // No driver is no fault.
+    if lowrank::cuda::Device::count().unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    match lowrank::cuda::Device::open(0) {
+        Ok(device) => {
+            model.to_device(&device)?;
+            Ok(Some(device.name().to_string()))
+        }
+        Err(e @ Error::Invalid(_)) => {
+            warning!("the GPU is not used: {e}");
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn auto(_: &mut DistilBert) -> Result<Option<String>> {
+    Ok(None)
+}
+
+/// Bytes that the program took of the GPU that a model is on.
+#[cfg(feature = "cuda")]
+pub fn device_memory(model: &DistilBert) -> Option<usize> {
+    model.parameters().iter().find_map(|p| p.value().device().map(|device| device.reserved()))
+}
+
+/// None: this build has no GPU support.
+#[cfg(not(feature = "cuda"))]
+pub fn device_memory(_: &DistilBert) -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read() {
+        for (text, place) in [("auto", Place::Auto), ("cpu", Place::Cpu), ("cuda", Place::Cuda(0)), ("cuda:3", Place::Cuda(3))] {
+            assert_eq!(text.parse(), Ok(place));
+        }
+        for text in ["gpu", "cuda:", "cuda:x", "", "cpu:1"] {
+            assert!(text.parse::<Place>().is_err(), "{text}");
+        }
+    }
+}

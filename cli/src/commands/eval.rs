@@ -1,0 +1,179 @@
+//! `lowrank eval`.
+
+use super::Outcome;
+use super::adapted::{Adapted, AdaptedArgs};
+use super::common::{Source, limited, say, say_json};
+use super::notes::note;
+use super::parts::tell;
+use super::train::{describe, evaluate_on};
+use clap::{Args, ValueEnum};
+use lowrank::data::{Found, Labels, Split, Tokenized, find};
+use lowrank::nn::Outputs;
+use lowrank::train::{labels_found, logits, number_errors, scores, target};
+use lowrank::{Error, Result};
+use serde_json::{Value, json};
+
+/// Arguments of `eval`.
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    adapted: AdaptedArgs,
+    #[command(flatten)]
+    source: Source,
+    /// Which part of the data. If a part of the training texts was held out for the test, that is the test part
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    split: Part,
+    /// Measure on this many texts, drawn with equal labels
+    #[arg(long, value_name = "N", value_parser = super::common::count::<{ usize::MAX }>)]
+    limit: Option<usize>,
+    /// Texts computed together
+    #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
+    batch: usize,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Train,
+    Validation,
+    Test,
+    /// All of a data set without splits
+    All,
+}
+
+/// What was measured on.
+struct Measured {
+    tokens: Tokenized,
+    /// What a figure on these texts must be followed by, if the model was trained on them.
+    remark: &'static str,
+}
+
+impl Eval {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let all = self.adapted.open(self.source.cache_folder().as_deref())?;
+        let mut results = Vec::new();
+        for adapted in &all {
+            let (labels, result, lines) = self.measure(adapted)?;
+            if self.json {
+                let key = match self.split {
+                    Part::Train => "train",
+                    Part::Validation => "validation",
+                    Part::Test | Part::All => "test",
+                };
+                results.push(json!({ "adapter": adapted.name, key: result, "labels": labels }));
+                continue;
+            }
+            let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
+            lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
+        }
+        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
+    }
+
+    /// Names of the labels, what was found, and the same in lines of text.
+    fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+        if adapted.outputs != Outputs::Classes {
+            return self.measure_scores(adapted);
+        }
+        let given = self.source.labels(None)?.names.filter(|names| adapted.is_unnamed() && names.len() == adapted.labels.len());
+        let labels = match given {
+            Some(names) => Labels::named(&names),
+            None => self.source.labels(Some(&adapted.labels))?,
+        };
+        let Measured { tokens, remark } = self.texts(adapted, &labels)?;
+        let result = evaluate_on(&adapted.model, &tokens, self.batch)?;
+        let mut lines = vec![format!("{}{remark}", describe(&result))];
+        for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
+            let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
+            lines.push(format!("{label}: {}", cells.join(", ")));
+        }
+        Ok((tokens.label_names, json!(result), lines))
+    }
+
+    /// [`Eval::measure`] for a head whose outputs are no classes.
+    fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+        let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
+        let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
+        let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
+        let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
+        let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
+        let rows = logits(&adapted.model, &sequences, self.batch)?;
+        let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
+        let (result, line) = match adapted.outputs {
+            Outputs::Numbers => {
+                let e = number_errors(&found, &wanted);
+                let line = format!(
+                    "mean squared error {:.4}, mean absolute error {:.4} on {} texts{remark}",
+                    e.mean_squared_error, e.mean_absolute_error, e.examples
+                );
+                (json!(e), line)
+            }
+            _ => {
+                let e = labels_found(&found, &wanted);
+                let (all, each) = (100.0 * e.accuracy, 100.0 * e.label_accuracy);
+                (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{remark}", e.examples))
+            }
+        };
+        Ok((adapted.labels.clone(), result, vec![line]))
+    }
+
+    /// The texts to measure on.
+    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
+        let path = &self.source.data;
+        let wanted = match self.split {
+            Part::Train => Split::Train,
+            Part::Validation => Split::Validation,
+            Part::Test | Part::All => Split::Test,
+        };
+        let found = find(path, wanted)?;
+        if self.split == Part::All && found != Found::Undivided {
+            return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
+        }
+        // Test texts that the data set does not have, or has among others, may have been held out of the texts to train on.
+        let known = if self.split == Part::Train || found != Found::There {
+            adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
+        } else {
+            None
+        };
+        let trained_on = match known {
+            Some(trained_on) if trained_on.is(path)? => Some(trained_on),
+            _ => None,
+        };
+        if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
+            let problem = match self.split {
+                Part::Validation => "has no validation split: leave out --split",
+                _ => "has no splits, and is not what the model was trained on: leave out --split",
+            };
+            return Err(Error::file(path, "data set", problem));
+        }
+        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
+        let test = self.split == Part::Test && held_out.is_some();
+        let split = if test { Split::Train } else { wanted };
+        if test {
+            note!("{} was trained on: measuring on the part of it that was held out", path.display());
+        }
+        let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
+        let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
+            let data = match held_out {
+                Some(held_out) => held_out.part(data, test)?,
+                None => data,
+            };
+            limited(data, self.limit, 0)
+        })?;
+        tell("measured", &tokens, adapted.max_length);
+        let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };
+        Ok(Measured { tokens, remark })
+    }
+}
+
+/// Prints the result of the one model, or of all as `{"adapters": […]}`.
+pub(super) fn say_one_or_all(mut results: Vec<Value>) -> Result<()> {
+    match results.len() {
+        1 => say_json(&results.remove(0)),
+        _ => say_json(&json!({ "adapters": results })),
+    }
+}

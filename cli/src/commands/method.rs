@@ -1,0 +1,250 @@
+//! The arguments that say what to train.
+
+use clap::{Args, ValueEnum};
+use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
+use lowrank::{Error, Result};
+
+/// What to train.
+#[derive(Args)]
+pub struct MethodArgs {
+    /// What to train
+    #[arg(long, value_enum, default_value_t = MethodName::Lora)]
+    method: MethodName,
+    /// head: train pre_classifier too
+    #[arg(long)]
+    train_pre_classifier: bool,
+    /// selective: layers that stay frozen, from the lowest [default: 4]
+    #[arg(long, value_name = "N")]
+    frozen_layers: Option<usize>,
+    /// adapter: hidden numbers of each [default: 64]
+    #[arg(long, value_name = "N")]
+    adapter_size: Option<usize>,
+    /// prefix and prompt: number of virtual tokens; a prompt's take positions from the text [default: 20]
+    #[arg(long, value_name = "N")]
+    virtual_tokens: Option<usize>,
+    /// intrinsic: numbers that train in place of the layers' weights [default: 1000]
+    #[arg(long, value_name = "N")]
+    dimension: Option<usize>,
+    /// Linears that get a low-rank term, by name or end of a name; all-linear: the six of each layer [default: q_lin,v_lin]
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
+    /// The same as one regular expression of whole names, such as '.*layer\.[345]\..*lin1'
+    #[arg(long, value_name = "REGEX", conflicts_with = "targets")]
+    target_pattern: Option<String>,
+    /// Rank of the terms; dylora: the highest [default: 8]
+    #[arg(long)]
+    rank: Option<usize>,
+    /// The term is scaled by alpha / rank [default: 2 · rank]
+    #[arg(long)]
+    alpha: Option<f64>,
+    /// Scale the term by alpha / √rank, as the method rslora does
+    #[arg(long)]
+    rslora: bool,
+    /// Ranks of single linears, such as lin1=4,layer.5.attention.q_lin=16
+    #[arg(long, value_delimiter = ',', value_parser = pair::<usize>, value_name = "NAME=RANK")]
+    rank_pattern: Vec<(String, usize)>,
+    /// Alphas of single linears
+    #[arg(long, value_delimiter = ',', value_parser = pair::<f64>, value_name = "NAME=ALPHA")]
+    alpha_pattern: Vec<(String, f64)>,
+    /// Layers whose linears are adapted [default: all]
+    #[arg(long, value_delimiter = ',')]
+    layers: Vec<usize>,
+    /// Biases that train beside the terms [default: none]
+    #[arg(long, value_enum)]
+    bias: Option<BiasName>,
+    /// Modules that train in full beside the terms and the head, by the end of their names
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    modules_to_save: Vec<String>,
+    /// Dropout of each term's input [default: 0.1]
+    #[arg(long)]
+    lora_dropout: Option<f64>,
+    /// How A starts: kaiming is what PEFT does, gaussian what the paper says [default: kaiming]
+    #[arg(long, value_enum)]
+    lora_init: Option<InitName>,
+    /// Factor of the learning rate for B and for vectors, LoRA+: 16 is its authors' advice [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    lora_plus_ratio: Option<f64>,
+}
+
+/// Rank where none is given.
+const RANK: usize = 8;
+
+/// Names of [`Method`].
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MethodName {
+    /// Low-rank terms on frozen linears, and the head
+    Lora,
+    /// Low-rank terms scaled by alpha / √rank
+    Rslora,
+    /// Low-rank terms, and the lengths of the weights' rows apart
+    Dora,
+    /// Low-rank terms of which each step trains the first few ranks: one adapter for all ranks
+    Dylora,
+    /// Low-rank terms with a frozen A
+    LoraFa,
+    /// The classifier alone
+    Head,
+    /// Every weight
+    Full,
+    /// The head and the upper layers
+    Selective,
+    /// Every bias, and the head
+    Bitfit,
+    /// A small network after each sublayer, layer norms, and the head (Houlsby)
+    Adapter,
+    /// A small network after each feed-forward block, and the head (Pfeiffer)
+    AdapterPfeiffer,
+    /// Keys and values in each layer's attention, and the head
+    Prefix,
+    /// Rows before each text, and the head
+    Prompt,
+    /// The layers' weights in a random subspace, and the head
+    Intrinsic,
+}
+
+/// Names of [`Bias`].
+#[derive(Clone, Copy, ValueEnum)]
+enum BiasName {
+    None,
+    LoraOnly,
+    All,
+}
+
+/// Names of [`Init`].
+#[derive(Clone, Copy, ValueEnum)]
+enum InitName {
+    Kaiming,
+    Gaussian,
+}
+
+/// `name=value`.
+fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> std::result::Result<(String, T), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_string(), value.parse().map_err(|e: T::Err| format!("{value:?}: {e}"))?))
+}
+
+/// The methods with low-rank terms.
+const LOW_RANK: &[MethodName] = &[MethodName::Lora, MethodName::Rslora, MethodName::Dora, MethodName::Dylora, MethodName::LoraFa];
+
+fn name(method: MethodName) -> String {
+    method.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+}
+
+impl MethodArgs {
+    /// Whether an option was given that the method does not use.
+    ///
+    /// # Errors
+    /// Then; the message says which methods use it.
+    pub fn check(&self) -> Result<()> {
+        use MethodName::{Adapter, AdapterPfeiffer, Head, Intrinsic, Prefix, Prompt, Selective};
+        let given: [(&str, bool, &[MethodName]); 18] = [
+            ("train-pre-classifier", self.train_pre_classifier, &[Head]),
+            ("frozen-layers", self.frozen_layers.is_some(), &[Selective]),
+            ("adapter-size", self.adapter_size.is_some(), &[Adapter, AdapterPfeiffer]),
+            ("virtual-tokens", self.virtual_tokens.is_some(), &[Prefix, Prompt]),
+            ("dimension", self.dimension.is_some(), &[Intrinsic]),
+            ("targets", !self.targets.is_empty(), LOW_RANK),
+            ("target-pattern", self.target_pattern.is_some(), LOW_RANK),
+            ("rank", self.rank.is_some(), LOW_RANK),
+            ("alpha", self.alpha.is_some(), LOW_RANK),
+            ("rslora", self.rslora, LOW_RANK),
+            ("rank-pattern", !self.rank_pattern.is_empty(), LOW_RANK),
+            ("alpha-pattern", !self.alpha_pattern.is_empty(), LOW_RANK),
+            ("layers", !self.layers.is_empty(), LOW_RANK),
+            ("bias", self.bias.is_some(), LOW_RANK),
+            ("modules-to-save", !self.modules_to_save.is_empty(), LOW_RANK),
+            ("lora-dropout", self.lora_dropout.is_some(), LOW_RANK),
+            ("lora-init", self.lora_init.is_some(), LOW_RANK),
+            ("lora-plus-ratio", self.lora_plus_ratio.is_some(), LOW_RANK),
+        ];
+        match given.into_iter().find(|(_, given, users)| *given && !users.contains(&self.method)) {
+            Some((option, _, users)) => {
+                let users = users.iter().map(|&method| name(method)).collect::<Vec<_>>().join(", ");
+                let own = name(self.method);
+                Err(Error::invalid(format!(
+                    "--{option} is not used by --method {own}: leave it out, or choose a method that uses it ({users})"
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The factor of B's learning rate.
+    pub fn lora_plus_ratio(&self) -> f64 {
+        self.lora_plus_ratio.unwrap_or(1.0)
+    }
+
+    fn rank(&self) -> usize {
+        self.rank.unwrap_or(RANK)
+    }
+
+    /// The learning rate where none is given.
+    pub fn learning_rate(&self) -> f64 {
+        match self.method {
+            MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => 3e-4,
+            MethodName::Full | MethodName::Selective => 2e-5,
+            MethodName::Head | MethodName::Bitfit | MethodName::Adapter | MethodName::AdapterPfeiffer => 1e-3,
+            MethodName::Prefix | MethodName::Prompt | MethodName::Intrinsic => 1e-2,
+        }
+    }
+
+    /// The highest of the ranks that are drawn in training, if they are.
+    ///
+    /// # Errors
+    /// If the scale does not go with that.
+    pub fn nested_rank(&self) -> Result<Option<usize>> {
+        match self.method {
+            MethodName::Dylora if self.rslora => Err(Error::invalid("dylora scales by alpha / rank: it does not go with --rslora")),
+            MethodName::Dylora => Ok(Some(self.rank_pattern.iter().map(|&(_, rank)| rank).fold(self.rank(), usize::max))),
+            _ => Ok(None),
+        }
+    }
+
+    fn lora(&self) -> LoraConfig {
+        let init = match self.lora_init {
+            None | Some(InitName::Kaiming) => Init::Kaiming,
+            Some(InitName::Gaussian) => Init::Gaussian,
+        };
+        let bias = match self.bias {
+            None | Some(BiasName::None) => Bias::None,
+            Some(BiasName::LoraOnly) => Bias::LoraOnly,
+            Some(BiasName::All) => Bias::All,
+        };
+        let targets: Vec<&str> = match self.target_pattern {
+            Some(_) => Vec::new(),
+            None if self.targets.is_empty() => vec!["q_lin", "v_lin"],
+            None => self.targets.iter().map(String::as_str).collect(),
+        };
+        LoraConfig {
+            alpha: self.alpha.unwrap_or(2.0 * self.rank() as f64),
+            dropout: self.lora_dropout.unwrap_or(0.1),
+            target_pattern: self.target_pattern.clone(),
+            init,
+            rank_stabilised: self.rslora || self.method == MethodName::Rslora,
+            dora: self.method == MethodName::Dora,
+            freeze_a: self.method == MethodName::LoraFa,
+            rank_pattern: self.rank_pattern.clone(),
+            alpha_pattern: self.alpha_pattern.clone(),
+            layers: self.layers.clone(),
+            bias,
+            modules_to_save: self.modules_to_save.clone(),
+            ..LoraConfig::new(self.rank(), &targets)
+        }
+    }
+
+    /// The method; a random subspace is drawn from `seed`.
+    pub fn method(&self, seed: u64) -> Method {
+        match self.method {
+            MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => Method::Lora(self.lora()),
+            MethodName::Head => Method::Head { pre_classifier: self.train_pre_classifier },
+            MethodName::Full => Method::Full,
+            MethodName::Selective => Method::Selective { frozen_layers: self.frozen_layers.unwrap_or(4) },
+            MethodName::Bitfit => Method::BitFit,
+            MethodName::Adapter => Method::Adapter { size: self.adapter_size.unwrap_or(64), placement: Placement::Houlsby },
+            MethodName::AdapterPfeiffer => Method::Adapter { size: self.adapter_size.unwrap_or(64), placement: Placement::Pfeiffer },
+            MethodName::Prefix => Method::Prefix { tokens: self.virtual_tokens.unwrap_or(20) },
+            MethodName::Prompt => Method::Prompt { tokens: self.virtual_tokens.unwrap_or(20) },
+            MethodName::Intrinsic => Method::Intrinsic { dimension: self.dimension.unwrap_or(1000), seed },
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! `--out`: where a command writes its result, and what it must leave as it is. All is refused before anything is computed.
+
+use super::common::Source;
+use clap::Args;
+use lowrank::data::{Split, sources};
+use lowrank::tensor::safetensors::{check_replaceable, recover_directory};
+use lowrank::{Error, Result};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+/// Where the result goes.
+#[derive(Args)]
+pub struct Output {
+    /// Directory for the result: an adapter or a checkpoint; appears whole, or not at all
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the finished result that is in --out
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Something that a command reads.
+pub enum Input<'a> {
+    /// The directory of a model or of an adapter: nothing is written into it either.
+    Model(&'a str, &'a Path),
+    /// Data, a vocabulary, a cache: with a name for messages.
+    Data(&'a str, PathBuf),
+}
+
+impl Input<'_> {
+    /// Further labelled texts.
+    pub fn test(path: &Path) -> Input<'static> {
+        Input::Data("the texts to measure on", path.to_path_buf())
+    }
+
+    /// What is read of labelled texts, and the cache of their tokens.
+    pub fn of(source: &Source) -> Vec<Input<'static>> {
+        let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| sources(&source.data, split));
+        let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
+        let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
+        all.chain(cache).collect()
+    }
+}
+
+/// What is in a directory that may be written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// The saved state of a run.
+    Unfinished,
+    /// An adapter or a checkpoint.
+    Finished,
+}
+
+/// What is in the directory `path`.
+///
+/// # Errors
+/// If lowrank did not write it.
+pub fn found(path: &Path) -> Result<Found> {
+    recover_directory(path)?;
+    check_replaceable(path)?;
+    let has = |name: &str| path.join(name).exists();
+    match fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        false => Ok(Found::Nothing),
+        true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(Found::Unfinished),
+        true if has("lowrank.json") || has("result.json") => Ok(Found::Finished),
+        true => {
+            let problem = "holds files, but no lowrank.json: lowrank did not write it. Choose another directory, this one is left as it is";
+            Err(Error::file(path, "directory", problem))
+        }
+    }
+}
+
+impl Output {
+    /// Refuses if what is read would be harmed, or a result or a saved run be lost.
+    ///
+    /// # Errors
+    /// Then; the message says what to do.
+    pub fn check(&self, inputs: &[Input]) -> Result<()> {
+        match self.look(inputs)? {
+            Found::Unfinished => Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out")),
+            found => self.check_finished(found),
+        }
+    }
+
+    /// [`Output::check`] for a run that can go on from its saved state (`resume`), or throw it away (`restart`).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<()> {
+        match (self.look(inputs)?, resume) {
+            (Found::Unfinished, false) if !restart => Err(self.refuse(
+                "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew",
+            )),
+            (Found::Unfinished, _) => Ok(()),
+            (Found::Finished, true) => Err(self.refuse(
+                "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
+            )),
+            (Found::Nothing, true) => {
+                Err(self.refuse("holds no saved state of a run, so there is nothing to --resume: begin without --resume"))
+            }
+            (found, false) => self.check_finished(found),
+        }
+    }
+
+    fn look(&self, inputs: &[Input]) -> Result<Found> {
+        check_apart(&self.out, inputs)?;
+        found(&self.out)
+    }
+
+    fn check_finished(&self, found: Found) -> Result<()> {
+        match found == Found::Finished && !self.overwrite {
+            true => Err(self.refuse("holds a finished result: give --overwrite to replace it, or choose another --out")),
+            false => Ok(()),
+        }
+    }
+
+    fn refuse(&self, problem: &str) -> Error {
+        Error::file(&self.out, "--out", problem)
+    }
+}
+
+/// Refuses an output that is or contains something that is read, or lies inside a model or an adapter that is read.
+///
+/// # Errors
+/// Then; the message names both.
+pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
+    let place = canonical(out)?;
+    for input in inputs {
+        let (what, path, is_model) = match input {
+            Input::Model(what, path) => (*what, *path, true),
+            Input::Data(what, path) => (*what, path.as_path(), false),
+        };
+        let read = canonical(path)?;
+        // The files of a hub's snapshot are links.
+        let mut files = match (is_model, fs::read_dir(path)) {
+            (true, Ok(entries)) => entries.flatten().map(|entry| canonical(&entry.path())).collect::<Result<_>>()?,
+            _ => Vec::new(),
+        };
+        files.retain(|file| !file.starts_with(&read));
+        let how = if place == read {
+            "is"
+        } else if read.starts_with(&place) || files.iter().any(|file| file.starts_with(&place)) {
+            "contains"
+        } else if is_model && place.starts_with(&read) {
+            "lies inside"
+        } else {
+            continue;
+        };
+        let problem = format!("{how} {what} that this command reads, {}: choose another --out, nothing was changed", path.display());
+        return Err(Error::file(out, "--out", problem));
+    }
+    Ok(())
+}
+
+/// The path without links and dots. Its end may not exist yet.
+fn canonical(path: &Path) -> Result<PathBuf> {
+    let mut start = std::path::absolute(path).map_err(|e| Error::io(path, e))?;
+    let mut end = Vec::new();
+    loop {
+        match fs::canonicalize(&start) {
+            Ok(found) => {
+                return Ok(end.iter().rev().fold(found, |mut path, part: &std::ffi::OsString| {
+                    match Path::new(part).components().next() {
+                        Some(Component::ParentDir) => drop(path.pop()),
+                        _ => path.push(part),
+                    }
+                    path
+                }));
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                let Some(last) = start.components().next_back().map(|part| part.as_os_str().to_os_string()) else {
+                    return Err(Error::io(path, e));
+                };
+                end.push(last);
+                if !start.pop() {
+                    return Err(Error::io(path, e));
+                }
+            }
+            Err(e) => return Err(Error::io(path, e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The word with which the output is refused.
+    fn how(out: &Path, inputs: &[Input]) -> String {
+        match check_apart(out, inputs) {
+            Ok(()) => "apart".to_string(),
+            Err(e) => e.to_string().split("--out: ").nth(1).unwrap().split(" the").next().unwrap().to_string(),
+        }
+    }
+
+    #[test]
+    fn an_output_is_apart_from_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("a/model")).unwrap();
+        fs::create_dir_all(at("a/data")).unwrap();
+        fs::write(at("a/data/train.tsv"), "").unwrap();
+        let model = at("a/model");
+        let inputs = || {
+            vec![Input::Model("the model", &model), Input::Data("the data", at("a/data")), Input::Data("the data", at("a/data/train.tsv"))]
+        };
+        for (out, wanted) in [
+            ("a/model", "is"),
+            ("a/model/", "is"),
+            ("a/./data/../model", "is"),
+            ("a/new/../model", "is"),
+            ("a", "contains"),
+            ("a/model/deep/new", "lies inside"),
+            ("a/data", "is"),
+            ("a/data/train.tsv", "is"),
+            ("a/data/adapter", "apart"),
+            ("a/models", "apart"),
+            ("b/a/model", "apart"),
+            ("a/new/../../b", "apart"),
+        ] {
+            assert_eq!(how(&at(out), &inputs()), wanted, "{out}");
+        }
+        assert_eq!(how(Path::new("/"), &inputs()), "contains");
+        // A folder that does not exist yet is known by where it will be.
+        assert_eq!(how(&at("c"), &[Input::Data("the cache", at("c/cache"))]), "contains");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("hub/snapshots/1")).unwrap();
+        fs::create_dir_all(at("blobs/x")).unwrap();
+        fs::write(at("blobs/x/weights"), "").unwrap();
+        symlink(at("blobs/x/weights"), at("hub/snapshots/1/model.safetensors")).unwrap();
+        symlink(at("hub"), at("link")).unwrap();
+        let model = at("link/snapshots/1");
+        let inputs = || [Input::Model("the model", &model)];
+        for (out, wanted) in [
+            ("hub/snapshots/1", "is"),
+            ("link", "contains"),
+            ("hub", "contains"),
+            ("blobs", "contains"),
+            ("hub/snapshots/1/new", "lies inside"),
+        ] {
+            assert_eq!(how(&at(out), &inputs()), wanted, "{out}");
+        }
+        assert_eq!(how(&at("hub/snapshots/2"), &inputs()), "apart");
+        symlink(at("nowhere"), at("broken")).unwrap();
+        assert!(found(&at("broken")).is_err_and(|e| e.to_string().contains("leads nowhere")));
+    }
+
+    #[test]
+    fn what_lowrank_did_not_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        assert_eq!(found(&out).unwrap(), Found::Nothing);
+        fs::create_dir(&out).unwrap();
+        assert_eq!(found(&out).unwrap(), Found::Nothing);
+        let refused = |says: &str| assert!(found(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
+        fs::write(out.join("vocab.txt"), "").unwrap();
+        refused("no lowrank.json");
+        fs::write(out.join("lowrank.json"), "").unwrap();
+        assert_eq!(found(&out).unwrap(), Found::Finished);
+        fs::write(out.join("adapter_config.json"), "").unwrap();
+        refused("is not a file that lowrank writes");
+        fs::remove_file(out.join("vocab.txt")).unwrap();
+        assert_eq!(found(&out).unwrap(), Found::Finished);
+        for foreign in ["README.md", "checkpoint.safetensors"] {
+            fs::write(out.join(foreign), "").unwrap();
+            refused(foreign);
+            fs::remove_file(out.join(foreign)).unwrap();
+        }
+        fs::create_dir(out.join("metrics.jsonl")).unwrap();
+        refused("metrics.jsonl");
+        for name in ["lowrank.json", "adapter_config.json"] {
+            fs::remove_file(out.join(name)).unwrap();
+        }
+        fs::remove_dir(out.join("metrics.jsonl")).unwrap();
+        fs::write(out.join("metrics.jsonl"), "").unwrap();
+        refused("no lowrank.json");
+        fs::write(out.join("checkpoint.safetensors"), "").unwrap();
+        assert_eq!(found(&out).unwrap(), Found::Unfinished);
+    }
+}

@@ -1,0 +1,169 @@
+//! `lowrank predict`.
+
+use super::Outcome;
+use super::adapted::{Adapted, AdaptedArgs};
+use super::common::{say, say_json, user_cache};
+use super::eval::say_one_or_all;
+use super::notes::note;
+use clap::Args;
+use lowrank::data::{Labels, TableOptions, load_texts, read_text};
+use lowrank::nn::Outputs;
+use lowrank::train::{argmax, logits, scores};
+use lowrank::{Error, Result};
+use serde_json::{Value, json};
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+/// Arguments of `predict`.
+#[derive(Args)]
+pub struct Predict {
+    #[command(flatten)]
+    adapted: AdaptedArgs,
+    /// Texts; without any, each line of --file or of standard input is one
+    texts: Vec<String>,
+    /// File with a text a line, or a table (.csv, .tsv, .json, .jsonl, perhaps with .gz) with a column of texts
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Column of the text in a table [default: text]
+    #[arg(long, value_name = "NAME", requires = "file")]
+    text_column: Option<String>,
+    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
+    #[arg(long, value_name = "NAME", requires = "file")]
+    encoding: Option<String>,
+    /// Names of the classes, in their order, if the model has none
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    labels: Vec<String>,
+    /// Print JSON and nothing else: one object for texts that are arguments, else one a line for each text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Texts computed together.
+const BATCH: usize = 16;
+
+impl Predict {
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        if self.file.is_some() && !self.texts.is_empty() {
+            return Err(Error::invalid("predict: give texts or --file, not both"));
+        }
+        let mut all = self.adapted.open(user_cache().as_deref())?;
+        all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
+        if !self.texts.is_empty() {
+            return self.answer_arguments(&all);
+        }
+        let Some(path) = &self.file else { return self.answer_input(&all) };
+        let options = TableOptions { text_column: self.text_column.clone(), encoding: self.encoding.clone(), label_column: None };
+        let texts = match load_texts(path, &options)? {
+            Some(texts) => texts,
+            None => read_text(path, self.encoding.as_deref())?.lines().map(String::from).collect(),
+        };
+        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))?;
+        Ok(Outcome::Done)
+    }
+
+    /// Gives the classes the names that were asked for.
+    fn rename(&self, adapted: &mut Adapted) -> Result<()> {
+        if self.labels.is_empty() {
+            return Ok(());
+        }
+        let names = Labels::parse(&self.labels)?.names.filter(|names| names.len() == adapted.labels.len());
+        match names {
+            Some(names) if adapted.is_unnamed() => adapted.labels = names,
+            Some(_) => return Err(Error::invalid(format!("--labels: the model's classes have names: {}", adapted.labels.join(", ")))),
+            None => return Err(Error::invalid(format!("--labels: the model has {} classes; give a name for each", adapted.labels.len()))),
+        }
+        Ok(())
+    }
+
+    /// All texts that are arguments.
+    fn answer_arguments(&self, all: &[Adapted]) -> Result<Outcome> {
+        if !self.json {
+            all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.texts))?;
+            return Ok(Outcome::Done);
+        }
+        let mut results = Vec::new();
+        for adapted in all {
+            let rows = answers(adapted, &self.texts)?;
+            let predictions: Vec<Value> = self.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
+            results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
+        }
+        say_one_or_all(results).map(|()| Outcome::Done)
+    }
+
+    /// Each line of standard input, as soon as it is there.
+    fn answer_input(&self, all: &[Adapted]) -> Result<Outcome> {
+        if std::io::stdin().is_terminal() {
+            note!("waiting for texts, one a line; Ctrl-D ends");
+        }
+        let mut input = std::io::BufReader::new(std::io::stdin());
+        let mut number = 0;
+        loop {
+            let mut texts = Vec::new();
+            // More lines only if they are there already: nobody waits for the answer to a line that was entered.
+            while texts.is_empty() || (texts.len() < BATCH && input.buffer().contains(&b'\n')) {
+                let mut line = Vec::new();
+                if input.read_until(b'\n', &mut line).map_err(|e| Error::io("standard input", e))? == 0 {
+                    break;
+                }
+                number += 1;
+                let line = String::from_utf8(line);
+                let bad =
+                    |_| Error::file("standard input", format!("line {number}"), "not UTF-8; convert it, or give a file with --encoding");
+                texts.push(line.map_err(bad)?.trim_end_matches(['\n', '\r']).to_string());
+            }
+            if texts.is_empty() {
+                return Ok(Outcome::Done);
+            }
+            self.answer_lines(all, &texts)?;
+        }
+    }
+
+    /// Prints the answers to some texts, a line each.
+    fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
+        for adapted in all {
+            let name = if self.adapted.several() { Some(&adapted.name) } else { None };
+            for (text, row) in texts.iter().zip(answers(adapted, texts)?) {
+                if self.json {
+                    let mut object = object(adapted, text, &row);
+                    name.iter().for_each(|name| object["adapter"] = json!(name));
+                    say_json(&object)?;
+                } else {
+                    let name = name.map_or(String::new(), |name| format!("{name}\t"));
+                    say(format!("{name}{}\t{}", line(adapted, &row), text.replace(['\t', '\n', '\r'], " ")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scores `[C]` of each text.
+fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
+    let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
+    let rows = logits(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), BATCH)?;
+    Ok(rows.iter().map(|row| scores(adapted.outputs, row)).collect())
+}
+
+/// An answer in JSON. The plain numbers of a regression stand under the same key as probabilities, so that every kind of model can be
+/// read in one way.
+fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
+    let best = argmax(row);
+    match adapted.outputs {
+        Outputs::Classes => json!({ "text": text, "label": adapted.labels[best], "probability": row[best], "probabilities": row }),
+        Outputs::Labels => {
+            let found: Vec<&String> = adapted.labels.iter().zip(row).filter(|(_, p)| **p >= 0.5).map(|(label, _)| label).collect();
+            json!({ "text": text, "labels": found, "probabilities": row })
+        }
+        Outputs::Numbers => json!({ "text": text, "numbers": row, "probabilities": row }),
+    }
+}
+
+/// An answer in a line: the likeliest class and its probability, or each output and its score; of a regression with one output, the number.
+fn line(adapted: &Adapted, row: &[f64]) -> String {
+    match (adapted.outputs, row) {
+        (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
+        (Outputs::Numbers, [number]) => format!("{number:.4}"),
+        _ => adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect::<Vec<_>>().join(", "),
+    }
+}

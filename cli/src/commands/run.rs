@@ -1,0 +1,249 @@
+//! The steps of a training run, what is measured after each epoch, and the state that is saved on the way: a run that was stopped or killed goes on
+//! from there, to the same bytes.
+
+use super::notes::warning;
+use super::progress::Progress;
+use super::train::describe;
+use lowrank::data::Tokenized;
+use lowrank::nn::DistilBert;
+use lowrank::tensor::Tensor;
+use lowrank::tensor::safetensors::{SafeTensors, write_directory, write_file};
+use lowrank::train::{
+    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
+};
+use lowrank::{Error, Result};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A run.
+pub struct Run<'a> {
+    /// Where its state is saved.
+    pub out: &'a Path,
+    /// Steps from one saved state to the next.
+    pub every: usize,
+    /// What must be the same for it to go on: a JSON object.
+    pub settings: String,
+    /// What its bytes depend on beside that.
+    pub machine: String,
+    /// Set when it is to stop.
+    pub stop: Arc<AtomicBool>,
+    /// Reviews of a micro-batch.
+    pub batch: usize,
+    /// Measured after each epoch.
+    pub dev: Option<&'a Tokenized>,
+    /// Measured after each epoch, too.
+    pub test: Option<&'a Tokenized>,
+    /// Whether the epoch that is best on `dev` is kept.
+    pub keep_best: bool,
+    /// Shows how far it is.
+    pub progress: Progress,
+    /// What was done so far.
+    pub taken: Taken,
+}
+
+/// What a run has made beside the parameters.
+#[derive(Default)]
+pub struct Taken {
+    /// Lines of `metrics.jsonl`.
+    pub metrics: String,
+    /// Seconds of training before the last stop.
+    pub seconds: f64,
+    /// Most bytes that a micro-batch kept for backward.
+    pub kept: usize,
+    /// Accuracy and parameters of the best epoch.
+    best: Option<(f64, Vec<Tensor>)>,
+    /// Epochs that were measured.
+    measured: usize,
+    /// Steps until the next pause.
+    left: usize,
+}
+
+impl Run<'_> {
+    /// Trains to the end of the recipe; returns whether it came there, or was stopped.
+    ///
+    /// # Errors
+    /// Those of training, and of saving the state.
+    pub fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
+        let started = Instant::now();
+        let before = self.taken.seconds;
+        let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
+        let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
+        loop {
+            let done = optimizer.steps();
+            if done > 0
+                && done.is_multiple_of(per_epoch)
+                && self.taken.measured < done / per_epoch
+                && !self.measure(done / per_epoch, model)?
+            {
+                return Ok(false);
+            }
+            if done == steps {
+                return Ok(true);
+            }
+            if self.stopped() {
+                return Ok(false);
+            }
+            self.taken.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
+            fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
+            self.taken.seconds = before + started.elapsed().as_secs_f64();
+            if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
+                self.save(model, optimizer)?;
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Measures an epoch, counted from 1. Returns whether it came to the end; nothing is kept of a part.
+    fn measure(&mut self, epoch: usize, model: &DistilBert) -> Result<bool> {
+        let mut found = Vec::new();
+        for (name, data) in [("held-out", self.dev), ("test", self.test)] {
+            let Some(data) = data else { continue };
+            let Some(result) = self.evaluate(model, data)? else { return Ok(false) };
+            found.push((name, result));
+        }
+        for (name, result) in found {
+            self.progress.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
+            self.log(&json!({ "epoch": epoch, name: result }));
+            let better = self.taken.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
+            if name == "held-out" && self.keep_best && better {
+                self.taken.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
+            }
+        }
+        self.taken.measured = epoch;
+        Ok(true)
+    }
+
+    /// Evaluates on tokenised reviews; `None` if it was stopped.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
+        let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
+        let predicted = predict_while(model, &sequences, self.batch, &mut |_| !self.stopped())?;
+        predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
+    }
+
+    /// Evaluates the best epoch, if one is kept, else the last. The model then holds it; if it was stopped, the last one again.
+    ///
+    /// # Errors
+    /// Those of the model, which then holds the last epoch again.
+    pub fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
+        let last: Vec<Tensor> = model.parameters().iter().map(|p| p.value().clone()).collect();
+        let set = |model: &mut DistilBert, values: &[Tensor]| {
+            model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
+        };
+        if let Some((_, best)) = &self.taken.best {
+            set(model, best);
+        }
+        // The frozen weights were checked before training: only what trained can have gone wrong.
+        let finite = model.parameters().iter().try_for_each(|p| {
+            let error = |what| {
+                Error::invalid(format!("training went wrong: tensor {:?} {what}; begin anew with --restart and a lower --lr", p.name()))
+            };
+            p.value().check_finite(error)
+        });
+        let result = finite.and_then(|()| self.evaluate(model, data));
+        if !matches!(result, Ok(Some(_))) {
+            set(model, &last);
+        }
+        result
+    }
+
+    fn log(&mut self, value: &serde_json::Value) {
+        self.taken.metrics.push_str(&format!("{value}\n"));
+    }
+
+    /// The file of the saved state.
+    pub fn file(&self) -> PathBuf {
+        self.out.join("checkpoint.safetensors")
+    }
+
+    /// Saves the state, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
+        let Taken { metrics, seconds, measured, best, .. } = &self.taken;
+        let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
+        let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
+        let mut tensors = Vec::new();
+        if let Some((accuracy, values)) = best {
+            texts.insert("best".to_string(), accuracy.to_string());
+            tensors.extend(model.parameters().iter().zip(values).map(|(p, value)| (format!("best.{}", p.name()), value.clone())));
+        }
+        write_directory(self.out, |directory| {
+            write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())?;
+            let path = directory.join("checkpoint.safetensors");
+            save_checkpoint_with(&path, model, optimizer, &self.settings, tensors, texts)
+        })
+    }
+
+    /// Goes back to the state that was saved.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or the run had other settings.
+    pub fn resume(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<()> {
+        let path = self.out.join("metrics.jsonl");
+        let metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let file = load_checkpoint(&self.file(), model, optimizer, &self.settings)?;
+        let machine = file.metadata().get("machine").map_or("", String::as_str);
+        if machine != self.machine {
+            warning!(
+                "the run was begun by {machine} and goes on with {}: its numbers may differ from those of a run in one piece",
+                self.machine
+            );
+        }
+        let best = match file.metadata().contains_key("best") {
+            true => Some((number(&file, "best")?, best_values(&file, model)?)),
+            false => None,
+        };
+        self.taken = Taken { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..Taken::default() };
+        Ok(())
+    }
+}
+
+/// A number that was saved as a text.
+fn number<T: std::str::FromStr>(file: &SafeTensors, key: &str) -> Result<T> {
+    let number = file.metadata().get(key).and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::file(file.path(), key, "is missing, or no number: the saved state is damaged"))
+}
+
+/// The parameters of the best epoch.
+fn best_values(file: &SafeTensors, model: &DistilBert) -> Result<Vec<Tensor>> {
+    let value = |p: &&lowrank::autograd::Parameter| {
+        let name = format!("best.{}", p.name());
+        let value = file.tensor(&name)?;
+        match value.shape() == p.value().shape() && value.dtype() == p.value().dtype() {
+            true => value.to_device_of(p.value()),
+            false => Err(Error::file(file.path(), format!("tensor {name:?}"), "has another shape or type than the model's")),
+        }
+    };
+    model.parameters().iter().map(value).collect()
+}
+
+impl Observer for Run<'_> {
+    fn step(&mut self, report: &StepReport) -> bool {
+        self.progress.step(report);
+        self.taken.kept = self.taken.kept.max(report.kept_bytes);
+        self.log(&json!(report));
+        self.taken.left = self.taken.left.saturating_sub(1);
+        self.taken.left > 0 && !self.stopped()
+    }
+
+    /// A pause is due after exactly so many steps.
+    fn patience(&self) -> usize {
+        self.taken.left
+    }
+
+    /// Epochs are measured between the pieces, where a stop loses nothing.
+    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
+        Ok(())
+    }
+}

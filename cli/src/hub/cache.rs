@@ -1,0 +1,163 @@
+//! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/main, snapshots/<commit>/<file>}` and locks beside it.
+
+use lowrank::{Error, Result};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The folder of a model.
+pub struct Repo {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl Repo {
+    /// `name` in the cache `root`.
+    pub fn new(root: &Path, name: &str) -> Repo {
+        let folder = format!("models--{}", name.replace('/', "--"));
+        Repo { locks: root.join(".locks").join(&folder), folder: root.join(folder) }
+    }
+
+    /// The snapshot that `main` stands for.
+    pub fn snapshot(&self) -> Option<PathBuf> {
+        let commit = fs::read_to_string(self.folder.join("refs/main")).ok()?;
+        is_plain(commit.trim()).then(|| self.snapshot_of(commit.trim()))
+    }
+
+    /// The snapshot of a commit.
+    pub fn snapshot_of(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// The content with this tag.
+    pub fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// What `huggingface_hub` locks, too, while it downloads this content.
+    pub fn lock(&self, etag: &str) -> PathBuf {
+        self.locks.join(format!("{etag}.lock"))
+    }
+
+    /// Lets `main` stand for `commit`.
+    pub fn set_main(&self, commit: &str) -> Result<()> {
+        let path = self.folder.join("refs/main");
+        replace(&path, |temporary| fs::write(temporary, commit))
+    }
+
+    /// Makes the content `etag` the file `file` of a snapshot; `new` if no other snapshot has it yet.
+    pub fn link(&self, commit: &str, file: &str, etag: &str, new: bool) -> Result<()> {
+        self.link_by(symlink, commit, file, etag, new)
+    }
+
+    fn link_by(&self, symlink: fn(&Path, &Path) -> io::Result<()>, commit: &str, file: &str, etag: &str, new: bool) -> Result<()> {
+        let (path, blob) = (self.snapshot_of(commit).join(file), self.blob(etag));
+        let relative = Path::new("../../blobs").join(etag);
+        replace(&path, |temporary| match symlink(&relative, temporary) {
+            Ok(()) => Ok(()),
+            // Windows without developer mode, and file systems that know no links.
+            Err(_) if new => fs::rename(&blob, temporary),
+            Err(_) => fs::copy(&blob, temporary).map(|_| ()),
+        })
+    }
+}
+
+/// Whether a word from the network may become the name of a file: an ETag, a commit.
+pub fn is_plain(word: &str) -> bool {
+    !word.is_empty() && word.len() <= 128 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Whether a folder holds a model.
+pub fn is_model(folder: &Path) -> bool {
+    super::fetch::NEEDED.iter().all(|file| folder.join(file).is_file())
+}
+
+/// Whether a folder holds a model and its vocabulary.
+pub fn is_whole(folder: &Path) -> bool {
+    is_model(folder) && super::fetch::VOCABULARIES.iter().any(|file| folder.join(file).is_file())
+}
+
+/// Puts what `make` makes at a temporary path in the place of `path`, at once.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let unique = format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let temporary = folder.join(unique);
+    let made = fs::create_dir_all(folder).and_then(|()| make(&temporary)).and_then(|()| fs::rename(&temporary, path));
+    made.map_err(|e| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, e)
+    })
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    // Windows follows no slashes in a link.
+    std::os::windows::fs::symlink_file(target.components().collect::<PathBuf>(), link)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repo(root: &Path) -> Repo {
+        let repo = Repo::new(root, "owner/name");
+        fs::create_dir_all(repo.blob("x").parent().unwrap()).unwrap();
+        fs::write(repo.blob("e1"), "content").unwrap();
+        repo
+    }
+
+    #[test]
+    fn without_links_the_file_itself_is_in_the_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo(dir.path());
+        let none = |_: &Path, _: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        repo.link_by(none, "c1", "a", "e1", false).unwrap();
+        assert!(repo.blob("e1").exists(), "another snapshot may need it");
+        repo.link_by(none, "c2", "a", "e1", true).unwrap();
+        assert!(!repo.blob("e1").exists());
+        for commit in ["c1", "c2"] {
+            assert_eq!(fs::read_to_string(repo.snapshot_of(commit).join("a")).unwrap(), "content");
+            assert_eq!(repo.snapshot_of(commit).read_dir().unwrap().count(), 1, "no temporary file stays");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_relative_and_replace_broken_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo(dir.path());
+        let path = dir.path().join("models--owner--name/snapshots/c1/a");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(Path::new("../../blobs/gone"), &path).unwrap();
+        repo.link("c1", "a", "e1", true).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("../../blobs/e1"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "content");
+    }
+
+    #[test]
+    fn main_is_read_as_others_wrote_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo(dir.path());
+        assert_eq!(repo.snapshot(), None);
+        repo.set_main("c1").unwrap();
+        assert_eq!(fs::read(dir.path().join("models--owner--name/refs/main")).unwrap(), b"c1");
+        assert_eq!(repo.snapshot(), Some(repo.snapshot_of("c1")));
+        for hostile in ["../../..", "", "/etc"] {
+            fs::write(dir.path().join("models--owner--name/refs/main"), hostile).unwrap();
+            assert_eq!(repo.snapshot(), None, "{hostile}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What belongs to a model and to the data, and what to tell a user when it does not come.
+
+use super::cache::{Repo, is_plain, is_whole};
+use super::curl::{Ask, request};
+use super::download::{Patience, Progress, Wanted, download, is_there};
+use super::trouble::{Refusal, Tried, Trouble};
+use super::{Hub, hub_name, no_model};
+use lowrank::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Files without which there is no model, the small one first.
+pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
+
+/// Files that hold a vocabulary; one is enough.
+pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
+
+/// All files worth having, the large one last.
+const FILES: [&str; 7] = [
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "model.safetensors",
+];
+
+/// Something that is here now.
+pub struct Fetched {
+    /// Where: the folder of a model, the archive of the data.
+    pub path: PathBuf,
+    /// Whether it had to be downloaded, if only in part.
+    pub downloaded: bool,
+}
+
+/// Downloads `name`, a model on the hub or `imdb`, unless it is here already.
+///
+/// # Errors
+/// Nothing of that name, no curl, no network, no access, no room, or not the content that was promised. What came before the error is
+/// kept, and the next call goes on from there.
+pub fn fetch(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Result<Fetched> {
+    if name == "imdb" { fetch_imdb(hub, progress) } else { fetch_model(hub, name, progress) }
+}
+
+fn fetch_imdb(hub: &Hub, progress: &mut dyn Progress) -> Result<Fetched> {
+    let path = hub.home.join(&hub.imdb.file);
+    let lock = hub.home.join(format!("{}.lock", hub.imdb.file));
+    let (url, size, sha256) = (&hub.imdb.url, hub.imdb.size, Some(&*hub.imdb.sha256));
+    let wanted = Wanted { name: &hub.imdb.file, url, size, sha256, path: &path, lock: &lock };
+    if is_there(&wanted) {
+        return Ok(Fetched { path, downloaded: false });
+    }
+    let by_hand = || format!("{} to {}", super::url::shown(url), path.display());
+    let refused = |r: Refusal| {
+        Error::invalid(format!(
+            "{}: status {}; set LOWRANK_IMDB_URL to a mirror, or put the archive at {}",
+            r.url,
+            r.status,
+            path.display()
+        ))
+    };
+    match download(hub, &wanted, progress) {
+        Ok(downloaded) => Ok(Fetched { path, downloaded }),
+        Err(trouble) => Err(explain(trouble, by_hand, refused)),
+    }
+}
+
+/// A file of a model, as the hub describes it.
+struct Entry {
+    file: &'static str,
+    commit: String,
+    etag: String,
+    size: u64,
+}
+
+fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Result<Fetched> {
+    let name = hub_name(Path::new(name)).ok_or_else(|| no_model(Path::new(name)))?;
+    let repo = Repo::new(&hub.cache, name);
+    if let Some(path) = repo.snapshot().filter(|folder| is_whole(folder)) {
+        return Ok(Fetched { path, downloaded: false });
+    }
+    let list = || FILES.map(|file| address(hub, name, "main", file)).join(", ");
+    let by_hand = || format!("{} into a folder, and name the folder instead", list());
+    let fetched = entries(hub, name, progress).and_then(|entries| {
+        let mut downloaded = false;
+        for entry in &entries {
+            downloaded |= fetch_entry(hub, name, &repo, entry, progress)?;
+        }
+        let commit = &entries[0].commit;
+        // Last, so that an interrupted run leaves main where it was.
+        repo.set_main(commit)?;
+        Ok(Fetched { path: repo.snapshot_of(commit), downloaded })
+    });
+    fetched.map_err(|trouble| explain(trouble, by_hand, |refusal| refused(hub, name, &refusal)))
+}
+
+fn address(hub: &Hub, name: &str, revision: &str, file: &str) -> String {
+    format!("{}/{name}/resolve/{revision}/{file}", hub.endpoint)
+}
+
+/// The files to fetch, all of one commit and at least one.
+fn entries(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Tried<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for file in FILES {
+        let revision = entries.first().map_or("main", |first| &first.commit).to_string();
+        match look(hub, name, &revision, file, progress) {
+            Ok(entry) => entries.push(entry),
+            Err(Trouble::Status(refusal)) if refusal.status == 404 && !NEEDED.contains(&file) => {}
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    if !entries.iter().any(|entry| VOCABULARIES.contains(&entry.file)) {
+        let problem = format!("{name}: has neither {} on {}", VOCABULARIES.join(" nor "), hub.endpoint);
+        return Err(Error::invalid(format!("{problem}; choose a model that brings its vocabulary")).into());
+    }
+    Ok(entries)
+}
+
+/// Asks the hub for the commit, the tag and the size of a file.
+fn look(hub: &Hub, name: &str, revision: &str, file: &'static str, progress: &mut dyn Progress) -> Tried<Entry> {
+    let url = address(hub, name, revision, file);
+    let mut patience = Patience::new(hub);
+    let answer = loop {
+        match request(hub, &url, Ask::Head) {
+            Ok(answer) => break answer,
+            Err(trouble) => patience.after(trouble, false, progress)?,
+        }
+    };
+    let missing = |what| {
+        Error::invalid(format!("{}: the answer tells no {what}; check HF_ENDPOINT: this is not the hub, or a proxy hides it", answer.url))
+    };
+    let commit = answer.header("x-repo-commit").filter(|commit| is_plain(commit)).ok_or_else(|| missing("commit"))?;
+    // The tag of a large file's own content; the other one would be of the redirect.
+    let linked = answer.header("x-linked-etag");
+    let etag = linked.or(answer.header("etag")).map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
+    let etag = etag.filter(|tag| is_plain(tag)).ok_or_else(|| missing("ETag"))?;
+    let size = answer.number("x-linked-size").or(answer.number("content-length").filter(|_| answer.status == 200));
+    let size = size.ok_or_else(|| missing("size"))?;
+    Ok(Entry { file, commit: commit.into(), etag: etag.into(), size })
+}
+
+/// Puts a file into its snapshot; whether that took a download.
+fn fetch_entry(hub: &Hub, name: &str, repo: &Repo, entry: &Entry, progress: &mut dyn Progress) -> Tried<bool> {
+    let Entry { file, commit, etag, size } = entry;
+    if repo.snapshot_of(commit).join(file).metadata().is_ok_and(|m| m.len() == *size) {
+        return Ok(false);
+    }
+    // Of a large file the tag is the SHA-256; of one in git it is of git's making.
+    let sha256 = (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag.as_str());
+    // The commit's address, not main's, which may move meanwhile.
+    let url = address(hub, name, commit, file);
+    let (path, lock) = (repo.blob(etag), repo.lock(etag));
+    let downloaded = download(hub, &Wanted { name: file, url: &url, size: *size, sha256, path: &path, lock: &lock }, progress)?;
+    repo.link(commit, file, etag, downloaded)?;
+    Ok(downloaded)
+}
+
+/// The hub's refusal of a model, for people.
+fn refused(hub: &Hub, name: &str, refusal: &Refusal) -> Error {
+    let (status, url) = (refusal.status, &refusal.url);
+    let page = format!("{}/{name}", hub.endpoint);
+    let file = NEEDED.iter().find(|file| url.ends_with(*file)).unwrap_or(&"this file");
+    Error::invalid(match (status, refusal.code.as_str()) {
+        (401 | 403, "GatedRepo") | (403, _) => {
+            format!("{name}: access refused (status {status}); accept its terms at {page} and set HF_TOKEN to a token that may read it")
+        }
+        (401, _) if hub.token.is_some() => format!("{name}: no such model at {page}, or HF_TOKEN may not read it (status 401); check both"),
+        (401, _) => format!("{name}: no such model at {page}, or a private one (status 401); check the name, or set HF_TOKEN"),
+        (404, "EntryNotFound") => format!("{name}: has no {file} at {page}; choose a model that has: nothing else is read here"),
+        (404, _) => format!("{name}: no such model at {page}; check the name"),
+        _ => format!("{url}: status {status}"),
+    })
+}
+
+/// `trouble`, for people: `by_hand` says what to put where without curl.
+fn explain(trouble: Trouble, by_hand: impl Fn() -> String, refused: impl Fn(Refusal) -> Error) -> Error {
+    match trouble {
+        Trouble::NoCurl => {
+            Error::invalid(format!("fetch needs the program curl, which is not here; install it, or download {}", by_hand()))
+        }
+        Trouble::Unreachable(why) => Error::invalid(why),
+        Trouble::Passing(why) => Error::invalid(format!("{why}; run again to go on from there")),
+        Trouble::Status(refusal) => refused(refusal),
+        Trouble::Lasting(e) => e,
+    }
+}

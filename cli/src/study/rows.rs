@@ -1,0 +1,140 @@
+//! The seven configurations, and the further runs that the study's claims need.
+
+use super::used::rounded;
+use lowrank::lora::{Init, LoraConfig, Method, Placement};
+use lowrank::nn::Config;
+
+/// A run: what trains, and how.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Short name, for `--rows` and folders.
+    pub key: String,
+    /// Name in the table.
+    pub name: String,
+    /// What trains.
+    pub method: Method,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Test accuracy that the study states, in per cent, with `distilbert-base-uncased` on the whole of IMDB.
+    pub stated: Option<f64>,
+    /// Factor of the number of epochs.
+    pub epoch_factor: usize,
+    /// Whether the output of the frozen layers is computed once, without dropout.
+    pub cache_trunk: bool,
+    /// Trains on one review of this many.
+    pub subsample: usize,
+}
+
+impl Row {
+    /// Name of the folder of its run with `seed`.
+    pub fn folder(&self, seed: u64) -> String {
+        format!("{}-seed{seed}", self.key)
+    }
+}
+
+/// The linears of a layer's attention.
+const ATTENTION: [&str; 4] = ["q_lin", "k_lin", "v_lin", "out_lin"];
+/// Those that the study adapts first.
+const QV: [&str; 2] = ["q_lin", "v_lin"];
+/// The study's learning rates: of LoRA and of full fine-tuning.
+const LORA_LR: f64 = 3e-4;
+const FULL_LR: f64 = 2e-5;
+
+fn row(key: impl Into<String>, name: impl Into<String>, method: Method, lr: f64) -> Row {
+    Row { key: key.into(), name: name.into(), method, lr, stated: None, epoch_factor: 1, cache_trunk: false, subsample: 1 }
+}
+
+fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
+    row(key, name, Method::Lora(LoraConfig::new(rank, targets)), lr)
+}
+
+/// The rows of the table, in the order of the study: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The head's learning rate is ours,
+/// because the study does not state it. `scale` is a factor of them all.
+pub fn rows(scale: f64) -> Vec<Row> {
+    let scaled = |lr: f64| rounded(scale * lr);
+    let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scaled(LORA_LR));
+    let stated = |row: Row, accuracy| Row { stated: Some(accuracy), ..row };
+    vec![
+        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, scaled(1e-3)), 82.18),
+        stated(lora("qv4", "Q+V r=4", 4, &QV), 92.28),
+        stated(lora("qv8", "Q+V r=8", 8, &QV), 92.48),
+        stated(lora("qv16", "Q+V r=16", 16, &QV), 92.67),
+        stated(lora("attention", "all attention r=8", 8, &ATTENTION), 93.00),
+        stated(lora("all", "all attention + FFN r=8", 8, &["all-linear"]), 93.32),
+        stated(row("full", "full fine-tuning", Method::Full, scaled(FULL_LR)), 93.26),
+    ]
+}
+
+/// Parts of the training reviews that the question of sample efficiency asks for: one of so many.
+pub(super) const PARTS: [usize; 3] = [8, 4, 2];
+/// Dimensions of the random subspaces.
+pub(super) const DIMENSIONS: [usize; 4] = [10, 100, 1000, 10_000];
+/// Share of the model's numbers that adapters have in the paper.
+const ADAPTER_SHARE: f64 = 0.03;
+
+/// The further runs, for a model of `config`. `scale` is a factor of the study's learning rates, and not of those that are ours.
+pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
+    let (lora_lr, full_lr) = (rounded(scale * LORA_LR), rounded(scale * FULL_LR));
+    let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), lora_lr);
+    let qv = |rank| LoraConfig::new(rank, &QV);
+    let mut rows = vec![
+        lora("qv1", "Q+V r=1", 1, &QV, lora_lr),
+        lora("qv2", "Q+V r=2", 2, &QV, lora_lr),
+        with("qv4-alpha16", "Q+V r=4, alpha 16", LoraConfig { alpha: 16.0, ..qv(4) }),
+        with("qv16-alpha16", "Q+V r=16, alpha 16", LoraConfig { alpha: 16.0, ..qv(16) }),
+        with("qv8-gaussian", "Q+V r=8, A Gaussian", LoraConfig { init: Init::Gaussian, ..qv(8) }),
+        row("adapter", "adapters (Houlsby)", Method::Adapter { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
+        Row {
+            epoch_factor: 20,
+            cache_trunk: true,
+            ..row("head-long", "head, 20 times as long", Method::Head { pre_classifier: false }, 1e-2)
+        },
+        lora("qv8-slow", "Q+V r=8, full fine-tuning's rate", 8, &QV, full_lr),
+        row("full-fast", "full fine-tuning, LoRA's rate", Method::Full, lora_lr),
+    ];
+    for top in [1, 2].into_iter().filter(|top| *top < config.n_layers) {
+        let method = Method::Selective { frozen_layers: config.n_layers - top };
+        let layers = if top == 1 { "layer" } else { "layers" };
+        rows.push(row(format!("top{top}"), format!("the upper {top} {layers}"), method, full_lr));
+    }
+    for part in PARTS {
+        let of = |key: &str, name: &str, row: Row| Row {
+            key: format!("{key}-1of{part}"),
+            name: format!("{name}, 1/{part} of the reviews"),
+            subsample: part,
+            ..row
+        };
+        rows.push(of("qv8", "Q+V r=8", lora("", "", 8, &QV, lora_lr)));
+        rows.push(of("full", "full fine-tuning", row("", "", Method::Full, full_lr)));
+    }
+    for dimension in DIMENSIONS {
+        let method = Method::Intrinsic { dimension, seed: 0 };
+        // A step of z moves the weights by more the larger d is: see docs/methods.md.
+        let lr = if dimension <= 1000 { 1e-2 } else { 1e-3 };
+        rows.push(row(format!("intrinsic{dimension}"), format!("random subspace, d={dimension}"), method, lr));
+    }
+    rows
+}
+
+/// Hidden numbers of two adapters a layer that together have [`ADAPTER_SHARE`] of the encoder's numbers.
+fn adapter_size(config: &Config) -> usize {
+    let (d, f, layers) = (config.dim, config.hidden_dim, config.n_layers);
+    let encoder = (config.vocab_size + config.max_position_embeddings) * d + layers * (4 * d * d + 2 * d * f);
+    ((ADAPTER_SHARE * encoder as f64 / (4 * d * layers).max(1) as f64).round() as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_run_has_a_folder_of_its_own_and_adapters_have_three_per_cent() {
+        let config = Config::distilbert_base();
+        let all: Vec<Row> = rows(1.0).into_iter().chain(claim_rows(&config, 1.0)).collect();
+        assert_eq!(all.iter().map(|row| &row.key).collect::<BTreeSet<_>>().len(), all.len());
+        // Two adapters a layer of 768 · m numbers down and as many up: 3 % of 66 million.
+        let numbers = 6.0 * 2.0 * 2.0 * 768.0 * adapter_size(&config) as f64;
+        assert!((numbers / 66_362_880.0 - 0.03).abs() < 1e-3, "{numbers}");
+    }
+}

@@ -1,0 +1,231 @@
+//! Models: the hub's answers, its cache, and who gets the token.
+
+use super::server::{Answer, Asked, Server};
+use super::{TOKEN, Told, files, hub, no_curl, noise, sha256};
+use lowrank_cli::hub::{Hub, fetch};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const COMMIT: &str = "12040accade4e8a0f71eabdb258fecc2e7e948be";
+const CONFIG: &[u8] = b"{\"model_type\": \"distilbert\"}";
+const VOCAB: &[u8] = b"[PAD]\n[UNK]\n";
+/// Tags of git for `CONFIG` and `VOCAB`, or at least of their form.
+const TAGS: [&str; 2] = ["10c66461e4c109db5a2196bff4bb59be30396ed8", "fb140275c155a9c7c5a3b3e0e77a9e839594a938"];
+
+fn weights() -> Vec<u8> {
+    noise(300_000)
+}
+
+/// The hub and its CDN, another server under another name.
+struct World {
+    dir: tempfile::TempDir,
+    site: Server,
+    cdn: Arc<Server>,
+    hub: Hub,
+}
+
+impl World {
+    /// `first` may answer before the hub does.
+    fn new(first: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let cdn =
+            Arc::new(Server::start(|asked| Answer::ranged(asked, &weights()).with(format!("ETag: \"{}\"", sha256(b"the CDN's own")))));
+        let to = cdn.at("localhost");
+        let site = Server::start(move |asked| first(asked).unwrap_or_else(|| answer(asked, &to)));
+        let hub = hub(dir.path(), site.at("127.0.0.1"), b"");
+        World { dir, site, cdn, hub }
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.dir.path().join("hub").join(name)
+    }
+
+    fn fails(&self, message: &str) {
+        let error = fetch(&self.hub, "owner/name", &mut ()).err().unwrap().to_string();
+        assert!(error.contains(message) && !error.contains(TOKEN), "should say {message:?}: {error}");
+        let main = self.folder("models--owner--name/refs/main");
+        assert!(!main.exists(), "main stands for whole snapshots");
+    }
+}
+
+/// As the hub: small files from git, redirected to a cache beside it or not; large ones from the CDN.
+fn answer(asked: &Asked, cdn: &str) -> Answer {
+    let not_found = || Answer::new(404).with("X-Error-Code: EntryNotFound");
+    let small = |body: &[u8], tag: &str| Answer::new(200).with(format!("ETag: W/\"{tag}\"")).body(body);
+    let file = asked.path.rsplit('/').next().unwrap();
+    let found = match file {
+        "config.json" => small(CONFIG, TAGS[0]),
+        "vocab.txt" if asked.path.starts_with("/api/resolve-cache/") => small(VOCAB, TAGS[1]),
+        "vocab.txt" => Answer::new(307).with(format!("Location: /api/resolve-cache/models/name/{COMMIT}/vocab.txt")),
+        "model.safetensors" => {
+            let (tag, size) = (format!("X-Linked-Etag: \"{}\"", sha256(&weights())), format!("X-Linked-Size: {}", weights().len()));
+            let tag = Answer::new(302).with(format!("Location: {cdn}/blob?signature=secret")).with(tag).with(size);
+            tag.with("ETag: \"of-the-pointer\"").body(b"Found. Redirecting")
+        }
+        _ => not_found(),
+    };
+    found.with(format!("X-Repo-Commit: {COMMIT}"))
+}
+
+#[test]
+fn a_model_lies_where_huggingface_hub_keeps_it() {
+    if no_curl() {
+        return;
+    }
+    let world = World::new(|_| None);
+    let name = Path::new("owner/name");
+    let missing = world.hub.model_path(name).unwrap_err().to_string();
+    assert!(missing.contains("run: lowrank fetch owner/name"), "{missing}");
+    let mut told = Told::default();
+    let fetched = fetch(&world.hub, "owner/name", &mut told).unwrap();
+    let repo = world.folder("models--owner--name");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    assert_eq!((&fetched.path, fetched.downloaded), (&snapshot, true));
+    assert_eq!(world.hub.model_path(name).unwrap(), snapshot);
+    let hash = sha256(&weights());
+    let in_snapshot = ["config.json", "model.safetensors", "vocab.txt"].map(|file| format!("snapshots/{COMMIT}/{file}"));
+    let mut want: Vec<PathBuf> = in_snapshot.iter().map(PathBuf::from).collect();
+    want.extend([TAGS[0], TAGS[1], &hash].map(|tag| PathBuf::from(format!("blobs/{tag}"))));
+    want.push("refs/main".into());
+    want.sort();
+    assert_eq!(files(&repo), want, "nothing else stays");
+    assert_eq!(fs::read(repo.join("refs/main")).unwrap(), COMMIT.as_bytes());
+    for (file, tag, content) in [("config.json", TAGS[0], CONFIG), ("vocab.txt", TAGS[1], VOCAB), ("model.safetensors", &hash, &weights())]
+    {
+        assert!(fs::read(snapshot.join(file)).unwrap() == content, "{file}");
+        if cfg!(unix) {
+            assert_eq!(fs::read_link(snapshot.join(file)).unwrap(), Path::new("../../blobs").join(tag));
+        }
+    }
+    assert_eq!(told.bytes.last().unwrap(), &("model.safetensors".to_string(), 300_000, 300_000));
+    // Done: not a single request more.
+    let before = world.site.log().len();
+    assert!(!fetch(&world.hub, "owner/name", &mut ()).unwrap().downloaded);
+    assert_eq!(world.site.log().len(), before);
+}
+
+#[test]
+fn the_token_goes_to_the_hub_alone() {
+    if no_curl() {
+        return;
+    }
+    let mut world = World::new(|_| None);
+    if cfg!(unix) {
+        // In curl's place: writes down how it was called. A shell makes it: a file that this process had open for writing could be busy.
+        let script = world.dir.path().join("curl");
+        let text = "#!/bin/sh\nprintf '%s\\n' \"$*\" >> \"$0.log\"\nexec curl \"$@\"\n";
+        let make = ["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\"", script.to_str().unwrap(), text];
+        assert!(std::process::Command::new("sh").args(make).status().unwrap().success());
+        world.hub.curl = script.into();
+    }
+    fetch(&world.hub, "owner/name", &mut ()).unwrap();
+    let bearer = format!("Bearer {TOKEN}");
+    assert!(world.site.log().iter().all(|asked| asked.header("authorization") == Some(&bearer)), "{:?}", world.site.log());
+    let cdn = world.cdn.log();
+    assert!(!cdn.is_empty() && !cdn.iter().any(|asked| asked.headers.contains(TOKEN) || asked.path.contains(TOKEN)), "{cdn:?}");
+    assert!(world.cdn.asked("HEAD").is_empty(), "the hub's own headers describe the file");
+    if cfg!(unix) {
+        let calls = fs::read_to_string(world.dir.path().join("curl.log")).unwrap();
+        assert!(calls.lines().count() > 5 && calls.lines().all(|line| line == "--disable --config -"), "{calls}");
+    }
+    // Content is asked for by commit: main may move meanwhile.
+    assert!(world.site.asked("GET").iter().all(|asked| asked.path.contains(COMMIT)));
+}
+
+#[test]
+fn renamed_models_and_mirrors_are_followed() {
+    if no_curl() {
+        return;
+    }
+    let renamed = |asked: &Asked| {
+        let rest = asked.path.strip_prefix("/old")?;
+        Some(Answer::new(307).with(format!("Location: /owner/new{rest}")))
+    };
+    let world = World::new(renamed);
+    let path = fetch(&world.hub, "old", &mut ()).unwrap().path;
+    assert_eq!(path, world.folder("models--old/snapshots").join(COMMIT), "under the name that was asked for");
+    assert!(fs::read(path.join("model.safetensors")).unwrap() == weights());
+    assert_eq!(world.site.log()[0].path, "/old/resolve/main/config.json");
+    // An endpoint that sends everything to the hub: the hub is another server and gets no token.
+    let to = world.site.at("localhost");
+    let mirror = World::new(move |asked| Some(Answer::new(308).with(format!("Location: {to}{}", asked.path))));
+    let before = world.site.log().len();
+    let path = fetch(&mirror.hub, "owner/name", &mut ()).unwrap().path;
+    assert!(fs::read(path.join("model.safetensors")).unwrap() == weights());
+    let after = world.site.log().split_off(before);
+    assert!(!after.is_empty() && after.iter().all(|asked| asked.header("authorization").is_none()));
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    if no_curl() {
+        return;
+    }
+    let all = |status: u16, code: &'static str| World::new(move |_| Some(Answer::new(status).with(format!("X-Error-Code: {code}"))));
+    all(401, "RepoNotFound").fails("owner/name: no such model at http://127.0.0.1");
+    all(401, "RepoNotFound").fails("or HF_TOKEN may not read it (status 401)");
+    let mut anonymous = all(401, "RepoNotFound");
+    anonymous.hub.token = None;
+    anonymous.fails("check the name, or set HF_TOKEN");
+    all(403, "GatedRepo").fails("accept its terms at http://127.0.0.1");
+    all(404, "RepoNotFound").fails("owner/name: no such model at");
+    let without = |file: &'static str| {
+        World::new(move |asked| asked.path.ends_with(file).then(|| Answer::new(404).with("X-Error-Code: EntryNotFound")))
+    };
+    without("model.safetensors").fails("has no model.safetensors at");
+    without("config.json").fails("has no config.json at");
+    without("vocab.txt").fails("has neither vocab.txt nor tokenizer.json");
+    World::new(|_| Some(Answer::new(200).body(CONFIG).with("ETag: \"a\""))).fails("tells no commit; check HF_ENDPOINT");
+    let hostile = format!("X-Repo-Commit: {COMMIT}");
+    World::new(move |_| Some(Answer::new(200).body(CONFIG).with(&hostile).with("ETag: \"../../../x\""))).fails("tells no ETag");
+    let mut absent = World::new(|_| None);
+    absent.hub.curl = "/nowhere/curl".into();
+    absent.fails("/owner/name/resolve/main/model.safetensors into a folder");
+    let names = ["./imdb", "a/b/c", "/tmp", "..", "a--b", "-a", "", "a b", "a\n"];
+    for name in names {
+        let error = fetch(&absent.hub, name, &mut ()).err().unwrap().to_string();
+        assert!(error.contains("expected the folder of a checkpoint, or a model's name"), "{name:?}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_hash_leaves_the_rest_of_the_model() {
+    if no_curl() {
+        return;
+    }
+    let lies = World::new(|asked| {
+        let get = asked.method == "GET" && asked.path.ends_with("model.safetensors");
+        get.then(|| Answer::new(200).body(&noise(300_001)[1..]))
+    });
+    lies.fails("expected the SHA-256");
+    let blobs = files(&lies.folder("models--owner--name/blobs"));
+    assert_eq!(blobs, TAGS.map(PathBuf::from), "neither the file nor a part of it");
+    assert!(lies.hub.model_path(Path::new("owner/name")).is_err());
+    // What had come is not asked for again.
+    let world = World::new(|_| None);
+    fs::rename(lies.folder(""), world.folder("")).unwrap();
+    fetch(&world.hub, "owner/name", &mut ()).unwrap();
+    let asked: Vec<String> = world.site.asked("GET").into_iter().map(|asked| asked.path).collect();
+    assert_eq!(asked, [format!("/owner/name/resolve/{COMMIT}/model.safetensors")]);
+}
+
+#[test]
+fn names_lead_to_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub(dir.path(), "http://127.0.0.1:9".into(), b"");
+    assert_eq!(hub.model_path(dir.path()).unwrap(), dir.path());
+    let missing = hub.model_path(&dir.path().join("none")).unwrap_err().to_string();
+    assert!(missing.contains("none: no such folder; expected") && !missing.contains("run: "), "{missing}");
+    // As transformers leaves it: no vocabulary asked for yet.
+    let snapshot = dir.path().join("hub/models--distilbert-base-uncased/snapshots").join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(dir.path().join("hub/models--distilbert-base-uncased/refs")).unwrap();
+    fs::write(dir.path().join("hub/models--distilbert-base-uncased/refs/main"), COMMIT).unwrap();
+    fs::write(snapshot.join("config.json"), CONFIG).unwrap();
+    let name = Path::new("distilbert-base-uncased");
+    assert!(hub.model_path(name).unwrap_err().to_string().contains("run: lowrank fetch distilbert-base-uncased"));
+    fs::write(snapshot.join("model.safetensors"), weights()).unwrap();
+    assert_eq!(hub.model_path(name).unwrap(), snapshot);
+    assert_eq!(hub.data_path(Path::new("reviews.csv")).unwrap(), Path::new("reviews.csv"));
+}
