@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::common::say;
 use super::notes::{is_quiet, note};
-use crate::hub::{Hub, Progress, fetch};
+use crate::hub::{DownloadProgress, Hub, fetch};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lowrank::Result;
@@ -61,7 +61,7 @@ impl Shown {
     }
 }
 
-impl Progress for Shown {
+impl DownloadProgress for Shown {
     fn bytes(&mut self, name: &str, done: u64, total: u64) {
         if self.name != name {
             self.next(name, done, total);

@@ -4,7 +4,7 @@ mod download;
 mod model;
 mod server;
 
-use lowrank_cli::hub::{Archive, Hub, Progress};
+use lowrank_cli::hub::{Archive, DownloadProgress, Hub};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,7 +72,7 @@ struct Told {
     notes: Vec<String>,
 }
 
-impl Progress for Told {
+impl DownloadProgress for Told {
     fn bytes(&mut self, name: &str, done: u64, total: u64) {
         self.bytes.push((name.into(), done, total));
     }
