@@ -1,7 +1,7 @@
 //! Losses of training runs as lines of one plot: `cargo run --release --example losses -- PLOT.svg f32=RUN,RUN bf16=RUN,RUN`, where RUN is what
 //! `lowrank train --out` wrote. A line is the mean of its runs, step by step.
 
-use lowrank_cli::study::figure::{Axis, Figure, Plot, Point, Scale, Series};
+use lowrank_cli::study::figure::{Axis, AxisScale, Figure, Plot, Point, Series};
 use serde_json::Value;
 use std::path::Path;
 
@@ -16,8 +16,8 @@ fn main() -> Outcome<()> {
     let figure = Figure {
         title: "Training loss".into(),
         caption: "Means over runs and neighbouring steps, with dropout, before each step.".into(),
-        x: Axis { label: "step".into(), scale: Scale::Linear },
-        y: Axis { label: "cross-entropy (nats)".into(), scale: Scale::Linear },
+        x: Axis { label: "step".into(), scale: AxisScale::Linear },
+        y: Axis { label: "cross-entropy (nats)".into(), scale: AxisScale::Linear },
         plot: Plot::Lines(lines.iter().map(|line| series(line)).collect::<Outcome<_>>()?),
     };
     std::fs::write(plot, figure.file()).map_err(|e| format!("{plot}: {e}"))?;

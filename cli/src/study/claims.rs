@@ -1,6 +1,6 @@
 //! What the study claims, each with a verdict from measurements. A difference counts if its 95 % interval does not hold 0.
 
-use super::figure::{Axis, Bar, Figure, Plot, Point, Scale, Series};
+use super::figure::{Axis, Bar, Figure, Plot, Point, AxisScale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::{Difference, accuracy, difference, mcnemar, p_value};
@@ -122,12 +122,12 @@ fn said(difference: Option<Difference>) -> String {
     difference.map_or("not measured".to_string(), |d| d.to_string())
 }
 
-fn accuracy_figure(title: &str, caption: &str, x: &str, scale: Scale, series: Vec<Series>) -> Figure {
+fn accuracy_figure(title: &str, caption: &str, x: &str, scale: AxisScale, series: Vec<Series>) -> Figure {
     Figure {
         title: title.to_string(),
         caption: caption.to_string(),
         x: Axis { label: x.to_string(), scale },
-        y: Axis { label: "test accuracy (%)".to_string(), scale: Scale::Linear },
+        y: Axis { label: "test accuracy (%)".to_string(), scale: AxisScale::Linear },
         plot: Plot::Lines(series),
     }
 }
@@ -162,7 +162,7 @@ fn rank(e: &Evidence) -> Claim {
             "Accuracy against rank",
             "Low-rank terms on Q and V. Bars: 95 % intervals of the sample of reviews.",
             "rank r",
-            Scale::Log,
+            AxisScale::Log,
             vec![e.curve("Q+V", &ranks)],
         )],
     }
@@ -278,8 +278,8 @@ fn latencies(e: &Evidence) -> Option<Figure> {
     (!e.latency.is_empty()).then(|| Figure {
         title: "Latency of one text".into(),
         caption: "Medians with 95 % intervals; the methods take turns, in another order each round.".into(),
-        x: Axis { label: "time (ms)".into(), scale: Scale::Linear },
-        y: Axis { label: "method".into(), scale: Scale::Linear },
+        x: Axis { label: "time (ms)".into(), scale: AxisScale::Linear },
+        y: Axis { label: "method".into(), scale: AxisScale::Linear },
         plot: Plot::Bars(e.latency.iter().map(bar).collect()),
     })
 }
@@ -306,7 +306,7 @@ fn low_rank(e: &Evidence) -> Claim {
         "Accuracy against the dimension of a random subspace",
         "The layers train in a random subspace of d dimensions, beside the head. Bars: 95 % intervals of the sample of test reviews.",
         "dimension d",
-        Scale::Log,
+        AxisScale::Log,
         vec![e.curve("random subspace", &points)],
     );
     Claim {
@@ -339,8 +339,8 @@ fn spectra(e: &Evidence) -> Option<Figure> {
     (!series.is_empty()).then(|| Figure {
         title: "Singular values of ΔW".into(),
         caption: "Of one matrix in the middle of the model, each divided by its largest.".into(),
-        x: Axis { label: "number of the singular value".into(), scale: Scale::Log },
-        y: Axis { label: "singular value / largest".into(), scale: Scale::Log },
+        x: Axis { label: "number of the singular value".into(), scale: AxisScale::Log },
+        y: Axis { label: "singular value / largest".into(), scale: AxisScale::Log },
         plot: Plot::Lines(series),
     })
 }
@@ -417,7 +417,7 @@ fn samples(e: &Evidence) -> Claim {
             "Accuracy against the number of reviews",
             "The same epochs over a part of the training reviews. Bars: 95 % intervals of the sample of test reviews.",
             "share of the training reviews",
-            Scale::Log,
+            AxisScale::Log,
             vec![curve("qv8", "Q+V r=8"), curve("full", "full fine-tuning")],
         )],
     }

@@ -222,14 +222,14 @@ fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::figure::{Axis, Bar, Plot, Scale};
+    use crate::study::figure::{Axis, Bar, Plot, AxisScale};
 
     fn strings(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|c| c.to_string()).collect()
     }
 
     fn page() -> String {
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         let bars = vec![Bar { name: "a & b".into(), value: 2.0, interval: None, mark: None }];
         let figure = Figure { title: "T".into(), caption: "C.".into(), x: axis("x"), y: axis("y"), plot: Plot::Bars(bars) };
         let rows = vec![strings(&["<b>", "1,538", "60.10 (58.00–62.13)", "–"]), strings(&["q", "7", "1.5e-3"])];

@@ -1,6 +1,6 @@
 //! The report: everything that a study found, on one page.
 
-use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, Scale, Series};
+use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, AxisScale, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
@@ -92,8 +92,8 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
         blocks.push(Block::Figure(Figure {
             title: "ΔW by layer and matrix".into(),
             caption: "Root mean square of the change of the weights, in cells of neighbouring rows and columns.".into(),
-            x: Axis { label: "input of the matrix".into(), scale: Scale::Linear },
-            y: Axis { label: "output of the matrix".into(), scale: Scale::Linear },
+            x: Axis { label: "input of the matrix".into(), scale: AxisScale::Linear },
+            y: Axis { label: "output of the matrix".into(), scale: AxisScale::Linear },
             plot: Plot::Heat(changes),
         }));
     }
@@ -178,8 +178,8 @@ fn accuracies(findings: &Findings) -> Figure {
     Figure {
         title: "Test accuracy".into(),
         caption: "With 95 % intervals of the sample of reviews.".into(),
-        x: Axis { label: "accuracy (%)".into(), scale: Scale::Linear },
-        y: Axis { label: "configuration".into(), scale: Scale::Linear },
+        x: Axis { label: "accuracy (%)".into(), scale: AxisScale::Linear },
+        y: Axis { label: "configuration".into(), scale: AxisScale::Linear },
         plot: Plot::Bars(findings.table().map(bar).collect()),
     }
 }
@@ -192,8 +192,8 @@ fn sizes(findings: &Findings) -> Figure {
     Figure {
         title: "Accuracy against what trains".into(),
         caption: "Each configuration by the numbers that it trains.".into(),
-        x: Axis { label: "trainable parameters".into(), scale: Scale::Log },
-        y: Axis { label: "test accuracy (%)".into(), scale: Scale::Linear },
+        x: Axis { label: "trainable parameters".into(), scale: AxisScale::Log },
+        y: Axis { label: "test accuracy (%)".into(), scale: AxisScale::Linear },
         plot: Plot::Points(findings.table().map(point).collect()),
     }
 }
@@ -213,8 +213,8 @@ fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> V
     Figure {
         title: title.into(),
         caption: "Means over neighbouring steps, with dropout, before each step.".into(),
-        x: Axis { label: "step".into(), scale: Scale::Linear },
-        y: Axis { label: y.into(), scale: Scale::Linear },
+        x: Axis { label: "step".into(), scale: AxisScale::Linear },
+        y: Axis { label: y.into(), scale: AxisScale::Linear },
         plot: Plot::Lines(series.collect()),
     }
 }

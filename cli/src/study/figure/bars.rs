@@ -2,8 +2,9 @@
 
 use super::draw::{Anchor, LINE, WIDTH, line, marker, rect, shifted, text, width, wrap};
 use super::frame::{self, fitting};
-use super::scale::{Map, decimals, drawable, extent, grouped, interval};
-use super::{Bar, Figure, Scale, legend};
+use super::legend;
+use super::plot::{AxisScale, Bar, Figure};
+use super::scale::{AxisMap, decimals, drawable, extent, grouped, interval};
 
 /// Room for a name.
 const NAME: f64 = 160.0;
@@ -24,7 +25,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, bars: &[Bar]) -> Option<f6
         .collect();
     let ends = |b: &Bar| [Some(b.value), b.interval.map(|i| i.0), b.interval.map(|i| i.1), b.mark];
     let mut values: Vec<f64> = bars.iter().flat_map(ends).flatten().filter(|v| !v.is_nan()).collect();
-    let dots = scale == Scale::Log || of_a_size(&values);
+    let dots = scale == AxisScale::Log || of_a_size(&values);
     if !values.is_empty() && !dots {
         values.push(0.0);
     }
@@ -99,7 +100,7 @@ fn name(out: &mut String, lines: &[String], at: (f64, f64)) {
 }
 
 /// Draws the bar or the dot; where it ends at the right.
-fn one(out: &mut String, bar: &Bar, label: &str, dots: bool, x: &Map, y: f64) -> f64 {
+fn one(out: &mut String, bar: &Bar, label: &str, dots: bool, x: &AxisMap, y: f64) -> f64 {
     if dots {
         line(out, "guide", (x.start, y), (x.end, y));
     }
@@ -131,7 +132,7 @@ mod tests {
 
     fn figure(values: &[f64]) -> Figure {
         let bar = |v: &f64| Bar { name: format!("is {v}"), value: *v, interval: Some((v - 1.0, v + 1.0)), mark: None };
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         Figure {
             title: "t".into(),
             caption: "c".into(),

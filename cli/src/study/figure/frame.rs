@@ -1,8 +1,8 @@
 //! The axes of a plot.
 
 use super::draw::{Anchor, LARGE, LINE, WIDTH, fit, line, number, text, width};
-use super::scale::{Map, Ticks};
-use super::{Figure, Scale};
+use super::plot::{AxisScale, Figure};
+use super::scale::{AxisMap, Ticks};
 
 /// Height of the plot proper.
 const HEIGHT: f64 = 270.0;
@@ -11,8 +11,8 @@ const TICK: f64 = 5.0;
 
 /// Both axes, in their place.
 pub(super) struct Frame {
-    pub x: Map,
-    pub y: Map,
+    pub x: AxisMap,
+    pub y: AxisMap,
 }
 
 impl Frame {
@@ -41,7 +41,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], to
 }
 
 /// Ticks of an axis `length` long, as many as have room for their labels.
-pub(super) fn fitting(values: &[f64], scale: Scale, length: f64) -> Option<Ticks> {
+pub(super) fn fitting(values: &[f64], scale: AxisScale, length: f64) -> Option<Ticks> {
     let fits = |ticks: &Ticks| {
         let widest = ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
         (widest + 14.0) * ticks.major.len() as f64 <= length + widest
@@ -67,7 +67,7 @@ fn grid(out: &mut String, frame: &Frame) {
 }
 
 /// The x axis at the height `y`: its line, ticks, labels and name.
-pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &Map, y: f64) {
+pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &AxisMap, y: f64) {
     line(out, "axis", (x.start, y), (x.end, y));
     let ticks = |values: &mut dyn Iterator<Item = f64>, length: f64| {
         values.map(|v| format!("M{} {}v{}", number(x.at(v)), number(y), number(length))).collect::<String>()

@@ -2,8 +2,8 @@
 
 use super::draw::{Anchor, LINE, WIDTH, fit, number, rect, text, width};
 use super::frame;
+use super::plot::{AxisScale, Figure, Heat};
 use super::scale::{Ticks, drawable, extent};
-use super::{Figure, Heat, Scale};
 
 /// Levels of colour above that of the background.
 const LEVELS: usize = 12;
@@ -36,12 +36,12 @@ pub(super) fn draw(out: &mut String, figure: &Figure, maps: &[Heat]) -> Option<f
 
 /// The scale of all maps, and whether there are values above it.
 fn colours(maps: &[Heat]) -> Option<(Ticks, bool)> {
-    let mut values: Vec<f64> = maps.iter().flat_map(cells).filter_map(|(_, _, v)| drawable(v, Scale::Linear)).collect();
+    let mut values: Vec<f64> = maps.iter().flat_map(cells).filter_map(|(_, _, v)| drawable(v, AxisScale::Linear)).collect();
     values.sort_by(f64::total_cmp);
     let (low, most) = extent(values.iter().copied())?;
     let high = values[((values.len() - 1) as f64 * SHARE).ceil() as usize];
     let from = if low >= 0.0 && low < 0.5 * high { 0.0 } else { low };
-    let mut scale = Ticks::of(&[from, high], Scale::Linear, 4)?;
+    let mut scale = Ticks::of(&[from, high], AxisScale::Linear, 4)?;
     if from < high {
         // The smallest value has the colour of the background, be it round or not.
         scale.from = from;
@@ -136,7 +136,7 @@ fn level(value: f64, scale: &Ticks) -> usize {
 /// One path for each level, of a rectangle for each run of cells in a row.
 fn one(out: &mut String, map: &Heat, scale: &Ticks, [x, y, w, h]: [f64; 4]) {
     let levels: Vec<(usize, usize, usize)> = cells(map)
-        .filter_map(|(i, j, v)| Some((i, j, level(drawable(v, Scale::Linear)?, scale))))
+        .filter_map(|(i, j, v)| Some((i, j, level(drawable(v, AxisScale::Linear)?, scale))))
         .filter(|(_, _, level)| *level > 0)
         .collect();
     let mut paths = vec![String::new(); LEVELS + 1];
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn svg(maps: Vec<Heat>) -> String {
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         Figure { title: "t".into(), caption: "c".into(), x: axis("input"), y: axis("output"), plot: Plot::Heat(maps) }.svg()
     }
 

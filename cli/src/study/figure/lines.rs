@@ -2,8 +2,9 @@
 
 use super::draw::{COLOURS, line, marker, number};
 use super::frame::{self, Frame};
+use super::legend;
+use super::plot::{AxisScale, Figure, Point, Series};
 use super::scale::{Ticks, drawable, grouped, interval};
-use super::{Figure, Scale, Series, legend};
 
 /// Buckets of the x axis: points of one are drawn as their mean.
 const BUCKETS: f64 = 100.0;
@@ -50,23 +51,23 @@ pub(super) fn draw(out: &mut String, figure: &Figure, series: &[Series]) -> Opti
     Some(frame.height())
 }
 
-fn vertices(series: &Series, (x, y): (Scale, Scale)) -> Vec<Vertex> {
-    let vertex = |p: &super::Point| Some(Vertex { x: drawable(p.x, x)?, y: drawable(p.y, y)?, interval: interval(p.interval, y) });
+fn vertices(series: &Series, (x, y): (AxisScale, AxisScale)) -> Vec<Vertex> {
+    let vertex = |p: &Point| Some(Vertex { x: drawable(p.x, x)?, y: drawable(p.y, y)?, interval: interval(p.interval, y) });
     series.points.iter().filter_map(vertex).collect()
 }
 
 /// Neighbours in a bucket of the drawn x axis as their mean, on the scales of the axes: a line of thousands of steps stays legible and small.
-fn thinned(line: &[Vertex], x: &Ticks, scales: (Scale, Scale)) -> Vec<Vertex> {
+fn thinned(line: &[Vertex], x: &Ticks, scales: (AxisScale, AxisScale)) -> Vec<Vertex> {
     let bucket = |v: &Vertex| (BUCKETS * x.share(v.x)) as usize;
     line.chunk_by(|a, b| bucket(a) == bucket(b)).map(|chunk| mean(chunk, scales)).collect()
 }
 
-fn mean(chunk: &[Vertex], (x, y): (Scale, Scale)) -> Vertex {
+fn mean(chunk: &[Vertex], (x, y): (AxisScale, AxisScale)) -> Vertex {
     let mean = |scale, values: Vec<f64>| {
         let n = values.len() as f64;
         match scale {
-            Scale::Linear => values.iter().sum::<f64>() / n,
-            Scale::Log => (values.iter().map(|v| v.ln()).sum::<f64>() / n).exp(),
+            AxisScale::Linear => values.iter().sum::<f64>() / n,
+            AxisScale::Log => (values.iter().map(|v| v.ln()).sum::<f64>() / n).exp(),
         }
     };
     if let [only] = chunk {
@@ -122,13 +123,13 @@ fn markers(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex], name:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::figure::{Axis, Plot, Point};
+    use crate::study::figure::{Axis, Plot};
 
     fn point(x: f64, y: f64) -> Point {
         Point { x, y, interval: None }
     }
 
-    fn figure(scale: Scale, points: Vec<Point>) -> Figure {
+    fn figure(scale: AxisScale, points: Vec<Point>) -> Figure {
         let axis = |label: &str| Axis { label: label.into(), scale };
         let plot = Plot::Lines(vec![Series { name: "a".into(), points }]);
         Figure { title: "t".into(), caption: "c".into(), x: axis("x"), y: axis("y"), plot }
@@ -143,32 +144,32 @@ mod tests {
 
     #[test]
     fn points_land_where_the_scale_says() {
-        let at = path(&figure(Scale::Linear, vec![point(0.0, 0.0), point(5.0, 2.0), point(10.0, 10.0)]).svg());
+        let at = path(&figure(AxisScale::Linear, vec![point(0.0, 0.0), point(5.0, 2.0), point(10.0, 10.0)]).svg());
         let share = |a: f64, b: f64, c: f64| (b - a) / (c - a);
         assert!((share(at[0].0, at[1].0, at[2].0) - 0.5).abs() < 1e-3 && (share(at[0].1, at[1].1, at[2].1) - 0.2).abs() < 1e-3, "{at:?}");
         assert!(at[0].0 < at[2].0 && at[0].1 > at[2].1, "x grows to the right and y upwards");
-        let at = path(&figure(Scale::Log, vec![point(1.0, 0.01), point(100.0, 0.1), point(1000.0, 100.0)]).svg());
+        let at = path(&figure(AxisScale::Log, vec![point(1.0, 0.01), point(100.0, 0.1), point(1000.0, 100.0)]).svg());
         assert!((share(at[0].0, at[1].0, at[2].0) - 2.0 / 3.0).abs() < 1e-3 && (share(at[0].1, at[1].1, at[2].1) - 0.25).abs() < 1e-3);
     }
 
     #[test]
     fn a_long_line_is_thinned_to_means() {
         let noisy = |i: usize| point(i as f64, if i.is_multiple_of(2) { 1.0 } else { 3.0 });
-        let at = path(&figure(Scale::Linear, (0..5000).map(noisy).chain([point(5000.0, 0.0)]).collect()).svg());
+        let at = path(&figure(AxisScale::Linear, (0..5000).map(noisy).chain([point(5000.0, 0.0)]).collect()).svg());
         assert!((84..=101).contains(&at.len()), "{} vertices", at.len());
         let inner = &at[1..at.len() - 2];
         assert!(inner.iter().all(|p| (p.1 - inner[0].1).abs() < 6.0), "means of 1 and 3 are near 2");
         // On a log axis the first points are far apart: none of these is averaged away.
-        let at = path(&figure(Scale::Log, (1..=768).map(|i| point(i as f64, 1.0 / i as f64)).collect()).svg());
+        let at = path(&figure(AxisScale::Log, (1..=768).map(|i| point(i as f64, 1.0 / i as f64)).collect()).svg());
         assert!(at.len() < 80 && (at[1].0 - at[0].0) > 30.0, "{at:?}");
     }
 
     #[test]
     fn intervals_are_bars_when_few_and_a_band_when_many() {
         let with = |n: usize| (0..n).map(|i| Point { x: i as f64, y: 1.0, interval: Some((0.5, 2.0)) }).collect();
-        let few = figure(Scale::Linear, with(5)).svg();
+        let few = figure(AxisScale::Linear, with(5)).svg();
         assert_eq!((few.matches("class=\"interval").count(), few.matches("class=\"band").count()), (5, 0));
-        let many = figure(Scale::Linear, with(50)).svg();
+        let many = figure(AxisScale::Linear, with(50)).svg();
         assert_eq!((many.matches("class=\"interval").count(), many.matches("class=\"band").count()), (0, 1));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::draw::{Anchor, LARGE, WIDTH, fit, line, marker, text, width};
 use super::frame::{self, Frame};
+use super::plot::{Figure, Point};
 use super::scale::{drawable, grouped, interval};
-use super::{Figure, Point};
 
 /// Distances of a name from its point that are tried, and directions.
 const DISTANCES: [f64; 8] = [9.0, 18.0, 30.0, 45.0, 62.0, 82.0, 105.0, 130.0];

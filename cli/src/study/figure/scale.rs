@@ -1,6 +1,6 @@
 //! From values to positions, and the ticks between.
 
-use super::Scale;
+use super::plot::AxisScale;
 use lowrank::lora::thousands;
 
 /// Beyond these a value is not drawn, or drawn as 0: what is computed of it stays finite.
@@ -10,13 +10,13 @@ const SMALLEST: f64 = 1e-150;
 const SHORT: f64 = 1.4;
 
 /// The value, if the scale can show it.
-pub(super) fn drawable(value: f64, scale: Scale) -> Option<f64> {
+pub(super) fn drawable(value: f64, scale: AxisScale) -> Option<f64> {
     let value = if value.abs() < SMALLEST { 0.0 } else { value };
-    (value.abs() < LARGEST && (scale == Scale::Linear || value > 0.0)).then_some(value)
+    (value.abs() < LARGEST && (scale == AxisScale::Linear || value > 0.0)).then_some(value)
 }
 
 /// The interval in order, if the scale can show both ends.
-pub(super) fn interval(ends: Option<(f64, f64)>, scale: Scale) -> Option<(f64, f64)> {
+pub(super) fn interval(ends: Option<(f64, f64)>, scale: AxisScale) -> Option<(f64, f64)> {
     let (a, b) = ends?;
     let (a, b) = (drawable(a, scale)?, drawable(b, scale)?);
     Some((a.min(b), a.max(b)))
@@ -30,7 +30,7 @@ pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)
 /// The part of an axis that is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Ticks {
-    pub scale: Scale,
+    pub scale: AxisScale,
     /// The ends.
     pub from: f64,
     pub to: f64,
@@ -42,37 +42,37 @@ pub(super) struct Ticks {
 
 impl Ticks {
     /// Of about `most` steps, so that `values`, all drawable and at least one, lie between the ends.
-    pub fn of(values: &[f64], scale: Scale, most: usize) -> Option<Ticks> {
+    pub fn of(values: &[f64], scale: AxisScale, most: usize) -> Option<Ticks> {
         let (low, high) = extent(values.iter().copied())?;
         let most = most.max(2);
         Some(match scale {
-            Scale::Linear => linear(low, high, most),
-            Scale::Log if powers_of_two(values) && low < high && (high / low).log2() < most as f64 + 0.5 => binary(low, high),
-            Scale::Log => log(low, high, most),
+            AxisScale::Linear => linear(low, high, most),
+            AxisScale::Log if powers_of_two(values) && low < high && (high / low).log2() < most as f64 + 0.5 => binary(low, high),
+            AxisScale::Log => log(low, high, most),
         })
     }
 
     /// Where a value lies, from 0 to 1.
     pub fn share(&self, value: f64) -> f64 {
-        let t = |v: f64| if self.scale == Scale::Log { v.log10() } else { v };
+        let t = |v: f64| if self.scale == AxisScale::Log { v.log10() } else { v };
         (t(value) - t(self.from)) / (t(self.to) - t(self.from))
     }
 
     /// Places the ends.
-    pub fn between(self, start: f64, end: f64) -> Map {
-        Map { ticks: self, start, end }
+    pub fn between(self, start: f64, end: f64) -> AxisMap {
+        AxisMap { ticks: self, start, end }
     }
 }
 
 /// An axis in its place.
 #[derive(Clone, Debug)]
-pub(super) struct Map {
+pub(super) struct AxisMap {
     pub ticks: Ticks,
     pub start: f64,
     pub end: f64,
 }
 
-impl Map {
+impl AxisMap {
     /// Position of a value.
     pub fn at(&self, value: f64) -> f64 {
         self.start + self.ticks.share(value) * (self.end - self.start)
@@ -100,7 +100,7 @@ fn linear(low: f64, high: f64, most: usize) -> Ticks {
     let values: Vec<f64> = (0..=(last - first) as usize).map(|i| (first + i as f64) * step).collect();
     let size = (first * step).abs().max((last * step).abs());
     let major = values.iter().map(|&v| (v, linear_label(v, step, size))).collect();
-    Ticks { scale: Scale::Linear, from: first * step, to: last * step, major, minor: Vec::new() }
+    Ticks { scale: AxisScale::Linear, from: first * step, to: last * step, major, minor: Vec::new() }
 }
 
 /// Digits after the point that tell multiples of `step` apart.
@@ -174,7 +174,7 @@ fn log(low: f64, high: f64, most: usize) -> Ticks {
     // Ticks at 2 to 9 show that the axis is logarithmic; where decades are left out they would be a smear.
     let between = exponents.flat_map(|e| (2..10).map(move |factor| f64::from(factor) * 10f64.powi(e)));
     let minor = between.filter(|v| stride == 1 && last - first < 8 && (from..to).contains(v)).collect();
-    Ticks { scale: Scale::Log, from, to, major, minor }
+    Ticks { scale: AxisScale::Log, from, to, major, minor }
 }
 
 /// Whether all are powers of 2, such as ranks: then these are the round numbers.
@@ -186,7 +186,7 @@ fn binary(low: f64, high: f64) -> Ticks {
     let exponents = low.log2().round() as i32..=high.log2().round() as i32;
     let major = exponents.map(|e| 2f64.powi(e)).map(|v| (v, grouped(v, 0))).collect();
     let pad = (high / low).powf(0.04);
-    Ticks { scale: Scale::Log, from: low / pad, to: high * pad, major, minor: Vec::new() }
+    Ticks { scale: AxisScale::Log, from: low / pad, to: high * pad, major, minor: Vec::new() }
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
             (vec![1e6, 6.6e7], vec!["0", "20M", "40M", "60M", "80M"]),
             (vec![2e-5, 1e-4], vec!["2×10⁻⁵", "4×10⁻⁵", "6×10⁻⁵", "8×10⁻⁵", "10×10⁻⁵"]),
         ] {
-            let ticks = Ticks::of(&values, Scale::Linear, 5).unwrap();
+            let ticks = Ticks::of(&values, AxisScale::Linear, 5).unwrap();
             assert_eq!(labels(&ticks), expected);
             assert!(ticks.from <= values[0] && ticks.to >= values[1] * (1.0 - 1e-9));
         }
@@ -214,9 +214,13 @@ mod tests {
 
     #[test]
     fn the_same_value_everywhere_still_has_an_axis() {
-        for (value, scale) in
-            [(86.4, Scale::Linear), (0.0, Scale::Linear), (-3.0, Scale::Linear), (1e149, Scale::Linear), (5.0, Scale::Log)]
-        {
+        for (value, scale) in [
+            (86.4, AxisScale::Linear),
+            (0.0, AxisScale::Linear),
+            (-3.0, AxisScale::Linear),
+            (1e149, AxisScale::Linear),
+            (5.0, AxisScale::Log),
+        ] {
             let ticks = Ticks::of(&[value; 3], scale, 5).unwrap();
             let share = ticks.share(value);
             assert!((0.1..=0.9).contains(&share), "{value} at {share}");
@@ -226,31 +230,31 @@ mod tests {
 
     #[test]
     fn a_log_axis_places_decades_evenly() {
-        let map = Ticks::of(&[1538.0, 66_955_010.0], Scale::Log, 6).unwrap().between(100.0, 600.0);
+        let map = Ticks::of(&[1538.0, 66_955_010.0], AxisScale::Log, 6).unwrap().between(100.0, 600.0);
         assert_eq!(labels(&map.ticks), ["1k", "10k", "100k", "1M", "10M", "100M"]);
         for (i, (value, _)) in map.ticks.major.iter().enumerate() {
             assert!((map.at(*value) - (100.0 + 100.0 * i as f64)).abs() < 1e-9);
         }
         assert_eq!(map.ticks.minor.len(), 5 * 8);
-        let long = Ticks::of(&[1e-12, 1.0], Scale::Log, 5).unwrap();
+        let long = Ticks::of(&[1e-12, 1.0], AxisScale::Log, 5).unwrap();
         assert_eq!(labels(&long), ["10⁻¹²", "10⁻⁹", "10⁻⁶", "10⁻³", "10⁰"]);
     }
 
     #[test]
     fn a_short_log_axis_has_ticks_at_2_and_5_and_ranks_have_their_own() {
-        assert_eq!(labels(&Ticks::of(&[3.0, 15.0], Scale::Log, 6).unwrap()), ["2", "5", "10", "20"]);
-        assert_eq!(labels(&Ticks::of(&[1.0, 2.0, 4.0, 16.0], Scale::Log, 6).unwrap()), ["1", "2", "4", "8", "16"]);
-        assert_eq!(labels(&Ticks::of(&[0.012, 0.2], Scale::Log, 6).unwrap()), ["0.01", "0.02", "0.05", "0.1", "0.2"]);
+        assert_eq!(labels(&Ticks::of(&[3.0, 15.0], AxisScale::Log, 6).unwrap()), ["2", "5", "10", "20"]);
+        assert_eq!(labels(&Ticks::of(&[1.0, 2.0, 4.0, 16.0], AxisScale::Log, 6).unwrap()), ["1", "2", "4", "8", "16"]);
+        assert_eq!(labels(&Ticks::of(&[0.012, 0.2], AxisScale::Log, 6).unwrap()), ["0.01", "0.02", "0.05", "0.1", "0.2"]);
     }
 
     #[test]
     fn what_a_scale_cannot_show_is_left_out() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
-            assert_eq!(drawable(value, Scale::Linear), None);
+            assert_eq!(drawable(value, AxisScale::Linear), None);
         }
-        assert_eq!((drawable(0.0, Scale::Log), drawable(-1.0, Scale::Log)), (None, None));
-        assert_eq!((drawable(-1.0, Scale::Linear), drawable(2.0, Scale::Log)), (Some(-1.0), Some(2.0)));
-        assert_eq!(interval(Some((2.0, 1.0)), Scale::Linear), Some((1.0, 2.0)));
-        assert_eq!(interval(Some((0.0, 1.0)), Scale::Log), None);
+        assert_eq!((drawable(0.0, AxisScale::Log), drawable(-1.0, AxisScale::Log)), (None, None));
+        assert_eq!((drawable(-1.0, AxisScale::Linear), drawable(2.0, AxisScale::Log)), (Some(-1.0), Some(2.0)));
+        assert_eq!(interval(Some((2.0, 1.0)), AxisScale::Linear), Some((1.0, 2.0)));
+        assert_eq!(interval(Some((0.0, 1.0)), AxisScale::Log), None);
     }
 }
