@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::signals::interrupt_flag;
 use super::train::describe;
 use crate::study::{
-    self, Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value,
+    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
 };
 use clap::Args;
@@ -330,7 +330,7 @@ struct Watch {
     begun: bool,
 }
 
-impl study::Progress for Watch {
+impl StudyProgress for Watch {
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
         let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
         note!("{}, seed {seed}: {steps} steps{from}", row.name);

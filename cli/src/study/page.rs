@@ -1,7 +1,7 @@
 //! A page of text, tables and figures: one HTML file that needs nothing else, and no script.
 
 use super::figure::{Figure, STYLE, escape};
-use std::fmt;
+use super::verdict::Verdict;
 
 /// From so many headings on, a page begins with a list of them.
 const CONTENTS: usize = 3;
@@ -42,40 +42,6 @@ pub enum Block {
         /// What it opens.
         blocks: Vec<Block>,
     },
-}
-
-/// What measurements say of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It holds.
-    Supported,
-    /// It does not hold.
-    NotSupported,
-    /// The intervals allow both.
-    Undecided,
-    /// Nothing was measured.
-    NotMeasured,
-    /// Too little was measured for a verdict.
-    NotJudged,
-}
-
-impl Verdict {
-    /// The name of its style.
-    fn class(self) -> &'static str {
-        match self {
-            Verdict::Supported => "supported",
-            Verdict::NotSupported => "not-supported",
-            Verdict::Undecided => "undecided",
-            Verdict::NotMeasured => "not-measured",
-            Verdict::NotJudged => "not-judged",
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.class().replace('-', " "))
-    }
 }
 
 /// The page, the same text for the same blocks.
@@ -222,7 +188,7 @@ fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::figure::{Axis, Bar, Plot, AxisScale};
+    use crate::study::figure::{Axis, AxisScale, Bar, Plot};
 
     fn strings(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|c| c.to_string()).collect()

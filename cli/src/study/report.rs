@@ -1,6 +1,6 @@
 //! The report: everything that a study found, on one page.
 
-use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, AxisScale, Series};
+use super::figure::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
 use super::{Claim, Row, RowResult, Setting, origin, settings};

@@ -1,6 +1,5 @@
 //! The seven configurations, and the further runs that the study's claims need.
 
-use super::used::rounded;
 use lowrank::lora::{Init, LoraConfig, Method, Placement};
 use lowrank::nn::Config;
 
@@ -30,6 +29,11 @@ impl Row {
     pub fn folder(&self, seed: u64) -> String {
         format!("{}-seed{seed}", self.key)
     }
+}
+
+/// `x` to twelve significant digits: what is left of 5 · 3e-4 = 0.0014999999999999998 is 0.0015.
+pub fn rounded(x: f64) -> f64 {
+    format!("{x:.11e}").parse().unwrap_or(x)
 }
 
 /// The linears of a layer's attention.

@@ -48,7 +48,7 @@ pub struct RowResult {
 }
 
 /// Who watches.
-pub trait Progress {
+pub trait StudyProgress {
     /// A row begins; `done` of its steps were taken before a stop.
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
     /// A step was taken. `false` asks to stop after it; what was done is kept.
@@ -91,21 +91,21 @@ pub struct Study<'a> {
 
 /// What lies beside a checkpoint: what the optimizer does not know.
 #[derive(Default, Serialize, Deserialize)]
-struct Taken {
+struct TrainingRecord {
     losses: Vec<f64>,
     accuracies: Vec<f64>,
     seconds: f64,
 }
 
 /// Stops after some steps, to write a checkpoint.
-struct Segment<'a> {
-    taken: &'a mut Taken,
+struct UntilCheckpoint<'a> {
+    taken: &'a mut TrainingRecord,
     left: usize,
-    progress: &'a mut dyn Progress,
+    progress: &'a mut dyn StudyProgress,
     stopped: bool,
 }
 
-impl Observer for Segment<'_> {
+impl Observer for UntilCheckpoint<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.taken.losses.push(report.loss);
         self.taken.accuracies.push(report.accuracy);
@@ -129,7 +129,7 @@ impl Study<'_> {
     ///
     /// # Errors
     /// If a file is wrong or was written under other settings, and those of training.
-    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Result<Option<RowResult>> {
+    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover_directory(&folder)?;
         let epochs = self.recipe.epochs * row.epoch_factor;
@@ -152,7 +152,7 @@ impl Study<'_> {
         let counts = Counts::of(&model);
         let mut optimizer = AdamW::new(recipe.weight_decay);
         let (checkpoint, record) = (folder.join("checkpoint.safetensors"), folder.join("metrics.jsonl"));
-        let mut taken = Taken::default();
+        let mut taken = TrainingRecord::default();
         if checkpoint.exists() {
             load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
             taken = read(&record)?;
@@ -164,7 +164,7 @@ impl Study<'_> {
         let trunk =
             if recipe.cache_trunk && optimizer.steps() < steps { Some(FrozenFeatures::new(&model, train, recipe.batch)?) } else { None };
         while optimizer.steps() < steps {
-            let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
+            let mut segment = UntilCheckpoint { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
             fit_on_features(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
@@ -181,7 +181,7 @@ impl Study<'_> {
         let mut go_on = |done| progress.test(done, sequences.len());
         let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
         let (test, answers) = measure(&predicted, &self.test.labels)?;
-        let Taken { losses, accuracies, seconds } = taken;
+        let TrainingRecord { losses, accuracies, seconds } = taken;
         let result = RowResult {
             row: row.key.clone(),
             seed,
