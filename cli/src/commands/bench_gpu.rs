@@ -1,7 +1,7 @@
 //! `lowrank bench gpu`: what a card can do at most, which is what the time of a step is held against.
 
-use super::Outcome;
 use super::common::{count, say};
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::Result;
 use lowrank::autograd::Tape;

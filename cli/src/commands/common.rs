@@ -68,7 +68,7 @@ fn data(name: &str) -> Result<PathBuf> {
 
 /// Where labelled texts come from.
 #[derive(Args, Clone)]
-pub struct Source {
+pub struct DataArgs {
     /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, a CSV, TSV, JSON or JSONL file (perhaps with .gz), or a folder with train.* and
     /// perhaps validation.* and test.*, or with a folder of .txt files for each class
     #[arg(long, value_name = "PATH", value_parser = data)]
@@ -93,12 +93,7 @@ pub struct Source {
     pub no_cache: bool,
 }
 
-impl Source {
-    /// The data at `data`, read anew.
-    pub fn of(data: PathBuf) -> Source {
-        Source { data, text_column: None, label_column: None, encoding: None, labels: Vec::new(), cache: None, no_cache: true }
-    }
-
+impl DataArgs {
     fn options(&self) -> TableOptions {
         TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
     }

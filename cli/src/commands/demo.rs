@@ -1,8 +1,8 @@
 //! `lowrank demo`: the study on the bundled encoder and the bundled reviews.
 
-use super::Outcome;
 use super::common::say;
 use super::notes::{is_quiet, note};
+use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::study::rows;
 use lowrank::tensor::safetensors::{check_replaceable, recover_directory, write_directory, write_file};
@@ -31,7 +31,7 @@ pub(super) fn run() -> Result<Outcome> {
         "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
     );
     let [encoder, reviews] = [ENCODER, REVIEWS].map(|name| out.join(name));
-    let outcome = StudyArgs::demo(&encoder, reviews.clone(), out.to_path_buf())?.study()?;
+    let outcome = StudyArgs::demo(&encoder, &reviews, out)?.study()?;
     if let Outcome::Interrupted = outcome {
         note!("stopped; the next run begins anew");
         return Ok(outcome);

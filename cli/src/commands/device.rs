@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// Where one computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum DeviceChoice {
     /// A GPU if there is one that can, else the CPU.
     Auto,
     /// The CPU.
@@ -18,15 +18,15 @@ pub enum Place {
     Cuda(usize),
 }
 
-impl FromStr for Place {
+impl FromStr for DeviceChoice {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Place, String> {
+    fn from_str(text: &str) -> std::result::Result<DeviceChoice, String> {
         match text.split_once(':') {
-            None if text == "auto" => Ok(Place::Auto),
-            None if text == "cpu" => Ok(Place::Cpu),
-            None if text == "cuda" => Ok(Place::Cuda(0)),
-            Some(("cuda", number)) => number.parse().map(Place::Cuda).map_err(|_| format!("cuda:{number}: {number:?} is no number")),
+            None if text == "auto" => Ok(DeviceChoice::Auto),
+            None if text == "cpu" => Ok(DeviceChoice::Cpu),
+            None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(DeviceChoice::Cuda).map_err(|_| format!("cuda:{number}: {number:?} is no number")),
             _ => Err("must be auto, cpu, cuda or cuda:N".to_string()),
         }
     }
@@ -37,24 +37,18 @@ impl FromStr for Place {
 pub struct DeviceArgs {
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: Place,
-}
-
-impl Default for DeviceArgs {
-    fn default() -> DeviceArgs {
-        DeviceArgs { device: Place::Auto }
-    }
+    device: DeviceChoice,
 }
 
 impl DeviceArgs {
     /// Moves a model there, and says where it is, if not on the CPU. With `auto`, a GPU that cannot be used is passed over with a line that says why.
     pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {
         match self.device {
-            Place::Cpu => Ok(None),
+            DeviceChoice::Cpu => Ok(None),
             // What a GPU has no type for is not asked of it.
-            Place::Auto if model.dtype == DType::F64 => Ok(None),
-            Place::Auto => auto(model),
-            Place::Cuda(ordinal) => cuda(model, ordinal).map(Some),
+            DeviceChoice::Auto if model.dtype == DType::F64 => Ok(None),
+            DeviceChoice::Auto => auto(model),
+            DeviceChoice::Cuda(ordinal) => cuda(model, ordinal).map(Some),
         }
     }
 }
@@ -113,11 +107,13 @@ mod tests {
 
     #[test]
     fn places_are_read() {
-        for (text, place) in [("auto", Place::Auto), ("cpu", Place::Cpu), ("cuda", Place::Cuda(0)), ("cuda:3", Place::Cuda(3))] {
+        for (text, place) in
+            [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda", DeviceChoice::Cuda(0)), ("cuda:3", DeviceChoice::Cuda(3))]
+        {
             assert_eq!(text.parse(), Ok(place));
         }
         for text in ["gpu", "cuda:", "cuda:x", "", "cpu:1"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `lowrank eval`.
 
-use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{Source, limited, say, say_json};
+use super::common::{DataArgs, limited, say, say_json};
+use super::measure::{describe, evaluate_on, sequences};
 use super::notes::note;
+use super::outcome::Outcome;
 use super::parts::tell;
-use super::train::{describe, evaluate_on};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
 use lowrank::nn::Outputs;
@@ -19,10 +19,10 @@ pub struct Eval {
     #[command(flatten)]
     adapted: AdaptedArgs,
     #[command(flatten)]
-    source: Source,
+    source: DataArgs,
     /// Which part of the data. If a part of the training texts was held out for the test, that is the test part
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    split: Part,
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    split: SplitArg,
     /// Measure on this many texts, drawn with equal labels
     #[arg(long, value_name = "N", value_parser = super::common::count::<{ usize::MAX }>)]
     limit: Option<usize>,
@@ -36,7 +36,7 @@ pub struct Eval {
 
 /// A part of a data set.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum SplitArg {
     Train,
     Validation,
     Test,
@@ -60,9 +60,9 @@ impl Eval {
             let (labels, result, lines) = self.measure(adapted)?;
             if self.json {
                 let key = match self.split {
-                    Part::Train => "train",
-                    Part::Validation => "validation",
-                    Part::Test | Part::All => "test",
+                    SplitArg::Train => "train",
+                    SplitArg::Validation => "validation",
+                    SplitArg::Test | SplitArg::All => "test",
                 };
                 results.push(json!({ "adapter": adapted.name, key: result, "labels": labels }));
                 continue;
@@ -100,8 +100,7 @@ impl Eval {
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
-        let rows = logits(&adapted.model, &sequences, self.batch)?;
+        let rows = logits(&adapted.model, &sequences(&tokens), self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
@@ -125,16 +124,16 @@ impl Eval {
     fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
         let path = &self.source.data;
         let wanted = match self.split {
-            Part::Train => Split::Train,
-            Part::Validation => Split::Validation,
-            Part::Test | Part::All => Split::Test,
+            SplitArg::Train => Split::Train,
+            SplitArg::Validation => Split::Validation,
+            SplitArg::Test | SplitArg::All => Split::Test,
         };
         let found = find(path, wanted)?;
-        if self.split == Part::All && found != Found::Undivided {
+        if self.split == SplitArg::All && found != Found::Undivided {
             return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
         }
         // Test texts that the data set does not have, or has among others, may have been held out of the texts to train on.
-        let known = if self.split == Part::Train || found != Found::There {
+        let known = if self.split == SplitArg::Train || found != Found::There {
             adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
         } else {
             None
@@ -143,15 +142,15 @@ impl Eval {
             Some(trained_on) if trained_on.is(path)? => Some(trained_on),
             _ => None,
         };
-        if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
+        if found == Found::Undivided && (self.split == SplitArg::Validation || (self.split == SplitArg::Train && trained_on.is_none())) {
             let problem = match self.split {
-                Part::Validation => "has no validation split: leave out --split",
+                SplitArg::Validation => "has no validation split: leave out --split",
                 _ => "has no splits, and is not what the model was trained on: leave out --split",
             };
             return Err(Error::file(path, "data set", problem));
         }
-        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
-        let test = self.split == Part::Test && held_out.is_some();
+        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, SplitArg::Train | SplitArg::Test));
+        let test = self.split == SplitArg::Test && held_out.is_some();
         let split = if test { Split::Train } else { wanted };
         if test {
             note!("{} was trained on: measuring on the part of it that was held out", path.display());

@@ -1,8 +1,8 @@
 //! `lowrank explain`: one training step as a ledger.
 
-use super::Outcome;
 use super::base::checked;
 use super::common::{Checkpoint, open_wordpiece, say, user_cache};
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::{Record, Tape};
 use lowrank::lora::{Counts, LoraConfig, adapt};

@@ -1,7 +1,7 @@
 //! `lowrank init` and `inspect`.
 
-use super::Outcome;
 use super::common::{About, say, say_json};
+use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `init`.
 #[derive(Args)]
-pub struct Init {
+pub struct InitArgs {
     /// Architecture
     #[arg(long, value_enum)]
     like: Like,
@@ -37,7 +37,7 @@ enum Like {
     DistilbertBase,
 }
 
-impl Init {
+impl InitArgs {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let Like::DistilbertBase = self.like;

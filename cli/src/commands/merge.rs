@@ -1,9 +1,9 @@
 //! `lowrank merge`.
 
-use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
 use super::base::checked;
 use super::common::{About, Checkpoint, say, user_cache};
+use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::Args;
 use lowrank::lora::merge;

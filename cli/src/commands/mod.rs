@@ -14,10 +14,13 @@ mod eval;
 mod explain;
 mod fetch;
 mod files;
-
+mod hashes;
+mod head;
+mod measure;
 mod merge;
 mod method;
 mod notes;
+mod outcome;
 mod output;
 mod pages;
 mod parts;
@@ -26,12 +29,15 @@ mod progress;
 mod run;
 mod signals;
 mod study;
+mod summary;
 mod tokenize;
 mod train;
+mod training_args;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lowrank::{Error, Result};
 use notes::warning;
+use outcome::Outcome;
 use std::process::ExitCode;
 
 /// Fine-tunes DistilBERT with LoRA on a tensor engine of its own.
@@ -71,7 +77,7 @@ enum Command {
     /// Print the token ids of texts, a line each
     Tokenize(tokenize::Tokenize),
     /// Write a randomly initialised checkpoint
-    Init(files::Init),
+    Init(files::InitArgs),
     /// Show what a checkpoint or an adapter holds
     Inspect(files::Inspect),
     /// Check the gradient of every operation against finite differences
@@ -88,15 +94,6 @@ enum Command {
 
 /// Most threads that can be asked for.
 const MOST_THREADS: usize = 1024;
-
-/// How a command ended.
-enum Outcome {
-    Done,
-    /// A check found a difference.
-    Failed,
-    /// Ctrl-C or another signal to end; the state was saved.
-    Interrupted,
-}
 
 /// Parses the arguments and runs. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or SIGHUP after saving.
 pub fn main() -> ExitCode {
@@ -142,7 +139,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Gradcheck(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Compare(c) => c.run(),
-        Command::Completions(c) => c.run(),
-        Command::Man(c) => c.run(),
+        Command::Completions(c) => c.run(Arguments::command()),
+        Command::Man(c) => c.run(Arguments::command()),
     }
 }

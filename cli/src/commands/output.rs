@@ -1,6 +1,6 @@
 //! `--out`: where a command writes its result, and what it must leave as it is. All is refused before anything is computed.
 
-use super::common::Source;
+use super::common::DataArgs;
 use clap::Args;
 use lowrank::data::{Split, sources};
 use lowrank::tensor::safetensors::{check_replaceable, recover_directory};
@@ -35,7 +35,7 @@ impl Input<'_> {
     }
 
     /// What is read of labelled texts, and the cache of their tokens.
-    pub fn of(source: &Source) -> Vec<Input<'static>> {
+    pub fn of(source: &DataArgs) -> Vec<Input<'static>> {
         let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| sources(&source.data, split));
         let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
         let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
@@ -45,9 +45,9 @@ impl Input<'_> {
 
 /// What is in a directory that may be written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum OutputState {
     /// Nothing.
-    Nothing,
+    Empty,
     /// The saved state of a run.
     Unfinished,
     /// An adapter or a checkpoint.
@@ -58,14 +58,14 @@ pub enum Found {
 ///
 /// # Errors
 /// If lowrank did not write it.
-pub fn found(path: &Path) -> Result<Found> {
+pub fn output_state(path: &Path) -> Result<OutputState> {
     recover_directory(path)?;
     check_replaceable(path)?;
     let has = |name: &str| path.join(name).exists();
     match fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        false => Ok(Found::Nothing),
-        true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(Found::Unfinished),
-        true if has("lowrank.json") || has("result.json") => Ok(Found::Finished),
+        false => Ok(OutputState::Empty),
+        true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(OutputState::Unfinished),
+        true if has("lowrank.json") || has("result.json") => Ok(OutputState::Finished),
         true => {
             let problem = "holds files, but no lowrank.json: lowrank did not write it. Choose another directory, this one is left as it is";
             Err(Error::file(path, "directory", problem))
@@ -80,7 +80,9 @@ impl Output {
     /// Then; the message says what to do.
     pub fn check(&self, inputs: &[Input]) -> Result<()> {
         match self.look(inputs)? {
-            Found::Unfinished => Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out")),
+            OutputState::Unfinished => {
+                Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out"))
+            }
             found => self.check_finished(found),
         }
     }
@@ -91,27 +93,27 @@ impl Output {
     /// As there.
     pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<()> {
         match (self.look(inputs)?, resume) {
-            (Found::Unfinished, false) if !restart => Err(self.refuse(
+            (OutputState::Unfinished, false) if !restart => Err(self.refuse(
                 "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew",
             )),
-            (Found::Unfinished, _) => Ok(()),
-            (Found::Finished, true) => Err(self.refuse(
+            (OutputState::Unfinished, _) => Ok(()),
+            (OutputState::Finished, true) => Err(self.refuse(
                 "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
             )),
-            (Found::Nothing, true) => {
+            (OutputState::Empty, true) => {
                 Err(self.refuse("holds no saved state of a run, so there is nothing to --resume: begin without --resume"))
             }
             (found, false) => self.check_finished(found),
         }
     }
 
-    fn look(&self, inputs: &[Input]) -> Result<Found> {
+    fn look(&self, inputs: &[Input]) -> Result<OutputState> {
         check_apart(&self.out, inputs)?;
-        found(&self.out)
+        output_state(&self.out)
     }
 
-    fn check_finished(&self, found: Found) -> Result<()> {
-        match found == Found::Finished && !self.overwrite {
+    fn check_finished(&self, found: OutputState) -> Result<()> {
+        match found == OutputState::Finished && !self.overwrite {
             true => Err(self.refuse("holds a finished result: give --overwrite to replace it, or choose another --out")),
             false => Ok(()),
         }
@@ -252,25 +254,25 @@ mod tests {
         }
         assert_eq!(how(&at("hub/snapshots/2"), &inputs()), "apart");
         symlink(at("nowhere"), at("broken")).unwrap();
-        assert!(found(&at("broken")).is_err_and(|e| e.to_string().contains("leads nowhere")));
+        assert!(output_state(&at("broken")).is_err_and(|e| e.to_string().contains("leads nowhere")));
     }
 
     #[test]
     fn what_lowrank_did_not_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        assert_eq!(found(&out).unwrap(), Found::Nothing);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
         fs::create_dir(&out).unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Nothing);
-        let refused = |says: &str| assert!(found(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
+        assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
+        let refused = |says: &str| assert!(output_state(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
         fs::write(out.join("vocab.txt"), "").unwrap();
         refused("no lowrank.json");
         fs::write(out.join("lowrank.json"), "").unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Finished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
         fs::write(out.join("adapter_config.json"), "").unwrap();
         refused("is not a file that lowrank writes");
         fs::remove_file(out.join("vocab.txt")).unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Finished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
         for foreign in ["README.md", "checkpoint.safetensors"] {
             fs::write(out.join(foreign), "").unwrap();
             refused(foreign);
@@ -285,6 +287,6 @@ mod tests {
         fs::write(out.join("metrics.jsonl"), "").unwrap();
         refused("no lowrank.json");
         fs::write(out.join("checkpoint.safetensors"), "").unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Unfinished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Unfinished);
     }
 }

@@ -1,10 +1,10 @@
 //! `lowrank predict`.
 
-use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
 use super::notes::note;
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
 use lowrank::nn::Outputs;

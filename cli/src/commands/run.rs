@@ -1,9 +1,9 @@
 //! The steps of a training run, what is measured after each epoch, and the state that is saved on the way: a run that was stopped or killed goes on
 //! from there, to the same bytes.
 
+use super::measure::{describe, sequences};
 use super::notes::warning;
-use super::progress::Progress;
-use super::train::describe;
+use super::progress::StepProgress;
 use lowrank::data::Tokenized;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// A run.
-pub struct Run<'a> {
+pub struct TrainingRun<'a> {
     /// Where its state is saved.
     pub out: &'a Path,
     /// Steps from one saved state to the next.
@@ -40,14 +40,14 @@ pub struct Run<'a> {
     /// Whether the epoch that is best on `dev` is kept.
     pub keep_best: bool,
     /// Shows how far it is.
-    pub progress: Progress,
+    pub progress: StepProgress,
     /// What was done so far.
-    pub taken: Taken,
+    pub state: RunState,
 }
 
 /// What a run has made beside the parameters.
 #[derive(Default)]
-pub struct Taken {
+pub struct RunState {
     /// Lines of `metrics.jsonl`.
     pub metrics: String,
     /// Seconds of training before the last stop.
@@ -62,21 +62,21 @@ pub struct Taken {
     left: usize,
 }
 
-impl Run<'_> {
+impl TrainingRun<'_> {
     /// Trains to the end of the recipe; returns whether it came there, or was stopped.
     ///
     /// # Errors
     /// Those of training, and of saving the state.
     pub fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
         let started = Instant::now();
-        let before = self.taken.seconds;
+        let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
         let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
         loop {
             let done = optimizer.steps();
             if done > 0
                 && done.is_multiple_of(per_epoch)
-                && self.taken.measured < done / per_epoch
+                && self.state.measured < done / per_epoch
                 && !self.measure(done / per_epoch, model)?
             {
                 return Ok(false);
@@ -87,9 +87,9 @@ impl Run<'_> {
             if self.stopped() {
                 return Ok(false);
             }
-            self.taken.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
+            self.state.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
             fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
-            self.taken.seconds = before + started.elapsed().as_secs_f64();
+            self.state.seconds = before + started.elapsed().as_secs_f64();
             if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
                 self.save(model, optimizer)?;
             }
@@ -109,14 +109,14 @@ impl Run<'_> {
             found.push((name, result));
         }
         for (name, result) in found {
-            self.progress.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
+            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
             self.log(&json!({ "epoch": epoch, name: result }));
-            let better = self.taken.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
+            let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
             if name == "held-out" && self.keep_best && better {
-                self.taken.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
+                self.state.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
             }
         }
-        self.taken.measured = epoch;
+        self.state.measured = epoch;
         Ok(true)
     }
 
@@ -125,8 +125,7 @@ impl Run<'_> {
     /// # Errors
     /// Those of the model.
     pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
-        let predicted = predict_while(model, &sequences, self.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &sequences(data), self.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
@@ -139,7 +138,7 @@ impl Run<'_> {
         let set = |model: &mut DistilBert, values: &[Tensor]| {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
         };
-        if let Some((_, best)) = &self.taken.best {
+        if let Some((_, best)) = &self.state.best {
             set(model, best);
         }
         // The frozen weights were checked before training: only what trained can have gone wrong.
@@ -157,7 +156,7 @@ impl Run<'_> {
     }
 
     fn log(&mut self, value: &serde_json::Value) {
-        self.taken.metrics.push_str(&format!("{value}\n"));
+        self.state.metrics.push_str(&format!("{value}\n"));
     }
 
     /// The file of the saved state.
@@ -170,7 +169,7 @@ impl Run<'_> {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
-        let Taken { metrics, seconds, measured, best, .. } = &self.taken;
+        let RunState { metrics, seconds, measured, best, .. } = &self.state;
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
         let mut tensors = Vec::new();
@@ -204,7 +203,8 @@ impl Run<'_> {
             true => Some((number(&file, "best")?, best_values(&file, model)?)),
             false => None,
         };
-        self.taken = Taken { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..Taken::default() };
+        self.state =
+            RunState { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..RunState::default() };
         Ok(())
     }
 }
@@ -228,18 +228,18 @@ fn best_values(file: &SafeTensors, model: &DistilBert) -> Result<Vec<Tensor>> {
     model.parameters().iter().map(value).collect()
 }
 
-impl Observer for Run<'_> {
+impl Observer for TrainingRun<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.progress.step(report);
-        self.taken.kept = self.taken.kept.max(report.kept_bytes);
+        self.state.kept = self.state.kept.max(report.kept_bytes);
         self.log(&json!(report));
-        self.taken.left = self.taken.left.saturating_sub(1);
-        self.taken.left > 0 && !self.stopped()
+        self.state.left = self.state.left.saturating_sub(1);
+        self.state.left > 0 && !self.stopped()
     }
 
     /// A pause is due after exactly so many steps.
     fn patience(&self) -> usize {
-        self.taken.left
+        self.state.left
     }
 
     /// Epochs are measured between the pieces, where a stop loses nothing.

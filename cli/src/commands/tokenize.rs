@@ -1,8 +1,8 @@
 //! `lowrank tokenize`.
 
-use super::Outcome;
 use super::common::{Checkpoint, say, say_json};
 use super::notes::{note, warning};
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::data::{WordPiece, read_text};
 use lowrank::{Error, Result};
