@@ -1,4 +1,4 @@
-//! `lowrank bench`.
+//! `lowrank bench`: times inference.
 
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
@@ -19,9 +19,9 @@ pub struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// Time of one batch through the base, and through it with each method: what does a method cost at inference?
+    /// Time one batch through the base, and through the base with each method
     Latency(LatencyArgs),
-    /// What a GPU can do at most: a large bf16 product, and a copy
+    /// Measure the peak speed of a GPU: a large bf16 product, and a copy
     #[cfg(feature = "cuda")]
     Gpu(super::bench_gpu::Gpu),
 }
@@ -29,31 +29,31 @@ enum What {
 /// Arguments of `bench latency`.
 #[derive(Args)]
 struct LatencyArgs {
-    /// Directory of the base checkpoint, or the name of a model that was fetched
+    /// Folder of the base checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// What to set beside the base
+    /// Methods to compare with the base
     #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
     methods: Vec<MethodKind>,
-    /// Texts of the batch
+    /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = count::<1024>)]
     batch: usize,
     /// Tokens of each text
     #[arg(long, default_value_t = 128)]
     length: usize,
-    /// Rounds, in each of which every method has its turn
+    /// Rounds; each method runs once a round
     #[arg(long, default_value_t = 30, value_parser = count::<1_000_000>)]
     rounds: usize,
     /// Rank of the low-rank terms, on all six linears of each layer
     #[arg(long, default_value_t = 8)]
     rank: usize,
-    /// Hidden numbers of each adapter
+    /// Hidden size of each adapter
     #[arg(long, default_value_t = 64)]
     adapter_size: usize,
     /// Virtual tokens of a prefix or prompt
     #[arg(long, default_value_t = 20)]
     virtual_tokens: usize,
-    /// Type to compute in
+    /// Data type of the computation
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
     /// Print one JSON object and nothing else

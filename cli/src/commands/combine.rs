@@ -1,4 +1,4 @@
-//! `lowrank combine`.
+//! `lowrank combine`: makes one adapter of several.
 
 use super::adapted::{Adapted, Named, open_adapted};
 use super::base::checked;
@@ -15,19 +15,19 @@ use lowrank::{Error, Result};
 /// Arguments of `combine`.
 #[derive(Args)]
 pub struct Combine {
-    /// Directory of the base checkpoint, or the name of a model that was fetched
+    /// Folder of the base checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// Directory of a LoRA adapter, with its weight [default: 1]; give it several times
+    /// Folder of a LoRA adapter, with its weight [default: 1]; can be given several times
     #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = super::adapted::named)]
     adapters: Vec<Named>,
-    /// How
+    /// How the adapters are combined
     #[arg(long, value_enum, default_value_t = How::Svd)]
     how: How,
     /// svd: rank of the result [default: 8]
     #[arg(long)]
     rank: Option<usize>,
-    /// Take adapters that were trained on another base of the same shapes
+    /// Accept adapters that were trained on another base of the same shapes
     #[arg(long)]
     any_base: bool,
     #[command(flatten)]
@@ -37,11 +37,11 @@ pub struct Combine {
 /// Names of [`Combination`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
-    /// The weighted sum of the A's and of the B's: ranks must be equal
+    /// Weighted sums of all A and of all B; the ranks must be equal
     Linear,
-    /// Side by side: the sum exactly, its rank the sum of the ranks
+    /// Concatenation: the exact sum, whose rank is the sum of the ranks
     Cat,
-    /// The sum cut to its largest singular values
+    /// The sum, truncated to its largest singular values
     Svd,
 }
 

@@ -1,4 +1,4 @@
-//! `--device`.
+//! `--device`: the CPU or a GPU.
 
 use super::notes::warning;
 use clap::Args;
@@ -7,14 +7,14 @@ use lowrank::tensor::DType;
 use lowrank::{Error, Result};
 use std::str::FromStr;
 
-/// Where one computes.
+/// A device, as given on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceChoice {
-    /// A GPU if there is one that can, else the CPU.
+    /// A GPU if there is a usable one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// This GPU.
+    /// The GPU with this number.
     Cuda(usize),
 }
 
@@ -32,7 +32,7 @@ impl FromStr for DeviceChoice {
     }
 }
 
-/// Where to compute.
+/// The argument `--device`.
 #[derive(Args, Clone, Copy)]
 pub struct DeviceArgs {
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
@@ -41,11 +41,11 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Moves a model there, and says where it is, if not on the CPU. With `auto`, a GPU that cannot be used is passed over with a line that says why.
+    /// Moves a model to the device. Returns the name of the GPU, `None` for the CPU. With `auto`, a GPU that cannot be used is skipped with a warning.
     pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {
         match self.device {
             DeviceChoice::Cpu => Ok(None),
-            // What a GPU has no type for is not asked of it.
+            // The GPU kernels have no f64.
             DeviceChoice::Auto if model.dtype == DType::F64 => Ok(None),
             DeviceChoice::Auto => auto(model),
             DeviceChoice::Cuda(ordinal) => cuda(model, ordinal).map(Some),
@@ -67,7 +67,7 @@ fn cuda(_: &mut DistilBert, _: usize) -> Result<String> {
 
 #[cfg(feature = "cuda")]
 fn auto(model: &mut DistilBert) -> Result<Option<String>> {
-    // No driver is no fault.
+    // A missing driver is not an error.
     if lowrank::cuda::Device::count().unwrap_or(0) == 0 {
         return Ok(None);
     }
@@ -89,7 +89,7 @@ fn auto(_: &mut DistilBert) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Bytes that the program took of the GPU that a model is on.
+/// Bytes of GPU memory that the program has reserved, if the model is on a GPU.
 #[cfg(feature = "cuda")]
 pub fn device_memory(model: &DistilBert) -> Option<usize> {
     model.parameters().iter().find_map(|p| p.value().device().map(|device| device.reserved()))

@@ -1,4 +1,4 @@
-//! `lowrank eval`.
+//! `lowrank eval`: measures a model on labelled texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{DataArgs, limited, say, say_json};
@@ -20,13 +20,13 @@ pub struct Eval {
     adapted: AdaptedArgs,
     #[command(flatten)]
     source: DataArgs,
-    /// Which part of the data. If a part of the training texts was held out for the test, that is the test part
+    /// Part of the data to measure. If training held out a part of these texts for the test, `test` is that part
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
-    /// Measure on this many texts, drawn with equal labels
+    /// Measure on this many texts, the same number of each label
     #[arg(long, value_name = "N", value_parser = super::common::count::<{ usize::MAX }>)]
     limit: Option<usize>,
-    /// Texts computed together
+    /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
     batch: usize,
     /// Print one JSON object and nothing else
@@ -40,14 +40,14 @@ enum SplitArg {
     Train,
     Validation,
     Test,
-    /// All of a data set without splits
+    /// The whole data set, if it has no splits
     All,
 }
 
-/// What was measured on.
+/// The texts to measure.
 struct Measured {
     tokens: Tokenized,
-    /// What a figure on these texts must be followed by, if the model was trained on them.
+    /// Printed after the numbers; not empty if the model was trained on these texts.
     remark: &'static str,
 }
 
@@ -73,7 +73,7 @@ impl Eval {
         if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
     }
 
-    /// Names of the labels, what was found, and the same in lines of text.
+    /// Names of the labels, the result as JSON, and the result as lines of text.
     fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         if adapted.outputs != Outputs::Classes {
             return self.measure_scores(adapted);
@@ -93,7 +93,7 @@ impl Eval {
         Ok((tokens.label_names, json!(result), lines))
     }
 
-    /// [`Eval::measure`] for a head whose outputs are no classes.
+    /// [`Eval::measure`] for a head whose outputs are not classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
         let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
@@ -120,7 +120,7 @@ impl Eval {
         Ok((adapted.labels.clone(), result, vec![line]))
     }
 
-    /// The texts to measure on.
+    /// Reads the texts to measure.
     fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
         let path = &self.source.data;
         let wanted = match self.split {
@@ -132,7 +132,7 @@ impl Eval {
         if self.split == SplitArg::All && found != Found::Undivided {
             return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
         }
-        // Test texts that the data set does not have, or has among others, may have been held out of the texts to train on.
+        // If the data set has no test split, the test texts may be a part of the training texts that was held out.
         let known = if self.split == SplitArg::Train || found != Found::There {
             adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
         } else {
@@ -169,7 +169,7 @@ impl Eval {
     }
 }
 
-/// Prints the result of the one model, or of all as `{"adapters": […]}`.
+/// Prints the result of one model, or those of several as `{"adapters": […]}`.
 pub(super) fn say_one_or_all(mut results: Vec<Value>) -> Result<()> {
     match results.len() {
         1 => say_json(&results.remove(0)),

@@ -1,4 +1,4 @@
-//! `lowrank merge`.
+//! `lowrank merge`: adds an adapter to its base.
 
 use super::adapted::{Adapted, Named, open_adapted};
 use super::base::checked;
@@ -17,23 +17,23 @@ use std::path::PathBuf;
 /// Arguments of `merge`.
 #[derive(Args)]
 pub struct Merge {
-    /// Directory of the base checkpoint, or the name of a model that was fetched
+    /// Folder of the base checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// Directory of the adapter: LoRA, a head or BitFit
+    /// Folder of the adapter: LoRA, a head or BitFit
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// Take an adapter that was trained on another base of the same shapes
+    /// Accept an adapter that was trained on another base of the same shapes
     #[arg(long)]
     any_base: bool,
     #[command(flatten)]
     output: Output,
-    /// Largest difference of logits that is accepted
+    /// Largest accepted difference between merged and unmerged logits
     #[arg(long, default_value_t = 1e-3, value_name = "LOGITS")]
     tolerance: f64,
 }
 
-/// What the logits before and after are compared on.
+/// Texts on which the logits before and after merging are compared.
 const PROBE: [&str; 4] = [
     "A film that I did not expect to like, and then could not stop thinking about.",
     "Dull from the first minute to the last.",
@@ -61,7 +61,7 @@ impl Merge {
         let merged = merge(&mut model)?;
         let after = logits(&model, &ids, PROBE.len())?.concat();
         let difference = largest(before.iter().zip(&after).map(|(a, b)| (a - b).abs()));
-        // A NaN is no small difference.
+        // False if the difference is NaN.
         let close = difference <= self.tolerance;
         if !close {
             let problem =

@@ -1,4 +1,4 @@
-//! `--out`: where a command writes its result, and what it must leave as it is. All is refused before anything is computed.
+//! `--out`: the folder for the result. Everything that could overwrite inputs or foreign files is refused before anything is computed.
 
 use super::common::DataArgs;
 use clap::Args;
@@ -9,32 +9,32 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-/// Where the result goes.
+/// Arguments for the folder of the result.
 #[derive(Args)]
 pub struct Output {
-    /// Directory for the result: an adapter or a checkpoint; appears whole, or not at all
+    /// Folder for the result, an adapter or a checkpoint; it appears complete or not at all
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace the finished result that is in --out
+    /// Replace the finished result in --out
     #[arg(long)]
     overwrite: bool,
 }
 
-/// Something that a command reads.
+/// An input of a command.
 pub enum Input<'a> {
-    /// The directory of a model or of an adapter: nothing is written into it either.
+    /// The folder of a model or of an adapter. Nothing may be written inside it.
     Model(&'a str, &'a Path),
-    /// Data, a vocabulary, a cache: with a name for messages.
+    /// Data, a vocabulary or a cache, with a name for messages.
     Data(&'a str, PathBuf),
 }
 
 impl Input<'_> {
-    /// Further labelled texts.
+    /// Labelled texts for the test.
     pub fn test(path: &Path) -> Input<'static> {
         Input::Data("the texts to measure on", path.to_path_buf())
     }
 
-    /// What is read of labelled texts, and the cache of their tokens.
+    /// The files of labelled texts, and the cache of their tokens.
     pub fn of(source: &DataArgs) -> Vec<Input<'static>> {
         let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| sources(&source.data, split));
         let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
@@ -43,7 +43,7 @@ impl Input<'_> {
     }
 }
 
-/// What is in a directory that may be written to.
+/// The content of an output folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutputState {
     /// Nothing.
@@ -54,10 +54,10 @@ pub enum OutputState {
     Finished,
 }
 
-/// What is in the directory `path`.
+/// The content of the folder `path`.
 ///
 /// # Errors
-/// If lowrank did not write it.
+/// If it holds files that lowrank did not write.
 pub fn output_state(path: &Path) -> Result<OutputState> {
     recover_directory(path)?;
     check_replaceable(path)?;
@@ -74,10 +74,10 @@ pub fn output_state(path: &Path) -> Result<OutputState> {
 }
 
 impl Output {
-    /// Refuses if what is read would be harmed, or a result or a saved run be lost.
+    /// Checks that no input, finished result or saved run would be lost.
     ///
     /// # Errors
-    /// Then; the message says what to do.
+    /// If one would be lost; the message says what to do.
     pub fn check(&self, inputs: &[Input]) -> Result<()> {
         match self.look(inputs)? {
             OutputState::Unfinished => {
@@ -87,10 +87,10 @@ impl Output {
         }
     }
 
-    /// [`Output::check`] for a run that can go on from its saved state (`resume`), or throw it away (`restart`).
+    /// [`Output::check`] for a run that can resume from its saved state, or discard it (`restart`).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Output::check`].
     pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<()> {
         match (self.look(inputs)?, resume) {
             (OutputState::Unfinished, false) if !restart => Err(self.refuse(
@@ -124,10 +124,10 @@ impl Output {
     }
 }
 
-/// Refuses an output that is or contains something that is read, or lies inside a model or an adapter that is read.
+/// Checks that the output is not an input, contains no input, and is not inside a model or an adapter that is read.
 ///
 /// # Errors
-/// Then; the message names both.
+/// If it is; the message names both.
 pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
     let place = canonical(out)?;
     for input in inputs {
@@ -136,7 +136,7 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
             Input::Data(what, path) => (*what, path.as_path(), false),
         };
         let read = canonical(path)?;
-        // The files of a hub's snapshot are links.
+        // The files of a snapshot in the hub's cache are links to other folders.
         let mut files = match (is_model, fs::read_dir(path)) {
             (true, Ok(entries)) => entries.flatten().map(|entry| canonical(&entry.path())).collect::<Result<_>>()?,
             _ => Vec::new(),
@@ -157,7 +157,7 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
     Ok(())
 }
 
-/// The path without links and dots. Its end may not exist yet.
+/// The path without links and dots. Its last parts need not exist.
 fn canonical(path: &Path) -> Result<PathBuf> {
     let mut start = std::path::absolute(path).map_err(|e| Error::io(path, e))?;
     let mut end = Vec::new();

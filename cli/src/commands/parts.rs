@@ -1,4 +1,4 @@
-//! The parts of labelled data that a run uses: what it trains on, what is held out, and what it is tested on.
+//! The parts of labelled data: training texts, held-out texts, and test texts.
 
 use super::common::limited;
 use super::notes::{note, warning};
@@ -9,7 +9,7 @@ use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What is held out unless another share is asked for.
+/// Default share of the texts that is held out for the test.
 const TEST_FRACTION: f64 = 0.2;
 
 /// What a model was trained on, so that a later measurement can say whether it is on other texts.
@@ -44,7 +44,7 @@ impl TrainedOn {
     }
 }
 
-/// How the parts of a run are read.
+/// Reads the parts of the data of a run.
 pub struct Reader<'a> {
     pub args: &'a TrainingArgs,
     /// Names of the classes, if the model has names.
@@ -52,12 +52,12 @@ pub struct Reader<'a> {
     pub wordpiece: &'a WordPiece,
     /// Tokens kept of a text.
     pub max_length: usize,
-    /// Seed of the sample that `train_limit` takes, and of the development part.
+    /// Seed of the sample that `--train-limit` draws, and of the development part.
     pub seed: u64,
 }
 
 impl Reader<'_> {
-    /// A data set of test texts alone, if there is one.
+    /// A separate data set of test texts, if there is one.
     fn test_set(&self) -> Result<Option<PathBuf>> {
         match &self.args.test {
             Some(path) => Ok(Some(path.clone())),
@@ -65,7 +65,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The share that is held out for the test, if the data have no test texts.
+    /// The share of the training texts that is held out for the test; `None` if the data have test texts.
     fn held_out(&self) -> Result<Option<f64>> {
         let none = self.test_set()?.is_none() && find(&self.args.source.data, Split::Test)? != Found::There;
         match self.args.test_fraction {
@@ -74,7 +74,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What the training texts are known by later.
+    /// Identifies the training texts, for later measurements.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -82,7 +82,7 @@ impl Reader<'_> {
         Ok(TrainedOn { data: data_hash(&self.args.source.data, Split::Train)?, held_out: self.held_out()? })
     }
 
-    /// The texts to train on; with a `dev_fraction`, those of them that are not held out for development, or else those that are.
+    /// The training texts. If `dev_fraction` is above 0 they are split: `dev` selects the held-out part, else the rest.
     fn training(&self, dev_fraction: f64, dev: bool) -> Result<Tokenized> {
         let held_out = self.held_out()?;
         let selection = format!("rest {held_out:?} limit {:?} dev {dev_fraction} seed {} {dev}", self.args.train_limit, self.seed);
@@ -103,7 +103,7 @@ impl Reader<'_> {
     /// Training and test texts.
     ///
     /// # Errors
-    /// If a file is missing or wrong, or the training texts have a single class.
+    /// If a file is missing or wrong, or the training texts have only one class.
     pub fn train_and_test(&self, dev_fraction: f64) -> Result<(Tokenized, Tokenized)> {
         let train = self.training(dev_fraction, false)?;
         let counts = train.class_counts();
@@ -129,7 +129,7 @@ impl Reader<'_> {
         Ok((train, test))
     }
 
-    /// Texts to measure on while training goes on: those at `dev`, else the validation split, else a share of the training texts.
+    /// Texts to measure after each epoch: those at `dev`, else a share of the training texts, else the validation split; `None` if there are none.
     ///
     /// # Errors
     /// If a file is missing or wrong.
@@ -149,7 +149,7 @@ impl Reader<'_> {
         Ok(Some(part))
     }
 
-    /// Where the test texts are, and the share of them that is the test part if they are among the training texts.
+    /// Path and split of the test texts, and the held-out share if they are a part of the training texts.
     fn test_place(&self) -> Result<(PathBuf, Split, Option<f64>)> {
         let held_out = self.held_out()?;
         let split = if held_out.is_some() { Split::Train } else { Split::Test };
@@ -158,12 +158,12 @@ impl Reader<'_> {
 
     fn test_texts(&self, train: &Tokenized) -> Result<Tokenized> {
         let (labels, (path, split, held_out)) = (self.as_in(train), self.test_place()?);
-        // The test sample is the same for every seed of training.
+        // Seed 0 always, so that the test sample does not depend on the seed of training.
         let selection = format!("part {held_out:?} limit {:?} seed 0", self.args.test_limit);
         self.tokens(&path, split, &labels, &selection, |data| self.select_test(data, held_out, |text| text.key))
     }
 
-    /// The test texts themselves.
+    /// The test texts as strings.
     ///
     /// # Errors
     /// As [`Reader::train_and_test`].
@@ -180,7 +180,7 @@ impl Reader<'_> {
         limited(part, self.args.test_limit, 0)
     }
 
-    /// The classes of the training texts, for other texts.
+    /// The labels, with the classes in the order of the training texts.
     fn as_in(&self, train: &Tokenized) -> Labels {
         Labels { names: Some(train.label_names.clone()), ..self.labels.clone() }
     }
@@ -196,7 +196,7 @@ impl Reader<'_> {
         self.args.source.tokens((path, split), labels, self.wordpiece, self.max_length, selection, select)
     }
 
-    /// Says what is odd about a part, and what it shares with the training texts.
+    /// Warns about odd texts of a part, and says how many are also training texts.
     fn tell(&self, name: &str, part: &Tokenized, train: Option<&Tokenized>) {
         tell(name, part, self.max_length);
         if let Some(train) = train {
@@ -206,7 +206,7 @@ impl Reader<'_> {
     }
 }
 
-/// Says how many texts of a part are empty, cut, or were not decoded.
+/// Says how many texts of a part are empty, truncated, or not decodable.
 pub fn tell(name: &str, part: &Tokenized, max_length: usize) {
     let (of, odd) = (thousands(part.len()), part.oddities);
     if odd.empty > 0 {
@@ -225,7 +225,7 @@ fn present(data: &Tokenized) -> Vec<&str> {
     data.label_names.iter().zip(data.class_counts()).filter(|(_, count)| *count > 0).map(|(name, _)| name.as_str()).collect()
 }
 
-/// `negative 400, positive 380`.
+/// Counts by class: `negative 400, positive 380`.
 fn list(names: &[String], counts: &[usize]) -> String {
     names.iter().zip(counts).map(|(name, count)| format!("{name} {}", thousands(*count))).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! `lowrank predict`.
+//! `lowrank predict`: classifies texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
@@ -19,26 +19,26 @@ use std::path::PathBuf;
 pub struct Predict {
     #[command(flatten)]
     adapted: AdaptedArgs,
-    /// Texts; without any, each line of --file or of standard input is one
+    /// Texts [default: the lines of --file or of standard input]
     texts: Vec<String>,
-    /// File with a text a line, or a table (.csv, .tsv, .json, .jsonl, perhaps with .gz) with a column of texts
+    /// File with one text a line, or a table (.csv, .tsv, .json, .jsonl, also with .gz) with a column of texts
     #[arg(long)]
     file: Option<PathBuf>,
     /// Column of the text in a table [default: text]
     #[arg(long, value_name = "NAME", requires = "file")]
     text_column: Option<String>,
-    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
+    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 if the file has its mark]
     #[arg(long, value_name = "NAME", requires = "file")]
     encoding: Option<String>,
-    /// Names of the classes, in their order, if the model has none
+    /// Names of the classes in order, if the model has no names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     labels: Vec<String>,
-    /// Print JSON and nothing else: one object for texts that are arguments, else one a line for each text
+    /// Print only JSON: one object for texts from arguments, else one line for each text
     #[arg(long)]
     json: bool,
 }
 
-/// Texts computed together.
+/// Texts of a batch.
 const BATCH: usize = 16;
 
 impl Predict {
@@ -62,7 +62,7 @@ impl Predict {
         Ok(Outcome::Done)
     }
 
-    /// Gives the classes the names that were asked for.
+    /// Sets the names of the classes from `--labels`.
     fn rename(&self, adapted: &mut Adapted) -> Result<()> {
         if self.labels.is_empty() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Predict {
         Ok(())
     }
 
-    /// All texts that are arguments.
+    /// Answers the texts from arguments.
     fn answer_arguments(&self, all: &[Adapted]) -> Result<Outcome> {
         if !self.json {
             all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.texts))?;
@@ -91,7 +91,7 @@ impl Predict {
         say_one_or_all(results).map(|()| Outcome::Done)
     }
 
-    /// Each line of standard input, as soon as it is there.
+    /// Answers each line of standard input as soon as it arrives.
     fn answer_input(&self, all: &[Adapted]) -> Result<Outcome> {
         if std::io::stdin().is_terminal() {
             note!("waiting for texts, one a line; Ctrl-D ends");
@@ -100,7 +100,7 @@ impl Predict {
         let mut number = 0;
         loop {
             let mut texts = Vec::new();
-            // More lines only if they are there already: nobody waits for the answer to a line that was entered.
+            // Batches further lines only if they have arrived already, so that nobody waits for an answer.
             while texts.is_empty() || (texts.len() < BATCH && input.buffer().contains(&b'\n')) {
                 let mut line = Vec::new();
                 if input.read_until(b'\n', &mut line).map_err(|e| Error::io("standard input", e))? == 0 {
@@ -119,7 +119,7 @@ impl Predict {
         }
     }
 
-    /// Prints the answers to some texts, a line each.
+    /// Prints one line for each text and model.
     fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
         for adapted in all {
             let name = if self.adapted.several() { Some(&adapted.name) } else { None };
@@ -145,8 +145,7 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
     Ok(rows.iter().map(|row| scores(adapted.outputs, row)).collect())
 }
 
-/// An answer in JSON. The plain numbers of a regression stand under the same key as probabilities, so that every kind of model can be
-/// read in one way.
+/// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.
 fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     let best = argmax(row);
     match adapted.outputs {
@@ -159,7 +158,7 @@ fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     }
 }
 
-/// An answer in a line: the likeliest class and its probability, or each output and its score; of a regression with one output, the number.
+/// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score.
 fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
         (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),

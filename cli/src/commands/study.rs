@@ -1,4 +1,4 @@
-//! `lowrank study`.
+//! `lowrank study`: runs the study and writes its results.
 
 use super::base::checked;
 use super::common::{About, count, length, open_wordpiece, say};
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a study writes beside the folders of its rows.
+/// Files that a study writes, apart from the folders of its rows.
 pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
 
 /// Arguments of `study`.
@@ -34,25 +34,25 @@ pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"
 pub struct StudyArgs {
     #[command(flatten)]
     args: TrainingArgs,
-    /// Directory for results and checkpoints; with the same arguments a study that was stopped goes on from there
+    /// Folder for results and checkpoints; the same command resumes a study that was stopped
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full; with --claims the further rows too (a wrong name lists them)
+    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full; with --claims also further rows (a wrong name lists them)
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
-    /// Seeds; each row runs once with each
+    /// Seeds; each row runs once for each seed
     #[arg(long, value_delimiter = ',', default_value = "0")]
     seeds: Vec<u64>,
-    /// Factor of every row's learning rate: a small encoder and few reviews need larger steps
+    /// Multiply the learning rates of all rows; a small encoder with few reviews needs larger steps
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     lr_scale: f64,
-    /// Run the further rows that the study's claims need, and judge each claim
+    /// Also run the rows that the study's claims need, and judge each claim
     #[arg(long)]
     claims: bool,
-    /// Steps from one checkpoint to the next
+    /// Steps between two checkpoints
     #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
-    /// Whether this is the demo, whose folder holds its model too.
+    /// Whether this is the demo. Its output folder also contains its model and data.
     #[arg(skip)]
     demo: bool,
 }
@@ -72,10 +72,10 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Refuses a folder in which something is read, or files would be replaced that no study wrote.
+    /// Refuses an output folder that contains inputs, or files that no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<()> {
         let inputs = self.args.inputs();
-        // The demo's model and reviews lie in its own folder, beside what is written.
+        // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
         match self.demo {
             true => {
                 OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).try_for_each(|path| check_apart(&path, &inputs))?
@@ -96,7 +96,7 @@ impl StudyArgs {
         }
     }
 
-    /// The rows of the table, and without `--rows` those that the claims need beside it.
+    /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
     fn rows(&self, config: &Config) -> Result<[Vec<Row>; 2]> {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
@@ -186,7 +186,7 @@ impl StudyArgs {
         Ok((!watch.stop.load(Ordering::Relaxed)).then_some(results))
     }
 
-    /// Rows and seeds, in the order in which they run. Of the rows for claims, one seed: there are many.
+    /// Rows and seeds in running order. The rows of the claims are many, so they run with the first seed only.
     fn runs<'a>(&'a self, table: &'a [Row], more: &'a [Row]) -> impl Iterator<Item = (&'a Row, u64)> {
         let table = table.iter().flat_map(|row| self.seeds.iter().map(move |&seed| (row, seed)));
         table.chain(more.iter().flat_map(|row| self.seeds.first().map(|&seed| (row, seed))))
@@ -196,7 +196,7 @@ impl StudyArgs {
         write_file(&self.out.join(name), text.as_bytes())
     }
 
-    /// Judges the claims if that was asked for, and writes `results.json` and `report.html`.
+    /// Judges the claims if `--claims` is given, and writes `results.json` and `report.html`.
     fn report(&self, study: &Study, reader: &Reader, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
         note!("measuring what changed in the weights, and times of inference");
         let all = [table, more].concat();
@@ -230,7 +230,7 @@ impl StudyArgs {
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
-    /// Names and values of what was given; the rest comes from the results.
+    /// Names and values of the inputs; all other settings come from the results.
     fn given(&self, [checkpoint, train, test]: &[String; 3]) -> Vec<(String, String)> {
         let facts = [
             ("checkpoint", self.args.model.name.clone()),
@@ -244,17 +244,17 @@ impl StudyArgs {
     }
 }
 
-/// A word of a command as a shell reads it.
+/// A word of a command, quoted for a shell.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// Shows how far a row is, and listens for Ctrl-C.
+/// Shows the progress of a row, and stops it on Ctrl-C.
 struct Watch {
     bar: Option<StepProgress>,
     stop: Arc<AtomicBool>,
-    /// Whether the head of the table was printed.
+    /// Whether the header of the table was printed.
     begun: bool,
 }
 
@@ -279,7 +279,7 @@ impl StudyProgress for Watch {
         self.bar.iter().for_each(|progress| progress.bar.finish());
         self.bar = None;
         let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
-        // Its head but once.
+        // The header is printed once.
         table.lines().skip(if self.begun { 2 } else { 0 }).for_each(|line| note!("{line}"));
         self.begun = true;
         let known = if resumed { " (done before)" } else { "" };

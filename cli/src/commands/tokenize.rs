@@ -1,4 +1,4 @@
-//! `lowrank tokenize`.
+//! `lowrank tokenize`: prints token ids.
 
 use super::common::{Checkpoint, say, say_json};
 use super::notes::{note, warning};
@@ -24,21 +24,21 @@ fn lines() -> Result<Vec<String>> {
 /// Arguments of `tokenize`.
 #[derive(Args)]
 pub struct Tokenize {
-    /// Directory of a checkpoint, a vocab.txt or a tokenizer.json
+    /// Folder of a checkpoint, a vocab.txt, a tokenizer.json, or the name of a fetched model
     #[arg(long, value_name = "PATH")]
     model: Checkpoint,
-    /// Tokens kept of a text, [CLS] and [SEP] included [default: all]
+    /// Tokens kept of each text, [CLS] and [SEP] included [default: all]
     #[arg(long)]
     max_length: Option<usize>,
-    /// Read {"text": …} and write {"ids": […]} a line, instead of plain lines
+    /// Read lines of {"text": …} and write lines of {"ids": […]}, instead of plain text
     #[arg(long)]
     jsonl: bool,
-    /// Texts; without any, each line of --file or of standard input is one
+    /// Texts [default: the lines of --file or of standard input]
     texts: Vec<String>,
-    /// File with a text a line
+    /// File with one text a line
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
+    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 if the file has its mark]
     #[arg(long, value_name = "NAME", requires = "file")]
     encoding: Option<String>,
 }

@@ -187,6 +187,16 @@ impl Train {
         Ok(Texts { train, test, dev })
     }
 
+    /// Moves the model to its device. Returns the device, or what the CPU computes with.
+    fn place(&self, model: &mut DistilBert) -> Result<String> {
+        let device = self.args.device.place(model)?;
+        match &device {
+            Some(name) => note!("computing in {} on {name}", DType::from(self.args.dtype)),
+            None => note!("computing in {}", kernel_path(self.args.dtype.into())),
+        }
+        Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
+    }
+
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
@@ -205,21 +215,16 @@ impl Train {
         tell_model(&args.model, &model, &report, &adapted);
         let counts = Counts::of(&model);
         note!("{} reviews to train on ({} tokens), {} to test", texts.train.len(), thousands(texts.train.tokens()), texts.test.len());
-        let device = args.device.place(&mut model)?;
-        match &device {
-            Some(name) => note!("computing in {} on {name}", DType::from(args.dtype)),
-            None => note!("computing in {}", kernel_path(args.dtype.into())),
-        }
+        let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.what.lora_plus_ratio() != 1.0 {
             optimizer.group = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
-        let device = device.unwrap_or_else(|| kernel_path(args.dtype.into()));
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
             settings: self.settings(&recipe, &method, &base, max_length, &texts),
-            machine: format!("lowrank {} on {device}", env!("CARGO_PKG_VERSION")),
+            machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             stop: interrupt_flag()?,
             batch: args.batch,
             dev: texts.dev.as_ref(),

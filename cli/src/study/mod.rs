@@ -1,4 +1,4 @@
-//! The study: LoRA fine-tuning of DistilBERT on IMDB in seven configurations, each a row of its table, and what it claims of them.
+//! The study: LoRA fine-tuning of DistilBERT on IMDB. It has seven configurations, each a row of its table, and makes claims about them.
 //!
 //! ```text
 //! rows ──► run ──► results ──► table, claims, report

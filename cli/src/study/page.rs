@@ -1,50 +1,50 @@
-//! A page of text, tables and figures: one HTML file that needs nothing else, and no script.
+//! An HTML page of text, tables and figures: one file, no script, no other resources.
 
 use super::figure::{Figure, STYLE, escape};
 use super::verdict::Verdict;
 
-/// From so many headings on, a page begins with a list of them.
+/// A page with at least this many headings begins with a table of contents.
 const CONTENTS: usize = 3;
 
-/// A part of a page.
+/// An element of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
     /// A heading.
     Heading(String),
-    /// Text; an empty line begins a paragraph.
+    /// Text; an empty line separates paragraphs.
     Text(String),
-    /// A table. Columns that are numeric in every row are right-aligned.
+    /// A table. A column is right-aligned if all its cells are numbers.
     Table {
-        /// What is to be known of it, above it.
+        /// Text above the table.
         caption: String,
         /// Names of the columns.
         head: Vec<String>,
-        /// Cells, row by row.
+        /// Cells of each row.
         rows: Vec<Vec<String>>,
     },
     /// A plot with its title and caption.
     Figure(Figure),
     /// Code, or a command.
     Code(String),
-    /// A claim, and what became of it.
+    /// A claim and its verdict.
     Verdict {
-        /// What is claimed.
+        /// The claim.
         claim: String,
-        /// Whether it holds.
+        /// Whether the measurements support it.
         verdict: Verdict,
-        /// The numbers.
+        /// The numbers on which the verdict rests.
         measured: String,
     },
-    /// What is shown on request.
+    /// Content that is folded away until the reader opens it.
     Details {
         /// The line that is always shown.
         summary: String,
-        /// What it opens.
+        /// The folded content.
         blocks: Vec<Block>,
     },
 }
 
-/// The page, the same text for the same blocks.
+/// The page as HTML. The same blocks give the same text.
 pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
     let title = escape(title);
     let mut out = format!(
@@ -63,15 +63,15 @@ pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
 
 struct Writer {
     out: String,
-    /// Headings written, outside details.
+    /// Number of top-level headings written.
     headings: usize,
-    /// Figures, and tables with captions, numbered so far.
+    /// Number of figures, and of tables with captions, written so far.
     figures: usize,
     tables: usize,
 }
 
 impl Writer {
-    /// Links to the headings.
+    /// The table of contents.
     fn contents(&mut self, blocks: &[Block]) {
         let headings = || blocks.iter().filter_map(|block| if let Block::Heading(text) = block { Some(text) } else { None });
         if headings().count() < CONTENTS {
@@ -84,7 +84,7 @@ impl Writer {
         self.out.push_str("</ol>\n</nav>\n");
     }
 
-    /// A block whose headings are of the level `level`.
+    /// Writes a block. Headings get the HTML level `level`.
     fn block(&mut self, block: &Block, level: usize) {
         match block {
             Block::Heading(text) if level == 2 => {
@@ -135,7 +135,7 @@ impl Writer {
     }
 }
 
-/// Escaped text in which no line begins with a per cent sign.
+/// Escaped text. A non-breaking space before each per cent sign keeps it on the line of its number.
 fn prose(text: &str) -> String {
     escape(text).replace(" %", "\u{a0}%")
 }
@@ -147,7 +147,7 @@ fn paragraphs(out: &mut String, class: &str, text: &str) {
     }
 }
 
-/// A table in a box of its own, in which a wide one scrolls, with the keyboard too.
+/// A table in a box that scrolls sideways if the table is wide, also with the keyboard.
 fn table(out: &mut String, name: &str, head: &[String], rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).chain([head.len()]).max().unwrap_or(0);
     let numeric: Vec<bool> = (0..columns).map(|j| numeric(rows.iter().map(|row| row.get(j).map_or("", String::as_str)))).collect();
@@ -171,7 +171,7 @@ fn table(out: &mut String, name: &str, head: &[String], rows: &[Vec<String>]) {
     out.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// Whether all cells are numbers, intervals or empty, and at least one has a digit.
+/// Whether each cell is a number, an interval or empty, and at least one has a digit.
 fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
     let mut digits = false;
     for cell in cells.map(str::trim) {

@@ -1,4 +1,4 @@
-//! The report: everything that a study found, on one page.
+//! The report: all results of a study on one page.
 
 use super::figure::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
@@ -10,20 +10,20 @@ use lowrank::nn::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What a report says of how it was made.
+/// How the results of a report were made.
 pub struct Provenance {
-    /// What was trained on what, in a sentence.
+    /// The sentence at the top: number of texts, date, version, machine.
     pub lead: String,
     /// The command.
     pub command: String,
-    /// Names and values: what was given, and its hashes.
+    /// Names and values of the inputs, with hashes.
     pub facts: Vec<(String, String)>,
-    /// What the runs used.
+    /// Settings of the runs.
     pub settings: Vec<Setting>,
 }
 
 impl Provenance {
-    /// What `results`, those of `rows`, were made with. `facts` are names and values of what was given.
+    /// For `results` of `rows`. `facts` are names and values of the inputs.
     ///
     /// # Errors
     /// Those of [`settings`].
@@ -36,11 +36,11 @@ impl Provenance {
     }
 }
 
-/// What a study found.
+/// The results of a study.
 pub struct Findings<'a> {
     /// The rows of the table.
     pub rows: &'a [Row],
-    /// Results of these and of further rows.
+    /// Results of these rows, and of the rows that only the claims need.
     pub results: &'a [RowResult],
     /// Test labels.
     pub labels: &'a [u32],
@@ -48,25 +48,25 @@ pub struct Findings<'a> {
     pub label_names: &'a [String],
     /// Test reviews.
     pub texts: &'a [String],
-    /// Claims, if they were asked for.
+    /// Claims with verdicts, if they were asked for.
     pub claims: Vec<Claim>,
-    /// ΔW of full fine-tuning, a map a linear.
+    /// ΔW of full fine-tuning: one map for each linear.
     pub changes: Vec<Heat>,
     /// McNemar's tests of neighbours in the table.
     pub neighbours: Vec<McNemar>,
-    /// What else was measured: that of the claims comes with them.
+    /// Further figures; those of claims are in `claims`.
     pub figures: Vec<Figure>,
 }
 
-/// Numbers of DistilBERT-base with its head: what the study's figures belong to.
+/// Parameters of DistilBERT-base with its head. The accuracies that the study states are for this model.
 const STUDY_SIZE: usize = 66_955_010;
-/// Points of a curve.
+/// Most points of a curve.
 const SMOOTHED: usize = 60;
-/// Reviews shown on which rows disagree, and the characters of each.
+/// Number of reviews shown on which rows disagree, and characters shown of each.
 const SHOWN: usize = 12;
 const EXCERPT: usize = 600;
 
-/// The page.
+/// The page as HTML.
 pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let mut blocks = vec![Block::Heading("The table".into()), table(&findings)];
     blocks.extend([accuracies(&findings), sizes(&findings)].map(Block::Figure));
@@ -120,7 +120,7 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead, &blocks)
 }
 
-/// What the report says, for programs: `results.json`.
+/// The content of the report as JSON: `results.json`.
 pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Config) -> Value {
     let settings = provenance.settings.iter().map(|setting| (setting.name.clone(), setting.text()));
     let claim = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
@@ -135,7 +135,7 @@ pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Confi
 }
 
 impl Findings<'_> {
-    /// The rows of the table that have results, and these.
+    /// The rows of the table that have results, with these results.
     fn table(&self) -> impl Iterator<Item = (&Row, Vec<&RowResult>)> {
         let of = |row: &Row| self.results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
         self.rows.iter().map(move |row| (row, of(row))).filter(|(_, of)| !of.is_empty())
@@ -198,7 +198,7 @@ fn sizes(findings: &Findings) -> Figure {
     }
 }
 
-/// Curves over the steps of the first seed, each point a mean of neighbouring steps.
+/// Curves over the steps with the first seed. Each point is the mean of neighbouring steps.
 fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> Vec<f64>) -> Figure {
     let series = findings.table().map(|(row, results)| {
         let values = of(results[0]);
@@ -249,7 +249,7 @@ fn tests(findings: &Findings) -> Block {
     }
 }
 
-/// The reviews on which the rows are divided most evenly.
+/// The reviews on which about half of the rows are right.
 fn disagreements(rows: &[Row], results: &[RowResult], labels: &[u32], names: &[String], texts: &[String]) -> Vec<Block> {
     let seed = results.first().map_or(0, |r| r.seed);
     let table: Vec<(&Row, &RowResult)> =

@@ -7,7 +7,7 @@ use lowrank::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Names of fields that do not speak for themselves.
+/// Names of fields whose own name is not clear.
 const NAMES: [(&str, &str); 5] = [
     ("dtype", "computed in"),
     ("lr", "learning rate"),
@@ -16,17 +16,17 @@ const NAMES: [(&str, &str); 5] = [
     ("warmup", "warm-up"),
 ];
 
-/// A setting by its name, and its different values, each with the rows that have it.
+/// A setting: its name, and its distinct values with the rows that have them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
     /// Its name.
     pub name: String,
-    /// Values, and names of rows.
+    /// Each value with the names of its rows.
     pub values: Vec<(String, Vec<String>)>,
 }
 
 impl Setting {
-    /// The value, where all rows that have the setting have the same.
+    /// The value, if all rows that have this setting have the same one.
     pub fn common(&self) -> Option<&str> {
         if let [(value, _)] = &self.values[..] { Some(value) } else { None }
     }
@@ -38,13 +38,13 @@ impl Setting {
     }
 }
 
-/// The different values of a setting over the seeds, by the name of the row.
+/// The distinct values of a setting over the seeds, by the name of the row.
 type ByRow<'a> = Vec<(&'a str, Vec<String>)>;
 
-/// Everything that the runs used, a setting of the recipe or of the method a line: once where the rows agree, by row where they differ.
+/// All settings that the runs used, those of the recipe and of the method included: one value if the rows agree, else a value for each row.
 ///
 /// # Errors
-/// If a value cannot be told as JSON.
+/// If a value cannot be written as JSON.
 pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
     let mut all: Vec<(String, ByRow)> = Vec::new();
     for result in results {
@@ -67,7 +67,7 @@ pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
     Ok(all.into_iter().map(setting).collect())
 }
 
-/// The value of `key`, which is added if it is not there.
+/// The value of `key`, which is added if it is missing.
 fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     let at = list.iter().position(|(k, _)| *k == key).unwrap_or_else(|| {
         list.push((key, V::default()));
@@ -76,7 +76,7 @@ fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     &mut list[at].1
 }
 
-/// When, with what and on which machine the results were made, in a line.
+/// One line: date, version, commit and machine of the results.
 pub fn origin(results: &[RowResult]) -> String {
     let list = |values: BTreeSet<&str>| values.into_iter().collect::<Vec<_>>().join(" and ");
     let used = || results.iter().filter_map(|result| result.used.as_ref());
@@ -89,7 +89,7 @@ pub fn origin(results: &[RowResult]) -> String {
     )
 }
 
-/// Names and values of all that a run used. They come from the fields themselves, so that none can be forgotten.
+/// Names and values of all settings of a run. They are read from the serialised fields, so that no field can be forgotten.
 fn facts(result: &RowResult) -> Result<Vec<(String, String)>> {
     let json = serde_json::to_value(&result.used).map_err(|e| Error::invalid(format!("settings of {}: {e}", result.row)))?;
     let mut facts = Vec::new();
@@ -114,7 +114,7 @@ fn name(key: &str) -> String {
     NAMES.iter().find(|(field, _)| *field == key).map_or_else(|| key.replace('_', " "), |(_, name)| name.to_string())
 }
 
-/// The value of the field `key` as a person writes it.
+/// The value of the field `key`, for people.
 fn text(key: &str, value: &Value) -> String {
     let list = |parts: Vec<String>| match (parts.is_empty(), key) {
         (true, "layers") => "all".to_string(),
@@ -131,7 +131,7 @@ fn text(key: &str, value: &Value) -> String {
     }
 }
 
-/// An element of a list; a pair as `name=value`.
+/// An element of a list. A pair becomes `name=value`.
 fn element(value: &Value) -> String {
     match value {
         Value::Array(pair) => pair.iter().map(element).collect::<Vec<_>>().join("="),
@@ -139,7 +139,7 @@ fn element(value: &Value) -> String {
     }
 }
 
-/// A number as a person writes it: `0.1`, `1.5e-3`.
+/// A number for people: `0.1`, `1.5e-3`.
 pub fn number(x: f64) -> String {
     let x = rounded(x);
     if x != 0.0 && !(0.01..1e7).contains(&x.abs()) { format!("{x:e}") } else { x.to_string() }

@@ -1,11 +1,11 @@
-//! The table.
+//! The table of the study in Markdown.
 
 use super::statistics::accuracy;
 use super::{Row, RowResult, origin, settings};
 use lowrank::Result;
 use lowrank::lora::thousands;
 
-/// The table of the study in Markdown: rows that have results, over their seeds.
+/// The rows that have results, each over its seeds.
 pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
     let mut out = String::from("| configuration | trainable | % | test accuracy (95 % interval) | the study's | minutes | peak memory |\n");
     out.push_str("|---|---|---|---|---|---|---|\n");
@@ -35,13 +35,13 @@ pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
     out
 }
 
-/// What is to be known of the table, below it: the recipe, and when, with what and where it was made.
+/// The lines below the table: the recipe, and date, version and machine.
 ///
 /// # Errors
 /// Those of [`settings`].
 pub fn recipe_lines(rows: &[Row], results: &[RowResult]) -> Result<String> {
     let settings = settings(rows, results)?;
-    // The last line says these.
+    // These are in the last line.
     let recipe = || settings.iter().filter(|s| !["finished", "lowrank", "commit", "machine"].contains(&s.name.as_str()));
     let same: Vec<String> = recipe().filter_map(|s| s.common().map(|value| format!("{} {value}", s.name))).collect();
     let by_row = recipe().filter(|s| s.common().is_none()).map(|s| format!(" By row, {}: {}.", s.name, s.text()));

@@ -4,24 +4,24 @@ use lowrank::lora::Method;
 use lowrank::train::Recipe;
 use serde::{Deserialize, Serialize};
 
-/// What a run really used. A report says every field of it: see [`settings`].
+/// The settings of a run. A report lists every field: see [`settings`](super::settings()).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Used {
-    /// How it trained.
+    /// Recipe of training.
     pub recipe: Recipe,
-    /// What trained.
+    /// Method of fine-tuning.
     pub method: Method,
-    /// Type that it computed in.
+    /// Data type of the computation.
     pub dtype: String,
-    /// Tokens kept of a text.
+    /// Tokens kept of each text.
     pub max_length: usize,
-    /// Number of texts that it trained on.
+    /// Number of training texts.
     pub training_texts: usize,
-    /// Share of the study's training texts that these are, in (0, 1].
+    /// Share of the study's training texts that were used, in (0, 1].
     pub share: f64,
-    /// Number of texts that it was tested on.
+    /// Number of test texts.
     pub test_texts: usize,
-    /// When it ended, in UTC as RFC 3339 writes it.
+    /// End of the run in UTC, in the format of RFC 3339.
     pub finished: String,
     /// Version of the program.
     pub version: String,
@@ -29,5 +29,5 @@ pub struct Used {
     pub commit: String,
 }
 
-/// What an older version did not keep.
+/// In place of a value that an older version did not save.
 pub const UNKNOWN: &str = "unknown";

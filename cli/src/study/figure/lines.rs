@@ -6,12 +6,12 @@ use super::legend;
 use super::plot::{AxisScale, Figure, Point, Series};
 use super::scale::{Ticks, drawable, grouped, interval};
 
-/// Buckets of the x axis: points of one are drawn as their mean.
+/// Number of buckets of the x axis. Points in the same bucket are drawn as their mean.
 const BUCKETS: f64 = 100.0;
-/// A line of at most so many points has a marker at each, a longer one has `MARKERS`.
+/// A line with at most this many points has a marker at each; a longer one has `MARKERS` markers.
 const SPARSE: usize = 20;
 const MARKERS: usize = 5;
-/// A line of at most so many intervals has bars, a longer one a band.
+/// Up to this many intervals are drawn as bars, more as a band.
 const BARS: usize = 12;
 
 /// A point that can be drawn.
@@ -44,7 +44,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, series: &[Series]) -> Opti
     for (i, vertices) in lines.iter().enumerate() {
         path(out, &frame, i, vertices);
     }
-    // Markers last: no line covers them.
+    // Markers last, so that no line covers them.
     for (i, (vertices, s)) in lines.iter().zip(series).enumerate() {
         markers(out, &frame, i, vertices, &s.name);
     }
@@ -56,7 +56,7 @@ fn vertices(series: &Series, (x, y): (AxisScale, AxisScale)) -> Vec<Vertex> {
     series.points.iter().filter_map(vertex).collect()
 }
 
-/// Neighbours in a bucket of the drawn x axis as their mean, on the scales of the axes: a line of thousands of steps stays legible and small.
+/// Replaces the points of each bucket by their mean, taken on the scales of the axes. A line of thousands of steps stays legible and small.
 fn thinned(line: &[Vertex], x: &Ticks, scales: (AxisScale, AxisScale)) -> Vec<Vertex> {
     let bucket = |v: &Vertex| (BUCKETS * x.share(v.x)) as usize;
     line.chunk_by(|a, b| bucket(a) == bucket(b)).map(|chunk| mean(chunk, scales)).collect()
@@ -111,7 +111,7 @@ fn markers(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex], name:
     let n = vertices.len();
     let chosen: Vec<&Vertex> = match n {
         0..=SPARSE => vertices.iter().collect(),
-        // Each line a little further along, so that the markers of lines that lie together do not.
+        // Shifted from line to line, so that markers of lines that overlap do not overlap.
         _ => (0..MARKERS).map(|k| &vertices[((k * 7 + 1 + i % 7) * n / (MARKERS * 7 + 1)).min(n - 1)]).collect(),
     };
     for v in chosen {

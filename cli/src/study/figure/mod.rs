@@ -4,7 +4,8 @@
 //! Figure ──► lines | points | bars | heat ──► frame, scale, legend ──► draw ──► <svg>
 //! ```
 //!
-//! Colours and text sizes are in `report.css`. Values that a scale cannot show are left out: what is not finite, and on a log axis what is not above 0.
+//! Colours and text sizes are in `report.css`. Values that a scale cannot show are left out: values that are not finite, and on a log axis values
+//! that are not positive.
 
 mod bars;
 mod draw;
@@ -19,16 +20,16 @@ mod scale;
 pub(super) use draw::escape;
 pub use plot::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
 
-/// The style of figures, and of a page around them.
+/// CSS of the figures, and of a page around them.
 pub(super) const STYLE: &str = include_str!("../report.css");
 
 impl Figure {
-    /// The figure as an `<svg>` element for a page with the style of `report.css`.
+    /// The figure as an `<svg>` element, for a page that includes `report.css`.
     pub fn svg(&self) -> String {
         self.styled("")
     }
 
-    /// The figure as the text of an SVG file, for browsers.
+    /// The figure as an SVG file with its own style.
     pub fn file(&self) -> String {
         let svg = self.styled(&format!("<style>\n{STYLE}</style>\n"));
         svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
@@ -49,7 +50,7 @@ impl Figure {
         draw::svg(&self.title, &self.description(), height, &format!("{style}{body}"))
     }
 
-    /// What a reader who does not see the figure is told.
+    /// Description for readers who do not see the figure.
     fn description(&self) -> String {
         let (kind, names): (_, Vec<&str>) = match &self.plot {
             Plot::Lines(series) => ("Lines", series.iter().map(|s| s.name.as_str()).collect()),

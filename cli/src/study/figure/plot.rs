@@ -16,7 +16,7 @@ pub struct Point {
 pub struct Series {
     /// Name in the legend.
     pub name: String,
-    /// Its points in the order of drawing. Neighbours less than 1/100 of the x axis apart are drawn as their mean.
+    /// Points in drawing order. Neighbours closer than 1/100 of the x axis are drawn as their mean.
     pub points: Vec<Point>,
 }
 
@@ -32,29 +32,29 @@ pub enum AxisScale {
 /// An axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What it shows, with the unit.
+    /// Name of the quantity, with the unit.
     pub label: String,
     /// How it maps values to positions.
     pub scale: AxisScale,
 }
 
-/// A bar: a value with a name.
+/// A value with a name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// Name, left of the bar.
+    /// Name, printed left of the bar.
     pub name: String,
     /// Length, in the unit of the x axis.
     pub value: f64,
     /// 95 % interval of `value`: lower end, upper end.
     pub interval: Option<(f64, f64)>,
-    /// A reference, such as what a paper states, drawn as a tick.
+    /// A reference value, such as the one a paper states; drawn as a tick.
     pub mark: Option<f64>,
 }
 
-/// A matrix as a map of colours.
+/// A matrix as a colour map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heat {
-    /// Name. Where the names are `row column`, split at the last space, the maps stand in a grid of these.
+    /// Name. If the names have the form `row column`, split at the last space, the maps are arranged in a grid.
     pub name: String,
     /// Rows, at most about 48.
     pub rows: usize,
@@ -64,30 +64,30 @@ pub struct Heat {
     pub values: Vec<f64>,
 }
 
-/// What a figure shows.
+/// Content of a figure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plot {
-    /// Lines over a common x axis.
+    /// Lines with a common x axis.
     Lines(Vec<Series>),
-    /// Points, each with its name beside it.
+    /// Points with names.
     Points(Vec<(String, Point)>),
-    /// Horizontal bars from 0. Values that are all within a factor of 2 are drawn as dots on an axis without 0, where their intervals can be read.
+    /// Horizontal bars from 0. If all values are within a factor of 2, they are drawn as dots on an axis without 0, so that their intervals can be read.
     Bars(Vec<Bar>),
-    /// Maps of one colour scale.
+    /// Colour maps with one common scale.
     Heat(Vec<Heat>),
 }
 
-/// A plot with what it needs to be read.
+/// A plot with title, caption and axes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Title, without a full stop.
     pub title: String,
-    /// What is to be known of it, in sentences.
+    /// Explanation in sentences.
     pub caption: String,
     /// The horizontal axis.
     pub x: Axis,
     /// The vertical axis.
     pub y: Axis,
-    /// What it shows.
+    /// The content.
     pub plot: Plot,
 }

@@ -1,9 +1,9 @@
-//! From values to positions, and the ticks between.
+//! Maps values to positions, and chooses the ticks of an axis.
 
 use super::plot::AxisScale;
 use lowrank::lora::thousands;
 
-/// Beyond these a value is not drawn, or drawn as 0: what is computed of it stays finite.
+/// Larger values are not drawn, smaller ones are drawn as 0. So everything computed from a value stays finite.
 const LARGEST: f64 = 1e150;
 const SMALLEST: f64 = 1e-150;
 /// A log axis shorter than this many decades also has ticks at 2 and 5.
@@ -15,33 +15,33 @@ pub(super) fn drawable(value: f64, scale: AxisScale) -> Option<f64> {
     (value.abs() < LARGEST && (scale == AxisScale::Linear || value > 0.0)).then_some(value)
 }
 
-/// The interval in order, if the scale can show both ends.
+/// The interval with its ends in order, if the scale can show both.
 pub(super) fn interval(ends: Option<(f64, f64)>, scale: AxisScale) -> Option<(f64, f64)> {
     let (a, b) = ends?;
     let (a, b) = (drawable(a, scale)?, drawable(b, scale)?);
     Some((a.min(b), a.max(b)))
 }
 
-/// Smallest and largest.
+/// Smallest and largest value.
 pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     values.into_iter().fold(None, |range, v| Some(range.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
 }
 
-/// The part of an axis that is shown.
+/// The range of an axis, with its ticks.
 #[derive(Clone, Debug)]
 pub(super) struct Ticks {
     pub scale: AxisScale,
     /// The ends.
     pub from: f64,
     pub to: f64,
-    /// Values with their labels.
+    /// Labelled ticks: value and label.
     pub major: Vec<(f64, String)>,
-    /// Values between, without labels.
+    /// Ticks without labels.
     pub minor: Vec<f64>,
 }
 
 impl Ticks {
-    /// Of about `most` steps, so that `values`, all drawable and at least one, lie between the ends.
+    /// About `most` steps that cover `values`, which must be drawable. `None` if there are none.
     pub fn of(values: &[f64], scale: AxisScale, most: usize) -> Option<Ticks> {
         let (low, high) = extent(values.iter().copied())?;
         let most = most.max(2);
@@ -52,19 +52,19 @@ impl Ticks {
         })
     }
 
-    /// Where a value lies, from 0 to 1.
+    /// Position of a value: 0 at `from`, 1 at `to`.
     pub fn share(&self, value: f64) -> f64 {
         let t = |v: f64| if self.scale == AxisScale::Log { v.log10() } else { v };
         (t(value) - t(self.from)) / (t(self.to) - t(self.from))
     }
 
-    /// Places the ends.
+    /// Puts the ends of the axis at these coordinates.
     pub fn between(self, start: f64, end: f64) -> AxisMap {
         AxisMap { ticks: self, start, end }
     }
 }
 
-/// An axis in its place.
+/// An axis with the coordinates of its ends.
 #[derive(Clone, Debug)]
 pub(super) struct AxisMap {
     pub ticks: Ticks,
@@ -73,7 +73,7 @@ pub(super) struct AxisMap {
 }
 
 impl AxisMap {
-    /// Position of a value.
+    /// Coordinate of a value.
     pub fn at(&self, value: f64) -> f64 {
         self.start + self.ticks.share(value) * (self.end - self.start)
     }
@@ -87,7 +87,7 @@ fn round_up(step: f64) -> f64 {
 }
 
 fn linear(low: f64, high: f64, most: usize) -> Ticks {
-    // What differs by rounding only is one value.
+    // Values that differ only by rounding count as equal.
     let flat = high - low <= 1e-9 * low.abs().max(high.abs());
     let pad = match low.abs().max(high.abs()) {
         _ if !flat => 0.0,
@@ -103,7 +103,7 @@ fn linear(low: f64, high: f64, most: usize) -> Ticks {
     Ticks { scale: AxisScale::Linear, from: first * step, to: last * step, major, minor: Vec::new() }
 }
 
-/// Digits after the point that tell multiples of `step` apart.
+/// Number of decimals that distinguishes multiples of `step`.
 pub(super) fn decimals(step: f64) -> usize {
     (-(step.log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize
 }
@@ -122,7 +122,7 @@ fn linear_label(value: f64, step: f64, size: f64) -> String {
     }
 }
 
-/// With a true minus sign, and a comma between thousands.
+/// The number with `decimals` decimals, a minus sign (U+2212), and commas between thousands.
 pub(super) fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -142,7 +142,7 @@ fn power_of_ten(exponent: i32) -> String {
     format!("10{}", exponent.to_string().chars().map(digit).collect::<String>())
 }
 
-/// Of `factor` times 10 to the `exponent`, on an axis from `from` to `to`.
+/// Label of `factor` · 10^`exponent` on an axis from `from` to `to`.
 fn log_label(factor: f64, exponent: i32, from: f64, to: f64) -> String {
     let value = factor * 10f64.powi(exponent);
     let short = |by: f64, unit| format!("{}{unit}", value / by);
@@ -152,7 +152,7 @@ fn log_label(factor: f64, exponent: i32, from: f64, to: f64) -> String {
             factor + &power_of_ten(exponent)
         }
         v if v < 1.0 => format!("{v:.*}", decimals(v)),
-        // The same unit for whole decades of a long axis reads better than strings of zeros.
+        // On a long axis, k and M are easier to read than many zeros.
         v if to > 1e5 && v >= 0.99e6 => short(1e6, "M"),
         v if to > 1e5 && v >= 0.99e3 => short(1e3, "k"),
         v => grouped(v, 0),
@@ -171,13 +171,13 @@ fn log(low: f64, high: f64, most: usize) -> Ticks {
     let stride = (last - first).div_ceil(most);
     let label = |&(factor, e): &(f64, i32)| (value((factor, e)), log_label(factor, e, from, to));
     let major = round[first..=last].iter().step_by(stride).map(label).collect();
-    // Ticks at 2 to 9 show that the axis is logarithmic; where decades are left out they would be a smear.
+    // Ticks at 2 to 9 show that the axis is logarithmic. If decades are skipped there is no room for them.
     let between = exponents.flat_map(|e| (2..10).map(move |factor| f64::from(factor) * 10f64.powi(e)));
     let minor = between.filter(|v| stride == 1 && last - first < 8 && (from..to).contains(v)).collect();
     Ticks { scale: AxisScale::Log, from, to, major, minor }
 }
 
-/// Whether all are powers of 2, such as ranks: then these are the round numbers.
+/// Whether all values are powers of 2, such as ranks. Then the ticks are powers of 2.
 fn powers_of_two(values: &[f64]) -> bool {
     values.iter().all(|v| (v.log2() - v.log2().round()).abs() < 1e-9 && (1.0..1e6).contains(v))
 }
