@@ -43,7 +43,7 @@ pub(super) fn run() -> Result<Outcome> {
     say("\nThe folder holds all that this needed. One figure of the table again, from its adapter:")?;
     say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
-    say("  cargo install --path .")?;
+    say("  cargo install --path cli")?;
     say("  lowrank fetch distilbert-base-uncased imdb")?;
     say("  lowrank study --model distilbert-base-uncased --data imdb --out study --claims")?;
     Ok(outcome)
