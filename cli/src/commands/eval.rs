@@ -44,6 +44,17 @@ enum SplitArg {
     All,
 }
 
+impl SplitArg {
+    /// The split, and its key in the JSON output.
+    fn parts(self) -> (Split, &'static str) {
+        match self {
+            SplitArg::Train => (Split::Train, "train"),
+            SplitArg::Validation => (Split::Validation, "validation"),
+            SplitArg::Test | SplitArg::All => (Split::Test, "test"),
+        }
+    }
+}
+
 /// The texts to measure.
 struct Measured {
     tokens: Tokenized,
@@ -59,12 +70,7 @@ impl Eval {
         for adapted in &all {
             let (labels, result, lines) = self.measure(adapted)?;
             if self.json {
-                let key = match self.split {
-                    SplitArg::Train => "train",
-                    SplitArg::Validation => "validation",
-                    SplitArg::Test | SplitArg::All => "test",
-                };
-                results.push(json!({ "adapter": adapted.name, key: result, "labels": labels }));
+                results.push(json!({ "adapter": adapted.name, self.split.parts().1: result, "labels": labels }));
                 continue;
             }
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
@@ -123,22 +129,14 @@ impl Eval {
     /// Reads the texts to measure.
     fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
         let path = &self.source.data;
-        let wanted = match self.split {
-            SplitArg::Train => Split::Train,
-            SplitArg::Validation => Split::Validation,
-            SplitArg::Test | SplitArg::All => Split::Test,
-        };
+        let (wanted, _) = self.split.parts();
         let found = find(path, wanted)?;
         if self.split == SplitArg::All && found != Found::Undivided {
             return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
         }
         // If the data set has no test split, the test texts may be a part of the training texts that was held out.
-        let known = if self.split == SplitArg::Train || found != Found::There {
-            adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
-        } else {
-            None
-        };
-        let trained_on = match known {
+        let known = adapted.about.as_ref().and_then(|a| a.trained_on.as_ref());
+        let trained_on = match known.filter(|_| self.split == SplitArg::Train || found != Found::There) {
             Some(trained_on) if trained_on.is(path)? => Some(trained_on),
             _ => None,
         };

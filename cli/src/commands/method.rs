@@ -1,5 +1,6 @@
 //! The arguments that select the fine-tuning method.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
 use lowrank::{Error, Result};
@@ -50,8 +51,8 @@ pub struct MethodArgs {
     #[arg(long, value_delimiter = ',')]
     layers: Vec<usize>,
     /// Biases that also train [default: none]
-    #[arg(long, value_enum)]
-    bias: Option<BiasName>,
+    #[arg(long, value_parser = named([("none", Bias::None), ("lora-only", Bias::LoraOnly), ("all", Bias::All)]))]
+    bias: Option<Bias>,
     /// Further modules that train in full, by the end of their names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     modules_to_save: Vec<String>,
@@ -59,15 +60,12 @@ pub struct MethodArgs {
     #[arg(long)]
     lora_dropout: Option<f64>,
     /// Initial A: kaiming as in PEFT, gaussian as in the paper [default: kaiming]
-    #[arg(long, value_enum)]
-    lora_init: Option<InitName>,
+    #[arg(long, value_parser = named([("kaiming", Init::Kaiming), ("gaussian", Init::Gaussian)]))]
+    lora_init: Option<Init>,
     /// LoRA+: the learning rate of B and of vectors is multiplied by this; its authors advise 16 [default: 1]
     #[arg(long, value_name = "RATIO")]
     lora_plus_ratio: Option<f64>,
 }
-
-/// Default rank.
-const RANK: usize = 8;
 
 /// Names of [`Method`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,19 +100,11 @@ enum MethodName {
     Intrinsic,
 }
 
-/// Names of [`Bias`].
-#[derive(Clone, Copy, ValueEnum)]
-enum BiasName {
-    None,
-    LoraOnly,
-    All,
-}
-
-/// Names of [`Init`].
-#[derive(Clone, Copy, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
+/// Parses one of a few names of values.
+fn named<T: Clone + Send + Sync + 'static, const N: usize>(values: [(&'static str, T); N]) -> impl TypedValueParser<Value = T> {
+    let names = values.each_ref().map(|(name, _)| *name);
+    PossibleValuesParser::new(names)
+        .try_map(move |text| values.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()).ok_or("an unknown value"))
 }
 
 /// Parses `name=value`.
@@ -175,7 +165,7 @@ impl MethodArgs {
     }
 
     fn rank(&self) -> usize {
-        self.rank.unwrap_or(RANK)
+        self.rank.unwrap_or(8)
     }
 
     /// Default learning rate of the method.
@@ -201,15 +191,6 @@ impl MethodArgs {
     }
 
     fn lora(&self) -> LoraConfig {
-        let init = match self.lora_init {
-            None | Some(InitName::Kaiming) => Init::Kaiming,
-            Some(InitName::Gaussian) => Init::Gaussian,
-        };
-        let bias = match self.bias {
-            None | Some(BiasName::None) => Bias::None,
-            Some(BiasName::LoraOnly) => Bias::LoraOnly,
-            Some(BiasName::All) => Bias::All,
-        };
         let targets: Vec<&str> = match self.target_pattern {
             Some(_) => Vec::new(),
             None if self.targets.is_empty() => vec!["q_lin", "v_lin"],
@@ -219,14 +200,14 @@ impl MethodArgs {
             alpha: self.alpha.unwrap_or(2.0 * self.rank() as f64),
             dropout: self.lora_dropout.unwrap_or(0.1),
             target_pattern: self.target_pattern.clone(),
-            init,
+            init: self.lora_init.unwrap_or(Init::Kaiming),
             rank_stabilised: self.rslora || self.method == MethodName::Rslora,
             dora: self.method == MethodName::Dora,
             freeze_a: self.method == MethodName::LoraFa,
             rank_pattern: self.rank_pattern.clone(),
             alpha_pattern: self.alpha_pattern.clone(),
             layers: self.layers.clone(),
-            bias,
+            bias: self.bias.unwrap_or(Bias::None),
             modules_to_save: self.modules_to_save.clone(),
             ..LoraConfig::new(self.rank(), &targets)
         }

@@ -30,6 +30,7 @@ mod run;
 mod signals;
 mod study;
 mod summary;
+mod texts;
 mod tokenize;
 mod train;
 mod training_args;

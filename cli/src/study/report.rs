@@ -3,6 +3,7 @@
 use super::figure::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
+use super::table::{Cells, with_results};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
 use lowrank::lora::thousands;
@@ -137,26 +138,15 @@ pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Confi
 impl Findings<'_> {
     /// The rows of the table that have results, with these results.
     fn table(&self) -> impl Iterator<Item = (&Row, Vec<&RowResult>)> {
-        let of = |row: &Row| self.results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
-        self.rows.iter().map(move |row| (row, of(row))).filter(|(_, of)| !of.is_empty())
+        with_results(self.rows, self.results)
     }
 }
 
 fn table(findings: &Findings) -> Block {
     let head = ["configuration", "trainable", "%", "accuracy (%)", "95 % interval", "the study's (%)", "minutes", "memory (MB)"];
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
-        let (mean, (low, high)) = accuracy(&of);
-        let minutes = of.iter().map(|r| r.seconds).sum::<f64>() / 60.0 / of.len() as f64;
-        vec![
-            row.name.clone(),
-            thousands(of[0].trainable),
-            format!("{:.2}", 100.0 * of[0].trainable as f64 / of[0].base as f64),
-            format!("{mean:.2}"),
-            format!("{low:.2}–{high:.2}"),
-            row.stated.map_or("–".into(), |stated| format!("{stated:.2}")),
-            format!("{minutes:.1}"),
-            of[0].peak_memory.map_or("–".into(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
-        ]
+        let c = Cells::new(row, &of);
+        vec![c.name, c.trainable, c.percent, c.accuracy, c.interval, c.stated, c.minutes, c.memory.unwrap_or("–".into())]
     };
     let seeds = findings.table().map(|(_, of)| of.len()).max().unwrap_or(0);
     let mean = if seeds > 1 { format!(" Accuracies are means over {seeds} seeds.") } else { String::new() };

@@ -4,7 +4,7 @@ use super::draw::{COLOURS, line, marker, number};
 use super::frame::{self, Frame};
 use super::legend;
 use super::plot::{AxisScale, Figure, Point, Series};
-use super::scale::{Ticks, drawable, grouped, interval};
+use super::scale::{Ticks, grouped, shown};
 
 /// Number of buckets of the x axis. Points in the same bucket are drawn as their mean.
 const BUCKETS: f64 = 100.0;
@@ -14,24 +14,16 @@ const MARKERS: usize = 5;
 /// Up to this many intervals are drawn as bars, more as a band.
 const BARS: usize = 12;
 
-/// A point that can be drawn.
-#[derive(Clone, Debug)]
-struct Vertex {
-    x: f64,
-    y: f64,
-    interval: Option<(f64, f64)>,
-}
-
 /// Draws the lines and returns the height, `None` if there is nothing to draw.
 pub(super) fn draw(out: &mut String, figure: &Figure, series: &[Series]) -> Option<f64> {
     let scales = (figure.x.scale, figure.y.scale);
-    let lines: Vec<Vec<Vertex>> = series.iter().map(|s| vertices(s, scales)).collect();
+    let lines: Vec<Vec<Point>> = series.iter().map(|s| s.points.iter().filter_map(|p| shown(p, scales)).collect()).collect();
     let xs: Vec<f64> = lines.iter().flatten().map(|v| v.x).collect();
-    let lines: Vec<Vec<Vertex>> =
+    let lines: Vec<Vec<Point>> =
         lines.iter().map(|line| Some(thinned(line, &Ticks::of(&xs, scales.0, 6)?, scales))).collect::<Option<_>>()?;
-    let ends = |v: &Vertex| v.interval.map_or(vec![v.y], |(low, high)| vec![v.y, low, high]);
+    let ends = |v: &Point| v.interval.map_or(vec![v.y], |(low, high)| vec![v.y, low, high]);
     let ys: Vec<f64> = lines.iter().flatten().flat_map(ends).collect();
-    let name = |(s, line): (&Series, &Vec<Vertex>)| if line.is_empty() { format!("{} (no data)", s.name) } else { s.name.clone() };
+    let name = |(s, line): (&Series, &Vec<Point>)| if line.is_empty() { format!("{} (no data)", s.name) } else { s.name.clone() };
     let names: Vec<String> = series.iter().zip(&lines).map(name).collect();
     let top = legend::draw(out, &names, |out, i, (x, y)| {
         line(out, &format!("line c{}", i % COLOURS), (x, y), (x + legend::SAMPLE, y));
@@ -51,18 +43,13 @@ pub(super) fn draw(out: &mut String, figure: &Figure, series: &[Series]) -> Opti
     Some(frame.height())
 }
 
-fn vertices(series: &Series, (x, y): (AxisScale, AxisScale)) -> Vec<Vertex> {
-    let vertex = |p: &Point| Some(Vertex { x: drawable(p.x, x)?, y: drawable(p.y, y)?, interval: interval(p.interval, y) });
-    series.points.iter().filter_map(vertex).collect()
-}
-
 /// Replaces the points of each bucket by their mean, taken on the scales of the axes. A line of thousands of steps stays legible and small.
-fn thinned(line: &[Vertex], x: &Ticks, scales: (AxisScale, AxisScale)) -> Vec<Vertex> {
-    let bucket = |v: &Vertex| (BUCKETS * x.share(v.x)) as usize;
+fn thinned(line: &[Point], x: &Ticks, scales: (AxisScale, AxisScale)) -> Vec<Point> {
+    let bucket = |v: &Point| (BUCKETS * x.share(v.x)) as usize;
     line.chunk_by(|a, b| bucket(a) == bucket(b)).map(|chunk| mean(chunk, scales)).collect()
 }
 
-fn mean(chunk: &[Vertex], (x, y): (AxisScale, AxisScale)) -> Vertex {
+fn mean(chunk: &[Point], (x, y): (AxisScale, AxisScale)) -> Point {
     let mean = |scale, values: Vec<f64>| {
         let n = values.len() as f64;
         match scale {
@@ -74,7 +61,7 @@ fn mean(chunk: &[Vertex], (x, y): (AxisScale, AxisScale)) -> Vertex {
         return only.clone();
     }
     let ends: Option<Vec<(f64, f64)>> = chunk.iter().map(|v| v.interval).collect();
-    Vertex {
+    Point {
         x: mean(x, chunk.iter().map(|v| v.x).collect()),
         y: mean(y, chunk.iter().map(|v| v.y).collect()),
         interval: ends.map(|ends| (mean(y, ends.iter().map(|e| e.0).collect()), mean(y, ends.iter().map(|e| e.1).collect()))),
@@ -85,14 +72,14 @@ fn position(frame: &Frame, x: f64, y: f64) -> String {
     format!("{} {}", number(frame.x.at(x)), number(frame.y.at(y)))
 }
 
-fn path(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex]) {
+fn path(out: &mut String, frame: &Frame, i: usize, vertices: &[Point]) {
     let d: Vec<String> = vertices.iter().map(|v| position(frame, v.x, v.y)).collect();
     if d.len() > 1 {
         out.push_str(&format!("<path class=\"line c{}\" d=\"M{}\"/>\n", i % COLOURS, d.join("L")));
     }
 }
 
-fn intervals(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex]) {
+fn intervals(out: &mut String, frame: &Frame, i: usize, vertices: &[Point]) {
     let known: Vec<(f64, f64, f64)> = vertices.iter().filter_map(|v| v.interval.map(|(low, high)| (v.x, low, high))).collect();
     if known.len() > BARS {
         let upper = known.iter().map(|(x, _, high)| position(frame, *x, *high));
@@ -107,9 +94,9 @@ fn intervals(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex]) {
     }
 }
 
-fn markers(out: &mut String, frame: &Frame, i: usize, vertices: &[Vertex], name: &str) {
+fn markers(out: &mut String, frame: &Frame, i: usize, vertices: &[Point], name: &str) {
     let n = vertices.len();
-    let chosen: Vec<&Vertex> = match n {
+    let chosen: Vec<&Point> = match n {
         0..=SPARSE => vertices.iter().collect(),
         // Shifted from line to line, so that markers of lines that overlap do not overlap.
         _ => (0..MARKERS).map(|k| &vertices[((k * 7 + 1 + i % 7) * n / (MARKERS * 7 + 1)).min(n - 1)]).collect(),

@@ -3,7 +3,7 @@
 use super::draw::{Anchor, LARGE, WIDTH, fit, line, marker, text, width};
 use super::frame::{self, Frame};
 use super::plot::{Figure, Point};
-use super::scale::{drawable, grouped, interval};
+use super::scale::{grouped, shown};
 
 /// Distances between a name and its point that are tried, and the number of directions.
 const DISTANCES: [f64; 8] = [9.0, 18.0, 30.0, 45.0, 62.0, 82.0, 105.0, 130.0];
@@ -28,9 +28,7 @@ struct Label {
 /// Draws the points and returns the height, `None` if there is nothing to draw.
 pub(super) fn draw(out: &mut String, figure: &Figure, points: &[(String, Point)]) -> Option<f64> {
     let scales = (figure.x.scale, figure.y.scale);
-    let known = |(name, p): &(String, Point)| {
-        Some((name.clone(), Point { x: drawable(p.x, scales.0)?, y: drawable(p.y, scales.1)?, interval: interval(p.interval, scales.1) }))
-    };
+    let known = |(name, p): &(String, Point)| Some((name.clone(), shown(p, scales)?));
     let points: Vec<(String, Point)> = points.iter().filter_map(known).collect();
     let xs: Vec<f64> = points.iter().map(|(_, p)| p.x).collect();
     let ys: Vec<f64> = points.iter().flat_map(|(_, p)| [Some(p.y), p.interval.map(|i| i.0), p.interval.map(|i| i.1)]).flatten().collect();

@@ -1,6 +1,6 @@
 //! Maps values to positions, and chooses the ticks of an axis.
 
-use super::plot::AxisScale;
+use super::plot::{AxisScale, Point};
 use lowrank::lora::thousands;
 
 /// Larger values are not drawn, smaller ones are drawn as 0. So everything computed from a value stays finite.
@@ -20,6 +20,11 @@ pub(super) fn interval(ends: Option<(f64, f64)>, scale: AxisScale) -> Option<(f6
     let (a, b) = ends?;
     let (a, b) = (drawable(a, scale)?, drawable(b, scale)?);
     Some((a.min(b), a.max(b)))
+}
+
+/// The point with what the scales of x and y can show; `None` if that excludes the point itself.
+pub(super) fn shown(p: &Point, (x, y): (AxisScale, AxisScale)) -> Option<Point> {
+    Some(Point { x: drawable(p.x, x)?, y: drawable(p.y, y)?, interval: interval(p.interval, y) })
 }
 
 /// Smallest and largest value.
