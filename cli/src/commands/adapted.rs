@@ -1,7 +1,7 @@
 //! Models for inference: a base with adapters.
 
 use super::base::{check_same, checked};
-use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece};
+use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
 use super::device::DeviceArgs;
 use super::notes::warning;
 use clap::Args;
@@ -102,9 +102,30 @@ impl AdaptedArgs {
     }
 }
 
+/// A base whose adapters a command changes.
+#[derive(Args)]
+pub struct BaseArgs {
+    /// Folder of the base checkpoint, or the name of a fetched model
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: Checkpoint,
+    /// Accept adapters that were trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
+}
+
+impl BaseArgs {
+    /// The hash of the base, and one f32 model on the CPU for each adapter.
+    pub fn open(&self, adapters: &[Named]) -> Result<(String, Vec<Adapted>)> {
+        let hash = checked(&self.model, user_cache().as_deref())?;
+        let wanted = (!self.any_base).then_some(&hash[..]);
+        let all = open_adapted(&self.model, adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
+        Ok((hash, all))
+    }
+}
+
 /// Loads a base with adapters, or a checkpoint with its own head if there are no adapters. If `hash` is given, the adapters must have been trained
 /// on a base with this hash. `place` moves the base to its device before the adapters share it.
-pub fn open_adapted(
+fn open_adapted(
     base: &Path,
     adapters: &[Named],
     hash: Option<&str>,

@@ -167,7 +167,7 @@ mod tests {
         std::thread::sleep(SETTLED + Duration::from_millis(100));
         assert_eq!(checked(&base, Some(&cache)).unwrap(), hash);
         let [kept] = &files(&cache)[..] else { panic!("one file") };
-        // What the cache says is believed: the files are not read.
+        // The cached hash is used without reading the files.
         let planted = fs::read_to_string(kept).unwrap().replace(&hash, "planted");
         fs::write(kept, planted).unwrap();
         assert_eq!(checked(&base, Some(&cache)).unwrap(), "planted");

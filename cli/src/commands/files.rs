@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(made("words", "of_text").unwrap(), (ids.clone(), all.clone()));
         assert_eq!(made("of_text/tokenizer.json", "of_json").unwrap(), (ids.clone(), all[1..].to_vec()));
         assert_eq!(made("of_text", "of_folder").unwrap(), (ids, all));
-        // Alone, a tokenizer.json has its own rules; beside a DistilBERT it has not.
+        // The rules of a tokenizer.json count only if it is not in the folder of a DistilBERT.
         std::fs::create_dir(path("alone")).unwrap();
         std::fs::copy(path("of_json/tokenizer.json"), path("alone/tokenizer.json")).unwrap();
         assert!(made("alone", "never").unwrap_err().to_string().contains("do_lower_case"));

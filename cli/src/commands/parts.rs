@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Default share of the texts that is held out for the test.
 const TEST_FRACTION: f64 = 0.2;
 
-/// What a model was trained on, so that a later measurement can say whether it is on other texts.
+/// The data that a model was trained on, so that a later measurement can tell whether it uses other texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
     /// SHA-256 of the files with the training texts.
@@ -31,7 +31,7 @@ impl TrainedOn {
             .map_err(|e| Error::invalid(format!("{e}; give labelled texts to test on with --test, or another --test-fraction")))
     }
 
-    /// Whether the training texts of the data set at `path`, or all it has, are what was trained on.
+    /// Whether the training texts of the data set at `path` (or all its texts, if it has no splits) are the ones of training.
     pub fn is(&self, path: &Path) -> Result<bool> {
         Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == self.data)
     }

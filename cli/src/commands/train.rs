@@ -187,7 +187,7 @@ impl Train {
         Ok(Texts { train, test, dev })
     }
 
-    /// Moves the model to its device. Returns the device, or what the CPU computes with.
+    /// Moves the model to its device. Returns its name, or data type and instruction set on the CPU.
     fn place(&self, model: &mut DistilBert) -> Result<String> {
         let device = self.args.device.place(model)?;
         match &device {

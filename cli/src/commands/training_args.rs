@@ -6,7 +6,7 @@ use super::output::Input;
 use clap::Args;
 use std::path::PathBuf;
 
-/// What is trained on what, and how much of it.
+/// Model, data and sizes of a run.
 #[derive(Args)]
 pub struct TrainingArgs {
     /// Folder of the checkpoint (config.json, model.safetensors, and vocab.txt or tokenizer.json), or the name of a fetched model

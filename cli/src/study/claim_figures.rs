@@ -2,7 +2,7 @@
 
 use super::Latency;
 use super::evidence::Evidence;
-use super::figure::{Axis, AxisScale, Bar, Figure, Plot, Point, Series};
+use super::figure::{Bar, Figure, Plot, Point, Series};
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::accuracy;
 
@@ -13,13 +13,7 @@ pub fn figures(evidence: &Evidence) -> Vec<Figure> {
 
 /// Accuracies of rows over a logarithmic x axis.
 fn accuracy_figure(title: &str, caption: &str, x: &str, series: Vec<Series>) -> Figure {
-    Figure {
-        title: title.to_string(),
-        caption: caption.to_string(),
-        x: Axis { label: x.to_string(), scale: AxisScale::Log },
-        y: Axis { label: "test accuracy (%)".to_string(), scale: AxisScale::Linear },
-        plot: Plot::Lines(series),
-    }
+    Figure::linear(title, caption, [x, "test accuracy (%)"], Plot::Lines(series)).log_x()
 }
 
 /// The accuracies of the rows at `points`, pairs of x and key, with the intervals of the review sample.
@@ -63,13 +57,9 @@ pub fn latencies(e: &Evidence) -> Option<Figure> {
         let [value, low, high] = l.seconds.map(|s| 1e3 * s);
         Bar { name: l.method.clone(), value, interval: Some((low, high)), mark: None }
     };
-    (!e.latency.is_empty()).then(|| Figure {
-        title: "Latency of one text".into(),
-        caption: "Medians with 95 % intervals; the methods take turns, in another order each round.".into(),
-        x: Axis { label: "time (ms)".into(), scale: AxisScale::Linear },
-        y: Axis { label: "method".into(), scale: AxisScale::Linear },
-        plot: Plot::Bars(e.latency.iter().map(bar).collect()),
-    })
+    let caption = "Medians with 95 % intervals; the methods take turns, in another order each round.";
+    let bars = Plot::Bars(e.latency.iter().map(bar).collect());
+    (!e.latency.is_empty()).then(|| Figure::linear("Latency of one text", caption, ["time (ms)", "method"], bars))
 }
 
 /// Singular values of the change by full fine-tuning and by LoRA, for one matrix in the middle of the model.
@@ -83,11 +73,8 @@ pub fn spectra(e: &Evidence) -> Option<Figure> {
         Some(Series { name: format!("{of} {name}"), points: kept.map(point).collect() })
     };
     let series: Vec<Series> = [middle(&e.spectra[0], "full"), middle(&e.spectra[1], "B A of rank 8,")].into_iter().flatten().collect();
-    (!series.is_empty()).then(|| Figure {
-        title: "Singular values of ΔW".into(),
-        caption: "Of one matrix in the middle of the model, each divided by its largest.".into(),
-        x: Axis { label: "number of the singular value".into(), scale: AxisScale::Log },
-        y: Axis { label: "singular value / largest".into(), scale: AxisScale::Log },
-        plot: Plot::Lines(series),
-    })
+    let caption = "Of one matrix in the middle of the model, each divided by its largest.";
+    let labels = ["number of the singular value", "singular value / largest"];
+    let empty = series.is_empty();
+    (!empty).then(|| Figure::linear("Singular values of ΔW", caption, labels, Plot::Lines(series)).log_x().log_y())
 }

@@ -122,7 +122,7 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
 }
 
 /// The order of `n` methods in a round. Each round begins with another method, and every second round runs backwards. So no method always runs
-/// after the same other one, whose data in the caches could help or harm it.
+/// after the same other method, because data left in the caches could help or harm it.
 fn turns(n: usize, round: usize) -> Vec<usize> {
     let first = round % n;
     (0..n).map(|i| if round.is_multiple_of(2) { first + i } else { first + n - i } % n).collect()

@@ -44,6 +44,13 @@ pub enum Block {
     },
 }
 
+impl Block {
+    /// A table.
+    pub fn table(caption: &str, head: &[impl ToString], rows: Vec<Vec<String>>) -> Block {
+        Block::Table { caption: caption.to_string(), head: head.iter().map(ToString::to_string).collect(), rows }
+    }
+}
+
 /// The page as HTML. The same blocks give the same text.
 pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
     let title = escape(title);
@@ -212,7 +219,7 @@ mod tests {
         html("Title & <title>", "The lead.", &blocks)
     }
 
-    /// Whether every element is closed in order, and `&` only begins an entity: what an XML parser asks.
+    /// Whether all elements are closed in order and each `&` begins an entity, as XML requires.
     fn well_formed(page: &str) -> Result<(), String> {
         let mut open: Vec<String> = Vec::new();
         let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no doctype")?;

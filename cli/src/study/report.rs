@@ -1,6 +1,6 @@
 //! The report: all results of a study on one page.
 
-use super::figure::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
+use super::figure::{Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
 use super::table::{Cells, with_results};
@@ -72,11 +72,8 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let mut blocks = vec![Block::Heading("The table".into()), table(&findings)];
     blocks.extend([accuracies(&findings), sizes(&findings)].map(Block::Figure));
     blocks.push(Block::Heading("The recipe".into()));
-    blocks.push(Block::Table {
-        caption: "What each run used: a value for all, or each value with its rows.".into(),
-        head: vec!["setting".into(), "value".into()],
-        rows: provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect(),
-    });
+    let settings = provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect();
+    blocks.push(Block::table("What each run used: a value for all, or each value with its rows.", &["setting", "value"], settings));
     blocks.push(Block::Heading("Training".into()));
     blocks.push(Block::Figure(curve(&findings, "Training loss", "cross-entropy (nats)", |r| r.losses.clone())));
     let percent = |r: &RowResult| r.accuracies.iter().map(|a| 100.0 * a).collect();
@@ -90,13 +87,9 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let Findings { rows, results, labels, label_names, texts, claims, changes, figures, .. } = findings;
     if !changes.is_empty() {
         blocks.push(Block::Heading("What full fine-tuning changed".into()));
-        blocks.push(Block::Figure(Figure {
-            title: "ΔW by layer and matrix".into(),
-            caption: "Root mean square of the change of the weights, in cells of neighbouring rows and columns.".into(),
-            x: Axis { label: "input of the matrix".into(), scale: AxisScale::Linear },
-            y: Axis { label: "output of the matrix".into(), scale: AxisScale::Linear },
-            plot: Plot::Heat(changes),
-        }));
+        let caption = "Root mean square of the change of the weights, in cells of neighbouring rows and columns.";
+        let labels = ["input of the matrix", "output of the matrix"];
+        blocks.push(Block::Figure(Figure::linear("ΔW by layer and matrix", caption, labels, Plot::Heat(changes))));
     }
     if !figures.is_empty() {
         blocks.push(Block::Heading("Ranks and times".into()));
@@ -113,11 +106,8 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     blocks.extend(disagreements(rows, results, labels, label_names, texts));
     blocks.push(Block::Heading("How this was made".into()));
     blocks.push(Block::Code(provenance.command.clone()));
-    blocks.push(Block::Table {
-        caption: "What was given.".into(),
-        head: vec!["what".into(), "value".into()],
-        rows: provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
-    });
+    let facts = provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    blocks.push(Block::table("What was given.", &["what", "value"], facts));
     html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead, &blocks)
 }
 
@@ -150,14 +140,11 @@ fn table(findings: &Findings) -> Block {
     };
     let seeds = findings.table().map(|(_, of)| of.len()).max().unwrap_or(0);
     let mean = if seeds > 1 { format!(" Accuracies are means over {seeds} seeds.") } else { String::new() };
-    Block::Table {
-        caption: format!(
-            "The interval is that of the sample of reviews. Memory is the most of the process until the row was done: a small row after a large one shows \
-             the large one's. The study's accuracies are those of distilbert-base-uncased on the whole of IMDB.{mean}"
-        ),
-        head: head.map(String::from).to_vec(),
-        rows: findings.table().map(row).collect(),
-    }
+    let caption = format!(
+        "The interval is that of the sample of reviews. Memory is the peak of the process until the row was done, so a small row after a large one \
+         shows the peak of the large one. The study's accuracies are those of distilbert-base-uncased on all of IMDB.{mean}"
+    );
+    Block::table(&caption, &head, findings.table().map(row).collect())
 }
 
 fn accuracies(findings: &Findings) -> Figure {
@@ -165,13 +152,8 @@ fn accuracies(findings: &Findings) -> Figure {
         let (value, interval) = accuracy(&of);
         Bar { name: row.name.clone(), value, interval: Some(interval), mark: row.stated.filter(|_| of[0].base == STUDY_SIZE) }
     };
-    Figure {
-        title: "Test accuracy".into(),
-        caption: "With 95 % intervals of the sample of reviews.".into(),
-        x: Axis { label: "accuracy (%)".into(), scale: AxisScale::Linear },
-        y: Axis { label: "configuration".into(), scale: AxisScale::Linear },
-        plot: Plot::Bars(findings.table().map(bar).collect()),
-    }
+    let (caption, labels) = ("With 95 % intervals of the sample of reviews.", ["accuracy (%)", "configuration"]);
+    Figure::linear("Test accuracy", caption, labels, Plot::Bars(findings.table().map(bar).collect()))
 }
 
 fn sizes(findings: &Findings) -> Figure {
@@ -179,13 +161,8 @@ fn sizes(findings: &Findings) -> Figure {
         let (y, interval) = accuracy(&of);
         (row.name.clone(), Point { x: of[0].trainable as f64, y, interval: Some(interval) })
     };
-    Figure {
-        title: "Accuracy against what trains".into(),
-        caption: "Each configuration by the numbers that it trains.".into(),
-        x: Axis { label: "trainable parameters".into(), scale: AxisScale::Log },
-        y: Axis { label: "test accuracy (%)".into(), scale: AxisScale::Linear },
-        plot: Plot::Points(findings.table().map(point).collect()),
-    }
+    let (caption, labels) = ("Each configuration by the numbers that it trains.", ["trainable parameters", "test accuracy (%)"]);
+    Figure::linear("Accuracy against what trains", caption, labels, Plot::Points(findings.table().map(point).collect())).log_x()
 }
 
 /// Curves over the steps with the first seed. Each point is the mean of neighbouring steps.
@@ -200,28 +177,20 @@ fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> V
         });
         Series { name: row.name.clone(), points: points.collect() }
     });
-    Figure {
-        title: title.into(),
-        caption: "Means over neighbouring steps, with dropout, before each step.".into(),
-        x: Axis { label: "step".into(), scale: AxisScale::Linear },
-        y: Axis { label: y.into(), scale: AxisScale::Linear },
-        plot: Plot::Lines(series.collect()),
-    }
+    let caption = "Means over neighbouring steps, with dropout, before each step.";
+    Figure::linear(title, caption, ["step", y], Plot::Lines(series.collect()))
 }
 
 fn confusions(findings: &Findings) -> Block {
     let names = findings.label_names;
     let pairs = || names.iter().enumerate().flat_map(|(i, _)| (0..names.len()).map(move |j| (i, j)));
     let head = pairs().map(|(i, j)| format!("{} answered {}", names[i], names[j]));
+    let head: Vec<String> = std::iter::once("configuration".to_string()).chain(head).collect();
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
         let cells = pairs().map(|(i, j)| thousands(of[0].test.confusion.get(i).and_then(|r| r.get(j)).copied().unwrap_or(0)));
         std::iter::once(row.name.clone()).chain(cells).collect()
     };
-    Block::Table {
-        caption: "Test reviews of each class by the answer, with the first seed.".into(),
-        head: std::iter::once("configuration".to_string()).chain(head).collect(),
-        rows: findings.table().map(row).collect(),
-    }
+    Block::table("Test reviews of each class by the answer, with the first seed.", &head, findings.table().map(row).collect())
 }
 
 /// McNemar's tests.
@@ -231,12 +200,9 @@ fn tests(findings: &Findings) -> Block {
         let McNemar { a, b, seed, only_a, only_b, p } = test;
         vec![name(a), name(b), seed.to_string(), thousands(*only_a), thousands(*only_b), p_value(*p)]
     };
-    Block::Table {
-        caption: "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often."
-            .into(),
-        head: ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"].map(String::from).to_vec(),
-        rows: findings.neighbours.iter().map(row).collect(),
-    }
+    let caption = "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often.";
+    let head = ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"];
+    Block::table(caption, &head, findings.neighbours.iter().map(row).collect())
 }
 
 /// The reviews on which about half of the rows are right.

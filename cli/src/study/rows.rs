@@ -3,14 +3,14 @@
 use lowrank::lora::{Init, LoraConfig, Method, Placement};
 use lowrank::nn::Config;
 
-/// A configuration: what trains, and how.
+/// A configuration of the study.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Short name, used by `--rows` and as folder name.
     pub key: String,
     /// Name in the table.
     pub name: String,
-    /// What trains.
+    /// Method of fine-tuning.
     pub method: Method,
     /// Highest learning rate.
     pub lr: f64,
@@ -137,7 +137,7 @@ mod tests {
         let config = Config::distilbert_base();
         let all: Vec<Row> = rows(1.0).into_iter().chain(claim_rows(&config, 1.0)).collect();
         assert_eq!(all.iter().map(|row| &row.key).collect::<BTreeSet<_>>().len(), all.len());
-        // Two adapters a layer of 768 · m numbers down and as many up: 3 % of 66 million.
+        // Two adapters a layer, each with 768 · m parameters down and 768 · m up: 3 % of 66 million.
         let numbers = 6.0 * 2.0 * 2.0 * 768.0 * adapter_size(&config) as f64;
         assert!((numbers / 66_362_880.0 - 0.03).abs() < 1e-3, "{numbers}");
     }

@@ -175,7 +175,7 @@ mod tests {
         Row { key: "row".into(), name: "A row".into(), method, lr: 3e-4, stated: None, epoch_factor: 1, cache_trunk: false, subsample: 1 }
     }
 
-    /// What a run of the bundled encoder gives, and how a study with it is told: the page, `results.json` and the lines below the table.
+    /// The result of a run with the bundled encoder, and how a study reports it: the page, `results.json` and the lines below the table.
     fn told(row: &Row, recipe: Recipe, seed: u64) -> (RowResult, String, Value, String) {
         let encoder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder"));
         let (config, wordpiece) = (Config::open(encoder).unwrap(), WordPiece::open(encoder).unwrap());
@@ -201,7 +201,7 @@ mod tests {
             describe: &|_, _, _| Ok(()),
         };
         let result = study.run(row, seed, &mut Silent).unwrap().unwrap();
-        // It is read again as it was.
+        // The saved result is read back unchanged.
         assert_eq!(study.run(row, seed, &mut Silent).unwrap().unwrap(), result);
         let (rows, results) = ([row.clone()], [result.clone()]);
         let provenance = Provenance::new("lowrank study".into(), Vec::new(), &rows, &results).unwrap();
@@ -221,7 +221,7 @@ mod tests {
         (result, report(findings, &provenance), json, table)
     }
 
-    /// The page, the file and the lines must say each of these, and each must be another than in `before`.
+    /// The page, the file and the lines must contain each of these pairs, and each value must differ from `before`.
     fn says(told: &(RowResult, String, Value, String), before: &(RowResult, String, Value, String), pairs: &[(&str, &str)]) {
         for (name, value) in pairs {
             let cells = format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>");
@@ -242,7 +242,7 @@ mod tests {
     fn every_field_of_the_recipe_that_ran_is_told() {
         let lora = || row(Method::Lora(LoraConfig::new(8, &["q_lin", "v_lin"])));
         let before = told(&lora(), Recipe::default(), 0);
-        // No `..`: a new field must be told too.
+        // No `..`: a new field must be reported too.
         let recipe = Recipe {
             epochs: 2,
             batch: 1,
@@ -271,7 +271,7 @@ mod tests {
             ("group by length", "yes"),
             ("recompute", "yes"),
         ];
-        // LoRA changes the lowest layer, so that there is no trunk to keep; the head has no ranks to draw.
+        // LoRA changes the lowest layer, so there is no frozen trunk to cache. The head has no ranks to draw.
         let (ranks, trunk) = (("nested rank", "5"), ("cache trunk", "yes"));
         assert_eq!(common.len() + 2, old.len(), "and each is asked for");
         let slow = Row { lr: recipe.lr, ..lora() };
@@ -284,7 +284,7 @@ mod tests {
         let told_of_trunk = told(&head, with_trunk.clone(), 7);
         says(&told_of_trunk, &before, &[&common[..9], &[trunk]].concat());
         assert_eq!(told_of_trunk.0.used.as_ref().unwrap().recipe, with_trunk);
-        // In results.json the row holds the fields themselves.
+        // In results.json the row contains the fields themselves.
         let kept = told_of_ranks.2["rows"][0]["used"]["recipe"].as_object().unwrap();
         assert!(new.iter().filter(|(name, _)| *name != "cache_trunk").all(|(name, value)| kept[name] == *value), "{kept:?}");
     }
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn every_field_of_the_method_that_ran_is_told() {
         let before = told(&row(Method::Full), Recipe::default(), 0);
-        // No `..`: a new field must be told too.
+        // No `..`: a new field must be reported too.
         let config = LoraConfig {
             rank: 3,
             alpha: 4.5,
@@ -362,7 +362,7 @@ mod tests {
     fn what_else_a_run_used_is_told() {
         let half = Row { subsample: 2, ..row(Method::Head { pre_classifier: false }) };
         let (result, page, json, table) = told(&half, Recipe::default(), 0);
-        // No `..`: a new field must be told too.
+        // No `..`: a new field must be reported too.
         let Used { recipe: _, method: _, dtype, max_length, training_texts, share, test_texts, finished, version, commit } =
             result.used.unwrap();
         let texts = [max_length, training_texts, test_texts];

@@ -1,4 +1,4 @@
-//! `hub::fetch` against servers on this machine that answer as the hub, its CDN and worse.
+//! `hub::fetch` against local servers that behave like the hub and its CDN, or fail in many ways.
 
 mod download;
 mod model;
@@ -21,7 +21,7 @@ fn no_curl() -> bool {
     none
 }
 
-/// Settings that keep everything in `dir` and do not wait.
+/// Settings that store everything in `dir`, without pauses between retries.
 fn hub(dir: &Path, endpoint: String, content: &[u8]) -> Hub {
     let imdb =
         Archive { url: format!("{endpoint}/reviews"), file: "reviews.tgz".into(), size: content.len() as u64, sha256: sha256(content) };
@@ -36,7 +36,7 @@ fn hub(dir: &Path, endpoint: String, content: &[u8]) -> Hub {
     }
 }
 
-/// Bytes that differ everywhere.
+/// Bytes without a short period.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let step = || {
@@ -50,7 +50,7 @@ fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// All files below a folder but locks, relative and sorted.
+/// All files below a folder except locks; relative paths, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
@@ -65,7 +65,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found.iter().map(|path| path.strip_prefix(folder).unwrap().to_path_buf()).collect()
 }
 
-/// Remembers what it is told.
+/// Records the progress messages.
 #[derive(Default)]
 struct Told {
     bytes: Vec<(String, u64, u64)>,

@@ -62,17 +62,16 @@ struct Grid<'a> {
 
 /// The maps that form a grid of at least two rows and columns, and the other maps.
 fn arranged(maps: &[Heat]) -> (Grid<'_>, Vec<&Heat>) {
-    let parts = |m: &'_ Heat| m.name.rsplit_once(' ').map(|(row, column)| (row.to_string(), column.to_string()));
-    let shares = |m: &Heat| {
-        let Some((row, column)) = parts(m) else { return false };
-        let others = || maps.iter().filter(|o| !std::ptr::eq(*o, m)).filter_map(&parts);
-        others().any(|o| o.0 == row && o.1 != column)
-            && others().any(|o| o.1 == column && o.0 != row)
-            && !others().any(|o| o == (row.clone(), column.clone()))
+    let names: Vec<(&str, &str)> = maps.iter().filter_map(|map| map.name.rsplit_once(' ')).collect();
+    let count = |like: &dyn Fn(&(&str, &str)) -> bool| names.iter().filter(|name| like(name)).count();
+    // Another map in the same row, another one in the same column, and no other one in the same cell.
+    let in_grid = |name: &(&str, &str)| {
+        let same = count(&|other| other == name);
+        same == 1 && count(&|other| other.0 == name.0) > 1 && count(&|other| other.1 == name.1) > 1
     };
     let (mut grid, mut loose) = (Grid::default(), Vec::new());
     for map in maps {
-        match map.name.rsplit_once(' ').filter(|_| shares(map)) {
+        match map.name.rsplit_once(' ').filter(in_grid) {
             Some((row, column)) => {
                 let at = |names: &mut Vec<_>, name| {
                     names.iter().position(|n| *n == name).unwrap_or_else(|| {

@@ -91,3 +91,23 @@ pub struct Figure {
     /// The content.
     pub plot: Plot,
 }
+
+impl Figure {
+    /// A figure with two linear axes, whose labels are `[x, y]`.
+    pub fn linear(title: &str, caption: &str, labels: [&str; 2], plot: Plot) -> Figure {
+        let [x, y] = labels.map(|label| Axis { label: label.to_string(), scale: AxisScale::Linear });
+        Figure { title: title.to_string(), caption: caption.to_string(), x, y, plot }
+    }
+
+    /// The figure with a logarithmic x axis.
+    pub fn log_x(mut self) -> Figure {
+        self.x.scale = AxisScale::Log;
+        self
+    }
+
+    /// The figure with a logarithmic y axis.
+    pub fn log_y(mut self) -> Figure {
+        self.y.scale = AxisScale::Log;
+        self
+    }
+}

@@ -22,7 +22,7 @@ pub(super) fn interval(ends: Option<(f64, f64)>, scale: AxisScale) -> Option<(f6
     Some((a.min(b), a.max(b)))
 }
 
-/// The point with what the scales of x and y can show; `None` if that excludes the point itself.
+/// The point as the scales of x and y can show it; `None` if they cannot show it.
 pub(super) fn shown(p: &Point, (x, y): (AxisScale, AxisScale)) -> Option<Point> {
     Some(Point { x: drawable(p.x, x)?, y: drawable(p.y, y)?, interval: interval(p.interval, y) })
 }
