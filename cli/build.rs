@@ -1,9 +1,9 @@
-//! Tells the program which commit it is built from, for the reports that it writes. Nothing here is needed to build: without git it is "unknown".
+//! Sets the commit that the program is built from, for its reports. Without git the commit is "unknown" and the build still works.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What the program is made of. A change in one of these that is not committed is told.
+/// Sources of the program. Reports mention uncommitted changes in these.
 const SOURCES: [&str; 8] = ["src", "build.rs", "Cargo.toml", "../src", "../assets", "../cublas-sys", "../Cargo.toml", "../Cargo.lock"];
 
 fn main() {
@@ -15,13 +15,13 @@ fn main() {
 
 /// The commit, with a note if the sources are not as committed.
 fn commit() -> Option<String> {
-    // A package of cargo's says itself what it was made from; its folder may lie in the repository of another project.
+    // A published package contains its commit. Its folder may be inside the repository of another project, so git is not asked.
     if let Ok(package) = std::fs::read_to_string(".cargo_vcs_info.json") {
         println!("cargo::rerun-if-changed=.cargo_vcs_info.json");
         let hash = package.split("\"sha1\"").nth(1)?.split('"').nth(1)?.get(..7)?;
         return Some(with_note(hash, package.contains("\"dirty\": true")));
     }
-    // Only a repository that tracks this file can tell.
+    // Only a repository that tracks this file knows the commit.
     git(&["ls-files", "--error-unmatch", "Cargo.toml"])?;
     for file in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", file])?;
@@ -38,7 +38,7 @@ fn with_note(hash: &str, changed: bool) -> String {
     if changed { format!("{hash}, with changes that were not committed") } else { hash.to_string() }
 }
 
-/// What git prints, if it can.
+/// The output of git; `None` if it fails.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_string())

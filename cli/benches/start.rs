@@ -1,4 +1,4 @@
-//! `lowrank predict` of one short review as a whole process, at DistilBERT-base's size: `cargo bench --bench start`.
+//! Time of a whole `lowrank predict` process for one short review, at DistilBERT-base's size: `cargo bench -p lowrank-cli --bench start`.
 //!
 //! Writes a random checkpoint with a head (268 MB) to the folder for temporary files, and removes it.
 
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 return Err(String::from_utf8_lossy(&output.stderr).into());
             }
         }
-        // The first ones read the file into the page cache.
+        // The first runs read the file into the page cache.
         let mut times = times.split_off(3);
         times.sort_by(f64::total_cmp);
         println!(

@@ -1,7 +1,7 @@
-//! Losses of training runs as lines of one plot: `cargo run --release --example losses -- PLOT.svg f32=RUN,RUN bf16=RUN,RUN`, where RUN is what
-//! `lowrank train --out` wrote. A line is the mean of its runs, step by step.
+//! Plots the losses of training runs: `cargo run --release -p lowrank-cli --example losses -- PLOT.svg f32=RUN,RUN bf16=RUN,RUN`, where RUN is a
+//! folder that `lowrank train --out` wrote. Each line is the mean of its runs.
 
-use lowrank_cli::study::figure::{Axis, Figure, Plot, Point, Scale, Series};
+use lowrank_cli::study::figure::{Figure, Plot, Point, Series};
 use serde_json::Value;
 use std::path::Path;
 
@@ -13,13 +13,9 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let named = arguments.split_first().filter(|(_, lines)| !lines.is_empty());
     let (plot, lines) = named.ok_or(USAGE)?;
-    let figure = Figure {
-        title: "Training loss".into(),
-        caption: "Means over runs and neighbouring steps, with dropout, before each step.".into(),
-        x: Axis { label: "step".into(), scale: Scale::Linear },
-        y: Axis { label: "cross-entropy (nats)".into(), scale: Scale::Linear },
-        plot: Plot::Lines(lines.iter().map(|line| series(line)).collect::<Outcome<_>>()?),
-    };
+    let caption = "Means over runs and neighbouring steps, with dropout, before each step.";
+    let lines = Plot::Lines(lines.iter().map(|line| series(line)).collect::<Outcome<_>>()?);
+    let figure = Figure::linear("Training loss", caption, ["step", "cross-entropy (nats)"], lines);
     std::fs::write(plot, figure.file()).map_err(|e| format!("{plot}: {e}"))?;
     Ok(())
 }

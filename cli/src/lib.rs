@@ -1,5 +1,5 @@
-//! The program `lowrank`, around the engine of the same name: [`commands`] parses arguments and prints, [`study`] runs the IMDB study's
-//! configurations and reports on them, and [`hub`] downloads models and data.
+//! The program `lowrank`, which uses the engine of the same name. [`commands`] parses arguments and prints; [`study`] runs the configurations of
+//! the IMDB study and reports on them; [`hub`] downloads models and data.
 //!
 //! ```text
 //! lowrank (the engine) ─► hub · study ─► commands        ("is used by"; nothing points back)

@@ -1,4 +1,4 @@
-//! The program as a user runs it, on the bundled encoder and reviews.
+//! The program on the bundled encoder and reviews.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ fn lowrank(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
 
-/// The program, with a cache of its own.
+/// The program, with its own cache.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
@@ -157,7 +157,7 @@ fn latency_is_told_beside_the_base() {
     let said = ok(&bench);
     assert_eq!(said.lines().count(), 10, "{said}");
     assert!(said.contains("adapter-pfeiffer") && said.contains("of the base"));
-    // A verdict takes ten rounds.
+    // A verdict needs ten rounds.
     assert!(said.contains("3 rounds are too few for a verdict") && !said.contains("costs") && !said.contains("undecided"), "{said}");
     let few: serde_json::Value = serde_json::from_str(&ok(&[&bench[..], &["--json"]].concat())).unwrap();
     assert!(few["methods"].as_array().unwrap().iter().all(|method| method["cost"].is_null()));
@@ -186,7 +186,7 @@ fn a_merged_adapter_is_a_checkpoint_with_the_same_answers() {
     for name in beside {
         assert_eq!(std::fs::read_to_string(merged.join(name)).unwrap(), "{ }", "{name}");
     }
-    // All of them are files that may be replaced.
+    // All these files may be replaced.
     ok(&[&merge[..], &["--overwrite"]].concat());
     let answers = |model: &[&str]| -> Vec<f64> {
         let said = ok(&[&["predict", "--json", "What a film!", "Dull."][..], model].concat());
@@ -258,7 +258,7 @@ fn bad_input_gets_a_sentence() {
     fails(&["train", "--model", ENCODER, "--data", ASSETS, "--out", n, "--resume", "--no-cache"], "nothing to --resume");
     fails(&["gradcheck", "Liner"], "Linear");
     assert!(!nowhere.exists());
-    // A diverging run keeps its last good state.
+    // A run that diverges keeps its last good state.
     let out = dir.path().join("diverged");
     let arguments = train(&out, &["--lr", "1e30", "--clip", "1e30"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -278,7 +278,7 @@ fn tokenize_takes_texts_or_a_file() {
     let ids: Vec<String> = lines.lines().map(|line| format!("{{\"ids\":[{}]}}\n", line.replace(' ', ","))).collect();
     assert_eq!(ok(&["tokenize", "--model", ENCODER, "--jsonl", "a film", "good"]), ids.concat());
     fails(&["tokenize", "--model", ENCODER, "--file", f, "good"], "give texts or --file, not both");
-    // Once, the argument was the file.
+    // In older versions the argument was the file.
     let out = lowrank(&["tokenize", "--model", ENCODER, f]);
     assert!(out.status.success() && text(&out.stderr).contains("--file"), "{}", text(&out.stderr));
 }
@@ -309,7 +309,7 @@ fn small_commands_say_what_they_should() {
     assert!(ok(&["inspect", ENCODER]).contains("DistilBERT: 4 layers, 128 wide, 4 heads, feed-forward 512"));
     assert!(ok(&["--help"]).contains("gradcheck"));
     assert_eq!(lowrank(&["nonsense"]).status.code(), Some(2));
-    // Without arguments it only says what there is.
+    // Without arguments it prints the help.
     let nothing = lowrank(&[]);
     assert_eq!((nothing.status.code(), nothing.stdout.len()), (Some(2), 0));
     assert!(text(&nothing.stderr).contains("Usage: lowrank") && text(&nothing.stderr).contains("demo "));
@@ -324,7 +324,7 @@ fn small_commands_say_what_they_should() {
     fails(&["man", "trian"], "there is no command \"trian\"");
 }
 
-/// Makes the first number of a tensor of a safetensors file NaN.
+/// Sets the first number of a tensor in a safetensors file to NaN.
 fn spoil(file: &Path, tensor: &str) {
     let mut bytes = std::fs::read(file).unwrap();
     let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

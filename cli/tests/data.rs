@@ -1,4 +1,4 @@
-//! Labelled texts as people have them, through the program: splits, labels, kinds of heads, files.
+//! Labelled texts of many forms, through the program: splits, labels, kinds of heads, files.
 
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 const WORDS: [&str; 16] =
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "dull", "fine", "film", "plot", "a", "very", "not", "it", "was"];
 
-/// The program, with a cache of the tests' own.
+/// The program, with a cache for the tests.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
@@ -27,7 +27,7 @@ fn said(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// What a command writes on standard output and standard error.
+/// Standard output and standard error of a command.
 fn ok(arguments: &[&str]) -> (String, String) {
     let out = lowrank(arguments);
     assert!(out.status.success(), "{arguments:?}: {}", said(&out.stderr));
@@ -67,7 +67,7 @@ impl Folder {
         self.text(name)
     }
 
-    /// A random checkpoint with a head of so many outputs, and `more` in its config.json.
+    /// A random checkpoint with a head of `outputs` outputs, and `more` in its config.json.
     fn checkpoint(&self, name: &str, classes: usize, more: Value) -> String {
         let mut config = Config::distilbert_base();
         (config.dim, config.n_heads, config.hidden_dim, config.n_layers) = (16, 2, 32, 1);
@@ -104,7 +104,7 @@ fn a_single_table_is_tested_on_texts_that_were_held_out() {
     let (stdout, stderr) = ok(&command);
     let trained: Value = serde_json::from_str(&stdout).unwrap();
     let tested = trained["test"]["examples"].as_u64().unwrap();
-    // A fifth of ten different texts of each class; one of them stands there three times.
+    // A fifth of ten distinct texts of each class; one of them occurs three times.
     assert!(tested == 4 || tested == 6, "{tested}");
     assert_eq!(trained["train_reviews"].as_u64().unwrap() + tested, 22);
     assert!(stderr.contains("has no test split: 0.2 of its different texts"), "{stderr}");
@@ -156,7 +156,7 @@ fn splits_may_be_files_of_their_own() {
     command.extend(["--keep-best", "--overwrite"]);
     fails(&command, &["--keep-best needs"]);
 
-    // Texts that were trained on are called so, wherever they are.
+    // Training texts are reported as such, in any file.
     let eval = |data: &str, more: &[&str]| {
         ok(&[&["eval", "--model", &model, "--adapter", &out, "--data", data, "--no-cache"][..], more].concat()).0
     };
@@ -186,7 +186,7 @@ fn labels_become_the_classes_that_the_model_has() {
     fails(&command, &["other.csv: line 3: the label \"meh\" is none of the classes Positive, NEGATIVE", "--labels"]);
     assert_eq!(json_of(&[&command[..], &["--labels", "meh=negative"]].concat())["test"]["examples"], 2);
 
-    // Training on from a head whose classes have names keeps them.
+    // Further training of a head whose classes have names keeps the names.
     let data = dir.write("all.csv", table(["negative", "positive"]));
     let out = dir.text("out");
     ok(&train(&swapped, &data, &out));
@@ -234,7 +234,7 @@ fn each_kind_of_head_answers_as_it_was_trained() {
         let said = json_of(&["predict", "--model", model, "good film"]);
         said["predictions"][0]["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect()
     };
-    // The weights are the same: the kinds differ in what they make of the logits.
+    // The weights are equal; only the meaning of the logits differs.
     let (sigmoids, softmax) = (rows(&several), rows(&three));
     assert!((softmax.iter().sum::<f64>() - 1.0).abs() < 1e-12);
     let odds: Vec<f64> = sigmoids.iter().map(|p| p / (1.0 - p)).collect();
@@ -285,7 +285,7 @@ fn predictions_come_from_files_and_lines() {
     fails(&["predict", "--model", &model, "--file", &latin], &["latin.txt: line 1", "--encoding windows-1252"]);
     assert!(predict(&latin, &["--encoding", "latin1"]).contains("a film \u{e9}"));
 
-    // Each line is answered before the next is there.
+    // Each line is answered before the next one arrives.
     let mut child = program().args(["predict", "--model", &model]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     let mut answers = String::new();

@@ -1,4 +1,4 @@
-//! What is on the disk stays there: bases, results, files of others, and the state of a run that is stopped or killed.
+//! Nothing on the disk is lost: bases, results, foreign files, and the state of a run that is stopped or killed.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets");
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
 
-/// The program in `folder`, with arguments between spaces.
+/// The program in `folder`. `arguments` are separated by spaces.
 fn program(folder: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
     command.current_dir(folder).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(arguments.split_whitespace());
@@ -25,7 +25,7 @@ fn ok(folder: &Path, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Ends with a named error that says each of `messages`.
+/// The command fails with an error that contains each of `messages`.
 fn refused(folder: &Path, arguments: &str, messages: &[&str]) {
     let out = run(folder, arguments);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -35,7 +35,7 @@ fn refused(folder: &Path, arguments: &str, messages: &[&str]) {
     }
 }
 
-/// A short training run; what is given later holds.
+/// A short training run. Later arguments override earlier ones.
 fn train(more: &str) -> String {
     let limits = "--train-limit 8 --test-limit 8 --epochs 1 --max-length 16 --threads 1";
     format!("train --model {ENCODER} --data {ASSETS} --no-cache {limits} {more}")
@@ -94,7 +94,7 @@ fn what_is_read_is_not_replaced() {
     assert_eq!(content(&at.join("m/model")), model);
     assert_eq!(content(&at.join("adapter")), adapter);
     assert_eq!(fs::read_dir(at).unwrap().count(), 3, "nothing else was written");
-    // Beside the data, a result is welcome.
+    // A result beside the data is allowed.
     ok(at, &train("--data data --out data/adapter"));
     assert!(at.join("data/train.tsv").is_file() && at.join("data/adapter/lowrank.json").is_file());
 }
@@ -124,7 +124,7 @@ fn files_of_others_are_left() {
     fs::create_dir_all(at.join("mine/vocab.txt")).unwrap();
     fs::write(at.join("mine/README.md"), "thesis").unwrap();
     fs::write(at.join("mine/vocab.txt/chapter.tex"), "precious").unwrap();
-    // Names that lowrank uses, in a folder that it did not write.
+    // File names that lowrank uses, in a folder that it did not write.
     copy(ENCODER, &at.join("downloaded"));
     fs::create_dir(at.join("table")).unwrap();
     fs::write(at.join("table/table.md"), "mine").unwrap();
@@ -170,7 +170,7 @@ fn the_wrong_base_is_refused() {
     for name in ["one", "other"] {
         copy(ENCODER, &at.join(name));
     }
-    // Numbers of another sign in one tensor.
+    // One tensor with other signs.
     let path = at.join("other/model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 1;
@@ -187,7 +187,7 @@ fn the_wrong_base_is_refused() {
         ok(at, &format!("{command} --model other --any-base --adapter a {rest}"));
         ok(at, &format!("{command} --model one --adapter a {rest} {}", if rest.starts_with("--out") { "--overwrite" } else { "" }));
     }
-    // An adapter made of others belongs to the base that they were joined on.
+    // A combined adapter belongs to the base on which it was combined.
     refused(at, "predict --model other --adapter c good", &["another base"]);
     assert_eq!(about("m")["base_hash"], about("a")["base_hash"]);
 
@@ -200,7 +200,7 @@ fn the_wrong_base_is_refused() {
     write(&serde_json::json!({ "format": 2, "anything": [] }));
     refused(at, "predict --model one --adapter a good", &["lowrank.json", "newer lowrank"]);
 
-    // What is not finite is not used, whatever else is asked for.
+    // Numbers that are not finite are never used, with any options.
     bytes[last] = 0x7f;
     bytes[last - 1] = 0xc0;
     fs::write(&path, &bytes).unwrap();
@@ -241,7 +241,7 @@ fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
         loop {
             let mut child = begin(at, &format!("{arguments} {resume}"), &out);
             std::thread::sleep(Duration::from_millis(if resume.is_empty() { 30 } else { 300 }));
-            // No signal after a few: it then comes to the end.
+            // After a few signals the run continues to its end.
             if stops < 4 {
                 Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
             }
@@ -249,7 +249,7 @@ fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
             if code == Some(0) {
                 break;
             }
-            // One that is stopped while it starts has saved nothing new.
+            // A run that is stopped while it starts saves nothing new.
             assert!(if signal == "-KILL" { code.is_none() } else { code == Some(130) || (code.is_none() && stops > 0) }, "{code:?}");
             assert!(!at.join(&out).join("adapter_model.safetensors").exists());
             refused(at, &arguments, &["--resume", "--restart"]);
@@ -304,12 +304,12 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
     fs::write(at.join("model/model.safetensors"), bytes).unwrap();
     refused(at, &train(&format!("{more} --resume")), &["base was"]);
     copy(ENCODER, &at.join("model"));
-    // Other commands, and other runs, leave it alone.
+    // Other commands and other runs do not touch the saved state.
     ok(at, &train("--out adapter"));
     refused(at, &format!("merge --model {ENCODER} --adapter adapter --out out --overwrite"), &["not finished"]);
     refused(at, &train(&format!("{more} --overwrite")), &["--resume", "--restart"]);
     assert_eq!(content(&at.join("out")), saved);
-    // The batch shows at the first step, the end of the run at the last.
+    // A wrong batch fails at the first step, a wrong end at the last.
     ok(at, &train(&format!("{more} --restart --epochs 1")));
     assert!(at.join("out/adapter_model.safetensors").exists());
 }
@@ -381,7 +381,7 @@ fn numbers_out_of_range_are_named() {
         ("--threads 0".into(), "--threads"),
         (format!("--threads {most}"), "--threads"),
     ] {
-        // The last one holds, and 0 threads are no default.
+        // The last value counts, and 0 threads is an error.
         let arguments =
             if more.contains("--threads") { train("--out out").replace("--threads 1", &more) } else { train(&format!("--out out {more}")) };
         refused(at, &arguments, &[says]);

@@ -1,4 +1,4 @@
-//! The study in one command: its table, and that a study killed at any moment ends as one that was not.
+//! The study as one command: its table; and a study that is killed at any moment ends with the results of an uninterrupted one.
 
 use lowrank::tensor::philox::Stream;
 use serde_json::Value;
@@ -20,7 +20,7 @@ fn study_on(data: &Path, out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// What must not depend on stops: all but times, memory and the command.
+/// The results that must not depend on interruptions: everything except times, memory and the command.
 fn results(out: &Path) -> Vec<Value> {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
     let mut rows = all["rows"].as_array().unwrap().clone();
@@ -42,7 +42,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(said.contains("| Q+V r=4 |") && said.contains("2 seeds") && said.contains("McNemar"), "{said}");
-    // Every run is a line of the table as soon as it is done.
+    // Each finished run is a line of the table at once.
     let filled = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!((filled.matches("| configuration |").count(), filled.matches("| Q+V r=4 |").count()), (1, 2), "{filled}");
     let page = std::fs::read_to_string(whole.join("report.html")).unwrap();
@@ -53,7 +53,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     let mut kills = 0;
     loop {
         let mut child = study(&killed, &more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Twenty times, then it may end.
+        // Kill it twenty times, then let it finish.
         let patience = if kills < 20 { Duration::from_millis(20 + random.below(400) as u64) } else { Duration::from_secs(300) };
         let until = std::time::Instant::now() + patience;
         let status = loop {
@@ -77,7 +77,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert_eq!(results(&whole), results(&killed), "after {kills} kills");
     let table = |out: &Path| std::fs::read_to_string(out.join("table.md")).unwrap();
     assert_eq!(table(&whole).lines().count(), table(&killed).lines().count());
-    // Nothing half-written stays.
+    // No partly written file stays.
     assert!(std::fs::read_dir(&killed).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')));
 
     let other = study(&killed, &["--rows", "qv4", "--lr-scale", "2"]).output().unwrap();
@@ -86,7 +86,7 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
 }
 
-/// The tests on standard output are those of the page and of `results.json`.
+/// McNemar's tests on standard output, in the page and in `results.json` agree.
 fn mcnemars_tests_are_told(out: &Path, said: &str, page: &str) {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
     let tests = all["mcnemar"].as_array().unwrap();
@@ -110,7 +110,7 @@ fn mcnemars_tests_are_told(out: &Path, said: &str, page: &str) {
 fn eval_gives_the_tables_figure_again() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("study");
-    // Shorter than by default, so that it must be known; and several rows, one of which makes a checkpoint.
+    // Shorter than the default, so that eval must read the length; several rows, and one of them writes a checkpoint.
     let done = study(&out, &["--rows", "head,qv8,full", "--max-length", "20", "--lr-scale", "5"]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
@@ -135,14 +135,14 @@ fn eval_gives_the_tables_figure_again() {
         assert_eq!(again["test"], row["test"], "{key}");
         let figure = format!("{:.2} (", 100.0 * again["test"]["accuracy"].as_f64().unwrap());
         assert!(std::fs::read_to_string(out.join("table.md")).unwrap().contains(&figure), "{figure}");
-        // 5 · 3e-4, as a person writes it.
+        // 5 · 3e-4, rounded for people.
         if key == "qv8" {
             assert_eq!(row["used"]["recipe"]["lr"].to_string(), "0.0015");
         }
     }
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("1.5e-3 (Q+V r=8)") && page.contains("<th scope=\"row\">LoRA dropout</th><td>0.1</td>"));
-    // The head says when, with what and where.
+    // The header of the page has date, version and machine.
     let head = page.split("</header>").next().unwrap();
     assert!(head.contains("Finished 20") && head.contains(", commit ") && head.contains(" cores, "), "{head}");
 }
@@ -160,7 +160,7 @@ fn a_result_of_an_older_version_is_read_and_one_that_is_none_is_refused() {
     std::fs::write(&path, old.to_string()).unwrap();
     let done = head();
     assert!(done.status.success() && String::from_utf8_lossy(&done.stderr).contains("(done before)"));
-    // The settings were the same, so they are known; date and commit are not.
+    // The settings are equal, so they are known. Date and commit are not known.
     let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
     let used = &all["rows"][0]["used"];
     assert_eq!(used["recipe"], new["result"]["used"]["recipe"]);
@@ -190,7 +190,7 @@ fn a_study_goes_on_with_the_same_data_alone() {
     let made: Value = serde_json::from_str::<Value>(&made).unwrap()["made"].take();
     assert_eq!(made["SHA-256 of the training tokens"].as_str().unwrap().len(), 64);
     assert!(made["learning rate"] == "1e-3");
-    // As many reviews of as many tokens, but every label is another: answers of before do not belong to them.
+    // The same reviews with other labels: the saved answers do not belong to them.
     let other: String = texts[1]
         .lines()
         .map(|line| match line.split_once('\t') {
@@ -214,7 +214,7 @@ fn claims_are_judged_and_reported() {
     let claims = all["claims"].as_array().unwrap();
     let verdict = |of: &str| claims.iter().find(|c| c["claim"].as_str().unwrap().contains(of)).unwrap()["verdict"].as_str().unwrap();
     assert_eq!(claims.len(), 14);
-    // Two that do not depend on how well a model of a dozen steps does.
+    // Two claims that do not depend on the accuracy of a model after a dozen steps.
     assert_eq!(verdict("665,858"), "supported", "the counts at the size of DistilBERT-base");
     assert_eq!(verdict("exactly at the base"), "supported");
     assert_eq!(verdict("A100"), "not measured");
@@ -232,6 +232,6 @@ fn claims_are_judged_and_reported() {
     // The page keeps a number and its % on one line.
     assert!(claims.iter().all(|c| page.contains(&c["claim"].as_str().unwrap().replace(" %", "\u{a0}%"))));
     assert!(!page.contains("NaN") && !page.contains("<script"));
-    // Each table and figure is there: seven plots beside the claims' own, three tables.
+    // All tables and figures exist: seven plots, those of the claims, and three tables.
     assert!(page.matches("<svg").count() >= 9 && page.matches("<table").count() >= 3);
 }

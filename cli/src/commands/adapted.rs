@@ -1,7 +1,7 @@
-//! Models that answer: a base with adapters on it.
+//! Models for inference: a base with adapters.
 
 use super::base::{check_same, checked};
-use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece};
+use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
 use super::device::DeviceArgs;
 use super::notes::warning;
 use clap::Args;
@@ -13,42 +13,42 @@ use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Which model answers.
+/// Arguments that select a model for inference.
 #[derive(Args)]
 pub struct AdaptedArgs {
-    /// Directory of the base checkpoint, or of one that has a trained head
+    /// Folder of the base checkpoint or of a checkpoint with a trained head, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// Directory of the adapter, unless the checkpoint has a trained head; several with names, over one base in memory
+    /// Folder of the adapter; not needed if the checkpoint has a trained head. Several adapters share one base in memory
     #[arg(long, value_name = "[NAME=]DIR", value_parser = named)]
     adapter: Vec<Named>,
-    /// Use the first ranks of each low-rank term alone, as training with --method dylora makes possible
+    /// Use only the first N ranks of each low-rank term; for adapters trained with --method dylora
     #[arg(long, value_name = "N")]
     rank: Option<usize>,
-    /// Take an adapter that was trained on another base of the same shapes
+    /// Accept an adapter that was trained on another base of the same shapes
     #[arg(long)]
     any_base: bool,
-    /// Warn where an adapter's files do not fit together, and take what can be taken
+    /// Only warn if the files of an adapter do not fit together, and load what can be loaded
     #[arg(long)]
     lenient: bool,
-    /// Tokens kept of a text [default: as in training]
+    /// Tokens kept of each text [default: as in training]
     #[arg(long)]
     max_length: Option<usize>,
-    /// Type to compute in
+    /// Data type of the computation
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-/// An adapter's directory, and the name it was given.
+/// The folder of an adapter, with the name that the user gave it.
 #[derive(Clone)]
 pub struct Named {
     pub name: Option<String>,
     pub directory: PathBuf,
 }
 
-/// `NAME=DIR`, or a directory whose name may hold a `=` itself.
+/// Parses `NAME=DIR`, or a folder whose name may contain a `=`.
 pub fn named(text: &str) -> std::result::Result<Named, String> {
     let name = text.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']) && !Path::new(text).exists());
     Ok(match name {
@@ -57,23 +57,23 @@ pub fn named(text: &str) -> std::result::Result<Named, String> {
     })
 }
 
-/// An adapted model, ready to answer.
+/// An adapted model, ready for inference.
 pub struct Adapted {
-    /// Its adapter's name, or else its directory, where there are several.
+    /// Name of the adapter, or its folder if it has no name.
     pub name: String,
     pub model: DistilBert,
     pub wordpiece: Arc<WordPiece>,
     /// Names of the classes.
     pub labels: Vec<String>,
-    /// What the logits mean.
+    /// Meaning of the logits.
     pub outputs: Outputs,
-    /// What is known of the training: an adapter of PEFT's own and a checkpoint from elsewhere have nothing.
+    /// Content of `lowrank.json`. Adapters from PEFT and checkpoints from elsewhere have none.
     pub about: Option<About>,
     pub max_length: usize,
 }
 
 impl Adapted {
-    /// Whether the classes have no names of their own, so that others may be given.
+    /// Whether the classes have only generic names, so that `--labels` may name them.
     pub fn is_unnamed(&self) -> bool {
         self.labels.iter().enumerate().all(|(i, name)| *name == generic_label(i))
     }
@@ -85,7 +85,7 @@ impl AdaptedArgs {
         self.adapter.len() > 1
     }
 
-    /// Opens what was asked for: one model for each adapter, over one base. What is known of the base is kept in `cache`.
+    /// Opens one model for each adapter; all share one base. The hash of the base is kept in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
         let hash = checked(&self.model, cache)?;
         let hash = (!self.any_base).then_some(&hash[..]);
@@ -95,16 +95,37 @@ impl AdaptedArgs {
             if let Some(rank) = self.rank {
                 truncate(&mut adapted.model, rank)?;
             }
-            // What the adapter brought; the base is there.
+            // Moves the adapter's weights; the base is on the device already.
             place(&mut adapted.model)?;
         }
         Ok(all)
     }
 }
 
-/// Loads a base model with adapters on it, or a checkpoint that has a head of its own. Adapters must have been trained on a base of the hash `hash`,
-/// if one is given. `place` moves the base, before the adapters share it.
-pub fn open_adapted(
+/// A base whose adapters a command changes.
+#[derive(Args)]
+pub struct BaseArgs {
+    /// Folder of the base checkpoint, or the name of a fetched model
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: Checkpoint,
+    /// Accept adapters that were trained on another base of the same shapes
+    #[arg(long)]
+    any_base: bool,
+}
+
+impl BaseArgs {
+    /// The hash of the base, and one f32 model on the CPU for each adapter.
+    pub fn open(&self, adapters: &[Named]) -> Result<(String, Vec<Adapted>)> {
+        let hash = checked(&self.model, user_cache().as_deref())?;
+        let wanted = (!self.any_base).then_some(&hash[..]);
+        let all = open_adapted(&self.model, adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
+        Ok((hash, all))
+    }
+}
+
+/// Loads a base with adapters, or a checkpoint with its own head if there are no adapters. If `hash` is given, the adapters must have been trained
+/// on a base with this hash. `place` moves the base to its device before the adapters share it.
+fn open_adapted(
     base: &Path,
     adapters: &[Named],
     hash: Option<&str>,
@@ -114,7 +135,7 @@ pub fn open_adapted(
     place: &dyn Fn(&mut DistilBert) -> Result<()>,
 ) -> Result<Vec<Adapted>> {
     let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
-    // Each adapter brings a head of its own.
+    // Each adapter has its own head.
     let mut shared = DistilBert::open_to_train(base, adapter::classes(&first.directory)?, dtype, 0, Head::Fitting, &|_| false)?.0;
     place(&mut shared)?;
     let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
@@ -128,7 +149,7 @@ pub fn open_adapted(
         }
         let warnings = adapter::load_with(&mut model, directory, lenient)?.1;
         warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
-        // PEFT takes the names and the kind of head from the base. What was trained here was trained for classes.
+        // Without lowrank.json (PEFT): names and kind of head come from the base. This program trains only heads for classes.
         let of_base = || match shared.config.labels() {
             labels if labels.len() == classes => labels,
             _ => (0..classes).map(generic_label).collect(),
@@ -143,7 +164,7 @@ pub fn open_adapted(
     adapters.iter().map(open).collect()
 }
 
-/// Loads a checkpoint that has a head of its own.
+/// Loads a checkpoint with its own head.
 fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
     let labels = Config::open(base)?.labels();
     let (model, report) = DistilBert::open(base, labels.len(), dtype, 0)?;
@@ -158,7 +179,7 @@ fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Ad
     Ok(Adapted { name: base.display().to_string(), wordpiece, max_length, model, labels, outputs, about })
 }
 
-/// The adapter must have been trained on a base of these shapes.
+/// Checks that the adapter was trained on a base of these shapes, and that its labels fit its head.
 fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path, base: &Path) -> Result<()> {
     let problem = if About::new(model, &[], 0, 0).base != about.base {
         format!("the adapter was trained on a base of other shapes than {}", base.display())

@@ -1,5 +1,5 @@
-//! The base that a command reads: whether its numbers are finite, and which one it is. Both need all of its bytes, so that what was found is kept
-//! in the cache for as long as the files are the same.
+//! Checks the base that a command reads: all numbers must be finite, and its hash must be the one that an adapter names. Both checks read all
+//! bytes, so the result is cached until the files change.
 
 use super::common::About;
 use super::notes::warning;
@@ -13,20 +13,20 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A file that was changed less than this ago may be changed again within the resolution of its time: it is not kept.
+/// A file that changed less than this ago could change again without a new time stamp. So its hash is not cached yet.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What the cache keeps of a base that is finite.
+/// The cached hash of a base whose numbers are finite.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     key: String,
     hash: String,
 }
 
-/// The hash of the base in `folder`, see [`fingerprint`]. What is known of it is kept in `cache`; a cache that cannot be read or written is no error.
+/// The hash of the base in `folder`, see [`fingerprint`]. It is cached in `cache`; a cache that cannot be read or written is not an error.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, or holds a number that is not finite.
+/// If the checkpoint cannot be read, or contains a number that is not finite.
 pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
     let key = key(folder);
     let place = cache.zip(key.as_ref()).map(|(cache, key)| {
@@ -53,14 +53,14 @@ pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
     Ok(hash)
 }
 
-/// What the files of a checkpoint are known by.
+/// Identifies the files of a checkpoint without reading them.
 struct Key {
     text: String,
     /// The last time that one of them changed.
     changed: SystemTime,
 }
 
-/// Of the files that the numbers of a checkpoint depend on; `None` if one cannot be looked at.
+/// The key of the files that determine the numbers of a checkpoint; `None` if the metadata of one cannot be read.
 fn key(folder: &Path) -> Option<Key> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).ok()?.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().ok()?;
@@ -79,7 +79,7 @@ fn key(folder: &Path) -> Option<Key> {
     Some(key)
 }
 
-/// Device, inode, and the times of the last change of content and of anything, in ns: the second one cannot be set back.
+/// Device, inode, mtime and ctime in ns. Programs can set mtime back, but not ctime.
 #[cfg(unix)]
 fn identity(facts: &Metadata) -> [i128; 4] {
     use std::os::unix::fs::MetadataExt;
@@ -92,7 +92,7 @@ fn identity(facts: &Metadata) -> Option<SystemTime> {
     facts.modified().ok()
 }
 
-/// When anything of a file changed last.
+/// Time of the last change of a file.
 #[cfg(unix)]
 fn changed(facts: &Metadata) -> Option<SystemTime> {
     use std::os::unix::fs::MetadataExt;
@@ -106,10 +106,10 @@ fn changed(facts: &Metadata) -> Option<SystemTime> {
     facts.modified().ok()
 }
 
-/// The adapter in `directory` must have been trained on the base of the hash `given`, which is at `base`, if it says on which one.
+/// Checks that the adapter in `directory` was trained on the base at `base`, whose hash is `given`. Warns if the adapter has no hash.
 ///
 /// # Errors
-/// If it was trained on another.
+/// If it was trained on another base.
 pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> Result<()> {
     match &about.base_hash {
         Some(trained) if trained != given => {
@@ -135,7 +135,7 @@ pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> 
     }
 }
 
-/// What an adapter calls the base that it was trained on.
+/// The name of the base in an adapter's configuration.
 fn base_name(directory: &Path) -> Option<String> {
     let text = std::fs::read(directory.join("adapter_config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
@@ -167,7 +167,7 @@ mod tests {
         std::thread::sleep(SETTLED + Duration::from_millis(100));
         assert_eq!(checked(&base, Some(&cache)).unwrap(), hash);
         let [kept] = &files(&cache)[..] else { panic!("one file") };
-        // What the cache says is believed: the files are not read.
+        // The cached hash is used without reading the files.
         let planted = fs::read_to_string(kept).unwrap().replace(&hash, "planted");
         fs::write(kept, planted).unwrap();
         assert_eq!(checked(&base, Some(&cache)).unwrap(), "planted");

@@ -1,8 +1,8 @@
-//! `lowrank bench`.
+//! `lowrank bench`: times inference.
 
-use super::Outcome;
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
+use super::outcome::Outcome;
 use crate::study::{Timing, latency};
 use clap::{Args, Subcommand, ValueEnum};
 use lowrank::Result;
@@ -19,41 +19,41 @@ pub struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// Time of one batch through the base, and through it with each method: what does a method cost at inference?
-    Latency(Latency),
-    /// What a GPU can do at most: a large bf16 product, and a copy
+    /// Time one batch through the base, and through the base with each method
+    Latency(LatencyArgs),
+    /// Measure the peak speed of a GPU: a large bf16 product, and a copy
     #[cfg(feature = "cuda")]
     Gpu(super::bench_gpu::Gpu),
 }
 
 /// Arguments of `bench latency`.
 #[derive(Args)]
-struct Latency {
-    /// Directory of the base checkpoint, or the name of a model that was fetched
+struct LatencyArgs {
+    /// Folder of the base checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// What to set beside the base
+    /// Methods to compare with the base
     #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
-    methods: Vec<Kind>,
-    /// Texts of the batch
+    methods: Vec<MethodKind>,
+    /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = count::<1024>)]
     batch: usize,
     /// Tokens of each text
     #[arg(long, default_value_t = 128)]
     length: usize,
-    /// Rounds, in each of which every method has its turn
+    /// Rounds; each method runs once a round
     #[arg(long, default_value_t = 30, value_parser = count::<1_000_000>)]
     rounds: usize,
     /// Rank of the low-rank terms, on all six linears of each layer
     #[arg(long, default_value_t = 8)]
     rank: usize,
-    /// Hidden numbers of each adapter
+    /// Hidden size of each adapter
     #[arg(long, default_value_t = 64)]
     adapter_size: usize,
     /// Virtual tokens of a prefix or prompt
     #[arg(long, default_value_t = 20)]
     virtual_tokens: usize,
-    /// Type to compute in
+    /// Data type of the computation
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
     /// Print one JSON object and nothing else
@@ -62,7 +62,7 @@ struct Latency {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum MethodKind {
     Merged,
     Lora,
     Dora,
@@ -83,16 +83,16 @@ impl Bench {
     }
 }
 
-impl Latency {
-    fn method(&self, kind: Kind) -> Method {
+impl LatencyArgs {
+    fn method(&self, kind: MethodKind) -> Method {
         let lora = |dora| Method::Lora(LoraConfig { dora, ..LoraConfig::new(self.rank, &["all-linear"]) });
         match kind {
-            Kind::Merged | Kind::Lora => lora(false),
-            Kind::Dora => lora(true),
-            Kind::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
-            Kind::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
-            Kind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
-            Kind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
+            MethodKind::Merged | MethodKind::Lora => lora(false),
+            MethodKind::Dora => lora(true),
+            MethodKind::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
+            MethodKind::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
+            MethodKind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
+            MethodKind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
         }
     }
 
@@ -101,8 +101,8 @@ impl Latency {
         self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
         checked(&self.model, user_cache().as_deref())?;
         let base = DistilBert::open(&self.model, config.labels().len(), self.dtype.into(), 0)?.0;
-        let name = |kind: Kind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
-        let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == Kind::Merged)).collect();
+        let name = |kind: MethodKind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
+        let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == MethodKind::Merged)).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
         if self.json {
             let all = json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows });

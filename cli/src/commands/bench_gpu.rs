@@ -1,7 +1,7 @@
-//! `lowrank bench gpu`: what a card can do at most, which is what the time of a step is held against.
+//! `lowrank bench gpu`: the peak speed of a GPU, for comparison with the time of a training step.
 
-use super::Outcome;
 use super::common::{count, say};
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::Result;
 use lowrank::autograd::Tape;
@@ -16,7 +16,7 @@ pub(super) struct Gpu {
     /// Number of the GPU
     #[arg(long, default_value_t = 0)]
     device: usize,
-    /// Side of the square matrices that are multiplied
+    /// Rows and columns of the square matrices that are multiplied
     #[arg(long, default_value_t = 8192, value_parser = count::<16_384>)]
     size: usize,
     /// Rounds
@@ -30,7 +30,7 @@ impl Gpu {
         let device = Device::open(self.device)?;
         say(device.name())?;
         let n = self.size;
-        // Numbers that vary: a card is faster on zeros.
+        // Varying numbers: a GPU is faster on zeros.
         let values = (0..n * n).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
         let values = Tensor::from_f64(values, DType::F32, [n, n])?.to_device(&device)?;
         let x = values.to_dtype(DType::BF16)?.to_device(&device)?;
@@ -40,7 +40,7 @@ impl Gpu {
             tape.linear(&x, &w, None).map(|_| ())
         })?;
         say(format!("bf16 product of {n} by {n}: {:.1} TFLOP/s", 2.0 * (n as f64).powi(3) / product / 1e12))?;
-        // One read and one write of four bytes an element.
+        // The copy reads and writes four bytes for each element.
         let copy = self.seconds(&device, || {
             let tape = &mut Tape::new();
             let x = tape.constant(&values);
@@ -50,7 +50,7 @@ impl Gpu {
         Ok(Outcome::Done)
     }
 
-    /// Shortest time of `work` on the device over the rounds, in seconds.
+    /// Shortest time of `work` over the rounds, in seconds.
     fn seconds(&self, device: &Arc<Device>, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
         let mut shortest = f64::INFINITY;
         for _ in 0..=self.rounds {

@@ -1,9 +1,9 @@
 //! `lowrank gradcheck` and `compare`.
 
-use super::Outcome;
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::ops;
 use lowrank::tensor::safetensors::nearest;

@@ -1,9 +1,8 @@
-//! `lowrank combine`.
+//! `lowrank combine`: makes one adapter of several.
 
-use super::Outcome;
-use super::adapted::{Adapted, Named, open_adapted};
-use super::base::checked;
-use super::common::{About, Checkpoint, say, user_cache};
+use super::adapted::{BaseArgs, Named};
+use super::common::{About, say};
+use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::lora::{Combination, Method, adapter, combine};
@@ -15,21 +14,17 @@ use lowrank::{Error, Result};
 /// Arguments of `combine`.
 #[derive(Args)]
 pub struct Combine {
-    /// Directory of the base checkpoint, or the name of a model that was fetched
-    #[arg(long, value_name = "DIR|NAME")]
-    model: Checkpoint,
-    /// Directory of a LoRA adapter, with its weight [default: 1]; give it several times
+    #[command(flatten)]
+    base: BaseArgs,
+    /// Folder of a LoRA adapter, with its weight [default: 1]; can be given several times
     #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = super::adapted::named)]
     adapters: Vec<Named>,
-    /// How
+    /// How the adapters are combined
     #[arg(long, value_enum, default_value_t = How::Svd)]
     how: How,
     /// svd: rank of the result [default: 8]
     #[arg(long)]
     rank: Option<usize>,
-    /// Take adapters that were trained on another base of the same shapes
-    #[arg(long)]
-    any_base: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -37,11 +32,11 @@ pub struct Combine {
 /// Names of [`Combination`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
-    /// The weighted sum of the A's and of the B's: ranks must be equal
+    /// Weighted sums of all A and of all B; the ranks must be equal
     Linear,
-    /// Side by side: the sum exactly, its rank the sum of the ranks
+    /// Concatenation: the exact sum, whose rank is the sum of the ranks
     Cat,
-    /// The sum cut to its largest singular values
+    /// The sum, truncated to its largest singular values
     Svd,
 }
 
@@ -52,17 +47,14 @@ impl Combine {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
         let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
-        self.output.check(&adapters.chain([Input::Model("the model", &self.model)]).collect::<Vec<_>>())?;
+        self.output.check(&adapters.chain([Input::Model("the model", &self.base.model)]).collect::<Vec<_>>())?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
-        let hash = checked(&self.model, user_cache().as_deref())?;
-        let wanted = (!self.any_base).then_some(&hash[..]);
-        let all = open_adapted(&self.model, &self.adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
-        let Some(Adapted { labels, max_length, .. }) = all.first() else { return Ok(Outcome::Failed) };
-        let (labels, max_length) = (labels.clone(), *max_length);
+        let (hash, all) = self.base.open(&self.adapters)?;
+        let (labels, max_length) = (all[0].labels.clone(), all[0].max_length);
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
             return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
         }
@@ -71,11 +63,11 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model = DistilBert::open(&self.model, labels.len(), DType::F32, 0)?.0;
+        let mut model = DistilBert::open(&self.base.model, labels.len(), DType::F32, 0)?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
         let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {
-            adapter::save(&model, &Method::Lora(config.clone()), &self.model.name, directory)?;
+            adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)
         })?;
         say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))?;

@@ -1,4 +1,4 @@
-//! What several commands share.
+//! Arguments and helpers that several commands share.
 
 use super::parts::TrainedOn;
 use crate::hub;
@@ -17,12 +17,12 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Data types that one can compute in.
+/// Data types of a computation.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ComputeType {
     F32,
     F64,
-    /// Activations and frozen weights in bfloat16, half the memory; sums, what trains and its state in f32
+    /// Activations and frozen weights in bfloat16 (half the memory); sums, parameters and optimizer state in f32
     Bf16,
 }
 
@@ -36,10 +36,10 @@ impl From<ComputeType> for DType {
     }
 }
 
-/// A checkpoint, given by its folder or by the name of a model that was fetched.
+/// A checkpoint, given by its folder or by the name of a fetched model.
 #[derive(Clone)]
 pub struct Checkpoint {
-    /// As it was given: what an adapter's files name as their base.
+    /// The argument as given. Adapters store it as the name of their base.
     pub name: String,
     path: PathBuf,
 }
@@ -61,16 +61,16 @@ impl Deref for Checkpoint {
     }
 }
 
-/// A path, or `imdb`.
+/// The path of labelled texts; `imdb` stands for the fetched archive.
 fn data(name: &str) -> Result<PathBuf> {
     hub::data_path(Path::new(name))
 }
 
-/// Where labelled texts come from.
+/// Arguments that select labelled texts.
 #[derive(Args, Clone)]
-pub struct Source {
-    /// imdb (fetched), aclImdb_v1.tar.gz, the unpacked folder, a CSV, TSV, JSON or JSONL file (perhaps with .gz), or a folder with train.* and
-    /// perhaps validation.* and test.*, or with a folder of .txt files for each class
+pub struct DataArgs {
+    /// imdb (after fetch), aclImdb_v1.tar.gz or its unpacked folder; a CSV, TSV, JSON or JSONL file (also with .gz); or a folder with train.*
+    /// and optionally validation.* and test.*, or with a folder of .txt files for each class
     #[arg(long, value_name = "PATH", value_parser = data)]
     pub data: PathBuf,
     /// Column of the text [default: text]
@@ -79,36 +79,31 @@ pub struct Source {
     /// Column of the label [default: label]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
-    /// Encoding of the files, such as windows-1252 [default: UTF-8, or UTF-16 where a file is that]
+    /// Encoding of the files, such as windows-1252 [default: UTF-8, or UTF-16 if a file has its mark]
     #[arg(long, value_name = "NAME")]
     pub encoding: Option<String>,
-    /// Names of the classes in their order (negative,positive), or what labels of the data mean (neg=negative,pos=positive)
+    /// Names of the classes in order (negative,positive), or the class that each label of the data means (neg=negative,pos=positive)
     #[arg(long, value_delimiter = ',', value_name = "NAME|LABEL=NAME", allow_hyphen_values = true)]
     labels: Vec<String>,
     /// Folder for tokenised data [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Neither read nor write tokenised data, and what is known of the base
+    /// Do not use the cache of tokenised data and of the base's hash
     #[arg(long)]
     pub no_cache: bool,
 }
 
-impl Source {
-    /// The data at `data`, read anew.
-    pub fn of(data: PathBuf) -> Source {
-        Source { data, text_column: None, label_column: None, encoding: None, labels: Vec::new(), cache: None, no_cache: true }
-    }
-
+impl DataArgs {
     fn options(&self) -> TableOptions {
         TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
     }
 
-    /// Where tokens, and what is known of a base, are kept.
+    /// The folder of the cache: tokens, and hashes of bases.
     pub fn cache_folder(&self) -> Option<PathBuf> {
         if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
     }
 
-    /// The classes by `--labels`. `names` are the names that the model gives its classes, if it has any; they take precedence.
+    /// The classes from `--labels`. `names` are the class names of the model, if it has names; they take precedence.
     pub fn labels(&self, names: Option<&[String]>) -> Result<Labels> {
         let given = if self.labels.is_empty() { Labels::default() } else { Labels::parse(&self.labels)? };
         let (Some(own), Some(wanted)) = (names, &given.names) else {
@@ -120,8 +115,8 @@ impl Source {
         if same { Ok(Labels::named(own)) } else { Err(Error::invalid(problem)) }
     }
 
-    /// Tokens of a split of the data set at a path, from the cache where they are. `selection` names what `select` takes. It selects after
-    /// tokenising, which then goes on while the data are read and takes less time than that.
+    /// Tokens of a split of the data set at a path, from the cache if they are there. `select` chooses texts, and `selection` is the key of this
+    /// choice in the cache. Selection comes after tokenising, because tokenising runs in parallel with reading and is faster.
     pub fn tokens(
         &self,
         (path, split): (&Path, Split),
@@ -144,7 +139,7 @@ impl Source {
     }
 }
 
-/// The user's folder for what can be made again.
+/// The user's cache folder of this program.
 pub fn user_cache() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
     base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
@@ -159,7 +154,7 @@ pub fn count<const MOST: usize>(text: &str) -> std::result::Result<usize, String
     })
 }
 
-/// A sample of `limit` texts, or all.
+/// A sample of `limit` texts, or all texts.
 pub fn limited<T: Default>(data: Dataset<T>, limit: Option<usize>, seed: u64) -> Result<Dataset<T>> {
     match limit {
         Some(n) => data.limited(n, seed),
@@ -245,22 +240,22 @@ impl About {
     }
 }
 
-/// The tokenizer of a checkpoint, which must not give ids that the model has no embeddings for.
+/// The tokenizer of a checkpoint. Its ids must all have an embedding in the model.
 pub fn open_wordpiece(base: &Path, config: &Config) -> Result<WordPiece> {
     let wordpiece = WordPiece::open(base)?;
     wordpiece.check_fits(config.vocab_size)?;
     Ok(wordpiece)
 }
 
-/// Tokens kept of a text where nothing else is asked for, as the study has it; fewer if the model has fewer positions.
+/// Default number of tokens kept of a text, as in the study.
 const LONGEST: usize = 512;
 
-/// `asked`, or [`LONGEST`], for a model with `most` positions for a text.
+/// `asked`, or else [`LONGEST`], for a model with `most` positions for a text.
 pub fn length(asked: Option<usize>, most: usize) -> Result<usize> {
     check_length(asked.unwrap_or(LONGEST.min(most)), most)
 }
 
-/// `max_length`, if there are that many positions, `most`, and there is room for a token between `[CLS]` and `[SEP]`.
+/// `max_length`, if the model has at least that many positions and there is room for a token between `[CLS]` and `[SEP]`.
 pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
     if (3..=most).contains(&max_length) {
         return Ok(max_length);

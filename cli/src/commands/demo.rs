@@ -1,8 +1,8 @@
-//! `lowrank demo`: the study on the bundled encoder and the bundled reviews.
+//! `lowrank demo`: runs the study on the bundled encoder and the bundled reviews.
 
-use super::Outcome;
 use super::common::say;
 use super::notes::{is_quiet, note};
+use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::study::rows;
 use lowrank::tensor::safetensors::{check_replaceable, recover_directory, write_directory, write_file};
@@ -10,20 +10,20 @@ use lowrank::{Error, Result, assets};
 use std::fs;
 use std::path::Path;
 
-/// Where everything goes, in the current folder.
+/// Output folder, in the current folder.
 const OUT: &str = "lowrank-demo";
-/// The folders of the bundled files in it.
+/// Subfolders with the bundled files.
 const ENCODER: &str = "encoder";
 const REVIEWS: &str = "reviews";
 
 /// The bundled files by folder.
 const BUNDLED: [(&str, &assets::Files); 2] = [(ENCODER, assets::ENCODER), (REVIEWS, assets::REVIEWS)];
 
-/// Says whose the folder is. It is written first, and only into a folder that the demo itself has made.
+/// This file marks a folder that the demo made. It is written first, and only into a new or marked folder.
 const MARK: &str = "README.md";
 const MARK_TEXT: &str = "`lowrank demo` made this folder. Its next run replaces what it wrote here, so keep nothing of your own in it.\n";
 
-/// The study's seven rows, in small.
+/// Runs the command.
 pub(super) fn run() -> Result<Outcome> {
     let out = Path::new(OUT);
     prepare(out)?;
@@ -31,7 +31,7 @@ pub(super) fn run() -> Result<Outcome> {
         "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
     );
     let [encoder, reviews] = [ENCODER, REVIEWS].map(|name| out.join(name));
-    let outcome = StudyArgs::demo(&encoder, reviews.clone(), out.to_path_buf())?.study()?;
+    let outcome = StudyArgs::demo(&encoder, &reviews, out)?.study()?;
     if let Outcome::Interrupted = outcome {
         note!("stopped; the next run begins anew");
         return Ok(outcome);
@@ -43,16 +43,16 @@ pub(super) fn run() -> Result<Outcome> {
     say("\nThe folder holds all that this needed. One figure of the table again, from its adapter:")?;
     say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
-    say("  cargo install --path .")?;
+    say("  cargo install --path cli")?;
     say("  lowrank fetch distilbert-base-uncased imdb")?;
     say("  lowrank study --model distilbert-base-uncased --data imdb --out study --claims")?;
     Ok(outcome)
 }
 
-/// Makes the folder, or takes from it what an earlier run has written; then it holds the bundled files.
+/// Makes the folder with the bundled files, and removes the results of an earlier run.
 ///
 /// # Errors
-/// If there is anything under a name of the demo's that the demo did not write; nothing is then removed or written.
+/// If a file that would be replaced was not written by the demo; then nothing is removed or written.
 fn prepare(out: &Path) -> Result<()> {
     if !exists(out)? {
         fs::create_dir(out).map_err(|e| Error::io(out, e))?;
@@ -67,7 +67,7 @@ fn prepare(out: &Path) -> Result<()> {
     for (folder, files) in BUNDLED {
         check_bundled(&out.join(folder), files)?;
     }
-    // One seed, 0.
+    // The demo runs seed 0 only.
     let rows: Vec<_> = rows(1.0).iter().map(|row| out.join(row.folder(0))).collect();
     for row in &rows {
         recover_directory(row)?;
@@ -98,7 +98,7 @@ fn prepare(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// If `folder` is there, it must hold these files and nothing else: another encoder would give other figures.
+/// Checks that `folder`, if it exists, contains exactly these files. Another encoder would give other numbers.
 fn check_bundled(folder: &Path, files: &assets::Files) -> Result<()> {
     if !exists(folder)? {
         return Ok(());
@@ -118,7 +118,7 @@ fn check_bundled(folder: &Path, files: &assets::Files) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is something. A link is refused: what is written must stay in the folder.
+/// Whether the path exists. A link is refused, so that nothing is written outside of the folder.
 fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => Err(foreign(path, "is a link, which the demo does not follow")),

@@ -1,4 +1,4 @@
-//! `--device`.
+//! `--device`: the CPU or a GPU.
 
 use super::notes::warning;
 use clap::Args;
@@ -7,54 +7,48 @@ use lowrank::tensor::DType;
 use lowrank::{Error, Result};
 use std::str::FromStr;
 
-/// Where one computes.
+/// A device, as given on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// A GPU if there is one that can, else the CPU.
+pub enum DeviceChoice {
+    /// A GPU if there is a usable one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// This GPU.
+    /// The GPU with this number.
     Cuda(usize),
 }
 
-impl FromStr for Place {
+impl FromStr for DeviceChoice {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Place, String> {
+    fn from_str(text: &str) -> std::result::Result<DeviceChoice, String> {
         match text.split_once(':') {
-            None if text == "auto" => Ok(Place::Auto),
-            None if text == "cpu" => Ok(Place::Cpu),
-            None if text == "cuda" => Ok(Place::Cuda(0)),
-            Some(("cuda", number)) => number.parse().map(Place::Cuda).map_err(|_| format!("cuda:{number}: {number:?} is no number")),
+            None if text == "auto" => Ok(DeviceChoice::Auto),
+            None if text == "cpu" => Ok(DeviceChoice::Cpu),
+            None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(DeviceChoice::Cuda).map_err(|_| format!("cuda:{number}: {number:?} is no number")),
             _ => Err("must be auto, cpu, cuda or cuda:N".to_string()),
         }
     }
 }
 
-/// Where to compute.
+/// The argument `--device`.
 #[derive(Args, Clone, Copy)]
 pub struct DeviceArgs {
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: Place,
-}
-
-impl Default for DeviceArgs {
-    fn default() -> DeviceArgs {
-        DeviceArgs { device: Place::Auto }
-    }
+    device: DeviceChoice,
 }
 
 impl DeviceArgs {
-    /// Moves a model there, and says where it is, if not on the CPU. With `auto`, a GPU that cannot be used is passed over with a line that says why.
+    /// Moves a model to the device. Returns the name of the GPU, `None` for the CPU. With `auto`, a GPU that cannot be used is skipped with a warning.
     pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {
         match self.device {
-            Place::Cpu => Ok(None),
-            // What a GPU has no type for is not asked of it.
-            Place::Auto if model.dtype == DType::F64 => Ok(None),
-            Place::Auto => auto(model),
-            Place::Cuda(ordinal) => cuda(model, ordinal).map(Some),
+            DeviceChoice::Cpu => Ok(None),
+            // The GPU kernels have no f64.
+            DeviceChoice::Auto if model.dtype == DType::F64 => Ok(None),
+            DeviceChoice::Auto => auto(model),
+            DeviceChoice::Cuda(ordinal) => cuda(model, ordinal).map(Some),
         }
     }
 }
@@ -73,7 +67,7 @@ fn cuda(_: &mut DistilBert, _: usize) -> Result<String> {
 
 #[cfg(feature = "cuda")]
 fn auto(model: &mut DistilBert) -> Result<Option<String>> {
-    // No driver is no fault.
+    // A missing driver is not an error.
     if lowrank::cuda::Device::count().unwrap_or(0) == 0 {
         return Ok(None);
     }
@@ -95,7 +89,7 @@ fn auto(_: &mut DistilBert) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Bytes that the program took of the GPU that a model is on.
+/// Bytes of GPU memory that the program has reserved, if the model is on a GPU.
 #[cfg(feature = "cuda")]
 pub fn device_memory(model: &DistilBert) -> Option<usize> {
     model.parameters().iter().find_map(|p| p.value().device().map(|device| device.reserved()))
@@ -113,11 +107,13 @@ mod tests {
 
     #[test]
     fn places_are_read() {
-        for (text, place) in [("auto", Place::Auto), ("cpu", Place::Cpu), ("cuda", Place::Cuda(0)), ("cuda:3", Place::Cuda(3))] {
+        for (text, place) in
+            [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda", DeviceChoice::Cuda(0)), ("cuda:3", DeviceChoice::Cuda(3))]
+        {
             assert_eq!(text.parse(), Ok(place));
         }
         for text in ["gpu", "cuda:", "cuda:x", "", "cpu:1"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
 }

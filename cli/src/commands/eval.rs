@@ -1,11 +1,11 @@
-//! `lowrank eval`.
+//! `lowrank eval`: measures a model on labelled texts.
 
-use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{Source, limited, say, say_json};
+use super::common::{DataArgs, limited, say, say_json};
+use super::measure::{describe, evaluate_on, sequences};
 use super::notes::note;
+use super::outcome::Outcome;
 use super::parts::tell;
-use super::train::{describe, evaluate_on};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
 use lowrank::nn::Outputs;
@@ -19,14 +19,14 @@ pub struct Eval {
     #[command(flatten)]
     adapted: AdaptedArgs,
     #[command(flatten)]
-    source: Source,
-    /// Which part of the data. If a part of the training texts was held out for the test, that is the test part
-    #[arg(long, value_enum, default_value_t = Part::Test)]
-    split: Part,
-    /// Measure on this many texts, drawn with equal labels
+    source: DataArgs,
+    /// Part of the data to measure. If training held out a part of these texts for the test, `test` is that part
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    split: SplitArg,
+    /// Measure on this many texts, the same number of each label
     #[arg(long, value_name = "N", value_parser = super::common::count::<{ usize::MAX }>)]
     limit: Option<usize>,
-    /// Texts computed together
+    /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
     batch: usize,
     /// Print one JSON object and nothing else
@@ -36,18 +36,29 @@ pub struct Eval {
 
 /// A part of a data set.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum SplitArg {
     Train,
     Validation,
     Test,
-    /// All of a data set without splits
+    /// The whole data set, if it has no splits
     All,
 }
 
-/// What was measured on.
+impl SplitArg {
+    /// The split, and its key in the JSON output.
+    fn parts(self) -> (Split, &'static str) {
+        match self {
+            SplitArg::Train => (Split::Train, "train"),
+            SplitArg::Validation => (Split::Validation, "validation"),
+            SplitArg::Test | SplitArg::All => (Split::Test, "test"),
+        }
+    }
+}
+
+/// The texts to measure.
 struct Measured {
     tokens: Tokenized,
-    /// What a figure on these texts must be followed by, if the model was trained on them.
+    /// Printed after the numbers; not empty if the model was trained on these texts.
     remark: &'static str,
 }
 
@@ -59,12 +70,7 @@ impl Eval {
         for adapted in &all {
             let (labels, result, lines) = self.measure(adapted)?;
             if self.json {
-                let key = match self.split {
-                    Part::Train => "train",
-                    Part::Validation => "validation",
-                    Part::Test | Part::All => "test",
-                };
-                results.push(json!({ "adapter": adapted.name, key: result, "labels": labels }));
+                results.push(json!({ "adapter": adapted.name, self.split.parts().1: result, "labels": labels }));
                 continue;
             }
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
@@ -73,7 +79,7 @@ impl Eval {
         if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
     }
 
-    /// Names of the labels, what was found, and the same in lines of text.
+    /// Names of the labels, the result as JSON, and the result as lines of text.
     fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         if adapted.outputs != Outputs::Classes {
             return self.measure_scores(adapted);
@@ -93,15 +99,14 @@ impl Eval {
         Ok((tokens.label_names, json!(result), lines))
     }
 
-    /// [`Eval::measure`] for a head whose outputs are no classes.
+    /// [`Eval::measure`] for a head whose outputs are not classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
         let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
-        let rows = logits(&adapted.model, &sequences, self.batch)?;
+        let rows = logits(&adapted.model, &sequences(&tokens), self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
@@ -121,37 +126,29 @@ impl Eval {
         Ok((adapted.labels.clone(), result, vec![line]))
     }
 
-    /// The texts to measure on.
+    /// Reads the texts to measure.
     fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
         let path = &self.source.data;
-        let wanted = match self.split {
-            Part::Train => Split::Train,
-            Part::Validation => Split::Validation,
-            Part::Test | Part::All => Split::Test,
-        };
+        let (wanted, _) = self.split.parts();
         let found = find(path, wanted)?;
-        if self.split == Part::All && found != Found::Undivided {
+        if self.split == SplitArg::All && found != Found::Undivided {
             return Err(Error::invalid("--split all is for a data set without splits; this one has some"));
         }
-        // Test texts that the data set does not have, or has among others, may have been held out of the texts to train on.
-        let known = if self.split == Part::Train || found != Found::There {
-            adapted.about.as_ref().and_then(|a| a.trained_on.as_ref())
-        } else {
-            None
-        };
-        let trained_on = match known {
+        // If the data set has no test split, the test texts may be a part of the training texts that was held out.
+        let known = adapted.about.as_ref().and_then(|a| a.trained_on.as_ref());
+        let trained_on = match known.filter(|_| self.split == SplitArg::Train || found != Found::There) {
             Some(trained_on) if trained_on.is(path)? => Some(trained_on),
             _ => None,
         };
-        if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
+        if found == Found::Undivided && (self.split == SplitArg::Validation || (self.split == SplitArg::Train && trained_on.is_none())) {
             let problem = match self.split {
-                Part::Validation => "has no validation split: leave out --split",
+                SplitArg::Validation => "has no validation split: leave out --split",
                 _ => "has no splits, and is not what the model was trained on: leave out --split",
             };
             return Err(Error::file(path, "data set", problem));
         }
-        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, Part::Train | Part::Test));
-        let test = self.split == Part::Test && held_out.is_some();
+        let held_out = trained_on.filter(|t| t.held_out.is_some() && matches!(self.split, SplitArg::Train | SplitArg::Test));
+        let test = self.split == SplitArg::Test && held_out.is_some();
         let split = if test { Split::Train } else { wanted };
         if test {
             note!("{} was trained on: measuring on the part of it that was held out", path.display());
@@ -170,7 +167,7 @@ impl Eval {
     }
 }
 
-/// Prints the result of the one model, or of all as `{"adapters": […]}`.
+/// Prints the result of one model, or those of several as `{"adapters": […]}`.
 pub(super) fn say_one_or_all(mut results: Vec<Value>) -> Result<()> {
     match results.len() {
         1 => say_json(&results.remove(0)),

@@ -1,8 +1,8 @@
-//! `lowrank explain`: one training step as a ledger.
+//! `lowrank explain`: shows one training step as a ledger.
 
-use super::Outcome;
 use super::base::checked;
 use super::common::{Checkpoint, open_wordpiece, say, user_cache};
+use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::{Record, Tape};
 use lowrank::lora::{Counts, LoraConfig, adapt};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Arguments of `explain`.
 #[derive(Args)]
 pub struct Explain {
-    /// Directory of the checkpoint, or the name of a model that was fetched
+    /// Folder of the checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
     /// Linears that get a low-rank term
@@ -24,10 +24,10 @@ pub struct Explain {
     /// Rank of the terms
     #[arg(long, default_value_t = 8)]
     rank: usize,
-    /// Show every operation of every layer, not only of the first
+    /// Show the operations of all layers, not only of the first
     #[arg(long)]
     all: bool,
-    /// Reviews of the step
+    /// Texts of the step
     #[arg(default_value = "A film that I did not expect to like, and then could not stop thinking about.")]
     texts: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Explain {
         let loss = tape.cross_entropy(&logits, &vec![0; ids.len()], ids.len())?;
         let ledger = tape.ledger().to_vec();
         let grads = tape.backward(&loss)?;
-        // Storage of the model itself costs nothing to save: it is there anyway.
+        // Saving a weight costs no memory: the model holds it anyway.
         let (own, parameters) = (model.storages(), model.parameters());
         say(format!("one step on {} reviews of {} tokens in all; {}", ids.len(), pass.sequences.tokens(), Counts::of(&model).peft_line()))?;
         self.print(&ledger, &own)?;

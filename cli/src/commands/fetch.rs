@@ -1,14 +1,15 @@
-//! `lowrank fetch`.
+//! `lowrank fetch`: downloads models and data.
 
-use super::Outcome;
 use super::common::say;
-use super::notes::{is_quiet, note};
-use crate::hub::{Hub, Progress, fetch};
+use super::notes::note;
+use super::outcome::Outcome;
+use super::progress::ProgressBar;
+use crate::hub::{DownloadProgress, Hub, fetch};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use lowrank::Result;
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+
+/// indicatif's template of a bar, after the file's name.
+const TEMPLATE: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
 
 /// Arguments of `fetch`.
 #[derive(Args)]
@@ -23,9 +24,9 @@ impl Fetch {
     pub(super) fn run(self) -> Result<Outcome> {
         let hub = Hub::from_env()?;
         for name in &self.names {
-            let mut shown = Shown::default();
-            let fetched = fetch(&hub, name, &mut shown);
-            shown.finish();
+            let mut bars = FileBars::default();
+            let fetched = fetch(&hub, name, &mut bars);
+            bars.finish();
             let fetched = fetched?;
             let how = if fetched.downloaded { "downloaded to" } else { "already at" };
             say(format!("{name}: {how} {}", fetched.path.display()))?;
@@ -36,49 +37,35 @@ impl Fetch {
     }
 }
 
-/// A bar for each file on a terminal, plain lines elsewhere; always on standard error.
+/// A bar for each file.
 #[derive(Default)]
-struct Shown {
+struct FileBars {
     name: String,
     bar: Option<ProgressBar>,
-    last_line: Option<Instant>,
 }
 
-impl Shown {
-    fn next(&mut self, name: &str, done: u64, total: u64) {
-        self.finish();
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}")
-            .unwrap_or(ProgressStyle::default_bar());
-        // What an earlier run left says nothing of the speed.
-        let bar = || ProgressBar::new(total).with_style(style).with_message(name.to_string()).with_position(done);
-        self.bar = (std::io::stderr().is_terminal() && !is_quiet()).then(bar);
-        self.bar.iter().for_each(ProgressBar::reset_eta);
-        self.name = name.into();
-    }
-
+impl FileBars {
     fn finish(&self) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        self.bar.iter().for_each(ProgressBar::finish);
     }
 }
 
-impl Progress for Shown {
+impl DownloadProgress for FileBars {
     fn bytes(&mut self, name: &str, done: u64, total: u64) {
         if self.name != name {
-            self.next(name, done, total);
+            self.finish();
+            self.bar = Some(ProgressBar::new(&format!("{name} {TEMPLATE}"), total, done));
+            self.name = name.into();
         }
-        match &self.bar {
-            Some(bar) => bar.set_position(done),
-            None if total >= 1_000_000 && self.last_line.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) => {
-                self.last_line = Some(Instant::now());
-                note!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
-            }
-            None => {}
-        }
+        // A small file gets no line of its own.
+        let shown = self.bar.as_mut().filter(|bar| bar.is_bar() || total >= 1_000_000);
+        let line = || format!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
+        shown.into_iter().for_each(|bar| bar.update(|bar| bar.set_position(done), line));
     }
 
     fn note(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| note!("{text}")),
+            Some(bar) => bar.line(text),
             None => note!("{text}"),
         }
     }

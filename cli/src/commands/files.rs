@@ -1,7 +1,7 @@
-//! `lowrank init` and `inspect`.
+//! `lowrank init` writes a random checkpoint; `lowrank inspect` shows the contents of one.
 
-use super::Outcome;
 use super::common::{About, say, say_json};
+use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `init`.
 #[derive(Args)]
-pub struct Init {
+pub struct InitArgs {
     /// Architecture
     #[arg(long, value_enum)]
     like: Like,
-    /// A vocab.txt, a tokenizer.json, or a folder with one of them. It is copied into the checkpoint together with the tokenizer's other files,
-    /// and sets the size of the vocabulary
+    /// A vocab.txt, a tokenizer.json, or a folder with one of them. It is copied into the checkpoint with the other tokenizer files, and
+    /// determines the size of the vocabulary
     #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ enum Like {
     DistilbertBase,
 }
 
-impl Init {
+impl InitArgs {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let Like::DistilbertBase = self.like;
@@ -55,7 +55,7 @@ impl Init {
             config.vocab_size = wordpiece.vocab_size();
         }
         let model = DistilBert::random(&config, 2, DType::F32, self.seed)?;
-        // A base checkpoint has no head: that is made for the task.
+        // A base checkpoint has no head. The head is made for the task.
         let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
         let tensors: Vec<_> = encoder.map(|w| Ok((w.name().to_string(), w.value()?))).collect::<Result<_>>()?;
         let about = About::new(&model, &[], config.max_position_embeddings, self.seed);
@@ -75,13 +75,13 @@ impl Init {
     }
 }
 
-/// Copies the tokenizer's files at `from`, a file or a folder, and writes `tokenizer.json` if there is none.
+/// Copies the tokenizer's files from `from`, a file or a folder, and writes `tokenizer.json` if there is none.
 fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Result<()> {
     const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
     let copy = |from: &Path, name: &str| std::fs::copy(from, directory.join(name)).map(|_| ()).map_err(|e| Error::io(from, e));
     let folder = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new("")) };
     for name in TOKENIZER_FILES {
-        // Of the vocabularies, only the one that was named counts.
+        // If `from` is a file, it is the only vocabulary that is copied.
         if folder.join(name).is_file() && (from.is_dir() || !VOCABULARIES.contains(&name)) {
             copy(&folder.join(name), name)?;
         }
@@ -106,7 +106,7 @@ fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Resu
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub struct Inspect {
-    /// A checkpoint's or an adapter's directory, or a safetensors file
+    /// Folder of a checkpoint or of an adapter, or a safetensors file
     path: PathBuf,
     /// Print one JSON object and nothing else
     #[arg(long)]
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(made("words", "of_text").unwrap(), (ids.clone(), all.clone()));
         assert_eq!(made("of_text/tokenizer.json", "of_json").unwrap(), (ids.clone(), all[1..].to_vec()));
         assert_eq!(made("of_text", "of_folder").unwrap(), (ids, all));
-        // Alone, a tokenizer.json has its own rules; beside a DistilBERT it has not.
+        // The rules of a tokenizer.json count only if it is not in the folder of a DistilBERT.
         std::fs::create_dir(path("alone")).unwrap();
         std::fs::copy(path("of_json/tokenizer.json"), path("alone/tokenizer.json")).unwrap();
         assert!(made("alone", "never").unwrap_err().to_string().contains("do_lower_case"));

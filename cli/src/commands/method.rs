@@ -1,73 +1,71 @@
-//! The arguments that say what to train.
+//! The arguments that select the fine-tuning method.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
 use lowrank::{Error, Result};
 
-/// What to train.
+/// The method and its options.
 #[derive(Args)]
 pub struct MethodArgs {
-    /// What to train
+    /// Fine-tuning method
     #[arg(long, value_enum, default_value_t = MethodName::Lora)]
     method: MethodName,
-    /// head: train pre_classifier too
+    /// head: also train pre_classifier
     #[arg(long)]
     train_pre_classifier: bool,
-    /// selective: layers that stay frozen, from the lowest [default: 4]
+    /// selective: number of lower layers that stay frozen [default: 4]
     #[arg(long, value_name = "N")]
     frozen_layers: Option<usize>,
-    /// adapter: hidden numbers of each [default: 64]
+    /// adapter: hidden size of each adapter [default: 64]
     #[arg(long, value_name = "N")]
     adapter_size: Option<usize>,
-    /// prefix and prompt: number of virtual tokens; a prompt's take positions from the text [default: 20]
+    /// prefix and prompt: number of virtual tokens; those of a prompt use positions of the text [default: 20]
     #[arg(long, value_name = "N")]
     virtual_tokens: Option<usize>,
-    /// intrinsic: numbers that train in place of the layers' weights [default: 1000]
+    /// intrinsic: dimension of the random subspace in which the layers train [default: 1000]
     #[arg(long, value_name = "N")]
     dimension: Option<usize>,
-    /// Linears that get a low-rank term, by name or end of a name; all-linear: the six of each layer [default: q_lin,v_lin]
+    /// Linears that get a low-rank term, by name or end of the name; all-linear: all six of each layer [default: q_lin,v_lin]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
-    /// The same as one regular expression of whole names, such as '.*layer\.[345]\..*lin1'
+    /// The same, as a regular expression for whole names, such as '.*layer\.[345]\..*lin1'
     #[arg(long, value_name = "REGEX", conflicts_with = "targets")]
     target_pattern: Option<String>,
-    /// Rank of the terms; dylora: the highest [default: 8]
+    /// Rank of the terms; dylora: highest rank [default: 8]
     #[arg(long)]
     rank: Option<usize>,
     /// The term is scaled by alpha / rank [default: 2 · rank]
     #[arg(long)]
     alpha: Option<f64>,
-    /// Scale the term by alpha / √rank, as the method rslora does
+    /// Scale the term by alpha / √rank, as in rsLoRA
     #[arg(long)]
     rslora: bool,
-    /// Ranks of single linears, such as lin1=4,layer.5.attention.q_lin=16
+    /// Ranks for particular linears, such as lin1=4,layer.5.attention.q_lin=16
     #[arg(long, value_delimiter = ',', value_parser = pair::<usize>, value_name = "NAME=RANK")]
     rank_pattern: Vec<(String, usize)>,
-    /// Alphas of single linears
+    /// Alphas for particular linears
     #[arg(long, value_delimiter = ',', value_parser = pair::<f64>, value_name = "NAME=ALPHA")]
     alpha_pattern: Vec<(String, f64)>,
     /// Layers whose linears are adapted [default: all]
     #[arg(long, value_delimiter = ',')]
     layers: Vec<usize>,
-    /// Biases that train beside the terms [default: none]
-    #[arg(long, value_enum)]
-    bias: Option<BiasName>,
-    /// Modules that train in full beside the terms and the head, by the end of their names
+    /// Biases that also train [default: none]
+    #[arg(long, value_parser = named([("none", Bias::None), ("lora-only", Bias::LoraOnly), ("all", Bias::All)]))]
+    bias: Option<Bias>,
+    /// Further modules that train in full, by the end of their names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     modules_to_save: Vec<String>,
-    /// Dropout of each term's input [default: 0.1]
+    /// Dropout on the input of each term [default: 0.1]
     #[arg(long)]
     lora_dropout: Option<f64>,
-    /// How A starts: kaiming is what PEFT does, gaussian what the paper says [default: kaiming]
-    #[arg(long, value_enum)]
-    lora_init: Option<InitName>,
-    /// Factor of the learning rate for B and for vectors, LoRA+: 16 is its authors' advice [default: 1]
+    /// Initial A: kaiming as in PEFT, gaussian as in the paper [default: kaiming]
+    #[arg(long, value_parser = named([("kaiming", Init::Kaiming), ("gaussian", Init::Gaussian)]))]
+    lora_init: Option<Init>,
+    /// LoRA+: the learning rate of B and of vectors is multiplied by this; its authors advise 16 [default: 1]
     #[arg(long, value_name = "RATIO")]
     lora_plus_ratio: Option<f64>,
 }
-
-/// Rank where none is given.
-const RANK: usize = 8;
 
 /// Names of [`Method`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,48 +74,40 @@ enum MethodName {
     Lora,
     /// Low-rank terms scaled by alpha / √rank
     Rslora,
-    /// Low-rank terms, and the lengths of the weights' rows apart
+    /// Low-rank terms, and a trained length for each row of the weights
     Dora,
-    /// Low-rank terms of which each step trains the first few ranks: one adapter for all ranks
+    /// Low-rank terms; each step trains only the first ranks, up to a random one: one adapter for all ranks
     Dylora,
     /// Low-rank terms with a frozen A
     LoraFa,
-    /// The classifier alone
+    /// Only the classifier
     Head,
-    /// Every weight
+    /// All weights
     Full,
     /// The head and the upper layers
     Selective,
-    /// Every bias, and the head
+    /// All biases, and the head
     Bitfit,
     /// A small network after each sublayer, layer norms, and the head (Houlsby)
     Adapter,
     /// A small network after each feed-forward block, and the head (Pfeiffer)
     AdapterPfeiffer,
-    /// Keys and values in each layer's attention, and the head
+    /// Trained keys and values in each attention, and the head
     Prefix,
-    /// Rows before each text, and the head
+    /// Trained embeddings before each text, and the head
     Prompt,
     /// The layers' weights in a random subspace, and the head
     Intrinsic,
 }
 
-/// Names of [`Bias`].
-#[derive(Clone, Copy, ValueEnum)]
-enum BiasName {
-    None,
-    LoraOnly,
-    All,
+/// Parses one of a few names of values.
+fn named<T: Clone + Send + Sync + 'static, const N: usize>(values: [(&'static str, T); N]) -> impl TypedValueParser<Value = T> {
+    let names = values.each_ref().map(|(name, _)| *name);
+    PossibleValuesParser::new(names)
+        .try_map(move |text| values.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()).ok_or("an unknown value"))
 }
 
-/// Names of [`Init`].
-#[derive(Clone, Copy, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
-}
-
-/// `name=value`.
+/// Parses `name=value`.
 fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> std::result::Result<(String, T), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_string(), value.parse().map_err(|e: T::Err| format!("{value:?}: {e}"))?))
@@ -131,10 +121,10 @@ fn name(method: MethodName) -> String {
 }
 
 impl MethodArgs {
-    /// Whether an option was given that the method does not use.
+    /// Checks that no option was given that the method does not use.
     ///
     /// # Errors
-    /// Then; the message says which methods use it.
+    /// If there is one; the message lists the methods that use it.
     pub fn check(&self) -> Result<()> {
         use MethodName::{Adapter, AdapterPfeiffer, Head, Intrinsic, Prefix, Prompt, Selective};
         let given: [(&str, bool, &[MethodName]); 18] = [
@@ -169,16 +159,16 @@ impl MethodArgs {
         }
     }
 
-    /// The factor of B's learning rate.
+    /// The factor for the learning rate of B.
     pub fn lora_plus_ratio(&self) -> f64 {
         self.lora_plus_ratio.unwrap_or(1.0)
     }
 
     fn rank(&self) -> usize {
-        self.rank.unwrap_or(RANK)
+        self.rank.unwrap_or(8)
     }
 
-    /// The learning rate where none is given.
+    /// Default learning rate of the method.
     pub fn learning_rate(&self) -> f64 {
         match self.method {
             MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => 3e-4,
@@ -188,10 +178,10 @@ impl MethodArgs {
         }
     }
 
-    /// The highest of the ranks that are drawn in training, if they are.
+    /// dylora: the highest of the ranks that are drawn in training.
     ///
     /// # Errors
-    /// If the scale does not go with that.
+    /// For dylora with `--rslora`.
     pub fn nested_rank(&self) -> Result<Option<usize>> {
         match self.method {
             MethodName::Dylora if self.rslora => Err(Error::invalid("dylora scales by alpha / rank: it does not go with --rslora")),
@@ -201,15 +191,6 @@ impl MethodArgs {
     }
 
     fn lora(&self) -> LoraConfig {
-        let init = match self.lora_init {
-            None | Some(InitName::Kaiming) => Init::Kaiming,
-            Some(InitName::Gaussian) => Init::Gaussian,
-        };
-        let bias = match self.bias {
-            None | Some(BiasName::None) => Bias::None,
-            Some(BiasName::LoraOnly) => Bias::LoraOnly,
-            Some(BiasName::All) => Bias::All,
-        };
         let targets: Vec<&str> = match self.target_pattern {
             Some(_) => Vec::new(),
             None if self.targets.is_empty() => vec!["q_lin", "v_lin"],
@@ -219,20 +200,20 @@ impl MethodArgs {
             alpha: self.alpha.unwrap_or(2.0 * self.rank() as f64),
             dropout: self.lora_dropout.unwrap_or(0.1),
             target_pattern: self.target_pattern.clone(),
-            init,
+            init: self.lora_init.unwrap_or(Init::Kaiming),
             rank_stabilised: self.rslora || self.method == MethodName::Rslora,
             dora: self.method == MethodName::Dora,
             freeze_a: self.method == MethodName::LoraFa,
             rank_pattern: self.rank_pattern.clone(),
             alpha_pattern: self.alpha_pattern.clone(),
             layers: self.layers.clone(),
-            bias,
+            bias: self.bias.unwrap_or(Bias::None),
             modules_to_save: self.modules_to_save.clone(),
             ..LoraConfig::new(self.rank(), &targets)
         }
     }
 
-    /// The method; a random subspace is drawn from `seed`.
+    /// The method. `seed` determines the random subspace of intrinsic.
     pub fn method(&self, seed: u64) -> Method {
         match self.method {
             MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => Method::Lora(self.lora()),

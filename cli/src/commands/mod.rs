@@ -1,4 +1,4 @@
-//! The command line: argument parsing, progress, printing; one file a command.
+//! The command line: argument parsing, progress, printing. Each command has a file.
 
 mod adapted;
 mod base;
@@ -14,10 +14,13 @@ mod eval;
 mod explain;
 mod fetch;
 mod files;
-
+mod hashes;
+mod head;
+mod measure;
 mod merge;
 mod method;
 mod notes;
+mod outcome;
 mod output;
 mod pages;
 mod parts;
@@ -26,86 +29,82 @@ mod progress;
 mod run;
 mod signals;
 mod study;
+mod summary;
+mod texts;
 mod tokenize;
 mod train;
+mod training_args;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lowrank::{Error, Result};
 use notes::warning;
+use outcome::Outcome;
 use std::process::ExitCode;
 
-/// Fine-tunes DistilBERT with LoRA on a tensor engine of its own.
+/// Fine-tunes DistilBERT with LoRA, on its own tensor engine.
 #[derive(Parser)]
 #[command(name = "lowrank", version, about, max_term_width = 110, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Threads to compute with; all cores if not given. Results do not depend on it
+    /// Number of threads [default: all cores]. Results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
-    /// Say nothing of how a run goes on: results, warnings and errors alone
+    /// Print no progress, only results, warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// The study in small, on an encoder and reviews that the program brings along: results in ./lowrank-demo
+    /// Run a small version of the study on a bundled encoder and bundled reviews; results are in ./lowrank-demo
     Demo,
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
     Train(Box<train::Train>),
-    /// Measure an adapter on labelled reviews
+    /// Measure an adapter on labelled texts
     Eval(Box<eval::Eval>),
-    /// Classify texts: arguments, a file, or standard input
+    /// Classify texts from arguments, a file, or standard input
     Predict(predict::Predict),
-    /// Add a LoRA adapter to its base: a checkpoint that transformers reads
+    /// Add a LoRA adapter to its base, and write a checkpoint that transformers reads
     Merge(merge::Merge),
-    /// Join several LoRA adapters of one base into one
+    /// Combine several LoRA adapters of one base into one
     Combine(combine::Combine),
-    /// The study's seven configurations on the same reviews: trains each, and prints its table
+    /// Train the study's seven configurations on the same reviews, and print its table
     Study(Box<study::StudyArgs>),
-    /// Download models of the Hugging Face hub and the reviews of IMDB, to be used by name
+    /// Download models from the Hugging Face hub, or the IMDB reviews, for use by name
     Fetch(fetch::Fetch),
-    /// Time inference with each method beside the base
+    /// Time inference with each method and with the base
     Bench(bench::Bench),
-    /// Print the token ids of texts, a line each
+    /// Print the token ids of each text on a line
     Tokenize(tokenize::Tokenize),
     /// Write a randomly initialised checkpoint
-    Init(files::Init),
-    /// Show what a checkpoint or an adapter holds
+    Init(files::InitArgs),
+    /// Show the contents of a checkpoint or an adapter
     Inspect(files::Inspect),
-    /// Check the gradient of every operation against finite differences
+    /// Check the gradient of each operation against finite differences
     Gradcheck(check::Gradcheck),
-    /// Show one training step as a ledger: computed, saved, spared
+    /// Show one training step as a ledger: what is computed, saved, and skipped
     Explain(explain::Explain),
-    /// Hold the engine against reference values computed elsewhere
+    /// Compare the engine with reference values computed by another program
     Compare(check::Compare),
-    /// Print a script that completes this program's arguments in a shell
+    /// Print a completion script for a shell
     Completions(pages::Completions),
-    /// Print the manual page of this program, or of one of its commands
+    /// Print the manual page of the program or of a command
     Man(pages::Man),
 }
 
-/// Most threads that can be asked for.
+/// Largest value of `--threads`.
 const MOST_THREADS: usize = 1024;
 
-/// How a command ended.
-enum Outcome {
-    Done,
-    /// A check found a difference.
-    Failed,
-    /// Ctrl-C or another signal to end; the state was saved.
-    Interrupted,
-}
-
-/// Parses the arguments and runs. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or SIGHUP after saving.
+/// Parses the arguments and runs the command. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or
+/// SIGHUP after the state was saved.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        // A reader that has seen enough (`| head`) is no error.
+        // The reader closed the pipe (`| head`): not an error.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             warning!("lowrank: {e}");
@@ -120,7 +119,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         notes::be_quiet();
     }
     if let Some(n) = arguments.threads {
-        // Each takes memory before it works.
+        // Each thread takes memory when it starts.
         if !(1..=MOST_THREADS).contains(&n) {
             return Err(Error::invalid(format!("--threads must be at least 1 and at most {MOST_THREADS}, got {n}")));
         }
@@ -142,7 +141,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Gradcheck(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Compare(c) => c.run(),
-        Command::Completions(c) => c.run(),
-        Command::Man(c) => c.run(),
+        Command::Completions(c) => c.run(Arguments::command()),
+        Command::Man(c) => c.run(Arguments::command()),
     }
 }

@@ -1,4 +1,4 @@
-//! What the program says beside its results: on standard error, where a failed write never stops a run.
+//! Messages on standard error. A failed write never stops a run.
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on [`note!`] says nothing.
+/// Silences [`note!`].
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether [`note!`] says nothing.
+/// Whether [`note!`] is silent.
 pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Writes a line. Nobody may be reading it: that is no reason to lose a run.
+/// Writes a line. An error is ignored, because a closed terminal must not end a run.
 pub fn write(line: Arguments) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Says how a run goes on; silent with `--quiet`.
+/// Prints a line about the progress of a run; silent with `--quiet`.
 macro_rules! note {
     ($($text:tt)*) => {
         if !$crate::commands::notes::is_quiet() {
@@ -30,7 +30,7 @@ macro_rules! note {
     };
 }
 
-/// Says what may be wrong, with `--quiet` too.
+/// Prints a warning, also with `--quiet`.
 macro_rules! warning {
     ($($text:tt)*) => {
         $crate::commands::notes::write(format_args!($($text)*))

@@ -1,6 +1,6 @@
-//! `--out`: where a command writes its result, and what it must leave as it is. All is refused before anything is computed.
+//! `--out`: the folder for the result. Everything that could overwrite inputs or foreign files is refused before anything is computed.
 
-use super::common::Source;
+use super::common::DataArgs;
 use clap::Args;
 use lowrank::data::{Split, sources};
 use lowrank::tensor::safetensors::{check_replaceable, recover_directory};
@@ -9,33 +9,33 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-/// Where the result goes.
+/// Arguments for the folder of the result.
 #[derive(Args)]
 pub struct Output {
-    /// Directory for the result: an adapter or a checkpoint; appears whole, or not at all
+    /// Folder for the result, an adapter or a checkpoint; it appears complete or not at all
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace the finished result that is in --out
+    /// Replace the finished result in --out
     #[arg(long)]
     overwrite: bool,
 }
 
-/// Something that a command reads.
+/// An input of a command.
 pub enum Input<'a> {
-    /// The directory of a model or of an adapter: nothing is written into it either.
+    /// The folder of a model or of an adapter. Nothing may be written inside it.
     Model(&'a str, &'a Path),
-    /// Data, a vocabulary, a cache: with a name for messages.
+    /// Data, a vocabulary or a cache, with a name for messages.
     Data(&'a str, PathBuf),
 }
 
 impl Input<'_> {
-    /// Further labelled texts.
+    /// Labelled texts for the test.
     pub fn test(path: &Path) -> Input<'static> {
         Input::Data("the texts to measure on", path.to_path_buf())
     }
 
-    /// What is read of labelled texts, and the cache of their tokens.
-    pub fn of(source: &Source) -> Vec<Input<'static>> {
+    /// The files of labelled texts, and the cache of their tokens.
+    pub fn of(source: &DataArgs) -> Vec<Input<'static>> {
         let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| sources(&source.data, split));
         let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
         let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
@@ -43,29 +43,29 @@ impl Input<'_> {
     }
 }
 
-/// What is in a directory that may be written to.
+/// The content of an output folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum OutputState {
     /// Nothing.
-    Nothing,
+    Empty,
     /// The saved state of a run.
     Unfinished,
     /// An adapter or a checkpoint.
     Finished,
 }
 
-/// What is in the directory `path`.
+/// The content of the folder `path`.
 ///
 /// # Errors
-/// If lowrank did not write it.
-pub fn found(path: &Path) -> Result<Found> {
+/// If it holds files that lowrank did not write.
+pub fn output_state(path: &Path) -> Result<OutputState> {
     recover_directory(path)?;
     check_replaceable(path)?;
     let has = |name: &str| path.join(name).exists();
     match fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        false => Ok(Found::Nothing),
-        true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(Found::Unfinished),
-        true if has("lowrank.json") || has("result.json") => Ok(Found::Finished),
+        false => Ok(OutputState::Empty),
+        true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(OutputState::Unfinished),
+        true if has("lowrank.json") || has("result.json") => Ok(OutputState::Finished),
         true => {
             let problem = "holds files, but no lowrank.json: lowrank did not write it. Choose another directory, this one is left as it is";
             Err(Error::file(path, "directory", problem))
@@ -74,44 +74,46 @@ pub fn found(path: &Path) -> Result<Found> {
 }
 
 impl Output {
-    /// Refuses if what is read would be harmed, or a result or a saved run be lost.
+    /// Checks that no input, finished result or saved run would be lost.
     ///
     /// # Errors
-    /// Then; the message says what to do.
+    /// If one would be lost; the message says what to do.
     pub fn check(&self, inputs: &[Input]) -> Result<()> {
         match self.look(inputs)? {
-            Found::Unfinished => Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out")),
+            OutputState::Unfinished => {
+                Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out"))
+            }
             found => self.check_finished(found),
         }
     }
 
-    /// [`Output::check`] for a run that can go on from its saved state (`resume`), or throw it away (`restart`).
+    /// [`Output::check`] for a run that can resume from its saved state, or discard it (`restart`).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Output::check`].
     pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<()> {
         match (self.look(inputs)?, resume) {
-            (Found::Unfinished, false) if !restart => Err(self.refuse(
+            (OutputState::Unfinished, false) if !restart => Err(self.refuse(
                 "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew",
             )),
-            (Found::Unfinished, _) => Ok(()),
-            (Found::Finished, true) => Err(self.refuse(
+            (OutputState::Unfinished, _) => Ok(()),
+            (OutputState::Finished, true) => Err(self.refuse(
                 "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
             )),
-            (Found::Nothing, true) => {
+            (OutputState::Empty, true) => {
                 Err(self.refuse("holds no saved state of a run, so there is nothing to --resume: begin without --resume"))
             }
             (found, false) => self.check_finished(found),
         }
     }
 
-    fn look(&self, inputs: &[Input]) -> Result<Found> {
+    fn look(&self, inputs: &[Input]) -> Result<OutputState> {
         check_apart(&self.out, inputs)?;
-        found(&self.out)
+        output_state(&self.out)
     }
 
-    fn check_finished(&self, found: Found) -> Result<()> {
-        match found == Found::Finished && !self.overwrite {
+    fn check_finished(&self, found: OutputState) -> Result<()> {
+        match found == OutputState::Finished && !self.overwrite {
             true => Err(self.refuse("holds a finished result: give --overwrite to replace it, or choose another --out")),
             false => Ok(()),
         }
@@ -122,10 +124,10 @@ impl Output {
     }
 }
 
-/// Refuses an output that is or contains something that is read, or lies inside a model or an adapter that is read.
+/// Checks that the output is not an input, contains no input, and is not inside a model or an adapter that is read.
 ///
 /// # Errors
-/// Then; the message names both.
+/// If it is; the message names both.
 pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
     let place = canonical(out)?;
     for input in inputs {
@@ -134,7 +136,7 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
             Input::Data(what, path) => (*what, path.as_path(), false),
         };
         let read = canonical(path)?;
-        // The files of a hub's snapshot are links.
+        // The files of a snapshot in the hub's cache are links to other folders.
         let mut files = match (is_model, fs::read_dir(path)) {
             (true, Ok(entries)) => entries.flatten().map(|entry| canonical(&entry.path())).collect::<Result<_>>()?,
             _ => Vec::new(),
@@ -155,7 +157,7 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
     Ok(())
 }
 
-/// The path without links and dots. Its end may not exist yet.
+/// The path without links and dots. Its last parts need not exist.
 fn canonical(path: &Path) -> Result<PathBuf> {
     let mut start = std::path::absolute(path).map_err(|e| Error::io(path, e))?;
     let mut end = Vec::new();
@@ -252,25 +254,25 @@ mod tests {
         }
         assert_eq!(how(&at("hub/snapshots/2"), &inputs()), "apart");
         symlink(at("nowhere"), at("broken")).unwrap();
-        assert!(found(&at("broken")).is_err_and(|e| e.to_string().contains("leads nowhere")));
+        assert!(output_state(&at("broken")).is_err_and(|e| e.to_string().contains("leads nowhere")));
     }
 
     #[test]
     fn what_lowrank_did_not_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        assert_eq!(found(&out).unwrap(), Found::Nothing);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
         fs::create_dir(&out).unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Nothing);
-        let refused = |says: &str| assert!(found(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
+        assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
+        let refused = |says: &str| assert!(output_state(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
         fs::write(out.join("vocab.txt"), "").unwrap();
         refused("no lowrank.json");
         fs::write(out.join("lowrank.json"), "").unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Finished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
         fs::write(out.join("adapter_config.json"), "").unwrap();
         refused("is not a file that lowrank writes");
         fs::remove_file(out.join("vocab.txt")).unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Finished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
         for foreign in ["README.md", "checkpoint.safetensors"] {
             fs::write(out.join(foreign), "").unwrap();
             refused(foreign);
@@ -285,6 +287,6 @@ mod tests {
         fs::write(out.join("metrics.jsonl"), "").unwrap();
         refused("no lowrank.json");
         fs::write(out.join("checkpoint.safetensors"), "").unwrap();
-        assert_eq!(found(&out).unwrap(), Found::Unfinished);
+        assert_eq!(output_state(&out).unwrap(), OutputState::Unfinished);
     }
 }

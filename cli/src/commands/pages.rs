@@ -1,7 +1,7 @@
-//! `lowrank completions` and `lowrank man`: what a shell and the program `man` are to know of this program.
+//! `lowrank completions` and `lowrank man`: a completion script and manual pages.
 
-use super::{Arguments, Outcome};
-use clap::{Args, CommandFactory};
+use super::outcome::Outcome;
+use clap::{Args, Command};
 use clap_complete::Shell;
 use lowrank::{Error, Result};
 use std::io::Write;
@@ -16,9 +16,9 @@ pub struct Completions {
 
 impl Completions {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self, mut program: Command) -> Result<Outcome> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "lowrank", &mut script);
+        clap_complete::generate(self.shell, &mut program, "lowrank", &mut script);
         print(&script)
     }
 }
@@ -32,14 +32,13 @@ pub struct Man {
 
 impl Man {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        let mut program = Arguments::command();
-        // Gives the commands their full names.
+    pub(super) fn run(self, mut program: Command) -> Result<Outcome> {
+        // Gives the subcommands their full names.
         program.build();
         let command = match &self.command {
             None => &program,
             Some(name) => program.find_subcommand(name).ok_or_else(|| {
-                let names: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
+                let names: Vec<&str> = program.get_subcommands().map(Command::get_name).collect();
                 Error::invalid(format!("man: there is no command {name:?}; there are {}", names.join(", ")))
             })?,
         };

@@ -1,29 +1,18 @@
-//! The parts of labelled data that a run uses: what it trains on, what is held out, and what it is tested on.
+//! The parts of labelled data: training texts, held-out texts, and test texts.
 
-use super::common::{Source, limited};
+use super::common::limited;
 use super::notes::{note, warning};
-use clap::Args;
+use super::training_args::TrainingArgs;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use lowrank::lora::thousands;
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What a run is tested on.
-#[derive(Args, Clone, Default)]
-pub struct TestArgs {
-    /// Labelled texts to test on [default: the test split of --data; if it has none, a part of the training texts is held out]
-    #[arg(long, value_name = "PATH")]
-    pub test: Option<PathBuf>,
-    /// Share of the different texts that is held out for the test if the data have no test split [default: 0.2]
-    #[arg(long, value_name = "SHARE")]
-    pub test_fraction: Option<f64>,
-}
-
-/// What is held out unless another share is asked for.
+/// Default share of the texts that is held out for the test.
 const TEST_FRACTION: f64 = 0.2;
 
-/// What a model was trained on, so that a later measurement can say whether it is on other texts.
+/// The data that a model was trained on, so that a later measurement can tell whether it uses other texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
     /// SHA-256 of the files with the training texts.
@@ -42,7 +31,7 @@ impl TrainedOn {
             .map_err(|e| Error::invalid(format!("{e}; give labelled texts to test on with --test, or another --test-fraction")))
     }
 
-    /// Whether the training texts of the data set at `path`, or all it has, are what was trained on.
+    /// Whether the training texts of the data set at `path` (or all its texts, if it has no splits) are the ones of training.
     pub fn is(&self, path: &Path) -> Result<bool> {
         Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == self.data)
     }
@@ -55,61 +44,54 @@ impl TrainedOn {
     }
 }
 
-/// How the parts of a run are read.
+/// Reads the parts of the data of a run.
 pub struct Reader<'a> {
-    /// Where the texts are.
-    pub source: &'a Source,
-    /// Where the test texts are.
-    pub test: &'a TestArgs,
-    /// Names of the classes, if the model has them.
+    pub args: &'a TrainingArgs,
+    /// Names of the classes, if the model has names.
     pub labels: Labels,
     pub wordpiece: &'a WordPiece,
     /// Tokens kept of a text.
     pub max_length: usize,
-    /// Train on so many texts.
-    pub train_limit: Option<usize>,
-    /// Test on so many texts.
-    pub test_limit: Option<usize>,
-    /// Seed of the sample that `train_limit` takes, and of the development part.
+    /// Seed of the sample that `--train-limit` draws, and of the development part.
     pub seed: u64,
 }
 
 impl Reader<'_> {
-    /// A data set of test texts alone, if there is one.
+    /// A separate data set of test texts, if there is one.
     fn test_set(&self) -> Result<Option<PathBuf>> {
-        match &self.test.test {
+        match &self.args.test {
             Some(path) => Ok(Some(path.clone())),
-            None => sibling_split(&self.source.data, Split::Test),
+            None => sibling_split(&self.args.source.data, Split::Test),
         }
     }
 
-    /// The share that is held out for the test, if the data have no test texts.
+    /// The share of the training texts that is held out for the test; `None` if the data have test texts.
     fn held_out(&self) -> Result<Option<f64>> {
-        let none = self.test_set()?.is_none() && find(&self.source.data, Split::Test)? != Found::There;
-        match self.test.test_fraction {
+        let none = self.test_set()?.is_none() && find(&self.args.source.data, Split::Test)? != Found::There;
+        match self.args.test_fraction {
             Some(_) if !none => Err(Error::invalid("--test-fraction is for data without a test split: here are texts to test on")),
             fraction => Ok(none.then_some(fraction.unwrap_or(TEST_FRACTION))),
         }
     }
 
-    /// What the training texts are known by later.
+    /// Identifies the training texts, for later measurements.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn trained_on(&self) -> Result<TrainedOn> {
-        Ok(TrainedOn { data: data_hash(&self.source.data, Split::Train)?, held_out: self.held_out()? })
+        Ok(TrainedOn { data: data_hash(&self.args.source.data, Split::Train)?, held_out: self.held_out()? })
     }
 
-    /// The texts to train on; with a `dev_fraction`, those of them that are not held out for development, or else those that are.
+    /// The training texts. If `dev_fraction` is above 0 they are split: `dev` selects the held-out part, else the rest.
     fn training(&self, dev_fraction: f64, dev: bool) -> Result<Tokenized> {
         let held_out = self.held_out()?;
-        let selection = format!("rest {held_out:?} limit {:?} dev {dev_fraction} seed {} {dev}", self.train_limit, self.seed);
-        self.tokens(&self.source.data, Split::Train, &self.labels, &selection, |data| {
+        let selection = format!("rest {held_out:?} limit {:?} dev {dev_fraction} seed {} {dev}", self.args.train_limit, self.seed);
+        self.tokens(&self.args.source.data, Split::Train, &self.labels, &selection, |data| {
             let data = match held_out {
                 Some(fraction) => TrainedOn::split(fraction, data, |text| text.key)?.0,
                 None => data,
             };
-            let data = limited(data, self.train_limit, self.seed)?;
+            let data = limited(data, self.args.train_limit, self.seed)?;
             if dev_fraction == 0.0 {
                 return Ok(data);
             }
@@ -121,17 +103,17 @@ impl Reader<'_> {
     /// Training and test texts.
     ///
     /// # Errors
-    /// If a file is missing or wrong, or the training texts have a single class.
+    /// If a file is missing or wrong, or the training texts have only one class.
     pub fn train_and_test(&self, dev_fraction: f64) -> Result<(Tokenized, Tokenized)> {
         let train = self.training(dev_fraction, false)?;
         let counts = train.class_counts();
         if let ([one], true) = (&present(&train)[..], train.label_names.len() > 1) {
             let problem = format!("all {} texts to train on have the label {one:?}: there is nothing to learn", train.len());
-            return Err(Error::file(&self.source.data, "labels", problem));
+            return Err(Error::file(&self.args.source.data, "labels", problem));
         }
         if train.label_names.len() < 2 {
             let problem = format!("all texts have the label {:?}: there is nothing to learn", train.label_names.concat());
-            return Err(Error::file(&self.source.data, "labels", problem));
+            return Err(Error::file(&self.args.source.data, "labels", problem));
         }
         let test = self.test_texts(&train)?;
         note!("classes: {}", list(&train.label_names, &counts));
@@ -139,7 +121,7 @@ impl Reader<'_> {
             warning!("no text to train on has the label {name:?}");
         }
         if let Some(share) = self.held_out()? {
-            let of = self.source.data.display();
+            let of = self.args.source.data.display();
             note!("{of} has no test split: {share} of its different texts of each class are held out to test on, the same in every run");
         }
         self.tell("training", &train, None);
@@ -147,18 +129,18 @@ impl Reader<'_> {
         Ok((train, test))
     }
 
-    /// Texts to measure on while training goes on: those at `dev`, else the validation split, else a share of the training texts.
+    /// Texts to measure after each epoch: those at `dev`, else a share of the training texts, else the validation split; `None` if there are none.
     ///
     /// # Errors
     /// If a file is missing or wrong.
     pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized, test: &Tokenized) -> Result<Option<Tokenized>> {
         let labels = self.as_in(train);
-        let beside = if dev.is_none() && dev_fraction == 0.0 { sibling_split(&self.source.data, Split::Validation)? } else { None };
+        let beside = if dev.is_none() && dev_fraction == 0.0 { sibling_split(&self.args.source.data, Split::Validation)? } else { None };
         let part = match dev.or(beside.as_deref()) {
             Some(path) => self.tokens(path, Split::Validation, &labels, "", Ok)?,
             None if dev_fraction > 0.0 => self.training(dev_fraction, true)?,
-            None if find(&self.source.data, Split::Validation)? == Found::There => {
-                self.tokens(&self.source.data, Split::Validation, &labels, "", Ok)?
+            None if find(&self.args.source.data, Split::Validation)? == Found::There => {
+                self.tokens(&self.args.source.data, Split::Validation, &labels, "", Ok)?
             }
             None => return Ok(None),
         };
@@ -167,27 +149,27 @@ impl Reader<'_> {
         Ok(Some(part))
     }
 
-    /// Where the test texts are, and the share of them that is the test part if they are among the training texts.
+    /// Path and split of the test texts, and the held-out share if they are a part of the training texts.
     fn test_place(&self) -> Result<(PathBuf, Split, Option<f64>)> {
         let held_out = self.held_out()?;
         let split = if held_out.is_some() { Split::Train } else { Split::Test };
-        Ok((self.test_set()?.unwrap_or(self.source.data.clone()), split, held_out))
+        Ok((self.test_set()?.unwrap_or(self.args.source.data.clone()), split, held_out))
     }
 
     fn test_texts(&self, train: &Tokenized) -> Result<Tokenized> {
         let (labels, (path, split, held_out)) = (self.as_in(train), self.test_place()?);
-        // The test sample is the same for every seed of training.
-        let selection = format!("part {held_out:?} limit {:?} seed 0", self.test_limit);
+        // Seed 0 always, so that the test sample does not depend on the seed of training.
+        let selection = format!("part {held_out:?} limit {:?} seed 0", self.args.test_limit);
         self.tokens(&path, split, &labels, &selection, |data| self.select_test(data, held_out, |text| text.key))
     }
 
-    /// The test texts themselves.
+    /// The test texts as strings.
     ///
     /// # Errors
     /// As [`Reader::train_and_test`].
     pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
         let (labels, (path, split, held_out)) = (self.as_in(train), self.test_place()?);
-        Ok(self.select_test(self.source.load(&path, split, &labels)?, held_out, |text| text_key(text))?.texts)
+        Ok(self.select_test(self.args.source.load(&path, split, &labels)?, held_out, |text| text_key(text))?.texts)
     }
 
     fn select_test<T: Default>(&self, data: Dataset<T>, held_out: Option<f64>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
@@ -195,10 +177,10 @@ impl Reader<'_> {
             Some(fraction) => TrainedOn::split(fraction, data, key)?.1,
             None => data,
         };
-        limited(part, self.test_limit, 0)
+        limited(part, self.args.test_limit, 0)
     }
 
-    /// The classes of the training texts, for other texts.
+    /// The labels, with the classes in the order of the training texts.
     fn as_in(&self, train: &Tokenized) -> Labels {
         Labels { names: Some(train.label_names.clone()), ..self.labels.clone() }
     }
@@ -211,10 +193,10 @@ impl Reader<'_> {
         selection: &str,
         select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
     ) -> Result<Tokenized> {
-        self.source.tokens((path, split), labels, self.wordpiece, self.max_length, selection, select)
+        self.args.source.tokens((path, split), labels, self.wordpiece, self.max_length, selection, select)
     }
 
-    /// Says what is odd about a part, and what it shares with the training texts.
+    /// Warns about odd texts of a part, and says how many are also training texts.
     fn tell(&self, name: &str, part: &Tokenized, train: Option<&Tokenized>) {
         tell(name, part, self.max_length);
         if let Some(train) = train {
@@ -224,7 +206,7 @@ impl Reader<'_> {
     }
 }
 
-/// Says how many texts of a part are empty, cut, or were not decoded.
+/// Says how many texts of a part are empty, truncated, or not decodable.
 pub fn tell(name: &str, part: &Tokenized, max_length: usize) {
     let (of, odd) = (thousands(part.len()), part.oddities);
     if odd.empty > 0 {
@@ -243,7 +225,7 @@ fn present(data: &Tokenized) -> Vec<&str> {
     data.label_names.iter().zip(data.class_counts()).filter(|(_, count)| *count > 0).map(|(name, _)| name.as_str()).collect()
 }
 
-/// `negative 400, positive 380`.
+/// Counts by class: `negative 400, positive 380`.
 fn list(names: &[String], counts: &[usize]) -> String {
     names.iter().zip(counts).map(|(name, count)| format!("{name} {}", thousands(*count))).collect::<Vec<_>>().join(", ")
 }

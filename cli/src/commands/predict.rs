@@ -1,68 +1,58 @@
-//! `lowrank predict`.
+//! `lowrank predict`: classifies texts.
 
-use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
-use super::notes::note;
+use super::outcome::Outcome;
+use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
 use lowrank::nn::Outputs;
 use lowrank::train::{argmax, logits, scores};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
-use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
 
 /// Arguments of `predict`.
 #[derive(Args)]
 pub struct Predict {
     #[command(flatten)]
     adapted: AdaptedArgs,
-    /// Texts; without any, each line of --file or of standard input is one
-    texts: Vec<String>,
-    /// File with a text a line, or a table (.csv, .tsv, .json, .jsonl, perhaps with .gz) with a column of texts
-    #[arg(long)]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    input: TextArgs,
     /// Column of the text in a table [default: text]
     #[arg(long, value_name = "NAME", requires = "file")]
     text_column: Option<String>,
-    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
-    #[arg(long, value_name = "NAME", requires = "file")]
-    encoding: Option<String>,
-    /// Names of the classes, in their order, if the model has none
+    /// Names of the classes in order, if the model has no names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     labels: Vec<String>,
-    /// Print JSON and nothing else: one object for texts that are arguments, else one a line for each text
+    /// Print only JSON: one object for texts from arguments, else one line for each text
     #[arg(long)]
     json: bool,
 }
 
-/// Texts computed together.
+/// Texts of a batch.
 const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        if self.file.is_some() && !self.texts.is_empty() {
-            return Err(Error::invalid("predict: give texts or --file, not both"));
-        }
+        self.input.check("predict")?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
-        if !self.texts.is_empty() {
+        if !self.input.texts.is_empty() {
             return self.answer_arguments(&all);
         }
-        let Some(path) = &self.file else { return self.answer_input(&all) };
-        let options = TableOptions { text_column: self.text_column.clone(), encoding: self.encoding.clone(), label_column: None };
+        let Some(path) = &self.input.file else { return self.answer_input(&all) };
+        let options = TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), label_column: None };
         let texts = match load_texts(path, &options)? {
             Some(texts) => texts,
-            None => read_text(path, self.encoding.as_deref())?.lines().map(String::from).collect(),
+            None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
         };
         texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))?;
         Ok(Outcome::Done)
     }
 
-    /// Gives the classes the names that were asked for.
+    /// Sets the names of the classes from `--labels`.
     fn rename(&self, adapted: &mut Adapted) -> Result<()> {
         if self.labels.is_empty() {
             return Ok(());
@@ -76,50 +66,36 @@ impl Predict {
         Ok(())
     }
 
-    /// All texts that are arguments.
+    /// Answers the texts from arguments.
     fn answer_arguments(&self, all: &[Adapted]) -> Result<Outcome> {
         if !self.json {
-            all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.texts))?;
+            all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.input.texts))?;
             return Ok(Outcome::Done);
         }
         let mut results = Vec::new();
         for adapted in all {
-            let rows = answers(adapted, &self.texts)?;
-            let predictions: Vec<Value> = self.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
+            let rows = answers(adapted, &self.input.texts)?;
+            let predictions: Vec<Value> = self.input.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
             results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
         }
         say_one_or_all(results).map(|()| Outcome::Done)
     }
 
-    /// Each line of standard input, as soon as it is there.
+    /// Answers each line of standard input as soon as it arrives.
     fn answer_input(&self, all: &[Adapted]) -> Result<Outcome> {
-        if std::io::stdin().is_terminal() {
-            note!("waiting for texts, one a line; Ctrl-D ends");
-        }
-        let mut input = std::io::BufReader::new(std::io::stdin());
-        let mut number = 0;
-        loop {
-            let mut texts = Vec::new();
-            // More lines only if they are there already: nobody waits for the answer to a line that was entered.
-            while texts.is_empty() || (texts.len() < BATCH && input.buffer().contains(&b'\n')) {
-                let mut line = Vec::new();
-                if input.read_until(b'\n', &mut line).map_err(|e| Error::io("standard input", e))? == 0 {
-                    break;
-                }
-                number += 1;
-                let line = String::from_utf8(line);
-                let bad =
-                    |_| Error::file("standard input", format!("line {number}"), "not UTF-8; convert it, or give a file with --encoding");
-                texts.push(line.map_err(bad)?.trim_end_matches(['\n', '\r']).to_string());
-            }
-            if texts.is_empty() {
-                return Ok(Outcome::Done);
+        let mut lines = InputLines::new();
+        while let Some(first) = lines.next() {
+            let mut texts = vec![first?];
+            // Batches further lines only if they have arrived already, so that nobody waits for an answer.
+            while texts.len() < BATCH && lines.is_ready() {
+                texts.extend(lines.next().transpose()?);
             }
             self.answer_lines(all, &texts)?;
         }
+        Ok(Outcome::Done)
     }
 
-    /// Prints the answers to some texts, a line each.
+    /// Prints one line for each text and model.
     fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
         for adapted in all {
             let name = if self.adapted.several() { Some(&adapted.name) } else { None };
@@ -145,8 +121,7 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
     Ok(rows.iter().map(|row| scores(adapted.outputs, row)).collect())
 }
 
-/// An answer in JSON. The plain numbers of a regression stand under the same key as probabilities, so that every kind of model can be
-/// read in one way.
+/// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.
 fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     let best = argmax(row);
     match adapted.outputs {
@@ -159,7 +134,7 @@ fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     }
 }
 
-/// An answer in a line: the likeliest class and its probability, or each output and its score; of a regression with one output, the number.
+/// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score.
 fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
         (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),

@@ -1,27 +1,76 @@
-//! Progress: a bar on a terminal, plain lines elsewhere; always on standard error.
+//! Progress on standard error: a bar on a terminal, a line now and then elsewhere.
 
 use super::notes::{is_quiet, note};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar as Bar, ProgressStyle};
 use lowrank::train::StepReport;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Shows how far a run is.
-pub struct Progress {
-    bar: Option<ProgressBar>,
+/// Time between two lines where there is no bar.
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+/// A bar on a terminal, lines elsewhere.
+pub struct ProgressBar {
+    bar: Option<Bar>,
+    last_line: Option<Instant>,
+}
+
+impl ProgressBar {
+    /// A bar of `length` units, of which `done` are done. `template` is indicatif's.
+    pub fn new(template: &str, length: u64, done: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+        let bar = || Bar::new(length).with_style(style).with_position(done);
+        let bar = (std::io::stderr().is_terminal() && !is_quiet()).then(bar);
+        // Units that were done before this run say nothing about the speed.
+        bar.iter().for_each(Bar::reset_eta);
+        ProgressBar { bar, last_line: None }
+    }
+
+    /// Changes the bar, or prints the line if the last one was long ago.
+    pub fn update(&mut self, change: impl FnOnce(&Bar), line: impl FnOnce() -> String) {
+        match &self.bar {
+            Some(bar) => change(bar),
+            None if self.last_line.is_none_or(|at| at.elapsed() > BETWEEN_LINES) => {
+                self.last_line = Some(Instant::now());
+                note!("{}", line());
+            }
+            None => {}
+        }
+    }
+
+    /// Prints a line that stays.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note!("{text}")),
+            None => note!("{text}"),
+        }
+    }
+
+    /// Whether there is a bar, and not lines.
+    pub fn is_bar(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.bar.iter().for_each(Bar::finish_and_clear);
+    }
+}
+
+/// Progress of a training run.
+pub struct StepProgress {
+    pub bar: ProgressBar,
     started: Instant,
-    last_line: Instant,
     tokens: usize,
     smooth_loss: Option<f64>,
 }
 
-impl Progress {
+impl StepProgress {
     /// For a run of `steps` steps.
-    pub fn new(steps: usize) -> Progress {
-        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg} eta {eta}")
-            .unwrap_or(ProgressStyle::default_bar());
-        let bar = (std::io::stderr().is_terminal() && !is_quiet()).then(|| ProgressBar::new(steps as u64).with_style(style));
-        Progress { bar, started: Instant::now(), last_line: Instant::now(), tokens: 0, smooth_loss: None }
+    pub fn new(steps: usize) -> StepProgress {
+        let mut bar = ProgressBar::new("{elapsed_precise} {wide_bar} {pos}/{len} {msg} eta {eta}", steps as u64, 0);
+        bar.last_line = Some(Instant::now());
+        StepProgress { bar, started: Instant::now(), tokens: 0, smooth_loss: None }
     }
 
     /// After a step.
@@ -31,41 +80,17 @@ impl Progress {
         self.smooth_loss = Some(smooth);
         let rate = self.tokens as f64 / self.started.elapsed().as_secs_f64();
         let message = format!("epoch {} loss {smooth:.4} {rate:.0} tokens/s", report.epoch);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(report.step as u64);
-                bar.set_message(message);
-            }
-            None => self.line_at_times(&format!("step {}/{} {message}", report.step, report.steps)),
-        }
+        let line = || format!("step {}/{} {message}", report.step, report.steps);
+        let change = |bar: &Bar| {
+            bar.set_position(report.step as u64);
+            bar.set_message(message.clone());
+        };
+        self.bar.update(change, line);
     }
 
-    /// So many of the test reviews are answered.
+    /// `done` of the test texts are classified.
     pub fn test(&mut self, done: usize, of: usize) {
-        match &self.bar {
-            Some(bar) => bar.set_message(format!("testing {done}/{of}")),
-            None => self.line_at_times(&format!("testing {done}/{of}")),
-        }
-    }
-
-    /// A line, if the last one was ten seconds ago.
-    fn line_at_times(&mut self, text: &str) {
-        if self.last_line.elapsed() > Duration::from_secs(10) {
-            self.last_line = Instant::now();
-            note!("{text}");
-        }
-    }
-
-    /// A line that stays.
-    pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note!("{text}")),
-            None => note!("{text}"),
-        }
-    }
-
-    /// Takes the bar away.
-    pub fn finish(&self) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        let message = || format!("testing {done}/{of}");
+        self.bar.update(|bar| bar.set_message(message()), message);
     }
 }

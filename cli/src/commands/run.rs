@@ -1,9 +1,9 @@
-//! The steps of a training run, what is measured after each epoch, and the state that is saved on the way: a run that was stopped or killed goes on
-//! from there, to the same bytes.
+//! A training run: its steps, the measurements after each epoch, and the saved state. A run that was stopped or killed resumes from the saved
+//! state and gives the same bytes.
 
+use super::measure::{describe, sequences};
 use super::notes::warning;
-use super::progress::Progress;
-use super::train::describe;
+use super::progress::StepProgress;
 use lowrank::data::Tokenized;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
@@ -19,64 +19,63 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// A run.
-pub struct Run<'a> {
-    /// Where its state is saved.
+/// A training run.
+pub struct TrainingRun<'a> {
+    /// Folder in which the state is saved.
     pub out: &'a Path,
-    /// Steps from one saved state to the next.
+    /// Steps between two saved states.
     pub every: usize,
-    /// What must be the same for it to go on: a JSON object.
+    /// Settings that must be the same to resume: a JSON object.
     pub settings: String,
-    /// What its bytes depend on beside that.
+    /// Version and machine; the bytes of the result depend on them too.
     pub machine: String,
-    /// Set when it is to stop.
+    /// Set by a signal: the run stops after the current step.
     pub stop: Arc<AtomicBool>,
-    /// Reviews of a micro-batch.
+    /// Texts of a micro-batch.
     pub batch: usize,
-    /// Measured after each epoch.
+    /// Held-out texts that are measured after each epoch.
     pub dev: Option<&'a Tokenized>,
-    /// Measured after each epoch, too.
+    /// Test texts, if they are measured after each epoch.
     pub test: Option<&'a Tokenized>,
-    /// Whether the epoch that is best on `dev` is kept.
+    /// Keep the epoch that is best on `dev`.
     pub keep_best: bool,
-    /// Shows how far it is.
-    pub progress: Progress,
-    /// What was done so far.
-    pub taken: Taken,
+    pub progress: StepProgress,
+    /// What the run has made so far, beside the parameters.
+    pub state: RunState,
 }
 
-/// What a run has made beside the parameters.
+/// The state of a run beside parameters and optimizer.
 #[derive(Default)]
-pub struct Taken {
+pub struct RunState {
     /// Lines of `metrics.jsonl`.
     pub metrics: String,
-    /// Seconds of training before the last stop.
+    /// Seconds of training so far.
     pub seconds: f64,
-    /// Most bytes that a micro-batch kept for backward.
+    /// Most bytes that a micro-batch saved for backward.
     pub kept: usize,
     /// Accuracy and parameters of the best epoch.
     best: Option<(f64, Vec<Tensor>)>,
-    /// Epochs that were measured.
+    /// Number of measured epochs.
     measured: usize,
-    /// Steps until the next pause.
+    /// Steps until the next pause, for an epoch's end or a saved state.
     left: usize,
 }
 
-impl Run<'_> {
-    /// Trains to the end of the recipe; returns whether it came there, or was stopped.
+impl TrainingRun<'_> {
+    /// Trains to the end of the recipe. Returns false if it was stopped.
     ///
     /// # Errors
-    /// Those of training, and of saving the state.
+    /// The errors of training, and of saving the state.
     pub fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
         let started = Instant::now();
-        let before = self.taken.seconds;
+        let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
         let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
         loop {
             let done = optimizer.steps();
             if done > 0
                 && done.is_multiple_of(per_epoch)
-                && self.taken.measured < done / per_epoch
+                && self.state.measured < done / per_epoch
                 && !self.measure(done / per_epoch, model)?
             {
                 return Ok(false);
@@ -87,9 +86,9 @@ impl Run<'_> {
             if self.stopped() {
                 return Ok(false);
             }
-            self.taken.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
+            self.state.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
             fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
-            self.taken.seconds = before + started.elapsed().as_secs_f64();
+            self.state.seconds = before + started.elapsed().as_secs_f64();
             if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
                 self.save(model, optimizer)?;
             }
@@ -100,7 +99,7 @@ impl Run<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Measures an epoch, counted from 1. Returns whether it came to the end; nothing is kept of a part.
+    /// Measures an epoch, counted from 1. Returns false if it was stopped; then nothing is recorded.
     fn measure(&mut self, epoch: usize, model: &DistilBert) -> Result<bool> {
         let mut found = Vec::new();
         for (name, data) in [("held-out", self.dev), ("test", self.test)] {
@@ -109,40 +108,40 @@ impl Run<'_> {
             found.push((name, result));
         }
         for (name, result) in found {
-            self.progress.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
+            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
             self.log(&json!({ "epoch": epoch, name: result }));
-            let better = self.taken.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
+            let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
             if name == "held-out" && self.keep_best && better {
-                self.taken.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
+                self.state.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
             }
         }
-        self.taken.measured = epoch;
+        self.state.measured = epoch;
         Ok(true)
     }
 
-    /// Evaluates on tokenised reviews; `None` if it was stopped.
+    /// Evaluates on tokenised texts; `None` if it was stopped.
     ///
     /// # Errors
-    /// Those of the model.
+    /// The errors of the model.
     pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
-        let predicted = predict_while(model, &sequences, self.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &sequences(data), self.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
-    /// Evaluates the best epoch, if one is kept, else the last. The model then holds it; if it was stopped, the last one again.
+    /// Evaluates the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
+    /// has the parameters of the last epoch.
     ///
     /// # Errors
-    /// Those of the model, which then holds the last epoch again.
+    /// The errors of the model, which then has the parameters of the last epoch.
     pub fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
         let last: Vec<Tensor> = model.parameters().iter().map(|p| p.value().clone()).collect();
         let set = |model: &mut DistilBert, values: &[Tensor]| {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
         };
-        if let Some((_, best)) = &self.taken.best {
+        if let Some((_, best)) = &self.state.best {
             set(model, best);
         }
-        // The frozen weights were checked before training: only what trained can have gone wrong.
+        // The frozen weights were checked before training, so only parameters can be wrong.
         let finite = model.parameters().iter().try_for_each(|p| {
             let error = |what| {
                 Error::invalid(format!("training went wrong: tensor {:?} {what}; begin anew with --restart and a lower --lr", p.name()))
@@ -157,7 +156,7 @@ impl Run<'_> {
     }
 
     fn log(&mut self, value: &serde_json::Value) {
-        self.taken.metrics.push_str(&format!("{value}\n"));
+        self.state.metrics.push_str(&format!("{value}\n"));
     }
 
     /// The file of the saved state.
@@ -165,12 +164,12 @@ impl Run<'_> {
         self.out.join("checkpoint.safetensors")
     }
 
-    /// Saves the state, whole or not at all.
+    /// Saves the state, completely or not at all.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
-        let Taken { metrics, seconds, measured, best, .. } = &self.taken;
+        let RunState { metrics, seconds, measured, best, .. } = &self.state;
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
         let mut tensors = Vec::new();
@@ -185,10 +184,10 @@ impl Run<'_> {
         })
     }
 
-    /// Goes back to the state that was saved.
+    /// Restores the saved state.
     ///
     /// # Errors
-    /// If a file is missing or wrong, or the run had other settings.
+    /// If a file is missing or damaged, or the saved run had other settings.
     pub fn resume(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<()> {
         let path = self.out.join("metrics.jsonl");
         let metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
@@ -204,12 +203,13 @@ impl Run<'_> {
             true => Some((number(&file, "best")?, best_values(&file, model)?)),
             false => None,
         };
-        self.taken = Taken { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..Taken::default() };
+        self.state =
+            RunState { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..RunState::default() };
         Ok(())
     }
 }
 
-/// A number that was saved as a text.
+/// A number that was saved as text.
 fn number<T: std::str::FromStr>(file: &SafeTensors, key: &str) -> Result<T> {
     let number = file.metadata().get(key).and_then(|text| text.parse().ok());
     number.ok_or_else(|| Error::file(file.path(), key, "is missing, or no number: the saved state is damaged"))
@@ -228,21 +228,21 @@ fn best_values(file: &SafeTensors, model: &DistilBert) -> Result<Vec<Tensor>> {
     model.parameters().iter().map(value).collect()
 }
 
-impl Observer for Run<'_> {
+impl Observer for TrainingRun<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.progress.step(report);
-        self.taken.kept = self.taken.kept.max(report.kept_bytes);
+        self.state.kept = self.state.kept.max(report.kept_bytes);
         self.log(&json!(report));
-        self.taken.left = self.taken.left.saturating_sub(1);
-        self.taken.left > 0 && !self.stopped()
+        self.state.left = self.state.left.saturating_sub(1);
+        self.state.left > 0 && !self.stopped()
     }
 
-    /// A pause is due after exactly so many steps.
+    /// A pause is due after exactly this many steps.
     fn patience(&self) -> usize {
-        self.taken.left
+        self.state.left
     }
 
-    /// Epochs are measured between the pieces, where a stop loses nothing.
+    /// Does nothing: epochs are measured between calls of `fit`, where a stop loses nothing.
     fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! The wish to stop: Ctrl-C, SIGTERM and SIGHUP, which all let a run save its state.
+//! Ctrl-C, SIGTERM and SIGHUP stop a run after it has saved its state.
 #![allow(unsafe_code)]
 
 use lowrank::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set by Ctrl-C, SIGTERM or SIGHUP. Asked twice, the program ends at once. A SIGHUP that is ignored, as under `nohup`, stays so.
+/// A flag that Ctrl-C, SIGTERM or SIGHUP sets. The second signal ends the program at once. If SIGHUP is ignored, as under `nohup`, it stays ignored.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     #[cfg(unix)]
     let ignored = ignore_hang_up().is_some_and(|before| matches!(before, SigHandler::SigIgn));
@@ -27,9 +27,9 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 #[cfg(unix)]
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// What was done at a SIGHUP before.
+/// Ignores SIGHUP, and returns the handler that was set before.
 #[cfg(unix)]
 fn ignore_hang_up() -> Option<SigHandler> {
-    // SAFETY: no handler is installed, so that none can do what a handler must not.
+    // SAFETY: SIG_IGN installs no handler function, so no code can run in a signal context.
     unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.ok()
 }

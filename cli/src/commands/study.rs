@@ -1,130 +1,88 @@
-//! `lowrank study`.
+//! `lowrank study`: runs the study and writes its results.
 
-use super::Outcome;
 use super::base::checked;
-use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say};
-use super::device::DeviceArgs;
+use super::common::{About, count, length, open_wordpiece, say};
+use super::hashes::{checkpoint_hash, digest};
+use super::measure::describe;
 use super::notes::note;
-use super::output::{Input, check_apart, found};
-use super::parts::{Reader, TestArgs};
-use super::progress::Progress;
+use super::outcome::Outcome;
+use super::output::{check_apart, output_state};
+use super::parts::Reader;
+use super::progress::StepProgress;
 use super::signals::interrupt_flag;
-use super::train::describe;
+use super::training_args::TrainingArgs;
 use crate::study::{
-    self, Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value,
+    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
 };
-use clap::Args;
-use lowrank::data::{Tokenized, WordPiece, hash_file, hex};
+use clap::{Args, Command, FromArgMatches};
 use lowrank::lora::thousands;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::safetensors::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
-use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a study writes beside the folders of its rows.
+/// Files that a study writes, apart from the folders of its rows.
 pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
 
 /// Arguments of `study`.
 #[derive(Args)]
 pub struct StudyArgs {
-    /// Directory of the checkpoint, or the name of a model that was fetched
-    #[arg(long, value_name = "DIR|NAME")]
-    model: Checkpoint,
     #[command(flatten)]
-    source: Source,
-    #[command(flatten)]
-    tests: TestArgs,
-    /// Directory for results and checkpoints; with the same arguments a study that was stopped goes on from there
+    args: TrainingArgs,
+    /// Folder for results and checkpoints; the same command resumes a study that was stopped
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full; with --claims the further rows too (a wrong name lists them)
+    /// Rows to run [default: all]: head, qv4, qv8, qv16, attention, all, full; with --claims also further rows (a wrong name lists them)
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
-    /// Seeds; each row runs once with each
+    /// Seeds; each row runs once for each seed
     #[arg(long, value_delimiter = ',', default_value = "0")]
     seeds: Vec<u64>,
-    #[arg(long, default_value_t = 3)]
-    epochs: usize,
-    /// Reviews of a step
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
-    /// Tokens kept of a review [default: 512, or as many as the model has positions for]
-    #[arg(long)]
-    max_length: Option<usize>,
-    /// Factor of every row's learning rate: a small encoder and few reviews need larger steps
+    /// Multiply the learning rates of all rows; a small encoder with few reviews needs larger steps
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     lr_scale: f64,
-    /// Run the further rows that the study's claims need, and judge each claim
+    /// Also run the rows that the study's claims need, and judge each claim
     #[arg(long)]
     claims: bool,
-    /// Train on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
-    train_limit: Option<usize>,
-    /// Test on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
-    test_limit: Option<usize>,
-    /// Steps from one checkpoint to the next
+    /// Steps between two checkpoints
     #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
-    /// Type to compute in
-    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
-    dtype: ComputeType,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Whether this is the demo, whose folder holds its model too.
+    /// Whether this is the demo. Its output folder also contains its model and data.
     #[arg(skip)]
     demo: bool,
 }
 
 impl StudyArgs {
-    /// The study in small: on the encoder and the reviews in these folders.
-    pub(super) fn demo(encoder: &Path, reviews: PathBuf, out: PathBuf) -> Result<StudyArgs> {
-        Ok(StudyArgs {
-            source: Source::of(reviews),
-            tests: TestArgs::default(),
-            model: Checkpoint::from_str(&encoder.to_string_lossy())?,
-            out,
-            rows: Vec::new(),
-            seeds: vec![0],
-            epochs: 4,
-            batch: 16,
-            max_length: None,
-            lr_scale: 5.0,
-            claims: false,
-            train_limit: None,
-            test_limit: None,
-            checkpoint_every: 1000,
-            dtype: ComputeType::F32,
-            device: DeviceArgs::default(),
-            demo: true,
-        })
+    /// The study in small, on the encoder and the reviews in these folders.
+    pub(super) fn demo(encoder: &Path, reviews: &Path, out: &Path) -> Result<StudyArgs> {
+        let options = ["--epochs=4", "--lr-scale=5", "--checkpoint-every=1000", "--no-cache", "--model"].map(OsStr::new);
+        let words = [OsStr::new("study")].into_iter().chain(options);
+        let words = words.chain([encoder.as_os_str(), "--data".as_ref(), reviews.as_ref(), "--out".as_ref(), out.as_ref()]);
+        let matches = StudyArgs::augment_args(Command::new("study")).try_get_matches_from(words);
+        let args = matches.and_then(|matches| StudyArgs::from_arg_matches(&matches)).map_err(|e| Error::invalid(e.to_string()))?;
+        Ok(StudyArgs { demo: true, ..args })
     }
 
     fn folders(&self, rows: &[Row]) -> impl Iterator<Item = PathBuf> {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Refuses a folder in which something is read, or files would be replaced that no study wrote.
+    /// Refuses an output folder that contains inputs, or files that no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<()> {
-        let inputs = Input::of(&self.source)
-            .into_iter()
-            .chain(self.tests.test.as_deref().map(Input::test))
-            .chain([Input::Model("the model", &self.model)]);
-        let inputs: Vec<Input> = inputs.collect();
-        // The demo's model and reviews lie in its own folder, beside what is written.
+        let inputs = self.args.inputs();
+        // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
         match self.demo {
             true => {
                 OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).try_for_each(|path| check_apart(&path, &inputs))?
             }
             false => check_apart(&self.out, &inputs)?,
         }
-        self.folders(rows).try_for_each(|folder| found(&folder).map(|_| ()))?;
+        self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
         let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
         let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
         let is_study = entries.flatten().any(|entry| is_row(entry.path()));
@@ -138,7 +96,7 @@ impl StudyArgs {
         }
     }
 
-    /// The rows of the table, and without `--rows` those that the claims need beside it.
+    /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
     fn rows(&self, config: &Config) -> Result<[Vec<Row>; 2]> {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
@@ -164,44 +122,38 @@ impl StudyArgs {
         Ok(outcome)
     }
 
-    /// How the reviews are read.
-    fn reader<'a>(&'a self, wordpiece: &'a WordPiece, max_length: usize) -> Result<Reader<'a>> {
-        let (train_limit, test_limit) = (self.train_limit, self.test_limit);
-        let labels = self.source.labels(None)?;
-        Ok(Reader { source: &self.source, test: &self.tests, labels, wordpiece, max_length, train_limit, test_limit, seed: 0 })
-    }
-
-    /// Runs the rows, and writes what they gave.
+    /// Runs the rows and writes the results.
     pub(super) fn study(self) -> Result<Outcome> {
-        let config = Config::open(&self.model)?;
+        let args = &self.args;
+        let config = Config::open(&args.model)?;
         let [table, more] = self.rows(&config)?;
         self.check_out(&[&table[..], &more[..]].concat())?;
-        let recipe = Recipe { epochs: self.epochs, batch: self.batch, ..Recipe::default() };
+        let recipe = Recipe { epochs: args.epochs, batch: args.batch, ..Recipe::default() };
         recipe.check()?;
-        let base_hash = checked(&self.model, self.source.cache_folder().as_deref())?;
+        let base_hash = checked(&args.model, args.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
-        // What a kill left of files that were being written.
+        // Files that were half written when an earlier run was killed.
         OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
-        let max_length = length(self.max_length, config.max_position_embeddings)?;
-        let wordpiece = open_wordpiece(&self.model, &config)?;
-        // Once for all rows and seeds; the reviews are the same for all.
-        let reader = self.reader(&wordpiece, max_length)?;
+        let max_length = length(args.max_length, config.max_position_embeddings)?;
+        let wordpiece = open_wordpiece(&args.model, &config)?;
+        // The reviews are read once: they are the same for all rows and seeds.
+        let reader = Reader { args, labels: args.source.labels(None)?, wordpiece: &wordpiece, max_length, seed: 0 };
         let (train, test) = reader.train_and_test(0.0)?;
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let cpu = processor();
-        let place = |model: &mut DistilBert| Ok(self.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
+        let place = |model: &mut DistilBert| Ok(args.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let trained_on = reader.trained_on()?;
         let describe = |model: &DistilBert, folder: &Path, seed| {
             let about = About::new(model, &train.label_names, max_length, seed);
             About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
-        let hashes = [checkpoint_hash(&self.model)?, digest(&train), digest(&test)];
+        let hashes = [checkpoint_hash(&args.model)?, digest(&train), digest(&test)];
         let study = Study {
-            model: &self.model,
+            model: &args.model,
             config: &config,
             hashes: &hashes,
-            base: &self.model.name,
-            dtype: self.dtype.into(),
+            base: &args.model.name,
+            dtype: args.dtype.into(),
             max_length,
             recipe,
             train: &train,
@@ -211,33 +163,30 @@ impl StudyArgs {
             place: &place,
             describe: &describe,
         };
+        match self.run_rows(&study, &table, &more)? {
+            Some(results) => self.report(&study, &reader, &table, &more, &results).map(|()| Outcome::Done),
+            None => Ok(Outcome::Interrupted),
+        }
+    }
+
+    /// The results of all rows; `None` if the study was stopped. `table.md` grows with each row.
+    fn run_rows(&self, study: &Study, table: &[Row], more: &[Row]) -> Result<Option<Vec<RowResult>>> {
         let mut watch = Watch { bar: None, stop: interrupt_flag()?, begun: false };
         let mut results = Vec::new();
-        for (row, seed) in self.runs(&table, &more) {
-            match study.run(row, seed, &mut watch)? {
-                Some(result) => results.push(result),
-                None => return Ok(Outcome::Interrupted),
-            }
-            // As the table fills, so does the file.
-            self.write("table.md", &format!("{}\n{}", markdown(&table, &results), recipe_lines(&table, &results)?))?;
+        for (row, seed) in self.runs(table, more) {
+            let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
+            results.push(result);
+            self.write("table.md", &format!("{}\n{}", markdown(table, &results), recipe_lines(table, &results)?))?;
         }
-        say(format!("\n{}", markdown(&table, &results)))?;
-        for McNemar { a, b, seed, only_a, only_b, p } in neighbours(&table, &results, &test.labels) {
+        say(format!("\n{}", markdown(table, &results)))?;
+        for McNemar { a, b, seed, only_a, only_b, p } in neighbours(table, &results, &study.test.labels) {
             let p = p_value(p);
             say(format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)"))?;
         }
-        if watch.stop.load(Ordering::Relaxed) {
-            return Ok(Outcome::Interrupted);
-        }
-        note!("measuring what changed in the weights, and times of inference");
-        let all: Vec<Row> = table.iter().chain(&more).cloned().collect();
-        let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
-        let provenance = Provenance::new(command, self.given(&hashes), &all, &results)?;
-        self.report(&study, &reader, &table, &all, &results, &provenance)?;
-        Ok(Outcome::Done)
+        Ok((!watch.stop.load(Ordering::Relaxed)).then_some(results))
     }
 
-    /// Rows and seeds, in the order in which they run. Of the rows for claims, one seed: there are many.
+    /// Rows and seeds in running order. The rows of the claims are many, so they run with the first seed only.
     fn runs<'a>(&'a self, table: &'a [Row], more: &'a [Row]) -> impl Iterator<Item = (&'a Row, u64)> {
         let table = table.iter().flat_map(|row| self.seeds.iter().map(move |&seed| (row, seed)));
         table.chain(more.iter().flat_map(|row| self.seeds.first().map(|&seed| (row, seed))))
@@ -247,17 +196,13 @@ impl StudyArgs {
         write_file(&self.out.join(name), text.as_bytes())
     }
 
-    /// Judges the claims if that was asked for, and writes `results.json` and `report.html`.
-    fn report(
-        &self,
-        study: &Study,
-        reader: &Reader,
-        table: &[Row],
-        all: &[Row],
-        results: &[RowResult],
-        provenance: &Provenance,
-    ) -> Result<()> {
-        let (evidence, changes) = study.evidence(all, results, self.claims)?;
+    /// Judges the claims if `--claims` is given, and writes `results.json` and `report.html`.
+    fn report(&self, study: &Study, reader: &Reader, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
+        note!("measuring what changed in the weights, and times of inference");
+        let all = [table, more].concat();
+        let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
+        let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
+        let (evidence, changes) = study.evidence(&all, results, self.claims)?;
         let (judged, figures) = match self.claims {
             true => (claims(&evidence), Vec::new()),
             false => (Vec::new(), figures(&evidence)),
@@ -285,12 +230,12 @@ impl StudyArgs {
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
-    /// Names and values of what was given; the rest comes from the results.
+    /// Names and values of the inputs; all other settings come from the results.
     fn given(&self, [checkpoint, train, test]: &[String; 3]) -> Vec<(String, String)> {
         let facts = [
-            ("checkpoint", self.model.name.clone()),
+            ("checkpoint", self.args.model.name.clone()),
             ("SHA-256 of its weights", checkpoint.clone()),
-            ("data", self.source.data.display().to_string()),
+            ("data", self.args.source.data.display().to_string()),
             ("SHA-256 of the training tokens", train.clone()),
             ("SHA-256 of the test tokens", test.clone()),
             ("factor of the study's learning rates", self.lr_scale.to_string()),
@@ -299,42 +244,25 @@ impl StudyArgs {
     }
 }
 
-/// A word of a command as a shell reads it.
+/// A word of a command, quoted for a shell.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// Hash of the weights in `folder`, which may lie in several files.
-fn checkpoint_hash(folder: &Path) -> Result<String> {
-    let files = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let files: Vec<PathBuf> = files.map(|f| Ok(f.map_err(|e| Error::io(folder, e))?.path())).collect::<Result<_>>()?;
-    let mut weights: Vec<&PathBuf> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors")).collect();
-    weights.sort();
-    Ok(weights.into_iter().map(|file| Ok(hex(&hash_file(file)?))).collect::<Result<Vec<_>>>()?.join(" "))
-}
-
-/// Hash of ids and labels.
-pub(super) fn digest(data: &Tokenized) -> String {
-    let mut hash = Sha256::new();
-    data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
-    data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
-    hex(&hash.finalize())
-}
-
-/// Shows how far a row is, and listens for Ctrl-C.
+/// Shows the progress of a row, and stops it on Ctrl-C.
 struct Watch {
-    bar: Option<Progress>,
+    bar: Option<StepProgress>,
     stop: Arc<AtomicBool>,
-    /// Whether the head of the table was printed.
+    /// Whether the header of the table was printed.
     begun: bool,
 }
 
-impl study::Progress for Watch {
+impl StudyProgress for Watch {
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
         let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
         note!("{}, seed {seed}: {steps} steps{from}", row.name);
-        self.bar = Some(Progress::new(steps));
+        self.bar = Some(StepProgress::new(steps));
     }
 
     fn step(&mut self, report: &StepReport) -> bool {
@@ -348,10 +276,10 @@ impl study::Progress for Watch {
     }
 
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {
-        self.bar.iter().for_each(Progress::finish);
+        self.bar.iter().for_each(|progress| progress.bar.finish());
         self.bar = None;
         let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
-        // Its head but once.
+        // The header is printed once.
         table.lines().skip(if self.begun { 2 } else { 0 }).for_each(|line| note!("{line}"));
         self.begun = true;
         let known = if resumed { " (done before)" } else { "" };

@@ -1,73 +1,50 @@
-//! `lowrank tokenize`.
+//! `lowrank tokenize`: prints token ids.
 
-use super::Outcome;
 use super::common::{Checkpoint, say, say_json};
-use super::notes::{note, warning};
+use super::notes::warning;
+use super::outcome::Outcome;
+use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{WordPiece, read_text};
 use lowrank::{Error, Result};
 use serde_json::json;
-use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
-
-/// The lines of standard input.
-fn lines() -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("standard input", e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        Error::file("standard input", format!("line {line}"), "not UTF-8; convert it, or give a file with --encoding")
-    })?;
-    Ok(text.lines().map(String::from).collect())
-}
+use std::path::Path;
 
 /// Arguments of `tokenize`.
 #[derive(Args)]
 pub struct Tokenize {
-    /// Directory of a checkpoint, a vocab.txt or a tokenizer.json
+    /// Folder of a checkpoint, a vocab.txt, a tokenizer.json, or the name of a fetched model
     #[arg(long, value_name = "PATH")]
     model: Checkpoint,
-    /// Tokens kept of a text, [CLS] and [SEP] included [default: all]
+    /// Tokens kept of each text, [CLS] and [SEP] included [default: all]
     #[arg(long)]
     max_length: Option<usize>,
-    /// Read {"text": …} and write {"ids": […]} a line, instead of plain lines
+    /// Read lines of {"text": …} and write lines of {"ids": […]}, instead of plain text
     #[arg(long)]
     jsonl: bool,
-    /// Texts; without any, each line of --file or of standard input is one
-    texts: Vec<String>,
-    /// File with a text a line
-    #[arg(long)]
-    file: Option<PathBuf>,
-    /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 where the file is that]
-    #[arg(long, value_name = "NAME", requires = "file")]
-    encoding: Option<String>,
+    #[command(flatten)]
+    input: TextArgs,
 }
 
 impl Tokenize {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let wordpiece = WordPiece::open(&self.model)?;
-        let given = !self.texts.is_empty();
-        let (name, lines) = match (&self.file, given) {
-            (Some(_), true) => return Err(Error::invalid("tokenize: give texts or --file, not both")),
-            (Some(path), false) => {
-                let text = read_text(path, self.encoding.as_deref())?;
+        self.input.check("tokenize")?;
+        let TextArgs { texts, file, encoding } = self.input;
+        let given = !texts.is_empty();
+        if let [text] = &texts[..]
+            && Path::new(text).is_file()
+        {
+            warning!("{text}: taken as a text; there is a file of that name, too: --file {text} reads its lines");
+        }
+        let (name, lines) = match file {
+            Some(path) => {
+                let text = read_text(&path, encoding.as_deref())?;
                 (path.display().to_string(), text.lines().map(String::from).collect())
             }
-            (None, true) => {
-                if let [text] = &self.texts[..]
-                    && Path::new(text).is_file()
-                {
-                    warning!("{text}: taken as a text; there is a file of that name, too: --file {text} reads its lines");
-                }
-                (String::new(), self.texts)
-            }
-            (None, false) => {
-                if std::io::stdin().is_terminal() {
-                    note!("waiting for texts on standard input, one a line");
-                }
-                ("standard input".to_string(), lines()?)
-            }
+            None if given => (String::new(), texts),
+            None => ("standard input".to_string(), InputLines::new().collect::<Result<_>>()?),
         };
         let max_length = self.max_length.unwrap_or(usize::MAX);
         if max_length < 2 {

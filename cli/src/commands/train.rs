@@ -1,39 +1,36 @@
-//! `lowrank train`.
+//! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
-use super::Outcome;
 use super::base::checked;
-use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say, say_json};
-use super::device::{DeviceArgs, device_memory};
+use super::common::{About, count, length, open_wordpiece};
+use super::hashes::digest;
+use super::head::BaseModel;
 use super::method::MethodArgs;
 use super::notes::{note, warning};
-use super::output::{Found, Input, Output, found};
-use super::parts::{Reader, TestArgs};
-use super::progress::Progress;
-use super::run::{Run, Taken};
+use super::outcome::Outcome;
+use super::output::{Input, Output, OutputState, output_state};
+use super::parts::Reader;
+use super::progress::StepProgress;
+use super::run::{RunState, TrainingRun};
 use super::signals::interrupt_flag;
-use super::study::digest;
+use super::summary::{Summary, kernel_path, tell_model};
+use super::training_args::TrainingArgs;
 use clap::Args;
 use lowrank::data::Tokenized;
 use lowrank::lora::{Counts, Method, adapter, thousands};
-use lowrank::nn::{Config, DistilBert, Head, LoadReport, Outputs};
+use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{remove_flat, write_directory, write_file};
-use lowrank::tensor::simd::{self, Isa};
-use lowrank::train::{AdamW, Evaluation, Recipe, evaluate, lora_plus, memory_by_category, peak_memory};
+use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus};
 use lowrank::{Error, Result};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `train`.
 #[derive(Args)]
 #[command(args_override_self = true)]
 pub struct Train {
-    /// Directory of the checkpoint: config.json, model.safetensors, vocab.txt or tokenizer.json
-    #[arg(long, value_name = "DIR|NAME")]
-    model: Checkpoint,
     #[command(flatten)]
-    source: Source,
+    args: TrainingArgs,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -41,17 +38,9 @@ pub struct Train {
     /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
     #[arg(long)]
     cache_trunk: bool,
-    #[arg(long, default_value_t = 3)]
-    epochs: usize,
-    /// Reviews of a micro-batch
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
     /// Micro-batches of an optimizer step
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
-    /// Tokens kept of a review [default: 512, or as many as the model has positions for]
-    #[arg(long)]
-    max_length: Option<usize>,
     /// Highest learning rate [default: 3e-4 for the lora kinds, 2e-5 for full and selective, 1e-2 for prefix, prompt and intrinsic, else 1e-3]
     #[arg(long)]
     lr: Option<f64>,
@@ -63,30 +52,22 @@ pub struct Train {
     /// Largest global gradient norm
     #[arg(long, default_value_t = 1.0)]
     clip: f64,
-    /// Train on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
-    train_limit: Option<usize>,
-    /// Test on this many reviews, drawn with equal labels
-    #[arg(long, value_name = "N", value_parser = count::<{ usize::MAX }>)]
-    test_limit: Option<usize>,
-    #[command(flatten)]
-    tests: TestArgs,
-    /// Labelled texts to measure on after each epoch [default: validation.* beside train.*, if it is there]
+    /// Labelled texts to measure on after each epoch [default: validation.* in the folder of train.*, if it exists]
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
-    /// Share of the training reviews held out; measured after each epoch
+    /// Share of the training texts that is held out and measured after each epoch
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     dev_fraction: f64,
-    /// Put a new head in place of the checkpoint's
+    /// Replace the head of the checkpoint by a new one
     #[arg(long)]
     new_head: bool,
-    /// Keep the epoch that is best on the held-out reviews (never chosen on the test set)
+    /// Keep the epoch that is best on the held-out texts (never chosen on the test set)
     #[arg(long)]
     keep_best: bool,
     /// Measure on the test set after each epoch too, not only at the end
     #[arg(long)]
     eval_every_epoch: bool,
-    /// Batches of like length instead of plain shuffling
+    /// Batch texts of similar length instead of plain shuffling
     #[arg(long)]
     group_by_length: bool,
     /// Compute each layer again in backward: less memory, more time, the same result
@@ -94,18 +75,13 @@ pub struct Train {
     recompute: bool,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Type to compute in
-    #[arg(long, value_enum, default_value_t = ComputeType::F32)]
-    dtype: ComputeType,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Go on from the saved state of a run that was stopped or killed, with the same arguments
+    /// Resume a run that was stopped or killed from its saved state, with the same arguments
     #[arg(long)]
     resume: bool,
-    /// Throw away the saved state of a run that was stopped or killed, and begin anew
+    /// Discard the saved state of a run that was stopped or killed, and start again
     #[arg(long, conflicts_with = "resume")]
     restart: bool,
-    /// Steps from one saved state to the next [default: 100, and 1000 for full and selective, whose state is three times the model]
+    /// Steps between two saved states [default: 100, and 1000 for full and selective, whose state is three times the model]
     #[arg(long, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: Option<usize>,
     /// Print one JSON object on standard output, and nothing else there
@@ -113,11 +89,18 @@ pub struct Train {
     json: bool,
 }
 
+/// The tokenised texts of a run.
+struct Texts {
+    train: Tokenized,
+    test: Tokenized,
+    dev: Option<Tokenized>,
+}
+
 impl Train {
     fn recipe(&self) -> Result<Recipe> {
         Ok(Recipe {
-            epochs: self.epochs,
-            batch: self.batch,
+            epochs: self.args.epochs,
+            batch: self.args.batch,
             accumulate: self.accumulate,
             lr: self.lr.unwrap_or(self.what.learning_rate()),
             weight_decay: self.weight_decay,
@@ -131,26 +114,21 @@ impl Train {
         })
     }
 
-    fn method(&self) -> Method {
-        self.what.method(self.seed)
-    }
-
-    /// What must be the same for a run to go on: all that its bytes depend on.
-    fn settings(&self, recipe: &Recipe, base: &str, max_length: usize, data: [Option<&Tokenized>; 3]) -> String {
+    /// The settings on which the bytes of a run depend. A run is resumed only with the same ones.
+    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, max_length: usize, texts: &Texts) -> String {
         let mut settings = json!(recipe);
-        let [train, dev, test] = data.map(|data| data.map(digest));
         for (name, value) in [
-            ("method", json!(format!("{:?}", self.method()))),
+            ("method", json!(format!("{method:?}"))),
             ("lora_plus_ratio", json!(self.what.lora_plus_ratio())),
-            ("dtype", json!(DType::from(self.dtype).to_string())),
+            ("dtype", json!(DType::from(self.args.dtype).to_string())),
             ("max_length", json!(max_length)),
             ("dev_fraction", json!(self.dev_fraction)),
             ("keep_best", json!(self.keep_best)),
             ("eval_every_epoch", json!(self.eval_every_epoch)),
-            ("labels", json!(data[0].map(|train| &train.label_names))),
-            ("training data", json!(train)),
-            ("held-out data", json!(dev)),
-            ("test data", json!(test)),
+            ("labels", json!(texts.train.label_names)),
+            ("training data", json!(digest(&texts.train))),
+            ("held-out data", json!(texts.dev.as_ref().map(digest))),
+            ("test data", json!(digest(&texts.test))),
             ("base", json!(base)),
         ] {
             settings[name] = value;
@@ -158,67 +136,35 @@ impl Train {
         settings.to_string()
     }
 
-    /// The base, with what the method trains in full as exact as the checkpoint has it.
-    fn open(&self, classes: usize, head: Head) -> Result<(DistilBert, LoadReport)> {
-        let method = self.method();
-        let head = if self.new_head { Head::New } else { head };
-        DistilBert::open_to_train(&self.model, classes, self.dtype.into(), self.seed, head, &|name| method.trains(name))
-    }
-
-    /// Names that the classes of the checkpoint's head have, if it is kept.
-    fn classes(&self, report: &LoadReport) -> Result<Option<Vec<String>>> {
-        let config = Config::open(&self.model)?;
-        if self.new_head || !has_head(report) {
-            return Ok(None);
-        }
-        let (labels, path) = (config.labels(), self.model.join("config.json"));
-        match config.outputs(labels.len()) {
-            Outputs::Classes => Ok(config.names_classes().then_some(labels)),
-            _ => {
-                let kind = config.problem_type.unwrap_or_else(|| "one class".to_string());
-                let problem = format!(
-                    "the head is for {kind}, and only one of several classes can be trained; a new head takes its place with --new-head"
-                );
-                Err(Error::file(path, "\"problem_type\"", problem))
-            }
-        }
-    }
-
-    /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        let given = [&self.tests.test, &self.dev].into_iter().flatten().map(|path| Input::test(path));
-        let inputs = Input::of(&self.source).into_iter().chain(given).chain([Input::Model("the model", &self.model)]);
-        self.output.check_run(&inputs.collect::<Vec<_>>(), self.resume, self.restart)?;
+    /// Refuses arguments that contradict each other, before anything is computed.
+    fn check(&self, recipe: &Recipe, method: &Method) -> Result<()> {
+        let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.dev.as_deref().map(Input::test)).collect();
+        self.output.check_run(&inputs, self.resume, self.restart)?;
         self.what.check()?;
-        let recipe = self.recipe()?;
         recipe.check()?;
-        self.method().check(&Config::open(&self.model)?)?;
-        let base = checked(&self.model, self.source.cache_folder().as_deref())?;
-        let of_head = Config::open(&self.model)?.labels().len();
-        let (mut model, mut report) = self.open(of_head, Head::Kept)?;
-        let mut max_length = length(self.max_length, model.longest_text())?;
-        if let Method::Prompt { tokens } = self.method() {
-            // The prompt's rows take positions from the text.
-            max_length = max_length.min(model.longest_text().saturating_sub(tokens));
-        }
-        let named = self.classes(&report)?;
-        let reader = Reader {
-            source: &self.source,
-            test: &self.tests,
-            labels: self.source.labels(named.as_deref())?,
-            wordpiece: &open_wordpiece(&self.model, &model.config)?,
-            max_length,
-            train_limit: self.train_limit,
-            test_limit: self.test_limit,
-            seed: self.seed,
-        };
+        method.check(&Config::open(&self.args.model)?)?;
         if !(0.0..1.0).contains(&self.dev_fraction) {
             return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
         }
-        if self.dev.is_some() && self.dev_fraction > 0.0 {
-            return Err(Error::invalid("--dev-fraction does not go with --dev: give one of them"));
+        match self.dev.is_some() && self.dev_fraction > 0.0 {
+            true => Err(Error::invalid("--dev-fraction does not go with --dev: give one of them")),
+            false => Ok(()),
         }
-        let hint = |e: Error| match (&named, &e) {
+    }
+
+    /// Tokens kept of each text.
+    fn max_length(&self, model: &DistilBert, method: &Method) -> Result<usize> {
+        let max_length = length(self.args.max_length, model.longest_text())?;
+        Ok(match method {
+            // The virtual tokens of a prompt need positions too.
+            Method::Prompt { tokens } => max_length.min(model.longest_text().saturating_sub(*tokens)),
+            _ => max_length,
+        })
+    }
+
+    /// Reads the texts. `names` are the classes of the head, if they have names.
+    fn texts(&self, reader: &Reader, names: Option<&[String]>) -> Result<Texts> {
+        let hint = |e: Error| match (names, &e) {
             (Some(names), Error::File { problem, .. }) if problem.contains("none of the classes") => {
                 Error::invalid(format!("{e}; the head's classes are {}: a new head takes its place with --new-head", names.join(", ")))
             }
@@ -226,110 +172,86 @@ impl Train {
         };
         let (train, test) = reader.train_and_test(self.dev_fraction).map_err(hint)?;
         let dev = reader.dev(self.dev.as_deref(), self.dev_fraction, &train, &test)?;
-        if self.keep_best && dev.is_none() {
-            return Err(Error::invalid(
-                "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*",
-            ));
-        }
-        let shared = dev.as_ref().map_or(0, |dev| dev.shared_with(&test));
-        if self.keep_best && dev.as_ref().is_some_and(|dev| 2 * shared > dev.len()) {
-            return Err(Error::invalid(format!(
-                "--keep-best would choose on the test set: {shared} of the held-out texts are test texts; give others with --dev"
-            )));
-        }
-        let classes = train.label_names.len();
-        if named.is_none() && classes == of_head && has_head(&report) && !self.new_head {
-            let order = train.label_names.join(", ");
-            warning!(
-                "the classes of the checkpoint's head have no names: they are taken for {order}, in this order; --labels gives another, --new-head a new head"
-            );
-        }
-        if classes != of_head {
-            let had_head = has_head(&report);
-            (model, report) = self.open(classes, Head::Fitting)?;
-            if had_head {
-                warning!("the checkpoint's head has {of_head} classes and the data have {classes}: a new head takes its place");
+        if self.keep_best {
+            let Some(dev) = &dev else {
+                let problem = "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*";
+                return Err(Error::invalid(problem));
+            };
+            let shared = dev.shared_with(&test);
+            if 2 * shared > dev.len() {
+                return Err(Error::invalid(format!(
+                    "--keep-best would choose on the test set: {shared} of the held-out texts are test texts; give others with --dev"
+                )));
             }
         }
-        let method = self.method();
-        let adapted = method.apply(&mut model, self.seed)?;
-        let counts = Counts::of(&model);
-        note!("{}: {} weights, newly initialised: {}", self.model.display(), model.weights().len(), list(&report.initialised));
-        if !report.unused.is_empty() {
-            note!("unused tensors of the checkpoint: {}", list(&report.unused));
-        }
-        if !adapted.is_empty() {
-            note!("low-rank terms on {} linears: {}", adapted.len(), list(&adapted));
-        }
-        note!("{}", counts.peft_line());
-        note!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
-        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
+        Ok(Texts { train, test, dev })
+    }
 
-        let device = self.device.place(&mut model)?;
+    /// Moves the model to its device. Returns its name, or data type and instruction set on the CPU.
+    fn place(&self, model: &mut DistilBert) -> Result<String> {
+        let device = self.args.device.place(model)?;
         match &device {
-            Some(name) => note!("computing in {} on {name}", DType::from(self.dtype)),
-            None => note!("computing in {}", path(self.dtype.into())),
+            Some(name) => note!("computing in {} on {name}", DType::from(self.args.dtype)),
+            None => note!("computing in {}", kernel_path(self.args.dtype.into())),
         }
+        Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
+    }
 
+    /// Runs the command.
+    pub(super) fn run(self) -> Result<Outcome> {
+        let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
+        self.check(&recipe, &method)?;
+        let base = checked(&args.model, args.source.cache_folder().as_deref())?;
+        let checkpoint =
+            BaseModel { folder: &args.model, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
+        let opened = checkpoint.open()?;
+        let max_length = self.max_length(&opened.model, &method)?;
+        let wordpiece = open_wordpiece(&args.model, &opened.model.config)?;
+        let labels = args.source.labels(opened.names.as_deref())?;
+        let reader = Reader { args, labels, wordpiece: &wordpiece, max_length, seed: self.seed };
+        let texts = self.texts(&reader, opened.names.as_deref())?;
+        let (mut model, report) = checkpoint.with_head_for(opened, &texts.train.label_names)?;
+        let adapted = method.apply(&mut model, self.seed)?;
+        tell_model(&args.model, &model, &report, &adapted);
+        let counts = Counts::of(&model);
+        note!("{} reviews to train on ({} tokens), {} to test", texts.train.len(), thousands(texts.train.tokens()), texts.test.len());
+        let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.what.lora_plus_ratio() != 1.0 {
             optimizer.group = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
-        let mut run = Run {
+        let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
-            settings: self.settings(&recipe, &base, max_length, [Some(&train), dev.as_ref(), Some(&test)]),
-            machine: format!("lowrank {} on {}", env!("CARGO_PKG_VERSION"), device.unwrap_or_else(|| path(self.dtype.into()))),
+            settings: self.settings(&recipe, &method, &base, max_length, &texts),
+            machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             stop: interrupt_flag()?,
-            batch: self.batch,
-            dev: dev.as_ref(),
-            test: self.eval_every_epoch.then_some(&test),
+            batch: args.batch,
+            dev: texts.dev.as_ref(),
+            test: self.eval_every_epoch.then_some(&texts.test),
             keep_best: self.keep_best,
-            progress: Progress::new(recipe.steps(train.len())?),
-            taken: Taken::default(),
+            progress: StepProgress::new(recipe.steps(texts.train.len())?),
+            state: RunState::default(),
         };
         if self.resume {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
-        } else if self.restart && found(run.out)? == Found::Unfinished {
+        } else if self.restart && output_state(run.out)? == OutputState::Unfinished {
             remove_flat(run.out)?;
         }
-        let ended = run.train(&mut model, &train, &recipe, &mut optimizer);
-        run.progress.finish();
+        let ended = train_and_test(&mut run, &mut model, &texts, &recipe, &mut optimizer);
         let result = match ended {
-            Ok(true) => run.evaluate_best(&mut model, &test),
-            other => other.map(|_| None),
-        };
-        let result = match result {
             Ok(Some(result)) => result,
-            Ok(None) => return stopped(&run, &model, &optimizer, None),
-            Err(e) => return stopped(&run, &model, &optimizer, Some(e)),
+            stopped_or_failed => return stopped(&run, &model, &optimizer, stopped_or_failed.err()),
         };
-        let seconds = run.taken.seconds;
         let about = About {
             trained_on: Some(reader.trained_on()?),
             base_hash: Some(base),
-            ..About::new(&model, &train.label_names, max_length, self.seed)
+            ..About::new(&model, &texts.train.label_names, max_length, self.seed)
         };
-        self.save(&model, &method, &about, &run.taken.metrics)?;
-        let (peak, on_device) = (peak_memory(), device_memory(&model));
-        let by_category =
-            peak.map(|peak| memory_by_category(&model, peak, run.taken.kept, train.bytes() + test.bytes())).unwrap_or_default();
-        let summary = json!({
-            "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
-            "seconds": seconds, "tokens_per_second": (train.tokens() * recipe.epochs) as f64 / seconds, "test": result,
-            "out": self.output.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
-            "device_memory_bytes": on_device,
-        });
-        if let Some(bytes) = peak {
-            let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
-            let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
-            note!("peak memory {}: {}", mega(bytes), parts.join(", "));
-        }
-        if let Some(bytes) = on_device {
-            note!("memory on the GPU: {:.0} MB", bytes as f64 / 1e6);
-        }
-        if self.json { say_json(&summary) } else { say(format!("trained in {seconds:.0} s; {}", describe(&result))) }?;
+        self.save(&model, &method, &about, &run.state.metrics)?;
+        let summary = Summary { counts, out: &self.output.out, seed: self.seed, epochs: recipe.epochs, result: &result, state: &run.state };
+        summary.print(&model, &texts.train, &texts.test, self.json)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
     }
@@ -337,8 +259,8 @@ impl Train {
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
         write_directory(&self.output.out, |directory| {
             match method.makes_checkpoint() {
-                true => model.save(&self.model, &about.labels, directory)?,
-                false => adapter::save(model, method, &self.model.name, directory)?,
+                true => model.save(&self.args.model, &about.labels, directory)?,
+                false => adapter::save(model, method, &self.args.model.name, directory)?,
             }
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
@@ -346,63 +268,37 @@ impl Train {
     }
 }
 
-/// Saves the state of a run that was stopped, or ended by an error, and says how to go on.
-fn stopped(run: &Run, model: &DistilBert, optimizer: &AdamW, error: Option<Error>) -> Result<Outcome> {
-    let step = optimizer.steps();
+/// Trains to the end and measures on the test set; `None` if the run was stopped.
+fn train_and_test(
+    run: &mut TrainingRun,
+    model: &mut DistilBert,
+    texts: &Texts,
+    recipe: &Recipe,
+    optimizer: &mut AdamW,
+) -> Result<Option<Evaluation>> {
+    let finished = run.train(model, &texts.train, recipe, optimizer);
+    run.progress.bar.finish();
+    if finished? { run.evaluate_best(model, &texts.test) } else { Ok(None) }
+}
+
+/// Saves the state of a run that was stopped or failed, and says how to resume.
+fn stopped(run: &TrainingRun, model: &DistilBert, optimizer: &AdamW, error: Option<Error>) -> Result<Outcome> {
+    let (step, file) = (optimizer.steps(), run.file());
     let saved = if step > 0 { Some(run.save(model, optimizer)) } else { None };
-    let file = run.file();
-    match (error, saved) {
-        (Some(e), saved) => {
-            match saved {
-                Some(Ok(())) => warning!(
-                    "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
-                    file.display()
-                ),
-                Some(Err(problem)) => warning!("the state after step {step} could not be saved: {problem}"),
-                None => {}
-            }
-            Err(e)
+    if let Some(e) = error {
+        match saved {
+            Some(Ok(())) => warning!(
+                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
+                file.display()
+            ),
+            Some(Err(problem)) => warning!("the state after step {step} could not be saved: {problem}"),
+            None => {}
         }
-        (None, Some(saved)) => {
-            saved?;
-            note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display());
-            Ok(Outcome::Interrupted)
-        }
-        (None, None) => {
-            note!("stopped before the first step: there is nothing to save");
-            Ok(Outcome::Interrupted)
-        }
+        return Err(e);
     }
-}
-
-/// Whether the checkpoint has a classifier.
-fn has_head(report: &LoadReport) -> bool {
-    report.initialised.iter().all(|name| name != "classifier.weight")
-}
-
-/// The type and the instruction set that a run computes with.
-fn path(dtype: DType) -> String {
-    match (dtype, simd::isa()) {
-        (DType::BF16, isa @ Isa::Avx512Bf16) => format!("bf16, multiplied as such ({isa})"),
-        (DType::BF16, isa) => format!("bf16, widened to f32 in the kernels ({isa})"),
-        (other, isa) => format!("{} ({isa})", other.to_string().to_lowercase()),
+    match saved.transpose()? {
+        Some(()) => note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display()),
+        None => note!("stopped before the first step: there is nothing to save"),
     }
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".to_string() } else { names.join(", ") }
-}
-
-/// Evaluates on tokenised reviews.
-pub fn evaluate_on(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
-    let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
-    evaluate(model, &sequences, &data.labels, batch)
-}
-
-/// `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.
-pub fn describe(e: &Evaluation) -> String {
-    let percent = |x: f64| 100.0 * x;
-    let (low, high) = e.interval;
-    let (accuracy, low, high) = (percent(e.accuracy), percent(low), percent(high));
-    format!("accuracy {accuracy:.2} % ({low:.2}–{high:.2}) on {} reviews, loss {:.4}", thousands(e.examples), e.loss)
+    Ok(Outcome::Interrupted)
 }

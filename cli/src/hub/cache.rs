@@ -1,4 +1,4 @@
-//! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/main, snapshots/<commit>/<file>}` and locks beside it.
+//! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/main, snapshots/<commit>/<file>}`, and lock files.
 
 use lowrank::{Error, Result};
 use std::fs;
@@ -6,47 +6,53 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The folder of a model.
+/// Files without which there is no model, the small one first.
+pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
+
+/// Files that hold a vocabulary; one of them is enough.
+pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
+
+/// The folder of one model in the cache.
 pub struct Repo {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 impl Repo {
-    /// `name` in the cache `root`.
+    /// The model `name` in the cache folder `root`.
     pub fn new(root: &Path, name: &str) -> Repo {
         let folder = format!("models--{}", name.replace('/', "--"));
         Repo { locks: root.join(".locks").join(&folder), folder: root.join(folder) }
     }
 
-    /// The snapshot that `main` stands for.
+    /// The snapshot that `main` points to.
     pub fn snapshot(&self) -> Option<PathBuf> {
         let commit = fs::read_to_string(self.folder.join("refs/main")).ok()?;
         is_plain(commit.trim()).then(|| self.snapshot_of(commit.trim()))
     }
 
-    /// The snapshot of a commit.
+    /// The folder with the files of a commit.
     pub fn snapshot_of(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The content with this tag.
+    /// The file with the content that has this ETag.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// What `huggingface_hub` locks, too, while it downloads this content.
+    /// Lock file for a download of this content; `huggingface_hub` uses the same one.
     pub fn lock(&self, etag: &str) -> PathBuf {
         self.locks.join(format!("{etag}.lock"))
     }
 
-    /// Lets `main` stand for `commit`.
+    /// Lets `main` point to `commit`.
     pub fn set_main(&self, commit: &str) -> Result<()> {
         let path = self.folder.join("refs/main");
         replace(&path, |temporary| fs::write(temporary, commit))
     }
 
-    /// Makes the content `etag` the file `file` of a snapshot; `new` if no other snapshot has it yet.
+    /// Links the content `etag` as the file `file` of a snapshot. `new`: no other snapshot uses this content yet.
     pub fn link(&self, commit: &str, file: &str, etag: &str, new: bool) -> Result<()> {
         self.link_by(symlink, commit, file, etag, new)
     }
@@ -56,29 +62,29 @@ impl Repo {
         let relative = Path::new("../../blobs").join(etag);
         replace(&path, |temporary| match symlink(&relative, temporary) {
             Ok(()) => Ok(()),
-            // Windows without developer mode, and file systems that know no links.
+            // No symbolic links: Windows without developer mode, and some file systems.
             Err(_) if new => fs::rename(&blob, temporary),
             Err(_) => fs::copy(&blob, temporary).map(|_| ()),
         })
     }
 }
 
-/// Whether a word from the network may become the name of a file: an ETag, a commit.
+/// Whether an ETag or a commit from the network is safe to use as a file name.
 pub fn is_plain(word: &str) -> bool {
     !word.is_empty() && word.len() <= 128 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// Whether a folder holds a model.
 pub fn is_model(folder: &Path) -> bool {
-    super::fetch::NEEDED.iter().all(|file| folder.join(file).is_file())
+    NEEDED.iter().all(|file| folder.join(file).is_file())
 }
 
-/// Whether a folder holds a model and its vocabulary.
+/// Whether a folder holds a model and a vocabulary.
 pub fn is_whole(folder: &Path) -> bool {
-    is_model(folder) && super::fetch::VOCABULARIES.iter().any(|file| folder.join(file).is_file())
+    is_model(folder) && VOCABULARIES.iter().any(|file| folder.join(file).is_file())
 }
 
-/// Puts what `make` makes at a temporary path in the place of `path`, at once.
+/// Calls `make` with a temporary path, then moves the result to `path` in one step.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let unique = format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -86,7 +92,7 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()
     let temporary = folder.join(unique);
     let made = fs::create_dir_all(folder).and_then(|()| make(&temporary)).and_then(|()| fs::rename(&temporary, path));
     made.map_err(|e| {
-        // The first error is the one to report.
+        // If removing fails too, the first error is the one to report.
         let _ = fs::remove_file(&temporary);
         Error::io(path, e)
     })
@@ -99,7 +105,7 @@ fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 
 #[cfg(windows)]
 fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    // Windows follows no slashes in a link.
+    // Windows needs backslashes in a link.
     std::os::windows::fs::symlink_file(target.components().collect::<PathBuf>(), link)
 }
 

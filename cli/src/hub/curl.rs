@@ -1,32 +1,33 @@
-//! One request by the program curl: its headers, and its body as curl receives it.
+//! One HTTP request, made by the program curl: the headers, and the body as it arrives.
 
+use super::settings::Hub;
 use super::trouble::{Refusal, Tried, Trouble, complaint};
-use super::{Hub, url};
+use super::url;
 use lowrank::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// Redirects that are followed, as in curl and browsers.
+/// Most redirects that are followed.
 const REDIRECTS: usize = 10;
 
-/// What the hub says of a file whose content lies elsewhere.
+/// Headers with which the hub describes a file whose content is on another server.
 const DESCRIBED: [&str; 3] = ["x-repo-commit", "x-linked-etag", "x-linked-size"];
 
-/// Bytes of headers worth reading.
+/// Most bytes of headers that are read.
 const HEADERS: u64 = 1 << 18;
 
-/// What to ask for.
+/// Which request to send.
 #[derive(Clone, Copy)]
 pub enum Ask {
-    /// The headers alone, of the first answer on the way that describes the file.
+    /// Only the headers, of the first answer among the redirects that describes the file.
     Head,
-    /// The content from this byte on.
+    /// The content, from this byte on.
     Get(u64),
 }
 
 /// The answer of a server.
 pub struct Answer {
-    /// Who gave it, without what is secret in it.
+    /// URL with credentials removed.
     pub url: String,
     pub status: u16,
     headers: Vec<(String, String)>,
@@ -34,7 +35,7 @@ pub struct Answer {
     body: BufReader<ChildStdout>,
 }
 
-/// curl at work; ends with its owner.
+/// A running curl; it is killed when this is dropped.
 struct Running {
     child: Child,
     secret: Option<String>,
@@ -42,14 +43,14 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended, or nobody wants the rest.
+        // Either it has ended, or the rest of the answer is not needed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Asks for `start` and follows redirects. They are followed here, not by curl, because the hub's headers stand on the way, and because
-/// the token must reach the endpoint's server and no other.
+/// Requests `start` and follows redirects. They are followed here and not by curl for two reasons: the hub's headers are in a redirect, and
+/// the token must be sent to the endpoint's server only.
 pub fn request(hub: &Hub, start: &str, ask: Ask) -> Tried<Answer> {
     let mut at = start.to_string();
     for _ in 0..=REDIRECTS {
@@ -64,7 +65,7 @@ pub fn request(hub: &Hub, start: &str, ask: Ask) -> Tried<Answer> {
     Err(Error::invalid(format!("{}: more than {REDIRECTS} redirects", url::shown(start))).into())
 }
 
-/// The answer of `at` itself.
+/// One request without redirects.
 fn once(hub: &Hub, at: &str, ask: Ask, token: Option<&str>) -> Tried<Answer> {
     if !url::is_http(at) {
         return Err(Error::invalid(format!("{}: expected an address that begins with https:// or http://", url::shown(at))).into());
@@ -78,7 +79,7 @@ fn once(hub: &Hub, at: &str, ask: Ask, token: Option<&str>) -> Tried<Answer> {
     let mut running = Running { child, secret: token.map(String::from) };
     let (stdin, stdout) = (running.child.stdin.take(), running.child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { return Err(Error::invalid("curl: no pipe to it").into()) };
-    // If curl has ended before it read this, its exit status says why.
+    // If curl ended before it read this, its exit status tells the reason.
     let _ = stdin.write_all(config(at, ask, token)?.as_bytes());
     drop(stdin);
     let mut body = BufReader::with_capacity(1 << 16, stdout);
@@ -89,7 +90,7 @@ fn once(hub: &Hub, at: &str, ask: Ask, token: Option<&str>) -> Tried<Answer> {
     }
 }
 
-/// curl's own configuration, which it reads from standard input: command lines are for everyone to see.
+/// The configuration that curl reads from standard input. A command line would show the token to other users.
 fn config(at: &str, ask: Ask, token: Option<&str>) -> Tried<String> {
     let mut lines = String::from("silent\nshow-error\ngloboff\ninclude\nsuppress-connect-headers\nproto = \"=http,https\"\n");
     lines += "connect-timeout = 20\nspeed-limit = 1\nspeed-time = 60\n";
@@ -115,7 +116,7 @@ fn quoted(word: &str) -> String {
     word.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Status and headers, names in lower case, of the first answer that is not a preliminary one.
+/// Status and headers of the first answer that is not a 1xx one. Names of headers become lower case.
 fn headers(from: &mut impl BufRead) -> Option<(u16, Vec<(String, String)>)> {
     let mut from = from.take(HEADERS);
     let mut line = || {
@@ -150,12 +151,12 @@ impl Answer {
         self.header(name)?.parse().ok()
     }
 
-    /// Bytes of the body; none when all of it has come.
+    /// Reads bytes of the body; 0 at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Tried<usize> {
         let n = self.body.read(buffer).map_err(|e| Error::io("curl", e))?;
-        match (n, self.running.trouble_if(n == 0, &self.url)) {
-            (0, Some(trouble)) => Err(trouble),
-            _ => Ok(n),
+        match if n == 0 { self.running.trouble(&self.url) } else { None } {
+            Some(trouble) => Err(trouble),
+            None => Ok(n),
         }
     }
 
@@ -173,11 +174,7 @@ impl Answer {
 }
 
 impl Running {
-    fn trouble_if(&mut self, ended: bool, url: &str) -> Option<Trouble> {
-        if ended { self.trouble(url) } else { None }
-    }
-
-    /// Waits for curl; what it complains of, if it does.
+    /// Waits for curl and returns its error, if there is one.
     fn trouble(&mut self, url: &str) -> Option<Trouble> {
         let mut said = String::new();
         if let Some(stderr) = self.child.stderr.take() {

@@ -1,63 +1,49 @@
-//! One file: goes on where the last run stopped, tries again, checks, and appears whole or not at all.
+//! Downloads one file. It resumes an earlier download, retries, checks the SHA-256, and the file appears complete or not at all.
 
-use super::Hub;
 use super::curl::{Answer, Ask, request};
-use super::part::Part;
+use super::partial_file::PartialFile;
+use super::remote_file::RemoteFile;
+use super::settings::Hub;
 use super::trouble::{Tried, Trouble};
 use lowrank::Error;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::path::Path;
 use std::time::Duration;
 
-/// Further tries without a single new byte.
+/// Retries that may pass without one new byte.
 const TRIES: u32 = 4;
 
-/// Is told how far a download is.
-pub trait Progress {
-    /// `done` of `total` bytes of the file `name` are here.
+/// Receives the progress of a download.
+pub trait DownloadProgress {
+    /// `done` of `total` bytes of the file `name` have arrived.
     fn bytes(&mut self, name: &str, done: u64, total: u64);
-    /// Something that may take time: a further try, another process at work.
+    /// Something causes a delay: a retry, or another process that holds the lock.
     fn note(&mut self, text: &str);
 }
 
 /// Shows nothing.
-impl Progress for () {
+impl DownloadProgress for () {
     fn bytes(&mut self, _: &str, _: u64, _: u64) {}
     fn note(&mut self, _: &str) {}
 }
 
-/// A file to download.
-pub struct Wanted<'a> {
-    /// How progress calls it.
-    pub name: &'a str,
-    pub url: &'a str,
-    pub size: u64,
-    /// Its SHA-256 in hexadecimal digits, if known.
-    pub sha256: Option<&'a str>,
-    /// Where it belongs.
-    pub path: &'a Path,
-    /// Locked while one process is at it.
-    pub lock: &'a Path,
-}
-
-/// Puts the file at its path; whether that took a download.
-pub fn download(hub: &Hub, wanted: &Wanted, progress: &mut dyn Progress) -> Tried<bool> {
+/// Makes sure that the file is at its path. Returns whether it had to be downloaded.
+pub fn download(hub: &Hub, wanted: &RemoteFile, progress: &mut dyn DownloadProgress) -> Tried<bool> {
     for path in [wanted.path, wanted.lock] {
         let folder = path.parent().unwrap_or(path);
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }
     let _lock = lock(wanted, progress)?;
-    if is_there(wanted) {
+    if wanted.exists() {
         return Ok(false);
     }
-    let mut part = Part::open(wanted)?;
-    fill_rightly(hub, wanted, &mut part, progress).inspect_err(|_| part.tidy())?;
+    let mut part = PartialFile::open(wanted)?;
+    fill_checked(hub, wanted, &mut part, progress).inspect_err(|_| part.remove_if_empty())?;
     part.finish(wanted)?;
     Ok(true)
 }
 
-/// [`fill`], and once more if what an earlier run left was not of this file.
-fn fill_rightly(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progress) -> Tried<()> {
+/// [`fill`]. If the part that an earlier run left belongs to another file, everything is downloaded again.
+fn fill_checked(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress: &mut dyn DownloadProgress) -> Tried<()> {
     let resumed = part.length > 0;
     fill(hub, wanted, part, progress)?;
     if resumed && !part.agrees(wanted) {
@@ -68,12 +54,7 @@ fn fill_rightly(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn 
     Ok(())
 }
 
-/// Whether the file is at its path. What is there was checked before it got its name.
-pub fn is_there(wanted: &Wanted) -> bool {
-    wanted.path.metadata().is_ok_and(|m| m.is_file() && m.len() == wanted.size)
-}
-
-fn lock(wanted: &Wanted, progress: &mut dyn Progress) -> Tried<File> {
+fn lock(wanted: &RemoteFile, progress: &mut dyn DownloadProgress) -> Tried<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(wanted.lock).map_err(|e| Error::io(wanted.lock, e))?;
     let locked = match file.try_lock() {
         Ok(()) => Ok(()),
@@ -87,23 +68,23 @@ fn lock(wanted: &Wanted, progress: &mut dyn Progress) -> Tried<File> {
     Ok(file)
 }
 
-/// Tries again after trouble that may pass.
+/// Decides whether to retry after an error, and waits before it.
 pub struct Patience {
     first: Duration,
     pause: Duration,
     left: u32,
-    /// Whether the server could ever be reached.
+    /// Whether the server was reached at least once.
     contact: bool,
 }
 
 impl Patience {
-    /// As much as `hub` has.
+    /// With the first pause of `hub`.
     pub fn new(hub: &Hub) -> Patience {
         Patience { first: hub.pause, pause: hub.pause, left: TRIES, contact: false }
     }
 
-    /// Waits, or gives the trouble back if it lasts; `advanced` if something was won since the last time.
-    pub fn after(&mut self, trouble: Trouble, advanced: bool, progress: &mut dyn Progress) -> Tried<()> {
+    /// Waits, or returns the error if a retry will not help. `advanced`: whether new bytes came since the last error.
+    pub fn after(&mut self, trouble: Trouble, advanced: bool, progress: &mut dyn DownloadProgress) -> Tried<()> {
         if advanced {
             *self = Patience { pause: self.first, left: TRIES, contact: true, ..*self };
         }
@@ -119,8 +100,8 @@ impl Patience {
     }
 }
 
-/// Receives until `part` is as long as the file.
-fn fill(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progress) -> Tried<()> {
+/// Sends requests until `part` has the length of the file.
+fn fill(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress: &mut dyn DownloadProgress) -> Tried<()> {
     let mut patience = Patience::new(hub);
     let mut furthest = part.length;
     progress.bytes(wanted.name, part.length, wanted.size);
@@ -133,8 +114,8 @@ fn fill(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progress
     Ok(())
 }
 
-/// Receives what one request gives.
-fn receive(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progress) -> Tried<()> {
+/// Appends the body of one request to `part`.
+fn receive(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress: &mut dyn DownloadProgress) -> Tried<()> {
     let mut answer = request(hub, wanted.url, Ask::Get(part.length))?;
     match answer.status {
         206 if range_start(&answer) == Some(part.length) => {}
@@ -142,7 +123,7 @@ fn receive(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progr
             part.restart()?;
             return Err(Trouble::Passing(format!("{}: the server gives another part than asked for", answer.url)));
         }
-        // All of it, whatever was asked for.
+        // The server ignored the range and sends the whole file.
         _ => part.restart()?,
     }
     if let Some(length) = answer.number("content-length")
@@ -162,13 +143,13 @@ fn receive(hub: &Hub, wanted: &Wanted, part: &mut Part, progress: &mut dyn Progr
         part.write(&buffer[..n], wanted)?;
         progress.bytes(wanted.name, part.length, wanted.size);
     }
-    if part.length < wanted.size {
-        return Err(Trouble::Passing(format!("{}: the connection ended early", answer.url)));
+    match part.length < wanted.size {
+        true => Err(Trouble::Passing(format!("{}: the connection ended early", answer.url))),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-/// First byte of a partial answer: `bytes 7-99/100`.
+/// First byte of a partial answer: 7 for `bytes 7-99/100`.
 fn range_start(answer: &Answer) -> Option<u64> {
     answer.header("content-range")?.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }

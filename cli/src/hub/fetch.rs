@@ -1,20 +1,16 @@
-//! What belongs to a model and to the data, and what to tell a user when it does not come.
+//! Which files belong to a model and to the data, and what the user is told if a download fails.
 
-use super::cache::{Repo, is_plain, is_whole};
+use super::cache::{NEEDED, Repo, VOCABULARIES, is_plain, is_whole};
 use super::curl::{Ask, request};
-use super::download::{Patience, Progress, Wanted, download, is_there};
+use super::download::{DownloadProgress, Patience, download};
+use super::remote_file::RemoteFile;
+use super::settings::{Hub, hub_name, no_model};
 use super::trouble::{Refusal, Tried, Trouble};
-use super::{Hub, hub_name, no_model};
+use super::url;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// Files without which there is no model, the small one first.
-pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
-
-/// Files that hold a vocabulary; one is enough.
-pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
-
-/// All files worth having, the large one last.
+/// All files of a model that are downloaded, the large one last.
 const FILES: [&str; 7] = [
     "config.json",
     "vocab.txt",
@@ -25,39 +21,35 @@ const FILES: [&str; 7] = [
     "model.safetensors",
 ];
 
-/// Something that is here now.
+/// A model or data set that is present now.
 pub struct Fetched {
-    /// Where: the folder of a model, the archive of the data.
+    /// The folder of the model, or the archive of the data.
     pub path: PathBuf,
-    /// Whether it had to be downloaded, if only in part.
+    /// Whether anything had to be downloaded.
     pub downloaded: bool,
 }
 
-/// Downloads `name`, a model on the hub or `imdb`, unless it is here already.
+/// Downloads `name`, a model on the hub or `imdb`, unless it is already present.
 ///
 /// # Errors
-/// Nothing of that name, no curl, no network, no access, no room, or not the content that was promised. What came before the error is
-/// kept, and the next call goes on from there.
-pub fn fetch(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Result<Fetched> {
+/// There is nothing of that name, no curl, no network, no access or no disk space, or the content has another hash. What was received before
+/// the error is kept, and the next call resumes.
+pub fn fetch(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Result<Fetched> {
     if name == "imdb" { fetch_imdb(hub, progress) } else { fetch_model(hub, name, progress) }
 }
 
-fn fetch_imdb(hub: &Hub, progress: &mut dyn Progress) -> Result<Fetched> {
+fn fetch_imdb(hub: &Hub, progress: &mut dyn DownloadProgress) -> Result<Fetched> {
     let path = hub.home.join(&hub.imdb.file);
     let lock = hub.home.join(format!("{}.lock", hub.imdb.file));
-    let (url, size, sha256) = (&hub.imdb.url, hub.imdb.size, Some(&*hub.imdb.sha256));
-    let wanted = Wanted { name: &hub.imdb.file, url, size, sha256, path: &path, lock: &lock };
-    if is_there(&wanted) {
+    let imdb = &hub.imdb;
+    let wanted = RemoteFile { name: &imdb.file, url: &imdb.url, size: imdb.size, sha256: Some(&imdb.sha256), path: &path, lock: &lock };
+    if wanted.exists() {
         return Ok(Fetched { path, downloaded: false });
     }
-    let by_hand = || format!("{} to {}", super::url::shown(url), path.display());
+    let by_hand = || format!("{} to {}", url::shown(&imdb.url), path.display());
     let refused = |r: Refusal| {
-        Error::invalid(format!(
-            "{}: status {}; set LOWRANK_IMDB_URL to a mirror, or put the archive at {}",
-            r.url,
-            r.status,
-            path.display()
-        ))
+        let advice = format!("set LOWRANK_IMDB_URL to a mirror, or put the archive at {}", path.display());
+        Error::invalid(format!("{}: status {}; {advice}", r.url, r.status))
     };
     match download(hub, &wanted, progress) {
         Ok(downloaded) => Ok(Fetched { path, downloaded }),
@@ -66,14 +58,14 @@ fn fetch_imdb(hub: &Hub, progress: &mut dyn Progress) -> Result<Fetched> {
 }
 
 /// A file of a model, as the hub describes it.
-struct Entry {
+struct HubFile {
     file: &'static str,
     commit: String,
     etag: String,
     size: u64,
 }
 
-fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Result<Fetched> {
+fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Result<Fetched> {
     let name = hub_name(Path::new(name)).ok_or_else(|| no_model(Path::new(name)))?;
     let repo = Repo::new(&hub.cache, name);
     if let Some(path) = repo.snapshot().filter(|folder| is_whole(folder)) {
@@ -87,7 +79,7 @@ fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Result<Fet
             downloaded |= fetch_entry(hub, name, &repo, entry, progress)?;
         }
         let commit = &entries[0].commit;
-        // Last, so that an interrupted run leaves main where it was.
+        // Last, so that an interrupted run leaves `main` unchanged.
         repo.set_main(commit)?;
         Ok(Fetched { path: repo.snapshot_of(commit), downloaded })
     });
@@ -98,9 +90,9 @@ fn address(hub: &Hub, name: &str, revision: &str, file: &str) -> String {
     format!("{}/{name}/resolve/{revision}/{file}", hub.endpoint)
 }
 
-/// The files to fetch, all of one commit and at least one.
-fn entries(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Tried<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
+/// The files to fetch: at least one, and all of the same commit.
+fn entries(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Tried<Vec<HubFile>> {
+    let mut entries: Vec<HubFile> = Vec::new();
     for file in FILES {
         let revision = entries.first().map_or("main", |first| &first.commit).to_string();
         match look(hub, name, &revision, file, progress) {
@@ -117,7 +109,7 @@ fn entries(hub: &Hub, name: &str, progress: &mut dyn Progress) -> Tried<Vec<Entr
 }
 
 /// Asks the hub for the commit, the tag and the size of a file.
-fn look(hub: &Hub, name: &str, revision: &str, file: &'static str, progress: &mut dyn Progress) -> Tried<Entry> {
+fn look(hub: &Hub, name: &str, revision: &str, file: &'static str, progress: &mut dyn DownloadProgress) -> Tried<HubFile> {
     let url = address(hub, name, revision, file);
     let mut patience = Patience::new(hub);
     let answer = loop {
@@ -130,32 +122,32 @@ fn look(hub: &Hub, name: &str, revision: &str, file: &'static str, progress: &mu
         Error::invalid(format!("{}: the answer tells no {what}; check HF_ENDPOINT: this is not the hub, or a proxy hides it", answer.url))
     };
     let commit = answer.header("x-repo-commit").filter(|commit| is_plain(commit)).ok_or_else(|| missing("commit"))?;
-    // The tag of a large file's own content; the other one would be of the redirect.
+    // A large file: the ETag of its content. The plain ETag would be that of the redirect.
     let linked = answer.header("x-linked-etag");
     let etag = linked.or(answer.header("etag")).map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
     let etag = etag.filter(|tag| is_plain(tag)).ok_or_else(|| missing("ETag"))?;
     let size = answer.number("x-linked-size").or(answer.number("content-length").filter(|_| answer.status == 200));
     let size = size.ok_or_else(|| missing("size"))?;
-    Ok(Entry { file, commit: commit.into(), etag: etag.into(), size })
+    Ok(HubFile { file, commit: commit.into(), etag: etag.into(), size })
 }
 
-/// Puts a file into its snapshot; whether that took a download.
-fn fetch_entry(hub: &Hub, name: &str, repo: &Repo, entry: &Entry, progress: &mut dyn Progress) -> Tried<bool> {
-    let Entry { file, commit, etag, size } = entry;
+/// Puts a file into its snapshot. Returns whether it had to be downloaded.
+fn fetch_entry(hub: &Hub, name: &str, repo: &Repo, entry: &HubFile, progress: &mut dyn DownloadProgress) -> Tried<bool> {
+    let HubFile { file, commit, etag, size } = entry;
     if repo.snapshot_of(commit).join(file).metadata().is_ok_and(|m| m.len() == *size) {
         return Ok(false);
     }
-    // Of a large file the tag is the SHA-256; of one in git it is of git's making.
+    // The ETag of a large file is its SHA-256; that of a file in git is a hash of git's own.
     let sha256 = (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag.as_str());
-    // The commit's address, not main's, which may move meanwhile.
+    // Address by commit: `main` may move in the meantime.
     let url = address(hub, name, commit, file);
     let (path, lock) = (repo.blob(etag), repo.lock(etag));
-    let downloaded = download(hub, &Wanted { name: file, url: &url, size: *size, sha256, path: &path, lock: &lock }, progress)?;
+    let downloaded = download(hub, &RemoteFile { name: file, url: &url, size: *size, sha256, path: &path, lock: &lock }, progress)?;
     repo.link(commit, file, etag, downloaded)?;
     Ok(downloaded)
 }
 
-/// The hub's refusal of a model, for people.
+/// The error message for a request that the hub refused.
 fn refused(hub: &Hub, name: &str, refusal: &Refusal) -> Error {
     let (status, url) = (refusal.status, &refusal.url);
     let page = format!("{}/{name}", hub.endpoint);
@@ -172,7 +164,7 @@ fn refused(hub: &Hub, name: &str, refusal: &Refusal) -> Error {
     })
 }
 
-/// `trouble`, for people: `by_hand` says what to put where without curl.
+/// The error message for a failed download. `by_hand` says what to download to which place without curl.
 fn explain(trouble: Trouble, by_hand: impl Fn() -> String, refused: impl Fn(Refusal) -> Error) -> Error {
     match trouble {
         Trouble::NoCurl => {

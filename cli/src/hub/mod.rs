@@ -1,219 +1,24 @@
-//! Weights from the Hugging Face hub and the reviews of IMDB: names for what lies in their caches, and [`fetch()`] to put it there.
+//! Downloads weights from the Hugging Face hub and the reviews of IMDB, and finds them again by name.
 //!
-//! Models go where `huggingface_hub` keeps them (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>), so transformers finds
-//! what was fetched here, and what it has downloaded is found here. The program `curl` speaks HTTP and TLS: a TLS stack of our own would
-//! need a C compiler. Nothing but [`fetch()`] needs curl or a network.
+//! Models are stored where `huggingface_hub` stores them (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>). So transformers
+//! finds what was fetched here, and models that transformers has downloaded are found here. The program `curl` does HTTP and TLS, because a
+//! TLS library would need a C compiler. Only [`fetch()`] needs curl or a network.
+//!
+//! ```text
+//! url, trouble ──► settings ──► curl ──► remote_file, partial_file ──► download ──► fetch
+//!                  cache ──┘
+//! ```
 
 mod cache;
 mod curl;
 mod download;
 mod fetch;
-mod part;
+mod partial_file;
+mod remote_file;
+mod settings;
 mod trouble;
 mod url;
 
-pub use download::Progress;
+pub use download::DownloadProgress;
 pub use fetch::{Fetched, fetch};
-
-use cache::Repo;
-use lowrank::{Error, Result};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// A file that is known before it is downloaded.
-pub struct Archive {
-    /// Where it lies.
-    pub url: String,
-    /// Name of the file here.
-    pub file: String,
-    /// Its length in bytes.
-    pub size: u64,
-    /// Its SHA-256 in hexadecimal digits.
-    pub sha256: String,
-}
-
-impl Archive {
-    /// The large movie review data set. Maas et al. 2011, <https://ai.stanford.edu/~amaas/data/sentiment/>.
-    pub fn imdb() -> Archive {
-        Archive {
-            url: "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz".into(),
-            file: "aclImdb_v1.tar.gz".into(),
-            size: 84_125_825,
-            sha256: "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe".into(),
-        }
-    }
-}
-
-/// Where things are downloaded from, and where to.
-pub struct Hub {
-    /// Address of the hub, without a slash at the end.
-    pub endpoint: String,
-    /// Its cache, `~/.cache/huggingface/hub`.
-    pub cache: PathBuf,
-    /// What the endpoint, and no other host, gets as proof of who asks.
-    pub token: Option<String>,
-    /// Folder of lowrank's own downloads, `~/.cache/lowrank`.
-    pub home: PathBuf,
-    /// The reviews.
-    pub imdb: Archive,
-    /// The program that downloads.
-    pub curl: OsString,
-    /// Pause before the first further try; each next one is twice as long.
-    pub pause: Duration,
-}
-
-impl Hub {
-    /// Settings from the environment: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH`, `LOWRANK_HOME` and
-    /// `LOWRANK_IMDB_URL`, with the defaults of `huggingface_hub`.
-    ///
-    /// # Errors
-    /// There is no home directory and the variables leave a folder open.
-    pub fn from_env() -> Result<Hub> {
-        Hub::from_variables(|name| std::env::var_os(name))
-    }
-
-    /// [`Hub::from_env`] with `get` for the environment. An empty variable counts as none.
-    ///
-    /// # Errors
-    /// As [`Hub::from_env`].
-    pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Hub> {
-        let get = |name: &str| get(name).filter(|value| !value.is_empty());
-        let text =
-            |name: &str| get(name).and_then(|value| value.into_string().ok()).map(|s| s.trim().to_string()).filter(|s| !s.is_empty());
-        let user = if cfg!(windows) { get("USERPROFILE").or_else(|| get("HOME")) } else { get("HOME") };
-        let user = user.map(PathBuf::from);
-        let folder = |name: &str| {
-            let path = PathBuf::from(get(name)?);
-            // A shell leaves the tilde of a quoted variable alone.
-            Some(path.strip_prefix("~").ok().zip(user.as_ref()).map(|(rest, user)| user.join(rest)).unwrap_or(path))
-        };
-        let dot_cache = user.as_ref().map(|user| user.join(".cache"));
-        let xdg = folder("XDG_CACHE_HOME");
-        let hf_home = folder("HF_HOME").or_else(|| Some(xdg.as_ref().or(dot_cache.as_ref())?.join("huggingface")));
-        let hf_home = |file: &str| Some(hf_home.as_ref()?.join(file));
-        let local = || xdg.clone().or_else(|| folder("LOCALAPPDATA")).or_else(|| dot_cache.clone());
-        let none = || Error::invalid("no home directory is known; set HF_HOME and LOWRANK_HOME to the folders to download to");
-        let token_file = || {
-            let path = folder("HF_TOKEN_PATH").or_else(|| hf_home("token"))?;
-            Some(std::fs::read_to_string(path).ok()?.trim().to_string()).filter(|token| !token.is_empty())
-        };
-        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        let mut imdb = Archive::imdb();
-        imdb.url = text("LOWRANK_IMDB_URL").unwrap_or(imdb.url);
-        Ok(Hub {
-            endpoint: endpoint.trim_end_matches('/').into(),
-            cache: folder("HF_HUB_CACHE").or_else(|| hf_home("hub")).ok_or_else(none)?,
-            token: text("HF_TOKEN").or_else(token_file),
-            home: folder("LOWRANK_HOME").or_else(|| Some(local()?.join("lowrank"))).ok_or_else(none)?,
-            imdb,
-            curl: "curl".into(),
-            pause: Duration::from_secs(1),
-        })
-    }
-
-    /// The folder of the model `name`: `name` itself if it is a folder, else its snapshot in the cache.
-    ///
-    /// # Errors
-    /// It is neither; the message says how to fetch it.
-    pub fn model_path(&self, name: &Path) -> Result<PathBuf> {
-        if name.is_dir() {
-            return Ok(name.to_path_buf());
-        }
-        let Some(text) = hub_name(name) else { return Err(no_model(name)) };
-        let snapshot = Repo::new(&self.cache, text).snapshot().filter(|folder| cache::is_model(folder));
-        snapshot.ok_or_else(|| {
-            Error::invalid(format!("{text}: no such folder, and not in {}; run: lowrank fetch {text}", self.cache.display()))
-        })
-    }
-
-    /// The data `name`: the fetched archive for `imdb`, unless something here is called so; everything else as it is.
-    ///
-    /// # Errors
-    /// The archive was not fetched; the message says how to.
-    pub fn data_path(&self, name: &Path) -> Result<PathBuf> {
-        if !is_imdb(name) {
-            return Ok(name.to_path_buf());
-        }
-        let archive = self.home.join(&self.imdb.file);
-        if archive.is_file() {
-            return Ok(archive);
-        }
-        Err(Error::invalid(format!("imdb: nothing here is called so, and {} is not there; run: lowrank fetch imdb", archive.display())))
-    }
-}
-
-/// [`Hub::model_path`] with the settings of the environment, which a folder does not need.
-///
-/// # Errors
-/// As there.
-pub fn model_path(name: &Path) -> Result<PathBuf> {
-    if name.is_dir() { Ok(name.to_path_buf()) } else { Hub::from_env()?.model_path(name) }
-}
-
-/// [`Hub::data_path`] with the settings of the environment, which only `imdb` needs.
-///
-/// # Errors
-/// As there.
-pub fn data_path(name: &Path) -> Result<PathBuf> {
-    if is_imdb(name) { Hub::from_env()?.data_path(name) } else { Ok(name.to_path_buf()) }
-}
-
-fn is_imdb(name: &Path) -> bool {
-    name == Path::new("imdb") && !name.exists()
-}
-
-fn no_model(name: &Path) -> Error {
-    let wanted = "expected the folder of a checkpoint, or a model's name on the hub such as distilbert-base-uncased";
-    Error::invalid(format!("{}: no such folder; {wanted}", name.display()))
-}
-
-/// `name`, if the hub could know a model by it: `name` or `owner/name`.
-fn hub_name(name: &Path) -> Option<&str> {
-    let text = name.to_str()?;
-    let allowed = |part: &str| {
-        let plain = part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        // The cache writes an owner's slash as two dashes.
-        plain && !part.starts_with(['.', '-']) && !part.is_empty() && !part.contains("--") && !part.contains("..")
-    };
-    (text.split('/').count() <= 2 && text.len() <= 96 && text.split('/').all(allowed)).then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hub(variables: &[(&str, &str)]) -> Result<Hub> {
-        let user = if cfg!(windows) { ("USERPROFILE", "user") } else { ("HOME", "user") };
-        let all = [variables, &[user]].concat();
-        Hub::from_variables(|name| all.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
-    }
-
-    #[test]
-    fn settings_are_those_of_huggingface_hub() {
-        let plain = hub(&[("HF_HOME", ""), ("HF_TOKEN", " ")]).unwrap();
-        assert_eq!(plain.endpoint, "https://huggingface.co");
-        assert_eq!((plain.cache, plain.home), ("user/.cache/huggingface/hub".into(), "user/.cache/lowrank".into()));
-        assert!(plain.token.is_none() && plain.imdb.url == Archive::imdb().url);
-        let xdg = hub(&[("XDG_CACHE_HOME", "xdg")]).unwrap();
-        assert_eq!((xdg.cache, xdg.home), ("xdg/huggingface/hub".into(), "xdg/lowrank".into()));
-        let moved = hub(&[("XDG_CACHE_HOME", "xdg"), ("HF_HOME", "~/hf"), ("LOWRANK_HOME", "low"), ("HF_ENDPOINT", "http://m/")]).unwrap();
-        assert_eq!((moved.cache, moved.home, &*moved.endpoint), ("user/hf/hub".into(), "low".into(), "http://m"));
-        let mirror = hub(&[("HF_HOME", "hf"), ("HF_HUB_CACHE", "cache"), ("LOWRANK_IMDB_URL", "http://m/a"), ("HF_TOKEN", "t\n")]).unwrap();
-        assert_eq!((mirror.cache, &*mirror.imdb.url, mirror.token.as_deref()), ("cache".into(), "http://m/a", Some("t")));
-        assert_eq!(mirror.imdb.size, Archive::imdb().size);
-        let nowhere = Hub::from_variables(|_| None).err().unwrap().to_string();
-        assert!(nowhere.contains("set HF_HOME and LOWRANK_HOME"), "{nowhere}");
-    }
-
-    #[test]
-    fn a_token_may_lie_in_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("token"), "from-file\n").unwrap();
-        let home = dir.path().to_str().unwrap();
-        let token = |variables: &[(&str, &str)]| hub(variables).unwrap().token;
-        assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("from-file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "t")]).as_deref(), Some("t"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", "nowhere")]), None);
-    }
-}
+pub use settings::{Archive, Hub, data_path, model_path};

@@ -1,31 +1,31 @@
-//! Why a try came to nothing, and what curl's exit statuses mean.
+//! Why a request failed, and what curl's exit statuses mean.
 
 use lowrank::Error;
 use std::process::ExitStatus;
 
-/// What a try gives.
+/// The result of a request.
 pub type Tried<T> = std::result::Result<T, Trouble>;
 
-/// Why a request came to nothing.
+/// Why a request failed.
 pub enum Trouble {
     /// curl is not installed.
     NoCurl,
-    /// No connection came about.
+    /// No connection could be made.
     Unreachable(String),
-    /// It was cut, or the server asks for patience.
+    /// The connection was cut, or the server is busy: a retry may help.
     Passing(String),
-    /// The server refuses.
+    /// The server refused the request.
     Status(Refusal),
-    /// Another try would change nothing.
+    /// A retry would not help.
     Lasting(Error),
 }
 
-/// A status that is no success.
+/// A status that means failure.
 pub struct Refusal {
-    /// Whose, without what is secret in it.
+    /// URL with credentials removed.
     pub url: String,
     pub status: u16,
-    /// The hub's word for it: `RepoNotFound`, `EntryNotFound`, `GatedRepo`.
+    /// The hub's error code: `RepoNotFound`, `EntryNotFound`, `GatedRepo`.
     pub code: String,
 }
 
@@ -35,7 +35,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// What an exit status of curl means. <https://curl.se/libcurl/c/libcurl-errors.html>
+/// The error for an exit status of curl. `said` is its standard error; `secret` is removed from it. <https://curl.se/libcurl/c/libcurl-errors.html>
 pub fn complaint(status: ExitStatus, said: &str, secret: Option<&str>, url: &str) -> Trouble {
     let said = secret.map_or(said.to_string(), |secret| said.replace(secret, "***"));
     let said = said.lines().next().unwrap_or_default();

@@ -1,30 +1,30 @@
-//! As much of RFC 3986 as following a redirect takes.
+//! The part of RFC 3986 that following a redirect needs.
 
-/// Scheme, host and port: what decides who gets the token.
+/// Scheme, host and port. The token is sent to one origin only.
 pub fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     &url[..end]
 }
 
-/// Whether both lead to the same server.
+/// Whether both URLs have the same origin.
 pub fn same_origin(a: &str, b: &str) -> bool {
     origin(a).eq_ignore_ascii_case(origin(b))
 }
 
-/// Whether the server is this very machine, which no proxy reaches.
+/// Whether the server is this machine. A proxy could not reach it.
 pub fn is_loopback(url: &str) -> bool {
     let (_, host) = origin(url).split_once("://").unwrap_or_default();
     let host = if host.starts_with('[') { host.split_inclusive(']').next() } else { host.split(':').next() };
     matches!(host, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Whether curl may be given it: HTTP, with TLS or not, and one printable word.
+/// Whether curl may get this URL: scheme http or https, and only printable characters without spaces.
 pub fn is_http(url: &str) -> bool {
     (has_scheme(url, "http://") || has_scheme(url, "https://")) && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Where a redirect from `base` to `location` leads, unless it gives up TLS.
+/// Target of a redirect from `base` to `location`; `None` if it would leave TLS.
 pub fn follow(base: &str, location: &str) -> Option<String> {
     let scheme = base.split_once("//")?.0;
     let next = if has_scheme(location, "http://") || has_scheme(location, "https://") {
@@ -42,7 +42,7 @@ pub fn follow(base: &str, location: &str) -> Option<String> {
     (keeps_tls && is_http(&next)).then_some(next)
 }
 
-/// `url` for a message: without passwords, and without the signature that a CDN wants.
+/// `url` for a message: without passwords, and without the query, which may hold a CDN's signature.
 pub fn shown(url: &str) -> String {
     let plain = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = plain.split_once("://").unwrap_or(("", plain));

@@ -1,4 +1,4 @@
-//! What fine-tuning changed: ΔW = W − W₀ of each linear, and how much of it lies in few directions.
+//! The change of the weights by fine-tuning: ΔW = W − W₀ of each linear, and its singular values.
 
 use lowrank::nn::DistilBert;
 use lowrank::tensor::gemm::{Mat, gemm};
@@ -11,15 +11,15 @@ pub struct Change {
     pub name: String,
     /// `[out, in]`.
     pub dims: (usize, usize),
-    /// Row by row.
+    /// ΔW in row-major order.
     pub delta: Vec<f64>,
 }
 
 impl Change {
-    /// Of every linear of the layers that `tuned` changed: W − W₀ + Σ s B A.
+    /// The changes W − W₀ + Σ s B A of all linears inside layers that `tuned` changed.
     ///
     /// # Errors
-    /// If a weight of either is computed, or a change is not finite.
+    /// If a weight of either model is computed, or a change is not finite.
     pub fn of(base: &mut DistilBert, tuned: &mut DistilBert) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         for (old, new) in base.linears_mut().into_iter().zip(tuned.linears_mut()).filter(|(old, _)| old.name.contains(".layer.")) {
@@ -51,7 +51,7 @@ impl Change {
         self.delta.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
 
-    /// Root mean square of ΔW in each cell of a grid of at most `most` by `most`: rows, columns, values row by row.
+    /// Root mean square of ΔW in each cell of a grid of at most `most` × `most` cells. Returns rows, columns, and the values in row-major order.
     pub fn pooled(&self, most: usize) -> (usize, usize, Vec<f64>) {
         let (rows, cols) = (self.dims.0.min(most), self.dims.1.min(most));
         let (mut sums, mut counts) = (vec![0.0; rows * cols], vec![0usize; rows * cols]);
@@ -66,7 +66,7 @@ impl Change {
     }
 }
 
-/// How many of the largest singular values hold `share` of the sum of squares.
+/// The number of largest singular values whose squares sum to at least `share` of all squares.
 pub fn rank_of(singular_values: &[f64], share: f64) -> usize {
     let whole: f64 = singular_values.iter().map(|s| s * s).sum();
     let mut sum = 0.0;

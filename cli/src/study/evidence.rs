@@ -1,15 +1,69 @@
-//! What the claims rest on beside the rows' accuracies: counts, starts, changes of the weights, times.
+//! The measurements that the claims are judged by: results of the rows, counts, starts, changes of the weights, times.
 
-use super::claims::Evidence;
 use super::figure::Heat;
 use super::rows::{claim_rows, rows};
-use super::{Change, Row, RowResult, Study, Timing, latency};
+use super::statistics::{Difference, accuracy, difference};
+use super::{Change, Latency, Row, RowResult, Study, Timing, latency};
 use lowrank::Result;
 use lowrank::lora::{Counts, Init, LoraConfig, Method, adapt, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
+
+/// All measurements.
+pub struct Evidence<'a> {
+    /// All rows that were run.
+    pub rows: &'a [Row],
+    /// Their results.
+    pub results: &'a [RowResult],
+    /// Labels of the test reviews.
+    pub labels: &'a [u32],
+    /// Key of the row, its trainable count at the size of DistilBERT-base, and the count that the study states.
+    pub counts: Vec<(String, usize, usize)>,
+    /// Largest difference between a logit of the base and of a newly adapted model, over both kinds of A, if it was measured.
+    pub start: Option<f64>,
+    /// Singular values of ΔW by linear: of full fine-tuning, and of B A.
+    pub spectra: [Vec<(String, Vec<f64>)>; 2],
+    /// Mean ‖ΔW‖ of the adapted linears, by the row's key.
+    pub norms: Vec<(String, f64)>,
+    /// Times of inference.
+    pub latency: Vec<Latency>,
+}
+
+impl Evidence<'_> {
+    /// The results of a row, one a seed.
+    pub fn of(&self, key: &str) -> Vec<&RowResult> {
+        self.results.iter().filter(|r| r.row == key).collect()
+    }
+
+    /// The name of a row in the table.
+    pub fn name<'a>(&'a self, key: &'a str) -> &'a str {
+        self.rows.iter().find(|row| row.key == key).map_or(key, |row| &row.name)
+    }
+
+    /// Mean accuracy over the seeds, in per cent.
+    pub fn accuracy(&self, key: &str) -> Option<f64> {
+        let of = self.of(key);
+        (!of.is_empty()).then(|| accuracy(&of).0)
+    }
+
+    /// Whether a row may be no better than guessing one of two classes.
+    pub fn guesses(&self, key: &str) -> bool {
+        self.of(key).iter().any(|r| r.test.interval.0 <= 0.5)
+    }
+
+    /// Accuracy of row `a` minus that of row `b`.
+    pub fn difference(&self, a: &str, b: &str) -> Option<Difference> {
+        difference(&self.of(a), &self.of(b), self.labels)
+    }
+
+    /// Names and accuracies: `Q+V r=4 80.00 %, Q+V r=8 81.00 %`.
+    pub fn list(&self, keys: &[&str]) -> String {
+        let one = |key: &&str| self.accuracy(key).map(|a| format!("{} {a:.2} %", self.name(key)));
+        keys.iter().filter_map(one).collect::<Vec<_>>().join(", ")
+    }
+}
 
 /// Trainable counts that the study states.
 const STATED: [(&str, usize); 7] = [
@@ -21,17 +75,17 @@ const STATED: [(&str, usize); 7] = [
     ("all", 1_255_682),
     ("full", 66_955_010),
 ];
-/// Cells of a side of a map of ΔW.
+/// Cells along each side of a map of ΔW.
 const CELLS: usize = 24;
-/// Texts that the start is compared on.
+/// Number of texts on which a newly adapted model is compared with the base.
 const PROBES: usize = 16;
 
 impl Study<'_> {
-    /// Measures what there is to see beside accuracies, and maps of what full fine-tuning changed; with `claims` also what only verdicts need. Runs on
-    /// the CPU.
+    /// Measures everything except accuracies, and returns maps of the changes by full fine-tuning. `claims`: measure also what only the verdicts
+    /// need. Runs on the CPU.
     ///
     /// # Errors
-    /// If what a row has kept cannot be read.
+    /// If the saved model of a row cannot be read.
     pub fn evidence<'a>(&self, rows: &'a [Row], results: &'a [RowResult], claims: bool) -> Result<(Evidence<'a>, Vec<Heat>)>
     where
         Self: 'a,
@@ -77,7 +131,7 @@ impl Study<'_> {
         Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, maps))
     }
 
-    /// Largest difference of a logit between the base and a newly adapted model, for both kinds of A.
+    /// Largest difference between a logit of the base and of a newly adapted model, over both kinds of A.
     fn start(&self, base: &DistilBert) -> Result<f64> {
         let texts: Vec<&[u32]> = (0..self.test.len().min(PROBES)).map(|i| self.test.sequence(i)).collect();
         let expected = logits(base, &texts, PROBES)?.concat();
@@ -91,8 +145,8 @@ impl Study<'_> {
         Ok(largest(differences))
     }
 
-    /// Times of one text alone.
-    fn latency(&self, base: &DistilBert) -> Result<Vec<super::Latency>> {
+    /// Times of inference for one text.
+    fn latency(&self, base: &DistilBert) -> Result<Vec<Latency>> {
         let lora = Method::Lora(LoraConfig::new(8, &["all-linear"]));
         let adapter = claim_rows(&base.config, 1.0).into_iter().find(|row| row.key == "adapter").map(|row| row.method);
         let mut methods = vec![("merged LoRA".to_string(), lora.clone(), true), ("LoRA, not merged".to_string(), lora, false)];
@@ -101,14 +155,14 @@ impl Study<'_> {
     }
 }
 
-/// `layer.0.attention.q_lin` as `layer 0 q_lin`.
+/// Short form of a linear's name: `layer 0 q_lin` for `layer.0.attention.q_lin`.
 fn short(name: &str) -> String {
     let rest = name.split_once(".layer.").map_or(name, |(_, rest)| rest);
     let layer = rest.split('.').next().unwrap_or_default();
     format!("layer {layer} {}", rest.rsplit('.').next().unwrap_or_default())
 }
 
-/// Trainable counts of the rows at the size of DistilBERT-base, beside those that the study states.
+/// Key, trainable count at the size of DistilBERT-base, and the count that the study states.
 fn counts() -> Result<Vec<(String, usize, usize)>> {
     let base = DistilBert::random(&Config::distilbert_base(), 2, DType::F32, 0)?;
     let rows = rows(1.0);

@@ -1,4 +1,4 @@
-//! What a method costs at inference.
+//! The time of inference with each method, compared with the base.
 
 use lowrank::lora::{Method, merge};
 use lowrank::nn::DistilBert;
@@ -9,12 +9,12 @@ use lowrank::{Error, Result};
 use serde::Serialize;
 use std::time::Instant;
 
-/// Rounds below which times give no verdict.
+/// Fewer rounds than this give no verdict.
 const FEWEST_ROUNDS: usize = 10;
-/// A method that takes at most so much more time than the base costs nothing.
+/// A method that needs at most this share more time than the base costs nothing.
 const NOTHING: f64 = 0.02;
 
-/// What times say of a method beside the base, beyond their 95 % interval.
+/// The verdict on the time of a method, from the 95 % interval of its ratio to the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cost {
@@ -27,7 +27,7 @@ pub enum Cost {
 }
 
 impl Cost {
-    /// From the ends of the interval of the ratio to the base. `None` from fewer than ten rounds.
+    /// From median, lower end and upper end of the ratio to the base. `None` if there were fewer than ten rounds.
     fn of([_, low, high]: [f64; 3], rounds: usize) -> Option<Cost> {
         (rounds >= FEWEST_ROUNDS).then_some(match () {
             () if high <= 1.0 + NOTHING => Cost::Nothing,
@@ -47,31 +47,31 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// Times of a method, as medians with 95 % intervals: median, lower end, upper end.
+/// Times of a method: median, lower end and upper end of its 95 % interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// Name given.
+    /// Name of the method.
     pub method: String,
-    /// Seconds of a batch.
+    /// Seconds for one batch.
     pub seconds: [f64; 3],
-    /// Ratio to the base in the same round.
+    /// Ratio to the time of the base in the same round.
     pub ratio: [f64; 3],
-    /// The verdict; `None` from fewer than ten rounds, which are too few for one.
+    /// The verdict; `None` if there were fewer than ten rounds.
     pub cost: Option<Cost>,
 }
 
-/// What is timed.
+/// Sizes of a measurement.
 pub struct Timing {
     /// Texts of the batch.
     pub batch: usize,
     /// Tokens of each text.
     pub length: usize,
-    /// Rounds, in each of which every method has its turn.
+    /// Rounds; each method runs once a round.
     pub rounds: usize,
 }
 
-/// Times of one batch through `base`, and through it with each method (name, method, whether it is merged into the base). Methods take turns, in
-/// another order each round, and each is set against the base of its own round: what slows the machine slows both.
+/// Times one batch through `base`, and through it with each method (name, method, whether it is merged into the base). The order of the methods
+/// changes from round to round. Each time is divided by the time of the base in the same round, because a busy machine slows both.
 ///
 /// # Errors
 /// If a size is out of range, or a method cannot be applied.
@@ -93,7 +93,7 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
         move_from_start(&mut model)?;
         if *merged {
             merge(&mut model)?;
-            // As it is when it comes from its file: frozen.
+            // Frozen, as a merged model is after loading.
             model = model.share(classes)?;
         }
         room(&model)?;
@@ -103,7 +103,7 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
     let ids: Vec<Vec<u32>> = (0..batch).map(|_| (0..length).map(|_| random.below(base.config.vocab_size) as u32).collect()).collect();
     let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     let mut seconds = vec![Vec::new(); models.len()];
-    // The first round is for warming up.
+    // Round 0 is a warm-up.
     for round in 0..=rounds {
         for turn in turns(models.len(), round) {
             let started = Instant::now();
@@ -121,14 +121,14 @@ pub fn latency(base: &DistilBert, methods: &[(String, Method, bool)], timing: &T
     Ok(models.into_iter().map(|(name, _)| name).zip(&seconds).map(row).collect())
 }
 
-/// The order of `n` methods in a round: each round begins with the next one, and every second round goes backwards. So no method always follows the
-/// same other one, whose traces in the caches could help or harm it.
+/// The order of `n` methods in a round. Each round begins with another method, and every second round runs backwards. So no method always runs
+/// after the same other method, because data left in the caches could help or harm it.
 fn turns(n: usize, round: usize) -> Vec<usize> {
     let first = round % n;
     (0..n).map(|i| if round.is_multiple_of(2) { first + i } else { first + n - i } % n).collect()
 }
 
-/// Middle and the 95 % interval of the middle of some numbers: the order statistics that enclose it in 95 of 100 samples.
+/// Median of the values and its 95 % interval, by order statistics with the normal approximation: ranks n/2 ± 0.98 √n.
 fn median(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     let n = values.len() as f64;
@@ -137,7 +137,7 @@ fn median(mut values: Vec<f64>) -> [f64; 3] {
     [at((n - 1.0) / 2.0), at((n - 1.0) / 2.0 - half), at(((n - 1.0) / 2.0 + half).ceil())]
 }
 
-/// Moves what trains from where it starts: a B of zeros is no usual adapter.
+/// Adds noise to all parameters, so that they look trained: with B = 0 an adapter would add exact zeros.
 fn move_from_start(model: &mut DistilBert) -> Result<()> {
     let mut random = Stream::new(0, "moved");
     for p in model.parameters_mut() {

@@ -1,20 +1,20 @@
-//! When, with which program and on what a run was made.
+//! The date, the program's version and the machine of a run.
 
 use lowrank::tensor::simd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit that it was built from, or `unknown`; `build.rs` asks for it.
+/// The commit that the program was built from, or `unknown`; set by `build.rs`.
 pub const COMMIT: &str = env!("LOWRANK_COMMIT");
 
 /// The time now in UTC, as RFC 3339 writes it: `2026-11-30T02:43:24Z`.
 pub fn now() -> String {
-    // A clock before 1970 is set wrong: it counts from there.
+    // A clock before 1970 is wrong; it counts as 1970.
     rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
-/// The time `seconds` after the beginning of 1970.
+/// The time `seconds` after 1970-01-01 00:00 UTC.
 fn rfc3339(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
@@ -30,14 +30,14 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    // Months from March on: 153 days in five of them.
+    // Months counted from March: each group of five has 153 days.
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     (year + era * 400 + next, month, day)
 }
 
-/// The processor: its name where the system tells it, cores, system, and the instruction set that the kernels use.
+/// Name of the processor if it is known, number of cores, operating system, and the instruction set of the kernels.
 pub fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model_name(&text));

@@ -1,84 +1,57 @@
-//! A page of text, tables and figures: one HTML file that needs nothing else, and no script.
+//! An HTML page of text, tables and figures: one file, no script, no other resources.
 
 use super::figure::{Figure, STYLE, escape};
-use std::fmt;
+use super::verdict::Verdict;
 
-/// From so many headings on, a page begins with a list of them.
+/// A page with at least this many headings begins with a table of contents.
 const CONTENTS: usize = 3;
 
-/// A part of a page.
+/// An element of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
     /// A heading.
     Heading(String),
-    /// Text; an empty line begins a paragraph.
+    /// Text; an empty line separates paragraphs.
     Text(String),
-    /// A table. Columns that are numeric in every row are right-aligned.
+    /// A table. A column is right-aligned if all its cells are numbers.
     Table {
-        /// What is to be known of it, above it.
+        /// Text above the table.
         caption: String,
         /// Names of the columns.
         head: Vec<String>,
-        /// Cells, row by row.
+        /// Cells of each row.
         rows: Vec<Vec<String>>,
     },
     /// A plot with its title and caption.
     Figure(Figure),
     /// Code, or a command.
     Code(String),
-    /// A claim, and what became of it.
+    /// A claim and its verdict.
     Verdict {
-        /// What is claimed.
+        /// The claim.
         claim: String,
-        /// Whether it holds.
+        /// Whether the measurements support it.
         verdict: Verdict,
-        /// The numbers.
+        /// The numbers on which the verdict rests.
         measured: String,
     },
-    /// What is shown on request.
+    /// Content that is folded away until the reader opens it.
     Details {
         /// The line that is always shown.
         summary: String,
-        /// What it opens.
+        /// The folded content.
         blocks: Vec<Block>,
     },
 }
 
-/// What measurements say of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It holds.
-    Supported,
-    /// It does not hold.
-    NotSupported,
-    /// The intervals allow both.
-    Undecided,
-    /// Nothing was measured.
-    NotMeasured,
-    /// Too little was measured for a verdict.
-    NotJudged,
-}
-
-impl Verdict {
-    /// The name of its style.
-    fn class(self) -> &'static str {
-        match self {
-            Verdict::Supported => "supported",
-            Verdict::NotSupported => "not-supported",
-            Verdict::Undecided => "undecided",
-            Verdict::NotMeasured => "not-measured",
-            Verdict::NotJudged => "not-judged",
-        }
+impl Block {
+    /// A table.
+    pub fn table(caption: &str, head: &[impl ToString], rows: Vec<Vec<String>>) -> Block {
+        Block::Table { caption: caption.to_string(), head: head.iter().map(ToString::to_string).collect(), rows }
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.class().replace('-', " "))
-    }
-}
-
-/// The page, the same text for the same blocks.
+/// The page as HTML. The same blocks give the same text.
 pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
     let title = escape(title);
     let mut out = format!(
@@ -97,15 +70,15 @@ pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
 
 struct Writer {
     out: String,
-    /// Headings written, outside details.
+    /// Number of top-level headings written.
     headings: usize,
-    /// Figures, and tables with captions, numbered so far.
+    /// Number of figures, and of tables with captions, written so far.
     figures: usize,
     tables: usize,
 }
 
 impl Writer {
-    /// Links to the headings.
+    /// The table of contents.
     fn contents(&mut self, blocks: &[Block]) {
         let headings = || blocks.iter().filter_map(|block| if let Block::Heading(text) = block { Some(text) } else { None });
         if headings().count() < CONTENTS {
@@ -118,7 +91,7 @@ impl Writer {
         self.out.push_str("</ol>\n</nav>\n");
     }
 
-    /// A block whose headings are of the level `level`.
+    /// Writes a block. Headings get the HTML level `level`.
     fn block(&mut self, block: &Block, level: usize) {
         match block {
             Block::Heading(text) if level == 2 => {
@@ -169,7 +142,7 @@ impl Writer {
     }
 }
 
-/// Escaped text in which no line begins with a per cent sign.
+/// Escaped text. A non-breaking space before each per cent sign keeps it on the line of its number.
 fn prose(text: &str) -> String {
     escape(text).replace(" %", "\u{a0}%")
 }
@@ -181,7 +154,7 @@ fn paragraphs(out: &mut String, class: &str, text: &str) {
     }
 }
 
-/// A table in a box of its own, in which a wide one scrolls, with the keyboard too.
+/// A table in a box that scrolls sideways if the table is wide, also with the keyboard.
 fn table(out: &mut String, name: &str, head: &[String], rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).chain([head.len()]).max().unwrap_or(0);
     let numeric: Vec<bool> = (0..columns).map(|j| numeric(rows.iter().map(|row| row.get(j).map_or("", String::as_str)))).collect();
@@ -205,7 +178,7 @@ fn table(out: &mut String, name: &str, head: &[String], rows: &[Vec<String>]) {
     out.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// Whether all cells are numbers, intervals or empty, and at least one has a digit.
+/// Whether each cell is a number, an interval or empty, and at least one has a digit.
 fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
     let mut digits = false;
     for cell in cells.map(str::trim) {
@@ -222,14 +195,14 @@ fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::figure::{Axis, Bar, Plot, Scale};
+    use crate::study::figure::{Axis, AxisScale, Bar, Plot};
 
     fn strings(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|c| c.to_string()).collect()
     }
 
     fn page() -> String {
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         let bars = vec![Bar { name: "a & b".into(), value: 2.0, interval: None, mark: None }];
         let figure = Figure { title: "T".into(), caption: "C.".into(), x: axis("x"), y: axis("y"), plot: Plot::Bars(bars) };
         let rows = vec![strings(&["<b>", "1,538", "60.10 (58.00–62.13)", "–"]), strings(&["q", "7", "1.5e-3"])];
@@ -246,7 +219,7 @@ mod tests {
         html("Title & <title>", "The lead.", &blocks)
     }
 
-    /// Whether every element is closed in order, and `&` only begins an entity: what an XML parser asks.
+    /// Whether all elements are closed in order and each `&` begins an entity, as XML requires.
     fn well_formed(page: &str) -> Result<(), String> {
         let mut open: Vec<String> = Vec::new();
         let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no doctype")?;

@@ -1,8 +1,9 @@
-//! The report: everything that a study found, on one page.
+//! The report: all results of a study on one page.
 
-use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, Scale, Series};
+use super::figure::{Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
+use super::table::{Cells, with_results};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
 use lowrank::lora::thousands;
@@ -10,20 +11,20 @@ use lowrank::nn::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What a report says of how it was made.
+/// How the results of a report were made.
 pub struct Provenance {
-    /// What was trained on what, in a sentence.
+    /// The sentence at the top: number of texts, date, version, machine.
     pub lead: String,
     /// The command.
     pub command: String,
-    /// Names and values: what was given, and its hashes.
+    /// Names and values of the inputs, with hashes.
     pub facts: Vec<(String, String)>,
-    /// What the runs used.
+    /// Settings of the runs.
     pub settings: Vec<Setting>,
 }
 
 impl Provenance {
-    /// What `results`, those of `rows`, were made with. `facts` are names and values of what was given.
+    /// For `results` of `rows`. `facts` are names and values of the inputs.
     ///
     /// # Errors
     /// Those of [`settings`].
@@ -36,11 +37,11 @@ impl Provenance {
     }
 }
 
-/// What a study found.
+/// The results of a study.
 pub struct Findings<'a> {
     /// The rows of the table.
     pub rows: &'a [Row],
-    /// Results of these and of further rows.
+    /// Results of these rows, and of the rows that only the claims need.
     pub results: &'a [RowResult],
     /// Test labels.
     pub labels: &'a [u32],
@@ -48,34 +49,31 @@ pub struct Findings<'a> {
     pub label_names: &'a [String],
     /// Test reviews.
     pub texts: &'a [String],
-    /// Claims, if they were asked for.
+    /// Claims with verdicts, if they were asked for.
     pub claims: Vec<Claim>,
-    /// ΔW of full fine-tuning, a map a linear.
+    /// ΔW of full fine-tuning: one map for each linear.
     pub changes: Vec<Heat>,
     /// McNemar's tests of neighbours in the table.
     pub neighbours: Vec<McNemar>,
-    /// What else was measured: that of the claims comes with them.
+    /// Further figures; those of claims are in `claims`.
     pub figures: Vec<Figure>,
 }
 
-/// Numbers of DistilBERT-base with its head: what the study's figures belong to.
+/// Parameters of DistilBERT-base with its head. The accuracies that the study states are for this model.
 const STUDY_SIZE: usize = 66_955_010;
-/// Points of a curve.
+/// Most points of a curve.
 const SMOOTHED: usize = 60;
-/// Reviews shown on which rows disagree, and the characters of each.
+/// Number of reviews shown on which rows disagree, and characters shown of each.
 const SHOWN: usize = 12;
 const EXCERPT: usize = 600;
 
-/// The page.
+/// The page as HTML.
 pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let mut blocks = vec![Block::Heading("The table".into()), table(&findings)];
     blocks.extend([accuracies(&findings), sizes(&findings)].map(Block::Figure));
     blocks.push(Block::Heading("The recipe".into()));
-    blocks.push(Block::Table {
-        caption: "What each run used: a value for all, or each value with its rows.".into(),
-        head: vec!["setting".into(), "value".into()],
-        rows: provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect(),
-    });
+    let settings = provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect();
+    blocks.push(Block::table("What each run used: a value for all, or each value with its rows.", &["setting", "value"], settings));
     blocks.push(Block::Heading("Training".into()));
     blocks.push(Block::Figure(curve(&findings, "Training loss", "cross-entropy (nats)", |r| r.losses.clone())));
     let percent = |r: &RowResult| r.accuracies.iter().map(|a| 100.0 * a).collect();
@@ -89,13 +87,9 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     let Findings { rows, results, labels, label_names, texts, claims, changes, figures, .. } = findings;
     if !changes.is_empty() {
         blocks.push(Block::Heading("What full fine-tuning changed".into()));
-        blocks.push(Block::Figure(Figure {
-            title: "ΔW by layer and matrix".into(),
-            caption: "Root mean square of the change of the weights, in cells of neighbouring rows and columns.".into(),
-            x: Axis { label: "input of the matrix".into(), scale: Scale::Linear },
-            y: Axis { label: "output of the matrix".into(), scale: Scale::Linear },
-            plot: Plot::Heat(changes),
-        }));
+        let caption = "Root mean square of the change of the weights, in cells of neighbouring rows and columns.";
+        let labels = ["input of the matrix", "output of the matrix"];
+        blocks.push(Block::Figure(Figure::linear("ΔW by layer and matrix", caption, labels, Plot::Heat(changes))));
     }
     if !figures.is_empty() {
         blocks.push(Block::Heading("Ranks and times".into()));
@@ -112,15 +106,12 @@ pub fn report(findings: Findings, provenance: &Provenance) -> String {
     blocks.extend(disagreements(rows, results, labels, label_names, texts));
     blocks.push(Block::Heading("How this was made".into()));
     blocks.push(Block::Code(provenance.command.clone()));
-    blocks.push(Block::Table {
-        caption: "What was given.".into(),
-        head: vec!["what".into(), "value".into()],
-        rows: provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect(),
-    });
+    let facts = provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    blocks.push(Block::table("What was given.", &["what", "value"], facts));
     html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead, &blocks)
 }
 
-/// What the report says, for programs: `results.json`.
+/// The content of the report as JSON: `results.json`.
 pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Config) -> Value {
     let settings = provenance.settings.iter().map(|setting| (setting.name.clone(), setting.text()));
     let claim = |c: &Claim| json!({ "claim": c.claim, "verdict": c.verdict.to_string(), "measured": c.measured });
@@ -135,39 +126,25 @@ pub fn results_json(findings: &Findings, provenance: &Provenance, config: &Confi
 }
 
 impl Findings<'_> {
-    /// The rows of the table that have results, and these.
+    /// The rows of the table that have results, with these results.
     fn table(&self) -> impl Iterator<Item = (&Row, Vec<&RowResult>)> {
-        let of = |row: &Row| self.results.iter().filter(|r| r.row == row.key).collect::<Vec<_>>();
-        self.rows.iter().map(move |row| (row, of(row))).filter(|(_, of)| !of.is_empty())
+        with_results(self.rows, self.results)
     }
 }
 
 fn table(findings: &Findings) -> Block {
     let head = ["configuration", "trainable", "%", "accuracy (%)", "95 % interval", "the study's (%)", "minutes", "memory (MB)"];
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
-        let (mean, (low, high)) = accuracy(&of);
-        let minutes = of.iter().map(|r| r.seconds).sum::<f64>() / 60.0 / of.len() as f64;
-        vec![
-            row.name.clone(),
-            thousands(of[0].trainable),
-            format!("{:.2}", 100.0 * of[0].trainable as f64 / of[0].base as f64),
-            format!("{mean:.2}"),
-            format!("{low:.2}–{high:.2}"),
-            row.stated.map_or("–".into(), |stated| format!("{stated:.2}")),
-            format!("{minutes:.1}"),
-            of[0].peak_memory.map_or("–".into(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
-        ]
+        let c = Cells::new(row, &of);
+        vec![c.name, c.trainable, c.percent, c.accuracy, c.interval, c.stated, c.minutes, c.memory.unwrap_or("–".into())]
     };
     let seeds = findings.table().map(|(_, of)| of.len()).max().unwrap_or(0);
     let mean = if seeds > 1 { format!(" Accuracies are means over {seeds} seeds.") } else { String::new() };
-    Block::Table {
-        caption: format!(
-            "The interval is that of the sample of reviews. Memory is the most of the process until the row was done: a small row after a large one shows \
-             the large one's. The study's accuracies are those of distilbert-base-uncased on the whole of IMDB.{mean}"
-        ),
-        head: head.map(String::from).to_vec(),
-        rows: findings.table().map(row).collect(),
-    }
+    let caption = format!(
+        "The interval is that of the sample of reviews. Memory is the peak of the process until the row was done, so a small row after a large one \
+         shows the peak of the large one. The study's accuracies are those of distilbert-base-uncased on all of IMDB.{mean}"
+    );
+    Block::table(&caption, &head, findings.table().map(row).collect())
 }
 
 fn accuracies(findings: &Findings) -> Figure {
@@ -175,13 +152,8 @@ fn accuracies(findings: &Findings) -> Figure {
         let (value, interval) = accuracy(&of);
         Bar { name: row.name.clone(), value, interval: Some(interval), mark: row.stated.filter(|_| of[0].base == STUDY_SIZE) }
     };
-    Figure {
-        title: "Test accuracy".into(),
-        caption: "With 95 % intervals of the sample of reviews.".into(),
-        x: Axis { label: "accuracy (%)".into(), scale: Scale::Linear },
-        y: Axis { label: "configuration".into(), scale: Scale::Linear },
-        plot: Plot::Bars(findings.table().map(bar).collect()),
-    }
+    let (caption, labels) = ("With 95 % intervals of the sample of reviews.", ["accuracy (%)", "configuration"]);
+    Figure::linear("Test accuracy", caption, labels, Plot::Bars(findings.table().map(bar).collect()))
 }
 
 fn sizes(findings: &Findings) -> Figure {
@@ -189,16 +161,11 @@ fn sizes(findings: &Findings) -> Figure {
         let (y, interval) = accuracy(&of);
         (row.name.clone(), Point { x: of[0].trainable as f64, y, interval: Some(interval) })
     };
-    Figure {
-        title: "Accuracy against what trains".into(),
-        caption: "Each configuration by the numbers that it trains.".into(),
-        x: Axis { label: "trainable parameters".into(), scale: Scale::Log },
-        y: Axis { label: "test accuracy (%)".into(), scale: Scale::Linear },
-        plot: Plot::Points(findings.table().map(point).collect()),
-    }
+    let (caption, labels) = ("Each configuration by the numbers that it trains.", ["trainable parameters", "test accuracy (%)"]);
+    Figure::linear("Accuracy against what trains", caption, labels, Plot::Points(findings.table().map(point).collect())).log_x()
 }
 
-/// Curves over the steps of the first seed, each point a mean of neighbouring steps.
+/// Curves over the steps with the first seed. Each point is the mean of neighbouring steps.
 fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> Vec<f64>) -> Figure {
     let series = findings.table().map(|(row, results)| {
         let values = of(results[0]);
@@ -210,28 +177,20 @@ fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> V
         });
         Series { name: row.name.clone(), points: points.collect() }
     });
-    Figure {
-        title: title.into(),
-        caption: "Means over neighbouring steps, with dropout, before each step.".into(),
-        x: Axis { label: "step".into(), scale: Scale::Linear },
-        y: Axis { label: y.into(), scale: Scale::Linear },
-        plot: Plot::Lines(series.collect()),
-    }
+    let caption = "Means over neighbouring steps, with dropout, before each step.";
+    Figure::linear(title, caption, ["step", y], Plot::Lines(series.collect()))
 }
 
 fn confusions(findings: &Findings) -> Block {
     let names = findings.label_names;
     let pairs = || names.iter().enumerate().flat_map(|(i, _)| (0..names.len()).map(move |j| (i, j)));
     let head = pairs().map(|(i, j)| format!("{} answered {}", names[i], names[j]));
+    let head: Vec<String> = std::iter::once("configuration".to_string()).chain(head).collect();
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
         let cells = pairs().map(|(i, j)| thousands(of[0].test.confusion.get(i).and_then(|r| r.get(j)).copied().unwrap_or(0)));
         std::iter::once(row.name.clone()).chain(cells).collect()
     };
-    Block::Table {
-        caption: "Test reviews of each class by the answer, with the first seed.".into(),
-        head: std::iter::once("configuration".to_string()).chain(head).collect(),
-        rows: findings.table().map(row).collect(),
-    }
+    Block::table("Test reviews of each class by the answer, with the first seed.", &head, findings.table().map(row).collect())
 }
 
 /// McNemar's tests.
@@ -241,15 +200,12 @@ fn tests(findings: &Findings) -> Block {
         let McNemar { a, b, seed, only_a, only_b, p } = test;
         vec![name(a), name(b), seed.to_string(), thousands(*only_a), thousands(*only_b), p_value(*p)]
     };
-    Block::Table {
-        caption: "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often."
-            .into(),
-        head: ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"].map(String::from).to_vec(),
-        rows: findings.neighbours.iter().map(row).collect(),
-    }
+    let caption = "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often.";
+    let head = ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"];
+    Block::table(caption, &head, findings.neighbours.iter().map(row).collect())
 }
 
-/// The reviews on which the rows are divided most evenly.
+/// The reviews on which about half of the rows are right.
 fn disagreements(rows: &[Row], results: &[RowResult], labels: &[u32], names: &[String], texts: &[String]) -> Vec<Block> {
     let seed = results.first().map_or(0, |r| r.seed);
     let table: Vec<(&Row, &RowResult)> =

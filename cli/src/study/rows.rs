@@ -1,40 +1,44 @@
-//! The seven configurations, and the further runs that the study's claims need.
+//! The seven configurations of the study, and the further ones that its claims need.
 
-use super::used::rounded;
 use lowrank::lora::{Init, LoraConfig, Method, Placement};
 use lowrank::nn::Config;
 
-/// A run: what trains, and how.
+/// A configuration of the study.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Short name, for `--rows` and folders.
+    /// Short name, used by `--rows` and as folder name.
     pub key: String,
     /// Name in the table.
     pub name: String,
-    /// What trains.
+    /// Method of fine-tuning.
     pub method: Method,
     /// Highest learning rate.
     pub lr: f64,
-    /// Test accuracy that the study states, in per cent, with `distilbert-base-uncased` on the whole of IMDB.
+    /// Test accuracy that the study states, in per cent, for `distilbert-base-uncased` on all of IMDB.
     pub stated: Option<f64>,
-    /// Factor of the number of epochs.
+    /// Trains this many times the study's number of epochs.
     pub epoch_factor: usize,
-    /// Whether the output of the frozen layers is computed once, without dropout.
+    /// Compute the output of the frozen layers once, without dropout.
     pub cache_trunk: bool,
-    /// Trains on one review of this many.
+    /// Trains on every n-th review.
     pub subsample: usize,
 }
 
 impl Row {
-    /// Name of the folder of its run with `seed`.
+    /// Folder name of the run with `seed`.
     pub fn folder(&self, seed: u64) -> String {
         format!("{}-seed{seed}", self.key)
     }
 }
 
-/// The linears of a layer's attention.
+/// `x` rounded to twelve significant digits: 5 · 3e-4 = 0.0014999999999999998 becomes 0.0015.
+pub fn rounded(x: f64) -> f64 {
+    format!("{x:.11e}").parse().unwrap_or(x)
+}
+
+/// The linears of attention.
 const ATTENTION: [&str; 4] = ["q_lin", "k_lin", "v_lin", "out_lin"];
-/// Those that the study adapts first.
+/// The linears that the study adapts in most rows.
 const QV: [&str; 2] = ["q_lin", "v_lin"];
 /// The study's learning rates: of LoRA and of full fine-tuning.
 const LORA_LR: f64 = 3e-4;
@@ -48,8 +52,8 @@ fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
     row(key, name, Method::Lora(LoraConfig::new(rank, targets)), lr)
 }
 
-/// The rows of the table, in the order of the study: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The head's learning rate is ours,
-/// because the study does not state it. `scale` is a factor of them all.
+/// The rows of the table, in the study's order: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The study does not state the head's
+/// learning rate, so 1e-3 is our choice. `scale` multiplies all learning rates.
 pub fn rows(scale: f64) -> Vec<Row> {
     let scaled = |lr: f64| rounded(scale * lr);
     let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scaled(LORA_LR));
@@ -65,14 +69,14 @@ pub fn rows(scale: f64) -> Vec<Row> {
     ]
 }
 
-/// Parts of the training reviews that the question of sample efficiency asks for: one of so many.
+/// Sample efficiency: train on one review of 8, 4 and 2.
 pub(super) const PARTS: [usize; 3] = [8, 4, 2];
 /// Dimensions of the random subspaces.
 pub(super) const DIMENSIONS: [usize; 4] = [10, 100, 1000, 10_000];
-/// Share of the model's numbers that adapters have in the paper.
+/// Share of the model's parameters that adapters have in the paper (Houlsby et al. 2019).
 const ADAPTER_SHARE: f64 = 0.03;
 
-/// The further runs, for a model of `config`. `scale` is a factor of the study's learning rates, and not of those that are ours.
+/// The further rows for a model of `config`. `scale` multiplies the learning rates that the study states, but not those that we chose.
 pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
     let (lora_lr, full_lr) = (rounded(scale * LORA_LR), rounded(scale * FULL_LR));
     let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), lora_lr);
@@ -109,14 +113,14 @@ pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
     }
     for dimension in DIMENSIONS {
         let method = Method::Intrinsic { dimension, seed: 0 };
-        // A step of z moves the weights by more the larger d is: see docs/methods.md.
+        // The larger d is, the more a step moves the weights: see docs/methods.md.
         let lr = if dimension <= 1000 { 1e-2 } else { 1e-3 };
         rows.push(row(format!("intrinsic{dimension}"), format!("random subspace, d={dimension}"), method, lr));
     }
     rows
 }
 
-/// Hidden numbers of two adapters a layer that together have [`ADAPTER_SHARE`] of the encoder's numbers.
+/// Hidden size of two adapters a layer that together have [`ADAPTER_SHARE`] of the encoder's parameters.
 fn adapter_size(config: &Config) -> usize {
     let (d, f, layers) = (config.dim, config.hidden_dim, config.n_layers);
     let encoder = (config.vocab_size + config.max_position_embeddings) * d + layers * (4 * d * d + 2 * d * f);
@@ -133,7 +137,7 @@ mod tests {
         let config = Config::distilbert_base();
         let all: Vec<Row> = rows(1.0).into_iter().chain(claim_rows(&config, 1.0)).collect();
         assert_eq!(all.iter().map(|row| &row.key).collect::<BTreeSet<_>>().len(), all.len());
-        // Two adapters a layer of 768 · m numbers down and as many up: 3 % of 66 million.
+        // Two adapters a layer, each with 768 · m parameters down and 768 · m up: 3 % of 66 million.
         let numbers = 6.0 * 2.0 * 2.0 * 768.0 * adapter_size(&config) as f64;
         assert!((numbers / 66_362_880.0 - 0.03).abs() < 1e-3, "{numbers}");
     }

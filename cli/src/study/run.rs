@@ -1,5 +1,5 @@
-//! Running the rows: each trains, is measured on the test set, and is kept. A study that was killed at any moment goes on from its last
-//! checkpoint and ends with the same numbers.
+//! Runs the rows: trains each, measures it on the test set, and saves it. A study that was killed at any moment resumes from its last checkpoint
+//! and ends with the same numbers.
 
 use super::used::UNKNOWN;
 use super::{Row, Used, machine};
@@ -18,103 +18,103 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What one row gave with one seed.
+/// The result of one row with one seed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowResult {
     /// [`Row::key`].
     pub row: String,
     /// Seed of the run.
     pub seed: u64,
-    /// Numbers that trained.
+    /// Number of trainable parameters.
     pub trainable: usize,
-    /// Numbers of the checkpoint with its head.
+    /// Number of parameters of the checkpoint and its head.
     pub base: usize,
-    /// On the test set.
+    /// Measured on the test set.
     pub test: Evaluation,
-    /// The class answered for each test review.
+    /// The predicted class of each test review.
     pub answers: Vec<u32>,
-    /// Mean loss of every step.
+    /// Mean loss of each step.
     pub losses: Vec<f64>,
-    /// Share of the right answers in every step, before it and with dropout.
+    /// Accuracy on the batch of each step, before the step and with dropout.
     pub accuracies: Vec<f64>,
-    /// Seconds of training, without what a stop threw away.
+    /// Seconds of training. Steps that were lost when the run was killed are not counted.
     pub seconds: f64,
-    /// What it was trained on.
+    /// The machine that trained it.
     pub machine: String,
-    /// What it used; [`Study::run`] always says it.
+    /// The settings it used; [`Study::run`] always sets them.
     pub used: Option<Used>,
-    /// The most memory of the process until then, in bytes: rows run one after another, so that a small row after a large one shows the large one's.
+    /// Peak memory of the process so far, in bytes. Rows run one after another, so a small row after a large one shows the peak of the large one.
     pub peak_memory: Option<usize>,
 }
 
-/// Who watches.
-pub trait Progress {
-    /// A row begins; `done` of its steps were taken before a stop.
+/// Receives the progress of a study, and may stop it.
+pub trait StudyProgress {
+    /// A row begins; `done` of its steps were taken before an interruption.
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
-    /// A step was taken. `false` asks to stop after it; what was done is kept.
+    /// A step was taken. `false` stops the run after it; the state is saved.
     fn step(&mut self, report: &StepReport) -> bool;
-    /// So many of the test reviews are answered. `false` asks to stop; training is kept.
+    /// `done` of the test reviews are classified. `false` stops; the trained state is saved already.
     fn test(&mut self, done: usize, of: usize) -> bool;
-    /// A row is done; `resumed` if it had been done before.
+    /// A row is finished; `resumed`: an earlier run finished it.
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool);
 }
 
-/// What all rows share.
+/// The inputs that all rows share.
 pub struct Study<'a> {
-    /// Directory of the base checkpoint.
+    /// Folder of the base checkpoint.
     pub model: &'a Path,
-    /// Of the base checkpoint.
+    /// Configuration of the base checkpoint.
     pub config: &'a Config,
-    /// Hashes of the weights, of the training data and of the test data: a run goes on with the same ones alone.
+    /// Hashes of the weights, the training data and the test data. A run resumes only if all three are the same.
     pub hashes: &'a [String; 3],
-    /// What adapters name as their base.
+    /// Name of the base that adapters store.
     pub base: &'a str,
-    /// Type to compute in.
+    /// Data type of the computation.
     pub dtype: DType,
-    /// Tokens kept of a text.
+    /// Tokens kept of each text.
     pub max_length: usize,
-    /// How to train; learning rate and seed are the row's.
+    /// How to train; the row replaces learning rate and seed.
     pub recipe: Recipe,
     /// Training reviews.
     pub train: &'a Tokenized,
     /// Test reviews.
     pub test: &'a Tokenized,
-    /// Where results and checkpoints are kept.
+    /// Folder for results and checkpoints.
     pub out: &'a Path,
-    /// Steps from one checkpoint to the next.
+    /// Steps between two checkpoints.
     pub checkpoint_every: usize,
-    /// Moves a model to where it is to be computed with, and says what machine that is.
+    /// Moves a model to its device, and returns the name of the machine.
     pub place: &'a dyn Fn(&mut DistilBert) -> Result<String>,
-    /// Writes what the program must know of a trained model, and its own files do not say, into a directory. The number is the seed.
+    /// Writes `lowrank.json` of a trained model into a folder. The number is the seed.
     pub describe: &'a dyn Fn(&DistilBert, &Path, u64) -> Result<()>,
 }
 
-/// What lies beside a checkpoint: what the optimizer does not know.
+/// Saved beside a checkpoint: what the optimizer's state does not contain.
 #[derive(Default, Serialize, Deserialize)]
-struct Taken {
+struct TrainingRecord {
     losses: Vec<f64>,
     accuracies: Vec<f64>,
     seconds: f64,
 }
 
-/// Stops after some steps, to write a checkpoint.
-struct Segment<'a> {
-    taken: &'a mut Taken,
+/// Stops training when a checkpoint is due.
+struct UntilCheckpoint<'a> {
+    record: &'a mut TrainingRecord,
     left: usize,
-    progress: &'a mut dyn Progress,
+    progress: &'a mut dyn StudyProgress,
     stopped: bool,
 }
 
-impl Observer for Segment<'_> {
+impl Observer for UntilCheckpoint<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
-        self.taken.losses.push(report.loss);
-        self.taken.accuracies.push(report.accuracy);
+        self.record.losses.push(report.loss);
+        self.record.accuracies.push(report.accuracy);
         self.left -= 1;
         self.stopped |= !self.progress.step(report);
         self.left > 0 && !self.stopped
     }
 
-    /// A checkpoint is due after exactly so many steps.
+    /// A checkpoint is due after exactly this many steps.
     fn patience(&self) -> usize {
         self.left
     }
@@ -124,12 +124,22 @@ impl Observer for Segment<'_> {
     }
 }
 
+/// One row with one seed.
+#[derive(Clone, Copy)]
+struct RowRun<'a> {
+    row: &'a Row,
+    folder: &'a Path,
+    recipe: &'a Recipe,
+    settings: &'a str,
+    train: &'a Tokenized,
+}
+
 impl Study<'_> {
-    /// Runs a row with a seed, or reads what it gave. `None` if it was asked to stop: it then goes on from there.
+    /// Runs a row with a seed, or reads its saved result. `None` if interrupted; the next call resumes.
     ///
     /// # Errors
-    /// If a file is wrong or was written under other settings, and those of training.
-    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn Progress) -> Result<Option<RowResult>> {
+    /// If a file is damaged or was written under other settings, and the errors of training.
+    pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover_directory(&folder)?;
         let epochs = self.recipe.epochs * row.epoch_factor;
@@ -139,7 +149,7 @@ impl Study<'_> {
         let train = part.as_ref().unwrap_or(self.train);
         let settings = self.settings(row, &recipe);
         if let Some(mut result) = self.finished(&folder, &settings)? {
-            // Older versions kept the settings as a text alone. It is the same as that of this run, so that run used what this one would.
+            // Older versions saved the settings as a text only. The texts are equal, so that run used what this one would use.
             let unknown = || UNKNOWN.to_string();
             let used = self.used(row, &recipe, train.len());
             result.used.get_or_insert(Used { finished: unknown(), version: unknown(), commit: unknown(), ..used });
@@ -150,38 +160,13 @@ impl Study<'_> {
         let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, Head::Fitting, &|name| row.method.trains(name))?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
-        let mut optimizer = AdamW::new(recipe.weight_decay);
-        let (checkpoint, record) = (folder.join("checkpoint.safetensors"), folder.join("metrics.jsonl"));
-        let mut taken = Taken::default();
-        if checkpoint.exists() {
-            load_checkpoint(&checkpoint, &mut model, &mut optimizer, &settings)?;
-            taken = read(&record)?;
-        }
-        let machine = (self.place)(&mut model)?;
-        let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
-        progress.begin(row, seed, optimizer.steps(), steps);
-        let mut started = Instant::now();
-        let trunk =
-            if recipe.cache_trunk && optimizer.steps() < steps { Some(FrozenFeatures::new(&model, train, recipe.batch)?) } else { None };
-        while optimizer.steps() < steps {
-            let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            fit_on_features(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
-            let stopped = segment.stopped;
-            taken.seconds += started.elapsed().as_secs_f64();
-            started = Instant::now();
-            write_directory(&folder, |directory| {
-                save_checkpoint(&directory.join("checkpoint.safetensors"), &model, &optimizer, &settings)?;
-                write(&directory.join("metrics.jsonl"), &taken)
-            })?;
-            if stopped {
-                return Ok(None);
-            }
-        }
+        let this = RowRun { row, folder: &folder, recipe: &recipe, settings: &settings, train };
+        let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
         let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
         let mut go_on = |done| progress.test(done, sequences.len());
         let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
         let (test, answers) = measure(&predicted, &self.test.labels)?;
-        let Taken { losses, accuracies, seconds } = taken;
+        let TrainingRecord { losses, accuracies, seconds } = record;
         let result = RowResult {
             row: row.key.clone(),
             seed,
@@ -196,19 +181,57 @@ impl Study<'_> {
             used: Some(self.used(row, &recipe, train.len())),
             peak_memory: peak_memory(),
         };
-        write_directory(&folder, |directory| {
-            match row.method.makes_checkpoint() {
-                true => model.save(self.model, &self.train.label_names, directory)?,
-                false => adapter::save(&model, &row.method, self.base, directory)?,
-            }
-            (self.describe)(&model, directory, seed)?;
-            write(&directory.join("result.json"), &Finished { settings: settings.clone(), result: result.clone() })
-        })?;
+        self.save(&this, &model, &result)?;
         progress.end(row, &result, false);
         Ok(Some(result))
     }
 
-    /// What a run that ends now has used.
+    /// Trains to the end, from a checkpoint if there is one. Returns the record of training and the machine; `None` if interrupted.
+    fn train(&self, run: &RowRun, model: &mut DistilBert, progress: &mut dyn StudyProgress) -> Result<Option<(TrainingRecord, String)>> {
+        let RowRun { row, folder, recipe, settings, train } = *run;
+        let mut optimizer = AdamW::new(recipe.weight_decay);
+        let mut record = TrainingRecord::default();
+        let checkpoint = folder.join("checkpoint.safetensors");
+        if checkpoint.exists() {
+            load_checkpoint(&checkpoint, model, &mut optimizer, settings)?;
+            record = read(&folder.join("metrics.jsonl"))?;
+        }
+        let machine = (self.place)(model)?;
+        let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
+        progress.begin(row, recipe.seed, optimizer.steps(), steps);
+        let mut started = Instant::now();
+        let cached = recipe.cache_trunk && optimizer.steps() < steps;
+        let trunk = if cached { Some(FrozenFeatures::new(model, train, recipe.batch)?) } else { None };
+        while optimizer.steps() < steps {
+            let mut observer = UntilCheckpoint { record: &mut record, left: self.checkpoint_every.max(1), progress, stopped: false };
+            fit_on_features(trunk.as_ref(), model, train, recipe, &mut optimizer, &mut observer)?;
+            let stopped = observer.stopped;
+            record.seconds += started.elapsed().as_secs_f64();
+            started = Instant::now();
+            write_directory(folder, |directory| {
+                save_checkpoint(&directory.join("checkpoint.safetensors"), model, &optimizer, settings)?;
+                write(&directory.join("metrics.jsonl"), &record)
+            })?;
+            if stopped {
+                return Ok(None);
+            }
+        }
+        Ok(Some((record, machine)))
+    }
+
+    /// Writes the adapter or checkpoint, and `result.json`.
+    fn save(&self, run: &RowRun, model: &DistilBert, result: &RowResult) -> Result<()> {
+        write_directory(run.folder, |directory| {
+            match run.row.method.makes_checkpoint() {
+                true => model.save(self.model, &self.train.label_names, directory)?,
+                false => adapter::save(model, &run.row.method, self.base, directory)?,
+            }
+            (self.describe)(model, directory, result.seed)?;
+            write(&directory.join("result.json"), &Finished { settings: run.settings.to_string(), result: result.clone() })
+        })
+    }
+
+    /// The settings of a run that ends now.
     fn used(&self, row: &Row, recipe: &Recipe, training_texts: usize) -> Used {
         Used {
             recipe: recipe.clone(),
@@ -224,18 +247,18 @@ impl Study<'_> {
         }
     }
 
-    /// Where the run keeps what it has made: an adapter or a checkpoint, when it is done.
+    /// The folder of a run: while it trains, its state; when it is finished, its adapter or checkpoint.
     pub fn folder(&self, row: &Row, seed: u64) -> PathBuf {
         self.out.join(row.folder(seed))
     }
 
-    /// What must be the same for a run to go on.
+    /// The settings that must be the same for a run to resume.
     fn settings(&self, row: &Row, recipe: &Recipe) -> String {
         let hashes = self.hashes.join(" ");
         format!("{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes}", row.method, row.subsample, self.dtype, self.config)
     }
 
-    /// The result in `folder`, if the run was finished.
+    /// The result in `folder`, if that run is finished.
     fn finished(&self, folder: &Path, settings: &str) -> Result<Option<RowResult>> {
         let path = folder.join("result.json");
         if !path.exists() {
@@ -251,7 +274,7 @@ impl Study<'_> {
     }
 }
 
-/// `result.json`.
+/// The content of `result.json`.
 #[derive(Serialize, Deserialize)]
 struct Finished<R> {
     settings: String,

@@ -1,11 +1,11 @@
-//! Whether two rows differ.
+//! Tests and intervals for the difference of two rows.
 
 use super::{Row, RowResult};
 use lowrank::train::{Z95, wilson};
 use serde::Serialize;
 
-/// Two-sided p of the null hypothesis that two rows are right equally often, from the reviews that one alone answers rightly: exact binomial. McNemar
-/// 1947, <https://doi.org/10.1007/BF02295996>. Also how many each alone answers rightly.
+/// McNemar's exact test: the number of reviews that only `a` classifies rightly, the number that only `b` does, and the two-sided p of the null
+/// hypothesis that both numbers have the same expectation (binomial). McNemar 1947, <https://doi.org/10.1007/BF02295996>.
 pub fn mcnemar(a: &[u32], b: &[u32], labels: &[u32]) -> (usize, usize, f64) {
     let (mut only_a, mut only_b) = (0usize, 0usize);
     for ((a, b), label) in a.iter().zip(b).zip(labels) {
@@ -13,7 +13,7 @@ pub fn mcnemar(a: &[u32], b: &[u32], labels: &[u32]) -> (usize, usize, f64) {
         only_b += usize::from(b == label && a != label);
     }
     let n = only_a + only_b;
-    // Σ C(n, k) / 2ⁿ for k up to the smaller count, in logarithms.
+    // Σ C(n, k) / 2ⁿ for k up to the smaller count; each term as its logarithm.
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
     for k in 0..=only_a.min(only_b) {
@@ -26,21 +26,21 @@ pub fn mcnemar(a: &[u32], b: &[u32], labels: &[u32]) -> (usize, usize, f64) {
 /// McNemar's test of two rows with one seed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct McNemar {
-    /// Key of the one row.
+    /// Key of the first row.
     pub a: String,
-    /// Key of the other.
+    /// Key of the second row.
     pub b: String,
     /// Seed of both.
     pub seed: u64,
-    /// Reviews that `a` alone has right.
+    /// Number of reviews on which only `a` is right.
     pub only_a: usize,
-    /// Reviews that `b` alone has right.
+    /// Number of reviews on which only `b` is right.
     pub only_b: usize,
     /// Two-sided p.
     pub p: f64,
 }
 
-/// Whether neighbours in the table differ on the same test reviews, seed by seed.
+/// McNemar's test of each pair of neighbours in the table, for each seed.
 pub fn neighbours(table: &[Row], results: &[RowResult], labels: &[u32]) -> Vec<McNemar> {
     let mut tests = Vec::new();
     for pair in table.windows(2) {
@@ -53,8 +53,8 @@ pub fn neighbours(table: &[Row], results: &[RowResult], labels: &[u32]) -> Vec<M
     tests
 }
 
-/// Mean accuracy of one row's results, in per cent, and the 95 % interval of the sample of reviews. That of all answers of all seeds would be too sure of
-/// itself, as the reviews are the same.
+/// Mean accuracy of one row over its seeds, in per cent, and the 95 % interval for the sample of reviews. Pooling the answers of all seeds would
+/// make the interval too narrow, because the seeds share the same reviews.
 pub fn accuracy(of: &[&RowResult]) -> (f64, (f64, f64)) {
     let examples = of.first().map_or(0, |r| r.test.examples);
     let mean = of.iter().map(|r| r.test.accuracy).sum::<f64>() / of.len().max(1) as f64;
@@ -65,14 +65,14 @@ pub fn accuracy(of: &[&RowResult]) -> (f64, (f64, f64)) {
 /// Difference of two accuracies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
-    /// Accuracy of the one minus that of the other, in points of a per cent.
+    /// First accuracy minus second accuracy, in percentage points.
     pub points: f64,
     /// Its 95 % interval.
     pub interval: (f64, f64),
 }
 
-/// Difference of the accuracies of `a` and `b`, each the results of one row with some seeds, on the same reviews. The interval is the normal one of
-/// paired differences: each review counts once, with the shares of the seeds that have it right. `None` if there are no results.
+/// Difference of the accuracies of `a` and `b` on the same reviews; each is the results of one row with some seeds. The interval is the normal
+/// interval of paired differences. Each review counts once, with the share of seeds that are right. `None` if there are no results.
 pub fn difference(a: &[&RowResult], b: &[&RowResult], labels: &[u32]) -> Option<Difference> {
     if a.is_empty() || b.is_empty() || labels.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! One file, and all that can happen to it on its way.
+//! Downloads of one file, with all kinds of failures.
 
 use super::server::{Answer, Asked, Server};
 use super::{TOKEN, Told, files, hub, no_curl, noise};
@@ -6,7 +6,7 @@ use lowrank_cli::hub::{Hub, fetch};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Longer than what curl and the pipes hold back.
+/// Longer than the buffers of curl and of the pipes.
 const LENGTH: usize = 700_000;
 
 struct Case {
@@ -17,7 +17,7 @@ struct Case {
 }
 
 impl Case {
-    /// A server that answers the nth request, from 0 on.
+    /// A server that answers request n, counted from 0.
     fn new(answer: impl Fn(usize, &Asked, &[u8]) -> Answer + Send + Sync + 'static) -> Case {
         let dir = tempfile::tempdir().unwrap();
         let (content, count) = (noise(LENGTH), AtomicUsize::new(0));
@@ -30,7 +30,7 @@ impl Case {
         self.dir.path().join("home").join(name)
     }
 
-    /// What an earlier run left.
+    /// The part that an earlier run left.
     fn left(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.path("")).unwrap();
         std::fs::write(self.path("reviews.tgz.incomplete"), bytes).unwrap();
@@ -72,7 +72,7 @@ fn what_is_here_is_not_downloaded_again() {
     assert!(!fetch(&case.hub, "imdb", &mut case.told).unwrap().downloaded);
     assert_eq!(case.server.log().len(), 1);
     assert_eq!(case.hub.data_path(Path::new("imdb")).unwrap(), case.path("reviews.tgz"));
-    // A file of another length is not it.
+    // A file of another length is another file.
     std::fs::write(case.path("reviews.tgz"), "half").unwrap();
     case.succeeds();
 }
@@ -104,7 +104,7 @@ fn another_process_goes_on_where_the_first_was_stopped() {
     case.succeeds();
     assert_eq!(case.ranges(), [Some(300_001)]);
     assert_eq!(case.told.bytes[0].1, 300_001);
-    // Killed between the last byte and the new name.
+    // Killed after the last byte and before the renaming.
     let mut case = Case::new(|_, _, _| Answer::new(500));
     case.left(&noise(LENGTH));
     case.succeeds();
@@ -171,7 +171,7 @@ fn patience_ends_and_keeps_what_came() {
     if no_curl() {
         return;
     }
-    // The first answer brings something, the others nothing.
+    // The first answer has some bytes, the others have none.
     let mut case = Case::new(|n, asked, content| Answer::ranged(asked, content).cut(if n == 0 { 1000 } else { 0 }, false));
     case.fails("run again", &["reviews.tgz.incomplete"]);
     assert!(std::fs::read(case.path("reviews.tgz.incomplete")).unwrap() == noise(LENGTH)[..1000]);
@@ -225,7 +225,7 @@ fn refusals_say_what_to_do() {
         case().fails("status 404", &[]);
     }
     let mut gone = Case::new(|_, _, _| Answer::new(200));
-    // A port that was free a moment ago.
+    // A port on which nothing listens.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     gone.hub.imdb.url = format!("http://127.0.0.1:{free}/reviews");
     gone.fails("no connection", &[]);

@@ -1,10 +1,10 @@
-//! `hub::fetch` against servers on this machine that answer as the hub, its CDN and worse.
+//! `hub::fetch` against local servers that behave like the hub and its CDN, or fail in many ways.
 
 mod download;
 mod model;
 mod server;
 
-use lowrank_cli::hub::{Archive, Hub, Progress};
+use lowrank_cli::hub::{Archive, DownloadProgress, Hub};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ fn no_curl() -> bool {
     none
 }
 
-/// Settings that keep everything in `dir` and do not wait.
+/// Settings that store everything in `dir`, without pauses between retries.
 fn hub(dir: &Path, endpoint: String, content: &[u8]) -> Hub {
     let imdb =
         Archive { url: format!("{endpoint}/reviews"), file: "reviews.tgz".into(), size: content.len() as u64, sha256: sha256(content) };
@@ -36,7 +36,7 @@ fn hub(dir: &Path, endpoint: String, content: &[u8]) -> Hub {
     }
 }
 
-/// Bytes that differ everywhere.
+/// Bytes without a short period.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let step = || {
@@ -50,7 +50,7 @@ fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// All files below a folder but locks, relative and sorted.
+/// All files below a folder except locks; relative paths, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
@@ -65,14 +65,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found.iter().map(|path| path.strip_prefix(folder).unwrap().to_path_buf()).collect()
 }
 
-/// Remembers what it is told.
+/// Records the progress messages.
 #[derive(Default)]
 struct Told {
     bytes: Vec<(String, u64, u64)>,
     notes: Vec<String>,
 }
 
-impl Progress for Told {
+impl DownloadProgress for Told {
     fn bytes(&mut self, name: &str, done: u64, total: u64) {
         self.bytes.push((name.into(), done, total));
     }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 const COMMIT: &str = "12040accade4e8a0f71eabdb258fecc2e7e948be";
 const CONFIG: &[u8] = b"{\"model_type\": \"distilbert\"}";
 const VOCAB: &[u8] = b"[PAD]\n[UNK]\n";
-/// Tags of git for `CONFIG` and `VOCAB`, or at least of their form.
+/// ETags in the form of git hashes, for `CONFIG` and `VOCAB`.
 const TAGS: [&str; 2] = ["10c66461e4c109db5a2196bff4bb59be30396ed8", "fb140275c155a9c7c5a3b3e0e77a9e839594a938"];
 
 fn weights() -> Vec<u8> {
     noise(300_000)
 }
 
-/// The hub and its CDN, another server under another name.
+/// The hub, and its CDN: another server with another name.
 struct World {
     dir: tempfile::TempDir,
     site: Server,
@@ -49,7 +49,7 @@ impl World {
     }
 }
 
-/// As the hub: small files from git, redirected to a cache beside it or not; large ones from the CDN.
+/// Answers as the hub does: small files from git, perhaps redirected to a cache; large files from the CDN.
 fn answer(asked: &Asked, cdn: &str) -> Answer {
     let not_found = || Answer::new(404).with("X-Error-Code: EntryNotFound");
     let small = |body: &[u8], tag: &str| Answer::new(200).with(format!("ETag: W/\"{tag}\"")).body(body);
@@ -99,7 +99,7 @@ fn a_model_lies_where_huggingface_hub_keeps_it() {
         }
     }
     assert_eq!(told.bytes.last().unwrap(), &("model.safetensors".to_string(), 300_000, 300_000));
-    // Done: not a single request more.
+    // Finished: no further request.
     let before = world.site.log().len();
     assert!(!fetch(&world.hub, "owner/name", &mut ()).unwrap().downloaded);
     assert_eq!(world.site.log().len(), before);
@@ -112,7 +112,7 @@ fn the_token_goes_to_the_hub_alone() {
     }
     let mut world = World::new(|_| None);
     if cfg!(unix) {
-        // In curl's place: writes down how it was called. A shell makes it: a file that this process had open for writing could be busy.
+        // Replaces curl and records its arguments. A shell writes it, because a file that this process had open for writing could be busy.
         let script = world.dir.path().join("curl");
         let text = "#!/bin/sh\nprintf '%s\\n' \"$*\" >> \"$0.log\"\nexec curl \"$@\"\n";
         let make = ["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\"", script.to_str().unwrap(), text];
@@ -129,7 +129,7 @@ fn the_token_goes_to_the_hub_alone() {
         let calls = fs::read_to_string(world.dir.path().join("curl.log")).unwrap();
         assert!(calls.lines().count() > 5 && calls.lines().all(|line| line == "--disable --config -"), "{calls}");
     }
-    // Content is asked for by commit: main may move meanwhile.
+    // Content is requested by commit, because main may move in the meantime.
     assert!(world.site.asked("GET").iter().all(|asked| asked.path.contains(COMMIT)));
 }
 
@@ -147,7 +147,7 @@ fn renamed_models_and_mirrors_are_followed() {
     assert_eq!(path, world.folder("models--old/snapshots").join(COMMIT), "under the name that was asked for");
     assert!(fs::read(path.join("model.safetensors")).unwrap() == weights());
     assert_eq!(world.site.log()[0].path, "/old/resolve/main/config.json");
-    // An endpoint that sends everything to the hub: the hub is another server and gets no token.
+    // An endpoint that redirects everything to the hub: the hub is another server, so it gets no token.
     let to = world.site.at("localhost");
     let mirror = World::new(move |asked| Some(Answer::new(308).with(format!("Location: {to}{}", asked.path))));
     let before = world.site.log().len();
@@ -202,7 +202,7 @@ fn a_wrong_hash_leaves_the_rest_of_the_model() {
     let blobs = files(&lies.folder("models--owner--name/blobs"));
     assert_eq!(blobs, TAGS.map(PathBuf::from), "neither the file nor a part of it");
     assert!(lies.hub.model_path(Path::new("owner/name")).is_err());
-    // What had come is not asked for again.
+    // Bytes that were received are not requested again.
     let world = World::new(|_| None);
     fs::rename(lies.folder(""), world.folder("")).unwrap();
     fetch(&world.hub, "owner/name", &mut ()).unwrap();
@@ -217,7 +217,7 @@ fn names_lead_to_folders() {
     assert_eq!(hub.model_path(dir.path()).unwrap(), dir.path());
     let missing = hub.model_path(&dir.path().join("none")).unwrap_err().to_string();
     assert!(missing.contains("none: no such folder; expected") && !missing.contains("run: "), "{missing}");
-    // As transformers leaves it: no vocabulary asked for yet.
+    // A snapshot by transformers, without a vocabulary yet.
     let snapshot = dir.path().join("hub/models--distilbert-base-uncased/snapshots").join(COMMIT);
     fs::create_dir_all(&snapshot).unwrap();
     fs::create_dir_all(dir.path().join("hub/models--distilbert-base-uncased/refs")).unwrap();

@@ -1,16 +1,16 @@
-//! A server on this machine that answers as it is told and remembers what it was asked.
+//! A local server with prepared answers. It records all requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What was asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
     pub path: String,
-    /// As received, one a line.
+    /// Header lines as received.
     pub headers: String,
 }
 
@@ -20,20 +20,20 @@ impl Asked {
         found.map(|(_, value)| value)
     }
 
-    /// First byte of the range.
+    /// First byte of the requested range.
     pub fn from(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
-/// What to answer.
+/// An answer.
 pub struct Answer {
     status: u16,
     headers: Vec<String>,
     body: Vec<u8>,
     /// Bytes of the body to send before the connection breaks.
     cut: Option<usize>,
-    /// Breaks by a reset, not by an early end.
+    /// Break by a reset instead of an early end.
     reset: bool,
     length: bool,
 }
@@ -53,7 +53,7 @@ impl Answer {
         self
     }
 
-    /// The range that was asked for, or all.
+    /// The requested range, or the whole body.
     pub fn ranged(asked: &Asked, body: &[u8]) -> Answer {
         match asked.from() {
             Some(from) if from >= body.len() => Answer::new(416).with(format!("Content-Range: bytes */{}", body.len())),
@@ -70,7 +70,7 @@ impl Answer {
         self
     }
 
-    /// Without saying how long it is.
+    /// Without a content length.
     pub fn unmeasured(mut self) -> Answer {
         self.length = false;
         self
@@ -83,7 +83,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers until the test program ends.
+    /// Serves until the test program ends.
     pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server { port: listener.local_addr().unwrap().port(), log: Arc::default() };
@@ -97,7 +97,7 @@ impl Server {
         server
     }
 
-    /// Its address under this name of the machine.
+    /// Its address, with `host` as name of this machine.
     pub fn at(&self, host: &str) -> String {
         format!("http://{host}:{}", self.port)
     }
@@ -106,14 +106,14 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    /// What was asked with this method.
+    /// The requests with this method.
     pub fn asked(&self, method: &str) -> Vec<Asked> {
         self.log().into_iter().filter(|asked| asked.method == method).collect()
     }
 }
 
 fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Answer) -> Option<()> {
-    // The last byte stays unread: a connection that is closed so is reset.
+    // The last byte stays unread, so closing the connection resets it.
     let mut text = String::new();
     let mut reader = BufReader::with_capacity(1, stream.try_clone().ok()?);
     while !text.ends_with("\n\r") {
@@ -135,7 +135,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked)
         stream.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())]).ok()?;
     }
     if reset && cut.is_some() {
-        // What is on its way would be lost.
+        // Closing now would lose data in transit.
         std::thread::sleep(Duration::from_millis(100));
     } else {
         reader.read_exact(&mut [0]).ok()?;

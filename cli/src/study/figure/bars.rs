@@ -1,11 +1,12 @@
-//! Horizontal bars, or dots where all values are of a size.
+//! Horizontal bars, or dots if all values are of similar size.
 
 use super::draw::{Anchor, LINE, WIDTH, line, marker, rect, shifted, text, width, wrap};
 use super::frame::{self, fitting};
-use super::scale::{Map, decimals, drawable, extent, grouped, interval};
-use super::{Bar, Figure, Scale, legend};
+use super::legend;
+use super::plot::{AxisScale, Bar, Figure};
+use super::scale::{AxisMap, decimals, drawable, extent, grouped, interval};
 
-/// Room for a name.
+/// Width reserved for a name.
 const NAME: f64 = 160.0;
 /// Half the height of a bar.
 const HALF: f64 = 7.0;
@@ -24,7 +25,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, bars: &[Bar]) -> Option<f6
         .collect();
     let ends = |b: &Bar| [Some(b.value), b.interval.map(|i| i.0), b.interval.map(|i| i.1), b.mark];
     let mut values: Vec<f64> = bars.iter().flat_map(ends).flatten().filter(|v| !v.is_nan()).collect();
-    let dots = scale == Scale::Log || of_a_size(&values);
+    let dots = scale == AxisScale::Log || of_a_size(&values);
     if !values.is_empty() && !dots {
         values.push(0.0);
     }
@@ -41,7 +42,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, bars: &[Bar]) -> Option<f6
     for (value, _) in &x.ticks.major {
         line(out, "grid", (x.at(*value), first), (x.at(*value), bottom));
     }
-    // Beside a mark a value could be taken for the mark's: then values have a column of their own.
+    // Next to a mark, a value could be read as the value of the mark. Then all values are printed in a column at the right edge.
     let column = (dots || bars.iter().any(|b| b.mark.is_some())).then_some(WIDTH);
     for (i, bar) in bars.iter().enumerate() {
         let y = first + row * (i as f64 + 0.5);
@@ -56,12 +57,12 @@ pub(super) fn draw(out: &mut String, figure: &Figure, bars: &[Bar]) -> Option<f6
     Some(bottom + 2.0 * LINE + 16.0)
 }
 
-/// Whether bars from 0 would look the same: all beyond half of the largest.
+/// Whether bars from 0 would look alike: all values are more than half of the largest.
 fn of_a_size(values: &[f64]) -> bool {
     extent(values.iter().copied()).is_some_and(|(low, high)| low > 0.5 * high)
 }
 
-/// The values, to a tenth of the narrowest interval or to three digits.
+/// The values as text, rounded to a tenth of the narrowest interval, or to three digits if there are no intervals.
 fn labels(bars: &[Bar]) -> Vec<String> {
     let half = bars
         .iter()
@@ -74,7 +75,7 @@ fn labels(bars: &[Bar]) -> Vec<String> {
     bars.iter().map(|b| if b.value.is_nan() { "no data".to_string() } else { grouped(b.value, digits) }).collect()
 }
 
-/// The legend, if there are marks to explain.
+/// Draws the legend if there are marks. Returns its height.
 fn key(out: &mut String, bars: &[Bar], dots: bool) -> f64 {
     if bars.iter().all(|b| b.mark.is_none()) {
         return 0.0;
@@ -98,8 +99,8 @@ fn name(out: &mut String, lines: &[String], at: (f64, f64)) {
     }
 }
 
-/// Draws the bar or the dot; where it ends at the right.
-fn one(out: &mut String, bar: &Bar, label: &str, dots: bool, x: &Map, y: f64) -> f64 {
+/// Draws the bar or the dot. Returns its right end.
+fn one(out: &mut String, bar: &Bar, label: &str, dots: bool, x: &AxisMap, y: f64) -> f64 {
     if dots {
         line(out, "guide", (x.start, y), (x.end, y));
     }
@@ -131,7 +132,7 @@ mod tests {
 
     fn figure(values: &[f64]) -> Figure {
         let bar = |v: &f64| Bar { name: format!("is {v}"), value: *v, interval: Some((v - 1.0, v + 1.0)), mark: None };
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         Figure {
             title: "t".into(),
             caption: "c".into(),

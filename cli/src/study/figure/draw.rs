@@ -2,16 +2,16 @@
 
 use std::fmt::Write;
 
-/// Width of every figure; its height is in the same unit.
+/// Width of every figure, in the unit of all coordinates.
 pub(super) const WIDTH: f64 = 520.0;
-/// Size of text in a figure, as `report.css` sets it on a wide screen.
+/// Font size in a figure on a wide screen, as in `report.css`.
 const FONT: f64 = 12.0;
-/// The same on a phone, the largest: layouts leave room for this one.
+/// Largest font size (on a phone). The layout leaves room for this one.
 pub(super) const LARGE: f64 = 16.5;
-/// Distance of lines of text.
+/// Line height.
 pub(super) const LINE: f64 = 22.0;
 
-/// The element, with its name and description for those who do not see it.
+/// The `<svg>` element with title and description.
 pub(super) fn svg(title: &str, description: &str, height: f64, body: &str) -> String {
     format!(
         "<svg role=\"img\" viewBox=\"0 0 {} {}\" width=\"100%\" font-size=\"{FONT}\"><title>{}</title><desc>{}</desc>\n{body}</svg>\n",
@@ -22,7 +22,7 @@ pub(super) fn svg(title: &str, description: &str, height: f64, body: &str) -> St
     )
 }
 
-/// Text for an element or an attribute, without what XML forbids.
+/// Escapes text for an element or an attribute. Characters that XML forbids become spaces.
 pub(in crate::study) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -40,14 +40,14 @@ pub(in crate::study) fn escape(text: &str) -> String {
     out
 }
 
-/// A coordinate, to a tenth.
+/// A coordinate, rounded to a tenth.
 pub(super) fn number(x: f64) -> String {
     let text = format!("{x:.1}");
     let text = text.strip_suffix(".0").unwrap_or(&text);
     if text == "-0" { "0".to_string() } else { text.to_string() }
 }
 
-/// Where text stands of its position.
+/// Which part of a text is at its position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Anchor {
     Start,
@@ -55,12 +55,12 @@ pub(super) enum Anchor {
     End,
 }
 
-/// Text with its middle at the height `y`, whatever its size.
+/// Text whose vertical middle is at `y`, for any font size.
 pub(super) fn text(out: &mut String, (x, y): (f64, f64), class: &str, anchor: Anchor, content: &str) {
     shifted(out, (x, y), 0.35, class, anchor, content);
 }
 
-/// Text with its base line `dy` times its size below `y`.
+/// Text whose base line is `dy` font sizes below `y`.
 pub(super) fn shifted(out: &mut String, (x, y): (f64, f64), dy: f64, class: &str, anchor: Anchor, content: &str) {
     let anchor = match anchor {
         Anchor::Start => "",
@@ -82,10 +82,10 @@ pub(super) fn rect(out: &mut String, attributes: &str, [x, y, w, h]: [f64; 4]) {
     let _ = writeln!(out, "<rect {attributes} x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>");
 }
 
-/// Markers that differ in shape; the fill is the series' colour.
+/// Number of marker shapes.
 pub(super) const SHAPES: usize = 5;
 
-/// A marker of the series `i`, about 4 from its middle to its edge. `told` is shown by a pointer that rests on it.
+/// The marker of series `i`, with a radius of about 4. `told` is shown when the pointer rests on it.
 pub(super) fn marker(out: &mut String, i: usize, (x, y): (f64, f64), told: &str) {
     let title = if told.is_empty() { String::new() } else { format!("<title>{}</title>", escape(told)) };
     let (px, py) = (number(x), number(y));
@@ -102,10 +102,10 @@ pub(super) fn marker(out: &mut String, i: usize, (x, y): (f64, f64), told: &str)
     let _ = writeln!(out, "<path class=\"mark c{}\" d=\"M{px} {py}{d}\">{title}</path>", i % COLOURS);
 }
 
-/// Colours of series in `report.css`.
+/// Number of series colours in `report.css`.
 pub(super) const COLOURS: usize = 7;
 
-/// About the width of a text at the largest size, with DejaVu Sans, the widest font in common use.
+/// Approximate width of a text at the largest font size, in DejaVu Sans, the widest font in common use.
 pub(super) fn width(text: &str) -> f64 {
     let em = |c: char| match c {
         'i' | 'j' | 'l' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.33,
@@ -119,7 +119,7 @@ pub(super) fn width(text: &str) -> f64 {
     LARGE * text.chars().map(em).sum::<f64>()
 }
 
-/// The text, or as much of it as has room.
+/// The text, shortened to fit into `room`.
 pub(super) fn fit(text: &str, room: f64) -> String {
     if width(text) <= room {
         return text.to_string();
@@ -134,7 +134,7 @@ pub(super) fn fit(text: &str, room: f64) -> String {
     String::new()
 }
 
-/// The text on one or two lines of `room`, broken at the space that makes the longer one shortest.
+/// The text in one or two lines of width `room`, broken at the space that makes the longer line as short as possible.
 pub(super) fn wrap(text: &str, room: f64) -> Vec<String> {
     if width(text) <= room {
         return vec![text.to_string()];

@@ -1,18 +1,18 @@
 //! The axes of a plot.
 
 use super::draw::{Anchor, LARGE, LINE, WIDTH, fit, line, number, text, width};
-use super::scale::{Map, Ticks};
-use super::{Figure, Scale};
+use super::plot::{AxisScale, Figure};
+use super::scale::{AxisMap, Ticks};
 
-/// Height of the plot proper.
+/// Height of the area inside the axes.
 const HEIGHT: f64 = 270.0;
 /// Length of a tick.
 const TICK: f64 = 5.0;
 
-/// Both axes, in their place.
+/// Both axes with their positions.
 pub(super) struct Frame {
-    pub x: Map,
-    pub y: Map,
+    pub x: AxisMap,
+    pub y: AxisMap,
 }
 
 impl Frame {
@@ -21,13 +21,13 @@ impl Frame {
         [self.x.start, self.y.end, self.x.end, self.y.start]
     }
 
-    /// Height of a figure that ends with this frame.
+    /// Height of a figure whose last element is this frame.
     pub fn height(&self) -> f64 {
         self.y.start + 2.0 * LINE + 16.0
     }
 }
 
-/// Draws axes around values that are drawable, below `top`; `None` if there is none.
+/// Draws the axes below `top`. All values must be drawable. `None` if there are no values.
 pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], top: f64) -> Option<Frame> {
     let y = Ticks::of(ys, figure.y.scale, 6)?;
     let left = 10.0 + y.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
@@ -40,8 +40,8 @@ pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], to
     Some(frame)
 }
 
-/// Ticks of an axis `length` long, as many as have room for their labels.
-pub(super) fn fitting(values: &[f64], scale: Scale, length: f64) -> Option<Ticks> {
+/// Ticks for an axis of length `length`: as many as have room for their labels.
+pub(super) fn fitting(values: &[f64], scale: AxisScale, length: f64) -> Option<Ticks> {
     let fits = |ticks: &Ticks| {
         let widest = ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
         (widest + 14.0) * ticks.major.len() as f64 <= length + widest
@@ -50,13 +50,13 @@ pub(super) fn fitting(values: &[f64], scale: Scale, length: f64) -> Option<Ticks
     tried.iter().find(|ticks| fits(ticks)).or(tried.last()).cloned()
 }
 
-/// The label of the y axis, lying above it: a reader need not turn the head.
+/// The label of the y axis, printed horizontally above it.
 pub(super) fn y_label(out: &mut String, figure: &Figure, x: f64, top: f64, anchor: Anchor) {
     let room = if anchor == Anchor::End { x } else { WIDTH - x };
     text(out, (x, top + 0.6 * LARGE), "axis-label", anchor, &fit(&figure.y.label, room));
 }
 
-/// Lines at the ticks of y, with their labels.
+/// Grid lines at the ticks of y, with labels.
 fn grid(out: &mut String, frame: &Frame) {
     let [left, _, right, _] = frame.bounds();
     for (value, label) in &frame.y.ticks.major {
@@ -67,7 +67,7 @@ fn grid(out: &mut String, frame: &Frame) {
 }
 
 /// The x axis at the height `y`: its line, ticks, labels and name.
-pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &Map, y: f64) {
+pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &AxisMap, y: f64) {
     line(out, "axis", (x.start, y), (x.end, y));
     let ticks = |values: &mut dyn Iterator<Item = f64>, length: f64| {
         values.map(|v| format!("M{} {}v{}", number(x.at(v)), number(y), number(length))).collect::<String>()
@@ -81,14 +81,14 @@ pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &Map, y: f64) {
     x_label(out, figure, (x.start + x.end) / 2.0, y + LINE + 20.0);
 }
 
-/// The label of the x axis, around `middle` as far as there is room.
+/// The label of the x axis, centred at `middle` if there is room.
 pub(super) fn x_label(out: &mut String, figure: &Figure, middle: f64, y: f64) {
     let label = fit(&figure.x.label, WIDTH);
     let half = width(&label) / 2.0;
     text(out, (middle.clamp(half, WIDTH - half), y), "axis-label", Anchor::Middle, &label);
 }
 
-/// A figure of nothing, and its height.
+/// Draws a figure without data. Returns its height.
 pub(super) fn empty(out: &mut String, figure: &Figure) -> f64 {
     let (top, bottom) = (LINE + 12.0, LINE + 112.0);
     y_label(out, figure, 0.0, 0.0, Anchor::Start);

@@ -1,18 +1,18 @@
-//! Matrices as maps of colours on one scale.
+//! Matrices as colour maps with one common scale.
 
 use super::draw::{Anchor, LINE, WIDTH, fit, number, rect, text, width};
 use super::frame;
+use super::plot::{AxisScale, Figure, Heat};
 use super::scale::{Ticks, drawable, extent};
-use super::{Figure, Heat, Scale};
 
-/// Levels of colour above that of the background.
+/// Number of colour levels above the background.
 const LEVELS: usize = 12;
-/// Distance of neighbouring maps, and the largest side of one.
+/// Gap between maps, and largest side of a map.
 const GAP: f64 = 7.0;
 const SIDE: f64 = 150.0;
-/// Room left of the maps for the label of the y axis.
+/// Width reserved for the label of the y axis.
 const LEFT: f64 = 24.0;
-/// Values above this share of all have the strongest colour: a few outliers must not leave the rest blank.
+/// Values above this quantile get the strongest colour. Otherwise a few outliers would leave all other cells blank.
 const SHARE: f64 = 0.995;
 
 /// Draws the maps and returns the height, `None` if there is nothing to draw.
@@ -34,16 +34,16 @@ pub(super) fn draw(out: &mut String, figure: &Figure, maps: &[Heat]) -> Option<f
     Some(bottom + 2.0 * LINE + 38.0)
 }
 
-/// The scale of all maps, and whether there are values above it.
+/// The common scale, and whether some values are above it.
 fn colours(maps: &[Heat]) -> Option<(Ticks, bool)> {
-    let mut values: Vec<f64> = maps.iter().flat_map(cells).filter_map(|(_, _, v)| drawable(v, Scale::Linear)).collect();
+    let mut values: Vec<f64> = maps.iter().flat_map(cells).filter_map(|(_, _, v)| drawable(v, AxisScale::Linear)).collect();
     values.sort_by(f64::total_cmp);
     let (low, most) = extent(values.iter().copied())?;
     let high = values[((values.len() - 1) as f64 * SHARE).ceil() as usize];
     let from = if low >= 0.0 && low < 0.5 * high { 0.0 } else { low };
-    let mut scale = Ticks::of(&[from, high], Scale::Linear, 4)?;
+    let mut scale = Ticks::of(&[from, high], AxisScale::Linear, 4)?;
     if from < high {
-        // The smallest value has the colour of the background, be it round or not.
+        // The smallest value gets the background colour, even if it is not a round number.
         scale.from = from;
         scale.major.retain(|(value, _)| *value >= from - 1e-9 * (high - from));
     }
@@ -51,28 +51,27 @@ fn colours(maps: &[Heat]) -> Option<(Ticks, bool)> {
     Some((scale, clipped))
 }
 
-/// Maps by the two parts of their names.
+/// Maps arranged by the two parts of their names.
 #[derive(Default)]
 struct Grid<'a> {
     rows: Vec<&'a str>,
     columns: Vec<&'a str>,
-    /// Row, column.
+    /// Row index, column index, map.
     maps: Vec<(usize, usize, &'a Heat)>,
 }
 
-/// Those that stand in a grid of at least two rows and columns, and the others.
+/// The maps that form a grid of at least two rows and columns, and the other maps.
 fn arranged(maps: &[Heat]) -> (Grid<'_>, Vec<&Heat>) {
-    let parts = |m: &'_ Heat| m.name.rsplit_once(' ').map(|(row, column)| (row.to_string(), column.to_string()));
-    let shares = |m: &Heat| {
-        let Some((row, column)) = parts(m) else { return false };
-        let others = || maps.iter().filter(|o| !std::ptr::eq(*o, m)).filter_map(&parts);
-        others().any(|o| o.0 == row && o.1 != column)
-            && others().any(|o| o.1 == column && o.0 != row)
-            && !others().any(|o| o == (row.clone(), column.clone()))
+    let names: Vec<(&str, &str)> = maps.iter().filter_map(|map| map.name.rsplit_once(' ')).collect();
+    let count = |like: &dyn Fn(&(&str, &str)) -> bool| names.iter().filter(|name| like(name)).count();
+    // Another map in the same row, another one in the same column, and no other one in the same cell.
+    let in_grid = |name: &(&str, &str)| {
+        let same = count(&|other| other == name);
+        same == 1 && count(&|other| other.0 == name.0) > 1 && count(&|other| other.1 == name.1) > 1
     };
     let (mut grid, mut loose) = (Grid::default(), Vec::new());
     for map in maps {
-        match map.name.rsplit_once(' ').filter(|_| shares(map)) {
+        match map.name.rsplit_once(' ').filter(in_grid) {
             Some((row, column)) => {
                 let at = |names: &mut Vec<_>, name| {
                     names.iter().position(|n| *n == name).unwrap_or_else(|| {
@@ -89,7 +88,7 @@ fn arranged(maps: &[Heat]) -> (Grid<'_>, Vec<&Heat>) {
     (grid, loose)
 }
 
-/// Draws the grid with its names above and to the left; where it ends.
+/// Draws the grid with column names above and row names at the left. Returns its lower end.
 fn in_grid(out: &mut String, grid: &Grid, scale: &Ticks) -> f64 {
     let left = LEFT + 8.0 + grid.rows.iter().map(|name| width(name)).fold(0.0, f64::max).min(120.0);
     let step = ((WIDTH - left + GAP) / grid.columns.len() as f64).min(SIDE + GAP);
@@ -106,7 +105,7 @@ fn in_grid(out: &mut String, grid: &Grid, scale: &Ticks) -> f64 {
     LINE + 4.0 + step * grid.rows.len() as f64 - GAP + 6.0
 }
 
-/// Draws maps in rows below `top`, each under its name; where they end.
+/// Draws maps in rows below `top`, each below its name. Returns their lower end.
 fn in_rows(out: &mut String, maps: &[&Heat], scale: &Ticks, top: f64) -> f64 {
     let columns = maps.len().clamp(1, if maps.len() > 8 { 6 } else { 4 });
     let gap = 2.0 * GAP;
@@ -128,15 +127,15 @@ fn cells(map: &Heat) -> impl Iterator<Item = (usize, usize, f64)> {
     map.values.iter().take(map.rows.saturating_mul(map.cols)).enumerate().map(move |(i, v)| (i / cols, i % cols, *v))
 }
 
-/// Level of colour, from 0 to `LEVELS`.
+/// Colour level, from 0 to `LEVELS`.
 fn level(value: f64, scale: &Ticks) -> usize {
     (scale.share(value) * LEVELS as f64).round().clamp(0.0, LEVELS as f64) as usize
 }
 
-/// One path for each level, of a rectangle for each run of cells in a row.
+/// Draws a map: one path for each level. Equal neighbours in a row become one rectangle.
 fn one(out: &mut String, map: &Heat, scale: &Ticks, [x, y, w, h]: [f64; 4]) {
     let levels: Vec<(usize, usize, usize)> = cells(map)
-        .filter_map(|(i, j, v)| Some((i, j, level(drawable(v, Scale::Linear)?, scale))))
+        .filter_map(|(i, j, v)| Some((i, j, level(drawable(v, AxisScale::Linear)?, scale))))
         .filter(|(_, _, level)| *level > 0)
         .collect();
     let mut paths = vec![String::new(); LEVELS + 1];
@@ -160,7 +159,7 @@ fn opacity(level: usize) -> String {
     format!("{:.2}", level as f64 / LEVELS as f64)
 }
 
-/// The scale: its levels from the left, with the ticks below.
+/// Draws the colour scale with ticks below.
 fn legend(out: &mut String, scale: &Ticks, clipped: bool, y: f64) {
     let side = 240.0;
     let x = scale.clone().between((LEFT + WIDTH - side) / 2.0, (LEFT + WIDTH + side) / 2.0);
@@ -170,7 +169,7 @@ fn legend(out: &mut String, scale: &Ticks, clipped: bool, y: f64) {
         rect(out, &format!("class=\"level\" opacity=\"{}\"", opacity(level)), [from, y, to - from, 12.0]);
     }
     rect(out, "class=\"tile\"", [x.start, y, side, 12.0]);
-    // Every second label where they are wide.
+    // Wide labels: print every second one.
     let widest = x.ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
     let stride = if (widest + 8.0) * (x.ticks.major.len() - 1) as f64 > side { 2 } else { 1 };
     let last = x.ticks.major.len() - 1;
@@ -192,7 +191,7 @@ mod tests {
     }
 
     fn svg(maps: Vec<Heat>) -> String {
-        let axis = |label: &str| Axis { label: label.into(), scale: Scale::Linear };
+        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         Figure { title: "t".into(), caption: "c".into(), x: axis("input"), y: axis("output"), plot: Plot::Heat(maps) }.svg()
     }
 

@@ -1,14 +1,14 @@
-//! The legend: which name belongs to which colour and shape.
+//! The legend: the name of each colour and marker.
 
 use super::draw::{Anchor, LINE, WIDTH, fit, text, width};
 
-/// Room for the sample of a line or a marker.
+/// Width of the sample of a line or marker.
 pub(super) const SAMPLE: f64 = 26.0;
-/// Between a sample and its name, and between columns.
+/// Gap between a sample and its name, and between columns.
 const GAP: f64 = 5.0;
 const BETWEEN: f64 = 12.0;
 
-/// Draws `names` from the top in as many columns as fit, each after what `sample` draws from a point at its left; the height that this takes.
+/// Draws `names` in as many columns as fit. `sample` draws the line or marker of name i from a point at its left. Returns the height.
 pub(super) fn draw(out: &mut String, names: &[String], mut sample: impl FnMut(&mut String, usize, (f64, f64))) -> f64 {
     if names.is_empty() {
         return 0.0;
@@ -23,7 +23,7 @@ pub(super) fn draw(out: &mut String, names: &[String], mut sample: impl FnMut(&m
     rows as f64 * LINE + 12.0
 }
 
-/// Where columns of `rows` names start, and where the last one ends.
+/// Left ends of columns with `rows` names each, and the right end of the last one.
 fn starts(names: &[String], rows: usize) -> Vec<f64> {
     let mut starts = vec![0.0];
     for (i, column) in names.chunks(rows).enumerate() {

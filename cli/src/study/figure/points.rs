@@ -1,22 +1,22 @@
-//! Points, each with its name beside it.
+//! Points with names. The names are placed so that they do not overlap.
 
 use super::draw::{Anchor, LARGE, WIDTH, fit, line, marker, text, width};
 use super::frame::{self, Frame};
-use super::scale::{drawable, grouped, interval};
-use super::{Figure, Point};
+use super::plot::{Figure, Point};
+use super::scale::{grouped, shown};
 
-/// Distances of a name from its point that are tried, and directions.
+/// Distances between a name and its point that are tried, and the number of directions.
 const DISTANCES: [f64; 8] = [9.0, 18.0, 30.0, 45.0, 62.0, 82.0, 105.0, 130.0];
 const DIRECTIONS: usize = 16;
-/// Rounds in which every name may move again, once the others have a place.
+/// Rounds of placement. In each round every name may move again.
 const ROUNDS: usize = 4;
-/// A name further away than this has a line to its point.
+/// A name farther away than this gets a line to its point.
 const NEAR: f64 = 12.0;
 
 /// Left, top, right, bottom.
 type Rect = [f64; 4];
 
-/// A name with its place.
+/// A placed name.
 #[derive(Clone)]
 struct Label {
     at: (f64, f64),
@@ -28,9 +28,7 @@ struct Label {
 /// Draws the points and returns the height, `None` if there is nothing to draw.
 pub(super) fn draw(out: &mut String, figure: &Figure, points: &[(String, Point)]) -> Option<f64> {
     let scales = (figure.x.scale, figure.y.scale);
-    let known = |(name, p): &(String, Point)| {
-        Some((name.clone(), Point { x: drawable(p.x, scales.0)?, y: drawable(p.y, scales.1)?, interval: interval(p.interval, scales.1) }))
-    };
+    let known = |(name, p): &(String, Point)| Some((name.clone(), shown(p, scales)?));
     let points: Vec<(String, Point)> = points.iter().filter_map(known).collect();
     let xs: Vec<f64> = points.iter().map(|(_, p)| p.x).collect();
     let ys: Vec<f64> = points.iter().flat_map(|(_, p)| [Some(p.y), p.interval.map(|i| i.0), p.interval.map(|i| i.1)]).flatten().collect();
@@ -62,12 +60,12 @@ pub(super) fn draw(out: &mut String, figure: &Figure, points: &[(String, Point)]
 }
 
 impl Label {
-    /// Height of the middle of the text.
+    /// Vertical middle of the text.
     fn text_y(&self) -> f64 {
         (self.area[1] + self.area[3]) / 2.0
     }
 
-    /// A name of `width` at `distance` from a point in the direction `k`.
+    /// A name of width `width`, at `distance` from a point in direction `k`.
     fn new(width: f64, (px, py): (f64, f64), distance: f64, k: usize) -> Label {
         let angle = std::f64::consts::TAU * k as f64 / DIRECTIONS as f64;
         let (dx, dy) = (angle.cos(), angle.sin());
@@ -83,7 +81,7 @@ impl Label {
     }
 }
 
-/// What names must not cover: markers and intervals.
+/// Areas that names must not cover: markers and intervals.
 fn obstacles(points: &[(String, Point)], at: &[(f64, f64)], frame: &Frame) -> Vec<Rect> {
     let marker = at.iter().map(|(x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]);
     let bar = points.iter().zip(at).filter_map(|((_, p), (x, _))| {
@@ -93,10 +91,10 @@ fn obstacles(points: &[(String, Point)], at: &[(f64, f64)], frame: &Frame) -> Ve
     marker.chain(bar).collect()
 }
 
-/// A place for every name: each takes the best that the others leave, a few rounds long.
+/// Places every name: each takes the cheapest place, given the places of the others. Repeated for a few rounds.
 fn placed(names: &[String], at: &[(f64, f64)], obstacles: &[Rect], bounds: Rect) -> Vec<Label> {
     let mut placed: Vec<Option<Label>> = vec![None; names.len()];
-    // From the top, so that names of close points come to stand in the order of the points.
+    // From the top, so that names of close points keep the order of the points.
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|&a, &b| at[a].1.total_cmp(&at[b].1));
     for _ in 0..ROUNDS {
@@ -122,7 +120,7 @@ fn cost(label: &Label, i: usize, at: &[(f64, f64)], placed: &[Option<Label>], ob
             cost += 100.0;
         }
     }
-    // A line past another point would seem to be that one's.
+    // A line that passes another point would seem to belong to it.
     let near = |p: &&(f64, f64)| **p != at[i] && through(at[i], label, [p.0 - 7.0, p.1 - 7.0, p.0 + 7.0, p.1 + 7.0]) > 0;
     cost + 60.0 * at.iter().filter(near).count() as f64
 }
@@ -131,7 +129,7 @@ fn overlap(a: Rect, b: Rect) -> f64 {
     (a[2].min(b[2]) - a[0].max(b[0])).max(0.0) * (a[3].min(b[3]) - a[1].max(b[1])).max(0.0)
 }
 
-/// Of eight places along the line from a point to its name, those within `area`.
+/// Number of eight sample points on the line from a point to its name that are inside `area`.
 fn through((x, y): (f64, f64), label: &Label, area: Rect) -> usize {
     if label.distance <= NEAR {
         return 0;

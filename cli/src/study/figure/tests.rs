@@ -2,7 +2,7 @@ use super::*;
 
 const HOSTILE: [f64; 8] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -1.0, 1e300, 5e-324, 2.0];
 
-fn figure(plot: Plot, scale: Scale) -> Figure {
+fn figure(plot: Plot, scale: AxisScale) -> Figure {
     let axis = |label: &str| Axis { label: label.into(), scale };
     Figure { title: "A & B".into(), caption: "Less <than>.".into(), x: axis("time (ms)"), y: axis("loss (nats)"), plot }
 }
@@ -35,7 +35,7 @@ fn check(svg: &str) {
 
 #[test]
 fn a_file_has_its_namespace_and_style() {
-    let figure = figure(Plot::Lines(vec![Series { name: "a".into(), points: vec![point(1.0, 2.0), point(2.0, 3.0)] }]), Scale::Linear);
+    let figure = figure(Plot::Lines(vec![Series { name: "a".into(), points: vec![point(1.0, 2.0), point(2.0, 3.0)] }]), AxisScale::Linear);
     let (file, style) = (figure.file(), format!("<style>\n{STYLE}</style>\n"));
     check(&file);
     assert!(file.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" role="), "{file}");
@@ -45,7 +45,7 @@ fn a_file_has_its_namespace_and_style() {
 
 #[test]
 fn every_plot_of_hostile_values_has_axes_and_finite_numbers() {
-    for scale in [Scale::Linear, Scale::Log] {
+    for scale in [AxisScale::Linear, AxisScale::Log] {
         for values in [&HOSTILE[..], &HOSTILE[..6], &[2.0, 2.0, 2.0], &[1e-9], &[1e149, -1e149], &[-3.0, -2.0], &[1e-149, 1e149]] {
             for plot in plots(values) {
                 check(&figure(plot, scale).svg());
@@ -59,11 +59,11 @@ fn a_plot_of_nothing_says_so() {
     let empty = [Plot::Lines(Vec::new()), Plot::Points(Vec::new()), Plot::Bars(Vec::new()), Plot::Heat(Vec::new())];
     let nothing = plots(&[f64::NAN; 4]).into_iter().chain(empty);
     for plot in nothing {
-        let svg = figure(plot, Scale::Linear).svg();
+        let svg = figure(plot, AxisScale::Linear).svg();
         check(&svg);
         assert_eq!(svg.matches(">no data<").count(), 1, "{svg}");
     }
-    let negative = figure(Plot::Points(vec![("a".into(), point(-1.0, 1.0))]), Scale::Log).svg();
+    let negative = figure(Plot::Points(vec![("a".into(), point(-1.0, 1.0))]), AxisScale::Log).svg();
     assert!(negative.contains(">no data<"), "{negative}");
 }
 
@@ -73,11 +73,11 @@ fn a_heat_map_with_values_missing_draws_those_that_are_there() {
         Heat { name: "a".into(), rows: 40, cols: 40, values: vec![1.0, 2.0] },
         Heat { name: "b".into(), rows: 0, cols: 9, values: vec![1.0] },
     ];
-    check(&figure(Plot::Heat(maps), Scale::Linear).svg());
+    check(&figure(Plot::Heat(maps), AxisScale::Linear).svg());
 }
 
 #[test]
 fn the_same_figure_is_the_same_text() {
-    let svg = || plots(&[1.0, 2.0, 3.5, 4.0]).into_iter().map(|p| figure(p, Scale::Log).svg()).collect::<String>();
+    let svg = || plots(&[1.0, 2.0, 3.5, 4.0]).into_iter().map(|p| figure(p, AxisScale::Log).svg()).collect::<String>();
     assert_eq!(svg(), svg());
 }
