@@ -2,12 +2,12 @@
 //!
 //! Kernels borrow plain slices with [`Tensor::host`] and return new tensors, or reuse a buffer with [`Tensor::into_host`].
 
+mod arguments;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod element;
 mod finite;
 pub mod gemm;
-mod low_rank;
 mod mask;
 pub mod math;
 pub mod philox;
@@ -20,8 +20,8 @@ pub mod simd;
 mod storage;
 pub mod svd;
 
+pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm};
 pub use element::{Accum, DType, Element, Scalar};
-pub(crate) use low_rank::{LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm};
 pub use mask::Mask;
 pub use sequences::Sequences;
 pub use shape::Shape;

@@ -57,7 +57,7 @@ pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<
 
 /// Adds drop(dh A) of each term to dx `[n, in]`, which is empty if it is not wanted. Returns [dA, dB] of each term.
 pub(super) fn backward<S: Accum>(terms: &[LowRankCotangent], dx: &mut [S]) -> Result<Vec<[Option<Tensor>; 2]>> {
-    let passes = terms.iter().map(|t| TermPass::new(t, !dx.is_empty())).collect::<Result<Vec<_>>>()?;
+    let passes = terms.iter().map(TermPass::new).collect::<Result<Vec<_>>>()?;
     let (n, d) = (passes[0].dy.rows(), passes[0].cols);
     let mut dx_groups = dx.chunks_mut((GROUP * d).max(1));
     let tasks = (0..n).step_by(GROUP).map(|first| (first, dx_groups.next().unwrap_or_default())).collect();
@@ -104,25 +104,23 @@ struct TermPass<'a, S: Accum> {
     x: Option<Mat<'a, S>>,
     /// If dB is wanted.
     h: Option<Mat<'a, S>>,
-    /// s B, if dh is wanted.
-    b: Option<Packed<S>>,
-    /// A, if dx is wanted.
-    a: Option<Packed<S>>,
+    /// s B.
+    scaled_b: Packed<S>,
+    a: Packed<S>,
 }
 
 impl<'a, S: Accum> TermPass<'a, S> {
-    fn new(cotangent: &'a LowRankCotangent<'a>, needs_dx: bool) -> Result<Self> {
+    fn new(cotangent: &'a LowRankCotangent<'a>) -> Result<Self> {
         let LowRankCotangent { term, dy, x, h } = cotangent;
         let (dy, a, scaled_b) = (Mat::of(dy)?, Mat::of(&term.a)?, scaled_b::<S>(term)?);
-        let pack = |m, wanted: bool| wanted.then(|| Packed::new(m, Threads::Serial));
         Ok(TermPass {
             term,
             cols: a.cols(),
             dy,
             x: x.as_ref().map(Mat::of).transpose()?,
             h: h.as_ref().map(Mat::of).transpose()?,
-            b: pack(Mat::new(&scaled_b, dy.cols(), term.rank()), needs_dx || x.is_some()),
-            a: pack(a, needs_dx),
+            scaled_b: Packed::new(Mat::new(&scaled_b, dy.cols(), term.rank()), Threads::Serial),
+            a: Packed::new(a, Threads::Serial),
         })
     }
 
@@ -139,22 +137,22 @@ impl<'a, S: Accum> TermPass<'a, S> {
             // dBᵀ / s += hᵀ dy
             gemm_sum(&[(h.rows_from(first, n).t(), dy)], Init::Keep, db, dy.cols(), Threads::Serial);
         }
-        let Some(b) = &self.b else { return };
+        if dx.is_empty() && self.x.is_none() {
+            return;
+        }
         // dh = dy (s B)
         let mut dh = alloc::<S>(n * r);
-        gemm_packed(&[(dy, b)], Init::Zero, &mut dh, r, Threads::Serial);
+        gemm_packed(&[(dy, &self.scaled_b)], Init::Zero, &mut dh, r, Threads::Serial);
         let dh = Mat::new(&dh, n, r);
         let mut factors = alloc::<S>(n * d);
         let masked = draw_factors(self.term, first, d, &mut factors);
         // dx += drop(dh A)
-        match &self.a {
-            Some(a) if masked => {
-                let mut through = alloc::<S>(n * d);
-                gemm_packed(&[(dh, a)], Init::Zero, &mut through, d, Threads::Serial);
-                vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
-            }
-            Some(a) => gemm_packed(&[(dh, a)], Init::Keep, dx, d, Threads::Serial),
-            None => {}
+        if masked && !dx.is_empty() {
+            let mut through = alloc::<S>(n * d);
+            gemm_packed(&[(dh, &self.a)], Init::Zero, &mut through, d, Threads::Serial);
+            vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
+        } else if !dx.is_empty() {
+            gemm_packed(&[(dh, &self.a)], Init::Keep, dx, d, Threads::Serial);
         }
         // dA += dhᵀ drop(x)
         if let Some(x) = self.x {

@@ -3,8 +3,8 @@
 
 mod arithmetic;
 mod attention;
-#[cfg(feature = "cuda")]
-mod attention_cuda;
+mod attention_fast;
+mod attention_inputs;
 mod cast;
 mod cross_entropy;
 mod dropout;

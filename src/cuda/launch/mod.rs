@@ -1,6 +1,7 @@
 //! Launches of the kernels of `src/cuda/kernels`, on tensors. Each function stands for one kernel, and gives it what its file asks for.
 
 mod adamw;
+pub(crate) mod attention;
 pub(crate) mod linear;
 
 pub use adamw::{Update, adamw};

@@ -1,6 +1,29 @@
-//! The arguments of the linear kernels, on the host and on a GPU.
+//! The arguments of the linear and attention kernels, on the host and on a GPU.
 
 use super::{Mask, Sequences, Tensor};
+
+/// What attention reads.
+pub(crate) struct AttentionInputs<'a> {
+    /// q `[Tq, D]`, k and v `[T, D]`: views of the op's one, two or three input tensors.
+    pub qkv: [Tensor; 3],
+    /// More keys and values `[E, D]`, which every sequence sees before its own.
+    pub extra: Option<[Tensor; 2]>,
+    /// H.
+    pub heads: usize,
+    /// Sequence boundaries of q.
+    pub queries: &'a Sequences,
+    /// Sequence boundaries of k and v.
+    pub keys: &'a Sequences,
+    /// Dropout of the probabilities.
+    pub mask: Option<&'a Mask>,
+}
+
+impl AttentionInputs<'_> {
+    /// E.
+    pub fn extra_rows(&self) -> usize {
+        self.extra.as_ref().map_or(0, |[k, _]| k.shape().rows())
+    }
+}
 
 /// x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ without its x.
 pub(crate) struct LowRankLinear<'a> {
