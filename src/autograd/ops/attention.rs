@@ -3,8 +3,7 @@
 //! [`Attention::plain`] is the textbook form, in scalar loops. `attention_fast.rs` computes the same in blocks, and `cuda::launch::attention` on a GPU.
 //! `attention_inputs.rs` finds q, k and v in the op's one, two or three input tensors.
 
-use super::attention_fast;
-use super::attention_inputs::cut;
+use super::attention_fast::{self, cut};
 use super::dropout::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
@@ -13,7 +12,6 @@ use crate::cuda::launch;
 use crate::tensor::philox::Stream;
 use crate::tensor::{Mask, Sequences, Tensor, on_device};
 use crate::{Result, dispatch};
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,42 +58,42 @@ impl Attention {
             // The elements of row i that belong to head h.
             let at = |i: usize| i * d + h * width..i * d + (h + 1) * width;
             for i in self.queries.range(b) {
-                // f and P of query i, and dP: one number for each key.
+                // Row i of each matrix: one number for each key. First P = softmax(q kᵀ / √K).
                 let mut p: Vec<f64> = keys.range(b).map(|j| dot(&q[at(i)], &k[at(j)]) * scale).collect();
                 softmax(&mut p);
-                let mut f = vec![1.0; p.len()];
+                let mut f = vec![1.0; p.len()]; // dropout factors
                 if let Some(mask) = &self.mask {
                     let row = i - self.queries.range(b).start;
                     mask.factors(self.queries.example_ids()[b], (h << 16 | row) as u32, &mut f);
                 }
-                let dp: Vec<f64> = keys.range(b).zip(&f).map(|(j, f)| f * dot(&dy[at(i)], &v[at(j)])).collect();
-                let delta = dot(&p, &dp);
+                let dp: Vec<f64> = keys.range(b).zip(&f).map(|(j, f)| f * dot(&dy[at(i)], &v[at(j)])).collect(); // dP = f ⊙ dy vᵀ
+                let delta = dot(&p, &dp); // δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ
                 for (j, ((p, f), dp)) in keys.range(b).zip(p.iter().zip(&f).zip(&dp)) {
-                    let ds = p * (dp - delta);
-                    add(&mut y[at(i)], f * p, &v[at(j)]); // y = (f ⊙ P) v
-                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // dv = (f ⊙ P)ᵀ dy
-                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // dq = dS k / √K
-                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // dk = dSᵀ q / √K
+                    let ds = p * (dp - delta); // dS = P ⊙ (dP − δ)
+                    add(&mut y[at(i)], f * p, &v[at(j)]); // forward: y = (f ⊙ P) v
+                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // term 1: dv = (f ⊙ P)ᵀ dy
+                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // term 2: dq = dS k / √K
+                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // term 3: dk = dSᵀ q / √K
                 }
             }
         }
-        let [(dk, extra_dk), (dv, extra_dv)] = [dk, dv].map(|g| self.part_extra(&g, &keys, d));
+        let [(dk, extra_dk), (dv, extra_dv)] = [dk, dv].map(|g| part_extra(&g, &keys, x.extra_rows() * d, d));
         let shapes: Vec<_> = inputs.iter().map(|t| t.shape()).collect();
         let grads = cut([dq, dk, dv, extra_dk, extra_dv].concat().into(), &shapes)?;
         Ok((Tensor::new(y, [self.queries.tokens(), d])?, grads))
     }
+}
 
-    /// Parts the gradient of joined keys or values: that of the sequences' own rows `[T, D]`, and that of the extra rows `[E, D]`, summed over the sequences.
-    fn part_extra(&self, joined: &[f64], all_keys: &Sequences, d: usize) -> (Vec<f64>, Vec<f64>) {
-        let extra = (all_keys.length(0) - self.keys.length(0)) * d;
-        let (mut own, mut sum) = (Vec::new(), vec![0.0; extra]);
-        for Range { start, end } in (0..all_keys.count()).map(|b| all_keys.range(b)) {
-            let (first, last) = joined[start * d..end * d].split_at(extra);
-            add(&mut sum, 1.0, first);
-            own.extend(last);
-        }
-        (own, sum)
+/// Parts the gradient of the joined keys or values: that of the sequences' own rows `[T, D]`, and that of the extra rows, `extra` elements that are
+/// summed over the sequences.
+fn part_extra(joined: &[f64], keys: &Sequences, extra: usize, d: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut own, mut sum) = (Vec::new(), vec![0.0; extra]);
+    for rows in (0..keys.count()).map(|b| keys.range(b)) {
+        let (first, last) = joined[rows.start * d..rows.end * d].split_at(extra);
+        add(&mut sum, 1.0, first);
+        own.extend(last);
     }
+    (own, sum)
 }
 
 /// Σ aⱼ bⱼ.

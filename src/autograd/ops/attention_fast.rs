@@ -6,11 +6,10 @@
 //!
 //! Rows of scores are padded to a multiple of 16. Padding gets probability 0. So loops over rows are whole vectors, without a remainder.
 
-use super::attention_inputs::cut;
 use crate::Result;
 use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial};
 use crate::tensor::simd::{self, Kernel, vectorised};
-use crate::tensor::{Accum, AttentionInputs, Mask, Pooled, Scalar, Sequences, Shape, Tensor, alloc, math, rows, zeroed};
+use crate::tensor::{Accum, AttentionInputs, Element, Mask, Pooled, Scalar, Sequences, Shape, Tensor, alloc, math, rows, zeroed};
 
 /// Queries of a block: their scores `[QUERIES, nk]` stay in the second-level cache. A multiple of the rows of every register tile of the matrix product.
 const QUERIES: usize = 72;
@@ -51,6 +50,20 @@ pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3
         grads.push(extra_gradient(x, &parts, extra)?);
     }
     Ok(grads)
+}
+
+/// Cuts tensors of `shapes` from `all`. One after another, the one, two or three input tensors are q, k and v; so are their gradients.
+pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<Tensor>> {
+    if let [shape] = shapes {
+        return Ok(vec![Tensor::new(all, *shape)?]);
+    }
+    let mut rest = &all[..];
+    let tensors = shapes.iter().map(|&shape| {
+        let (own, after) = rest.split_at(shape.len());
+        rest = after;
+        Tensor::new(own.to_vec(), shape)
+    });
+    tensors.collect()
 }
 
 /// (sequence, head) of each task.

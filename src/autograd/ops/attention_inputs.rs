@@ -1,7 +1,7 @@
 //! The one, two or three input tensors of [`Attention`], and its extra keys and values.
 
-use super::Attention;
-use crate::tensor::{Accum, AttentionInputs, Element, Pooled, Sequences, Shape, Tensor, alloc, rows};
+use super::attention::Attention;
+use crate::tensor::{Accum, AttentionInputs, Sequences, Tensor, alloc, rows};
 use crate::{Error, Result};
 
 impl Attention {
@@ -29,23 +29,6 @@ impl Attention {
         };
         Ok(AttentionInputs { qkv, extra, heads: self.heads, queries: &self.queries, keys: &self.keys, mask: self.mask.as_ref() })
     }
-}
-
-/// Cuts the gradients of the one, two or three input tensors from dq, dk and dv, which lie one after another in `all`.
-pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<Tensor>> {
-    if let [shape] = shapes {
-        return Ok(vec![Tensor::new(all, *shape)?]);
-    }
-    let mut rest = &all[..];
-    let mut tensors = Vec::new();
-    for &shape in shapes {
-        let (own, after) = rest.split_at(shape.len());
-        let mut copy = alloc(own.len());
-        copy.copy_from_slice(own);
-        tensors.push(Tensor::new(copy, shape)?);
-        rest = after;
-    }
-    Ok(tensors)
 }
 
 impl AttentionInputs<'_> {

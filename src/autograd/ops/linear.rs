@@ -2,19 +2,16 @@
 //!
 //! [`lora_composed`] is the meaning, in five calls of the tape. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
 //! forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read and to test against, and the fast form in
-//! `linear_fast.rs` and `low_rank.rs`. `linear_inputs.rs` sorts and checks the inputs.
+//! `linear_fast.rs` and `low_rank.rs`. `linear_inputs.rs` sorts and checks the inputs,
+//! and draws those of the gradient check.
 
-use super::dropout::random_sequences;
 use super::linear_fast::{self, column_sums, product};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::philox::Stream;
 use crate::tensor::{LowRankCotangent, LowRankLinear, LowRankTerm, Mask, Scalar, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ in five calls, with `affine` = x Wᵀ + b from [`Tape::linear`]. The tests compare [`Linear`] with it.
@@ -84,12 +81,6 @@ impl Linear {
         }
         grads.insert(0, Tensor::new(dx, x.shape())?);
         Ok((Tensor::new(y, dy.shape())?, grads))
-    }
-
-    /// The shape of y for x of shape `x`.
-    fn output_shape(&self, x: &Shape, out: usize) -> Shape {
-        let group = if self.members.len() > 1 { vec![self.members.len()] } else { Vec::new() };
-        [&group, x.with_cols(out).dims()].concat().into()
     }
 }
 
@@ -163,7 +154,9 @@ impl Op for Linear {
                 saved.keep_if(needs_b, "h", h);
             }
         }
-        y.reshape(self.output_shape(x.shape(), y.shape().cols()))
+        let x_dims = x.shape().with_cols(y.shape().cols());
+        let group = if linears.len() > 1 { vec![linears.len()] } else { Vec::new() };
+        y.reshape([&group, x_dims.dims()].concat())
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -247,40 +240,14 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite { op: "Linear", tolerance: 1e-8, case: |random| random_group(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
-}
-
-/// One to three linears with up to two terms each, and their inputs.
-fn random_group(random: &mut Stream) -> Result<(Linear, Vec<Tensor>)> {
-    let sequences = random_sequences(random, 3)?;
-    let (input, output) = (random_size(random, 6), random_size(random, 6));
-    let mut inputs = vec![random_tensor(random, &[sequences.tokens(), input])?];
-    let mut members = Vec::new();
-    for m in 0..1 + random.below(3) {
-        let bias = random.below(2) == 0;
-        inputs.push(random_tensor(random, &[output, input])?);
-        if bias {
-            inputs.push(random_tensor(random, &[output])?);
-        }
-        let mut terms = Vec::new();
-        for t in 0..random.below(3) {
-            let r = random_size(random, 3);
-            inputs.push(random_tensor(random, &[r, input])?);
-            inputs.push(random_tensor(random, &[output, r])?);
-            let mask = Mask { p: 0.4, seed: u64::from(random.word()), site: (10 * m + t) as u32 };
-            terms.push(Term { scale: 2.0, mask: (random.below(2) == 0).then_some(mask) });
-        }
-        members.push(GroupedLinear { bias, terms });
-    }
-    Ok((Linear { members, sequences: Some(sequences) }, inputs))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::linear_inputs::random_group;
     use super::super::testing::{assert_close, check_plain};
     use super::*;
+    use crate::autograd::gradcheck::random_tensor;
     use crate::autograd::{Grads, Parameter};
+    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {
@@ -331,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_frozen_weight_keeps_no_activation() {
-        let t = |dims: &[usize]| random_tensor(&mut crate::tensor::philox::Stream::new(1, "t"), dims).unwrap();
+        let t = |dims: &[usize]| random_tensor(&mut Stream::new(1, "t"), dims).unwrap();
         let (x, w, a, b) = (Parameter::new("x", t(&[3, 4])), t(&[2, 4]), Parameter::new("a", t(&[1, 4])), Parameter::new("b", t(&[2, 1])));
         let saved = |with_x: bool, with_b: bool| {
             let mut tape = Tape::with_ledger();

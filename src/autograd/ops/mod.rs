@@ -59,7 +59,7 @@ pub fn suites() -> Vec<Suite> {
         dropout::suite(),
         layer_norm::suite(),
         residual_layer_norm::suite(),
-        linear::suite(),
+        linear_inputs::suite(),
         magnitude::suite(),
         submatrix::suite(),
         subspace::suite(),

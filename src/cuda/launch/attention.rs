@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// y `[Tq, D]`, and the log-sum-exp of each row of scores, `[H, Tq]` f32.
 pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs) -> Result<(Tensor, Tensor)> {
     let launch = Launch::new(device, x)?;
-    let y = Tensor::empty_on(device, launch.dtype, x.qkv[0].shape())?;
+    let y = Tensor::empty_on(device, x.qkv[0].dtype(), x.qkv[0].shape())?;
     let lse = Tensor::empty_on(device, DType::F32, [x.heads, x.queries.tokens()])?;
     let names = ["attention_forward_f32", "attention_forward_bf16", "attention_forward_bf16_w32", "attention_forward_bf16_w64"];
     launch.run(names, x.queries, 0, 0, &[y.argument()?, lse.argument()?])?;
@@ -69,7 +69,6 @@ struct Launch<'a> {
     x: &'a AttentionInputs<'a>,
     /// The extra keys and values in the type of q.
     extra: Option<[Tensor; 2]>,
-    dtype: DType,
     /// K.
     width: usize,
     /// Whether tensor cores take this type and head width.
@@ -84,7 +83,7 @@ impl<'a> Launch<'a> {
         }
         let extra = x.extra.as_ref().map(|[k, v]| Ok([cast(device, k, dtype)?, cast(device, v, dtype)?])).transpose()?;
         let tensor_cores = dtype == DType::BF16 && (width == 32 || width == 64);
-        Ok(Launch { device, x, extra, dtype, width, tensor_cores })
+        Ok(Launch { device, x, extra, width, tensor_cores })
     }
 
     /// Launches a kernel over the rows of `sequences`, each with `more` rows in front: the one of `names` (f32, bf16, and bf16 on tensor cores with
@@ -94,7 +93,7 @@ impl<'a> Launch<'a> {
         let name = match (self.tensor_cores, self.width) {
             (true, 32) => w32,
             (true, _) => w64,
-            _ => named("attention", self.dtype, [f32, bf16])?,
+            _ => named("attention", self.x.qkv[0].dtype(), [f32, bf16])?,
         };
         // Rows of a block, and its bytes of shared memory.
         let (tile, shared) = match self.tensor_cores {
