@@ -2,6 +2,7 @@
 //!
 //! Kernels borrow plain slices with [`Tensor::host`] and return new tensors, or reuse a buffer with [`Tensor::into_host`].
 
+mod arguments;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod element;
@@ -19,6 +20,7 @@ pub mod simd;
 mod storage;
 pub mod svd;
 
+pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm};
 pub use element::{Accum, DType, Element, Scalar};
 pub use mask::Mask;
 pub use sequences::Sequences;

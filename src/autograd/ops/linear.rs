@@ -1,28 +1,48 @@
-//! Linear maps with optional low-rank terms; several that read the same x run as one op.
+//! Linear layers with low-rank terms (LoRA). Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
+//!
+//! [`lora_composed`] is the meaning, in five calls of the tape. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
+//! forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read and to test against, and the fast form in
+//! `linear_fast.rs` and `low_rank.rs`. `linear_inputs.rs` sorts and checks the inputs,
+//! and draws those of the gradient check.
 
-use super::dropout::random_sequences;
-use super::low_rank::{self, Placed};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use super::linear_fast::{self, column_sums, product};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::Device;
-use crate::tensor::gemm::{Init, Mat, Threads, gemm, gemm_sum};
-use crate::tensor::{Accum, Mask, Scalar, Sequences, Tensor, alloc, rows, zeroed};
-use crate::{Error, Result, dispatch};
-use std::rc::Rc;
+use crate::cuda::launch;
+use crate::tensor::gemm::Mat;
+use crate::tensor::{LowRankCotangent, LowRankLinear, LowRankTerm, Mask, Scalar, Sequences, Shape, Tensor, on_device};
+use crate::{Result, dispatch};
 use std::sync::Arc;
 
-/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ, s = alpha / r. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, eq. 3.
+/// y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ in five calls, with `affine` = x Wᵀ + b from [`Tape::linear`]. The tests compare [`Linear`] with it.
 ///
-/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`, y `[.., out]`. A group of G linears of one x gives y `[G, .., out]`.
-/// BA is never formed. With h = drop(x) Aᵀ and dh = s dy B: dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x),
-/// dx = dy W + drop(dh A). Nothing is saved for a frozen W but W itself.
+/// x `[T, in]`, A `[r, in]`, B `[out, r]`, `affine` and y `[T, out]`. The product BA `[out, in]` is never formed.
 ///
-/// Inputs, in order: x, and for each member W, b if it has one, and A, B of each term.
+/// # Errors
+/// If the shapes do not fit.
+pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], term: &Term, sequences: &Arc<Sequences>) -> Result<Var> {
+    let dropped = tape.dropout(x, term.mask.clone(), sequences)?; // drop(x)
+    let hidden = tape.linear(&dropped, a, None)?; // drop(x) Aᵀ
+    let update = tape.linear(&hidden, b, None)?; // drop(x) Aᵀ Bᵀ
+    let update = tape.scale(&update, term.scale)?; // s · drop(x) Aᵀ Bᵀ
+    tape.add(affine, &update) // x Wᵀ + b + s · drop(x) Aᵀ Bᵀ
+}
+
+/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ for one linear, or for a group of G linears of the same x.
+///
+/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s = alpha / r. The sum runs over
+/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` and dh = s dy B `[n, r]`:
+///
+/// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A).
+///
+/// A frozen W needs no activation: only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains. Dropout masks are
+/// never saved: backward draws them again.
+///
+/// Inputs, in order: x; then for each linear W, b if it has one, and A, B of each term.
 pub struct Linear {
     /// The linears that read x.
     pub members: Vec<GroupedLinear>,
-    /// How the rows of x lie, for dropout.
+    /// Sequence boundaries of x's rows. Only dropout needs them.
     pub sequences: Option<Arc<Sequences>>,
 }
 
@@ -35,180 +55,79 @@ pub struct GroupedLinear {
     pub terms: Vec<Term>,
 }
 
-/// One low-rank term: s · drop(x) Aᵀ Bᵀ.
+/// A low-rank term s · drop(x) Aᵀ Bᵀ.
 #[derive(Clone)]
 pub struct Term {
     /// s.
     pub scale: f64,
-    /// Dropout of x, each term its own.
+    /// Dropout of x. Each term draws its own.
     pub mask: Option<Mask>,
 }
 
-/// Where the inputs of a member are in the op's list.
-pub(super) struct InputIndex {
-    pub w: usize,
-    pub bias: Option<usize>,
-    /// (A, B) of each term.
-    pub terms: Vec<(usize, usize)>,
-}
-
 impl Linear {
-    pub(super) fn places(&self) -> (Vec<InputIndex>, usize) {
-        let mut next = 1;
-        let mut next_index = || {
-            next += 1;
-            next - 1
-        };
-        let place = |m: &GroupedLinear| InputIndex {
-            w: next_index(),
-            bias: m.bias.then(&mut next_index),
-            terms: m.terms.iter().map(|_| (next_index(), next_index())).collect(),
-        };
-        let places = self.members.iter().map(place).collect();
-        (places, next)
-    }
-
-    /// Checks all shapes; returns the width of the output.
-    pub(super) fn check(&self, inputs: &[&Tensor], places: &[InputIndex], count: usize) -> Result<usize> {
-        if inputs.len() != count || places.is_empty() {
-            return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", inputs.len())));
+    /// y, and the gradients of all inputs in their order, as products of whole matrices in f64. Slow, and the oracle of the fast form.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or a tensor is not f64.
+    pub fn plain(&self, inputs: &[&Tensor], dy: &Tensor) -> Result<(Tensor, Vec<Tensor>)> {
+        let (x, linears) = self.resolve(inputs)?;
+        let (n, out) = (x.shape().rows(), linears[0].w.shape().rows());
+        let each_dy = dy.reshape([linears.len(), n, out])?;
+        let (mut y, mut dx, mut grads) = (Vec::new(), vec![0.0; x.shape().len()], Vec::new());
+        for (i, linear) in linears.iter().enumerate() {
+            let (own_y, own_grads) = plain_linear(x, linear, &each_dy.index(i)?, &mut dx)?;
+            y.extend(own_y);
+            grads.extend(own_grads);
         }
-        let x = inputs[0].shape();
-        let out = inputs[places[0].w].shape().rows();
-        for p in places {
-            let w = inputs[p.w].shape();
-            if w.dims() != [out, x.cols()] {
-                return Err(Error::shape("linear", "x [.., in] and w [out, in]", &[x, w]));
-            }
-            if let Some(b) = p.bias
-                && inputs[b].dims() != [out]
-            {
-                return Err(Error::shape("linear", "w [out, in] and bias [out]", &[w, inputs[b].shape()]));
-            }
-            for &(a, b) in &p.terms {
-                let (a, b) = (inputs[a].shape(), inputs[b].shape());
-                if a.dims().len() != 2 || a.cols() != x.cols() || b.dims() != [out, a.rows()] {
-                    return Err(Error::shape("linear", "w [out, in], A [r, in] and B [out, r]", &[w, a, b]));
-                }
-            }
-        }
-        let masked = self.members.iter().flat_map(|m| &m.terms).any(|t| t.mask.is_some());
-        if masked && self.sequences.as_ref().map(|p| p.tokens()) != Some(x.rows()) {
-            return Err(Error::shape("linear", "one row per packed token, for dropout", &[x]));
-        }
-        Ok(out)
-    }
-
-    /// All terms of all members, in order.
-    fn placed_terms<'a>(&'a self, places: &[InputIndex]) -> Vec<Placed<'a>> {
-        let members = self.members.iter().zip(places).enumerate();
-        let terms = members
-            .flat_map(|(member, (m, p))| m.terms.iter().zip(p.terms.clone()).map(move |(term, (a, b))| Placed { member, term, a, b }));
-        terms.collect()
-    }
-
-    fn forward_host<T: Scalar>(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let (places, count) = self.places();
-        let out = self.check(inputs, &places, count)?;
-        let x = Mat::<T::Acc>::of(inputs[0])?;
-        let n = x.rows();
-        let terms = self.placed_terms(&places);
-        let hidden = low_rank::hidden(&terms, inputs, x, self.sequences.as_deref())?;
-        let mut y = alloc::<T>(places.len() * n * out);
-        let scaled: Vec<_> = terms.iter().map(|t| low_rank::scaled::<T::Acc>(inputs[t.b], t.term.scale)).collect::<Result<_>>()?;
-        let mut column = 0;
-        for (member, (p, y)) in places.iter().zip(y.chunks_mut((n * out).max(1))).enumerate() {
-            let bias = p.bias.map(|b| inputs[b].to_accum::<T::Acc>()).transpose()?;
-            let start = bias.as_ref().map_or(Init::Zero, |b| Init::Bias(b));
-            let mut products = vec![(x, Mat::of(inputs[p.w])?.t())];
-            for (t, b) in terms.iter().zip(&scaled).filter(|(t, _)| t.member == member) {
-                let r = inputs[t.a].shape().rows();
-                if let Some(h) = &hidden {
-                    products.push((Mat::of(h)?.cols_from(column, r), Mat::new(b, out, r).t()));
-                }
-                column += r;
-            }
-            gemm_sum(&products, start, y, out, Threads::Parallel);
-            saved.keep_if(needs[0], "w", inputs[p.w]);
-        }
-        saved.keep_if(places.iter().any(|p| needs[p.w] || p.terms.iter().any(|&(a, _)| needs[a])), "x", inputs[0]);
-        for t in &terms {
-            // The model's own; kept for its shape too.
-            saved.keep_if(needs.contains(&true), "a", inputs[t.a]);
-            saved.keep_if(needs[0] || needs[t.a], "b", inputs[t.b]);
-        }
-        if let Some(h) = hidden {
-            saved.keep_if(places.iter().any(|p| p.terms.iter().any(|&(_, b)| needs[b])), "h", &h);
-        }
-        let shape = inputs[0].shape().with_cols(out);
-        let group: &[usize] = if places.len() > 1 { &[places.len()] } else { &[] };
-        Tensor::new(y, [group, shape.dims()].concat())
-    }
-
-    fn backward_host<T: Scalar>(&self, mut saved: Saved, dy: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let (places, count) = self.places();
-        let mut grads: Vec<Option<Tensor>> = (0..count).map(|_| None).collect();
-        let (out, n) = (dy.shape().cols(), dy.shape().rows() / places.len());
-        let dy_members: Vec<Tensor> = match places.len() {
-            1 => vec![dy.reshape([n, out])?],
-            g => (0..g).map(|i| dy.reshape([g, n, out])?.index(i)).collect::<Result<_>>()?,
-        };
-        let x = saved.take("x").ok();
-        for (p, dy) in places.iter().zip(&dy_members) {
-            if let (true, Some(x)) = (needs[p.w], &x) {
-                grads[p.w] = Some(product::<T::Acc>(Mat::of(dy)?.t(), Mat::of(x)?)?);
-            }
-            if let Some(b) = p.bias.filter(|&b| needs[b]) {
-                grads[b] = Some(column_sums::<T>(dy.host::<T>()?, n, out)?);
-            }
-        }
-        let weights: Vec<Tensor> = if needs[0] { places.iter().map(|_| saved.take("w")).collect::<Result<_>>()? } else { Vec::new() };
-        let d = weights.first().or(x.as_ref()).map_or(0, |t| t.shape().cols());
-        let dims = &dy.dims()[usize::from(places.len() > 1)..];
-        let shape = crate::tensor::Shape::from(dims).with_cols(d);
-        let mut products = Vec::new();
-        for (dy, w) in dy_members.iter().zip(&weights) {
-            products.push((Mat::of(dy)?, Mat::of(w)?));
-        }
-        let terms = self.placed_terms(&places);
-        if !terms.iter().any(|t| needs[0] || needs[t.a] || needs[t.b]) {
-            if needs[0] {
-                let mut dx = alloc::<T>(n * d);
-                gemm_sum(&products, Init::Zero, &mut dx, d, Threads::Parallel);
-                grads[0] = Some(Tensor::new(dx, &shape)?);
-            }
-            return Ok(grads);
-        }
-        let mut dx = alloc::<T::Acc>(if needs[0] { n * d } else { 0 });
-        if needs[0] {
-            gemm_sum(&products, Init::Zero, &mut dx, d, Threads::Parallel);
-        }
-        low_rank::backward(&terms, saved, &dy_members, x.as_ref(), self.sequences.as_deref(), needs, &mut dx, &mut grads)?;
-        if needs[0] {
-            grads[0] = Some(Tensor::new(T::narrow_all(dx), &shape)?);
-        }
-        Ok(grads)
+        grads.insert(0, Tensor::new(dx, x.shape())?);
+        Ok((Tensor::new(y, dy.shape())?, grads))
     }
 }
 
-/// a b as a tensor `[a.rows, b.cols]`.
-fn product<S: Accum>(a: Mat<S>, b: Mat<S>) -> Result<Tensor> {
-    let (m, n) = (a.rows(), b.cols());
-    let mut c = alloc::<S>(m * n);
-    gemm(a, b, &mut c, n, false);
-    Tensor::new(c, [m, n])
+/// y `[n, out]` of one linear, and dW, db, and dA, dB of each term. Adds the linear's part to dx `[n, in]`.
+fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
+    let mut y = product(mat(x)?, mat(linear.w)?.t())?.to_f64()?; // x Wᵀ
+    let mut grads = vec![product(mat(dy)?.t(), mat(x)?)?]; // dW = dyᵀ x
+    add(dx, &product(mat(dy)?, mat(linear.w)?)?)?; // dx, term 1: dy W
+    if let Some(bias) = linear.bias {
+        y.iter_mut().zip(bias.host::<f64>()?.iter().cycle()).for_each(|(y, b)| *y += b); // + b
+        grads.push(column_sums::<f64>(dy)?); // db = Σ dy
+    }
+    for term in &linear.terms {
+        let dropped = plain_dropout(term, x)?; // drop(x)
+        let scaled_h = scaled(term.scale, &product(mat(&dropped)?, mat(&term.a)?.t())?)?; // s h, h = drop(x) Aᵀ
+        add(&mut y, &product(mat(&scaled_h)?, mat(&term.b)?.t())?)?; // + s h Bᵀ
+        let dh = scaled(term.scale, &product(mat(dy)?, mat(&term.b)?)?)?; // dh = s dy B
+        grads.push(product(mat(&dh)?.t(), mat(&dropped)?)?); // dA = dhᵀ drop(x)
+        grads.push(product(mat(dy)?.t(), mat(&scaled_h)?)?); // dB = s dyᵀ h
+        add(dx, &plain_dropout(term, &product(mat(&dh)?, mat(&term.a)?)?)?)?; // dx, term 2: drop(dh A)
+    }
+    Ok((y, grads))
 }
 
-/// Σ over the rows of `[n, cols]`.
-fn column_sums<T: Scalar>(x: &[T], n: usize, cols: usize) -> Result<Tensor> {
-    let part = |range: std::ops::Range<usize>| {
-        let mut sum = zeroed::<T::Acc>(cols);
-        let rows = x[range.start * cols..range.end * cols].chunks_exact(cols.max(1));
-        rows.for_each(|x| sum.iter_mut().zip(x).for_each(|(s, x)| *s += x.widen()));
-        sum
-    };
-    let total = rows::reduce(n, cols, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
-    Tensor::new(total.unwrap_or_else(|| zeroed(cols)), [cols])
+/// The tensor as a matrix of f64.
+fn mat(tensor: &Tensor) -> Result<Mat<'_, f64>> {
+    Mat::of(tensor)
+}
+
+/// s · x.
+fn scaled(s: f64, x: &Tensor) -> Result<Tensor> {
+    Tensor::new(x.host::<f64>()?.iter().map(|x| s * x).collect::<Vec<_>>(), x.shape())
+}
+
+/// sum += x.
+fn add(sum: &mut [f64], x: &Tensor) -> Result<()> {
+    sum.iter_mut().zip(x.host::<f64>()?).for_each(|(sum, x)| *sum += x);
+    Ok(())
+}
+
+/// drop(x), or x without dropout.
+fn plain_dropout(term: &LowRankTerm, x: &Tensor) -> Result<Tensor> {
+    let mut y = x.to_f64()?;
+    if let Some((mask, sequences)) = term.drop {
+        mask.apply(sequences, x.shape().cols(), x.host::<f64>()?, &mut y);
+    }
+    Tensor::new(y, x.shape())
 }
 
 impl Op for Linear {
@@ -217,38 +136,96 @@ impl Op for Linear {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        dispatch!("linear", inputs[0].dtype(), T => self.forward_host::<T>(inputs, needs, saved))
+        let (x, linears) = self.resolve(inputs)?;
+        let (y, hidden) = on_device!(
+            x,
+            |device| launch::linear::forward(device, x, &linears),
+            dispatch!("linear", x.dtype(), T => linear_fast::forward::<T>(x, &linears))
+        )?;
+        let (needs_x, each_needs) = self.arrange(needs)?;
+        saved.keep_if(each_needs.iter().any(|needs| needs.w || needs.terms.iter().any(|&[a, _]| a)), "x", x);
+        let mut hidden = hidden.iter();
+        for (linear, needs_of) in linears.iter().zip(&each_needs) {
+            saved.keep_if(needs_x, "w", linear.w);
+            for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(hidden.by_ref()) {
+                // Weights of the model cost no memory.
+                saved.keep_if(needs.contains(&true), "a", &term.a);
+                saved.keep_if(needs.contains(&true), "b", &term.b);
+                saved.keep_if(needs_b, "h", h);
+            }
+        }
+        let x_dims = x.shape().with_cols(y.shape().cols());
+        let group = if linears.len() > 1 { vec![linears.len()] } else { Vec::new() };
+        y.reshape([&group, x_dims.dims()].concat())
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        dispatch!("linear", dy.dtype(), T => self.backward_host::<T>(saved, &dy, needs))
+    fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (needs_x, each_needs) = self.arrange(needs)?;
+        let group = self.members.len();
+        let each_dy = dy.reshape([group, dy.shape().rows() / group, dy.shape().cols()])?;
+        let x = saved.take("x").ok();
+        let (mut products, mut terms) = (Vec::new(), Vec::new());
+        for (i, (member, needs)) in self.members.iter().zip(&each_needs).enumerate() {
+            if needs_x {
+                products.push((each_dy.index(i)?, saved.take("w")?));
+            }
+            for (term, &[needs_a, needs_b]) in member.terms.iter().zip(&needs.terms) {
+                terms.push(LowRankCotangent {
+                    term: term.bind(saved.take("a")?, saved.take("b")?, self.sequences.as_deref()),
+                    dy: each_dy.index(i)?,
+                    x: x.clone().filter(|_| needs_a),
+                    h: if needs_b { Some(saved.take("h")?) } else { None },
+                });
+            }
+        }
+        let (dx, term_grads) = on_device!(
+            dy,
+            |device| launch::linear::backward(device, &products, &terms),
+            dispatch!("linear", dy.dtype(), T => linear_fast::backward::<T>(&products, &terms))
+        )?;
+        let x_dims = &dy.dims()[usize::from(group > 1)..];
+        let mut grads = vec![dx.map(|dx| dx.reshape(Shape::from(x_dims).with_cols(dx.shape().cols()))).transpose()?];
+        let mut term_grads = term_grads.into_iter();
+        for (i, needs) in each_needs.iter().enumerate() {
+            let dy = each_dy.index(i)?;
+            grads.push(x.as_ref().filter(|_| needs.w).map(|x| weight_gradient(&dy, x)).transpose()?);
+            if let Some(needed) = needs.bias {
+                grads.push(needed.then(|| bias_gradient(&dy)).transpose()?);
+            }
+            grads.extend(term_grads.by_ref().take(needs.terms.len()).flatten());
+        }
+        Ok(grads)
     }
 
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
-        let n = inputs[0].shape().rows();
-        let product = |i: usize| 2 * (n * inputs[i].shape().len()) as u64;
+        let (Ok((x, linears)), Ok((needs_x, each_needs))) = (self.arrange(inputs), self.arrange(needs)) else { return (0, 0) };
+        let product = |weight: &Tensor| 2 * (x.shape().rows() * weight.shape().len()) as u64;
         let (mut forward, mut backward) = (0, 0);
-        for p in self.places().0 {
-            forward += product(p.w);
-            backward += product(p.w) * (u64::from(needs[0]) + u64::from(needs[p.w]));
-            for (a, b) in p.terms {
+        for (linear, needs) in linears.iter().zip(each_needs) {
+            forward += product(linear.w);
+            backward += product(linear.w) * (u64::from(needs_x) + u64::from(needs.w));
+            for ([a, b], [needs_a, needs_b]) in linear.terms.iter().zip(needs.terms) {
                 forward += product(a) + product(b);
-                backward += product(b) * (u64::from(needs[b]) + u64::from(needs[0] || needs[a]));
-                backward += product(a) * (u64::from(needs[a]) + u64::from(needs[0]));
+                backward += product(b) * (u64::from(needs_b) + u64::from(needs_x || needs_a));
+                backward += product(a) * (u64::from(needs_a) + u64::from(needs_x));
             }
         }
         (forward, backward)
     }
+}
 
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        self.forward_on(device, inputs, needs, saved)
-    }
+/// dW = dyᵀ x.
+fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    on_device!(
+        x,
+        |device| launch::linear::weight_gradient(device, dy, x),
+        dispatch!("linear", x.dtype(), T => product::<<T as Scalar>::Acc>(Mat::of(dy)?.t(), Mat::of(x)?))
+    )
+}
 
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        self.backward_on(device, saved, &dy, needs)
-    }
+/// db = Σ dy.
+fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
+    on_device!(dy, |device| launch::column_sums(device, dy, None, None), dispatch!("linear", dy.dtype(), T => column_sums::<T>(dy)))
 }
 
 impl Tape<'_> {
@@ -263,44 +240,65 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Linear",
-        tolerance: 1e-8,
-        case: |random| {
-            let sequences = random_sequences(random, 3)?;
-            let (input, output) = (random_size(random, 6), random_size(random, 6));
-            let mut inputs = vec![random_tensor(random, &[sequences.tokens(), input])?];
-            let mut members = Vec::new();
-            for m in 0..1 + random.below(3) {
-                let bias = random.below(2) == 0;
-                inputs.push(random_tensor(random, &[output, input])?);
-                if bias {
-                    inputs.push(random_tensor(random, &[output])?);
-                }
-                let mut terms = Vec::new();
-                for t in 0..random.below(3) {
-                    let r = random_size(random, 3);
-                    inputs.push(random_tensor(random, &[r, input])?);
-                    inputs.push(random_tensor(random, &[output, r])?);
-                    let mask = Mask { p: 0.4, seed: u64::from(random.word()), site: (10 * m + t) as u32 };
-                    terms.push(Term { scale: 2.0, mask: (random.below(2) == 0).then_some(mask) });
-                }
-                members.push(GroupedLinear { bias, terms });
-            }
-            Ok(Case { op: Rc::new(Linear { members, sequences: Some(sequences) }), inputs })
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::linear_inputs::random_group;
+    use super::super::testing::{assert_close, check_plain};
     use super::*;
-    use crate::autograd::Parameter;
+    use crate::autograd::gradcheck::random_tensor;
+    use crate::autograd::{Grads, Parameter};
+    use crate::tensor::philox::Stream;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_op_is_its_plain_form(seed: u64) {
+            let mut random = Stream::new(seed, "linear");
+            let (op, inputs) = random_group(&mut random).unwrap();
+            check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
+        }
+
+        #[test]
+        fn the_op_is_five_calls_of_the_tape(seed: u64) {
+            let mut random = Stream::new(seed, "composed");
+            let (op, inputs) = random_group(&mut random).unwrap();
+            let (sequences, group) = (op.sequences.clone().unwrap(), op.members.len());
+            let (tokens, out) = (sequences.tokens(), inputs[1].dims()[0]);
+            let dy = random_tensor(&mut random, &[group, tokens, out]).unwrap();
+
+            let parameters: Vec<Parameter> = inputs.iter().map(|x| Parameter::new("input", x.clone())).collect();
+            let (mut y, mut grads, mut own) = (Vec::new(), Grads::default(), &parameters[1..]);
+            for (i, member) in op.members.iter().enumerate() {
+                let mut tape = Tape::new();
+                let x = tape.parameter(&parameters[0]);
+                let (w, rest) = own.split_first().unwrap();
+                let (bias, rest) = rest.split_at(usize::from(member.bias));
+                let (factors, rest) = rest.split_at(2 * member.terms.len());
+                own = rest;
+                let (w, bias) = (tape.parameter(w), bias.first().map(|b| tape.parameter(b)));
+                let mut sum = tape.linear(&x, &w, bias.as_ref()).unwrap();
+                for (term, ab) in member.terms.iter().zip(factors.chunks(2)) {
+                    let (a, b) = (tape.parameter(&ab[0]), tape.parameter(&ab[1]));
+                    sum = lora_composed(&mut tape, &sum, &x, [&a, &b], term, &sequences).unwrap();
+                }
+                y.extend(sum.value().to_f64().unwrap());
+                grads.add(tape.vjp(&sum, dy.index(i).unwrap()).unwrap()).unwrap();
+            }
+
+            let mut tape = Tape::new();
+            let vars: Vec<Var> = parameters.iter().map(|p| tape.parameter(p)).collect();
+            let fused = tape.apply(op, &vars.iter().collect::<Vec<_>>()).unwrap();
+            assert_close(fused.value(), &Tensor::new(y, fused.shape()).unwrap());
+            let fused = tape.vjp(&fused, dy.reshape(fused.shape()).unwrap()).unwrap();
+            for p in &parameters {
+                assert_close(fused.get(p).unwrap(), grads.get(p).unwrap());
+            }
+        }
+    }
 
     #[test]
     fn a_frozen_weight_keeps_no_activation() {
-        let t = |dims: &[usize]| random_tensor(&mut crate::tensor::philox::Stream::new(1, "t"), dims).unwrap();
+        let t = |dims: &[usize]| random_tensor(&mut Stream::new(1, "t"), dims).unwrap();
         let (x, w, a, b) = (Parameter::new("x", t(&[3, 4])), t(&[2, 4]), Parameter::new("a", t(&[1, 4])), Parameter::new("b", t(&[2, 1])));
         let saved = |with_x: bool, with_b: bool| {
             let mut tape = Tape::with_ledger();
@@ -313,7 +311,7 @@ mod tests {
         };
         assert!(saved(false, false).is_empty());
         assert_eq!(saved(true, false), ["w", "a", "b"]);
-        assert_eq!(saved(false, true), ["a", "h"]);
+        assert_eq!(saved(false, true), ["a", "b", "h"]);
     }
 
     #[test]

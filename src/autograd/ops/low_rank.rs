@@ -1,193 +1,161 @@
-//! The low-rank terms of [`super::Linear`], in two passes that touch what is large once: x in forward; dy, x and dx in backward.
+//! The low-rank terms of [`Linear`](super::Linear) on the host: forward reads x once, backward reads dy, x and dx once.
+//!
+//! Both passes take `BLOCK` rows at a time and do everything for those rows: at D = 768, a block of x, dy or dx is 96 KiB of f32, so a block stays
+//! in the second-level cache from one term to the next. A and s B are packed once, before the pass; they are small and stay in that cache, too.
+//! A dropout mask is never stored. Each pass draws it once, for the block at hand.
 
-use super::linear::Term;
 use crate::Result;
-use crate::autograd::Saved;
 use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial, gemm_sum};
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Accum, Pooled, Sequences, Tensor, alloc, rows, zeroed};
+use crate::tensor::{Accum, LowRankCotangent, LowRankTerm, Pooled, Tensor, alloc, rows, zeroed};
 
-/// Rows that are taken at a time: they stay in the second-level cache.
+/// Rows of a block.
 const BLOCK: usize = 32;
-/// Rows whose part of dA and dB is summed by one task.
+/// Rows of a task in backward. A task sums dA and dB of its rows; the sums of the tasks are then added in order.
 const GROUP: usize = 8 * BLOCK;
 
-/// A term, the member it belongs to, and where its A and B are in the op's inputs.
-pub(super) struct Placed<'a> {
-    pub member: usize,
-    pub term: &'a Term,
-    pub a: usize,
-    pub b: usize,
-}
-
-impl Placed<'_> {
-    /// Writes the dropout factors of the rows `first..`; false if nothing is dropped.
-    fn factors<S: Accum>(&self, sequences: Option<&Sequences>, first: usize, cols: usize, out: &mut [S]) -> bool {
-        let (Some(mask), Some(sequences)) = (&self.term.mask, sequences) else { return false };
-        mask.factor_rows(sequences, first, cols, out);
-        true
-    }
-}
-
 /// s B.
-pub(super) fn scaled<S: Accum>(b: &Tensor, scale: f64) -> Result<Pooled<S>> {
-    let mut b = b.to_accum::<S>()?;
-    b.iter_mut().for_each(|b| *b *= S::of(scale));
+pub(super) fn scaled_b<S: Accum>(term: &LowRankTerm) -> Result<Pooled<S>> {
+    let mut b = term.b.to_accum::<S>()?;
+    b.iter_mut().for_each(|b| *b *= S::of(term.scale));
     Ok(b)
 }
 
-/// h = drop(x) Aᵀ of every term, side by side: `[n, Σ r]`.
-pub(super) fn hidden<S: Accum>(terms: &[Placed], inputs: &[&Tensor], x: Mat<S>, sequences: Option<&Sequences>) -> Result<Option<Tensor>> {
-    let (n, d) = (x.rows(), x.cols());
-    let packed: Vec<_> = terms.iter().map(|t| Ok(Packed::new(Mat::of(inputs[t.a])?.t(), Threads::Serial))).collect::<Result<_>>()?;
-    let ranks: Vec<usize> = terms.iter().map(|t| inputs[t.a].shape().rows()).collect();
-    let width: usize = ranks.iter().sum();
-    if width == 0 {
-        return Ok(None);
+/// Writes the dropout factors of rows `first..`, `cols` to a row. False if nothing is dropped.
+fn draw_factors<S: Accum>(term: &LowRankTerm, first: usize, cols: usize, factors: &mut [S]) -> bool {
+    if let Some((mask, sequences)) = term.drop {
+        mask.factor_rows(sequences, first, cols, factors);
     }
-    let mut h = alloc::<S>(n * width);
-    rows::for_chunks(&mut h, BLOCK * width, true, |i, h| {
-        let x = x.rows_from(i * BLOCK, h.len() / width);
+    term.drop.is_some()
+}
+
+/// h = drop(x) Aᵀ `[n, r]` of each term, with x `[n, in]`.
+pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<Tensor>> {
+    let (n, d) = (x.rows(), x.cols());
+    if terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let packed_a = terms.iter().map(|t| Ok(Packed::new(Mat::of(&t.a)?.t(), Threads::Serial))).collect::<Result<Vec<_>>>()?;
+    let mut hidden: Vec<Pooled<S>> = terms.iter().map(|t| alloc(n * t.rank())).collect();
+    let mut blocks: Vec<_> = hidden.iter_mut().zip(terms).map(|(h, t)| h.chunks_mut((BLOCK * t.rank()).max(1))).collect();
+    // A task takes a block of rows, and writes those rows of every h.
+    let tasks = (0..n).step_by(BLOCK).map(|first| (first, blocks.iter_mut().map(|h| h.next().unwrap_or_default()).collect::<Vec<_>>()));
+    rows::map(tasks.collect(), |(first, hidden)| {
+        let x = x.rows_from(first, BLOCK.min(n - first));
         let mut dropped = alloc::<S>(x.rows() * d);
-        let mut column = 0;
-        for ((t, a), r) in terms.iter().zip(&packed).zip(&ranks) {
-            let masked = t.factors(sequences, i * BLOCK, d, &mut dropped);
+        for ((term, a), h) in terms.iter().zip(&packed_a).zip(hidden) {
+            let masked = draw_factors(term, first, d, &mut dropped);
             if masked {
                 x.scale(&mut dropped);
             }
             let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
-            gemm_packed(&[(x, a)], Init::Zero, &mut h[column..], width, Threads::Serial);
-            column += r;
+            gemm_packed(&[(x, a)], Init::Zero, h, term.rank(), Threads::Serial);
         }
     });
-    Ok(Some(Tensor::new(h, [n, width])?))
+    hidden.into_iter().zip(terms).map(|(h, t)| Tensor::new(h, [n, t.rank()])).collect()
 }
 
-/// What backward reads of one term.
-struct Prepared<'a, S: Accum> {
-    placed: &'a Placed<'a>,
-    /// r and the width of x.
-    dims: [usize; 2],
-    /// First column of its h.
-    column: usize,
-    /// s B, if dh is wanted.
-    b: Option<Packed<S>>,
-    /// A, if dx is wanted.
-    a: Option<Packed<S>>,
-}
-
-/// What backward reads of all.
-struct Backward<'a, S: Accum> {
-    terms: Vec<Prepared<'a, S>>,
-    dy: Vec<Mat<'a, S>>,
-    x: Option<Mat<'a, S>>,
-    h: Option<Mat<'a, S>>,
-    sequences: Option<&'a Sequences>,
-    needs: &'a [bool],
-}
-
-/// Adds f ⊙ (dh A) to dx, and writes dA = dhᵀ (f ⊙ x) and dB = s dyᵀ h to `grads`, with dh = s dy B. Each mask is drawn once.
-#[allow(clippy::too_many_arguments)] // What the op has at hand.
-pub(super) fn backward<S: Accum>(
-    terms: &[Placed],
-    mut saved: Saved,
-    dy: &[Tensor],
-    x: Option<&Tensor>,
-    sequences: Option<&Sequences>,
-    needs: &[bool],
-    dx: &mut [S],
-    grads: &mut [Option<Tensor>],
-) -> Result<()> {
-    let h = saved.take("h").ok();
-    let mut prepared = Vec::new();
-    let mut column = 0;
-    for placed in terms {
-        let a = saved.take("a")?;
-        let dims = [a.shape().rows(), a.shape().cols()];
-        let b = if needs[0] || needs[placed.a] { Some(scaled::<S>(&saved.take("b")?, placed.term.scale)?) } else { None };
-        let b = b.map(|b| Packed::new(Mat::new(&b, b.len() / dims[0], dims[0]), Threads::Serial));
-        let a = if needs[0] { Some(Packed::new(Mat::of(&a)?, Threads::Serial)) } else { None };
-        prepared.push(Prepared { placed, dims, column, b, a });
-        column += dims[0];
-    }
-    let (n, d) = (dy[0].shape().rows(), prepared[0].dims[1]);
-    let pass = Backward {
-        terms: prepared,
-        dy: dy.iter().map(Mat::of).collect::<Result<_>>()?,
-        x: x.map(Mat::of).transpose()?,
-        h: h.as_ref().map(Mat::of).transpose()?,
-        sequences,
-        needs,
-    };
-    let mut pieces = dx.chunks_mut((GROUP * d).max(1));
-    let groups = (0..n.div_ceil(GROUP)).map(|g| (g * GROUP, pieces.next().unwrap_or_default())).collect();
-    let mut parts = rows::map(groups, |(first, dx)| pass.group(first, GROUP.min(n - first), dx)).into_iter();
-    let mut total = parts.next().unwrap_or_else(|| pass.zeros());
+/// Adds drop(dh A) of each term to dx `[n, in]`, which is empty if it is not wanted. Returns [dA, dB] of each term.
+pub(super) fn backward<S: Accum>(terms: &[LowRankCotangent], dx: &mut [S]) -> Result<Vec<[Option<Tensor>; 2]>> {
+    let passes = terms.iter().map(TermPass::new).collect::<Result<Vec<_>>>()?;
+    let (n, d) = (passes[0].dy.rows(), passes[0].cols);
+    let mut dx_groups = dx.chunks_mut((GROUP * d).max(1));
+    let tasks = (0..n).step_by(GROUP).map(|first| (first, dx_groups.next().unwrap_or_default())).collect();
+    let mut parts = rows::map(tasks, |(first, dx)| group(&passes, first, GROUP.min(n - first), dx)).into_iter();
+    let mut total = parts.next().unwrap_or_else(|| passes.iter().map(TermPass::zeros).collect());
     for part in parts {
-        let pairs = total.iter_mut().flatten().zip(part.iter().flatten());
-        pairs.for_each(|(sum, part)| sum.iter_mut().zip(&**part).for_each(|(s, &p)| *s += p));
-    }
-    for (t, [da, mut db]) in pass.terms.iter().zip(total) {
-        let (p, out) = (t.placed, dy[t.placed.member].shape().cols());
-        if needs[p.a] {
-            grads[p.a] = Some(Tensor::new(da, t.dims)?);
-        }
-        if needs[p.b] {
-            // The sum is dBᵀ / s.
-            db.iter_mut().for_each(|g| *g *= S::of(p.term.scale));
-            grads[p.b] = Some(Tensor::new(Mat::new(&db, t.dims[0], out).t().to_accum(), [out, t.dims[0]])?);
+        for (sum, part) in total.iter_mut().flatten().zip(part.iter().flatten()) {
+            sum.iter_mut().zip(&**part).for_each(|(s, &p)| *s += p);
         }
     }
-    Ok(())
+    let mut grads = Vec::new();
+    for (pass, [da, mut db]) in passes.iter().zip(total) {
+        let (r, out) = (pass.term.rank(), pass.dy.cols());
+        // The sum is dBᵀ / s.
+        db.iter_mut().for_each(|g| *g *= S::of(pass.term.scale));
+        grads.push([
+            pass.x.map(|_| Tensor::new(da, [r, d])).transpose()?,
+            pass.h.map(|_| Tensor::new(Mat::new(&db, r, out).t().to_accum(), [out, r])).transpose()?,
+        ]);
+    }
+    Ok(grads)
 }
 
-impl<S: Accum> Backward<'_, S> {
-    /// dA `[r, d]` and dBᵀ `[r, out]` of each term before anything is added; empty where not wanted.
-    fn zeros(&self) -> Vec<[Pooled<S>; 2]> {
-        let size = |need: bool, len: usize| zeroed::<S>(if need { len } else { 0 });
-        let of = |t: &Prepared<S>| {
-            let [r, d] = t.dims;
-            [size(self.needs[t.placed.a], r * d), size(self.needs[t.placed.b], r * self.dy[t.placed.member].cols())]
-        };
-        self.terms.iter().map(of).collect()
+/// Runs all terms over `n` rows from `first`; `dx` has those rows. Returns their part of [dA, dBᵀ / s] of each term.
+fn group<S: Accum>(passes: &[TermPass<S>], first: usize, n: usize, dx: &mut [S]) -> Vec<[Pooled<S>; 2]> {
+    let mut sums: Vec<_> = passes.iter().map(TermPass::zeros).collect();
+    for at in (0..n).step_by(BLOCK) {
+        let rows = BLOCK.min(n - at);
+        for (pass, [da, db]) in passes.iter().zip(&mut sums) {
+            let dx = dx.get_mut(at * pass.cols..(at + rows) * pass.cols).unwrap_or_default();
+            pass.block(first + at, rows, dx, da, db);
+        }
+    }
+    sums
+}
+
+/// What backward reads for one term.
+struct TermPass<'a, S: Accum> {
+    term: &'a LowRankTerm<'a>,
+    /// Columns of x and dx.
+    cols: usize,
+    dy: Mat<'a, S>,
+    /// If dA is wanted.
+    x: Option<Mat<'a, S>>,
+    /// If dB is wanted.
+    h: Option<Mat<'a, S>>,
+    /// s B.
+    scaled_b: Packed<S>,
+    a: Packed<S>,
+}
+
+impl<'a, S: Accum> TermPass<'a, S> {
+    fn new(cotangent: &'a LowRankCotangent<'a>) -> Result<Self> {
+        let LowRankCotangent { term, dy, x, h } = cotangent;
+        let (dy, a, scaled_b) = (Mat::of(dy)?, Mat::of(&term.a)?, scaled_b::<S>(term)?);
+        Ok(TermPass {
+            term,
+            cols: a.cols(),
+            dy,
+            x: x.as_ref().map(Mat::of).transpose()?,
+            h: h.as_ref().map(Mat::of).transpose()?,
+            scaled_b: Packed::new(Mat::new(&scaled_b, dy.cols(), term.rank()), Threads::Serial),
+            a: Packed::new(a, Threads::Serial),
+        })
     }
 
-    /// The part of `n` rows from `first`; `dx` holds those rows.
-    fn group(&self, first: usize, n: usize, dx: &mut [S]) -> Vec<[Pooled<S>; 2]> {
-        let mut sums = self.zeros();
-        for at in (0..n).step_by(BLOCK) {
-            let rows = BLOCK.min(n - at);
-            for (t, [da, db]) in self.terms.iter().zip(&mut sums) {
-                let dx = dx.get_mut(at * t.dims[1]..(at + rows) * t.dims[1]).unwrap_or_default();
-                self.block(t, first + at, rows, dx, da, db);
-            }
-        }
-        sums
+    /// dA `[r, in]` and dBᵀ `[r, out]` before anything is added; empty if not wanted.
+    fn zeros(&self) -> [Pooled<S>; 2] {
+        [self.x.map_or(0, |x| x.cols()), self.h.map_or(0, |_| self.dy.cols())].map(|cols| zeroed(self.term.rank() * cols))
     }
 
-    fn block(&self, t: &Prepared<S>, first: usize, n: usize, dx: &mut [S], da: &mut [S], db: &mut [S]) {
-        let [r, d] = t.dims;
-        let dy = self.dy[t.placed.member].rows_from(first, n);
-        if let (true, Some(h)) = (self.needs[t.placed.b], self.h) {
-            let h = h.rows_from(first, n).cols_from(t.column, r);
-            gemm_sum(&[(h.t(), dy)], Init::Keep, db, dy.cols(), Threads::Serial);
+    /// One block of `n` rows from `first`; `dx` has those rows.
+    fn block(&self, first: usize, n: usize, dx: &mut [S], da: &mut [S], db: &mut [S]) {
+        let (r, d) = (self.term.rank(), self.cols);
+        let dy = self.dy.rows_from(first, n);
+        if let Some(h) = self.h {
+            // dBᵀ / s += hᵀ dy
+            gemm_sum(&[(h.rows_from(first, n).t(), dy)], Init::Keep, db, dy.cols(), Threads::Serial);
         }
-        let Some(b) = &t.b else { return };
+        if dx.is_empty() && self.x.is_none() {
+            return;
+        }
+        // dh = dy (s B)
         let mut dh = alloc::<S>(n * r);
-        gemm_packed(&[(dy, b)], Init::Zero, &mut dh, r, Threads::Serial);
+        gemm_packed(&[(dy, &self.scaled_b)], Init::Zero, &mut dh, r, Threads::Serial);
         let dh = Mat::new(&dh, n, r);
         let mut factors = alloc::<S>(n * d);
-        let masked = t.placed.factors(self.sequences, first, d, &mut factors);
-        match &t.a {
-            Some(a) if masked => {
-                let mut through = alloc::<S>(n * d);
-                gemm_packed(&[(dh, a)], Init::Zero, &mut through, d, Threads::Serial);
-                vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
-            }
-            Some(a) => gemm_packed(&[(dh, a)], Init::Keep, dx, d, Threads::Serial),
-            None => {}
+        let masked = draw_factors(self.term, first, d, &mut factors);
+        // dx += drop(dh A)
+        if masked && !dx.is_empty() {
+            let mut through = alloc::<S>(n * d);
+            gemm_packed(&[(dh, &self.a)], Init::Zero, &mut through, d, Threads::Serial);
+            vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
+        } else if !dx.is_empty() {
+            gemm_packed(&[(dh, &self.a)], Init::Keep, dx, d, Threads::Serial);
         }
-        if let (true, Some(x)) = (self.needs[t.placed.a], self.x) {
+        // dA += dhᵀ drop(x)
+        if let Some(x) = self.x {
             let x = x.rows_from(first, n);
             if masked {
                 x.scale(&mut factors);

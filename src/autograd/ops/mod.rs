@@ -3,8 +3,8 @@
 
 mod arithmetic;
 mod attention;
-#[cfg(feature = "cuda")]
-mod attention_cuda;
+mod attention_fast;
+mod attention_inputs;
 mod cast;
 mod cross_entropy;
 mod dropout;
@@ -15,8 +15,8 @@ mod first_row;
 mod gelu;
 mod layer_norm;
 mod linear;
-#[cfg(feature = "cuda")]
-mod linear_cuda;
+mod linear_fast;
+mod linear_inputs;
 mod low_rank;
 mod magnitude;
 mod relu;
@@ -26,6 +26,8 @@ mod subspace;
 #[cfg(feature = "cuda")]
 mod subspace_cuda;
 mod tanh;
+#[cfg(test)]
+mod testing;
 
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
@@ -37,7 +39,7 @@ pub use embedding_layer_norm::EmbeddingLayerNorm;
 pub use first_row::FirstRow;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
-pub use linear::{GroupedLinear, Linear, Term};
+pub use linear::{GroupedLinear, Linear, Term, lora_composed};
 pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
@@ -57,7 +59,7 @@ pub fn suites() -> Vec<Suite> {
         dropout::suite(),
         layer_norm::suite(),
         residual_layer_norm::suite(),
-        linear::suite(),
+        linear_inputs::suite(),
         magnitude::suite(),
         submatrix::suite(),
         subspace::suite(),

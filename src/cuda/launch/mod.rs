@@ -1,6 +1,8 @@
 //! Launches of the kernels of `src/cuda/kernels`, on tensors. Each function stands for one kernel, and gives it what its file asks for.
 
 mod adamw;
+pub(crate) mod attention;
+pub(crate) mod linear;
 
 pub use adamw::{Update, adamw};
 
@@ -100,79 +102,6 @@ pub(crate) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences
     Ok(y)
 }
 
-/// h = (f ⊙ x) Aᵀ of a low-rank term: `[n, r]`.
-pub(crate) fn low_rank_hidden(device: &Arc<Device>, x: &Tensor, a: &Tensor, drop: Option<(&Mask, &Sequences)>) -> Result<Tensor> {
-    let h = Tensor::empty_on(device, x.dtype(), [x.shape().rows(), a.shape().rows()])?;
-    let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
-    let a = cast(device, a, DType::F32)?;
-    let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
-    arguments.extend(dropped(device, drop, &[x.shape().rows(), a.shape().cols(), a.shape().rows()])?);
-    device.launch(name, [x.shape().rows().div_ceil(8), 1, 1], 256, 0, &arguments)?;
-    Ok(h)
-}
-
-/// dA = dhᵀ (f ⊙ x) of a low-rank term: `[r, d]` f32.
-pub(crate) fn low_rank_weight(device: &Arc<Device>, x: &Tensor, dh: &Tensor, drop: Option<(&Mask, &Sequences)>) -> Result<Tensor> {
-    /// Rows that one thread adds.
-    const ROWS: usize = 32;
-    let (rows, cols, rank) = (x.shape().rows(), x.shape().cols(), dh.shape().cols());
-    let parts = rows.div_ceil(ROWS);
-    let partial = Tensor::empty_on(device, DType::F32, [parts, rank, cols])?;
-    let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
-    arguments.extend(dropped(device, drop, &[rows, cols, rank])?);
-    arguments.push(size(ROWS));
-    let name = named("linear", x.dtype(), ["low_rank_weight_f32", "low_rank_weight_bf16"])?;
-    device.launch(name, blocks(parts * cols.div_ceil(4)), 256, 0, &arguments)?;
-    sum_parts(device, &partial, None, [rank, cols])
-}
-
-/// y = sum + b + scale · h Bᵀ; without a sum, f32, it is in y.
-pub(crate) fn low_rank_output(
-    device: &Arc<Device>,
-    sum: Option<&Tensor>,
-    bias: Option<&Tensor>,
-    [h, b]: [&Tensor; 2],
-    scale: f64,
-    y: &Tensor,
-) -> Result<()> {
-    /// Rows of a thread.
-    const ROWS: usize = 16;
-    let b = cast(device, b, DType::F32)?;
-    let (rows, cols) = (y.shape().rows(), y.shape().cols());
-    let mut arguments = vec![or_null(sum)?];
-    arguments.extend(of_either("linear", bias)?);
-    arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(rows), size(cols), size(h.shape().cols())]);
-    arguments.push(Argument::F32(scale as f32));
-    let names = ["low_rank_output_f32_f32", "low_rank_output_bf16_f32", "low_rank_output_bf16_bf16"];
-    device.launch(by_types([h, y], names)?, [cols.div_ceil(256), rows.div_ceil(ROWS), 1], 256, 0, &arguments)
-}
-
-/// y = sum + f ⊙ (dh A); without a sum, f32, it is in y.
-pub(crate) fn low_rank_input(
-    device: &Arc<Device>,
-    sum: Option<&Tensor>,
-    [dh, a]: [&Tensor; 2],
-    drop: Option<(&Mask, &Sequences)>,
-    y: &Tensor,
-) -> Result<()> {
-    let a = cast(device, a, DType::F32)?;
-    let (rows, cols) = (y.shape().rows(), y.shape().cols());
-    let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, y.argument()?];
-    arguments.extend(dropped(device, drop, &[rows, cols, a.shape().rows()])?);
-    let names = ["low_rank_input_f32_f32", "low_rank_input_bf16_f32", "low_rank_input_bf16_bf16"];
-    device.launch(by_types([dh, y], names)?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)
-}
-
-/// Of kernels for (f32, f32), (bf16, f32) and (bf16, bf16), the one for two tensors.
-fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> Result<&'static str> {
-    match tensors.map(Tensor::dtype) {
-        [DType::F32, DType::F32] => Ok(f32),
-        [DType::BF16, DType::F32] => Ok(bf16_f32),
-        [DType::BF16, DType::BF16] => Ok(bf16),
-        other => Err(Error::dtype("linear", "f32 or bf16 on a GPU", &other)),
-    }
-}
-
 /// How a kernel that drops is told of it: sequence of each row, offsets and examples (null where nothing is dropped), sizes, the mask.
 fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usize]) -> Result<Vec<Argument>> {
     let mut arguments = vec![Argument::Address(0); 3];
@@ -183,13 +112,6 @@ fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usi
     arguments.extend(sizes.iter().map(|&n| size(n)));
     arguments.extend(bits(drop.map(|(mask, _)| mask)));
     Ok(arguments)
-}
-
-/// y = b in every row.
-pub(crate) fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
-    let b = cast(device, b, DType::F32)?;
-    let arguments = [b.argument()?, y.argument()?, count(y.shape().len()), size(y.shape().cols())];
-    device.launch(named("linear", y.dtype(), ["fill_rows_f32", "fill_rows_bf16"])?, blocks(y.shape().len()), 256, 0, &arguments)
 }
 
 /// Σ over the rows of x, or of x ⊙ `times`, divided by `divisor` if there is one: `[cols]` f32.

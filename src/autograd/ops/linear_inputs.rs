@@ -1,0 +1,104 @@
+//! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
+
+use super::dropout::random_sequences;
+use super::linear::{GroupedLinear, Linear, Term};
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::tensor::philox::Stream;
+use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};
+use crate::{Error, Result};
+use std::rc::Rc;
+
+/// One value for each input of a linear: the tensor itself, or whether its gradient is wanted.
+pub(super) struct LinearInputs<T> {
+    pub w: T,
+    pub bias: Option<T>,
+    /// [A, B] of each term.
+    pub terms: Vec<[T; 2]>,
+}
+
+impl Term {
+    /// The term with its tensors.
+    pub(super) fn bind<'a>(&'a self, a: Tensor, b: Tensor, sequences: Option<&'a Sequences>) -> LowRankTerm<'a> {
+        LowRankTerm { a, b, scale: self.scale, drop: self.mask.as_ref().zip(sequences) }
+    }
+}
+
+impl Linear {
+    /// Splits a list in the order of the op's inputs into the value of x and those of each linear.
+    pub(super) fn arrange<T: Copy>(&self, list: &[T]) -> Result<(T, Vec<LinearInputs<T>>)> {
+        let sizes: Vec<usize> = self.members.iter().map(|m| 1 + usize::from(m.bias) + 2 * m.terms.len()).collect();
+        let count = 1 + sizes.iter().sum::<usize>();
+        if list.len() != count || sizes.is_empty() {
+            return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", list.len())));
+        }
+        let mut rest = &list[1..];
+        let mut linears = Vec::new();
+        for (member, size) in self.members.iter().zip(sizes) {
+            let (own, after) = rest.split_at(size);
+            let (affine, terms) = own.split_at(1 + usize::from(member.bias));
+            linears.push(LinearInputs { w: affine[0], bias: affine.get(1).copied(), terms: terms.as_chunks().0.to_vec() });
+            rest = after;
+        }
+        Ok((list[0], linears))
+    }
+
+    /// x and the tensors of each linear, with all shapes checked.
+    pub(super) fn resolve<'a>(&'a self, inputs: &[&'a Tensor]) -> Result<(&'a Tensor, Vec<LowRankLinear<'a>>)> {
+        let (tensor, linears) = self.arrange(inputs)?;
+        let x = tensor.shape();
+        let out = linears[0].w.shape().rows();
+        for linear in &linears {
+            let w = linear.w.shape();
+            if w.dims() != [out, x.cols()] {
+                return Err(Error::shape("linear", "x [.., in] and w [out, in]", &[x, w]));
+            }
+            if let Some(bias) = linear.bias.filter(|bias| bias.dims() != [out]) {
+                return Err(Error::shape("linear", "w [out, in] and bias [out]", &[w, bias.shape()]));
+            }
+            for [a, b] in linear.terms.iter().map(|ab| ab.map(Tensor::shape)) {
+                if a.dims().len() != 2 || a.cols() != x.cols() || b.dims() != [out, a.rows()] {
+                    return Err(Error::shape("linear", "w [out, in], A [r, in] and B [out, r]", &[w, a, b]));
+                }
+            }
+        }
+        let masked = self.members.iter().flat_map(|m| &m.terms).any(|t| t.mask.is_some());
+        if masked && self.sequences.as_ref().map(|s| s.tokens()) != Some(x.rows()) {
+            return Err(Error::shape("linear", "one row per packed token, for dropout", &[x]));
+        }
+        let bound = linears.into_iter().zip(&self.members).map(|(inputs, member)| {
+            let terms = member.terms.iter().zip(&inputs.terms);
+            let terms = terms.map(|(t, &[a, b])| t.bind(a.clone(), b.clone(), self.sequences.as_deref()));
+            LowRankLinear { w: inputs.w, bias: inputs.bias, terms: terms.collect() }
+        });
+        Ok((tensor, bound.collect()))
+    }
+}
+
+pub(super) fn suite() -> Suite {
+    Suite { op: "Linear", tolerance: 1e-8, case: |random| random_group(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
+}
+
+/// One to three linears with up to two terms each, and their inputs.
+pub(super) fn random_group(random: &mut Stream) -> Result<(Linear, Vec<Tensor>)> {
+    let sequences = random_sequences(random, 3)?;
+    let (input, output) = (random_size(random, 6), random_size(random, 6));
+    let mut inputs = vec![random_tensor(random, &[sequences.tokens(), input])?];
+    let mut members = Vec::new();
+    for m in 0..1 + random.below(3) {
+        let bias = random.below(2) == 0;
+        inputs.push(random_tensor(random, &[output, input])?);
+        if bias {
+            inputs.push(random_tensor(random, &[output])?);
+        }
+        let mut terms = Vec::new();
+        for t in 0..random.below(3) {
+            let r = random_size(random, 3);
+            inputs.push(random_tensor(random, &[r, input])?);
+            inputs.push(random_tensor(random, &[output, r])?);
+            let mask = Mask { p: 0.4, seed: u64::from(random.word()), site: (10 * m + t) as u32 };
+            terms.push(Term { scale: 2.0, mask: (random.below(2) == 0).then_some(mask) });
+        }
+        members.push(GroupedLinear { bias, terms });
+    }
+    Ok((Linear { members, sequences: Some(sequences) }, inputs))
+}

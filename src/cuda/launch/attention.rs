@@ -1,0 +1,126 @@
+//! Attention by the kernels of `attention.cu`. A block of threads takes a tile of rows of one sequence and head.
+
+use super::{bits, cast, cast_to, named, or_null, size};
+use crate::cuda::{Argument, Device};
+use crate::tensor::{AttentionInputs, DType, Sequences, Tensor};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// y `[Tq, D]`, and the log-sum-exp of each row of scores, `[H, Tq]` f32.
+pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs) -> Result<(Tensor, Tensor)> {
+    let launch = Launch::new(device, x)?;
+    let y = Tensor::empty_on(device, x.qkv[0].dtype(), x.qkv[0].shape())?;
+    let lse = Tensor::empty_on(device, DType::F32, [x.heads, x.queries.tokens()])?;
+    let names = ["attention_forward_f32", "attention_forward_bf16", "attention_forward_bf16_w32", "attention_forward_bf16_w64"];
+    launch.run(names, x.queries, 0, 0, &[y.argument()?, lse.argument()?])?;
+    Ok((y, lse))
+}
+
+/// Writes the gradients of what attention reads to `grads`, from y, the log-sum-exps and dy.
+pub(crate) fn backward(device: &Arc<Device>, x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3], grads: &AttentionInputs) -> Result<()> {
+    let launch = Launch::new(device, x)?;
+    let [dq, dk, dv] = &grads.qkv;
+    let delta = delta(device, x, launch.width, y, dy)?;
+    let common = [dy.argument()?, lse.argument()?, delta.argument()?];
+    let names = [
+        "attention_backward_queries_f32",
+        "attention_backward_queries_bf16",
+        "attention_backward_queries_bf16_w32",
+        "attention_backward_queries_bf16_w64",
+    ];
+    launch.run(names, x.queries, 0, 1, &[&common[..], &[dq.argument()?]].concat())?;
+
+    // Each sequence's part of the gradients of the extra keys and values: [B, E, D].
+    let dims = [x.keys.count(), x.extra_rows(), dy.shape().cols()];
+    let parts = x.extra.iter().flatten().map(|_| Tensor::empty_on(device, DType::F32, dims)).collect::<Result<Vec<_>>>()?;
+    let outputs = [dk.argument()?, dv.argument()?, or_null(parts.first())?, or_null(parts.get(1))?];
+    let names = [
+        "attention_backward_keys_f32",
+        "attention_backward_keys_bf16",
+        "attention_backward_keys_bf16_w32",
+        "attention_backward_keys_bf16_w64",
+    ];
+    launch.run(names, x.keys, x.extra_rows(), 2, &[&common[..], &outputs].concat())?;
+    parts.iter().zip(grads.extra.iter().flatten()).try_for_each(|(parts, to)| sum_sequences(device, parts, to))
+}
+
+/// δ = Σ dy ⊙ y over each row of each head: `[H, Tq]` f32.
+fn delta(device: &Arc<Device>, x: &AttentionInputs, width: usize, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let tq = x.queries.tokens();
+    let delta = Tensor::empty_on(device, DType::F32, [x.heads, tq])?;
+    let name = named("attention", dy.dtype(), ["attention_backward_delta_f32", "attention_backward_delta_bf16"])?;
+    let arguments = [y.argument()?, dy.argument()?, delta.argument()?, size(tq), size(width)];
+    device.launch(name, [tq.div_ceil(8), x.heads, 1], 256, 0, &arguments)?;
+    Ok(delta)
+}
+
+/// Writes Σ over the sequences of `parts` `[B, E, D]` to `to` `[E, D]`.
+fn sum_sequences(device: &Arc<Device>, parts: &Tensor, to: &Tensor) -> Result<()> {
+    let sum = if to.dtype() == DType::F32 { to.clone() } else { Tensor::empty_on(device, DType::F32, to.shape())? };
+    let (sequences, n) = (parts.dims()[0], to.shape().len());
+    let arguments = [parts.argument()?, sum.argument()?, Argument::Address(0), size(sequences), size(n)];
+    device.launch("attention_backward_extra_f32", [n.div_ceil(256), 1, 1], 256, 0, &arguments)?;
+    if to.dtype() == DType::F32 { Ok(()) } else { cast_to(device, &sum, to) }
+}
+
+/// What all launches of one call share.
+struct Launch<'a> {
+    device: &'a Arc<Device>,
+    x: &'a AttentionInputs<'a>,
+    /// The extra keys and values in the type of q.
+    extra: Option<[Tensor; 2]>,
+    /// K.
+    width: usize,
+    /// Whether tensor cores take this type and head width.
+    tensor_cores: bool,
+}
+
+impl<'a> Launch<'a> {
+    fn new(device: &'a Arc<Device>, x: &'a AttentionInputs<'a>) -> Result<Self> {
+        let (dtype, width) = (x.qkv[0].dtype(), x.qkv[0].shape().cols() / x.heads);
+        if width == 0 || width > 128 {
+            return Err(Error::shape("attention", "heads of 1 to 128 columns on a GPU", &[x.qkv[0].shape()]));
+        }
+        let extra = x.extra.as_ref().map(|[k, v]| Ok([cast(device, k, dtype)?, cast(device, v, dtype)?])).transpose()?;
+        let tensor_cores = dtype == DType::BF16 && (width == 32 || width == 64);
+        Ok(Launch { device, x, extra, width, tensor_cores })
+    }
+
+    /// Launches a kernel over the rows of `sequences`, each with `more` rows in front: the one of `names` (f32, bf16, and bf16 on tensor cores with
+    /// heads of 32 and 64 columns) that fits. `pass`: 0 for y, 1 for dq, 2 for dk and dv. `own`: what only this kernel takes.
+    fn run(&self, names: [&'static str; 4], sequences: &Sequences, more: usize, pass: usize, own: &[Argument]) -> Result<()> {
+        let [f32, bf16, w32, w64] = names;
+        let name = match (self.tensor_cores, self.width) {
+            (true, 32) => w32,
+            (true, _) => w64,
+            _ => named("attention", self.x.qkv[0].dtype(), [f32, bf16])?,
+        };
+        // Rows of a block, and its bytes of shared memory.
+        let (tile, shared) = match self.tensor_cores {
+            true => (64, [640 * self.width, 512 * self.width, 512 * self.width + 512]),
+            false => (16, [320, 384, 384].map(|bytes| bytes * (self.width | 1))),
+        };
+        let longest = (0..sequences.count()).map(|b| sequences.length(b)).max().unwrap_or(0) + more;
+        let grid = [longest.div_ceil(tile), self.x.heads, sequences.count()];
+        let arguments = [self.inputs()?, own.to_vec(), self.settings()?].concat();
+        self.device.launch(name, grid, 128, shared[pass], &arguments)
+    }
+
+    /// The arguments that every kernel begins with.
+    fn inputs(&self) -> Result<Vec<Argument>> {
+        let [k, v] = self.extra.as_ref().map_or([None, None], |[k, v]| [Some(k), Some(v)]);
+        self.x.qkv.iter().map(Some).chain([k, v]).map(or_null).collect()
+    }
+
+    /// The arguments that every kernel ends with.
+    fn settings(&self) -> Result<Vec<Argument>> {
+        let (queries, keys) = (self.x.queries.on(self.device)?, self.x.keys.on(self.device)?);
+        let d = self.width * self.x.heads;
+        // The null pointer: all sequences are computed. The row strides of q and of k and v: D.
+        let mut all = vec![queries.offsets.argument()?, keys.offsets.argument()?, queries.examples.argument()?, Argument::Address(0)];
+        all.extend([self.x.queries.tokens(), self.width, d, d, self.x.extra_rows()].map(size));
+        all.push(Argument::F32((self.width as f64).sqrt().recip() as f32));
+        all.extend(bits(self.x.mask));
+        Ok(all)
+    }
+}

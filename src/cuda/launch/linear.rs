@@ -1,0 +1,166 @@
+//! Linear layers with low-rank terms: cuBLAS products, and the kernels of `low_rank.cu` and `linear.cu`.
+//!
+//! The products of a linear are summed in f32 and rounded once, to the type of x.
+
+use super::{blocks, cast, count, dropped, named, of_either, or_null, size, sum_parts};
+use crate::cuda::{Argument, Device, Matrix};
+use crate::tensor::{DType, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm, Tensor};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// y `[G, n, out]` of a group of G linears, and h `[n, r]` of each term.
+pub(crate) fn forward(device: &Arc<Device>, x: &Tensor, linears: &[LowRankLinear]) -> Result<(Tensor, Vec<Tensor>)> {
+    let (n, out, dtype) = (x.shape().rows(), linears[0].w.shape().rows(), x.dtype());
+    let group = Tensor::empty_on(device, dtype, [linears.len(), n, out])?;
+    let mut hidden = Vec::new();
+    for (i, linear) in linears.iter().enumerate() {
+        let (y, w) = (group.index(i)?, cast(device, linear.w, dtype)?);
+        if linear.terms.is_empty() {
+            affine(device, x, &w, linear.bias, &y)?;
+            continue;
+        }
+        let sum = if dtype == DType::F32 { y.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
+        device.gemm(1.0, x.matrix()?, w.matrix()?.t(), 0.0, sum.matrix()?)?;
+        for (i, term) in linear.terms.iter().enumerate() {
+            let h = hidden_of(device, x, term)?;
+            let rounds = i + 1 == linear.terms.len() && dtype != DType::F32;
+            let (from, to) = if rounds { (Some(&sum), &y) } else { (None, &sum) };
+            add_output(device, from, linear.bias.filter(|_| i == 0), &h, term, to)?;
+            hidden.push(h);
+        }
+    }
+    Ok((group, hidden))
+}
+
+/// dW = dyᵀ x `[out, in]` f32.
+pub(crate) fn weight_gradient(device: &Arc<Device>, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    product(device, 1.0, dy.matrix()?.t(), x, DType::F32)
+}
+
+/// dx `[n, in]` = Σ dy W + Σ drop(dh A), with dy W given as `products` (none if dx is not wanted), and the gradients of the terms.
+pub(crate) fn backward(device: &Arc<Device>, products: &[(Tensor, Tensor)], terms: &[LowRankCotangent]) -> Result<LinearGradients> {
+    let (mut grads, mut each_dh) = (Vec::new(), Vec::new());
+    for t in terms {
+        let (term_grads, dh) = term_gradients(device, t, !products.is_empty())?;
+        grads.push(term_grads);
+        each_dh.extend(dh);
+    }
+    let Some((dy, w)) = products.first() else { return Ok((None, grads)) };
+    let (dtype, dims) = (dy.dtype(), [dy.shape().rows(), w.shape().cols()]);
+    let single = products.len() == 1 && terms.is_empty();
+    let sum = Tensor::empty_on(device, if single { dtype } else { DType::F32 }, dims)?;
+    for (i, (dy, w)) in products.iter().enumerate() {
+        let beta = if i == 0 { 0.0 } else { 1.0 };
+        device.gemm(1.0, dy.matrix()?, cast(device, w, dtype)?.matrix()?, beta, sum.matrix()?)?;
+    }
+    if terms.is_empty() {
+        return Ok((Some(cast(device, &sum, dtype)?), grads));
+    }
+    let mut dx = sum.clone();
+    for (i, (t, dh)) in terms.iter().zip(&each_dh).enumerate() {
+        let rounds = i + 1 == terms.len() && dtype != DType::F32;
+        if rounds {
+            dx = Tensor::empty_on(device, dtype, dims)?;
+        }
+        add_input(device, rounds.then_some(&sum), dh, &t.term, &dx)?;
+    }
+    Ok((Some(dx), grads))
+}
+
+/// [dA, dB] of a term, and its dh = s dy B `[n, r]` if dA or dx is wanted.
+fn term_gradients(device: &Arc<Device>, t: &LowRankCotangent, needs_dx: bool) -> Result<([Option<Tensor>; 2], Option<Tensor>)> {
+    let (scale, dtype) = (t.term.scale as f32, t.dy.dtype());
+    let db = t.h.as_ref().map(|h| product(device, scale, t.dy.matrix()?.t(), h, DType::F32)).transpose()?;
+    if !needs_dx && t.x.is_none() {
+        return Ok(([None, db], None));
+    }
+    let dh = product(device, scale, t.dy.matrix()?, &cast(device, &t.term.b, dtype)?, dtype)?;
+    let da = t.x.as_ref().map(|x| weight_a(device, x, &dh, &t.term)).transpose()?;
+    Ok(([da, db], Some(dh)))
+}
+
+/// scale · A·B, stored in `dtype`.
+fn product(device: &Arc<Device>, scale: f32, a: Matrix, b: &Tensor, dtype: DType) -> Result<Tensor> {
+    let c = Tensor::empty_on(device, dtype, [a.dims[usize::from(a.transposed)], b.shape().cols()])?;
+    device.gemm(scale, a, b.matrix()?, 0.0, c.matrix()?)?;
+    Ok(c)
+}
+
+/// y = x Wᵀ + b, with b rounded to y's type first.
+fn affine(device: &Arc<Device>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &Tensor) -> Result<()> {
+    let (x, w, to) = (x.matrix()?, w.matrix()?.t(), y.matrix()?);
+    let Some(bias) = bias else { return device.gemm(1.0, x, w, 0.0, to) };
+    let bias = cast(device, bias, y.dtype())?;
+    if !device.gemm_bias(x, w, bias.address()?, to)? {
+        fill_rows(device, &bias, y)?;
+        device.gemm(1.0, x, w, 1.0, to)?;
+    }
+    Ok(())
+}
+
+/// y = b in every row.
+fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
+    let b = cast(device, b, DType::F32)?;
+    let arguments = [b.argument()?, y.argument()?, count(y.shape().len()), size(y.shape().cols())];
+    device.launch(named("linear", y.dtype(), ["fill_rows_f32", "fill_rows_bf16"])?, blocks(y.shape().len()), 256, 0, &arguments)
+}
+
+/// h = drop(x) Aᵀ `[n, r]`.
+fn hidden_of(device: &Arc<Device>, x: &Tensor, term: &LowRankTerm) -> Result<Tensor> {
+    let (n, r) = (x.shape().rows(), term.rank());
+    let (h, a) = (Tensor::empty_on(device, x.dtype(), [n, r])?, cast(device, &term.a, DType::F32)?);
+    let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
+    arguments.extend(dropped(device, term.drop, &[n, x.shape().cols(), r])?);
+    let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
+    device.launch(name, [n.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    Ok(h)
+}
+
+/// y = sum + b + s h Bᵀ. Without `sum`, y holds the sum, in f32.
+fn add_output(device: &Arc<Device>, sum: Option<&Tensor>, bias: Option<&Tensor>, h: &Tensor, term: &LowRankTerm, y: &Tensor) -> Result<()> {
+    /// Rows of a thread.
+    const ROWS: usize = 16;
+    let b = cast(device, &term.b, DType::F32)?;
+    let (n, out) = (y.shape().rows(), y.shape().cols());
+    let mut arguments = vec![or_null(sum)?];
+    arguments.extend(of_either("linear", bias)?);
+    arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(n), size(out), size(term.rank())]);
+    arguments.push(Argument::F32(term.scale as f32));
+    let names = ["low_rank_output_f32_f32", "low_rank_output_bf16_f32", "low_rank_output_bf16_bf16"];
+    device.launch(by_types([h, y], names)?, [out.div_ceil(256), n.div_ceil(ROWS), 1], 256, 0, &arguments)
+}
+
+/// dA = dhᵀ drop(x) `[r, in]` f32.
+fn weight_a(device: &Arc<Device>, x: &Tensor, dh: &Tensor, term: &LowRankTerm) -> Result<Tensor> {
+    /// Rows that one thread adds.
+    const ROWS: usize = 32;
+    let (n, cols, r) = (x.shape().rows(), x.shape().cols(), term.rank());
+    let parts = n.div_ceil(ROWS);
+    let partial = Tensor::empty_on(device, DType::F32, [parts, r, cols])?;
+    let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
+    arguments.extend(dropped(device, term.drop, &[n, cols, r])?);
+    arguments.push(size(ROWS));
+    let name = named("linear", x.dtype(), ["low_rank_weight_f32", "low_rank_weight_bf16"])?;
+    device.launch(name, blocks(parts * cols.div_ceil(4)), 256, 0, &arguments)?;
+    sum_parts(device, &partial, None, [r, cols])
+}
+
+/// dx = sum + drop(dh A). Without `sum`, dx holds the sum, in f32.
+fn add_input(device: &Arc<Device>, sum: Option<&Tensor>, dh: &Tensor, term: &LowRankTerm, dx: &Tensor) -> Result<()> {
+    let a = cast(device, &term.a, DType::F32)?;
+    let (n, cols) = (dx.shape().rows(), dx.shape().cols());
+    let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, dx.argument()?];
+    arguments.extend(dropped(device, term.drop, &[n, cols, term.rank()])?);
+    let names = ["low_rank_input_f32_f32", "low_rank_input_bf16_f32", "low_rank_input_bf16_bf16"];
+    device.launch(by_types([dh, dx], names)?, blocks(n * cols.div_ceil(4)), 256, 0, &arguments)
+}
+
+/// Of the kernels for (f32, f32), (bf16, f32) and (bf16, bf16), the one for these two tensors.
+fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> Result<&'static str> {
+    match tensors.map(Tensor::dtype) {
+        [DType::F32, DType::F32] => Ok(f32),
+        [DType::BF16, DType::F32] => Ok(bf16_f32),
+        [DType::BF16, DType::BF16] => Ok(bf16),
+        other => Err(Error::dtype("linear", "f32 or bf16 on a GPU", &other)),
+    }
+}

@@ -1,0 +1,70 @@
+//! The arguments of the linear and attention kernels, on the host and on a GPU.
+
+use super::{Mask, Sequences, Tensor};
+
+/// What attention reads.
+pub(crate) struct AttentionInputs<'a> {
+    /// q `[Tq, D]`, k and v `[T, D]`: views of the op's one, two or three input tensors.
+    pub qkv: [Tensor; 3],
+    /// More keys and values `[E, D]`, which every sequence sees before its own.
+    pub extra: Option<[Tensor; 2]>,
+    /// H.
+    pub heads: usize,
+    /// Sequence boundaries of q.
+    pub queries: &'a Sequences,
+    /// Sequence boundaries of k and v.
+    pub keys: &'a Sequences,
+    /// Dropout of the probabilities.
+    pub mask: Option<&'a Mask>,
+}
+
+impl AttentionInputs<'_> {
+    /// E.
+    pub fn extra_rows(&self) -> usize {
+        self.extra.as_ref().map_or(0, |[k, _]| k.shape().rows())
+    }
+}
+
+/// x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ without its x.
+pub(crate) struct LowRankLinear<'a> {
+    /// W `[out, in]`.
+    pub w: &'a Tensor,
+    /// b `[out]`.
+    pub bias: Option<&'a Tensor>,
+    /// The terms of the sum.
+    pub terms: Vec<LowRankTerm<'a>>,
+}
+
+/// s · drop(x) Aᵀ Bᵀ without its x.
+pub(crate) struct LowRankTerm<'a> {
+    /// A `[r, in]`.
+    pub a: Tensor,
+    /// B `[out, r]`.
+    pub b: Tensor,
+    /// s.
+    pub scale: f64,
+    /// Dropout of the rows of x.
+    pub drop: Option<(&'a Mask, &'a Sequences)>,
+}
+
+/// A low-rank term in backward.
+pub(crate) struct LowRankCotangent<'a> {
+    /// The term.
+    pub term: LowRankTerm<'a>,
+    /// Cotangent of the linear's output `[n, out]`.
+    pub dy: Tensor,
+    /// x `[n, in]` if dA is wanted.
+    pub x: Option<Tensor>,
+    /// h = drop(x) Aᵀ `[n, r]` if dB is wanted.
+    pub h: Option<Tensor>,
+}
+
+/// dx if it is wanted, and [dA, dB] of each term, each if it is wanted.
+pub(crate) type LinearGradients = (Option<Tensor>, Vec<[Option<Tensor>; 2]>);
+
+impl LowRankTerm<'_> {
+    /// r.
+    pub fn rank(&self) -> usize {
+        self.a.shape().rows()
+    }
+}
