@@ -170,15 +170,13 @@ pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Res
     }
     method.apply(model, 0)?;
     let mut contents = Contents::new(&file, Names::of(model));
-    let mut done = Ok(());
-    model.visit_mut(&mut |part| {
+    for part in model.parts_mut() {
         let extra = matches!(part, WeightMut::Extra(_));
         let weight = part.weight();
-        if done.is_ok() && holds(weight, extra) {
-            done = contents.fill(weight, &mut report);
+        if holds(weight, extra) {
+            contents.fill(weight, &mut report)?;
         }
-    });
-    done?;
+    }
     contents.replace_frozen(model)?;
     for (embedding, rows) in &beside.tokens {
         contents.replace_rows(model, embedding, rows, &mut report)?;

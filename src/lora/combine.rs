@@ -122,7 +122,7 @@ fn join(linears: &[(&Linear, f64)], how: Combination) -> Result<Option<Factors>>
             }
             return problem("adapted by some and not by others, or twice");
         };
-        if linear.magnitude.is_some() {
+        if linear.variant.is_some() {
             return problem("has a magnitude (DoRA), which does not add up");
         }
         let (rank, root) = (term.rank(), (weight * term.scale).sqrt());

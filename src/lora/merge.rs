@@ -1,6 +1,6 @@
 //! Merging: W + s B A in place of W and the term, so that inference costs what the base costs.
 
-use crate::nn::{DistilBert, LowRank, Magnitude, Weight};
+use crate::nn::{DistilBert, LowRank, Variant, Weight};
 use crate::tensor::gemm::{Mat, gemm};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Merged(Vec<Taken>);
 
 /// Which linear, and its weight, terms and magnitude.
-type Taken = (usize, Weight, Vec<LowRank>, Option<Magnitude>);
+type Taken = (usize, Weight, Vec<LowRank>, Option<Box<dyn Variant>>);
 
 /// Adds every low-rank term to its weight, and gives the rows the lengths of a magnitude; computed in f64 and rounded once to the weight's type.
 ///
@@ -24,8 +24,8 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     }
     for linear in model.linears_mut().into_iter().filter(|l| !l.terms.is_empty()) {
         let factors = linear.terms.iter().flat_map(|t| [&t.a, &t.b]);
-        let magnitude = linear.magnitude.iter().map(|m| &m.vector);
-        [&linear.weight].into_iter().chain(factors).chain(magnitude).try_for_each(|w| super::check_finite("merge", w))?;
+        let own = linear.variant.iter().flat_map(|v| v.weights());
+        [&linear.weight].into_iter().chain(factors).chain(own).try_for_each(|w| super::check_finite("merge", w))?;
     }
     let mut taken = Vec::new();
     for (i, linear) in model.linears_mut().into_iter().enumerate().filter(|(_, l)| !l.terms.is_empty()) {
@@ -36,17 +36,14 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
             let (a, rank) = (term.a.value()?.to_f64()?, term.rank());
             gemm(Mat::new(&b, output, rank), Mat::new(&a, rank, input), &mut sum, input, true);
         }
-        if let Some(magnitude) = &linear.magnitude {
-            for (row, m) in sum.chunks_exact_mut(input).zip(magnitude.vector.value()?.to_f64()?) {
-                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-                row.iter_mut().for_each(|x| *x *= m / norm);
-            }
+        if let Some(variant) = &linear.variant {
+            variant.merge(&mut sum, input)?;
         }
         let merged = Tensor::from_f64(sum, DType::F64, &shape)?.to_dtype(old.dtype())?;
         // Its value is no longer the checkpoint's, as that of a weight that trained.
         let merged = Weight::trained(linear.weight.name(), merged);
         super::check_finite("merge", &merged)?;
-        taken.push((i, std::mem::replace(&mut linear.weight, merged), std::mem::take(&mut linear.terms), linear.magnitude.take()));
+        taken.push((i, std::mem::replace(&mut linear.weight, merged), std::mem::take(&mut linear.terms), linear.variant.take()));
     }
     Ok(Merged(taken))
 }
@@ -55,8 +52,8 @@ impl Merged {
     /// Puts back the weights, bit for bit, and the terms.
     pub fn undo(self, model: &mut DistilBert) {
         let mut linears = model.linears_mut();
-        for (i, weight, terms, magnitude) in self.0 {
-            (linears[i].weight, linears[i].terms, linears[i].magnitude) = (weight, terms, magnitude);
+        for (i, weight, terms, variant) in self.0 {
+            (linears[i].weight, linears[i].terms, linears[i].variant) = (weight, terms, variant);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What to train: the ways to fine-tune that the study compares, one value each.
 
-use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
+use super::{Bias, LoraConfig, Placement, bottleneck, subspace, terms, virtual_tokens};
 use crate::Result;
 use crate::nn::{DistilBert, WeightMut};
 use serde::{Deserialize, Serialize};
@@ -95,19 +95,17 @@ impl Method {
             Method::Adapter { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
             Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
             Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,
-            Method::Intrinsic { dimension, seed } => intrinsic::project(model, *dimension, *seed)?,
+            Method::Intrinsic { dimension, seed } => subspace::project(model, *dimension, *seed)?,
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
-        let mut done = Ok(());
-        model.visit_mut(&mut |part| {
+        for part in model.parts_mut() {
             if let WeightMut::Base(weight) = part
-                && done.is_ok()
                 && self.trains(weight.name())
             {
-                done = weight.train();
+                weight.train()?;
             }
-        });
-        done.map(|()| adapted)
+        }
+        Ok(adapted)
     }
 }
 

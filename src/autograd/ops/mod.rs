@@ -18,13 +18,8 @@ mod linear;
 #[cfg(feature = "cuda")]
 mod linear_cuda;
 mod low_rank;
-mod magnitude;
 mod relu;
 mod residual_layer_norm;
-mod submatrix;
-mod subspace;
-#[cfg(feature = "cuda")]
-mod subspace_cuda;
 mod tanh;
 
 pub use arithmetic::{Add, Mul, Scale, Sum};
@@ -38,11 +33,8 @@ pub use first_row::FirstRow;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::{GroupedLinear, Linear, Term};
-pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
-pub use submatrix::Submatrix;
-pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
@@ -58,9 +50,6 @@ pub fn suites() -> Vec<Suite> {
         layer_norm::suite(),
         residual_layer_norm::suite(),
         linear::suite(),
-        magnitude::suite(),
-        submatrix::suite(),
-        subspace::suite(),
     ]);
     suites.extend([
         embedding::suite(),
