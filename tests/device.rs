@@ -494,7 +494,7 @@ fn methods() -> Vec<Method> {
         Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin1"]) }),
         Method::Full,
         Method::Head { pre_classifier: false },
-        Method::Adapter { size: 8, placement: Placement::Houlsby },
+        Method::Bottleneck { size: 8, placement: Placement::Houlsby },
         Method::Prompt { tokens: 2 },
         Method::Prefix { tokens: 3 },
         // A dense projection for the small weights, a Fastfood one for the large.

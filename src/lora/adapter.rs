@@ -30,7 +30,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
             Ok(config)
         }
         Method::BitFit => Ok(own("BITFIT")),
-        Method::Adapter { size, placement } => {
+        Method::Bottleneck { size, placement } => {
             let mut config = own("BOTTLENECK");
             config["bottleneck_size"] = json!(size);
             config["placement"] = json!(match placement {
@@ -93,7 +93,7 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
                 Some("pfeiffer") => Placement::Pfeiffer,
                 _ => return Err(fields.problem("placement", "must be houlsby or pfeiffer")),
             };
-            Method::Adapter { size: number("bottleneck_size")?, placement }
+            Method::Bottleneck { size: number("bottleneck_size")?, placement }
         }
         Some("PROMPT_TUNING") => {
             peft::check_prompt(&fields)?;

@@ -1,4 +1,11 @@
-//! LoRA and the other ways to fine-tune: what trains, how it starts, how it is counted and kept.
+//! LoRA and the other ways to fine-tune: what trains, how it starts, how it is merged, counted and stored.
+//!
+//! LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3) freezes a weight W `[out, in]` and learns a change of low rank:
+//! y = x Wᵀ + s · x Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = alpha / r. r is small, so few numbers train: r (in + out) in place of in · out. A starts
+//! random and B starts at zero, so that training starts at the base. Afterwards W + s B A can take the place of W.
+//!
+//! Read [`LoraConfig`] (`config.rs`), then `terms.rs`, `merge.rs` and [`Method`]. An "adapter" here is what PEFT calls so: the trained weights of any
+//! method, in a small file that belongs to a base. The networks that Houlsby et al. call adapters are [`Method::Bottleneck`].
 
 pub mod adapter;
 mod bottleneck;
@@ -11,6 +18,7 @@ mod fields;
 mod file;
 mod merge;
 mod method;
+mod names;
 mod pattern;
 mod peft;
 mod ranges;
@@ -22,11 +30,10 @@ mod virtual_tokens;
 pub use bottleneck::Placement;
 pub use combine::{Combination, combine};
 pub use config::{Bias, Init, LoraConfig};
-pub use counts::{Counts, thousands};
-pub use merge::{Merged, merge};
-pub use method::Method;
+pub use counts::Counts;
 pub use dylora::truncate;
-pub use terms::adapt;
+pub use merge::{Merged, merge};
+pub use method::{Method, adapt};
 
 use crate::autograd::gradcheck::Suite;
 use crate::autograd::ops;
@@ -46,12 +53,12 @@ pub fn all_suites() -> Vec<Suite> {
 }
 
 /// # Errors
-/// If the value of `weight` is not finite: `op` has no use for it.
+/// If `weight`, which `op` reads or has computed, holds a NaN or an infinity.
 fn check_finite(op: &str, weight: &Weight) -> Result<()> {
     weight.value()?.check_finite(|what| Error::invalid(format!("{op}: tensor {:?} {what}", weight.name())))
 }
 
-/// A weight that trains and starts at N(0, std²), drawn from the stream of its name.
+/// A trained weight that starts at N(0, std²), drawn from the random stream of its name.
 fn normal(name: String, dims: [usize; 2], std: f64, dtype: DType, seed: u64) -> Result<Weight> {
     let mut stream = Stream::new(seed, &name);
     let values = (0..dims[0] * dims[1]).map(|_| std * stream.normal()).collect();

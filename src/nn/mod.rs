@@ -16,7 +16,6 @@ mod frozen;
 mod layer_norm;
 mod linear;
 mod load;
-mod pass;
 mod save;
 mod share;
 mod weight;
@@ -29,6 +28,73 @@ pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, TermPart, Variant};
 pub use load::{Head, LoadReport};
-pub use pass::{Pass, site};
 pub use save::TOKENIZER_FILES;
 pub use weight::{Origin, Weight, WeightFn, WeightMut, WeightRef};
+
+use crate::autograd::Var;
+use crate::tensor::{Mask, Sequences};
+use std::sync::Arc;
+
+/// What a forward pass needs to know besides the token ids.
+#[derive(Clone)]
+pub struct Pass {
+    /// Sequence boundaries of the packed batch, and the example that each sequence is.
+    pub sequences: Arc<Sequences>,
+    /// Training: the seed of every dropout mask. Evaluation: `None`, and nothing is dropped.
+    pub dropout: Option<u64>,
+    /// Keep only the input of each layer, and compute the layer again in backward: less memory for more time.
+    pub recompute: bool,
+    /// The part of each low-rank term that is used. `None`: the whole term.
+    pub part: Option<Arc<dyn TermPart>>,
+    /// The vector that all computed weights are functions of. The model puts it here.
+    pub shared: Option<Var>,
+}
+
+impl Pass {
+    /// Evaluation: no dropout.
+    pub fn evaluation(sequences: Arc<Sequences>) -> Pass {
+        Pass { sequences, dropout: None, recompute: false, part: None, shared: None }
+    }
+
+    /// Training: dropout masks of `seed`.
+    pub fn training(sequences: Arc<Sequences>, seed: u64) -> Pass {
+        Pass { dropout: Some(seed), ..Pass::evaluation(sequences) }
+    }
+
+    /// The same pass over the first row of each sequence only.
+    pub fn first_rows(&self) -> Pass {
+        Pass { sequences: Arc::new(self.sequences.first_rows()), ..self.clone() }
+    }
+
+    /// The mask of a dropout site at probability `p`; `None` if nothing is dropped.
+    pub fn mask(&self, p: f64, site: u32) -> Option<Mask> {
+        self.dropout.filter(|_| p > 0.0).map(|seed| Mask { p, seed, site })
+    }
+}
+
+/// Every place of the model that drops has a number of its own, so that no two draw the same mask.
+pub mod site {
+    /// After the embeddings' layer norm.
+    pub const EMBEDDINGS: u32 = 0;
+    /// Before the classifier.
+    pub const CLASSIFIER_INPUT: u32 = 1;
+    /// Low-rank term of the first linear of the head.
+    pub const PRE_CLASSIFIER_TERM: u32 = 2;
+    /// Low-rank term of the second linear of the head.
+    pub const CLASSIFIER_TERM: u32 = 3;
+
+    /// Attention probabilities of a layer.
+    pub const fn attention(layer: usize) -> u32 {
+        16 * (layer as u32 + 1)
+    }
+
+    /// Output of the feed-forward block of a layer.
+    pub const fn ffn(layer: usize) -> u32 {
+        attention(layer) + 1
+    }
+
+    /// First low-rank term of linear 0 to 5 (q, k, v, out, lin1, lin2) of a layer. Each further term of the linear adds 2¹⁶.
+    pub const fn term(layer: usize, linear: usize) -> u32 {
+        attention(layer) + 2 + linear as u32
+    }
+}

@@ -89,8 +89,8 @@ impl Latency {
         match kind {
             Kind::Merged | Kind::Lora => lora(false),
             Kind::Dora => lora(true),
-            Kind::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
-            Kind::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
+            Kind::Adapter => Method::Bottleneck { size: self.adapter_size, placement: Placement::Houlsby },
+            Kind::AdapterPfeiffer => Method::Bottleneck { size: self.adapter_size, placement: Placement::Pfeiffer },
             Kind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
             Kind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
         }

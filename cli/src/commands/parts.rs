@@ -2,9 +2,9 @@
 
 use super::common::{Source, limited};
 use super::notes::{note, warning};
+use crate::study::figure::thousands;
 use clap::Args;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
-use lowrank::lora::thousands;
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

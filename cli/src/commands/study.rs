@@ -10,13 +10,13 @@ use super::parts::{Reader, TestArgs};
 use super::progress::Progress;
 use super::signals::interrupt_flag;
 use super::train::describe;
+use crate::study::figure::thousands;
 use crate::study::{
     self, Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
 };
 use clap::Args;
 use lowrank::data::{Tokenized, WordPiece, hash_file, hex};
-use lowrank::lora::thousands;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::safetensors::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};

@@ -1,11 +1,11 @@
 //! What the study claims, each with a verdict from measurements. A difference counts if its 95 % interval does not hold 0.
 
+use super::figure::thousands;
 use super::figure::{Axis, Bar, Figure, Plot, Point, Scale, Series};
 use super::page::Verdict;
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::{Difference, accuracy, difference, mcnemar, p_value};
 use super::{Cost, Latency, Row, RowResult, rank_of};
-use lowrank::lora::thousands;
 
 /// A claim, and what was found.
 pub struct Claim {

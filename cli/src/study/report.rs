@@ -1,11 +1,11 @@
 //! The report: everything that a study found, on one page.
 
+use super::figure::thousands;
 use super::figure::{Axis, Bar, Figure, Heat, Plot, Point, Scale, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
-use lowrank::lora::thousands;
 use lowrank::nn::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! The table.
 
+use super::figure::thousands;
 use super::statistics::accuracy;
 use super::{Row, RowResult, origin, settings};
 use lowrank::Result;
-use lowrank::lora::thousands;
 
 /// The table of the study in Markdown: rows that have results, over their seeds.
 pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {

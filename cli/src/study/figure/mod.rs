@@ -15,6 +15,8 @@ mod lines;
 mod points;
 mod scale;
 
+pub use scale::thousands;
+
 pub(super) use draw::escape;
 
 /// The style of figures, and of a page around them.

@@ -1,7 +1,6 @@
 //! From values to positions, and the ticks between.
 
 use super::Scale;
-use lowrank::lora::thousands;
 
 /// Beyond these a value is not drawn, or drawn as 0: what is computed of it stays finite.
 const LARGEST: f64 = 1e150;
@@ -120,6 +119,11 @@ fn linear_label(value: f64, step: f64, size: f64) -> String {
         size if size >= 1e6 => grouped(value / 1e6, decimals(step / 1e6)) + "M",
         _ => grouped(value, decimals(step)),
     }
+}
+
+/// 1234567 as `1,234,567`.
+pub fn thousands(n: usize) -> String {
+    if n < 1000 { n.to_string() } else { format!("{},{:03}", thousands(n / 1000), n % 1000) }
 }
 
 /// With a true minus sign, and a comma between thousands.
