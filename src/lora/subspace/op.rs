@@ -25,11 +25,7 @@ impl Op for Subspace {
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let (z, [n, d]) = (inputs[0], self.projection.dims());
         if z.dims() != [d] || self.origin.shape().len() != n {
-            return Err(Error::shape(
-                "subspace",
-                "z [d] and an origin of n elements",
-                &[z.shape(), self.origin.shape(), &[n, d].into()],
-            ));
+            return Err(Error::shape("subspace", "z [d] and an origin of n elements", &[z.shape(), self.origin.shape(), &[n, d].into()]));
         }
         on_device!(
             z,

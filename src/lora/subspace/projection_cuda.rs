@@ -22,7 +22,14 @@ pub(super) enum OnDevice {
 }
 
 impl OnDevice {
-    pub fn fastfood(device: &Arc<Device>, dims: [usize; 2], scale: f64, signs: &[i8], permutation: &[u16], gauss: &[f32]) -> Result<OnDevice> {
+    pub fn fastfood(
+        device: &Arc<Device>,
+        dims: [usize; 2],
+        scale: f64,
+        signs: &[i8],
+        permutation: &[u16],
+        gauss: &[f32],
+    ) -> Result<OnDevice> {
         let upload = |bytes| Buffer::upload(device, bytes);
         let draws = [upload(signs.as_bytes())?, upload(permutation.as_bytes())?, upload(gauss.as_bytes())?];
         Ok(OnDevice::Fastfood { dims, scale: scale as f32, draws })
