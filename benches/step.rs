@@ -43,7 +43,7 @@ impl Bench {
         let examples = (0..ids.len() as u32).map(|i| self.next + i).collect();
         self.next += ids.len() as u32;
         let sequences = Arc::new(Sequences::new(&lengths, examples)?);
-        Ok((ids.concat(), Pass { sequences, dropout, recompute: self.recompute, rank: None }))
+        Ok((ids.concat(), Pass { dropout, recompute: self.recompute, ..Pass::evaluation(sequences) }))
     }
 
     fn train(&mut self, ids: &[Vec<u32>], labels: &[u32]) -> Outcome<f64> {

@@ -15,7 +15,7 @@ fn main() -> lowrank::Result<()> {
     let (a_star, b_star, x) = (normal([rank, input])?, normal([output, rank])?, normal([rows, input])?);
     let term = |a: Tensor, b: Tensor| LowRank { a: Weight::trained("A", a), b: Weight::trained("B", b), scale: 1.0, dropout: 0.0 };
     let w = || Weight::frozen("W", w0.clone());
-    let linear = |term| Linear { name: "toy".into(), weight: w(), bias: None, terms: vec![term], magnitude: None, site: 0 };
+    let linear = |term| Linear { terms: vec![term], ..Linear::new("toy", w(), None, 0) };
     let pass = Pass::evaluation(Arc::new(Sequences::new(&[rows], vec![0])?));
     let teacher = linear(term(a_star, b_star));
     let target = teacher.forward(&mut Tape::new(), &pass, &Tape::new().constant(&x))?.value().clone();
@@ -36,7 +36,7 @@ fn main() -> lowrank::Result<()> {
         }
         let grads = tape.backward(&loss)?;
         let LowRank { a, b, .. } = &mut student.terms[0];
-        let mut trained: Vec<_> = [a, b].into_iter().flat_map(Weight::parameters_mut).collect();
+        let mut trained: Vec<_> = [a, b].into_iter().flat_map(Weight::parameter_mut).collect();
         adamw.update(&mut trained, grads, 0.05, f64::INFINITY)?;
     }
     Ok(())

@@ -185,22 +185,14 @@ impl Student {
         (config.vocab_size, config.dim, config.hidden_dim, config.n_layers) = (tokens, WIDTH, 4 * WIDTH, LAYERS);
         (config.n_heads, config.max_position_embeddings) = (WIDTH / 32, POSITIONS);
         let mut encoder = DistilBert::random(&config, 2, DType::F32, SEED)?;
-        encoder.visit_mut(&mut |part| {
-            // Never an error: the weights are f32.
-            let _ = part.weight().train();
-        });
+        encoder.parts_mut().into_iter().try_for_each(|part| part.weight().train())?;
         let fixed = |dims: &[usize], value: f64| Tensor::from_f64(vec![value; dims.iter().product()], DType::F32, dims);
         let linear = |name: &str, out: usize| {
             let mut random = Stream::new(SEED, name);
             let w = (0..out * WIDTH).map(|_| 0.02 * random.normal()).collect();
-            Ok::<_, Error>(Linear {
-                name: name.to_string(),
-                weight: Weight::trained(format!("{name}.weight"), Tensor::from_f64(w, DType::F32, [out, WIDTH])?),
-                bias: Some(Weight::trained(format!("{name}.bias"), fixed(&[out], 0.0)?)),
-                terms: Vec::new(),
-                magnitude: None,
-                site: 0,
-            })
+            let weight = Weight::trained(format!("{name}.weight"), Tensor::from_f64(w, DType::F32, [out, WIDTH])?);
+            let bias = Weight::trained(format!("{name}.bias"), fixed(&[out], 0.0)?);
+            Ok::<_, Error>(Linear::new(name, weight, Some(bias), 0))
         };
         Ok(Student {
             encoder,
@@ -221,7 +213,7 @@ impl Student {
         let linears = self.images.iter_mut().chain([&mut self.transform]);
         let weights = linears.flat_map(|l| [&mut l.weight].into_iter().chain(l.bias.as_mut()));
         let rest = weights.chain([&mut self.norm.gamma, &mut self.norm.beta, &mut self.bias]);
-        all.extend(rest.flat_map(Weight::parameters_mut));
+        all.extend(rest.flat_map(Weight::parameter_mut));
         all
     }
 
@@ -247,8 +239,8 @@ impl Student {
         let h = gather(tape, last, &Tensor::new(at.clone(), [at.len()])?)?;
         let h = self.transform.forward(tape, &pass, &h)?;
         let h = tape.gelu(&h)?;
-        let h = self.norm.forward(tape, &h)?;
-        let (table, bias) = (self.encoder.word_embeddings.var(tape)?, self.bias.var(tape)?);
+        let h = self.norm.forward(tape, &pass, &h)?;
+        let (table, bias) = (self.encoder.word_embeddings.var(tape, &pass)?, self.bias.var(tape, &pass)?);
         let logits = tape.linear(&h, &table, Some(&bias))?;
         let tokens = tape.cross_entropy(&logits, &labels, labels.len())?;
         Ok([distance.ok_or_else(|| Error::invalid("no teacher"))?, tokens])

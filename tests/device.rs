@@ -6,7 +6,8 @@ use lowrank::autograd::gradcheck::random_tensor;
 use lowrank::autograd::{Grads, Op, Parameter, Saved, Tape, ops};
 use lowrank::cuda::Device;
 use lowrank::data::Tokenized;
-use lowrank::lora::{LoraConfig, Method, Placement};
+use lowrank::lora::subspace::{Projection, Subspace};
+use lowrank::lora::{LoraConfig, Method, Placement, all_suites};
 use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
@@ -100,7 +101,7 @@ fn every_op_agrees_with_the_host() {
     let Some(device) = device() else { return };
     let mut on_device = 0;
     for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
-        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
+        for suite in all_suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
             let mut random = Stream::new(5, suite.op);
             for _ in 0..25 {
                 let case = (suite.case)(&mut random).unwrap();
@@ -147,7 +148,7 @@ fn assert_nans_show(device: &Arc<Device>, op: &Rc<dyn Op>, clean: &[Tensor], dty
 fn every_op_shows_a_nan() {
     let Some(device) = device() else { return };
     for dtype in [DType::F32, DType::BF16] {
-        for suite in ops::suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
+        for suite in all_suites().into_iter().filter(|s| !HOST_ONLY.contains(&s.op) && in_type(s.op, dtype)) {
             let (mut random, mut nans) = (Stream::new(8, suite.op), 0);
             for _ in 0..10 {
                 let case = (suite.case)(&mut random).unwrap();
@@ -173,7 +174,7 @@ fn every_wide_row_agrees_with_the_host() {
         terms: vec![ops::Term { scale: 0.5, mask: Some(mask.clone()) }, ops::Term { scale: 2.0, mask: None }],
     };
     let ids = Tensor::new((0..t as u32).map(|i| i * 7 % 20).collect::<Vec<_>>(), [t]).unwrap();
-    let projection = Arc::new(ops::Projection::new(30 * 70, 700, 3, "P").unwrap());
+    let projection = Arc::new(Projection::new(30 * 70, 700, 3, "P").unwrap());
     let mut random = Stream::new(8, "wide");
     let mut draw = |dims: &[usize]| random_tensor(&mut random, dims).unwrap();
     let term = [vec![rank, d], vec![out, rank]];
@@ -193,7 +194,7 @@ fn every_wide_row_agrees_with_the_host() {
             Rc::new(ops::EmbeddingLayerNorm { dtype: DType::F32, eps: 0.1, sequences: sequences.clone(), prompt: 0 }),
             vec![ids, draw(&[20, d]), draw(&[40, d]), draw(&[d]), draw(&[d])],
         ),
-        (Rc::new(ops::Subspace { origin, projection }), vec![draw(&[700])]),
+        (Rc::new(Subspace { origin, projection }), vec![draw(&[700])]),
     ];
     for (op, inputs) in &cases {
         for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
@@ -336,7 +337,7 @@ fn every_lookup_agrees_with_the_host() {
     for (op, stored, (dtype, bound)) in
         ["Embedding", "EmbeddingLayerNorm"].into_iter().flat_map(|op| stored.map(|s| computed.map(|c| (op, s, c))).concat())
     {
-        let suite = ops::suites().into_iter().find(|s| s.op == op).unwrap();
+        let suite = all_suites().into_iter().find(|s| s.op == op).unwrap();
         let mut random = Stream::new(6, op);
         for _ in 0..25 {
             let case = (suite.case)(&mut random).unwrap();
@@ -493,7 +494,7 @@ fn methods() -> Vec<Method> {
         Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin1"]) }),
         Method::Full,
         Method::Head { pre_classifier: false },
-        Method::Adapter { size: 8, placement: Placement::Houlsby },
+        Method::Bottleneck { size: 8, placement: Placement::Houlsby },
         Method::Prompt { tokens: 2 },
         Method::Prefix { tokens: 3 },
         // A dense projection for the small weights, a Fastfood one for the large.

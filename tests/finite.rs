@@ -3,7 +3,7 @@
 
 use lowrank::data::Tokenized;
 use lowrank::lora::{Combination, LoraConfig, Method, adapter, combine, merge};
-use lowrank::nn::{Config, DistilBert, Weight};
+use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::safetensors::{to_bytes, write, write_file};
 use lowrank::tensor::{DType, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, measure, predict, save_checkpoint};
@@ -44,13 +44,12 @@ fn spoilt(t: &Tensor, at: usize, bad: f64) -> Tensor {
 /// Puts `bad` into the one weight whose name is or ends in `name`; returns that name.
 fn spoil(model: &mut DistilBert, name: &str, at: usize, bad: f64) -> String {
     let mut found = Vec::new();
-    model.visit_mut(&mut |part| {
-        let weight: &mut Weight = part.weight();
+    for weight in model.parts_mut().into_iter().map(|part| part.weight()) {
         if weight.name() == name || weight.name().ends_with(&format!(".{name}")) {
             weight.set(spoilt(&weight.value().unwrap(), at, bad)).unwrap();
             found.push(weight.name().to_string());
         }
-    });
+    }
     assert_eq!(found.len(), 1, "{name}: {found:?}");
     found.remove(0)
 }

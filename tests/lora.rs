@@ -150,11 +150,7 @@ fn the_whole_model_has_the_right_gradients() {
     assert_gradients(&mut shaken(adapted(&["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"])));
     let mut full = tiny();
     let names: Vec<String> = full.weights().iter().map(|w| w.name().to_string()).collect();
-    full.visit_mut(&mut |part| {
-        if let lowrank::nn::WeightMut::Base(w) = part {
-            w.train().unwrap();
-        }
-    });
+    full.parts_mut().into_iter().for_each(|part| part.weight().train().unwrap());
     assert_eq!(full.parameters().len(), names.len());
     // The bias of k moves all scores of a row alike: its gradient is zero, up to rounding, and is checked as such.
     assert_gradients(&mut full);
@@ -213,8 +209,8 @@ fn a_packed_sequence_equals_itself_alone() {
 struct Bottleneck(Weight);
 
 impl Hook for Bottleneck {
-    fn forward<'m>(&'m self, tape: &mut Tape<'m>, _pass: &Pass, h: &Var) -> Result<Var> {
-        let w = self.0.var(tape)?;
+    fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var) -> Result<Var> {
+        let w = self.0.var(tape, pass)?;
         let y = tape.linear(h, &w, None)?;
         let y = tape.gelu(&y)?;
         tape.add(&y, h)
@@ -231,9 +227,9 @@ impl Hook for Bottleneck {
 struct Rescaled(Tensor);
 
 impl WeightFn for Rescaled {
-    fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var> {
-        let (w, theta) = (tape.constant(&self.0), tape.shared().unwrap());
-        tape.mul(&w, &theta)
+    fn forward(&self, tape: &mut Tape, theta: &Var) -> Result<Var> {
+        let w = tape.constant(&self.0);
+        tape.mul(&w, theta)
     }
     fn shape(&self) -> &Shape {
         self.0.shape()

@@ -2,7 +2,9 @@
 
 use lowrank::autograd::{Grads, Tape};
 use lowrank::data::Tokenized;
-use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge, truncate};
+use lowrank::lora::dora::row_norms;
+use lowrank::lora::dylora::{first_ranks, truncate};
+use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge};
 use lowrank::nn::{Config, DistilBert, Head, Pass, Weight, WeightRef};
 use lowrank::tensor::svd::svd;
 use lowrank::tensor::{DType, Sequences, Tensor};
@@ -34,8 +36,8 @@ fn methods() -> Vec<Method> {
             ..LoraConfig::new(2, &["q_lin", "lin1"])
         }),
         Method::Lora(LoraConfig { bias: Bias::All, ..LoraConfig::new(2, &["all-linear"]) }),
-        Method::Adapter { size: 3, placement: Placement::Houlsby },
-        Method::Adapter { size: 2, placement: Placement::Pfeiffer },
+        Method::Bottleneck { size: 3, placement: Placement::Houlsby },
+        Method::Bottleneck { size: 2, placement: Placement::Pfeiffer },
         Method::Prompt { tokens: 3 },
         Method::Prefix { tokens: 2 },
         Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin2"]) }),
@@ -79,17 +81,17 @@ fn moved(model: &mut DistilBert, step: f64) {
 }
 
 /// ‖W + s B A‖ of the linears that learn a magnitude.
-fn row_norms(model: &mut DistilBert) -> Vec<Vec<f64>> {
-    let linears = model.linears_mut().into_iter().filter(|l| l.magnitude.is_some());
-    linears.map(|l| l.row_norms(&l.terms[0]).unwrap().to_f64().unwrap()).collect()
+fn all_row_norms(model: &mut DistilBert) -> Vec<Vec<f64>> {
+    let linears = model.linears_mut().into_iter().filter(|l| l.variant.is_some());
+    linears.map(|l| row_norms(l).unwrap().to_f64().unwrap()).collect()
 }
 
 /// What `f` gives of the model with these norms in place of its own: m / n is what it reads, so m takes the factor.
 fn with_norms(model: &mut DistilBert, norms: &[Vec<f64>], f: impl Fn(&DistilBert) -> f64) -> f64 {
-    let own = row_norms(model);
+    let own = all_row_norms(model);
     let mut kept = Vec::new();
-    for ((linear, own), held) in model.linears_mut().into_iter().filter(|l| l.magnitude.is_some()).zip(own).zip(norms) {
-        let magnitude = &mut linear.magnitude.as_mut().unwrap().vector;
+    for ((linear, own), held) in model.linears_mut().into_iter().filter(|l| l.variant.is_some()).zip(own).zip(norms) {
+        let magnitude = linear.variant.as_mut().unwrap().weights_mut().remove(0);
         let m = magnitude.value().unwrap();
         kept.push(m.clone());
         let factors = own.iter().zip(held).map(|(own, held)| own / held);
@@ -97,7 +99,7 @@ fn with_norms(model: &mut DistilBert, norms: &[Vec<f64>], f: impl Fn(&DistilBert
         magnitude.set(Tensor::from_f64(values, m.dtype(), m.shape()).unwrap()).unwrap();
     }
     let result = f(model);
-    let magnitudes = model.linears_mut().into_iter().filter_map(|l| Some(&mut l.magnitude.as_mut()?.vector));
+    let magnitudes = model.linears_mut().into_iter().filter_map(|l| Some(l.variant.as_mut()?.weights_mut().remove(0)));
     magnitudes.zip(kept).for_each(|(magnitude, m)| magnitude.set(m).unwrap());
     result
 }
@@ -111,7 +113,7 @@ fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
         let (_, grads) = loss_and_gradients(&model, Some(9));
         assert_eq!(grads.len(), model.parameters().len(), "{method:?}");
         // No gradient goes through the row norms of DoRA: they are held.
-        let norms = row_norms(&mut model);
+        let norms = all_row_norms(&mut model);
         let mut number = 0.0;
         let along: f64 = model
             .parameters()
@@ -139,7 +141,7 @@ fn the_first_ranks_work_alone() {
     Method::Lora(config).apply(&mut model, 4).unwrap();
     moved(&mut model, 0.1);
     // A pass over three ranks is the adapter cut to them, and has no gradient for the others.
-    let pass = Pass { rank: Some(3), ..Pass::evaluation(sequences()) };
+    let pass = Pass { part: first_ranks(Some(3)), ..Pass::evaluation(sequences()) };
     let mut tape = Tape::new();
     let some = model.forward(&mut tape, &IDS, &pass).unwrap();
     let loss = tape.cross_entropy(&some, &LABELS, 2).unwrap();
@@ -303,8 +305,8 @@ fn counts_are_those_of_the_formulas() {
         (Method::Selective { frozen_layers: 4 }, 2 * layer + head),
         (Method::Selective { frozen_layers: 6 }, head),
         (Method::BitFit, biases + head),
-        (Method::Adapter { size: 64, placement: Placement::Houlsby }, l * 2 * (2 * 64 * d + 64 + d) + l * 4 * d + head),
-        (Method::Adapter { size: 64, placement: Placement::Pfeiffer }, l * (2 * 64 * d + 64 + d) + head),
+        (Method::Bottleneck { size: 64, placement: Placement::Houlsby }, l * 2 * (2 * 64 * d + 64 + d) + l * 4 * d + head),
+        (Method::Bottleneck { size: 64, placement: Placement::Pfeiffer }, l * (2 * 64 * d + 64 + d) + head),
         (Method::Prefix { tokens: 20 }, l * 2 * 20 * d + head),
         (Method::Prompt { tokens: 20 }, 20 * d + head),
         // As PEFT counts them.
@@ -333,7 +335,7 @@ fn counts_are_those_of_the_formulas() {
         (Method::Selective { frozen_layers: 4 }, "4 frozen layers, but the model has 3"),
         (Method::Prompt { tokens: 510 }, "room for a text"),
         (Method::Prefix { tokens: 0 }, "at least 1"),
-        (Method::Adapter { size: 0, placement: Placement::Houlsby }, "at least 1"),
+        (Method::Bottleneck { size: 0, placement: Placement::Houlsby }, "at least 1"),
         (lora(LoraConfig { layers: vec![3], ..LoraConfig::new(2, &["q_lin"]) }), "no layer 3: the model has the layers 0 to 2"),
         (lora(LoraConfig { layers: vec![1, 3], ..LoraConfig::new(2, &["q_lin"]) }), "no layer 3"),
         (lora(LoraConfig { modules_to_save: vec!["layer_nrm".into()], ..LoraConfig::new(2, &["q_lin"]) }), "layer_norm"),
@@ -482,13 +484,11 @@ fn a_frozen_weight_is_not_touched() {
         let before: Vec<_> = model.weights().iter().map(|w| w.value().unwrap()).collect();
         method.apply(&mut model, 0).unwrap();
         let frozen_factors = |model: &DistilBert| {
-            let mut all = Vec::new();
-            model.visit(&mut |part| {
-                if let WeightRef::Extra(w @ Weight::Frozen { value, .. }) = part {
-                    all.push((w.name().to_string(), value.to_f64().unwrap()));
-                }
-            });
-            all
+            let frozen = |part| match part {
+                WeightRef::Extra(w @ Weight::Frozen { value, .. }) => Some((w.name().to_string(), value.to_f64().unwrap())),
+                _ => None,
+            };
+            model.parts().into_iter().filter_map(frozen).collect::<Vec<_>>()
         };
         let factors = frozen_factors(&model);
         let freezes = matches!(&method, Method::Lora(config) if config.freeze_a);

@@ -269,7 +269,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_backward_agrees_with_finite_differences(seed: u64) {
-            for suite in ops::suites() {
+            for suite in crate::testing::suites() {
                 let worst = suite.run(1, seed).unwrap();
                 prop_assert!(worst.checks > 0, "{} checked nothing", suite.op);
                 prop_assert!(worst.found.error <= suite.tolerance, "{}: {worst:?}", suite.op);
@@ -292,7 +292,7 @@ mod tests {
     fn every_kernel_agrees_with_its_f64_form() {
         // Relative to the largest number of each tensor. bf16 has 8 bits, and a gradient comes through a few rounded numbers.
         for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 4e-2)] {
-            for suite in ops::suites() {
+            for suite in crate::testing::suites() {
                 let mut random = Stream::new(5, suite.op);
                 let mut compared = 0;
                 for _ in 0..40 {
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn every_planted_bug_is_caught() {
-        for suite in ops::suites() {
+        for suite in crate::testing::suites() {
             for (bug, caught, planted) in suite.plant_bugs(12, 1).unwrap() {
                 // The gradient of a sum is the same everywhere: moving it changes nothing.
                 assert!(planted > 0 || (suite.op, bug) == ("Sum", super::Bug::Moved), "{}: {bug:?} never took effect", suite.op);

@@ -56,7 +56,7 @@ fn check(name: &str, case: &Case, dtype: DType, random: &mut Stream) -> usize {
 #[test]
 fn every_op_shows_a_nan() {
     for dtype in [DType::F64, DType::F32, DType::BF16] {
-        for suite in ops::suites() {
+        for suite in crate::testing::suites() {
             let mut random = Stream::new(3, suite.op);
             let demanded: usize = (0..20).map(|_| check(suite.op, &(suite.case)(&mut random).unwrap(), dtype, &mut random)).sum();
             // As where types are compared: a lookup is told its type, an origin has one, and the loss is not computed in bf16.

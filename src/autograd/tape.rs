@@ -62,7 +62,6 @@ pub struct Tape<'m> {
     leaves: HashMap<ParamId, usize>,
     ledger: Option<Vec<Record>>,
     layer: String,
-    shared: Option<&'m Parameter>,
     frozen: bool,
 }
 
@@ -97,16 +96,6 @@ impl<'m> Tape<'m> {
             self.nodes.len() - 1
         });
         Var { value: p.value().clone(), node: Some(node) }
-    }
-
-    /// Names the parameter that [`Tape::shared`] gives.
-    pub fn share(&mut self, p: &'m Parameter) {
-        self.shared = Some(p);
-    }
-
-    /// The leaf of the parameter that many weights are computed from, if the model has one.
-    pub fn shared(&mut self) -> Option<Var> {
-        self.shared.map(|p| self.parameter(p))
     }
 
     /// Runs `op`, and records it only if a gradient must reach one of its inputs.
@@ -147,7 +136,7 @@ impl<'m> Tape<'m> {
     /// Those of the segment.
     pub fn checkpoint(&mut self, inputs: &[&Var], segment: impl Fn(&mut Tape<'m>, &[Var]) -> Result<Var> + 'm) -> Result<Var> {
         let inputs: Vec<Var> = inputs.iter().map(|v| (*v).clone()).collect();
-        let (mut trial, leaves) = Tape::of_leaves(&inputs, self.shared);
+        let (mut trial, leaves) = Tape::of_leaves(&inputs);
         (trial.ledger, trial.layer, trial.frozen) = (self.ledger.take(), std::mem::take(&mut self.layer), self.frozen);
         let value = segment(&mut trial, &leaves)?;
         (self.ledger, self.layer) = (trial.ledger.take(), std::mem::take(&mut trial.layer));
@@ -159,8 +148,8 @@ impl<'m> Tape<'m> {
     }
 
     /// A tape of its own for a segment: a leaf for each input that a gradient must reach.
-    fn of_leaves(inputs: &[Var], shared: Option<&'m Parameter>) -> (Tape<'m>, Vec<Var>) {
-        let mut tape = Tape { shared, ..Tape::new() };
+    fn of_leaves(inputs: &[Var]) -> (Tape<'m>, Vec<Var>) {
+        let mut tape = Tape::new();
         let mut leaf = |v: &Var| {
             v.node?;
             tape.nodes.push(Node::Leaf(ParamId::fresh()));
@@ -262,7 +251,7 @@ impl<'m> Tape<'m> {
                     }
                 }
                 Node::Checkpoint { segment, inputs } => {
-                    let (mut tape, leaves) = Tape::of_leaves(&inputs, self.shared);
+                    let (mut tape, leaves) = Tape::of_leaves(&inputs);
                     let y = segment(&mut tape, &leaves)?;
                     let ids: Vec<Option<ParamId>> = leaves.iter().map(|v| tape.leaf_id(v)).collect();
                     let mut grads = tape.vjp(&y, dy)?;

@@ -30,7 +30,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
             Ok(config)
         }
         Method::BitFit => Ok(own("BITFIT")),
-        Method::Adapter { size, placement } => {
+        Method::Bottleneck { size, placement } => {
             let mut config = own("BOTTLENECK");
             config["bottleneck_size"] = json!(size);
             config["placement"] = json!(match placement {
@@ -93,7 +93,7 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
                 Some("pfeiffer") => Placement::Pfeiffer,
                 _ => return Err(fields.problem("placement", "must be houlsby or pfeiffer")),
             };
-            Method::Adapter { size: number("bottleneck_size")?, placement }
+            Method::Bottleneck { size: number("bottleneck_size")?, placement }
         }
         Some("PROMPT_TUNING") => {
             peft::check_prompt(&fields)?;
@@ -170,15 +170,13 @@ pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Res
     }
     method.apply(model, 0)?;
     let mut contents = Contents::new(&file, Names::of(model));
-    let mut done = Ok(());
-    model.visit_mut(&mut |part| {
+    for part in model.parts_mut() {
         let extra = matches!(part, WeightMut::Extra(_));
         let weight = part.weight();
-        if done.is_ok() && holds(weight, extra) {
-            done = contents.fill(weight, &mut report);
+        if holds(weight, extra) {
+            contents.fill(weight, &mut report)?;
         }
-    });
-    done?;
+    }
     contents.replace_frozen(model)?;
     for (embedding, rows) in &beside.tokens {
         contents.replace_rows(model, embedding, rows, &mut report)?;

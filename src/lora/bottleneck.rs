@@ -68,5 +68,5 @@ pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, 
 fn linear(name: String, dims: [usize; 2], dtype: DType, seed: u64) -> Result<Linear> {
     let weight = super::normal(format!("{name}.weight"), dims, NEAR_IDENTITY, dtype, seed)?;
     let bias = Weight::trained(format!("{name}.bias"), Tensor::zeros(dtype, [dims[0]]));
-    Ok(Linear { weight, bias: Some(bias), name, terms: Vec::new(), magnitude: None, site: 0 })
+    Ok(Linear::new(name, weight, Some(bias), 0))
 }

@@ -1,13 +1,13 @@
-//! How many numbers train.
+//! Counts the numbers that train.
 
 use crate::nn::DistilBert;
 
-/// How many numbers train.
+/// How many numbers a model has, and how many of them train.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
-    /// Trained numbers.
+    /// Numbers that train, those that a method added included.
     pub trainable: usize,
-    /// Numbers of the checkpoint with its head.
+    /// Numbers of the checkpoint, its head included.
     pub base: usize,
 }
 
@@ -20,28 +20,20 @@ impl Counts {
         }
     }
 
-    /// PEFT's line, which counts a trained head twice: the original and the copy that trains.
+    /// The line that PEFT prints. It counts a trained head twice, as PEFT does: the original, and the copy that trains.
     pub fn peft_line(&self) -> String {
         let all = self.base + self.trainable;
         let percent = 100.0 * self.trainable as f64 / all as f64;
         format!("trainable params: {} || all params: {} || trainable%: {percent:.4}", thousands(self.trainable), thousands(all))
     }
 
-    /// Percentage of the model's own numbers.
+    /// 100 · trainable / base.
     pub fn percent(&self) -> f64 {
         100.0 * self.trainable as f64 / self.base as f64
     }
 }
 
 /// 1234567 as `1,234,567`.
-pub fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+fn thousands(n: usize) -> String {
+    if n < 1000 { n.to_string() } else { format!("{},{:03}", thousands(n / 1000), n % 1000) }
 }

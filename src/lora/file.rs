@@ -23,13 +23,8 @@ pub(super) fn holds(weight: &Weight, extra: bool) -> bool {
 
 /// The weights that an adapter of `model` holds.
 pub(super) fn held(model: &DistilBert) -> Vec<&Weight> {
-    let mut all = Vec::new();
-    model.visit(&mut |part| {
-        if holds(part.weight(), matches!(part, WeightRef::Extra(_))) {
-            all.push(part.weight());
-        }
-    });
-    all
+    let parts = model.parts().into_iter().map(|part| (matches!(part, WeightRef::Extra(_)), part.weight()));
+    parts.filter(|(extra, weight)| holds(weight, *extra)).map(|(_, weight)| weight).collect()
 }
 
 /// How PEFT names the tensors of a model.
@@ -181,17 +176,15 @@ impl Contents<'_> {
 
     /// A weight of the base that is in the file though nothing asks for it takes its value from there, as in PEFT: it saves embeddings so.
     pub(super) fn replace_frozen(&mut self, model: &mut DistilBert) -> Result<()> {
-        let mut done = Ok(());
-        model.visit_mut(&mut |part| {
-            if let (WeightMut::Base(weight), true) = (part, done.is_ok()) {
-                let module = weight.name().strip_suffix(".weight").unwrap_or_default();
-                let names = [self.names.name(weight.name()), format!("{PREFIX}{module}.token_adapter.base_layer.weight")];
-                if let Some(name) = names.into_iter().find(|name| self.left.remove(name)) {
-                    done = self.tensor(&name, weight.shape()).and_then(|tensor| change(weight, tensor));
-                }
+        for part in model.parts_mut() {
+            let WeightMut::Base(weight) = part else { continue };
+            let module = weight.name().strip_suffix(".weight").unwrap_or_default();
+            let names = [self.names.name(weight.name()), format!("{PREFIX}{module}.token_adapter.base_layer.weight")];
+            if let Some(name) = names.into_iter().find(|name| self.left.remove(name)) {
+                change(weight, self.tensor(&name, weight.shape())?)?;
             }
-        });
-        done
+        }
+        Ok(())
     }
 
     /// Rows of an embedding take the values that were trained for them.

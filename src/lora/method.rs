@@ -1,48 +1,50 @@
-//! What to train: the ways to fine-tune that the study compares, one value each.
+//! The ways to fine-tune, one value each: which weights of the checkpoint train, and what is added to the model.
 
-use super::{Bias, LoraConfig, Placement, bottleneck, intrinsic, terms, virtual_tokens};
+use super::pattern::layer;
+use super::{Bias, LoraConfig, Placement, bottleneck, subspace, terms, virtual_tokens};
 use crate::Result;
 use crate::nn::{DistilBert, WeightMut};
 use serde::{Deserialize, Serialize};
 
-/// A way to fine-tune.
-// A run has a few of them: a box would save nothing.
+/// A way to fine-tune. All but `Full` and `Selective` give an adapter: a small file that belongs to an unchanged base.
+// There are few values of it: a box around the large variant would save nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum Method {
-    /// The classifier on a frozen encoder, with `pre_classifier` before it if that is to train too.
+    /// The classifier on a frozen encoder.
     Head {
-        /// Whether `pre_classifier` trains. Where the checkpoint lacks it, it is random otherwise.
+        /// Whether `pre_classifier` trains too. If not, and the checkpoint lacks it, it stays random.
         pre_classifier: bool,
     },
     /// Every weight.
     Full,
-    /// Every weight but the embeddings and the lowest layers.
+    /// Every weight above the embeddings and the lowest layers.
     Selective {
         /// Number of frozen layers.
         frozen_layers: usize,
     },
-    /// Every bias, layer norms' included, and the head. Ben Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>, section 3.
+    /// Every bias, layer norms included, and the head. Ben Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>, section 3.
     BitFit,
     /// Low-rank terms and the head. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
     #[serde(rename = "LoRA")]
     Lora(LoraConfig),
-    /// Small networks after the sublayers, and the head.
-    Adapter {
-        /// Hidden numbers of each.
+    /// Bottleneck networks after the sublayers, and the head; see `bottleneck.rs`.
+    #[serde(rename = "Adapter")]
+    Bottleneck {
+        /// Hidden width m of each.
         size: usize,
-        /// Where they are.
+        /// After which sublayers they are.
         placement: Placement,
     },
-    /// Rows before each sequence, and the head.
+    /// Rows before each sequence's embeddings, and the head; see `virtual_tokens.rs`.
     Prompt {
-        /// Number of rows.
+        /// Number of rows, P.
         tokens: usize,
     },
-    /// Keys and values in each layer's attention, and the head.
+    /// Keys and values in the attention of each layer, and the head; see `virtual_tokens.rs`.
     Prefix {
-        /// Number of each.
+        /// Number of each, P.
         tokens: usize,
     },
     /// The layers' weights in a random subspace, and the head. Aghajanyan et al. 2020, <https://arxiv.org/abs/2012.13255>, equation 1.
@@ -55,7 +57,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether it trains the weight `name` of the checkpoint itself.
+    /// Whether weight `name` of the checkpoint trains itself.
     pub fn trains(&self, name: &str) -> bool {
         let classifier = name.starts_with("classifier.");
         let head = classifier || name.starts_with("pre_classifier.");
@@ -64,8 +66,8 @@ impl Method {
             Method::Full => true,
             Method::Selective { frozen_layers } => head || layer(name).is_some_and(|layer| layer >= *frozen_layers),
             Method::BitFit => head || name.ends_with(".bias"),
-            Method::Adapter { placement: Placement::Houlsby, .. } => head || name.contains("layer_norm."),
-            Method::Adapter { .. } | Method::Prompt { .. } | Method::Prefix { .. } | Method::Intrinsic { .. } => head,
+            Method::Bottleneck { placement: Placement::Houlsby, .. } => head || name.contains("layer_norm."),
+            Method::Bottleneck { .. } | Method::Prompt { .. } | Method::Prefix { .. } | Method::Intrinsic { .. } => head,
             Method::Lora(config) => {
                 let bias_of = name.strip_suffix(".bias");
                 head || config.saves(name)
@@ -78,40 +80,42 @@ impl Method {
         }
     }
 
-    /// Whether what it trains is a checkpoint of its own, and not a small file beside the base.
+    /// Whether the result is a whole checkpoint, and not an adapter.
     pub fn makes_checkpoint(&self) -> bool {
         matches!(self, Method::Full | Method::Selective { .. })
     }
 
-    /// Makes what is to train of `model` train, and adds what is new. Returns the names of the linears that got a low-rank term.
+    /// Prepares `model` for training: adds what the method adds, drawn from `seed`, and makes weights of the checkpoint trainable. Returns the names
+    /// of the linears that got a low-rank term.
     ///
     /// # Errors
-    /// If a number is out of its range, or the model has not what the method needs: a target, so many layers.
+    /// If a number is out of its range, or the model lacks something that the method names, such as a target or a layer.
     pub fn apply(&self, model: &mut DistilBert, seed: u64) -> Result<Vec<String>> {
         self.check(&model.config)?;
         let mut adapted = Vec::new();
         match self {
             Method::Lora(config) => adapted = terms::add(model, config, seed)?,
-            Method::Adapter { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
+            Method::Bottleneck { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
             Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
             Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,
-            Method::Intrinsic { dimension, seed } => intrinsic::project(model, *dimension, *seed)?,
+            Method::Intrinsic { dimension, seed } => subspace::project(model, *dimension, *seed)?,
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
-        let mut done = Ok(());
-        model.visit_mut(&mut |part| {
+        for part in model.parts_mut() {
             if let WeightMut::Base(weight) = part
-                && done.is_ok()
                 && self.trains(weight.name())
             {
-                done = weight.train();
+                weight.train()?;
             }
-        });
-        done.map(|()| adapted)
+        }
+        Ok(adapted)
     }
 }
 
-/// The layer that the weight `name` belongs to.
-pub(super) fn layer(name: &str) -> Option<usize> {
-    name.split_once(".layer.")?.1.split('.').next()?.parse().ok()
+/// [`Method::Lora`] applied to a model: every linear that is a target gets a term, and the head trains in full.
+///
+/// # Errors
+/// If a target names no linear; the message lists the nearest names.
+pub fn adapt(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
+    Method::Lora(config.clone()).apply(model, seed)
 }

@@ -1,13 +1,18 @@
-//! Names of modules, matched as PEFT matches them.
+//! Matches names of modules as PEFT does.
 
 use crate::{Error, Result};
 
-/// Whether `end` is the name, or its end after a dot.
+/// The number of the layer that weight or linear `name` belongs to.
+pub(super) fn layer(name: &str) -> Option<usize> {
+    name.split_once(".layer.")?.1.split('.').next()?.parse().ok()
+}
+
+/// Whether `end` is the whole name, or the end of the name after a dot.
 pub(super) fn named(name: &str, end: &str) -> bool {
     name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// Whether the whole name is what the regular expression `pattern` says: Python's `re.fullmatch`.
+/// Whether the regular expression `pattern` matches the whole name: Python's `re.fullmatch`.
 ///
 /// # Errors
 /// If it is no regular expression, or takes too many steps.
@@ -22,7 +27,7 @@ pub(super) fn whole(_: &str, pattern: &str) -> Result<bool> {
     Err(Error::invalid(format!("lora: {pattern:?} is a regular expression, and this build has none: build with the feature `regex`")))
 }
 
-/// Whether the name, or its end after a dot, is what a key of `rank_pattern` says: Python's `re.match(r"(.*\.)?(KEY)$", name)`.
+/// Whether a key of `rank_pattern` matches the whole name, or its end after a dot: Python's `re.match(r"(.*\.)?(KEY)$", name)`.
 ///
 /// # Errors
 /// As [`whole`].
@@ -35,7 +40,7 @@ pub(super) fn ends(name: &str, key: &str) -> Result<bool> {
     Ok(like(&name[start..], key) && (start == 0 || name[start - 1] == b'.'))
 }
 
-/// Whether the name is that of `module`, or of a module in it: Python's `re.match(r"(^|.*\.)MODULE($|\..*)", name)`.
+/// Whether `name` is `module` or inside of it: Python's `re.match(r"(^|.*\.)MODULE($|\..*)", name)`.
 ///
 /// # Errors
 /// As [`whole`].
@@ -48,12 +53,12 @@ pub(super) fn within(name: &str, module: &str) -> Result<bool> {
     Ok((0..(name.len() + 1).saturating_sub(n)).any(|start| (start == 0 || name[start - 1] == b'.') && at(start)))
 }
 
-/// Whether it is more than a name with dots.
+/// Whether a pattern is more than a name with dots.
 fn is_regex(pattern: &str) -> bool {
     pattern.contains(['^', '$', '*', '+', '?', '(', ')', '[', '{', '|', '\\'])
 }
 
-/// Whether the text is this plain pattern. A dot of a regular expression stands for any character.
+/// Whether a pattern of letters and dots matches the text. A dot stands for any character, as in regular expressions.
 fn like(text: &[u8], plain: &str) -> bool {
     text.len() == plain.len() && text.iter().zip(plain.bytes()).all(|(&a, b)| a == b || b == b'.')
 }

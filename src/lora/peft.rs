@@ -10,19 +10,19 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What PEFT takes where a file has no `lora_alpha`.
+/// PEFT's alpha for a file without `lora_alpha`.
 const DEFAULT_ALPHA: f64 = 8.0;
 
-/// A value of `adapter_config.json`.
+/// A value in `adapter_config.json`.
 #[derive(serde::Serialize)]
 #[serde(untagged)]
 enum Entry {
     Plain(Value),
-    /// A map. The first key that matches decides.
+    /// A map whose first matching key decides, so that its order matters.
     Patterns(InOrder),
 }
 
-/// A map that is written in this order.
+/// A map that is written in its own order.
 struct InOrder(Vec<(String, Value)>);
 
 impl Serialize for InOrder {
@@ -37,7 +37,7 @@ fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-/// The text of [`config_json`] with the patterns, whose order matters. All other keys are sorted.
+/// The text of [`config_json`] and the two patterns in their own order. All other keys are sorted.
 pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::Result<String> {
     let fields: BTreeMap<String, Value> = serde_json::from_value(fields)?;
     let mut all: BTreeMap<String, Entry> = fields.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
@@ -48,7 +48,7 @@ pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::R
     serde_json::to_string_pretty(&all)
 }
 
-/// All 41 fields that PEFT 0.21.2 writes but the two patterns.
+/// The fields that PEFT 0.21.2 writes: all 41 but the two patterns.
 pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
     let mut targets = config.targets.clone();
     targets.sort();
@@ -95,21 +95,21 @@ pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Valu
     })
 }
 
-/// What an adapter of PEFT's has beside its low-rank terms. Loading makes a plain adapter of it.
+/// What an adapter of PEFT has besides plain low-rank terms. Loading turns it into an adapter of plain terms.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Beside {
-    /// What the factors started as.
+    /// Which part of the base the factors started as.
     pub start: InitFromBase,
-    /// Embeddings, by the end of their names, and their rows that the adapter replaces.
+    /// The embeddings, by the ends of their names, that have trained rows, and the numbers of these rows.
     pub tokens: Vec<(String, Vec<usize>)>,
     /// Whether every term has a bias of its own.
     pub bias: bool,
-    /// Whether the terms wait for tokens that call them, which PEFT looks for in no classifier's texts.
+    /// Whether the terms apply only after certain tokens (aLoRA). For classifiers PEFT never looks for them.
     pub uncalled: bool,
 }
 
 impl Beside {
-    /// What is to be known of it.
+    /// A sentence for each of these, for the user.
     pub fn facts(&self) -> Vec<String> {
         let mut facts = Vec::new();
         match self.start {
@@ -134,39 +134,18 @@ impl Beside {
     }
 }
 
-/// What a LoRA adapter's `adapter_config.json` says.
+/// Reads the `adapter_config.json` of a LoRA adapter.
 ///
 /// # Errors
-/// If it lacks r, `lora_alpha` or `target_modules` (PEFT would silently take defaults), or asks for what is not implemented.
+/// If r, `lora_alpha` or `target_modules` is missing (PEFT would silently take defaults), or something is not implemented.
 pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig, Beside)> {
     let rank = fields.value("r").as_u64().filter(|&r| r > 0).ok_or_else(|| fields.problem("r", "must be a positive number"))?;
-    let alpha = match fields.value("lora_alpha").as_f64() {
-        Some(alpha) => alpha,
-        None => {
-            let missing = fields.problem("lora_alpha", "must be a number: without it the scale is unknown");
-            report.skip(missing, &format!("{DEFAULT_ALPHA} is taken, as PEFT does"))?;
-            DEFAULT_ALPHA
-        }
-    };
-    let (target_pattern, targets) = names_or_pattern(fields, "target_modules")?;
-    if targets.is_empty() && target_pattern.is_none() {
-        return Err(fields.problem("target_modules", "must be a list of names or a regular expression"));
-    }
-    let (target_pattern, targets) = match target_pattern {
-        Some(all) if all.eq_ignore_ascii_case("all-linear") => (None, LoraConfig::new(1, &["all-linear"]).targets),
-        pattern => (pattern, targets),
-    };
+    let alpha = alpha(fields, report)?;
+    let (target_pattern, targets) = targets(fields)?;
     let (exclude_pattern, exclude) = names_or_pattern(fields, "exclude_modules")?;
     let whole_rank = |(key, rank): (String, f64)| match rank.fract() == 0.0 && rank >= 1.0 {
         true => Ok((key, rank as usize)),
         false => Err(fields.problem("rank_pattern", format!("{key:?} is {rank}, which is no rank"))),
-    };
-    let bias = match fields.value("bias") {
-        Value::Null => Bias::None,
-        none if none == "none" => Bias::None,
-        only if only == "lora_only" => Bias::LoraOnly,
-        all if all == "all" => Bias::All,
-        other => return Err(fields.problem("bias", format!("is {other}: must be none, lora_only or all"))),
     };
     let (init, start) = start(fields)?;
     let dropout = match fields.value("lora_dropout") {
@@ -182,14 +161,14 @@ pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig
         init,
         rank_stabilised: fields.flag("use_rslora")?,
         dora: fields.flag("use_dora")?,
-        // PEFT's files do not tell: what comes from one is not trained on.
+        // PEFT's files do not say, and it matters in training only.
         freeze_a: false,
         rank_pattern: fields.numbers("rank_pattern")?.into_iter().map(whole_rank).collect::<Result<_>>()?,
         alpha_pattern: fields.numbers("alpha_pattern")?,
         layers: layers(fields)?,
         exclude,
         exclude_pattern,
-        bias,
+        bias: bias(fields)?,
         modules_to_save: fields.names("modules_to_save")?.into_iter().filter(|name| !HEAD.contains(&&**name)).collect(),
     };
     let uncalled = !fields.value("alora_invocation_tokens").is_null() && fields.value("alora_invocation_tokens") != json!([]);
@@ -205,7 +184,36 @@ pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig
     Ok((config, beside))
 }
 
-/// Prompt tuning with more than rows before the text and the head is not implemented.
+/// alpha, which PEFT takes for 8 where it is missing.
+fn alpha(fields: &Fields, report: &mut Report) -> Result<f64> {
+    if let Some(alpha) = fields.value("lora_alpha").as_f64() {
+        return Ok(alpha);
+    }
+    let missing = fields.problem("lora_alpha", "must be a number: without it the scale is unknown");
+    report.skip(missing, &format!("{DEFAULT_ALPHA} is taken, as PEFT does"))?;
+    Ok(DEFAULT_ALPHA)
+}
+
+/// The regular expression or the names of the adapted linears.
+fn targets(fields: &Fields) -> Result<(Option<String>, Vec<String>)> {
+    match names_or_pattern(fields, "target_modules")? {
+        (None, names) if names.is_empty() => Err(fields.problem("target_modules", "must be a list of names or a regular expression")),
+        (Some(all), _) if all.eq_ignore_ascii_case("all-linear") => Ok((None, LoraConfig::new(1, &["all-linear"]).targets)),
+        found => Ok(found),
+    }
+}
+
+fn bias(fields: &Fields) -> Result<Bias> {
+    match fields.value("bias") {
+        Value::Null => Ok(Bias::None),
+        none if none == "none" => Ok(Bias::None),
+        only if only == "lora_only" => Ok(Bias::LoraOnly),
+        all if all == "all" => Ok(Bias::All),
+        other => Err(fields.problem("bias", format!("is {other}: must be none, lora_only or all"))),
+    }
+}
+
+/// Refuses a prompt-tuning adapter with trained parts other than the prompt and the head: that is not implemented.
 pub(super) fn check_prompt(fields: &Fields) -> Result<()> {
     let submodules = fields.value("num_transformer_submodules");
     if !(submodules.is_null() || submodules == 1) {
@@ -227,7 +235,7 @@ fn names_or_pattern(fields: &Fields, key: &str) -> Result<(Option<String>, Vec<S
     }
 }
 
-/// How A started, and whether that was taken out of the base.
+/// How A started, and which part of the base was taken for it.
 fn start(fields: &Fields) -> Result<(Init, InitFromBase)> {
     let value = fields.value("init_lora_weights");
     let name = match &value {
@@ -239,7 +247,7 @@ fn start(fields: &Fields) -> Result<(Init, InitFromBase)> {
         "pissa" => Ok((Init::Kaiming, InitFromBase::Pissa)),
         _ if name.eq_ignore_ascii_case("olora") => Ok((Init::Kaiming, InitFromBase::Olora)),
         _ if name.eq_ignore_ascii_case("gaussian") => Ok((Init::Gaussian, InitFromBase::Apart)),
-        // These leave the base alone when PEFT loads them. LoRA-GA changes it in training, and PEFT does not do so again.
+        // PEFT does not change the base when it loads these. (LoRA-GA changes it in training only.)
         "eva" | "orthogonal" | "mica" | "lora_ga" => Ok((Init::Kaiming, InitFromBase::Apart)),
         _ if name.eq_ignore_ascii_case("mica") => Ok((Init::Kaiming, InitFromBase::Apart)),
         _ => {
@@ -261,7 +269,7 @@ fn layers(fields: &Fields) -> Result<Vec<usize>> {
     let wrong = || fields.problem("layers_to_transform", format!("is {value}: must be a number or a list of numbers"));
     let layers =
         one.map_or_else(|| serde_json::from_value::<Option<Vec<usize>>>(value.clone()), Ok).map_err(|_| wrong())?.unwrap_or_default();
-    // What comes before the number in the name of a layer: here there is one such list.
+    // The name of a list of layers. This model has one list.
     let lists = match fields.value("layers_pattern") {
         Value::String(name) => vec![name],
         _ => fields.names("layers_pattern")?,
@@ -274,7 +282,7 @@ fn layers(fields: &Fields) -> Result<Vec<usize>> {
     }
 }
 
-/// The rows of embeddings that the adapter replaces.
+/// Names of embeddings, and the numbers of their trained rows.
 fn tokens(fields: &Fields) -> Result<Vec<(String, Vec<usize>)>> {
     let key = "trainable_token_indices";
     match fields.value(key) {

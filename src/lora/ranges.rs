@@ -53,7 +53,7 @@ impl Method {
     pub(super) fn check_ranges(&self) -> Result<()> {
         match self {
             Method::Lora(lora) => lora.check_ranges(),
-            Method::Adapter { size, .. } => within("adapter: the size", *size, LARGEST),
+            Method::Bottleneck { size, .. } => within("adapter: the size", *size, LARGEST),
             Method::Prompt { tokens } => within("prompt: the number of virtual tokens", *tokens, LARGEST),
             Method::Prefix { tokens } => within("prefix: the number of virtual tokens", *tokens, LARGEST),
             Method::Intrinsic { dimension, .. } => {
@@ -104,7 +104,7 @@ mod tests {
             (lora(|l| l.dropout = 1.0), "dropout must lie in [0, 1), got 1"),
             (lora(|l| l.dropout = f64::NAN), "got NaN"),
             (lora(|l| l.layers = vec![0, 9]), "no layer 9: the model has the layers 0 to 5"),
-            (Method::Adapter { size: 4097, placement: Placement::Pfeiffer }, "the size must be"),
+            (Method::Bottleneck { size: 4097, placement: Placement::Pfeiffer }, "the size must be"),
             (Method::Prefix { tokens: 10_000_000_000 }, "virtual tokens must be"),
             (Method::Prompt { tokens: usize::MAX }, "virtual tokens must be"),
             (Method::Prompt { tokens: 510 }, "leaves 2 positions"),

@@ -1,41 +1,42 @@
-//! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>.
+//! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; Vaswani et al. 2017,
+//! <https://arxiv.org/abs/1706.03762>, section 3.
 
 use super::{LayerNorm, Linear, Pass, Weight, WeightMut, WeightRef, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
 use crate::autograd::{Tape, Var};
 
-/// a = LN(out(attention(h)) + h); y = LN(drop(lin2(gelu(lin1(a)))) + a). No dropout after `out_lin`, unlike BERT.
+/// a = LN(out(attention(q(h), k(h), v(h))) + h), then y = LN(drop(lin2(gelu(lin1(a)))) + a). Unlike BERT, no dropout follows `out`.
 pub struct Block {
-    /// 0-based.
+    /// Number of the layer, from 0.
     pub layer: usize,
-    /// H.
+    /// H, number of attention heads.
     pub heads: usize,
     /// Dropout of the attention probabilities.
     pub attention_dropout: f64,
     /// Dropout of the feed-forward output.
     pub dropout: f64,
-    /// `attention.q_lin`, `k_lin`, `v_lin`.
+    /// `attention.q_lin`, `k_lin` and `v_lin`, `[D, D]`.
     pub qkv: [Linear; 3],
-    /// `attention.out_lin`.
+    /// `attention.out_lin` `[D, D]`.
     pub out: Linear,
     /// After attention.
     pub sa_layer_norm: LayerNorm,
-    /// `ffn.lin1`.
+    /// `ffn.lin1` `[F, D]`.
     pub lin1: Linear,
-    /// `ffn.lin2`.
+    /// `ffn.lin2` `[D, F]`.
     pub lin2: Linear,
-    /// After the feed-forward block.
+    /// After the feed-forward network.
     pub output_layer_norm: LayerNorm,
-    /// Keys and values `[P, D]` that every sequence sees before its own.
+    /// Keys and values `[P, D]` that stand before those of every sequence.
     pub prefix: Option<[Weight; 2]>,
-    /// After each of the two sublayers, before its dropout, residual and layer norm.
+    /// A module after attention, and one after the feed-forward network; each before dropout, residual and layer norm.
     pub hooks: [Option<Box<dyn Hook>>; 2],
 }
 
-/// A module put after a sublayer: h `[T, D]` to `[T, D]`.
+/// A module that replaces the output h of a sublayer.
 pub trait Hook {
-    /// What takes the place of h.
+    /// The new h `[N, D]` of h `[N, D]`.
     ///
     /// # Errors
     /// Those of the ops it applies.
@@ -46,62 +47,69 @@ pub trait Hook {
     fn weights_mut(&mut self) -> Vec<&mut Weight>;
 }
 
-/// Which rows of a block's output are wanted.
+/// The rows of its output that a block computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wanted {
-    /// All `[T, D]`.
+    /// All: N = T.
     All,
-    /// The first of each sequence, `[CLS]`: `[B, D]`. Only keys and values are computed for the others.
+    /// The first row of each sequence, `[CLS]`: N = B.
     FirstRows,
 }
 
 impl Block {
-    /// y of h `[T, D]`.
+    /// y `[N, D]` of h `[T, D]`.
+    ///
+    /// The first rows alone get exactly the numbers that they have among all rows. Only attention mixes rows, and its keys and values are computed
+    /// from all T rows of h in both cases. Dropout draws the same masks, because they depend on the example and the row in it, not on N.
     ///
     /// # Errors
     /// If the shapes do not fit; the message names the layer.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, wanted: Wanted) -> Result<Var> {
-        let (own, residual) = match wanted {
+        // The wanted rows of h, `[N, D]`: attention's queries are computed from them, and they are its residual.
+        let (wanted_pass, x) = match wanted {
             Wanted::All => (pass.clone(), h.clone()),
             Wanted::FirstRows => (pass.first_rows(), tape.first_row(h, &pass.sequences)?),
         };
-        let attended = self.attention(tape, pass, h, &own, &residual)?;
-        let attended = self.hooked(0, tape, &own, attended)?;
-        let a = self.sa_layer_norm.after_residual(tape, &own, &attended, &residual, None)?;
-        let wide = self.lin1.forward(tape, &own, &a)?;
+        let context = self.attention(tape, pass, h, &wanted_pass, &x)?; // [N, D]
+        let pass = &wanted_pass;
+        let attended = self.out.forward(tape, pass, &context)?; // [N, D]
+        let attended = self.hook(0, tape, pass, attended)?;
+        let a = self.sa_layer_norm.after_residual(tape, pass, &attended, &x, None)?; // [N, D]
+        let wide = self.lin1.forward(tape, pass, &a)?; // [N, F]
         let wide = tape.gelu(&wide)?;
-        let narrow = self.lin2.forward(tape, &own, &wide)?;
-        let narrow = self.hooked(1, tape, &own, narrow)?;
-        self.output_layer_norm.after_residual(tape, &own, &narrow, &a, own.mask(self.dropout, site::ffn(self.layer)))
+        let narrow = self.lin2.forward(tape, pass, &wide)?; // [N, D]
+        let narrow = self.hook(1, tape, pass, narrow)?;
+        self.output_layer_norm.after_residual(tape, pass, &narrow, &a, pass.mask(self.dropout, site::ffn(self.layer)))
     }
 
-    /// Attention of the rows `x`, which lie as `own` says, to those of `h`, which lie as `pass` says.
-    fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, own: &Pass, x: &Var) -> Result<Var> {
+    /// softmax(q kᵀ / √K) v of every head: `[N, D]`. Queries come from x `[N, D]`, the rows of `queries`; keys and values from h `[T, D]`, the rows
+    /// of `pass`.
+    fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, queries: &Pass, x: &Var) -> Result<Var> {
         let [q, k, v] = &self.qkv;
-        // The same rows: one op, and one pass over them.
-        let mut inputs = if self.qkv.iter().any(|l| l.magnitude.is_some()) {
-            vec![q.forward(tape, own, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]
-        } else if own.sequences == pass.sequences {
+        // As few ops as possible, because each op reads its x once. The attention op takes `[3, T, D]`, or `[N, D]` and `[2, T, D]`, or three tensors.
+        let mut inputs = if self.qkv.iter().any(|l| l.variant.is_some()) {
+            vec![q.forward(tape, queries, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]
+        } else if queries.sequences == pass.sequences {
             vec![Linear::group(tape, pass, h, &[q, k, v])?]
         } else {
-            vec![q.forward(tape, own, x)?, Linear::group(tape, pass, h, &[k, v])?]
+            vec![q.forward(tape, queries, x)?, Linear::group(tape, pass, h, &[k, v])?]
         };
-        for extra in self.prefix.iter().flatten() {
-            inputs.push(extra.var(tape)?);
+        for weight in self.prefix.iter().flatten() {
+            inputs.push(weight.var(tape, pass)?);
         }
         let op = Attention {
             heads: self.heads,
-            queries: own.sequences.clone(),
+            queries: queries.sequences.clone(),
             keys: pass.sequences.clone(),
+            // Whether the last two inputs are a prefix of keys and values.
             extra: self.prefix.is_some(),
             mask: pass.mask(self.attention_dropout, site::attention(self.layer)),
         };
-        let context = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
-        self.out.forward(tape, own, &context)
+        tape.apply(op, &inputs.iter().collect::<Vec<_>>())
     }
 
-    fn hooked<'m>(&'m self, which: usize, tape: &mut Tape<'m>, pass: &Pass, h: Var) -> Result<Var> {
-        match &self.hooks[which] {
+    fn hook<'m>(&'m self, sublayer: usize, tape: &mut Tape<'m>, pass: &Pass, h: Var) -> Result<Var> {
+        match &self.hooks[sublayer] {
             Some(hook) => hook.forward(tape, pass, &h),
             None => Ok(h),
         }
@@ -112,21 +120,25 @@ impl Block {
         self.qkv.iter_mut().chain([&mut self.out, &mut self.lin1, &mut self.lin2]).collect()
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
-        self.qkv.iter().chain([&self.out]).for_each(|l| l.visit(f));
-        self.sa_layer_norm.visit(f);
-        [&self.lin1, &self.lin2].into_iter().for_each(|l| l.visit(f));
-        self.output_layer_norm.visit(f);
-        self.prefix.iter().flatten().for_each(|w| f(WeightRef::Extra(w)));
-        self.hooks.iter().flatten().flat_map(|h| h.weights()).for_each(|w| f(WeightRef::Extra(w)));
+    /// Its weights.
+    pub fn parts(&self) -> Vec<WeightRef<'_>> {
+        let mut all: Vec<_> = self.qkv.iter().chain([&self.out]).flat_map(Linear::parts).collect();
+        all.extend(self.sa_layer_norm.parts());
+        all.extend([&self.lin1, &self.lin2].into_iter().flat_map(Linear::parts));
+        all.extend(self.output_layer_norm.parts());
+        all.extend(self.prefix.iter().flatten().map(WeightRef::Extra));
+        all.extend(self.hooks.iter().flatten().flat_map(|h| h.weights()).map(WeightRef::Extra));
+        all
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
-        self.qkv.iter_mut().chain([&mut self.out]).for_each(|l| l.visit_mut(f));
-        self.sa_layer_norm.visit_mut(f);
-        [&mut self.lin1, &mut self.lin2].into_iter().for_each(|l| l.visit_mut(f));
-        self.output_layer_norm.visit_mut(f);
-        self.prefix.iter_mut().flatten().for_each(|w| f(WeightMut::Extra(w)));
-        self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).for_each(|w| f(WeightMut::Extra(w)));
+    /// Its weights, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
+        let mut all: Vec<_> = self.qkv.iter_mut().chain([&mut self.out]).flat_map(Linear::parts_mut).collect();
+        all.extend(self.sa_layer_norm.parts_mut());
+        all.extend([&mut self.lin1, &mut self.lin2].into_iter().flat_map(Linear::parts_mut));
+        all.extend(self.output_layer_norm.parts_mut());
+        all.extend(self.prefix.iter_mut().flatten().map(WeightMut::Extra));
+        all.extend(self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).map(WeightMut::Extra));
+        all
     }
 }

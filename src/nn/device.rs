@@ -1,4 +1,4 @@
-//! A model moved to a GPU.
+//! Moves a model to a GPU.
 
 use super::{Block, DistilBert, Weight};
 use crate::cuda::Device;
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::sync::Arc;
 
 impl DistilBert {
-    /// Copies every weight to a device; what is computed with the model is then computed there.
+    /// Copies every weight to a device. The model then computes there.
     ///
     /// # Errors
     /// If the model computes in f64, or the device has no more memory.
@@ -15,19 +15,13 @@ impl DistilBert {
         if self.dtype == DType::F64 {
             return Err(Error::invalid("a GPU computes in f32 or bf16: compute f64 with --device cpu"));
         }
-        // cuBLASLt adds a bias of the result's type: what is frozen is rounded once, and not in each step.
+        // cuBLASLt adds biases of the result's type. A frozen bias is rounded once, here, and not in each step.
         for bias in self.blocks.iter_mut().flat_map(Block::linears_mut).filter_map(|linear| linear.bias.as_mut()) {
             if let Weight::Frozen { value, .. } = bias {
                 *value = value.to_dtype(self.dtype)?;
             }
         }
-        let mut done = Ok(());
-        self.visit_mut(&mut |part| {
-            if done.is_ok() {
-                done = move_weight(part.weight(), device);
-            }
-        });
-        done
+        self.parts_mut().into_iter().try_for_each(|part| move_weight(part.weight(), device))
     }
 }
 

@@ -1,20 +1,22 @@
-//! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; the dropouts and the head are those of the
-//! reference implementation in transformers.
+//! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>. Dropouts and head are those of the reference
+//! implementation in transformers.
 
 use super::{Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, layer_norm, site};
 use crate::autograd::ops::EmbeddingLayerNorm;
 use crate::autograd::{Parameter, Tape, Var};
-use crate::tensor::{DType, Sequences, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::{AtLayer, Error, Result};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`, h the last of the blocks' outputs.
+/// h⁰ = drop(LN(words[id] + positions[row])), hˡ⁺¹ = blockˡ(hˡ), logits = classifier(drop(relu(pre_classifier(h[CLS])))).
+///
+/// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes; P rows of a prompt before each sequence, if there is one.
 pub struct DistilBert {
     /// Sizes and dropouts.
     pub config: Config,
-    /// Type of the hidden states. The head computes in the type of its sums.
+    /// Type of the hidden states. The head computes in the accumulator's precision: f32 if this is bf16.
     pub dtype: DType,
     /// `[V, D]`.
     pub word_embeddings: Weight,
@@ -22,28 +24,28 @@ pub struct DistilBert {
     pub position_embeddings: Weight,
     /// After the embeddings.
     pub layer_norm: LayerNorm,
-    /// The layers.
+    /// The layers, first to last.
     pub blocks: Vec<Block>,
     /// `[D, D]`.
     pub pre_classifier: Linear,
     /// `[C, D]`.
     pub classifier: Linear,
-    /// Rows `[P, D]` before each sequence's embeddings.
+    /// Trained rows `[P, D]` that stand before the embeddings of each sequence.
     pub prompt: Option<Weight>,
-    /// What all computed weights are functions of.
+    /// The vector that all computed weights are functions of.
     pub shared: Option<Weight>,
 }
 
 impl DistilBert {
-    /// Logits `[B, C]` of packed ids `[T]`.
+    /// Logits `[B, C]` of packed token ids `[T]`.
     ///
     /// # Errors
-    /// If the ids do not fit the packing, one is not in the vocabulary, or a sequence is longer than there are positions.
+    /// If the ids do not fit the sequences, one is not in the vocabulary, or a sequence is longer than there are positions.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
         self.forward_observed(tape, ids, pass, &mut |_, _| {})
     }
 
-    /// [`DistilBert::forward`], showing the hidden states after the embeddings and after each layer: `[T, D]`, after the last layer `[B, D]`.
+    /// [`DistilBert::forward`], which shows the hidden states after the embeddings and after each layer: `[T, D]`, after the last layer `[B, D]`.
     ///
     /// # Errors
     /// As [`DistilBert::forward`].
@@ -54,13 +56,12 @@ impl DistilBert {
         pass: &Pass,
         observe: &mut dyn FnMut(&str, &Var),
     ) -> Result<Var> {
-        self.put_shared(tape);
-        let whole = self.with_prompt(pass);
-        let mut h = self.embed(tape, ids, pass, &whole).at(|| "distilbert.embeddings".into())?;
+        let pass = self.prepare(tape, ids, pass)?;
+        let h = self.embed(tape, ids, &pass).at(|| "distilbert.embeddings".into())?; // [T, D]
         observe("embeddings", &h);
-        h = self.layers(tape, h, 0..self.blocks.len(), &whole, observe)?;
-        let cls = if self.blocks.is_empty() { tape.first_row(&h, &whole.sequences)? } else { h };
-        self.head(tape, &cls, &whole.first_rows())
+        let h = self.layers(tape, h, 0..self.blocks.len(), &pass, observe)?; // [B, D], or [T, D] if there are no layers
+        let cls = if self.blocks.is_empty() { tape.first_row(&h, &pass.sequences)? } else { h };
+        self.head(tape, &cls, &pass.first_rows())
     }
 
     /// Hidden states `[T, D]` of all tokens: after the embeddings, and after each layer. The classifier needs less: [`DistilBert::forward`].
@@ -68,65 +69,58 @@ impl DistilBert {
     /// # Errors
     /// As [`DistilBert::forward`].
     pub fn hidden_states<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Vec<Var>> {
-        self.put_shared(tape);
-        let whole = self.with_prompt(pass);
-        let mut states = vec![self.embed(tape, ids, pass, &whole)?];
+        let pass = self.prepare(tape, ids, pass)?;
+        let mut h = self.embed(tape, ids, &pass)?;
+        let mut states = vec![h.clone()];
         for block in &self.blocks {
-            states.push(block.forward(tape, &whole, &states[block.layer], Wanted::All)?);
+            h = block.forward(tape, &pass, &h, Wanted::All)?;
+            states.push(h.clone());
         }
         Ok(states)
     }
 
-    /// Number of the lowest layers that nothing is trained in or below: their output is the same in every epoch, dropout aside.
-    pub fn frozen_layers(&self) -> usize {
-        let embeddings = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
-        if self.prompt.is_some() || embeddings.iter().any(|w| w.trains()) {
-            return 0;
+    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector. T is from here on T + B P.
+    pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
+        if ids.len() != pass.sequences.tokens() {
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.sequences.tokens()].into()]))
+                .at(|| "distilbert.embeddings".into());
         }
-        let trains = |block: &Block| {
-            let mut any = false;
-            block.visit(&mut |part| any |= part.weight().trains());
-            any
-        };
-        self.blocks.iter().take_while(|block| !trains(block)).count()
-    }
-
-    /// Output of the [`DistilBert::frozen_layers`] for packed ids, without dropout: `[T, D]`; if all layers are frozen, of the first rows
-    /// alone: `[B, D]`.
-    ///
-    /// # Errors
-    /// As [`DistilBert::forward`].
-    pub fn trunk(&self, ids: &[u32], sequences: &Arc<Sequences>) -> Result<Tensor> {
-        let (mut tape, pass) = (Tape::inference(), Pass::evaluation(sequences.clone()));
-        let h = self.embed(&mut tape, ids, &pass, &pass).at(|| "distilbert.embeddings".into())?;
-        Ok(self.layers(&mut tape, h, 0..self.frozen_layers(), &pass, &mut |_, _| {})?.value().clone())
-    }
-
-    /// Logits `[B, C]` of the output of the trunk.
-    ///
-    /// # Errors
-    /// If `trunk` is not the output of [`DistilBert::trunk`] for sequences packed so.
-    pub fn forward_above<'m>(&'m self, tape: &mut Tape<'m>, trunk: &Tensor, pass: &Pass) -> Result<Var> {
-        self.put_shared(tape);
-        let layers = self.frozen_layers()..self.blocks.len();
-        let h = tape.constant(&trunk.to_device_of(&self.layer_norm.gamma.value()?)?);
-        let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, pass, &mut |_, _| {})? };
-        self.head(tape, &cls, &pass.first_rows())
-    }
-
-    fn put_shared<'m>(&'m self, tape: &mut Tape<'m>) {
-        self.shared.iter().flat_map(Weight::parameters).for_each(|p| tape.share(p));
-    }
-
-    /// The pass over what embeddings and prompt are together.
-    fn with_prompt(&self, pass: &Pass) -> Pass {
-        match self.prompt.as_ref().map_or(0, |p| p.shape().rows()) {
-            0 => pass.clone(),
-            n => Pass { sequences: Arc::new(pass.sequences.lengthened(n)), ..pass.clone() },
+        let mut inner = self.with_shared(tape, pass)?;
+        if let Some(prompt) = &self.prompt {
+            inner.sequences = Arc::new(pass.sequences.lengthened(prompt.shape().rows()));
         }
+        Ok(inner)
     }
 
-    fn layers<'m>(
+    /// The pass with the shared vector, which computed weights need.
+    pub(super) fn with_shared<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<Pass> {
+        let shared = self.shared.as_ref().map(|vector| vector.var(tape, pass)).transpose()?;
+        Ok(Pass { shared, ..pass.clone() })
+    }
+
+    /// h⁰ `[T, D]` as one op, before dropout.
+    pub(super) fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
+        tape.enter("distilbert.embeddings");
+        let longest = (0..pass.sequences.count()).map(|b| pass.sequences.length(b)).max().unwrap_or(0);
+        if longest > self.config.max_position_embeddings {
+            let most = self.config.max_position_embeddings;
+            return Err(Error::invalid(format!(
+                "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
+            )));
+        }
+        let mut inputs = vec![tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?)];
+        let weights = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
+        for weight in weights.into_iter().chain(&self.prompt) {
+            inputs.push(weight.var(tape, pass)?);
+        }
+        let prompt = self.prompt_rows();
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: pass.sequences.clone(), prompt };
+        let e = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
+        tape.dropout(&e, pass.mask(self.config.dropout, site::EMBEDDINGS), &pass.sequences)
+    }
+
+    /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not computed.
+    pub(super) fn layers<'m>(
         &'m self,
         tape: &mut Tape<'m>,
         mut h: Var,
@@ -137,54 +131,41 @@ impl DistilBert {
         for block in &self.blocks[layers] {
             let name = || format!("distilbert.transformer.layer.{}", block.layer);
             tape.enter(&name());
-            // The classifier reads `[CLS]` alone: of the last layer, the rest is not computed.
             let wanted = if block.layer + 1 == self.blocks.len() { Wanted::FirstRows } else { Wanted::All };
-            let layer = {
+            h = if pass.recompute {
+                // Gradients leave the segment through its inputs, so the shared vector is one of them.
+                let inputs: Vec<&Var> = [&h].into_iter().chain(&pass.shared).collect();
                 let pass = pass.clone();
-                move |tape: &mut Tape<'m>, h: &[Var]| block.forward(tape, &pass, &h[0], wanted)
-            };
-            h = if pass.recompute { tape.checkpoint(&[&h], layer) } else { layer(tape, std::slice::from_ref(&h)) }.at(name)?;
+                tape.checkpoint(&inputs, move |tape, inputs| {
+                    let pass = Pass { shared: inputs.get(1).cloned(), ..pass.clone() };
+                    block.forward(tape, &pass, &inputs[0], wanted)
+                })
+            } else {
+                block.forward(tape, pass, &h, wanted)
+            }
+            .at(name)?;
             observe(&name(), &h);
         }
         Ok(h)
     }
 
-    fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
-        tape.enter("distilbert.embeddings");
-        if ids.len() != pass.sequences.tokens() {
-            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.sequences.tokens()].into()]));
-        }
-        let longest = (0..whole.sequences.count()).map(|b| whole.sequences.length(b)).max().unwrap_or(0);
-        if longest > self.config.max_position_embeddings {
-            let most = self.config.max_position_embeddings;
-            return Err(Error::invalid(format!(
-                "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
-            )));
-        }
-        let mut inputs = vec![tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?)];
-        let weights = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
-        for weight in weights.into_iter().chain(&self.prompt) {
-            inputs.push(weight.var(tape)?);
-        }
-        let prompt = self.prompt.as_ref().map_or(0, |p| p.shape().rows());
-        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: whole.sequences.clone(), prompt };
-        let e = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
-        tape.dropout(&e, whole.mask(self.config.dropout, site::EMBEDDINGS), &whole.sequences)
-    }
-
-    /// Logits of the `[CLS]` rows `[B, D]`.
-    fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
+    /// Logits `[B, C]` of the `[CLS]` rows `[B, D]`.
+    pub(super) fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
         tape.enter("pre_classifier");
         let cls = tape.cast(cls, self.dtype.accum())?;
-        let hidden = self.pre_classifier.forward(tape, pass, &cls)?;
+        let hidden = self.pre_classifier.forward(tape, pass, &cls)?; // [B, D]
         let hidden = tape.relu(&hidden)?;
         let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.sequences)?;
         self.classifier.forward(tape, pass, &hidden)
     }
 
-    /// Tokens that a text can have, `[CLS]` and `[SEP]` included: the positions that a prompt leaves.
+    fn prompt_rows(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |p| p.shape().rows())
+    }
+
+    /// The most tokens of a text, `[CLS]` and `[SEP]` included: all positions but those of the prompt.
     pub fn longest_text(&self) -> usize {
-        self.config.max_position_embeddings - self.prompt.as_ref().map_or(0, |p| p.shape().rows())
+        self.config.max_position_embeddings - self.prompt_rows()
     }
 
     /// Every linear of the model.
@@ -193,53 +174,45 @@ impl DistilBert {
         blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
     }
 
-    /// Walks over all weights and extra parameters.
-    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
-        [&self.word_embeddings, &self.position_embeddings].into_iter().for_each(|w| f(WeightRef::Base(w)));
-        self.layer_norm.visit(f);
-        self.blocks.iter().for_each(|b| b.visit(f));
-        [&self.pre_classifier, &self.classifier].into_iter().for_each(|l| l.visit(f));
-        self.prompt.iter().chain(&self.shared).for_each(|w| f(WeightRef::Extra(w)));
-    }
-
-    /// [`DistilBert::visit`], to change what it comes by.
-    pub fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
-        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().for_each(|w| f(WeightMut::Base(w)));
-        self.layer_norm.visit_mut(f);
-        self.blocks.iter_mut().for_each(|b| b.visit_mut(f));
-        [&mut self.pre_classifier, &mut self.classifier].into_iter().for_each(|l| l.visit_mut(f));
-        self.prompt.iter_mut().chain(&mut self.shared).for_each(|w| f(WeightMut::Extra(w)));
-    }
-
-    /// The weights of the checkpoint, adapters aside.
-    pub fn weights(&self) -> Vec<&Weight> {
-        let mut all = Vec::new();
-        self.visit(&mut |part| {
-            if let WeightRef::Base(w) = part {
-                all.push(w)
-            }
-        });
+    /// Every weight, and whether it is from the checkpoint.
+    pub fn parts(&self) -> Vec<WeightRef<'_>> {
+        let mut all = Vec::from([&self.word_embeddings, &self.position_embeddings].map(WeightRef::Base));
+        all.extend(self.layer_norm.parts());
+        all.extend(self.blocks.iter().flat_map(Block::parts));
+        all.extend([&self.pre_classifier, &self.classifier].into_iter().flat_map(Linear::parts));
+        all.extend(self.prompt.iter().chain(&self.shared).map(WeightRef::Extra));
         all
+    }
+
+    /// [`DistilBert::parts`], to be changed.
+    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
+        let mut all = Vec::from([&mut self.word_embeddings, &mut self.position_embeddings].map(WeightMut::Base));
+        all.extend(self.layer_norm.parts_mut());
+        all.extend(self.blocks.iter_mut().flat_map(Block::parts_mut));
+        all.extend([&mut self.pre_classifier, &mut self.classifier].into_iter().flat_map(Linear::parts_mut));
+        all.extend(self.prompt.iter_mut().chain(&mut self.shared).map(WeightMut::Extra));
+        all
+    }
+
+    /// The weights of the checkpoint, without those that a method added.
+    pub fn weights(&self) -> Vec<&Weight> {
+        self.parts().into_iter().filter_map(|part| if let WeightRef::Base(w) = part { Some(w) } else { None }).collect()
+    }
+
+    /// The parameters: all that trains.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        self.parts().into_iter().filter_map(|part| part.weight().parameter()).collect()
+    }
+
+    /// The parameters, to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
+        self.parts_mut().into_iter().filter_map(|part| part.weight().parameter_mut()).collect()
     }
 
     /// The storages of frozen weights and parameters, by [`Tensor::storage_id`].
     pub fn storages(&self) -> BTreeSet<usize> {
         let frozen = |w: &Weight| if let Weight::Frozen { value, .. } = w { Some(value.storage_id()) } else { None };
         self.weights().into_iter().filter_map(frozen).chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
-    }
-
-    /// What trains.
-    pub fn parameters(&self) -> Vec<&Parameter> {
-        let mut all = Vec::new();
-        self.visit(&mut |part| all.extend(part.weight().parameters()));
-        all
-    }
-
-    /// What trains, to be changed.
-    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        let mut all = Vec::new();
-        self.visit_mut(&mut |part| all.extend(part.weight().parameters_mut()));
-        all
     }
 }
 
@@ -287,7 +260,7 @@ mod tests {
         let sequences = Arc::new(crate::tensor::Sequences::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
         for dropout in [None, Some(5)] {
-            let pass = Pass { sequences: sequences.clone(), dropout, recompute: false, rank: None };
+            let pass = Pass { dropout, ..Pass::evaluation(sequences.clone()) };
             let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
             let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
             assert_eq!(pruned.len(), whole.len());

@@ -1,21 +1,23 @@
-//! Looks for what makes a model answer NaN.
+//! Finds the weight that makes a model answer NaN.
 
-use super::{DistilBert, Weight};
+use super::{DistilBert, Pass};
 use crate::Result;
 use crate::autograd::Tape;
+use crate::tensor::Sequences;
+use std::sync::Arc;
 
 impl DistilBert {
-    /// The first weight that holds a NaN or an infinity, as `tensor "classifier.bias" holds NaN at [0]`; `None` if all numbers are finite. It reads
-    /// the whole model, for the message of an error.
+    /// The first weight that holds a NaN or an infinity, as `tensor "classifier.bias" holds NaN at [0]`; `None` if all numbers are finite.
+    /// It reads the whole model, for the message of an error.
     ///
     /// # Errors
     /// If a computed weight cannot be computed, or a device fails.
     pub fn not_finite(&self) -> Result<Option<String>> {
-        let (mut tape, mut all) = (Tape::inference(), Vec::new());
-        self.shared.iter().flat_map(Weight::parameters).for_each(|p| tape.share(p));
-        self.visit(&mut |part| all.push(part.weight()));
-        for weight in all {
-            if let Some(what) = weight.var(&mut tape)?.value().not_finite()? {
+        let mut tape = Tape::inference();
+        // Weights do not depend on the sequences.
+        let pass = self.with_shared(&mut tape, &Pass::evaluation(Arc::new(Sequences::new(&[], Vec::new())?)))?;
+        for weight in self.parts().into_iter().map(|part| part.weight()) {
+            if let Some(what) = weight.var(&mut tape, &pass)?.value().not_finite()? {
                 return Ok(Some(format!("tensor {:?} {what}", weight.name())));
             }
         }

@@ -1,4 +1,4 @@
-//! Layer normalisation with its weights.
+//! A layer norm with its weights. Ba et al. 2016, <https://arxiv.org/abs/1607.06450>.
 
 use super::{Pass, Weight, WeightMut, WeightRef};
 use crate::Result;
@@ -6,7 +6,7 @@ use crate::autograd::ops::ResidualLayerNorm;
 use crate::autograd::{Tape, Var};
 use crate::tensor::Mask;
 
-/// See [`crate::autograd::ops::LayerNorm`].
+/// y = γ ∘ (x − mean) / √(variance + eps) + β, mean and variance of each row; see [`crate::autograd::ops::LayerNorm`].
 pub struct LayerNorm {
     /// γ `[d]`.
     pub gamma: Weight,
@@ -14,35 +14,41 @@ pub struct LayerNorm {
     pub beta: Weight,
 }
 
-/// Added to the variance, as in the reference implementation.
+/// eps, as in DistilBERT.
 pub const EPS: f64 = 1e-12;
 
 impl LayerNorm {
-    /// y of x `[.., d]`.
+    /// y of x, both `[.., d]`.
     ///
     /// # Errors
-    /// If x is not d wide.
-    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, x: &Var) -> Result<Var> {
-        let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
-        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+    /// If the rows of x do not have d columns.
+    pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var) -> Result<Var> {
+        let [gamma, beta] = self.on(tape, pass)?;
         tape.layer_norm(x, &gamma, &beta, EPS)
     }
 
-    /// LN(drop(x) + residual), all `[T, d]`, as one op.
+    /// y of drop(x) + residual, all `[T, d]`, as one op.
     ///
     /// # Errors
-    /// If x and the residual are not d wide.
+    /// If the rows of x and of the residual do not have d columns.
     pub fn after_residual<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var, residual: &Var, mask: Option<Mask>) -> Result<Var> {
-        let (gamma, beta) = (self.gamma.var(tape)?, self.beta.var(tape)?);
-        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+        let [gamma, beta] = self.on(tape, pass)?;
         tape.apply(ResidualLayerNorm { eps: EPS, mask, sequences: pass.sequences.clone() }, &[x, residual, &gamma, &beta])
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
-        [&self.gamma, &self.beta].into_iter().for_each(|w| f(WeightRef::Base(w)));
+    fn on<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<[Var; 2]> {
+        let weights = [self.gamma.var(tape, pass)?, self.beta.var(tape, pass)?];
+        tape.enter(self.gamma.name().trim_end_matches(".weight"));
+        Ok(weights)
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
-        [&mut self.gamma, &mut self.beta].into_iter().for_each(|w| f(WeightMut::Base(w)));
+    /// Its weights.
+    pub fn parts(&self) -> Vec<WeightRef<'_>> {
+        [&self.gamma, &self.beta].map(WeightRef::Base).into()
+    }
+
+    /// Its weights, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
+        [&mut self.gamma, &mut self.beta].map(WeightMut::Base).into()
     }
 }

@@ -1,30 +1,28 @@
-//! Linear layers with optional low-rank terms.
+//! A linear layer: y = x Wᵀ + b, plus low-rank terms.
 
 use super::{Pass, Weight, WeightMut, WeightRef};
 use crate::autograd::ops::{self, GroupedLinear, Term};
 use crate::autograd::{Tape, Var};
-use crate::tensor::gemm::{Mat, gemm};
-use crate::tensor::{Accum, Mask, Scalar, Tensor, math};
-use crate::{AtLayer, Error, Result, dispatch};
-use std::sync::{Mutex, PoisonError};
+use crate::tensor::Mask;
+use crate::{AtLayer, Result};
 
-/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ; see [`ops::Linear`]. With a magnitude, DoRA's [`Linear::forward`].
+/// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3. x `[T, in]`, y `[T, out]`.
 pub struct Linear {
-    /// Its name in the checkpoint, without `.weight`.
+    /// Name in the checkpoint, without `.weight`.
     pub name: String,
     /// W `[out, in]`.
     pub weight: Weight,
     /// b `[out]`.
     pub bias: Option<Weight>,
-    /// Low-rank terms.
+    /// Low-rank terms; none in a checkpoint.
     pub terms: Vec<LowRank>,
-    /// m `[out]`: the length of each row of W + s B A, learned apart from its direction. Only with one term.
-    pub magnitude: Option<Magnitude>,
+    /// A formula that replaces the one above.
+    pub variant: Option<Box<dyn Variant>>,
     /// Dropout site of the first term.
     pub site: u32,
 }
 
-/// The factors of a low-rank term.
+/// A low-rank term s · drop(x) Aᵀ Bᵀ.
 pub struct LowRank {
     /// A `[r, in]`.
     pub a: Weight,
@@ -36,37 +34,31 @@ pub struct LowRank {
     pub dropout: f64,
 }
 
-/// DoRA's m, and the row norms that it divides.
-pub struct Magnitude {
-    /// m `[out]`.
-    pub vector: Weight,
-    /// W, A and B as they were last evaluated with, and ‖W + s B A‖ of each row then.
-    evaluated: Mutex<Option<([Tensor; 3], Tensor)>>,
+/// Another formula for a linear layer, which may have weights of its own, such as DoRA.
+pub trait Variant {
+    /// y `[T, out]` of x `[T, in]`.
+    ///
+    /// # Errors
+    /// Those of the ops it applies.
+    fn forward<'m>(&'m self, linear: &'m Linear, tape: &mut Tape<'m>, pass: &Pass, x: &Var) -> Result<Var>;
+    /// Turns W + Σ s B A `[out, in]` (row-major, `input` columns) into the W of a plain linear layer with the same output.
+    ///
+    /// # Errors
+    /// If there is no such W.
+    fn merge(&self, sum: &mut [f64], input: usize) -> Result<()>;
+    /// Its own weights.
+    fn weights(&self) -> Vec<&Weight>;
+    /// Its own weights, to be changed.
+    fn weights_mut(&mut self) -> Vec<&mut Weight>;
 }
 
-impl Magnitude {
-    /// The magnitude m.
-    pub fn new(vector: Weight) -> Magnitude {
-        Magnitude { vector, evaluated: Mutex::new(None) }
-    }
-
-    /// [`Linear::row_norms`]. In training they change with every step; in evaluation they are computed once.
-    fn norms(&self, linear: &Linear, term: &LowRank, pass: &Pass) -> Result<Tensor> {
-        if pass.dropout.is_some() {
-            return linear.row_norms(term);
-        }
-        let from = [linear.weight.value()?, term.a.value()?, term.b.value()?];
-        let mut evaluated = self.evaluated.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*evaluated {
-            // The tensors are held here, so that nothing else can have their storage.
-            Some((known, norms)) if known.iter().zip(&from).all(|(a, b)| a.storage_id() == b.storage_id()) => Ok(norms.clone()),
-            _ => {
-                let norms = linear.row_norms(term)?;
-                *evaluated = Some((from, norms.clone()));
-                Ok(norms)
-            }
-        }
-    }
+/// A part of a low-rank term that stands for the whole in a pass, such as its first ranks.
+pub trait TermPart {
+    /// A, B and s of the part, A and B on the tape.
+    ///
+    /// # Errors
+    /// Those of the ops it applies.
+    fn of<'m>(&self, term: &'m LowRank, tape: &mut Tape<'m>, pass: &Pass) -> Result<(Var, Var, f64)>;
 }
 
 impl LowRank {
@@ -75,87 +67,46 @@ impl LowRank {
         self.a.shape().rows()
     }
 
-    /// A and B on the tape, or the part of them that the pass takes.
-    fn factors<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<[Var; 2]> {
-        let (a, b) = (self.a.var(tape)?, self.b.var(tape)?);
-        match pass.rank.filter(|&rank| rank < self.rank()) {
-            Some(rank) => Ok([tape.submatrix(&a, [rank, a.shape().cols()])?, tape.submatrix(&b, [b.shape().rows(), rank])?]),
-            None => Ok([a, b]),
+    /// A, B and s as the pass uses them, A and B on the tape.
+    ///
+    /// # Errors
+    /// If a factor cannot be computed.
+    pub fn factors<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<(Var, Var, f64)> {
+        match &pass.part {
+            Some(part) => part.of(self, tape, pass),
+            None => Ok((self.a.var(tape, pass)?, self.b.var(tape, pass)?, self.scale)),
         }
     }
 
-    /// s is alpha / r: it grows where fewer ranks are taken.
-    fn scale_of(&self, pass: &Pass) -> f64 {
-        self.scale * self.rank() as f64 / pass.rank.map_or(self.rank(), |rank| rank.min(self.rank())) as f64
-    }
-
-    /// Dropout of term `i` of a linear of `site`.
-    fn mask(&self, pass: &Pass, site: u32, i: usize) -> Option<Mask> {
+    /// Dropout of x in term number `i` of a linear with dropout site `site`.
+    pub fn mask(&self, pass: &Pass, site: u32, i: usize) -> Option<Mask> {
         pass.mask(self.dropout, site + ((i as u32) << 16))
     }
 }
 
 impl Linear {
-    /// `[out, in]`.
+    /// A linear layer without low-rank terms.
+    pub fn new(name: impl Into<String>, weight: Weight, bias: Option<Weight>, site: u32) -> Linear {
+        Linear { name: name.into(), weight, bias, terms: Vec::new(), variant: None, site }
+    }
+
+    /// (out, in).
     pub fn dims(&self) -> (usize, usize) {
         (self.weight.shape().rows(), self.weight.shape().cols())
     }
 
-    /// y of x `[T, in]`: `[T, out]`.
-    ///
-    /// With a magnitude m and n = ‖W + s B A‖ of each row, y = m ∘ (x Wᵀ + s · x Aᵀ Bᵀ) / n + b, of drop(x) in place of x, plus
-    /// (x − drop(x)) Wᵀ: what is dropped still goes through W. Liu et al. 2024, <https://arxiv.org/abs/2402.09353>, equation 5; no gradient
-    /// goes through n (section 4.3), and dropout is as in PEFT.
+    /// y `[T, out]` of x `[T, in]`.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var) -> Result<Var> {
-        let Some(magnitude) = &self.magnitude else { return Linear::group(tape, pass, x, &[self]) };
-        let [term] = &self.terms[..] else {
-            return Err(Error::invalid(format!("{}: a magnitude needs one low-rank term, and there are {}", self.name, self.terms.len())));
-        };
-        let norms = magnitude.norms(self, term, pass)?;
-        let mask = term.mask(pass, self.site, 0);
-        let drops = mask.is_some();
-        let dropped = tape.dropout(x, mask, &pass.sequences)?;
-        let mut inputs = vec![dropped.clone(), self.weight.var(tape)?];
-        inputs.extend(term.factors(tape, pass)?);
-        let member = GroupedLinear { bias: false, terms: vec![Term { scale: term.scale_of(pass), mask: None }] };
-        let op = ops::Linear { members: vec![member], sequences: Some(pass.sequences.clone()) };
-        let y = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(|| self.name.clone())?;
-        let (m, bias) = (magnitude.vector.var(tape)?, self.bias.as_ref().map(|b| b.var(tape)).transpose()?);
-        let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
-        if !drops {
-            return Ok(y);
+        match &self.variant {
+            Some(variant) => variant.forward(self, tape, pass, x),
+            None => Linear::group(tape, pass, x, &[self]),
         }
-        let minus = tape.scale(&dropped, -1.0)?;
-        let rest = tape.add(x, &minus)?;
-        let rest = tape.linear(&rest, &inputs[1], None)?;
-        tape.add(&y, &rest)
     }
 
-    /// ‖W + s B A‖ of each row, `[out]`: a value, not on the tape.
-    ///
-    /// # Errors
-    /// If W is computed.
-    pub fn row_norms(&self, term: &LowRank) -> Result<Tensor> {
-        let (w, a, b) = (self.weight.value()?, term.a.value()?, term.b.value()?);
-        #[cfg(feature = "cuda")]
-        if let Some(device) = w.device() {
-            return crate::cuda::launch::row_norms(device, &w, &a, &b, term.scale);
-        }
-        let ((output, input), rank) = (self.dims(), a.shape().rows());
-        dispatch!("row_norms", w.dtype(), T => {
-            let mut sum = w.to_accum::<<T as Scalar>::Acc>()?;
-            let mut b = b.to_accum::<<T as Scalar>::Acc>()?;
-            b.iter_mut().for_each(|b| *b *= <T as Scalar>::Acc::of(term.scale));
-            gemm(Mat::new(&b, output, rank), Mat::of(&a)?, &mut sum, input, true);
-            let norms: Vec<_> = sum.chunks_exact(input).map(|row| math::sum(row, |x| x * x).sqrt()).collect();
-            Tensor::new(norms, [output])
-        })
-    }
-
-    /// Several linears of one x, as one op: `[G, T, out]`.
+    /// G linears of one x `[T, in]` as one op, which reads x once: `[G, T, out]`, or `[T, out]` for one linear. Variants are ignored.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -165,14 +116,15 @@ impl Linear {
         let mut inputs = vec![x.clone()];
         let mut members = Vec::new();
         for linear in linears {
-            inputs.push(linear.weight.var(tape)?);
+            inputs.push(linear.weight.var(tape, pass)?);
             if let Some(bias) = &linear.bias {
-                inputs.push(bias.var(tape)?);
+                inputs.push(bias.var(tape, pass)?);
             }
             let mut terms = Vec::new();
             for (i, term) in linear.terms.iter().enumerate() {
-                inputs.extend(term.factors(tape, pass)?);
-                terms.push(Term { scale: term.scale_of(pass), mask: term.mask(pass, linear.site, i) });
+                let (a, b, scale) = term.factors(tape, pass)?;
+                inputs.extend([a, b]);
+                terms.push(Term { scale, mask: term.mask(pass, linear.site, i) });
             }
             members.push(GroupedLinear { bias: linear.bias.is_some(), terms });
         }
@@ -180,19 +132,19 @@ impl Linear {
         tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(name)
     }
 
-    pub(super) fn visit<'a>(&'a self, f: &mut dyn FnMut(WeightRef<'a>)) {
-        f(WeightRef::Base(&self.weight));
-        self.bias.iter().for_each(|b| f(WeightRef::Base(b)));
-        self.terms.iter().flat_map(|t| [&t.a, &t.b]).chain(self.magnitude.iter().map(|m| &m.vector)).for_each(|w| f(WeightRef::Extra(w)));
+    /// Its weights.
+    pub fn parts(&self) -> Vec<WeightRef<'_>> {
+        let base = [&self.weight].into_iter().chain(&self.bias).map(WeightRef::Base);
+        let factors = self.terms.iter().flat_map(|t| [&t.a, &t.b]);
+        let own = self.variant.iter().flat_map(|v| v.weights());
+        base.chain(factors.chain(own).map(WeightRef::Extra)).collect()
     }
 
-    pub(super) fn visit_mut<'a>(&'a mut self, f: &mut dyn FnMut(WeightMut<'a>)) {
-        f(WeightMut::Base(&mut self.weight));
-        self.bias.iter_mut().for_each(|b| f(WeightMut::Base(b)));
-        self.terms
-            .iter_mut()
-            .flat_map(|t| [&mut t.a, &mut t.b])
-            .chain(self.magnitude.iter_mut().map(|m| &mut m.vector))
-            .for_each(|w| f(WeightMut::Extra(w)));
+    /// Its weights, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
+        let base = [&mut self.weight].into_iter().chain(&mut self.bias).map(WeightMut::Base);
+        let factors = self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]);
+        let own = self.variant.iter_mut().flat_map(|v| v.weights_mut());
+        base.chain(factors.chain(own).map(WeightMut::Extra)).collect()
     }
 }

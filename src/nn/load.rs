@@ -132,7 +132,7 @@ impl Checkpoint<'_> {
     fn linear(&mut self, name: String, role: Role, [output, input]: [usize; 2], site: u32) -> Result<Linear> {
         let weight = self.weight(format!("{name}.weight"), role, &[output, input])?;
         let bias = Some(self.weight(format!("{name}.bias"), Role::Small, &[output])?);
-        Ok(Linear { name, weight, bias, terms: Vec::new(), magnitude: None, site })
+        Ok(Linear::new(name, weight, bias, site))
     }
 
     fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {

@@ -1,4 +1,8 @@
-//! Layers and the DistilBERT model, over the tape. Layers know low-rank terms as arithmetic, not who gets them: that is `lora`'s.
+//! Layers and the DistilBERT model. A layer holds its weights and puts its operations on a tape.
+//!
+//! Layers know low-rank terms as arithmetic. Who gets a term, and the other ways to fine-tune, are in [`crate::lora`], which plugs into the
+//! model in these places: [`Linear::terms`] and [`Variant`], [`Weight::Computed`], [`TermPart`], [`Hook`], [`Block::prefix`] and
+//! [`DistilBert::prompt`].
 
 mod block;
 mod config;
@@ -8,6 +12,7 @@ mod distilbert;
 #[cfg(feature = "data")]
 mod fingerprint;
 mod finite;
+mod frozen;
 mod layer_norm;
 mod linear;
 mod load;
@@ -21,51 +26,53 @@ pub use distilbert::DistilBert;
 #[cfg(feature = "data")]
 pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
-pub use linear::{Linear, LowRank, Magnitude};
+pub use linear::{Linear, LowRank, TermPart, Variant};
 pub use load::{Head, LoadReport};
 pub use save::TOKENIZER_FILES;
-pub use weight::{Weight, WeightFn, WeightMut, WeightRef};
+pub use weight::{Origin, Weight, WeightFn, WeightMut, WeightRef};
 
-use crate::tensor::Mask;
-use crate::tensor::Sequences;
+use crate::autograd::Var;
+use crate::tensor::{Mask, Sequences};
 use std::sync::Arc;
 
-/// What one forward pass needs to know beside the ids.
+/// What a forward pass needs to know besides the token ids.
 #[derive(Clone)]
 pub struct Pass {
-    /// Sequence boundaries of the packed batch.
+    /// Sequence boundaries of the packed batch, and the example that each sequence is.
     pub sequences: Arc<Sequences>,
-    /// The seed of every dropout mask; `None` in evaluation: nothing is dropped.
+    /// Training: the seed of every dropout mask. Evaluation: `None`, and nothing is dropped.
     pub dropout: Option<u64>,
-    /// Keep only the input of each layer, and compute the layer again in backward: time for memory.
+    /// Keep only the input of each layer, and compute the layer again in backward: less memory for more time.
     pub recompute: bool,
-    /// Take the first ranks of every low-rank term alone. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, equation 7.
-    pub rank: Option<usize>,
+    /// The part of each low-rank term that is used. `None`: the whole term.
+    pub part: Option<Arc<dyn TermPart>>,
+    /// The vector that all computed weights are functions of. The model puts it here.
+    pub shared: Option<Var>,
 }
 
 impl Pass {
     /// Evaluation: no dropout.
     pub fn evaluation(sequences: Arc<Sequences>) -> Pass {
-        Pass { sequences, dropout: None, recompute: false, rank: None }
+        Pass { sequences, dropout: None, recompute: false, part: None, shared: None }
     }
 
     /// Training: dropout masks of `seed`.
     pub fn training(sequences: Arc<Sequences>, seed: u64) -> Pass {
-        Pass { sequences, dropout: Some(seed), recompute: false, rank: None }
+        Pass { dropout: Some(seed), ..Pass::evaluation(sequences) }
     }
 
-    /// The same pass over the first row of each sequence alone.
+    /// The same pass over the first row of each sequence only.
     pub fn first_rows(&self) -> Pass {
         Pass { sequences: Arc::new(self.sequences.first_rows()), ..self.clone() }
     }
 
-    /// The mask of `site` at probability `p`, if anything is to be dropped.
+    /// The mask of a dropout site at probability `p`; `None` if nothing is dropped.
     pub fn mask(&self, p: f64, site: u32) -> Option<Mask> {
         self.dropout.filter(|_| p > 0.0).map(|seed| Mask { p, seed, site })
     }
 }
 
-/// The static numbers of the dropout sites: each has its own masks.
+/// Every place of the model that drops has a number of its own, so that no two draw the same mask.
 pub mod site {
     /// After the embeddings' layer norm.
     pub const EMBEDDINGS: u32 = 0;
@@ -86,7 +93,7 @@ pub mod site {
         attention(layer) + 1
     }
 
-    /// Low-rank term of linear 0..6 (q, k, v, out, lin1, lin2) of a layer; further terms of the same linear add 2¹⁶ each.
+    /// First low-rank term of linear 0 to 5 (q, k, v, out, lin1, lin2) of a layer. Each further term of the linear adds 2¹⁶.
     pub const fn term(layer: usize, linear: usize) -> u32 {
         attention(layer) + 2 + linear as u32
     }

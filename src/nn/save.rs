@@ -24,7 +24,7 @@ impl DistilBert {
         if labels.len() != classes {
             return Err(Error::invalid(format!("{} labels for {classes} classes", labels.len())));
         }
-        let trained: usize = self.weights().iter().map(|w| w.parameters().len()).sum();
+        let trained = self.weights().iter().filter(|w| w.parameter().is_some()).count();
         if trained != self.parameters().len() {
             return Err(Error::invalid("a checkpoint has no place for low-rank terms (merge them first), adapters, prefixes and prompts"));
         }

@@ -13,14 +13,8 @@ impl Weight {
 
 impl Linear {
     fn share(&self) -> Result<Linear> {
-        Ok(Linear {
-            name: self.name.clone(),
-            weight: self.weight.share()?,
-            bias: self.bias.as_ref().map(Weight::share).transpose()?,
-            terms: Vec::new(),
-            magnitude: None,
-            site: self.site,
-        })
+        let bias = self.bias.as_ref().map(Weight::share).transpose()?;
+        Ok(Linear::new(&self.name, self.weight.share()?, bias, self.site))
     }
 }
 

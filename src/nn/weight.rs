@@ -1,39 +1,40 @@
 //! A weight of a layer: frozen, trained or computed.
 
+use super::Pass;
 use crate::autograd::{Parameter, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
 
-/// A named weight. What trains is visible in the type.
+/// A named weight. Its type says whether it trains.
 pub enum Weight {
-    /// Read-only, perhaps still in the memory map.
+    /// Never changes. The value may still be in the memory map of the checkpoint.
     Frozen {
-        /// Key in the checkpoint.
+        /// Name in the checkpoint.
         name: String,
         /// The value.
         value: Tensor,
     },
-    /// Trained in full.
+    /// Trained itself.
     Trained(Parameter),
-    /// A function of a parameter elsewhere, such as W₀ plus the image of a random subspace.
+    /// A function of a vector that all computed weights of the model share, such as W₀ plus the image of a random subspace.
     Computed {
-        /// Key in the checkpoint.
+        /// Name in the checkpoint.
         name: String,
         /// The function.
         function: Box<dyn WeightFn>,
     },
 }
 
-/// A weight as a differentiable function of the parameter that all computed weights of a model share ([`Tape::shared`]).
+/// A differentiable function from the shared vector to a weight.
 pub trait WeightFn {
-    /// The weight.
+    /// The weight for this value of the shared vector.
     ///
     /// # Errors
     /// Those of the ops it applies.
-    fn forward<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var>;
-    /// Its shape.
+    fn forward(&self, tape: &mut Tape, shared: &Var) -> Result<Var>;
+    /// Shape of the weight.
     fn shape(&self) -> &Shape;
-    /// The constants that it is computed from, to be moved to where the parameter is.
+    /// The constants of the function. They move to the device of the model.
     fn constants_mut(&mut self) -> Vec<&mut Tensor>;
 }
 
@@ -43,7 +44,12 @@ impl Weight {
         Weight::Frozen { name: name.into(), value }
     }
 
-    /// Key in the checkpoint.
+    /// A trained weight that starts at `value`.
+    pub fn trained(name: impl Into<String>, value: Tensor) -> Weight {
+        Weight::Trained(Parameter::new(name, value))
+    }
+
+    /// Name in the checkpoint.
     pub fn name(&self) -> &str {
         match self {
             Weight::Frozen { name, .. } | Weight::Computed { name, .. } => name,
@@ -60,10 +66,10 @@ impl Weight {
         }
     }
 
-    /// Its value, where it has one of its own.
+    /// Its value.
     ///
     /// # Errors
-    /// If it is computed.
+    /// If it is computed: then it has a value on a tape only.
     pub fn value(&self) -> Result<Tensor> {
         match self {
             Weight::Frozen { value, .. } => Ok(value.clone()),
@@ -72,37 +78,35 @@ impl Weight {
         }
     }
 
-    /// Whether its value can change in training.
+    /// Whether training changes its value.
     pub fn trains(&self) -> bool {
         !matches!(self, Weight::Frozen { .. })
     }
 
-    /// The weight on the tape: a leaf only if it trains.
+    /// The weight on a tape. A frozen weight is a constant: nothing is computed or saved for its gradient.
     ///
     /// # Errors
     /// If a computed weight cannot be computed.
-    pub fn var<'m>(&'m self, tape: &mut Tape<'m>) -> Result<Var> {
+    pub fn var<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<Var> {
         match self {
             Weight::Frozen { value, .. } => Ok(tape.constant(value)),
             Weight::Trained(p) => Ok(tape.parameter(p)),
-            Weight::Computed { function, .. } => function.forward(tape),
+            Weight::Computed { name, function } => match &pass.shared {
+                Some(shared) => function.forward(tape, shared),
+                None => Err(Error::invalid(format!("{name}: the pass lacks the vector that it is computed from"))),
+            },
         }
     }
 
-    /// A weight that trains, of a shape and a start of its own.
-    pub fn trained(name: impl Into<String>, value: Tensor) -> Weight {
-        Weight::Trained(Parameter::new(name, value))
-    }
-
-    /// Makes a frozen weight a trained one.
+    /// Makes a frozen weight a trained one. A trained weight has the precision of an accumulator: f32 even if the model computes in bf16, because
+    /// bf16 would round small steps away.
     ///
     /// # Errors
     /// Never for a float.
     pub fn train(&mut self) -> Result<()> {
         if let Weight::Frozen { name, value } = self {
-            // What trains is kept in the type of sums.
             let value = value.to_dtype(value.dtype().accum())?;
-            *self = Weight::Trained(Parameter::new(std::mem::take(name), value));
+            *self = Weight::trained(std::mem::take(name), value);
         }
         Ok(())
     }
@@ -123,55 +127,35 @@ impl Weight {
         Ok(())
     }
 
-    /// Its parameters.
-    pub fn parameters(&self) -> Vec<&Parameter> {
-        match self {
-            Weight::Frozen { .. } => Vec::new(),
-            Weight::Trained(p) => vec![p],
-            Weight::Computed { .. } => Vec::new(),
-        }
+    /// The parameter of a trained weight.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        if let Weight::Trained(p) = self { Some(p) } else { None }
     }
 
-    /// Its parameters, to be changed.
-    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        match self {
-            Weight::Frozen { .. } => Vec::new(),
-            Weight::Trained(p) => vec![p],
-            Weight::Computed { .. } => Vec::new(),
-        }
+    /// The parameter of a trained weight, to be changed.
+    pub fn parameter_mut(&mut self) -> Option<&mut Parameter> {
+        if let Weight::Trained(p) = self { Some(p) } else { None }
     }
 }
 
-/// What a walk over a model comes by.
-pub enum WeightRef<'a> {
-    /// A weight of the checkpoint.
-    Base(&'a Weight),
-    /// A weight beside the checkpoint: a low-rank factor, a prompt.
-    Extra(&'a Weight),
+/// A weight of a model, and where it comes from.
+pub enum Origin<W> {
+    /// From the checkpoint.
+    Base(W),
+    /// Added by a method: a low-rank factor, a prompt, a bottleneck.
+    Extra(W),
 }
 
-impl<'a> WeightRef<'a> {
+/// A weight of a model.
+pub type WeightRef<'a> = Origin<&'a Weight>;
+/// A weight of a model, to be changed.
+pub type WeightMut<'a> = Origin<&'a mut Weight>;
+
+impl<W> Origin<W> {
     /// The weight.
-    pub fn weight(&self) -> &'a Weight {
+    pub fn weight(self) -> W {
         match self {
-            WeightRef::Base(w) | WeightRef::Extra(w) => w,
-        }
-    }
-}
-
-/// [`WeightRef`], to be changed.
-pub enum WeightMut<'a> {
-    /// A weight of the checkpoint.
-    Base(&'a mut Weight),
-    /// A weight beside the checkpoint.
-    Extra(&'a mut Weight),
-}
-
-impl<'a> WeightMut<'a> {
-    /// The weight.
-    pub fn weight(self) -> &'a mut Weight {
-        match self {
-            WeightMut::Base(w) | WeightMut::Extra(w) => w,
+            Origin::Base(w) | Origin::Extra(w) => w,
         }
     }
 }

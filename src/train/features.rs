@@ -42,7 +42,7 @@ impl FrozenFeatures {
         for first in (0..data.len()).step_by(size) {
             let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
             let batch = batch(data, &indices, 0)?;
-            let part = model.trunk(&batch.ids, &batch.sequences)?.to_host()?;
+            let part = model.frozen_features(&batch.ids, &batch.sequences)?.to_host()?;
             match &mut file {
                 Some(file) => file.append(&part)?,
                 None => parts.push(part),

@@ -4,6 +4,7 @@ use super::evaluate::cause;
 use super::{AdamW, FrozenFeatures, LinearSchedule, argmax};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
+use crate::lora::dylora::first_ranks;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Tensor;
 use crate::tensor::philox::Stream;
@@ -315,11 +316,11 @@ fn gradients(
     let own = model.storages();
     for micro in indices.chunks(recipe.batch) {
         let batch = batch(data, micro, epoch)?;
-        let pass = Pass { recompute: recipe.recompute, rank, ..Pass::training(batch.sequences.clone(), recipe.seed) };
+        let pass = Pass { recompute: recipe.recompute, part: first_ranks(rank), ..Pass::training(batch.sequences.clone(), recipe.seed) };
         let mut tape = Tape::new();
         let below = trunk.map(|t| t.rows(micro)).transpose()?;
         let logits = match &below {
-            Some(below) => model.forward_above(&mut tape, below, &pass)?,
+            Some(below) => model.forward_on_features(&mut tape, below, &pass)?,
             None => model.forward(&mut tape, &batch.ids, &pass)?,
         };
         let loss = tape.cross_entropy(&logits, &batch.labels, indices.len())?;

@@ -16,7 +16,7 @@ pub fn peak_memory() -> Option<usize> {
 pub fn memory_by_category(model: &DistilBert, peak: usize, kept: usize, data: usize) -> Vec<(&'static str, usize)> {
     let (mut mapped, mut converted, trained) = (BTreeMap::new(), BTreeMap::new(), model.parameters());
     let trains: usize = trained.iter().map(|p| p.value().bytes()).sum();
-    for weight in model.weights().into_iter().filter(|w| w.parameters().is_empty()) {
+    for weight in model.weights().into_iter().filter(|w| w.parameter().is_none()) {
         let Ok(value) = weight.value() else { continue };
         let kind = if matches!(**value.storage(), Storage::Mapped(_)) { &mut mapped } else { &mut converted };
         kind.insert(value.storage_id(), value.bytes());

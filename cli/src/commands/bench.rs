@@ -89,8 +89,8 @@ impl LatencyArgs {
         match kind {
             MethodKind::Merged | MethodKind::Lora => lora(false),
             MethodKind::Dora => lora(true),
-            MethodKind::Adapter => Method::Adapter { size: self.adapter_size, placement: Placement::Houlsby },
-            MethodKind::AdapterPfeiffer => Method::Adapter { size: self.adapter_size, placement: Placement::Pfeiffer },
+            MethodKind::Adapter => Method::Bottleneck { size: self.adapter_size, placement: Placement::Houlsby },
+            MethodKind::AdapterPfeiffer => Method::Bottleneck { size: self.adapter_size, placement: Placement::Pfeiffer },
             MethodKind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
             MethodKind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
         }

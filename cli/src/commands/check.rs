@@ -5,7 +5,7 @@ use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use super::outcome::Outcome;
 use clap::Args;
-use lowrank::autograd::ops;
+use lowrank::lora::all_suites;
 use lowrank::tensor::safetensors::nearest;
 use lowrank::train::compare;
 use lowrank::{Error, Result};
@@ -30,7 +30,7 @@ pub struct Gradcheck {
 impl Gradcheck {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let suites = ops::suites();
+        let suites = all_suites();
         let mut wanted = self.ops.clone();
         wanted.extend(self.plant_bug.clone().filter(|op| op != "all"));
         for op in &wanted {

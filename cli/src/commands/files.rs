@@ -3,9 +3,10 @@
 use super::common::{About, say, say_json};
 use super::outcome::Outcome;
 use super::output::{Input, Output};
+use crate::study::figure::thousands;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
-use lowrank::lora::{Method, adapter, thousands};
+use lowrank::lora::{Method, adapter};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};
@@ -133,7 +134,7 @@ impl Inspect {
                 Method::Head { pre_classifier: true } => "pre_classifier and classifier".to_string(),
                 Method::Head { pre_classifier: false } => "the classifier".to_string(),
                 Method::BitFit => "BitFit: biases and head".to_string(),
-                Method::Adapter { size, placement } => format!("adapters ({placement:?}) of size {size}"),
+                Method::Bottleneck { size, placement } => format!("adapters ({placement:?}) of size {size}"),
                 Method::Prompt { tokens } => format!("a prompt of {tokens} virtual tokens"),
                 Method::Prefix { tokens } => format!("a prefix of {tokens} virtual tokens"),
                 other => format!("{other:?}"),

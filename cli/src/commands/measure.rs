@@ -1,8 +1,8 @@
 //! Measuring a model on tokenised texts.
 
+use crate::study::figure::thousands;
 use lowrank::Result;
 use lowrank::data::Tokenized;
-use lowrank::lora::thousands;
 use lowrank::nn::DistilBert;
 use lowrank::train::{Evaluation, evaluate};
 

@@ -11,12 +11,12 @@ use super::parts::Reader;
 use super::progress::StepProgress;
 use super::signals::interrupt_flag;
 use super::training_args::TrainingArgs;
+use crate::study::figure::thousands;
 use crate::study::{
     Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
 };
 use clap::{Args, Command, FromArgMatches};
-use lowrank::lora::thousands;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::safetensors::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};

@@ -1,12 +1,12 @@
 //! The report: all results of a study on one page.
 
+use super::figure::thousands;
 use super::figure::{Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
 use super::table::{Cells, with_results};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
-use lowrank::lora::thousands;
 use lowrank::nn::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

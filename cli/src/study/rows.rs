@@ -87,7 +87,7 @@ pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
         with("qv4-alpha16", "Q+V r=4, alpha 16", LoraConfig { alpha: 16.0, ..qv(4) }),
         with("qv16-alpha16", "Q+V r=16, alpha 16", LoraConfig { alpha: 16.0, ..qv(16) }),
         with("qv8-gaussian", "Q+V r=8, A Gaussian", LoraConfig { init: Init::Gaussian, ..qv(8) }),
-        row("adapter", "adapters (Houlsby)", Method::Adapter { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
+        row("adapter", "adapters (Houlsby)", Method::Bottleneck { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
         Row {
             epoch_factor: 20,
             cache_trunk: true,

@@ -333,7 +333,7 @@ mod tests {
             (Method::Selective { frozen_layers: 3 }, vec![("method", "Selective"), ("Selective frozen layers", "3")]),
             (Method::BitFit, vec![("method", "BitFit")]),
             (
-                Method::Adapter { size: 6, placement: Placement::Pfeiffer },
+                Method::Bottleneck { size: 6, placement: Placement::Pfeiffer },
                 vec![("method", "Adapter"), ("Adapter size", "6"), ("Adapter placement", "Pfeiffer")],
             ),
             (Method::Prompt { tokens: 2 }, vec![("method", "Prompt"), ("Prompt tokens", "2")]),

@@ -18,13 +18,8 @@ mod linear;
 mod linear_fast;
 mod linear_inputs;
 mod low_rank;
-mod magnitude;
 mod relu;
 mod residual_layer_norm;
-mod submatrix;
-mod subspace;
-#[cfg(feature = "cuda")]
-mod subspace_cuda;
 mod tanh;
 #[cfg(test)]
 mod testing;
@@ -40,11 +35,8 @@ pub use first_row::FirstRow;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::{GroupedLinear, Linear, Term, lora_composed};
-pub use magnitude::Magnitude;
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
-pub use submatrix::Submatrix;
-pub use subspace::{Projection, Subspace};
 pub use tanh::Tanh;
 
 use super::gradcheck::Suite;
@@ -60,9 +52,6 @@ pub fn suites() -> Vec<Suite> {
         layer_norm::suite(),
         residual_layer_norm::suite(),
         linear_inputs::suite(),
-        magnitude::suite(),
-        submatrix::suite(),
-        subspace::suite(),
     ]);
     suites.extend([
         embedding::suite(),

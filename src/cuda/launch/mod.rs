@@ -3,8 +3,13 @@
 mod adamw;
 pub(crate) mod attention;
 pub(crate) mod linear;
+mod magnitude;
+mod submatrix;
 
 pub use adamw::{Update, adamw};
+pub(crate) use magnitude::magnitude;
+pub use magnitude::row_norms;
+pub(crate) use submatrix::{submatrix, submatrix_backward};
 
 use super::{Argument, Device};
 use crate::tensor::cuda::upload_together;
@@ -299,61 +304,6 @@ pub(crate) fn cross_entropy(device: &Arc<Device>, z: &Tensor, labels: &Tensor, d
     arguments.extend(sizes);
     device.launch(name, [1, 1, 1], 256, 0, &arguments)?;
     Ok(y)
-}
-
-/// x ∘ m / norms + b.
-pub(crate) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    let (y, m) = (Tensor::empty_on(device, x.dtype(), x.shape())?, cast(device, m, DType::F32)?);
-    let b = b.map(|b| cast(device, b, DType::F32)).transpose()?;
-    let mut arguments = vec![x.argument()?, m.argument()?, norms.argument()?, or_null(b.as_ref())?, y.argument()?];
-    arguments.extend([count(x.shape().len()), size(x.shape().cols())]);
-    device.launch(named("magnitude", x.dtype(), ["magnitude_f32", "magnitude_bf16"])?, blocks(x.shape().len()), 256, 0, &arguments)?;
-    Ok(y)
-}
-
-/// ‖W + s B A‖ of each row: `[out]` f32.
-///
-/// # Errors
-/// If a tensor is not on the device, or the shapes do not fit.
-pub fn row_norms(device: &Arc<Device>, w: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let mut sum = cast(device, w, DType::F32)?;
-    sum.own_on(device)?;
-    let [a, b] = [cast(device, a, DType::F32)?, cast(device, b, DType::F32)?];
-    device.gemm(scale as f32, b.matrix()?, a.matrix()?, 1.0, sum.matrix()?)?;
-    let (rows, cols) = (sum.shape().rows(), sum.shape().cols());
-    let norms = Tensor::empty_on(device, DType::F32, [rows])?;
-    let arguments = [sum.argument()?, norms.argument()?, size(rows), size(cols)];
-    device.launch("row_norms", [rows.div_ceil(8), 1, 1], 256, 0, &arguments)?;
-    Ok(norms)
-}
-
-/// The leading block `[m, n]` of x.
-pub(crate) fn submatrix(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
-    let y = Tensor::empty_on(device, x.dtype(), [m, n])?;
-    let arguments = [x.argument()?, y.argument()?, size(m), size(n), size(x.shape().cols())];
-    device.launch(
-        named("submatrix", x.dtype(), ["submatrix_forward_f32", "submatrix_forward_bf16"])?,
-        blocks(m * n),
-        256,
-        0,
-        &arguments,
-    )?;
-    Ok(y)
-}
-
-/// Its gradient, shaped like x.
-pub(crate) fn submatrix_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (rows, cols) = (x.shape().rows(), x.shape().cols());
-    let dx = Tensor::empty_on(device, dy.dtype(), x.shape())?;
-    let arguments = [dy.argument()?, dx.argument()?, size(rows), size(cols), size(dy.shape().rows()), size(dy.shape().cols())];
-    device.launch(
-        named("submatrix", dy.dtype(), ["submatrix_backward_f32", "submatrix_backward_bf16"])?,
-        blocks(rows * cols),
-        256,
-        0,
-        &arguments,
-    )?;
-    Ok(dx)
 }
 
 /// a + b, two gradients.
