@@ -197,13 +197,7 @@ impl<'m> Tape<'m> {
 }
 
 /// Runs backward of `op`, and checks that each gradient that is needed is there and looks like its input.
-fn op_backward(
-    op: &dyn Op,
-    saved: Saved,
-    dy: Tensor,
-    inputs: &[Option<usize>],
-    like: &[(Shape, DType)],
-) -> Result<Vec<Option<Tensor>>> {
+fn op_backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>], like: &[(Shape, DType)]) -> Result<Vec<Option<Tensor>>> {
     let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
     let contributions = backward(op, saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
     if contributions.len() != needs.len() {
