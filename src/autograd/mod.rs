@@ -43,11 +43,12 @@ mod ledger;
 pub mod ops;
 mod parameter;
 mod planted_bugs;
-#[cfg(test)]
-mod propagation;
 mod record;
+mod run;
 mod saved;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use grads::Grads;
 pub use parameter::{ParamId, Parameter};
@@ -61,24 +62,6 @@ use crate::cuda::Device;
 use crate::{Result, tensor::Tensor};
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
-
-/// Runs forward where the inputs are.
-fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = inputs.iter().find_map(|t| t.device()) {
-        return op.forward_cuda(device, inputs, needs, saved);
-    }
-    op.forward(inputs, needs, saved)
-}
-
-/// Runs backward where dy is.
-fn backward(op: &dyn Op, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = dy.device().cloned() {
-        return op.backward_cuda(&device, saved, dy, needs);
-    }
-    op.backward(saved, dy, needs)
-}
 
 /// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product.
 pub trait Op: 'static {

@@ -5,8 +5,8 @@
 //! turns it into contributions for its own inputs.
 
 use super::record::Ledger;
-use super::{Grads, Op, ParamId, Parameter, Saved, backward, forward, grads};
-use crate::tensor::{DType, ON_GPU, Shape, Tensor};
+use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -125,7 +125,7 @@ impl<'m> Tape<'m> {
         let needs: Vec<bool> = nodes.iter().map(Option::is_some).collect();
         let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
         let mut saved = Saved::default();
-        let value = forward(&op, &values, &needs, &mut saved).map_err(|e| without_kernel(e, op.name()))?;
+        let value = run::forward(&op, &values, &needs, &mut saved)?;
         if let Some(ledger) = &mut self.ledger {
             ledger.record(&op, &values, &needs, &saved, value.shape());
         }
@@ -164,7 +164,7 @@ impl<'m> Tape<'m> {
     /// # Errors
     /// If `dy` is not shaped like `y`, or an op fails.
     pub fn vjp(self, y: &Var, dy: Tensor) -> Result<Grads> {
-        check("vjp", y.shape(), y.value.dtype(), &dy)?;
+        run::check("vjp", y.shape(), y.value.dtype(), &dy)?;
         let mut result = Grads::default();
         let Some(last) = y.node else { return Ok(result) };
         // For each node, the sum of the contributions so far.
@@ -178,7 +178,7 @@ impl<'m> Tape<'m> {
                     continue;
                 }
                 Node::Op { op, saved, inputs, like } => {
-                    let contributions = op_backward(&*op, saved, dy, &inputs, &like)?;
+                    let contributions = run::backward(&*op, saved, dy, &inputs, &like)?;
                     (inputs, contributions)
                 }
                 Node::Segment(segment) => {
@@ -193,40 +193,5 @@ impl<'m> Tape<'m> {
             }
         }
         Ok(result)
-    }
-}
-
-/// Runs backward of `op`, and checks that each gradient that is needed is there and looks like its input.
-fn op_backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>], like: &[(Shape, DType)]) -> Result<Vec<Option<Tensor>>> {
-    let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
-    let contributions = backward(op, saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
-    if contributions.len() != needs.len() {
-        return Err(Error::shape(name, "one contribution per input", &[&[needs.len()].into(), &[contributions.len()].into()]));
-    }
-    for ((need, g), (shape, dtype)) in needs.into_iter().zip(&contributions).zip(like) {
-        match g {
-            Some(g) if need => check(name, shape, *dtype, g)?,
-            None if need => return Err(Error::invalid(format!("{name}: backward returned no gradient where one is needed"))),
-            _ => {}
-        }
-    }
-    Ok(contributions)
-}
-
-fn check(name: &'static str, shape: &Shape, dtype: DType, g: &Tensor) -> Result<()> {
-    if g.shape() != shape {
-        return Err(Error::shape(name, "a gradient shaped like its value", &[shape, g.shape()]));
-    }
-    if g.dtype() != dtype {
-        return Err(Error::dtype(name, "a gradient of its value's type", &[dtype, g.dtype()]));
-    }
-    Ok(())
-}
-
-/// An op that reads a tensor of a GPU as if it were on the host has no kernel: the error names the op.
-fn without_kernel(error: Error, op: &'static str) -> Error {
-    match error {
-        Error::Invalid(message) if message == ON_GPU => Error::invalid(format!("{op}: has no kernel for a GPU; compute with --device cpu")),
-        other => other,
     }
 }

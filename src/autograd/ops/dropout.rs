@@ -1,5 +1,6 @@
 //! Dropout. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
 
+pub(super) use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
@@ -23,15 +24,12 @@ pub struct Dropout {
 /// The plain form, for the tests. The factors of a row depend on its example, and on its place in its own sequence.
 #[cfg(test)]
 fn plain(mask: &Mask, sequences: &Sequences, x: &[f64], d: usize) -> Vec<f64> {
-    let mut y = Vec::new();
-    for (b, &example) in sequences.example_ids().iter().enumerate() {
-        for (place, row) in sequences.range(b).enumerate() {
-            let mut f = vec![0.0; d];
-            mask.factors(example, place as u32, &mut f);
-            y.extend((0..d).map(|j| f[j] * x[row * d + j]));
-        }
-    }
-    y
+    let factors = (0..sequences.tokens()).flat_map(|row| {
+        let ((b, place), mut f) = (sequences.locate(row), vec![0.0; d]);
+        mask.factors(sequences.example_ids()[b], place as u32, &mut f);
+        f
+    });
+    factors.zip(x).map(|(f, x)| f * x).collect()
 }
 
 /// f ⊙ x.
@@ -96,13 +94,6 @@ pub(super) fn suite() -> Suite {
             Ok(Case { op: Rc::new(Dropout { mask, sequences }), inputs: vec![x] })
         },
     }
-}
-
-/// One to three sequences of up to `most` rows.
-pub(super) fn random_sequences(random: &mut crate::tensor::philox::Stream, most: usize) -> Result<Arc<Sequences>> {
-    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
-    let examples = lengths.iter().map(|_| random.word()).collect();
-    Ok(Arc::new(Sequences::new(&lengths, examples)?))
 }
 
 #[cfg(test)]

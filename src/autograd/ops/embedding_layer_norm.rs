@@ -1,9 +1,8 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
-use super::dropout::random_sequences;
 use super::{embedding, layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};

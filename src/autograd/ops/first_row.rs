@@ -1,7 +1,7 @@
 //! The first row of each sequence of a packed batch.
 
-use super::dropout::{check_rows, random_sequences};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use super::dropout::check_rows;
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;

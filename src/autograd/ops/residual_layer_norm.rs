@@ -1,8 +1,8 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
-use super::dropout::{drop_rows, random_sequences};
+use super::dropout::drop_rows;
 use super::{layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
