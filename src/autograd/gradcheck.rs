@@ -2,7 +2,7 @@
 //!
 //! Let J = ∂y/∂x be the Jacobian of y = f(x). Forward alone gives J u for a direction u: a difference of f along u. Backward gives Jᵀ v for a
 //! cotangent v. For every u and v, ⟨v, J u⟩ = ⟨u, Jᵀ v⟩. Both are drawn at random, so a wrong sign, factor or index in backward shows in
-//! almost every draw. One direction costs four forward passes, whatever the size of x.
+//! almost every draw. One direction costs a few forward passes, whatever the size of x.
 //!
 //! What f is does not matter: an op, a layer, or a model with its loss. See [`check`].
 //!
@@ -32,12 +32,12 @@ pub struct Found {
     pub backward: f64,
     /// |numeric − backward| / scale; near zero if backward is right.
     ///
-    /// The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, with g = Jᵀ v: the sizes of the terms of the two sums. Rounding errors grow with the terms. The sums
-    /// themselves may be zero by chance, and would make a poor denominator.
+    /// The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, with g = Jᵀ v: the sizes of the terms of the two sums. Rounding errors grow with the
+    /// terms. The sums themselves may be zero by chance, and would make a poor denominator.
     pub error: f64,
 }
 
-/// Length of the steps along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
+/// Length of a step along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
 const STEP: f64 = 2e-3;
 
 /// The smallest scale. A softmax over one key has the gradient 0, but for rounding: such a gradient is compared with 0, not with itself.

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
 ///
-/// With a prompt, its P rows come before the words of each sequence, and get positions like words. With de the gradient of LN's input, the gradient of
-/// a table's row is Σ `de[t]` over the rows t that took it.
+/// With a prompt, its P rows come before the words of each sequence, and get positions like words. With de the gradient of LN's input, the
+/// gradient of a table's row is Σ `de[t]` over the rows t that took it.
 ///
 /// The op equals [`super::Embedding`] twice, [`super::Add`] and [`super::LayerNorm`]; one pass over memory replaces four, without their roundings.
 ///

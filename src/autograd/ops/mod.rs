@@ -1,7 +1,8 @@
 //! The differentiable operations, one a file.
 //!
-//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the cases of
-//! the gradient check. Where a plain implementation is too slow, the file has a plain form for the tests, and `<op>_fast.rs` has the one that runs:
+//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the
+//! cases of the gradient check. Where a plain implementation is too slow, the file has a plain form for the tests, and another file has the
+//! fast form that runs:
 //!
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
@@ -15,8 +16,8 @@
 //!
 //! The other ops describe themselves in the same way: [`Linear`] and [`Attention`].
 //!
-//! On a GPU, `on_device!` inside forward and backward calls a function of [`cuda::launch`](crate::cuda) instead of the host's loops. What is checked and
-//! what is saved is decided outside of it, once for both. An op without a kernel gives an error that names it.
+//! On a GPU, `on_device!` inside forward and backward calls a function of `cuda::launch` instead of the host's loops. What is checked and what
+//! is saved is decided outside of it, once for both. An op without a kernel gives an error that names it.
 
 mod arithmetic;
 mod attention;

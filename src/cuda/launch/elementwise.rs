@@ -6,7 +6,7 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// y = kernel(x…) of tensors of one shape and type.
+/// y = kernel(inputs), all of one shape and type; `kernels` names those for f32 and bf16.
 pub(crate) fn elementwise(device: &Arc<Device>, op: &'static str, kernels: [&'static str; 2], inputs: &[&Tensor]) -> Result<Tensor> {
     let x = inputs[0];
     if let Some(other) = inputs.iter().find(|t| t.shape() != x.shape() || t.dtype() != x.dtype()) {

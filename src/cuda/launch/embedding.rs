@@ -7,7 +7,7 @@ use crate::tensor::cuda::upload_together;
 use crate::tensor::{DType, Shape, Tensor};
 use std::sync::Arc;
 
-/// Rows of a table in `dtype`.
+/// `y[t] = table[ids[t]]` in `dtype`.
 pub(crate) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let (ids, cols) = (ids.to_device(device)?, table.shape().cols());
     let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
@@ -18,7 +18,8 @@ pub(crate) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype:
     Ok(y)
 }
 
-/// The gradient of a table of `shape`, f32: each row of dy is added to the row that was picked for it.
+/// The gradient of a table of `shape`, f32. `picks` has a row of dy, and the row of the table that it is added to. They are sorted by the latter, so that
+/// one block of threads adds all rows of dy that belong to a row of the table, in a fixed order.
 pub(crate) fn table_gradient(device: &Arc<Device>, dy: &Tensor, mut picks: Vec<(u32, u32)>, shape: &Shape) -> Result<Tensor> {
     picks.sort_by_key(|&(_, picked)| picked);
     let (mut unique, mut starts) = (Vec::new(), Vec::new());

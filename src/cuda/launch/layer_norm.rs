@@ -1,4 +1,4 @@
-//! Layer normalisation of rows that one kernel also makes: the end of a sublayer, or the embeddings.
+//! Layer normalisation. The same kernel also computes the rows s that it normalises: the end of a sublayer, or the embeddings.
 
 use super::{cast, column_sums, dropped, named, of_either, or_null, size};
 use crate::cuda::{Argument, Device};
@@ -6,11 +6,11 @@ use crate::tensor::{DType, Mask, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// What a layer norm normalises.
+/// The rows s.
 pub(crate) enum NormRows<'a> {
-    /// f ⊙ x + r, or x alone.
+    /// f ⊙ x + r; x alone without a residual and dropout.
     Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Sequences)> },
-    /// Rows of the words and the positions, in `dtype`; those of a prompt come first in each sequence.
+    /// Rows of the words plus rows of the positions, in `dtype`. In each sequence, the rows of the prompt come first.
     Embeddings {
         dtype: DType,
         ids: &'a Tensor,
@@ -21,7 +21,7 @@ pub(crate) enum NormRows<'a> {
     },
 }
 
-/// LN(s) γ + β of rows s, and h and rstd where they are to be kept.
+/// y = LN(s) γ + β, and h and rstd where `keep` asks for them.
 pub(crate) fn layer_norm(
     device: &Arc<Device>,
     rows: &NormRows,

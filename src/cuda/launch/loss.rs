@@ -6,22 +6,22 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// Cross-entropy of logits `[B, C]` f32, and its gradient if `dloss` is given.
+/// Cross-entropy of logits z `[B, C]` f32: one element. With dL, its gradient dz.
 pub(crate) fn cross_entropy(device: &Arc<Device>, z: &Tensor, labels: &Tensor, divisor: usize, dloss: Option<&Tensor>) -> Result<Tensor> {
-    let labels = labels.to_device(device)?;
-    let sizes = [size(z.shape().rows()), size(z.shape().cols()), Argument::F32(divisor as f32)];
     if z.dtype() != DType::F32 {
         return Err(Error::dtype("cross_entropy", "f32 logits on a GPU", &[z.dtype()]));
     }
-    let (name, y, mut arguments) = match dloss {
-        None => ("cross_entropy_forward", Tensor::empty_on(device, DType::F32, [1])?, vec![z.argument()?, labels.argument()?]),
-        Some(d) => {
-            let arguments = vec![z.argument()?, labels.argument()?, d.argument()?];
-            ("cross_entropy_backward", Tensor::empty_on(device, DType::F32, z.shape())?, arguments)
+    let labels = labels.to_device(device)?;
+    let mut arguments = vec![z.argument()?, labels.argument()?];
+    let (name, shape) = match dloss {
+        Some(dloss) => {
+            arguments.push(dloss.argument()?);
+            ("cross_entropy_backward", z.shape().clone())
         }
+        None => ("cross_entropy_forward", [1].into()),
     };
-    arguments.push(y.argument()?);
-    arguments.extend(sizes);
+    let y = Tensor::empty_on(device, DType::F32, shape)?;
+    arguments.extend([y.argument()?, size(z.shape().rows()), size(z.shape().cols()), Argument::F32(divisor as f32)]);
     device.launch(name, [1, 1, 1], 256, 0, &arguments)?;
     Ok(y)
 }

@@ -19,7 +19,7 @@ use crate::tensor::{DType, Mask, Sequences, Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// Of an op's kernels for f32 and bf16, the one for `dtype`.
+/// The kernel for `dtype`, of those for f32 and bf16.
 pub(crate) fn named(op: &'static str, dtype: DType, [f32, bf16]: [&'static str; 2]) -> Result<&'static str> {
     match dtype {
         DType::F32 => Ok(f32),
@@ -28,7 +28,7 @@ pub(crate) fn named(op: &'static str, dtype: DType, [f32, bf16]: [&'static str; 
     }
 }
 
-/// Seed, site, threshold and keep factor of a mask, as every kernel that drops takes them; a threshold of 0 drops nothing.
+/// The arguments of a mask: seed, site, threshold and keep factor. A threshold of 0 drops nothing.
 pub(crate) fn bits(mask: Option<&Mask>) -> [Argument; 4] {
     match mask {
         Some(mask) => {
@@ -130,7 +130,7 @@ fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> 
     }
 }
 
-/// How a kernel that drops is told of it: sequence of each row, offsets and examples (null where nothing is dropped), sizes, the mask.
+/// The arguments of dropout: the sequence of each row, offsets and example ids (null where nothing is dropped), `sizes`, and the mask.
 fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usize]) -> Result<Vec<Argument>> {
     let mut arguments = vec![Argument::Address(0); 3];
     if let Some((_, sequences)) = drop {
@@ -151,7 +151,7 @@ pub(crate) fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<
 
 /// Σ over the rows of x, or of x ⊙ `times`, divided by `divisor` if there is one: `[cols]` f32.
 pub(crate) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tensor>, divisor: Option<&Tensor>) -> Result<Tensor> {
-    /// Rows that one thread adds.
+    /// Rows per thread.
     const ROWS: usize = 64;
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let parts = rows.div_ceil(ROWS);
@@ -171,7 +171,7 @@ fn sum_parts(device: &Arc<Device>, partial: &Tensor, divisor: Option<&Tensor>, s
     Ok(out)
 }
 
-/// A tensor of f32 or bf16 as kernels take one of either type: its address, and whether it is bf16. Without one, null.
+/// The arguments of a tensor that may be f32 or bf16: its address, and whether it is bf16. Without a tensor, null.
 pub(crate) fn of_either(op: &'static str, tensor: Option<&Tensor>) -> Result<[Argument; 2]> {
     let is_bf16 = match tensor.map(Tensor::dtype) {
         None | Some(DType::F32) => false,

@@ -6,7 +6,7 @@ use crate::cuda::Device;
 use crate::tensor::{Mask, Sequences, Tensor};
 use std::sync::Arc;
 
-/// f ⊙ x of packed rows.
+/// f ⊙ x of packed rows, f the factors of dropout.
 pub(crate) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences, x: &Tensor) -> Result<Tensor> {
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
@@ -16,7 +16,7 @@ pub(crate) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences
     Ok(y)
 }
 
-/// The first row of each sequence.
+/// `y[b] = x[offsets[b]]`, the first row of each sequence.
 pub(crate) fn first_row(device: &Arc<Device>, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     let (b, cols) = (sequences.count(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), [b, cols])?;
@@ -26,7 +26,7 @@ pub(crate) fn first_row(device: &Arc<Device>, x: &Tensor, sequences: &Sequences)
     Ok(y)
 }
 
-/// Its gradient.
+/// Its gradient: dy in those rows, 0 elsewhere.
 pub(crate) fn first_row_backward(device: &Arc<Device>, dy: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     let cols = dy.shape().cols();
     let dx = Tensor::zeros_on(device, dy.dtype(), [sequences.tokens(), cols])?;
