@@ -377,6 +377,17 @@ fn every_lookup_agrees_with_the_host() {
 }
 
 #[test]
+fn an_op_without_a_kernel_is_named() {
+    let Some(device) = device() else { return };
+    let mut tape = Tape::inference();
+    let x = tape.constant(&Tensor::new(vec![1f32, 2.0], [2]).unwrap().to_device(&device).unwrap());
+    for (op, result) in [("tanh", tape.tanh(&x)), ("sum", tape.sum(&x)), ("mul", tape.mul(&x, &x))] {
+        let message = format!("{op}: has no kernel for a GPU; compute with --device cpu");
+        assert!(result.is_err_and(|e| e.to_string() == message));
+    }
+}
+
+#[test]
 fn casts_agree_with_the_host() {
     let Some(device) = device() else { return };
     let values = random_tensor(&mut Stream::new(1, "x"), &[6, 24]).unwrap();

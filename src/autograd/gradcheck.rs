@@ -1,86 +1,140 @@
-//! Checks a vector-Jacobian product against finite differences, along random directions, in f64.
+//! Compares backward with finite differences, in f64.
 //!
-//! For random u (in the inputs) and v (in the output), ⟨v, J u⟩ from a five-point difference must equal ⟨u, Jᵀ v⟩ from backward. One direction
-//! costs four forward passes whatever the size, and a wrong sign, factor or index shows in almost every one.
-//! ```
-//! use lowrank::autograd::{gradcheck, ops::Gelu};
-//! use lowrank::tensor::{Tensor, philox::Stream};
-//! use std::rc::Rc;
+//! Let J = ∂y/∂x be the Jacobian of y = f(x). Forward alone gives J u for a direction u: a difference of f along u. Backward gives Jᵀ v for a
+//! cotangent v. For every u and v, ⟨v, J u⟩ = ⟨u, Jᵀ v⟩. Both are drawn at random, so a wrong sign, factor or index in backward shows in
+//! almost every draw. One direction costs a few forward passes, whatever the size of x.
 //!
-//! let x = Tensor::new(vec![-1.0, 0.3, 2.0], [3])?;
-//! let found = gradcheck::check(Rc::new(Gelu), &[x], &[true], &mut Stream::new(0, "example"))?;
-//! assert!(found.error < 1e-8, "{found:?}");
-//! # Ok::<(), lowrank::Error>(())
-//! ```
+//! What f is does not matter: an op, a layer, or a model with its loss. See [`check`].
+//!
+//! A small error proves that backward belongs to forward, near the inputs that were drawn. It does not prove
+//! - that forward computes the right function;
+//! - anything at a kink (the 0 of relu), at which there is no derivative, or far from the inputs that were drawn;
+//! - that the kernels for f32, bf16 and GPUs are right: other tests compare these with the f64 ones;
+//! - anything about what is held fixed on purpose, such as the row norms of DoRA: what does not come onto the tape does not move.
+//!
+//! Would the check notice a wrong backward? [`Suite::plant_bugs`] plants wrong gradients, and counts how many are caught.
 
-use super::{Op, Parameter, Saved, Tape};
+use super::{Op, ParamId, Tape, Var};
 use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Sequences, Tensor};
 use crate::{Error, Result};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What one comparison found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// ⟨v, J u⟩ by finite differences.
+    /// ⟨v, J u⟩, with J u from finite differences of forward.
     pub numeric: f64,
-    /// ⟨u, Jᵀ v⟩ by backward.
-    pub exact: f64,
-    /// |numeric − exact| / ((Σ|uᵢgᵢ| + Σ|vⱼ(Ju)ⱼ|) / 2), with g = Jᵀv; zero for a right backward, up to rounding.
+    /// ⟨u, Jᵀ v⟩, with Jᵀ v from backward.
+    pub backward: f64,
+    /// |numeric − backward| / scale; near zero if backward is right.
+    ///
+    /// The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, with g = Jᵀ v: the sizes of the terms of the two sums. Rounding errors grow with the
+    /// terms. The sums themselves may be zero by chance, and would make a poor denominator.
     pub error: f64,
 }
 
-/// Step of the five-point stencil: its truncation error h⁴ and rounding error 1e-16/h are both near 1e-12.
-const STEP: f64 = 1e-3;
+/// Length of a step along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
+const STEP: f64 = 2e-3;
 
-/// Below this, gradients are compared absolutely: a softmax over one key has the gradient 0, and 1e-17 where numbers are rounded.
+/// The smallest scale. A softmax over one key has the gradient 0, but for rounding: such a gradient is compared with 0, not with itself.
 const SMALLEST_SCALE: f64 = 1e-3;
 
-/// Checks `op` at `inputs` (f64; u32 inputs take no gradient) for the gradients that `needs` asks for.
+/// Checks backward of `f` with respect to `inputs` (f64), and to all parameters that `f` puts on the tape. Returns the worst of three draws:
+/// one alone may happen to be blind to a single element.
+///
+/// ```
+/// # use lowrank::autograd::gradcheck;
+/// # use lowrank::tensor::Tensor;
+/// let x = Tensor::new(vec![-1.0, 0.3, 2.0], [3])?;
+/// let found = gradcheck::check(|tape, x| tape.gelu(x[0]), &[x])?;
+/// assert!(found.error < 1e-8, "{found:?}");
+/// # Ok::<(), lowrank::Error>(())
+/// ```
+/// Inputs without a gradient, such as labels, are captured. A model needs no inputs at all:
+/// `check(|tape, _| { let y = model.forward(tape, &ids, &pass)?; tape.cross_entropy(&y, &labels, 2) }, &[])`.
 ///
 /// # Errors
-/// Those of the op, and if an input that needs a gradient is not f64.
-pub fn check(op: Rc<dyn Op>, inputs: &[Tensor], needs: &[bool], random: &mut Stream) -> Result<Found> {
-    let mut uniform = |t: &Tensor| -> Vec<f64> { (0..t.shape().len()).map(|_| 2.0 * random.uniform() - 1.0).collect() };
-    let u: Vec<Option<Vec<f64>>> = inputs.iter().zip(needs).map(|(x, &need)| need.then(|| uniform(x))).collect();
+/// Those of `f`, and if an input or a parameter is not f64.
+pub fn check<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<Found> {
+    let draw = |seed| check_along(&f, inputs, &vec![true; inputs.len()], &mut Stream::new(seed, "gradcheck"));
+    let [a, b, c] = [draw(0)?, draw(1)?, draw(2)?];
+    // A NaN counts as the largest error.
+    let worse = |a: Found, b: Found| if a.error.total_cmp(&b.error).is_lt() { b } else { a };
+    Ok(worse(worse(a, b), c))
+}
 
-    let moved = |step: f64| -> Result<Vec<f64>> {
-        let moved: Result<Vec<Tensor>> = inputs
-            .iter()
-            .zip(&u)
-            .map(|(x, u)| match u {
-                Some(u) => Tensor::new(x.host::<f64>()?.iter().zip(u).map(|(x, u)| x + step * u).collect::<Vec<_>>(), x.shape()),
-                None => Ok(x.clone()),
-            })
-            .collect();
-        let mut tape = Tape::new();
-        let vars: Vec<_> = moved?.iter().map(|x| tape.constant(x)).collect();
-        tape.apply(op.clone(), &vars.iter().collect::<Vec<_>>())?.value().to_f64()
+/// One comparison along directions from `random`. Inputs that `needs` leaves out are constants.
+pub(super) fn check_along<'m>(
+    f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>,
+    inputs: &[Tensor],
+    needs: &[bool],
+    random: &mut Stream,
+) -> Result<Found> {
+    // x: all that moves, by identity. Inputs get identities, as if they were parameters.
+    let mut x = parameters_of(&f, inputs)?;
+    let ids: Vec<Option<ParamId>> = needs.iter().map(|&need| need.then(ParamId::fresh)).collect();
+    x.extend(ids.iter().zip(inputs).filter_map(|(id, x)| Some(((*id)?, x.clone()))));
+    let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
+
+    // y at x + step · u, on a tape on which nothing trains.
+    let forward = |step: f64| -> Result<Vec<f64>> {
+        let mut moved = BTreeMap::new();
+        for (id, x) in &x {
+            let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, u)| x + step * u).collect();
+            moved.insert(*id, Tensor::new(values, x.shape())?);
+        }
+        let vars = ids.iter().zip(inputs).map(|(id, x)| Var { value: id.map_or(x, |id| &moved[&id]).clone(), node: None });
+        let vars: Vec<Var> = vars.collect();
+        let mut tape = Tape::with_constants(Rc::new(move |p| moved[&p.id()].clone()));
+        f(&mut tape, &vars.iter().collect::<Vec<_>>())?.value().to_f64()
     };
-    let [a, b, c, d] = [moved(2.0 * STEP)?, moved(STEP)?, moved(-STEP)?, moved(-2.0 * STEP)?];
-    let ju: Vec<f64> = (0..a.len()).map(|i| (8.0 * (b[i] - c[i]) - (a[i] - d[i])) / (12.0 * STEP)).collect();
+    // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
+    let h = STEP / u.values().flatten().map(|u| u * u).sum::<f64>().sqrt().max(STEP);
+    let [a, b, c, d] = [forward(2.0 * h)?, forward(h)?, forward(-h)?, forward(-2.0 * h)?];
+    let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
 
-    let parameters: Vec<Parameter> = inputs.iter().map(|x| Parameter::new("input", x.clone())).collect();
     let mut tape = Tape::new();
-    let vars: Vec<_> =
-        parameters.iter().zip(needs).map(|(p, &need)| if need { tape.parameter(p) } else { tape.constant(p.value()) }).collect();
-    let y = tape.apply(op, &vars.iter().collect::<Vec<_>>())?;
-    let v = uniform(y.value());
-    let grads = tape.vjp(&y, Tensor::new(v.clone(), y.shape())?)?;
+    let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, x)| id.map_or(tape.constant(x), |id| tape.leaf(id, x))).collect();
+    let y = f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
+    let v = uniform(random, y.shape().len());
+    let mut gradients = tape.vjp(&y, Tensor::new(v.clone(), y.shape())?)?;
+    if gradients.is_empty() {
+        return Err(Error::invalid("gradcheck: no gradient arrived; expected an output that depends on an input or on a parameter"));
+    }
 
-    let (mut exact, mut scale) = (0.0, 0.0);
-    for (p, u) in parameters.iter().zip(&u) {
-        if let Some(u) = u {
-            let g = grads.get(p).ok_or_else(|| Error::invalid("gradcheck: a needed gradient did not arrive"))?;
-            for (u, g) in u.iter().zip(g.host::<f64>()?) {
-                exact += u * g;
-                scale += (u * g).abs();
-            }
+    let vju: Vec<f64> = v.iter().zip(ju).map(|(v, ju)| v * ju).collect();
+    let mut ug = Vec::new();
+    for (&id, u) in &u {
+        // Where no gradient arrives, it is zero.
+        if let Some(g) = gradients.take_id(id) {
+            ug.extend(u.iter().zip(g.host::<f64>()?).map(|(u, g)| u * g));
         }
     }
-    let numeric: f64 = v.iter().zip(&ju).map(|(v, j)| v * j).sum();
-    scale = (scale + v.iter().zip(&ju).map(|(v, j)| (v * j).abs()).sum::<f64>()) / 2.0;
-    Ok(Found { numeric, exact, error: (numeric - exact).abs() / scale.max(SMALLEST_SCALE) })
+    let (numeric, backward) = (vju.iter().sum::<f64>(), ug.iter().sum::<f64>());
+    let scale = vju.iter().chain(&ug).map(|x| x.abs()).sum::<f64>() / 2.0;
+    Ok(Found { numeric, backward, error: (numeric - backward).abs() / scale.max(SMALLEST_SCALE) })
+}
+
+/// The parameters that `f` puts on the tape.
+fn parameters_of<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<BTreeMap<ParamId, Tensor>> {
+    let found = Rc::new(RefCell::new(BTreeMap::new()));
+    let to = found.clone();
+    let mut tape = Tape::with_constants(Rc::new(move |p| {
+        to.borrow_mut().insert(p.id(), p.value().clone());
+        p.value().clone()
+    }));
+    let vars: Vec<Var> = inputs.iter().map(|x| tape.constant(x)).collect();
+    f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
+    Ok(found.take())
+}
+
+/// `n` random numbers in [-1, 1).
+fn uniform(random: &mut Stream, n: usize) -> Vec<f64> {
+    (0..n).map(|_| 2.0 * random.uniform() - 1.0).collect()
 }
 
 /// An op at random inputs.
@@ -89,6 +143,22 @@ pub struct Case {
     pub op: Rc<dyn Op>,
     /// Its inputs: f64, or u32 where no gradient is defined.
     pub inputs: Vec<Tensor>,
+}
+
+impl Case {
+    /// `op` at `n` inputs of one random shape.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn of_equal_shapes(op: impl Op, n: usize, random: &mut Stream) -> Result<Case> {
+        let dims = [random_size(random, 5), random_size(random, 7)];
+        Ok(Case { op: Rc::new(op), inputs: (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()? })
+    }
+
+    /// One comparison for the gradients that `needs` asks for.
+    pub(super) fn check(&self, needs: &[bool], random: &mut Stream) -> Result<Found> {
+        check_along(|tape, x| tape.apply(self.op.clone(), x), &self.inputs, needs, random)
+    }
 }
 
 /// The gradient checks of one op.
@@ -108,22 +178,22 @@ pub struct Worst {
     pub checks: usize,
     /// The one with the largest error.
     pub found: Found,
-    /// Shapes and the pattern of needs of it.
+    /// Its shapes, and which gradients were asked for.
     pub place: String,
 }
 
 impl Suite {
-    /// Draws `cases` cases and checks each under every pattern of needs (at most 16, drawn, where there are more).
+    /// Draws `cases` cases, and checks each under every pattern of `needs` (at most 16 patterns, drawn where there are more).
     ///
     /// # Errors
-    /// Those of the op. A large error is not an `Err`: compare with [`Suite::tolerance`].
+    /// Those of the op. A large error is not an `Err`: compare it with [`Suite::tolerance`].
     pub fn run(&self, cases: usize, seed: u64) -> Result<Worst> {
         let mut random = Stream::new(seed, self.op);
-        let mut worst = Worst { checks: 0, found: Found { numeric: 0.0, exact: 0.0, error: 0.0 }, place: String::new() };
+        let mut worst = Worst { checks: 0, found: Found { numeric: 0.0, backward: 0.0, error: 0.0 }, place: String::new() };
         for number in 0..cases {
             let case = (self.case)(&mut random)?;
             for needs in patterns(&case.inputs, &mut random) {
-                let found = check(case.op.clone(), &case.inputs, &needs, &mut random)?;
+                let found = case.check(&needs, &mut random)?;
                 worst.checks += 1;
                 if found.error.is_nan() || found.error >= worst.found.error {
                     let shapes: Vec<_> = case.inputs.iter().map(Tensor::shape).collect();
@@ -134,123 +204,34 @@ impl Suite {
         }
         Ok(worst)
     }
-
-    /// Plants each kind of bug in each gradient of `cases` cases; returns, for each kind, how many were caught of how many took effect.
-    ///
-    /// # Errors
-    /// Those of the op.
-    pub fn plant_bugs(&self, cases: usize, seed: u64) -> Result<Vec<(Bug, usize, usize)>> {
-        let mut counts: Vec<_> = Bug::ALL.iter().map(|&bug| (bug, 0, 0)).collect();
-        let mut random = Stream::new(seed, self.op);
-        for _ in 0..cases {
-            let case = (self.case)(&mut random)?;
-            for input in (0..case.inputs.len()).filter(|&i| case.inputs[i].dtype() == DType::F64) {
-                let needs: Vec<bool> = (0..case.inputs.len()).map(|i| i == input).collect();
-                for (bug, caught, planted) in &mut counts {
-                    let effect = Rc::new(std::cell::Cell::new(false));
-                    let op = Rc::new(Planted { op: case.op.clone(), bug: *bug, input, effect: effect.clone() });
-                    // Three directions: one alone may happen to be blind to a single element.
-                    let mut seen = false;
-                    for _ in 0..3 {
-                        let error = check(op.clone(), &case.inputs, &needs, &mut random)?.error;
-                        seen |= error.is_nan() || error > self.tolerance;
-                    }
-                    if effect.get() {
-                        *planted += 1;
-                        *caught += usize::from(seen);
-                    }
-                }
-            }
-        }
-        Ok(counts)
-    }
 }
 
-/// Every non-empty choice of inputs that can take a gradient; a drawn sample where there are more than 16.
+/// Every non-empty choice of the inputs that can take a gradient; 16 random choices where there are more.
 fn patterns(inputs: &[Tensor], random: &mut Stream) -> Vec<Vec<bool>> {
     let free: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].dtype() == DType::F64).collect();
-    let all = 1usize << free.len();
-    let pattern = |bits: usize| (0..inputs.len()).map(|i| free.iter().position(|&f| f == i).is_some_and(|b| bits >> b & 1 == 1)).collect();
-    if all <= 16 { (1..all).map(pattern).collect() } else { (0..16).map(|_| pattern(1 + random.below(all - 1))).collect() }
+    let choices = 1usize << free.len();
+    // Bit k of a choice: input free[k] needs a gradient.
+    let pattern = |choice: usize| {
+        let mut needs = vec![false; inputs.len()];
+        free.iter().enumerate().for_each(|(k, &i)| needs[i] = choice >> k & 1 == 1);
+        needs
+    };
+    if choices <= 16 { (1..choices).map(pattern).collect() } else { (0..16).map(|_| pattern(1 + random.below(choices - 1))).collect() }
 }
 
-/// A wrong gradient, to see that the check would notice.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bug {
-    /// The sign flipped.
-    Sign,
-    /// A factor of 1.001.
-    Factor,
-    /// One element zeroed.
-    Zeroed,
-    /// One row moved to the place of its neighbour.
-    Moved,
+/// One to three sequences of up to `most` rows.
+pub(crate) fn random_sequences(random: &mut Stream, most: usize) -> Result<Arc<Sequences>> {
+    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
+    let examples = lengths.iter().map(|_| random.word()).collect();
+    Ok(Arc::new(Sequences::new(&lengths, examples)?))
 }
 
-impl Bug {
-    /// All kinds.
-    pub const ALL: [Bug; 4] = [Bug::Sign, Bug::Factor, Bug::Zeroed, Bug::Moved];
-
-    fn spoil(self, g: &[f64], cols: usize) -> Vec<f64> {
-        let largest = (0..g.len()).max_by(|&a, &b| g[a].abs().total_cmp(&g[b].abs())).unwrap_or(0);
-        match self {
-            Bug::Sign => g.iter().map(|x| -x).collect(),
-            Bug::Factor => g.iter().map(|x| 1.001 * x).collect(),
-            Bug::Zeroed => g.iter().enumerate().map(|(i, &x)| if i == largest { 0.0 } else { x }).collect(),
-            Bug::Moved => {
-                // The row of the largest element changes places with the next; a single row is rotated by one element.
-                let mut g = g.to_vec();
-                let rows = g.len() / cols.max(1);
-                if rows > 1 {
-                    let (a, b) = (largest / cols, (largest / cols + 1) % rows);
-                    (0..cols).for_each(|j| g.swap(a * cols + j, b * cols + j));
-                } else if !g.is_empty() {
-                    g.rotate_right(1);
-                }
-                g
-            }
-        }
-    }
-}
-
-/// An op whose backward returns one wrong gradient.
-struct Planted {
-    op: Rc<dyn Op>,
-    bug: Bug,
-    input: usize,
-    /// Set when the bug changed a number visibly: a zeroed zero is no bug.
-    effect: Rc<std::cell::Cell<bool>>,
-}
-
-impl Op for Planted {
-    fn name(&self) -> &'static str {
-        self.op.name()
-    }
-
-    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        self.op.forward(inputs, needs, saved)
-    }
-
-    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let mut grads = self.op.backward(saved, dy, needs)?;
-        if let Some(g) = &mut grads[self.input] {
-            let spoilt = self.bug.spoil(g.host::<f64>()?, g.shape().cols());
-            if spoilt.iter().zip(g.host::<f64>()?).any(|(a, b)| (a - b).abs() > 1e-7) {
-                self.effect.set(true);
-            }
-            *g = Tensor::new(spoilt, g.shape())?;
-        }
-        Ok(grads)
-    }
-}
-
-/// Uniform random numbers in [-1, 1) of the given shape, for cases.
+/// Uniform random numbers in [-1, 1), for cases.
 ///
 /// # Errors
 /// Never for a shape that fits memory.
 pub fn random_tensor(random: &mut Stream, dims: &[usize]) -> Result<Tensor> {
-    let n = dims.iter().product();
-    Tensor::new((0..n).map(|_| 2.0 * random.uniform() - 1.0).collect::<Vec<f64>>(), dims)
+    Tensor::new(uniform(random, dims.iter().product()), dims)
 }
 
 /// A random size: 1 in a quarter of the draws, else up to `most`.
@@ -260,7 +241,8 @@ pub fn random_size(random: &mut Stream, most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crate::autograd::{Op, Saved, ops};
+    use super::check;
+    use crate::autograd::{Op, Parameter, Saved, ops};
     use crate::tensor::philox::Stream;
     use crate::tensor::{DType, Tensor};
     use proptest::prelude::*;
@@ -277,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Value and gradients of an op, in `dtype`; `None` if the op cannot be had in it.
+    /// Value and gradients of an op, in `dtype`; `None` if the op does not compute in it.
     fn run(op: &Rc<dyn Op>, inputs: &[Tensor], dy: &Tensor, dtype: DType) -> Option<Vec<Tensor>> {
         let to = |t: &Tensor| if t.dtype() == DType::U32 { t.clone() } else { t.to_dtype(dtype).unwrap() };
         let inputs: Vec<Tensor> = inputs.iter().map(to).collect();
@@ -318,7 +300,7 @@ mod tests {
                     }
                     compared += 1;
                 }
-                // The loss and what trains are computed in the type of sums; a table lookup is told its type.
+                // The loss and what trains are computed in the accumulator's type; a table lookup is told its type.
                 let exempt = ["CrossEntropy", "Embedding", "EmbeddingLayerNorm", "Cast", "Subspace"].contains(&suite.op);
                 assert!(compared > 0 || exempt, "{} was not compared in {dtype}", suite.op);
             }
@@ -330,25 +312,63 @@ mod tests {
         for suite in crate::testing::suites() {
             for (bug, caught, planted) in suite.plant_bugs(12, 1).unwrap() {
                 // The gradient of a sum is the same everywhere: moving it changes nothing.
-                assert!(planted > 0 || (suite.op, bug) == ("Sum", super::Bug::Moved), "{}: {bug:?} never took effect", suite.op);
+                assert!(planted > 0 || (suite.op, bug) == ("Sum", crate::autograd::Bug::Moved), "{}: {bug:?} never took effect", suite.op);
                 assert_eq!(caught, planted, "{}: {bug:?}", suite.op);
             }
         }
     }
 
+    /// The text of every file below `folder`.
+    fn sources(folder: &std::path::Path) -> Vec<String> {
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let texts = paths.map(|path| if path.is_dir() { sources(&path) } else { std::fs::read_to_string(path).into_iter().collect() });
+        texts.flatten().collect()
+    }
+
     #[test]
     fn every_op_has_a_suite() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/autograd/ops");
         let suites: Vec<&str> = ops::suites().iter().map(|s| s.op).collect();
-        let mut ops = 0;
-        for file in std::fs::read_dir(folder).unwrap() {
-            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            for rest in text.split("impl Op for ").skip(1) {
+        let mut found = 0;
+        for text in sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref()) {
+            // Only types at the start of a line: not those of tests and doc comments.
+            for rest in ["\nimpl Op for ", "\nimpl Elementwise for "].iter().flat_map(|implementation| text.split(implementation).skip(1)) {
                 let op = rest.split_whitespace().next().unwrap();
-                assert!(suites.contains(&op), "{op} has no gradient check");
-                ops += 1;
+                // Wrappers are not ops of their own.
+                if !["Planted", "std::rc::Rc<dyn"].contains(&op) {
+                    assert!(suites.contains(&op), "{op} has no gradient check");
+                    found += 1;
+                }
             }
         }
-        assert_eq!(ops, suites.len());
+        assert_eq!(found, suites.len());
+    }
+
+    #[test]
+    fn parameters_inside_and_outside_of_checkpoints_are_checked() {
+        let p = Parameter::new("p", Tensor::new(vec![0.3, -1.1], [2]).unwrap());
+        let x = [Tensor::new(vec![0.7, 0.2], [2]).unwrap()];
+        let right = check(
+            |tape, x| {
+                let inside = tape.checkpoint(&[x[0]], |tape, x| {
+                    let p = tape.parameter(&p);
+                    tape.mul(&p, &x[0])
+                })?;
+                let p = tape.parameter(&p);
+                tape.add(&inside, &p)
+            },
+            &x,
+        );
+        assert!(right.unwrap().error < 1e-10);
+        // A factor that backward does not see.
+        let wrong = check(
+            |tape, x| {
+                let p = tape.parameter(&p);
+                let held = tape.constant(p.value());
+                tape.mul(x[0], &held)
+            },
+            &x,
+        );
+        assert!(wrong.unwrap().error > 0.01);
+        assert!(check(|tape, x| Ok(tape.constant(x[0].value())), &x).is_err_and(|e| e.to_string().contains("no gradient arrived")));
     }
 }

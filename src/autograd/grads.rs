@@ -1,11 +1,14 @@
-//! Gradients by parameter.
+//! Gradients by parameter, and the one place where gradients are summed.
 
+use super::ops::elementwise_fast::zip_in_place;
 use super::{ParamId, Parameter};
-use crate::tensor::{Accum, Scalar, Tensor, simd};
+#[cfg(feature = "cuda")]
+use crate::cuda::launch;
+use crate::tensor::{Accum, Tensor, on_device};
 use crate::{Error, Result, dispatch, dispatch_float};
 use std::collections::BTreeMap;
 
-/// Gradients keyed by parameter: tied weights and accumulation over micro-batches just work.
+/// Gradients keyed by parameter. Tied weights share an entry, and those of several micro-batches are added.
 #[derive(Default, Debug)]
 pub struct Grads(BTreeMap<ParamId, Tensor>);
 
@@ -24,7 +27,7 @@ impl Grads {
         self.0.remove(&id)
     }
 
-    /// How many parameters have one.
+    /// How many parameters have a gradient.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -43,45 +46,36 @@ impl Grads {
     }
 
     pub(super) fn insert(&mut self, id: ParamId, g: Tensor) -> Result<()> {
-        let sum = match self.0.remove(&id) {
-            Some(old) => sum(old, &g)?,
-            None => g,
-        };
+        let sum = sum(self.0.remove(&id), g)?;
         self.0.insert(id, sum);
         Ok(())
     }
 
-    /// L2 norm over all gradients together, summed in f64.
+    /// The L2 norm √(Σ g²) over all gradients together, summed in f64.
     ///
     /// # Errors
     /// If a gradient is not f32 or f64.
     pub fn norm(&self) -> Result<f64> {
-        let squares: Result<Vec<f64>> = self.0.values().map(square).collect();
+        let squares: Result<Vec<f64>> = self.0.values().map(sum_of_squares).collect();
         Ok(squares?.iter().sum::<f64>().sqrt())
     }
 }
 
-fn square(g: &Tensor) -> Result<f64> {
+fn sum_of_squares(g: &Tensor) -> Result<f64> {
     let g = g.to_host()?;
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
-/// a + b, in a's buffer if nothing else shares it: the one place where gradients are summed.
-pub(super) fn sum(a: Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.shape() != b.shape() {
-        return Err(Error::shape("sum of gradients", "equal shapes", &[a.shape(), b.shape()]));
+/// sum + g, in the sum's buffer if nothing else shares it; g if there is no sum yet.
+pub(super) fn sum(sum: Option<Tensor>, g: Tensor) -> Result<Tensor> {
+    const OP: &str = "sum of gradients";
+    let Some(sum) = sum else { return Ok(g) };
+    if sum.shape() != g.shape() {
+        return Err(Error::shape(OP, "equal shapes", &[sum.shape(), g.shape()]));
     }
-    #[cfg(feature = "cuda")]
-    if let Some(device) = a.device() {
-        return crate::cuda::launch::add_on(device, &a, b);
-    }
-    dispatch!("sum of gradients", a.dtype(), T => {
-        let shape = a.shape().clone();
-        let mut a = a.into_host::<T>()?;
-        let b = b.host::<T>()?;
-        crate::tensor::rows::for_each(&mut a, 1, |at, a| {
-            simd::vectorised(|| a.iter_mut().zip(&b[at..]).for_each(|(a, &b)| *a = T::narrow(a.widen() + b.widen())));
-        });
-        Tensor::new(a, shape)
-    })
+    on_device!(
+        sum,
+        |device| launch::elementwise(device, OP, ["add_f32", "add_bf16"], &[&sum, &g]),
+        dispatch!(OP, sum.dtype(), T => zip_in_place::<T>(sum, &g, |sum, g| sum + g))
+    )
 }

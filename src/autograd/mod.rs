@@ -1,6 +1,10 @@
 //! Reverse-mode differentiation on an explicit tape.
 //!
-//! An operation is one type with its two directions side by side:
+//! A [`Tape`] records the operations of a forward pass. [`Tape::backward`] walks them in reverse order, and gives dL/dp for every [`Parameter`] p.
+//! The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward with finite differences. The ledger
+//! (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
+//!
+//! An operation is a type with forward and backward side by side. (An elementwise one is shorter: see [`ops::Elementwise`].)
 //! ```
 //! use lowrank::autograd::{Op, Parameter, Saved, Tape};
 //! use lowrank::{Result, tensor::Tensor};
@@ -32,19 +36,26 @@
 //! # Ok::<(), lowrank::Error>(())
 //! ```
 
+mod checkpoint;
 pub mod gradcheck;
 mod grads;
+mod ledger;
 pub mod ops;
 mod parameter;
-#[cfg(test)]
-mod propagation;
+mod planted_bugs;
+mod record;
+mod run;
 mod saved;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use grads::Grads;
 pub use parameter::{ParamId, Parameter};
+pub use planted_bugs::Bug;
+pub use record::Record;
 pub use saved::Saved;
-pub use tape::{Record, Tape, Var};
+pub use tape::{Tape, Var};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::Device;
@@ -52,36 +63,19 @@ use crate::{Result, tensor::Tensor};
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-/// Runs forward where the inputs are.
-fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = inputs.iter().find_map(|t| t.device()) {
-        return op.forward_cuda(device, inputs, needs, saved);
-    }
-    op.forward(inputs, needs, saved)
-}
-
-/// Runs backward where dy is.
-fn backward(op: &dyn Op, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = dy.device().cloned() {
-        return op.backward_cuda(&device, saved, dy, needs);
-    }
-    op.backward(saved, dy, needs)
-}
-
-/// A differentiable operation: its value and its vector-Jacobian product, side by side.
+/// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product.
 pub trait Op: 'static {
-    /// Name, as it appears in errors and ledgers.
+    /// Name in errors and ledgers.
     fn name(&self) -> &'static str;
 
-    /// The value. `needs[i]`: a gradient must reach input i. What backward needs goes into `saved`, and nothing else.
+    /// The value y. `needs[i]`: a gradient must reach input i. Keeps in `saved` what backward needs under `needs`, and nothing else.
     ///
     /// # Errors
-    /// If shapes or data types do not fit; the message names the op, the rule and the shapes.
+    /// If shapes or data types do not fit. The message names the op, the rule and the shapes.
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor>;
 
-    /// From dL/d(output), one dL/d(input i) per input, `None` where it is not needed. `dy` is owned: it may be reused in place.
+    /// From `dy` = dL/dy, the contribution dL/dxᵢ of each input, `None` where it is not needed. The tape adds contributions. `dy` is owned, so
+    /// its buffer can be reused.
     ///
     /// # Errors
     /// As in `forward`.
@@ -105,7 +99,7 @@ pub trait Op: 'static {
         self.backward(saved, dy, needs)
     }
 
-    /// Floating-point operations of forward, and of backward under `needs`, for the ledger; a multiply-add counts two. Zero: not worth counting.
+    /// Floating-point operations of forward, and of backward under `needs`, for the ledger. A multiply-add counts two; small ops say zero.
     fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
         (0, 0)
     }

@@ -1,21 +1,21 @@
-//! Trained tensors.
+//! Trained tensors. What trains is visible in the type: a frozen weight is a plain [`Tensor`].
 
 use crate::tensor::Tensor;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identity of a parameter: gradients are keyed by it, so tied weights share one.
+/// Identity of a parameter. Gradients are keyed by it, so tied weights share one gradient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ParamId(u64);
 
 impl ParamId {
-    /// One that nothing else has.
+    /// A new identity.
     pub(super) fn fresh() -> ParamId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         ParamId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// A trained tensor with its name in the checkpoint. Frozen weights are plain [`Tensor`]s: what trains is visible in the type.
+/// A trained tensor with its name in the checkpoint file.
 #[derive(Debug)]
 pub struct Parameter {
     id: ParamId,
@@ -49,13 +49,13 @@ impl Parameter {
         self.value = value;
     }
 
-    /// The value, to be moved.
+    /// The value, to be moved to a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn value_mut(&mut self) -> &mut Tensor {
         &mut self.value
     }
 
-    /// Takes the value out to be changed in place; [`Parameter::set`] it back.
+    /// Takes the value out, so that the optimizer can change it in place and [`Parameter::set`] it again.
     pub(crate) fn take(&mut self) -> Tensor {
         std::mem::replace(&mut self.value, Tensor::zeros(crate::tensor::DType::F32, [0]))
     }

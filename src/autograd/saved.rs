@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, tensor::Tensor};
 
-/// Tensors by name. Keeping one shares its storage; it is freed when backward has taken it.
+/// Tensors by name. Keeping a tensor shares its storage; the storage is freed when backward has taken it and no one else holds it.
 #[derive(Default, Debug)]
 pub struct Saved {
     tensors: Vec<(&'static str, Tensor)>,
@@ -21,7 +21,7 @@ impl Saved {
         }
     }
 
-    /// Takes the tensor that was kept as `name`; of several, the first.
+    /// Takes the first tensor that was kept as `name` and is still there.
     ///
     /// # Errors
     /// If there is none: forward and backward of an op disagree.
@@ -32,7 +32,15 @@ impl Saved {
         }
     }
 
-    /// Names and tensors, as kept.
+    /// [`Saved::take`] if `needed`, else nothing.
+    ///
+    /// # Errors
+    /// As for [`Saved::take`].
+    pub fn take_if(&mut self, needed: bool, name: &'static str) -> Result<Option<Tensor>> {
+        needed.then(|| self.take(name)).transpose()
+    }
+
+    /// Names and tensors, in the order in which they were kept.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
         self.tensors.iter().map(|(name, t)| (*name, t))
     }

@@ -35,6 +35,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use zerocopy::FromBytes;
 
+/// The error of reading a tensor of a GPU as if it were on the host.
+pub(crate) const ON_GPU: &str = "host: the tensor is on a GPU";
+
 /// An immutable, contiguous, row-major tensor. Cloning and taking rows share the storage.
 #[derive(Clone)]
 pub struct Tensor {
@@ -122,7 +125,7 @@ impl Tensor {
             Storage::Mapped(m) if m.dtype == T::DTYPE => <[T]>::ref_from_bytes(&m.map[m.bytes.clone()]).ok(),
             Storage::Mapped(_) => None,
             #[cfg(feature = "cuda")]
-            Storage::Cuda(_) => return Err(Error::invalid("host: the tensor is on a GPU")),
+            Storage::Cuda(_) => return Err(Error::invalid(ON_GPU)),
         };
         let all = all.ok_or_else(|| Error::dtype("host", "the tensor's own data type", &[T::DTYPE, self.dtype()]))?;
         Ok(&all[self.offset..self.offset + self.shape.len()])

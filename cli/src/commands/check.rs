@@ -57,7 +57,7 @@ impl Gradcheck {
                 "{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks",
                 suite.op, worst.found.error, suite.tolerance, worst.checks
             ))?;
-            say(format!("               numeric {:+.12e}, backward {:+.12e}; {}", worst.found.numeric, worst.found.exact, worst.place))?;
+            say(format!("               numeric {:+.12e}, backward {:+.12e}; {}", worst.found.numeric, worst.found.backward, worst.place))?;
         }
         Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
     }

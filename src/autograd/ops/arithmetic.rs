@@ -1,28 +1,23 @@
-//! y = a + b, y = a ⊙ b, y = c·a and y = Σ a, of equal shapes.
+//! Sums, products and multiples of tensors of equal shapes.
 
-use super::elementwise;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use super::elementwise_fast::zip_in_place;
+use crate::autograd::gradcheck::{Case, Suite};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
-use crate::tensor::{Accum, Scalar, Tensor};
+use crate::cuda::launch;
+use crate::tensor::{Accum, Scalar, Tensor, alloc, on_device, rows, simd};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
-/// f(a, b), elementwise, in whatever type a has.
-macro_rules! zip {
-    ($op:expr, $a:expr, $b:expr, $f:expr) => {{
-        let (a, b): (&Tensor, &Tensor) = ($a, $b);
-        if a.shape() != b.shape() {
-            return Err(Error::shape($op, "equal shapes", &[a.shape(), b.shape()]));
-        }
-        dispatch!($op, a.dtype(), T => elementwise::zip_in_place::<T>(a, b.clone(), $f))
-    }};
+/// The two inputs of an op, if there are two, and of one shape.
+fn two<'a>(op: &'static str, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 2]> {
+    let &[a, b] = inputs else { return Err(Error::invalid(format!("{op}: takes two inputs"))) };
+    if a.shape() != b.shape() {
+        return Err(Error::shape(op, "equal shapes", &[a.shape(), b.shape()]));
+    }
+    Ok([a, b])
 }
 
-/// y = a + b; a and b of one shape. da = dy, db = dy.
+/// y = a + b. da = dy, db = dy.
 pub struct Add;
 
 impl Op for Add {
@@ -31,28 +26,26 @@ impl Op for Add {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
-        zip!("add", a, b, |a, b, _| a + b)
+        let [a, b] = two("add", inputs)?;
+        on_device!(
+            a,
+            |device| launch::elementwise(device, "add", ["add_f32", "add_bf16"], &[a, b]),
+            dispatch!("add", a.dtype(), T => zip_in_place::<T>(a.clone(), b, |a, b| a + b))
+        )
     }
 
     fn backward(&self, _saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(needs.iter().map(|&need| need.then(|| dy.clone())).collect())
     }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let [a, b] = inputs else { return Err(Error::invalid("add: takes two inputs")) };
-        launch::elementwise(device, "add", ["add_f32", "add_bf16"], &[a, b])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, _device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        self.backward(saved, dy, needs)
-    }
 }
 
-/// y = a ⊙ b, elementwise; a and b of one shape. da = dy ⊙ b, db = dy ⊙ a.
+/// y = a ⊙ b, the product of each pair of elements. da = dy ⊙ b, db = dy ⊙ a.
 pub struct Mul;
+
+/// a ⊙ b.
+fn product(a: Tensor, b: &Tensor) -> Result<Tensor> {
+    dispatch!("mul", a.dtype(), T => zip_in_place::<T>(a, b, |a, b| a * b))
+}
 
 impl Op for Mul {
     fn name(&self) -> &'static str {
@@ -60,18 +53,16 @@ impl Op for Mul {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [a, b] = inputs else { return Err(Error::invalid("mul: takes two inputs")) };
-        let y = (|| zip!("mul", a, b, |a, b, _| a * b))()?;
+        let [a, b] = two("mul", inputs)?;
         saved.keep_if(needs[1], "a", a);
         saved.keep_if(needs[0], "b", b);
-        Ok(y)
+        product(a.clone(), b)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let mut times = |name| -> Result<Tensor> { zip!("mul", &dy, &saved.take(name)?, |a, b, _| a * b) };
-        let da = needs[0].then(|| times("b")).transpose()?;
-        let db = needs[1].then(|| times("a")).transpose()?;
-        Ok(vec![da, db])
+        let (a, b) = (saved.take_if(needs[1], "a")?, saved.take_if(needs[0], "b")?);
+        let times_dy = |t: Option<Tensor>| t.map(|t| product(t, &dy)).transpose();
+        Ok(vec![times_dy(b)?, times_dy(a)?])
     }
 }
 
@@ -81,32 +72,38 @@ pub struct Scale(
     pub f64,
 );
 
+impl Scale {
+    fn times(&self, a: &Tensor) -> Result<Tensor> {
+        on_device!(
+            a,
+            |device| launch::scaled(device, a, self.0),
+            dispatch!("scale", a.dtype(), T => {
+                let (from, c) = (a.host::<T>()?, <T as Scalar>::Acc::of(self.0));
+                let mut y = alloc::<T>(from.len());
+                rows::for_each(&mut y, 1, |at, y| {
+                    simd::vectorised(|| y.iter_mut().zip(&from[at..]).for_each(|(y, a)| *y = T::narrow(c * a.widen())));
+                });
+                Tensor::new(y, a.shape())
+            })
+        )
+    }
+}
+
 impl Op for Scale {
     fn name(&self) -> &'static str {
         "scale"
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        dispatch!("scale", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |a, _| <T as Scalar>::Acc::of(self.0) * a))
+        self.times(inputs[0])
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let mut unused = saved;
-        Ok(vec![Some(self.forward(&[&dy], &[false], &mut unused)?)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        launch::scaled(device, inputs[0], self.0)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(launch::scaled(device, &dy, self.0)?)])
+    fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.times(&dy)?)])
     }
 }
 
-/// y = Σ a: one element. da = dy everywhere.
+/// y = Σ a, one element. da = dy in every element.
 pub struct Sum;
 
 impl Op for Sum {
@@ -115,7 +112,7 @@ impl Op for Sum {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        // Only the shape is needed, but the tensor costs nothing: its storage is the caller's.
+        // For its shape alone. Its storage is the caller's, so it costs nothing.
         saved.keep_if(needs[0], "a", inputs[0]);
         dispatch!("sum", inputs[0].dtype(), T => {
             let sum = inputs[0].host::<T>()?.iter().map(|a| a.widen()).sum();
@@ -163,19 +160,11 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suites() -> Vec<Suite> {
-    fn two(op: impl Op, random: &mut crate::tensor::philox::Stream) -> Result<Case> {
-        let dims = [random_size(random, 5), random_size(random, 7)];
-        Ok(Case { op: Rc::new(op), inputs: vec![random_tensor(random, &dims)?, random_tensor(random, &dims)?] })
-    }
-    fn one(op: impl Op, random: &mut crate::tensor::philox::Stream) -> Result<Case> {
-        let dims = [random_size(random, 5), random_size(random, 7)];
-        Ok(Case { op: Rc::new(op), inputs: vec![random_tensor(random, &dims)?] })
-    }
-    vec![
-        Suite { op: "Add", tolerance: 1e-8, case: |random| two(Add, random) },
-        Suite { op: "Mul", tolerance: 1e-8, case: |random| two(Mul, random) },
-        Suite { op: "Scale", tolerance: 1e-8, case: |random| one(Scale(-1.7), random) },
-        Suite { op: "Sum", tolerance: 1e-8, case: |random| one(Sum, random) },
+pub(super) fn suites() -> [Suite; 4] {
+    [
+        Suite { op: "Add", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Add, 2, random) },
+        Suite { op: "Mul", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Mul, 2, random) },
+        Suite { op: "Scale", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Scale(-1.7), 1, random) },
+        Suite { op: "Sum", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Sum, 1, random) },
     ]
 }

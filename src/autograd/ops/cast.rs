@@ -1,19 +1,20 @@
 //! Change of data type.
 
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
-use crate::tensor::{DType, Tensor};
+use crate::cuda::launch;
+use crate::tensor::{DType, Tensor, on_device};
 use crate::{Error, Result};
-use std::rc::Rc;
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
-/// y = x rounded to another type; any shape. dx = dy rounded to x's type.
+/// y = x rounded to another type, any shape. dx = dy rounded to the type of x.
 pub struct Cast {
     /// Type of y.
     pub dtype: DType,
+}
+
+fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    on_device!(x, |device| launch::cast(device, x, dtype), x.to_dtype(dtype))
 }
 
 impl Op for Cast {
@@ -25,27 +26,16 @@ impl Op for Cast {
         let [x] = inputs else { return Err(Error::invalid("cast: takes one input")) };
         // For its type alone.
         saved.keep_if(needs[0], "x", x);
-        x.to_dtype(self.dtype)
+        cast(x, self.dtype)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(dy.to_dtype(saved.take("x")?.dtype())?)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        saved.keep_if(needs[0], "x", inputs[0]);
-        launch::cast(device, inputs[0], self.dtype)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(launch::cast(device, &dy, saved.take("x")?.dtype())?)])
+        Ok(vec![Some(cast(&dy, saved.take("x")?.dtype())?)])
     }
 }
 
 impl Tape<'_> {
-    /// `x` in type `dtype`; x itself if that is its type already.
+    /// `x` in type `dtype`; x itself if it has that type already.
     ///
     /// # Errors
     /// If one of the two types is an integer.
@@ -55,12 +45,5 @@ impl Tape<'_> {
 }
 
 pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Cast",
-        tolerance: 1e-8,
-        case: |random| {
-            let dims = [random_size(random, 5), random_size(random, 7)];
-            Ok(Case { op: Rc::new(Cast { dtype: DType::F64 }), inputs: vec![random_tensor(random, &dims)?] })
-        },
-    }
+    Suite { op: "Cast", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Cast { dtype: DType::F64 }, 1, random) }
 }

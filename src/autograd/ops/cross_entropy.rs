@@ -1,18 +1,18 @@
-//! Cross-entropy of logits against class labels.
+//! Cross-entropy of logits against class labels: the loss of classification.
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
-use crate::tensor::{Accum, Tensor, alloc};
+use crate::cuda::launch;
+use crate::tensor::{Accum, Tensor, alloc, on_device};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
-/// `L = −(1/N) Σ ln softmax(z)[label]`; z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
+/// `L = −(1/N) Σ ln softmax(z)[label]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
+///
+/// Computed through ln softmax(z) = z − ln Σ exp(z), with the largest z taken out of the sum, so that exp does not overflow.
 pub struct CrossEntropy {
-    /// N: the batch size B for a mean, or that of the whole batch when this is one micro-batch of it.
+    /// N: the batch size B for a mean; for one micro-batch of several, the size of the whole batch.
     pub divisor: usize,
 }
 
@@ -22,48 +22,41 @@ impl Op for CrossEntropy {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
+        let &[logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
         let (label, classes) = (check(logits, labels)?, logits.shape().cols());
         saved.keep_if(needs[0], "logits", logits);
         saved.keep_if(needs[0], "labels", labels);
-        dispatch_float!("cross_entropy", logits.dtype(), T => {
-            let rows = logits.host::<T>()?.chunks_exact(classes.max(1));
-            let sum: T = rows.zip(label).map(|(z, &l)| log_sum_exp(z) - z[l as usize]).sum();
-            Tensor::new(vec![sum / T::of(self.divisor as f64)], [1])
-        })
+        on_device!(
+            logits,
+            |device| launch::cross_entropy(device, logits, labels, self.divisor, None),
+            dispatch_float!("cross_entropy", logits.dtype(), T => {
+                let rows = logits.host::<T>()?.chunks_exact(classes.max(1));
+                let sum: T = rows.zip(label).map(|(z, &l)| log_sum_exp(z) - z[l as usize]).sum();
+                Tensor::new(vec![sum / T::of(self.divisor as f64)], [1])
+            })
+        )
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
-        dispatch_float!("cross_entropy", logits.dtype(), T => {
-            let classes = logits.shape().cols();
-            let scale = dy.host::<T>()?[0] / T::of(self.divisor as f64);
-            let mut dz = alloc::<T>(logits.shape().len());
-            let rows = logits.host::<T>()?.chunks_exact(classes).zip(labels.host::<u32>()?);
-            for (dz, (z, &label)) in dz.chunks_exact_mut(classes).zip(rows) {
-                let lse = log_sum_exp(z);
-                for (j, (dz, &z)) in dz.iter_mut().zip(z).enumerate() {
-                    let target = if j == label as usize { T::ONE } else { T::ZERO };
-                    *dz = ((z - lse).exp() - target) * scale;
+        let dz = on_device!(
+            logits,
+            |device| launch::cross_entropy(device, &logits, &labels, self.divisor, Some(&dy)),
+            dispatch_float!("cross_entropy", logits.dtype(), T => {
+                let (classes, scale) = (logits.shape().cols(), dy.host::<T>()?[0] / T::of(self.divisor as f64));
+                let mut dz = alloc::<T>(logits.shape().len());
+                let rows = logits.host::<T>()?.chunks_exact(classes).zip(labels.host::<u32>()?);
+                for (dz, (z, &label)) in dz.chunks_exact_mut(classes).zip(rows) {
+                    let lse = log_sum_exp(z);
+                    for j in 0..classes {
+                        let onehot = if j == label as usize { T::ONE } else { T::ZERO };
+                        dz[j] = ((z[j] - lse).exp() - onehot) * scale;
+                    }
                 }
-            }
-            Ok(vec![Some(Tensor::new(dz, logits.shape())?), None])
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [logits, labels] = inputs else { return Err(Error::invalid("cross_entropy: takes logits and labels")) };
-        check(logits, labels)?;
-        saved.keep_if(needs[0], "logits", logits);
-        saved.keep_if(needs[0], "labels", labels);
-        launch::cross_entropy(device, logits, labels, self.divisor, None)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let (logits, labels) = (saved.take("logits")?, saved.take("labels")?);
-        Ok(vec![Some(launch::cross_entropy(device, &logits, &labels, self.divisor, Some(&dy))?), None])
+                Tensor::new(dz, logits.shape())
+            })
+        )?;
+        Ok(vec![Some(dz), None])
     }
 }
 
@@ -82,7 +75,7 @@ fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
     }
 }
 
-/// ln Σ exp(z). A NaN is no maximum, but makes the sum NaN.
+/// ln Σ exp(z) = max + ln Σ exp(z − max). If a z is NaN, it may not be the maximum, but it makes the sum NaN.
 fn log_sum_exp<T: Accum>(z: &[T]) -> T {
     let max = z.iter().copied().fold(z[0], |a, b| if b > a { b } else { a });
     max + z.iter().map(|&z| (z - max).exp(false)).sum::<T>().ln()

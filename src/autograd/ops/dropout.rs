@@ -1,20 +1,48 @@
-//! Dropout with a mask that is drawn again in backward. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
+//! Dropout. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
 
+pub(super) use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
-use crate::tensor::{Mask, Sequences, Tensor, alloc};
+use crate::cuda::launch;
+use crate::tensor::{Mask, Sequences, Tensor, alloc, on_device};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// y = f ⊙ x with f = 0 or 1/(1 − p); x `[T, d]`, packed. dx = f ⊙ dy.
+/// y = f ⊙ x; x `[T, d]`, packed. dx = f ⊙ dy.
+///
+/// A factor f is 0 with probability p, else 1/(1 − p), so that y is x on average. Factors are functions of counters (see [`Mask`]), so nothing
+/// is saved: backward draws the same factors again.
 pub struct Dropout {
     /// What is dropped.
     pub mask: Mask,
     /// Sequence boundaries of the packed batch.
     pub sequences: Arc<Sequences>,
+}
+
+/// The plain form, for the tests. The factors of a row depend on its example, and on its place in its own sequence.
+#[cfg(test)]
+fn plain(mask: &Mask, sequences: &Sequences, x: &[f64], d: usize) -> Vec<f64> {
+    let factors = (0..sequences.tokens()).flat_map(|row| {
+        let ((b, place), mut f) = (sequences.locate(row), vec![0.0; d]);
+        mask.factors(sequences.example_ids()[b], place as u32, &mut f);
+        f
+    });
+    factors.zip(x).map(|(f, x)| f * x).collect()
+}
+
+/// f ⊙ x.
+pub(super) fn drop_rows(mask: &Mask, sequences: &Sequences, x: &Tensor) -> Result<Tensor> {
+    on_device!(
+        x,
+        |device| launch::mask_rows(device, mask, sequences, x),
+        dispatch!("dropout", x.dtype(), T => {
+            let mut y = alloc::<T>(x.shape().len());
+            mask.apply(sequences, x.shape().cols(), x.host::<T>()?, &mut y);
+            Tensor::new(y, x.shape())
+        })
+    )
 }
 
 /// # Errors
@@ -32,29 +60,12 @@ impl Op for Dropout {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let x = inputs[0];
-        check_rows("dropout", x, &self.sequences)?;
-        dispatch!("dropout", x.dtype(), T => {
-            let mut y = alloc::<T>(x.shape().len());
-            self.mask.apply(&self.sequences, x.shape().cols(), x.host::<T>()?, &mut y);
-            Tensor::new(y, x.shape())
-        })
-    }
-
-    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        // The rule is its own derivative.
-        Ok(vec![Some(self.forward(&[&dy], &[false], &mut saved)?)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         check_rows("dropout", inputs[0], &self.sequences)?;
-        launch::mask_rows(device, &self.mask, &self.sequences, inputs[0])
+        drop_rows(&self.mask, &self.sequences, inputs[0])
     }
 
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(launch::mask_rows(device, &self.mask, &self.sequences, &dy)?)])
+    fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(drop_rows(&self.mask, &self.sequences, &dy)?)])
     }
 }
 
@@ -85,19 +96,26 @@ pub(super) fn suite() -> Suite {
     }
 }
 
-/// One to three sequences of up to `most` rows.
-pub(super) fn random_sequences(random: &mut crate::tensor::philox::Stream, most: usize) -> Result<Arc<Sequences>> {
-    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
-    let examples = lengths.iter().map(|_| random.word()).collect();
-    Ok(Arc::new(Sequences::new(&lengths, examples)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DType;
 
     #[test]
-    fn a_sequence_has_the_same_mask_wherever_it_lies() {
+    fn the_fast_form_is_the_plain_one() {
+        let mut random = crate::tensor::philox::Stream::new(2, "plain");
+        let (sequences, d) = (random_sequences(&mut random, 9).unwrap(), 37);
+        let mask = Mask { p: 0.3, seed: 5, site: 2 };
+        for (dtype, bound) in [(DType::F64, 0.0), (DType::F32, 1e-6), (DType::BF16, 1e-2)] {
+            let x = random_tensor(&mut random, &[sequences.tokens(), d]).unwrap().to_dtype(dtype).unwrap();
+            let wanted = plain(&mask, &sequences, &x.to_f64().unwrap(), d);
+            let found = drop_rows(&mask, &sequences, &x).unwrap().to_f64().unwrap();
+            assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= bound), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_has_the_same_mask_at_every_place_in_the_batch() {
         let mask = Mask { p: 0.1, seed: 5, site: 2 };
         let cols = 37;
         let alone = Sequences::new(&[4], vec![11]).unwrap();

@@ -1,60 +1,66 @@
-//! Loops over elements, compiled for the widest vectors. Each element is widened, and its result rounded once.
+//! Elementwise functions, y = f(x).
 //!
-//! The last argument of a function says whether fused multiply-add is one fast instruction, as in [`math`](crate::tensor::math). A function with
-//! more than a few operations must be `#[inline(always)]`, not a closure, to be compiled with the loop.
+//! A type that implements [`Elementwise`] is an [`Op`](crate::autograd::Op): `elementwise_op.rs` derives forward and backward from f and its
+//! derivative, for the host and for a GPU. The loops are in `elementwise_fast.rs`.
 
-use crate::Result;
-use crate::tensor::simd::{Kernel, dispatch};
-use crate::tensor::{Scalar, Tensor, alloc, rows};
+use crate::tensor::Accum;
 
-/// y = f(x).
-pub fn map<T: Scalar>(x: &Tensor, f: impl Fn(T::Acc, bool) -> T::Acc + Copy + Sync) -> Result<Tensor> {
-    let from = x.host::<T>()?;
-    let mut y = alloc::<T>(from.len());
-    rows::for_each(&mut y, 1, |at, y| dispatch(Map { x: &from[at..][..y.len()], y, f }));
-    Tensor::new(y, x.shape())
-}
+/// An elementwise function, y = f(x), of a tensor of any shape. Backward is dx = dy · f′.
+///
+/// An op of your own, and its gradient check:
+/// ```
+/// use lowrank::autograd::{gradcheck, ops::Elementwise};
+/// use lowrank::tensor::Tensor;
+///
+/// /// y = x³.
+/// struct Cube;
+/// impl Elementwise for Cube {
+///     const NAME: &'static str = "cube";
+///     fn f(&self, x: f64) -> f64 {
+///         x * x * x
+///     }
+///     fn df(&self, x: f64) -> f64 {
+///         3.0 * x * x
+///     }
+/// }
+///
+/// let found = gradcheck::check(|tape, x| tape.apply(Cube, x), &[Tensor::new(vec![0.5, -1.5], [2])?])?;
+/// assert!(found.error < 1e-8, "{found:?}");
+/// # Ok::<(), lowrank::Error>(())
+/// ```
+pub trait Elementwise: Sync + 'static {
+    /// Name in errors and ledgers.
+    const NAME: &'static str;
+    /// What forward keeps for [`Elementwise::df`].
+    const KEEPS: Keeps = Keeps::X;
+    /// The kernels of `src/cuda/kernels` for f32 and bf16: forward (x, y, n), then backward (kept, dy, dx, n). Without them, the host alone
+    /// computes this function.
+    const KERNELS: Option<[[&'static str; 2]; 2]> = None;
 
-/// dx = f(x, dy), in dy's buffer where nothing else shares it.
-pub fn zip_in_place<T: Scalar>(x: &Tensor, dy: Tensor, f: impl Fn(T::Acc, T::Acc, bool) -> T::Acc + Copy + Sync) -> Result<Tensor> {
-    let from = x.host::<T>()?;
-    let mut dx = dy.into_host::<T>()?;
-    rows::for_each(&mut dx, 1, |at, dx| dispatch(ZipInPlace { x: &from[at..][..dx.len()], y: dx, f }));
-    Tensor::new(dx, x.shape())
-}
+    /// y = f(x).
+    fn f(&self, x: f64) -> f64;
 
-/// y = f(x).
-struct Map<'a, T, F> {
-    x: &'a [T],
-    y: &'a mut [T],
-    f: F,
-}
+    /// dy/dx as a function of what is kept: x, or y where [`Elementwise::KEEPS`] says so.
+    fn df(&self, kept: f64) -> f64;
 
-impl<T: Scalar, F: Fn(T::Acc, bool) -> T::Acc> Kernel for Map<'_, T, F> {
-    type Output = ();
-
+    /// f in the accumulator's type, where f64 is too slow. `fma` as in [`math`](crate::tensor::math). Mark it `#[inline(always)]`, or it will
+    /// not become vector code.
     #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        for (y, &x) in self.y.iter_mut().zip(self.x) {
-            *y = T::narrow((self.f)(x.widen(), FMA));
-        }
+    fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
+        T::of(self.f(x.f64()))
+    }
+
+    /// dx = dy · df(kept), in the same way.
+    #[inline(always)]
+    fn dx_fast<T: Accum>(&self, kept: T, dy: T, _fma: bool) -> T {
+        T::of(dy.f64() * self.df(kept.f64()))
     }
 }
 
-/// y = f(x, y).
-struct ZipInPlace<'a, T, F> {
-    x: &'a [T],
-    y: &'a mut [T],
-    f: F,
-}
-
-impl<T: Scalar, F: Fn(T::Acc, T::Acc, bool) -> T::Acc> Kernel for ZipInPlace<'_, T, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const FMA: bool>(self) {
-        for (y, &x) in self.y.iter_mut().zip(self.x) {
-            *y = T::narrow((self.f)(x.widen(), y.widen(), FMA));
-        }
-    }
+/// The tensor that forward keeps for backward.
+pub enum Keeps {
+    /// The input.
+    X,
+    /// The output: often the derivative is shorter in y.
+    Y,
 }

@@ -1,23 +1,25 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
-//! <https://arxiv.org/abs/1810.04805>, figure 2, without segments; the prompt: Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
+//! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
-use super::dropout::random_sequences;
-use super::{embedding, layer_norm};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use super::{embedding, layer_norm, layer_norm_fast as fast};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
+#[cfg(test)]
+use crate::autograd::{Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
+use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor};
+use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, on_device};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, p the place of row t in its sequence. Equal to [`super::Embedding`] twice,
-/// [`super::Add`] and [`super::LayerNorm`] one after another, without their passes over memory and the roundings between them.
+/// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
 ///
-/// With a prompt, its P rows come before the words of each sequence. With de the gradient of LN's input, a table's is Σ `de[t]` over the rows that took
-/// the same row of it.
+/// With a prompt, its P rows come before the words of each sequence, and get positions like words. With de the gradient of LN's input, the
+/// gradient of a table's row is Σ `de[t]` over the rows t that took it.
+///
+/// The op equals [`super::Embedding`] twice, [`super::Add`] and [`super::LayerNorm`]; one pass over memory replaces four, without their roundings.
 ///
 /// Inputs, in order: ids u32 `[T − B·P]`, words `[V, d]`, positions `[M, d]`, γ and β `[d]`, and the prompt `[P, d]` if P > 0; y `[T, d]`.
 pub struct EmbeddingLayerNorm {
@@ -25,22 +27,39 @@ pub struct EmbeddingLayerNorm {
     pub dtype: DType,
     /// Added to the variance.
     pub eps: f64,
-    /// How the rows of y lie.
+    /// Sequence boundaries of the rows of y.
     pub sequences: Arc<Sequences>,
     /// P.
     pub prompt: usize,
 }
 
-/// What a row is the sum of, beside a row of the positions.
+/// Where a row of e comes from, apart from its position.
 enum RowSource {
     Prompt(usize),
     Word(u32),
 }
 
-/// Where the tables are among the inputs.
+/// The tables: their places among the inputs, and their names in what is saved.
 const TABLES: [(usize, &str); 3] = [(1, "words"), (2, "positions"), (5, "prompt")];
 
 impl EmbeddingLayerNorm {
+    /// The plain form, for the tests. `table` `[V + P, d]` has the words, and below them the prompt.
+    #[cfg(test)]
+    fn composed(&self, tape: &mut Tape, ids: &[u32], [table, positions, gamma, beta]: [&Var; 4]) -> Result<Var> {
+        let (mut ids, words) = (ids.iter().copied(), table.shape().rows() - self.prompt);
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
+        for b in 0..self.sequences.count() {
+            rows.extend((words..words + self.prompt).map(|row| row as u32));
+            rows.extend(ids.by_ref().take(self.sequences.length(b) - self.prompt));
+            places.extend(0..self.sequences.length(b) as u32);
+        }
+        let n = rows.len();
+        let rows = tape.embedding(table, &Tensor::new(rows, [n])?, self.dtype)?;
+        let places = tape.embedding(positions, &Tensor::new(places, [n])?, self.dtype)?;
+        let e = tape.add(&rows, &places)?;
+        tape.layer_norm(&e, gamma, beta, self.eps)
+    }
+
     /// The ids, if all inputs fit.
     fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<&'a [u32]> {
         if inputs.len() != 5 + usize::from(self.prompt > 0) {
@@ -66,54 +85,26 @@ impl EmbeddingLayerNorm {
         embedding::check(words, ids)
     }
 
-    /// The place of a row in its sequence, and what it takes beside the position.
+    /// The place of a row in its sequence, and where it comes from.
     fn source(&self, row: usize, ids: &[u32]) -> (usize, RowSource) {
         let (b, place) = self.sequences.locate(row);
         let source = if place < self.prompt { RowSource::Prompt(place) } else { RowSource::Word(ids[row - (b + 1) * self.prompt]) };
         (place, source)
     }
 
-    /// Whether a gradient must reach e.
-    fn trains(needs: &[bool]) -> bool {
-        TABLES.iter().any(|&(i, _)| needs.get(i) == Some(&true))
+    /// For input `i`, a table: which of its rows each row of e took.
+    fn picks(&self, i: usize, ids: &[u32]) -> Vec<embedding::Pick> {
+        let picked = |row| match (i, self.source(row, ids)) {
+            (1, (_, RowSource::Word(id))) => Some(id),
+            (2, (place, _)) | (5, (_, RowSource::Prompt(place))) => Some(place as u32),
+            _ => None,
+        };
+        (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, picked(row)?))).collect()
     }
 
-    /// Keeps the ids, and the tables for their shapes alone: they are the model's own.
-    fn keep(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) {
-        saved.keep_if(EmbeddingLayerNorm::trains(needs), "ids", inputs[0]);
-        for (i, name) in TABLES.into_iter().filter(|(i, _)| needs.get(*i) == Some(&true)) {
-            saved.keep(name, inputs[i]);
-        }
-    }
-
-    /// The gradients of all inputs: `norm` gives those of e, γ and β, and `table` a table's, from the rows of e that took a row of it.
-    fn gradients(
-        &self,
-        mut saved: Saved,
-        needs: &[bool],
-        norm: impl FnOnce(Saved, [bool; 3]) -> Result<[Option<Tensor>; 3]>,
-        table: impl Fn(&Tensor, Vec<(u32, u32)>, &Shape) -> Result<Tensor>,
-    ) -> Result<Vec<Option<Tensor>>> {
-        let trains = EmbeddingLayerNorm::trains(needs);
-        let ids = trains.then(|| saved.take("ids")).transpose()?;
-        let shapes = TABLES.map(|(i, name)| saved.take(name).ok().map(|t| (i, t.shape().clone())));
-        let [de, dgamma, dbeta] = norm(saved, [trains, needs[3], needs[4]])?;
-        let mut grads = vec![None, None, None, dgamma, dbeta];
-        grads.resize_with(needs.len(), || None);
-        let (Some(de), Some(ids)) = (de, ids) else { return Ok(grads) };
-        let ids = ids.host::<u32>()?;
-        for (i, shape) in shapes.into_iter().flatten() {
-            let picks = (0..self.sequences.tokens()).filter_map(|row| {
-                let picked = match (i, self.source(row, ids)) {
-                    (1, (_, RowSource::Word(id))) => id,
-                    (2, (place, _)) | (5, (_, RowSource::Prompt(place))) => place as u32,
-                    _ => return None,
-                };
-                Some((row as u32, picked))
-            });
-            grads[i] = Some(table(&de, picks.collect(), &shape)?);
-        }
-        Ok(grads)
+    /// The tables that a gradient must reach.
+    fn trained(needs: &[bool]) -> impl Iterator<Item = (usize, &'static str)> {
+        TABLES.into_iter().filter(|&(i, _)| needs.get(i) == Some(&true))
     }
 }
 
@@ -124,52 +115,52 @@ impl Op for EmbeddingLayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let ids = self.check(inputs)?;
-        self.keep(inputs, needs, saved);
-        let shape = Shape::from([self.sequences.tokens(), inputs[1].shape().cols()]);
-        let d = shape.cols().max(1);
-        dispatch!("embedding_layer_norm", self.dtype, T => {
-            let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(inputs[1])?, Mat::of(inputs[2])?];
-            let prompt = inputs.get(5).map(|prompt| Mat::of(prompt)).transpose()?.unwrap_or(words);
-            let trains = [EmbeddingLayerNorm::trains(needs), needs[3]];
-            layer_norm::forward::<T>("embedding_layer_norm", &shape, [inputs[3], inputs[4]], self.eps, trains, saved, |first, sums| {
-                for (i, e) in sums.chunks_exact_mut(d).enumerate() {
-                    let (place, source) = self.source(first + i, ids);
-                    let own = match source {
-                        RowSource::Prompt(row) => prompt.rows_from(row, 1),
-                        RowSource::Word(id) => words.rows_from(id as usize, 1),
-                    };
-                    let (own, position) = (own.to_accum(), positions.rows_from(place, 1).to_accum());
-                    e.iter_mut().zip(&*own).zip(&*position).for_each(|((e, &own), &position)| *e = own + position);
-                }
+        let e_trains = Self::trained(needs).next().is_some();
+        saved.keep_if(e_trains, "ids", inputs[0]);
+        // For their shapes alone. The tables are the model's own, so they cost nothing.
+        Self::trained(needs).for_each(|(i, name)| saved.keep(name, inputs[i]));
+        let (words, positions, prompt, weights) = (inputs[1], inputs[2], inputs.get(5).copied(), [inputs[3], inputs[4]]);
+        let keeps = layer_norm::keeps([e_trains, needs[3]]);
+        let normalised = on_device!(
+            words,
+            |device| {
+                let (dtype, ids, sequences) = (self.dtype, inputs[0], &*self.sequences);
+                let rows = launch::NormRows::Embeddings { dtype, ids, words, positions, prompt, sequences };
+                launch::layer_norm(device, &rows, weights, self.eps, keeps)
+            },
+            dispatch!("embedding_layer_norm", self.dtype, T => {
+                let shape = Shape::from([self.sequences.tokens(), words.shape().cols()]);
+                let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?];
+                let prompt = prompt.map(Mat::of).transpose()?.unwrap_or(words);
+                fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, keeps, |first, rows| {
+                    for (i, e) in rows.chunks_exact_mut(shape.cols().max(1)).enumerate() {
+                        let (place, source) = self.source(first + i, ids);
+                        let row = match source {
+                            RowSource::Prompt(row) => prompt.rows_from(row, 1),
+                            RowSource::Word(id) => words.rows_from(id as usize, 1),
+                        };
+                        let (row, position) = (row.to_accum(), positions.rows_from(place, 1).to_accum());
+                        e.iter_mut().zip(&*row).zip(&*position).for_each(|((e, &row), &position)| *e = row + position);
+                    }
+                })
             })
-        })
+        )?;
+        Ok(layer_norm::keep(normalised, weights[0], saved))
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let norm = |saved, needs| dispatch!("embedding_layer_norm", self.dtype, T => layer_norm::backward::<T>(saved, dy, needs));
-        self.gradients(saved, needs, norm, |de, picks, shape| embedding::table_gradient(de, &picks, shape))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        self.check(inputs)?;
-        self.keep(inputs, needs, saved);
-        let trains = [EmbeddingLayerNorm::trains(needs), needs[3]];
-        let rows = launch::NormRows::Embeddings {
-            dtype: self.dtype,
-            ids: inputs[0],
-            words: inputs[1],
-            positions: inputs[2],
-            prompt: inputs.get(5).copied(),
-            sequences: &self.sequences,
-        };
-        layer_norm::forward_on(device, &rows, [inputs[3], inputs[4]], self.eps, trains, saved)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let norm = |saved, needs| launch::layer_norm_backward(device, saved, &dy, needs);
-        self.gradients(saved, needs, norm, |de, picks, shape| launch::table_gradient(device, de, picks, shape))
+    fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let e_trains = Self::trained(needs).next().is_some();
+        let ids = saved.take_if(e_trains, "ids")?;
+        let tables = Self::trained(needs).map(|(i, name)| Ok((i, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
+        let [de, dgamma, dbeta] = layer_norm::backward("embedding_layer_norm", saved, dy, [e_trains, needs[3], needs[4]])?;
+        let mut grads = vec![None, None, None, dgamma, dbeta];
+        grads.resize_with(needs.len(), || None);
+        if let (Some(de), Some(ids)) = (de, ids) {
+            for (i, table) in tables {
+                grads[i] = Some(embedding::table_gradient(&de, self.picks(i, ids.host()?), table.shape())?);
+            }
+        }
+        Ok(grads)
     }
 }
 
@@ -196,57 +187,48 @@ pub(super) fn suite() -> Suite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::{Parameter, Tape};
+    use crate::autograd::Parameter;
     use proptest::prelude::*;
 
     proptest! {
-        /// The prompt as further rows of the words, with ids of their own.
         #[test]
         fn it_equals_its_parts(seed: u64) {
             let mut random = crate::tensor::philox::Stream::new(seed, "parts");
-            let case = (suite().case)(&mut random).unwrap();
-            let inputs = &case.inputs;
-            let text = inputs[0].shape().len();
+            let inputs = (suite().case)(&mut random).unwrap().inputs;
             let [v, d] = *inputs[1].dims() else { unreachable!() };
             let prompt = inputs.get(5).map_or(0, |p| p.shape().rows());
-            // One sequence: its rows are the prompt's, then the words'.
-            let sequences = Arc::new(Sequences::new(&[text + prompt], vec![3]).unwrap());
-            let positions = random_tensor(&mut random, &[text + prompt, d]).unwrap();
-            let inputs = [&inputs[..2], &[positions], &inputs[3..]].concat();
-            let dy = random_tensor(&mut random, &[text + prompt, d]).unwrap();
+            // Two sequences where there are ids for two.
+            let n = inputs[0].shape().len();
+            let lengths = if n > 1 { vec![1, n - 1] } else { vec![n] };
+            let sequences = Sequences::new(&lengths, vec![3; lengths.len()]).unwrap().lengthened(prompt);
+            let positions = random_tensor(&mut random, &[n + prompt, d]).unwrap();
+            let dy = random_tensor(&mut random, &[sequences.tokens(), d]).unwrap();
+            let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, sequences: Arc::new(sequences), prompt };
+            let ids = inputs[0].clone();
+            let new = |t: &Tensor| Parameter::new("p", t.clone());
+            let common = [new(&positions), new(&inputs[3]), new(&inputs[4])];
 
-            let fused = {
-                let p: Vec<Parameter> = inputs.iter().map(|t| Parameter::new("p", t.clone())).collect();
-                let mut tape = Tape::new();
-                let vars: Vec<_> = p.iter().enumerate().map(|(i, p)| if i == 0 { tape.constant(p.value()) } else { tape.parameter(p) }).collect();
-                let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, sequences, prompt };
-                let y = tape.apply(op, &vars.iter().collect::<Vec<_>>()).unwrap();
-                let grads = tape.vjp(&y, dy.clone()).unwrap();
-                let mut all = y.value().to_f64().unwrap();
-                p[1..].iter().for_each(|p| all.extend(grads.get(p).unwrap().to_f64().unwrap()));
-                all
-            };
-            let parts = {
-                let stacked = inputs.get(5).into_iter().fold(inputs[1].to_f64().unwrap(), |all, p| [all, p.to_f64().unwrap()].concat());
-                let stacked = Parameter::new("stacked", Tensor::new(stacked, [v + prompt, d]).unwrap());
-                let p: Vec<Parameter> = inputs[2..5].iter().map(|t| Parameter::new("p", t.clone())).collect();
-                let ids: Vec<u32> = (v..v + prompt).map(|i| i as u32).chain(inputs[0].host::<u32>().unwrap().iter().copied()).collect();
-                let n = ids.len();
-                let mut tape = Tape::new();
-                let (table, places) = (tape.parameter(&stacked), tape.parameter(&p[0]));
-                let words = tape.embedding(&table, &Tensor::new(ids, [n]).unwrap(), DType::F64).unwrap();
-                let places = tape.embedding(&places, &Tensor::new((0..n as u32).collect::<Vec<_>>(), [n]).unwrap(), DType::F64).unwrap();
-                let sum = tape.add(&words, &places).unwrap();
-                let (gamma, beta) = (tape.parameter(&p[1]), tape.parameter(&p[2]));
-                let y = tape.layer_norm(&sum, &gamma, &beta, 1e-12).unwrap();
-                let grads = tape.vjp(&y, dy).unwrap();
-                let mut all = y.value().to_f64().unwrap();
-                let tables = grads.get(&stacked).unwrap().to_f64().unwrap();
-                all.extend(&tables[..v * d]);
-                p.iter().for_each(|p| all.extend(grads.get(p).unwrap().to_f64().unwrap()));
-                all.extend(&tables[v * d..]);
-                all
-            };
+            // y, the gradients of words and prompt, and the others.
+            let stacked = [&inputs[1]].into_iter().chain(inputs.get(5)).flat_map(|t| t.to_f64().unwrap()).collect::<Vec<_>>();
+            let stacked = Parameter::new("words and prompt", Tensor::new(stacked, [v + prompt, d]).unwrap());
+            let mut tape = Tape::new();
+            let table = tape.parameter(&stacked);
+            let [positions, gamma, beta] = [0, 1, 2].map(|i| tape.parameter(&common[i]));
+            let y = op.composed(&mut tape, ids.host().unwrap(), [&table, &positions, &gamma, &beta]).unwrap();
+            let grads = tape.vjp(&y, dy.clone()).unwrap();
+            let mut parts = [y.value(), grads.get(&stacked).unwrap()].map(|t| t.to_f64().unwrap()).concat();
+            common.iter().for_each(|p| parts.extend(grads.get(p).unwrap().to_f64().unwrap()));
+
+            let tables: Vec<Parameter> = [&inputs[1]].into_iter().chain(inputs.get(5)).map(new).collect();
+            let mut tape = Tape::new();
+            let mut vars = vec![tape.constant(&ids), tape.parameter(&tables[0])];
+            vars.extend(common.iter().map(|p| tape.parameter(p)));
+            vars.extend(tables[1..].iter().map(|p| tape.parameter(p)));
+            let y = tape.apply(op, &vars.iter().collect::<Vec<_>>()).unwrap();
+            let grads = tape.vjp(&y, dy).unwrap();
+            let mut fused = y.value().to_f64().unwrap();
+            tables.iter().chain(&common).for_each(|p| fused.extend(grads.get(p).unwrap().to_f64().unwrap()));
+
             prop_assert_eq!(fused.len(), parts.len());
             for (a, b) in fused.iter().zip(parts) {
                 prop_assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{} {}", a, b);

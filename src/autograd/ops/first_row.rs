@@ -1,16 +1,16 @@
 //! The first row of each sequence of a packed batch.
 
-use super::dropout::{check_rows, random_sequences};
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use super::dropout::check_rows;
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
-use crate::tensor::{Sequences, Tensor, alloc, zeroed};
+use crate::cuda::launch;
+use crate::tensor::{Sequences, Tensor, alloc, on_device, zeroed};
 use crate::{Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// `y[b] = x[first row of sequence b]`: the `[CLS]` rows. x `[T, d]`, y `[B, d]`. dx is dy in those rows, 0 elsewhere.
+/// `y[b] = x[offsets[b]]`, the row of `[CLS]`; x `[T, d]`, packed, y `[B, d]`. `dx[offsets[b]] = dy[b]`, and dx is 0 in all other rows.
 pub struct FirstRow {
     /// Sequence boundaries of the packed batch.
     pub sequences: Arc<Sequences>,
@@ -24,36 +24,33 @@ impl Op for FirstRow {
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
         let (x, d, batch) = (inputs[0], inputs[0].shape().cols(), self.sequences.count());
         check_rows("first_row", x, &self.sequences)?;
-        dispatch!("first_row", x.dtype(), T => {
-            let from = x.host::<T>()?;
-            let mut y = alloc::<T>(batch * d);
-            for (y, &first) in y.chunks_exact_mut(d).zip(self.sequences.offsets()) {
-                y.copy_from_slice(&from[first * d..][..d]);
-            }
-            Tensor::new(y, [batch, d])
-        })
+        on_device!(
+            x,
+            |device| launch::first_row(device, x, &self.sequences),
+            dispatch!("first_row", x.dtype(), T => {
+                let (x, mut y) = (x.host::<T>()?, alloc::<T>(batch * d));
+                for b in 0..batch {
+                    y[b * d..][..d].copy_from_slice(&x[self.sequences.offsets()[b] * d..][..d]);
+                }
+                Tensor::new(y, [batch, d])
+            })
+        )
     }
 
     fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let d = dy.shape().cols();
-        dispatch!("first_row", dy.dtype(), T => {
-            let mut dx = zeroed::<T>(self.sequences.tokens() * d);
-            for (dy, &first) in dy.host::<T>()?.chunks_exact(d).zip(self.sequences.offsets()) {
-                dx[first * d..][..d].copy_from_slice(dy);
-            }
-            Ok(vec![Some(Tensor::new(dx, [self.sequences.tokens(), d])?)])
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        check_rows("first_row", inputs[0], &self.sequences)?;
-        launch::first_row(device, inputs[0], &self.sequences)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(launch::first_row_backward(device, &dy, &self.sequences)?)])
+        let (d, batch, tokens) = (dy.shape().cols(), self.sequences.count(), self.sequences.tokens());
+        let dx = on_device!(
+            dy,
+            |device| launch::first_row_backward(device, &dy, &self.sequences),
+            dispatch!("first_row", dy.dtype(), T => {
+                let (dy, mut dx) = (dy.host::<T>()?, zeroed::<T>(tokens * d));
+                for b in 0..batch {
+                    dx[self.sequences.offsets()[b] * d..][..d].copy_from_slice(&dy[b * d..][..d]);
+                }
+                Tensor::new(dx, [tokens, d])
+            })
+        )?;
+        Ok(vec![Some(dx)])
     }
 }
 

@@ -1,63 +1,41 @@
 //! Rectified linear unit.
 
-use super::elementwise;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
-#[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
+use super::elementwise::{Elementwise, Keeps};
+use crate::Result;
+use crate::autograd::gradcheck::{Case, Suite};
+use crate::autograd::{Tape, Var};
 use crate::tensor::{Accum, Tensor};
-use crate::{Result, dispatch};
-use std::cmp::Ordering;
-use std::rc::Rc;
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
-/// y = max(x, 0), any shape. dx = dy where y > 0, else 0. Where x is NaN, so are y and dx: the maximum of IEEE 754 would give 0.
+/// y = max(x, 0), any shape. dy/dx = 1 where y > 0, else 0. A NaN stays NaN in y and in dx, unlike in the maximum of IEEE 754.
 pub struct Relu;
 
-impl Op for Relu {
-    fn name(&self) -> &'static str {
-        "relu"
+impl Elementwise for Relu {
+    const NAME: &'static str = "relu";
+    const KEEPS: Keeps = Keeps::Y;
+    const KERNELS: Option<[[&'static str; 2]; 2]> =
+        Some([["relu_forward_f32", "relu_forward_bf16"], ["relu_backward_f32", "relu_backward_bf16"]]);
+
+    fn f(&self, x: f64) -> f64 {
+        if x <= 0.0 { 0.0 } else { x }
     }
 
-    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("relu", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| if x <= Accum::ZERO { Accum::ZERO } else { x }))?;
-        saved.keep_if(needs[0], "y", &y);
-        Ok(y)
+    fn df(&self, y: f64) -> f64 {
+        if y.is_nan() { y } else { f64::from(u8::from(y > 0.0)) }
     }
 
-    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let y = saved.take("y")?;
-        dispatch!("relu", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, backward)?)]))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = launch::elementwise(device, "relu", ["relu_forward_f32", "relu_forward_bf16"], inputs)?;
-        saved.keep_if(needs[0], "y", &y);
-        Ok(y)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let y = saved.take("y")?;
-        let dx = launch::elementwise(device, "relu", ["relu_backward_f32", "relu_backward_bf16"], &[&y, &dy])?;
-        Ok(vec![Some(dx)])
-    }
-}
-
-/// dy where y > 0, else 0; y itself if it is NaN.
-#[inline(always)]
-fn backward<T: Accum>(y: T, dy: T, _fma: bool) -> T {
-    match y.partial_cmp(&T::ZERO) {
-        Some(Ordering::Greater) => dy,
-        Some(_) => T::ZERO,
-        None => y,
+    /// Without a product: where y = 0, dx is 0 whatever dy is.
+    #[inline(always)]
+    fn dx_fast<T: Accum>(&self, y: T, dy: T, _fma: bool) -> T {
+        match y.partial_cmp(&T::ZERO) {
+            Some(std::cmp::Ordering::Greater) => dy,
+            Some(_) => T::ZERO,
+            None => y,
+        }
     }
 }
 
 impl Tape<'_> {
-    /// y = max(x, 0), any shape; see [`Relu`].
+    /// y = max(x, 0); see [`Relu`].
     ///
     /// # Errors
     /// If `x` is not a float.
@@ -71,11 +49,11 @@ pub(super) fn suite() -> Suite {
         op: "Relu",
         tolerance: 1e-8,
         case: |random| {
-            let dims = [random_size(random, 5), random_size(random, 7)];
-            // Away from the kink by more than the steps of the difference.
-            let away = |x: &f64| x + 0.1 * x.signum();
-            let x: Vec<f64> = random_tensor(random, &dims)?.host::<f64>()?.iter().map(away).collect();
-            Ok(Case { op: Rc::new(Relu), inputs: vec![Tensor::new(x, dims)?] })
+            let mut case = Case::of_equal_shapes(Relu, 1, random)?;
+            // Further from the kink at 0 than the steps of the difference.
+            let away = case.inputs[0].host::<f64>()?.iter().map(|x| x + 0.1 * x.signum()).collect::<Vec<_>>();
+            case.inputs[0] = Tensor::new(away, case.inputs[0].shape())?;
+            Ok(case)
         },
     }
 }

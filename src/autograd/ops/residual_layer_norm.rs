@@ -1,23 +1,23 @@
-//! The end of a sublayer in one pass: dropout, the residual connection, layer normalisation.
+//! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
-use super::dropout::random_sequences;
-use super::layer_norm;
-use crate::autograd::gradcheck::{Case, Suite, random_tensor};
+use super::dropout::drop_rows;
+use super::{layer_norm, layer_norm_fast as fast};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
+#[cfg(test)]
+use crate::autograd::{Tape, Var};
 #[cfg(feature = "cuda")]
-use crate::cuda::{Device, launch};
+use crate::cuda::launch;
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Mask, Scalar, Sequences, Tensor, alloc};
+use crate::tensor::{Mask, Scalar, Sequences, Tensor, on_device};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// y = LN(drop(x) + r) γ + β; x and the residual r `[T, d]`, γ and β `[d]`. Equal to [`super::Dropout`], [`super::Add`] and
-/// [`super::LayerNorm`] one after another, without their passes over memory.
+/// y = LN(f ⊙ x + r) γ + β; x and the residual r `[T, d]`, γ and β `[d]`, f the factors of dropout. Inputs, in order: x, r, γ, β.
 ///
-/// With g the gradient of LN's input: dr = g, dx = f ⊙ g, f the dropout factors.
-///
-/// Inputs, in order: x, r, γ, β.
+/// With g the gradient of LN's input: dr = g and dx = f ⊙ g. The op equals [`super::Dropout`], [`super::Add`] and [`super::LayerNorm`] one after
+/// another; one pass over memory replaces three.
 pub struct ResidualLayerNorm {
     /// Added to the variance.
     pub eps: f64,
@@ -28,6 +28,14 @@ pub struct ResidualLayerNorm {
 }
 
 impl ResidualLayerNorm {
+    /// The plain form, for the tests.
+    #[cfg(test)]
+    fn composed(&self, tape: &mut Tape, [x, r, gamma, beta]: [&Var; 4]) -> Result<Var> {
+        let dropped = tape.dropout(x, self.mask.clone(), &self.sequences)?;
+        let sum = tape.add(&dropped, r)?;
+        tape.layer_norm(&sum, gamma, beta, self.eps)
+    }
+
     /// x, the residual, γ and β, if the first two fit.
     fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
         let &[x, residual, gamma, beta] = inputs else {
@@ -47,54 +55,38 @@ impl Op for ResidualLayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
-        let d = x.shape().cols();
-        dispatch!("residual_layer_norm", x.dtype(), T => {
-            let (x_host, r_host) = (x.host::<T>()?, residual.host::<T>()?);
-            let trains = [needs[0] || needs[1], needs[2]];
-            layer_norm::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, trains, saved, |first, sums| {
-                let (x, r) = (&x_host[first * d..][..sums.len()], &r_host[first * d..][..sums.len()]);
-                match &self.mask {
-                    Some(mask) => {
-                        mask.factor_rows(&self.sequences, first, d, sums);
-                        vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()));
+        let keeps = layer_norm::keeps([needs[0] || needs[1], needs[2]]);
+        let normalised = on_device!(
+            x,
+            |device| {
+                let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
+                let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
+                launch::layer_norm(device, &rows, [gamma, beta], self.eps, keeps)
+            },
+            dispatch!("residual_layer_norm", x.dtype(), T => {
+                let (all_x, all_r, d) = (x.host::<T>()?, residual.host::<T>()?, x.shape().cols());
+                fast::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, keeps, |first, sums| {
+                    let (x, r) = (&all_x[first * d..][..sums.len()], &all_r[first * d..][..sums.len()]);
+                    match &self.mask {
+                        Some(mask) => {
+                            mask.factor_rows(&self.sequences, first, d, sums);
+                            vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()));
+                        }
+                        None => vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen())),
                     }
-                    None => vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen())),
-                }
+                })
             })
-        })
+        )?;
+        Ok(layer_norm::keep(normalised, gamma, saved))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        dispatch!("residual_layer_norm", dy.dtype(), T => {
-            let [dr, dgamma, dbeta] = layer_norm::backward::<T>(saved, dy, [needs[0] || needs[1], needs[2], needs[3]])?;
-            let dx = match (&dr, &self.mask) {
-                (Some(dr), Some(mask)) if needs[0] => {
-                    let mut dx = alloc::<T>(dr.shape().len());
-                    mask.apply(&self.sequences, dr.shape().cols(), dr.host::<T>()?, &mut dx);
-                    Some(Tensor::new(dx, dr.shape())?)
-                }
-                (dr, _) => (*dr).clone().filter(|_| needs[0]),
-            };
-            Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, residual, gamma, beta] = self.check(inputs)?;
-        let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
-        let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
-        layer_norm::forward_on(device, &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let [dr, dgamma, dbeta] = launch::layer_norm_backward(device, saved, &dy, [needs[0] || needs[1], needs[2], needs[3]])?;
-        let dx = match (&dr, &self.mask) {
-            (Some(dr), Some(mask)) if needs[0] => Some(launch::mask_rows(device, mask, &self.sequences, dr)?),
-            (dr, _) => (*dr).clone().filter(|_| needs[0]),
+        let [g, dgamma, dbeta] = layer_norm::backward("residual_layer_norm", saved, dy, [needs[0] || needs[1], needs[2], needs[3]])?;
+        let dx = match (&g, &self.mask) {
+            (Some(g), Some(mask)) if needs[0] => Some(drop_rows(mask, &self.sequences, g)?),
+            _ => g.clone().filter(|_| needs[0]),
         };
-        Ok(vec![dx, dr.filter(|_| needs[1]), dgamma, dbeta])
+        Ok(vec![dx, g.filter(|_| needs[1]), dgamma, dbeta])
     }
 }
 
@@ -117,7 +109,7 @@ pub(super) fn suite() -> Suite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::{Parameter, Tape};
+    use crate::autograd::Parameter;
     use proptest::prelude::*;
 
     proptest! {
@@ -134,15 +126,10 @@ mod tests {
             let dy = random_tensor(&mut random, &[t, d]).unwrap();
             let run = |fused: bool| {
                 let mut tape = Tape::new();
-                let v: Vec<_> = p.iter().map(|p| tape.parameter(p)).collect();
-                let y = if fused {
-                    let op = ResidualLayerNorm { eps: 1e-12, mask: mask.clone(), sequences: sequences.clone() };
-                    tape.apply(op, &v.iter().collect::<Vec<_>>()).unwrap()
-                } else {
-                    let dropped = tape.dropout(&v[0], mask.clone(), &sequences).unwrap();
-                    let sum = tape.add(&dropped, &v[1]).unwrap();
-                    tape.layer_norm(&sum, &v[2], &v[3], 1e-12).unwrap()
-                };
+                let v = [0, 1, 2, 3].map(|i| tape.parameter(&p[i]));
+                let v = v.each_ref();
+                let op = ResidualLayerNorm { eps: 1e-12, mask: mask.clone(), sequences: sequences.clone() };
+                let y = if fused { tape.apply(op, &v) } else { op.composed(&mut tape, v) }.unwrap();
                 let grads = tape.vjp(&y, dy.clone()).unwrap();
                 let mut all = y.value().to_f64().unwrap();
                 p.iter().for_each(|p| all.extend(grads.get(p).unwrap().to_f64().unwrap()));

@@ -1,34 +1,39 @@
 //! Hyperbolic tangent.
 
-use super::elementwise;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{Accum, Scalar, Tensor};
-use crate::{Result, dispatch};
-use std::rc::Rc;
+use super::elementwise::{Elementwise, Keeps};
+use crate::Result;
+use crate::autograd::gradcheck::{Case, Suite};
+use crate::autograd::{Tape, Var};
+use crate::tensor::Accum;
 
-/// y = tanh x, any shape. dx = dy (1 − y²).
+/// y = tanh x, any shape. dy/dx = 1 − y².
 pub struct Tanh;
 
-impl Op for Tanh {
-    fn name(&self) -> &'static str {
-        "tanh"
+impl Elementwise for Tanh {
+    const NAME: &'static str = "tanh";
+    const KEEPS: Keeps = Keeps::Y;
+
+    fn f(&self, x: f64) -> f64 {
+        x.tanh()
     }
 
-    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let y = dispatch!("tanh", inputs[0].dtype(), T => elementwise::map::<T>(inputs[0], |x, _| x.tanh()))?;
-        saved.keep_if(needs[0], "y", &y);
-        Ok(y)
+    fn df(&self, y: f64) -> f64 {
+        1.0 - y * y
     }
 
-    fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let y = saved.take("y")?;
-        dispatch!("tanh", dy.dtype(), T => Ok(vec![Some(elementwise::zip_in_place::<T>(&y, dy, |y, dy, _| dy * (<T as Scalar>::Acc::ONE - y * y))?)]))
+    #[inline(always)]
+    fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
+        x.tanh()
+    }
+
+    #[inline(always)]
+    fn dx_fast<T: Accum>(&self, y: T, dy: T, _fma: bool) -> T {
+        dy * (T::ONE - y * y)
     }
 }
 
 impl Tape<'_> {
-    /// y = tanh x, any shape; see [`Tanh`].
+    /// y = tanh x; see [`Tanh`].
     ///
     /// # Errors
     /// If `x` is not a float.
@@ -38,12 +43,5 @@ impl Tape<'_> {
 }
 
 pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Tanh",
-        tolerance: 1e-8,
-        case: |random| {
-            let dims = [random_size(random, 5), random_size(random, 7)];
-            Ok(Case { op: Rc::new(Tanh), inputs: vec![random_tensor(random, &dims)?] })
-        },
-    }
+    Suite { op: "Tanh", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Tanh, 1, random) }
 }

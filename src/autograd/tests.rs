@@ -1,7 +1,7 @@
-//! A NaN must show: a test of all ops at once.
+//! Tests of all ops at once: a NaN must not vanish.
 //!
-//! Where a number of an input, or of dy, has a say in a number of the output or of a gradient, a NaN in its place must make that one NaN. What has a
-//! say in what is seen in f64, from two values of the number.
+//! If an element of an input, or of dy, influences an element of the output or of a gradient, then a NaN in the first must make the second NaN. Whether
+//! it does influence it is found out in f64, with two values of the first.
 
 use super::gradcheck::{Case, random_tensor};
 use super::{Op, Saved, ops};
@@ -10,7 +10,7 @@ use crate::tensor::{DType, Sequences, Tensor};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Output and gradients of an op, number by number, in `dtype`. The last input is dy. `None` if the op cannot be had in that type.
+/// Elements of the output and of the gradients of an op, in `dtype`. The last input is dy. `None` if the op does not compute in that type.
 fn run(op: &Rc<dyn Op>, inputs: &[Vec<f64>], shapes: &[Tensor], dtype: DType) -> Option<Vec<f64>> {
     let typed = |(values, like): (&Vec<f64>, &Tensor)| match like.dtype() {
         DType::U32 => like.clone(),
@@ -26,7 +26,7 @@ fn run(op: &Rc<dyn Op>, inputs: &[Vec<f64>], shapes: &[Tensor], dtype: DType) ->
     Some(all.flat_map(|t| t.to_f64().unwrap()).collect())
 }
 
-/// Puts a NaN in some places of each input and of dy, one at a time; returns how many numbers had to become NaN in `dtype`.
+/// Puts a NaN in some places of each input and of dy, one at a time. Returns how many elements had to become NaN in `dtype`.
 fn check(name: &str, case: &Case, dtype: DType, random: &mut Stream) -> usize {
     let needs = vec![true; case.inputs.len()];
     let y = case.op.forward(&case.inputs.iter().collect::<Vec<_>>(), &needs, &mut Saved::default()).unwrap();
@@ -59,7 +59,7 @@ fn every_op_shows_a_nan() {
         for suite in crate::testing::suites() {
             let mut random = Stream::new(3, suite.op);
             let demanded: usize = (0..20).map(|_| check(suite.op, &(suite.case)(&mut random).unwrap(), dtype, &mut random)).sum();
-            // As where types are compared: a lookup is told its type, an origin has one, and the loss is not computed in bf16.
+            // Lookups and subspaces have a type of their own, which is f64 here. The loss is not computed in bf16.
             let exempt = match dtype {
                 DType::F64 => &[][..],
                 DType::F32 => &["Embedding", "EmbeddingLayerNorm", "Subspace"],
@@ -73,7 +73,7 @@ fn every_op_shows_a_nan() {
 /// An op, and the shapes of its inputs.
 type Wide = (Rc<dyn Op>, Vec<Vec<usize>>);
 
-/// The suites are small: here rows fill vectors, and products the tiles of the micro-kernels.
+/// Larger than in the suites: rows fill vectors, and products fill the tiles of the micro-kernels.
 #[test]
 fn wide_ops_show_a_nan() {
     let mut random = Stream::new(4, "wide");

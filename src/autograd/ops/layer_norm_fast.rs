@@ -1,0 +1,136 @@
+//! Layer normalisation of rows: groups of rows on all threads, each row in one pass of vector code. The formulas are in `layer_norm.rs`.
+
+use crate::tensor::simd::{self, Kernel};
+use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows, zeroed};
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// y `[.., d]`, and where they are kept, h `[n, d]` and rstd `[n]`.
+pub type Normalised = (Tensor, Option<Tensor>, Option<Tensor>);
+
+/// Normalises the rows that `load(first row, rows)` writes. Returns y, and h and rstd if they are kept.
+pub fn forward<T: Scalar>(
+    op: &'static str,
+    shape: &Shape,
+    [gamma, beta]: [&Tensor; 2],
+    eps: f64,
+    [keep_h, keep_rstd]: [bool; 2],
+    load: impl Fn(usize, &mut [T::Acc]) + Sync + Send,
+) -> Result<Normalised> {
+    let (n, d) = (shape.rows(), shape.cols());
+    if gamma.dims() != [d] || beta.dims() != [d] {
+        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
+    }
+    let (g, b, eps) = (gamma.to_accum::<T::Acc>()?, beta.to_accum::<T::Acc>()?, T::Acc::of(eps));
+    let (mut y, mut h) = (alloc::<T>(n * d), alloc::<T>(if keep_h { n * d } else { 0 }));
+    let mut rstd = alloc::<T::Acc>(if keep_rstd { n } else { 0 });
+    rows::for_each3((&mut y, d), (&mut h, d), (&mut rstd, 1), |first, y, h, rstd| {
+        let mut loaded = alloc::<T::Acc>(y.len());
+        load(first, &mut loaded);
+        let (mut h, mut rstd) = (h.chunks_exact_mut(d.max(1)), rstd.iter_mut());
+        for (y, row) in y.chunks_exact_mut(d.max(1)).zip(loaded.chunks_exact_mut(d.max(1))) {
+            let r = simd::dispatch(Normalise { row, gamma: &g, beta: &b, eps, y, kept: h.next().unwrap_or_default() });
+            rstd.next().into_iter().for_each(|to| *to = r);
+        }
+    });
+    let h = keep_h.then(|| Tensor::new(h, [n, d])).transpose()?;
+    let rstd = keep_rstd.then(|| Tensor::new(rstd, [n])).transpose()?;
+    Ok((Tensor::new(y, shape)?, h, rstd))
+}
+
+/// Turns `row` from x to h, rounds h γ + β into `y`, and h into `kept` if that is not empty. Returns rstd.
+struct Normalise<'a, T: Scalar> {
+    row: &'a mut [T::Acc],
+    gamma: &'a [T::Acc],
+    beta: &'a [T::Acc],
+    eps: T::Acc,
+    y: &'a mut [T],
+    kept: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for Normalise<'_, T> {
+    type Output = T::Acc;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> T::Acc {
+        let n = T::Acc::of(self.row.len() as f64);
+        let mean = math::sum(self.row, |x| x) / n;
+        let var = math::sum(self.row, |x| (x - mean) * (x - mean)) / n;
+        let rstd = T::Acc::ONE / (var + self.eps).sqrt();
+        for x in &mut *self.row {
+            *x = (*x - mean) * rstd;
+        }
+        for (((y, &h), &g), &b) in self.y.iter_mut().zip(&*self.row).zip(self.gamma).zip(self.beta) {
+            *y = T::narrow(h * g + b);
+        }
+        for (kept, &h) in self.kept.iter_mut().zip(&*self.row) {
+            *kept = T::narrow(h);
+        }
+        rstd
+    }
+}
+
+/// dx if rstd `[n]` and γ are given; dγ and dβ where they are needed.
+pub fn backward<T: Scalar>(
+    dy: Tensor,
+    h: Option<&Tensor>,
+    rstd_gamma: Option<&[Tensor; 2]>,
+    [need_dgamma, need_dbeta]: [bool; 2],
+) -> Result<[Option<Tensor>; 3]> {
+    let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
+    let h = h.map(|h| h.host::<T>()).transpose()?.unwrap_or_default();
+    let from = dy.host::<T>()?;
+    let dbeta = need_dbeta.then(|| {
+        column_sums::<T>(n, d, |row, sum| {
+            sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
+        })
+    });
+    let dgamma = need_dgamma.then(|| {
+        column_sums::<T>(n, d, |row, sum| {
+            sum.iter_mut().zip(&h[row * d..]).zip(&from[row * d..]).for_each(|((s, h), dy)| *s += dy.widen() * h.widen());
+        })
+    });
+    let (dgamma, dbeta) = (dgamma.transpose()?, dbeta.transpose()?);
+    let Some([rstd, gamma]) = rstd_gamma else { return Ok([None, dgamma, dbeta]) };
+    let (rstd, gamma) = (rstd.host::<T::Acc>()?, gamma.to_accum::<T::Acc>()?);
+    let mut dx = dy.into_host::<T>()?;
+    rows::for_each(&mut dx, d, |first, dx| {
+        let rows = dx.chunks_exact_mut(d.max(1)).zip(h[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
+        rows.for_each(|((dx, h), &rstd)| simd::dispatch(Backward::<T> { dx, h, gamma: &gamma, rstd }));
+    });
+    Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
+}
+
+/// Σ over n rows, `[d]`; `add` adds one row to the sum.
+fn column_sums<T: Scalar>(n: usize, d: usize, add: impl Fn(usize, &mut [T::Acc]) + Sync + Send) -> Result<Tensor> {
+    let part = |range: Range<usize>| {
+        let mut sum = zeroed::<T::Acc>(d);
+        range.for_each(|row| add(row, &mut sum));
+        sum
+    };
+    let total = rows::reduce(n, d, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
+    Tensor::new(total.unwrap_or_else(|| zeroed(d)), [d])
+}
+
+/// dx of one row. `dx` holds dy at first.
+struct Backward<'a, T: Scalar> {
+    dx: &'a mut [T],
+    h: &'a [T],
+    gamma: &'a [T::Acc],
+    rstd: T::Acc,
+}
+
+impl<T: Scalar> Kernel for Backward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Backward { dx, h, gamma, rstd } = self;
+        let n = T::Acc::of(dx.len() as f64);
+        let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
+        let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
+        for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {
+            *dx = T::narrow(rstd * (dx.widen() * g - mean_q - h.widen() * mean_qh));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Would the gradient check notice a wrong backward? A planted bug is a wrong gradient that is put into a right op on purpose.
+//!
+//! `Planted` wraps an op: forward is the op's, and backward spoils one of the gradients. The check must then report an error above the tolerance of
+//! the op's suite. `lowrank gradcheck --plant-bug OP` counts how many bugs of each kind are caught.
+
+use super::gradcheck::{Case, Suite};
+use super::{Op, Saved};
+use crate::Result;
+use crate::tensor::philox::Stream;
+use crate::tensor::{DType, Tensor};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// A kind of wrong gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// A flipped sign.
+    Sign,
+    /// A factor of 1.001.
+    Factor,
+    /// One element zeroed.
+    Zeroed,
+    /// A row in the place of its neighbour, as from a wrong index.
+    Moved,
+}
+
+impl Bug {
+    /// All kinds.
+    pub const ALL: [Bug; 4] = [Bug::Sign, Bug::Factor, Bug::Zeroed, Bug::Moved];
+
+    /// The gradient `g`, of rows of `cols` elements, with this bug. It spoils the largest element, so that it has an effect.
+    fn spoil(self, g: &[f64], cols: usize) -> Vec<f64> {
+        let largest = (0..g.len()).max_by(|&a, &b| g[a].abs().total_cmp(&g[b].abs())).unwrap_or(0);
+        match self {
+            Bug::Sign => g.iter().map(|x| -x).collect(),
+            Bug::Factor => g.iter().map(|x| 1.001 * x).collect(),
+            Bug::Zeroed => g.iter().enumerate().map(|(i, &x)| if i == largest { 0.0 } else { x }).collect(),
+            Bug::Moved => {
+                // The row of the largest element is swapped with the next row. A single row is rotated by one element.
+                let mut g = g.to_vec();
+                let rows = g.len() / cols.max(1);
+                if rows > 1 {
+                    let (a, b) = (largest / cols, (largest / cols + 1) % rows);
+                    (0..cols).for_each(|j| g.swap(a * cols + j, b * cols + j));
+                } else if !g.is_empty() {
+                    g.rotate_right(1);
+                }
+                g
+            }
+        }
+    }
+}
+
+/// An op whose backward returns one wrong gradient.
+struct Planted {
+    op: Rc<dyn Op>,
+    bug: Bug,
+    input: usize,
+    /// Set when the bug changed a number visibly. (To zero a zero is no bug.)
+    effect: Rc<Cell<bool>>,
+}
+
+impl Op for Planted {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        self.op.forward(inputs, needs, saved)
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let mut grads = self.op.backward(saved, dy, needs)?;
+        if let Some(g) = &mut grads[self.input] {
+            let spoilt = self.bug.spoil(g.host::<f64>()?, g.shape().cols());
+            if spoilt.iter().zip(g.host::<f64>()?).any(|(a, b)| (a - b).abs() > 1e-7) {
+                self.effect.set(true);
+            }
+            *g = Tensor::new(spoilt, g.shape())?;
+        }
+        Ok(grads)
+    }
+}
+
+impl Suite {
+    /// Plants each kind of bug in each gradient of `cases` cases. Returns, for each kind, how many were caught of how many took effect.
+    ///
+    /// # Errors
+    /// Those of the op.
+    pub fn plant_bugs(&self, cases: usize, seed: u64) -> Result<Vec<(Bug, usize, usize)>> {
+        let mut counts: Vec<_> = Bug::ALL.iter().map(|&bug| (bug, 0, 0)).collect();
+        let mut random = Stream::new(seed, self.op);
+        for _ in 0..cases {
+            let case = (self.case)(&mut random)?;
+            for input in (0..case.inputs.len()).filter(|&i| case.inputs[i].dtype() == DType::F64) {
+                let needs: Vec<bool> = (0..case.inputs.len()).map(|i| i == input).collect();
+                for (bug, caught, planted) in &mut counts {
+                    let effect = Rc::new(Cell::new(false));
+                    let op = Rc::new(Planted { op: case.op.clone(), bug: *bug, input, effect: effect.clone() });
+                    let spoilt = Case { op, inputs: case.inputs.clone() };
+                    // Three directions: one alone may happen to be blind to a single element.
+                    let mut seen = false;
+                    for _ in 0..3 {
+                        let error = spoilt.check(&needs, &mut random)?.error;
+                        seen |= error.is_nan() || error > self.tolerance;
+                    }
+                    if effect.get() {
+                        *planted += 1;
+                        *caught += usize::from(seen);
+                    }
+                }
+            }
+        }
+        Ok(counts)
+    }
+}

@@ -1,0 +1,65 @@
+//! Runs an op, and checks what it returns. Errors name the op.
+
+use super::{Op, Saved};
+use crate::tensor::{DType, ON_GPU, Shape, Tensor};
+use crate::{Error, Result};
+
+/// Runs forward of `op`.
+pub fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+    forward_on_device(op, inputs, needs, saved).map_err(|e| without_kernel(e, op.name()))
+}
+
+/// Runs backward of `op`, and checks that each gradient that is needed is there and looks like its input.
+pub fn backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>], like: &[(Shape, DType)]) -> Result<Vec<Option<Tensor>>> {
+    let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
+    let contributions = backward_on_device(op, saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
+    if contributions.len() != needs.len() {
+        return Err(Error::shape(name, "one contribution per input", &[&[needs.len()].into(), &[contributions.len()].into()]));
+    }
+    for ((need, g), (shape, dtype)) in needs.into_iter().zip(&contributions).zip(like) {
+        match g {
+            Some(g) if need => check(name, shape, *dtype, g)?,
+            None if need => return Err(Error::invalid(format!("{name}: backward returned no gradient where one is needed"))),
+            _ => {}
+        }
+    }
+    Ok(contributions)
+}
+
+/// # Errors
+/// If `g` is not a gradient of a value of `shape` and `dtype`.
+pub fn check(name: &'static str, shape: &Shape, dtype: DType, g: &Tensor) -> Result<()> {
+    if g.shape() != shape {
+        return Err(Error::shape(name, "a gradient shaped like its value", &[shape, g.shape()]));
+    }
+    if g.dtype() != dtype {
+        return Err(Error::dtype(name, "a gradient of its value's type", &[dtype, g.dtype()]));
+    }
+    Ok(())
+}
+
+/// An op that reads a tensor of a GPU as if it were on the host has no kernel: the error names the op.
+fn without_kernel(error: Error, op: &'static str) -> Error {
+    match error {
+        Error::Invalid(message) if message == ON_GPU => Error::invalid(format!("{op}: has no kernel for a GPU; compute with --device cpu")),
+        other => other,
+    }
+}
+
+/// Runs forward where the inputs are.
+fn forward_on_device(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = inputs.iter().find_map(|t| t.device()) {
+        return op.forward_cuda(device, inputs, needs, saved);
+    }
+    op.forward(inputs, needs, saved)
+}
+
+/// Runs backward where dy is.
+fn backward_on_device(op: &dyn Op, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    #[cfg(feature = "cuda")]
+    if let Some(device) = dy.device().cloned() {
+        return op.backward_cuda(&device, saved, dy, needs);
+    }
+    op.backward(saved, dy, needs)
+}
