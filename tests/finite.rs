@@ -4,7 +4,8 @@
 use lowrank::data::Tokenized;
 use lowrank::lora::{Combination, LoraConfig, Method, adapter, combine, merge};
 use lowrank::nn::{Config, DistilBert, Weight};
-use lowrank::tensor::safetensors::{to_bytes, write, write_file};
+use lowrank::files::write_file;
+use lowrank::tensor::safetensors::{to_bytes, write};
 use lowrank::tensor::{DType, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, measure, predict, save_checkpoint};
 use std::path::Path;

@@ -2,7 +2,8 @@
 
 use lowrank::lora::{LoraConfig, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
-use lowrank::tensor::safetensors::{self, SafeTensors, read_text};
+use lowrank::files::read_text;
+use lowrank::tensor::safetensors::{self, SafeTensors};
 use lowrank::tensor::{DType, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -245,7 +245,7 @@ impl<'m> Tape<'m> {
                         return Err(Error::shape(
                             name,
                             "one contribution per input",
-                            &[&[inputs.len()].into(), &[contributions.len()].into()],
+                            &[&[inputs.len()], &[contributions.len()]],
                         ));
                     }
                     for ((input, g), (shape, dtype)) in inputs.into_iter().zip(contributions).zip(&wanted) {

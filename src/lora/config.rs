@@ -2,7 +2,7 @@
 
 use super::method::layer;
 use super::pattern::{ends, named, whole, within};
-use crate::tensor::safetensors::nearest;
+use crate::error::nearest;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

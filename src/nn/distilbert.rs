@@ -152,7 +152,7 @@ impl DistilBert {
     fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass, whole: &Pass) -> Result<Var> {
         tape.enter("distilbert.embeddings");
         if ids.len() != pass.sequences.tokens() {
-            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.sequences.tokens()].into()]));
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]));
         }
         let longest = (0..whole.sequences.count()).map(|b| whole.sequences.length(b)).max().unwrap_or(0);
         if longest > self.config.max_position_embeddings {

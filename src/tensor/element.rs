@@ -23,6 +23,9 @@ pub enum DType {
 }
 
 impl DType {
+    /// Every data type.
+    pub const ALL: [DType; 5] = [DType::F32, DType::F64, DType::BF16, DType::F16, DType::U32];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {

@@ -25,7 +25,7 @@ impl Sequences {
     /// If the two differ in length, or a sequence is empty.
     pub fn new(lengths: &[usize], examples: Vec<u32>) -> Result<Sequences> {
         if lengths.len() != examples.len() || lengths.contains(&0) {
-            return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.into(), &[examples.len()].into()]));
+            return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.to_vec(), &vec![examples.len()]]));
         }
         let mut offsets = vec![0];
         offsets.extend(lengths.iter().scan(0, |end, n| {

@@ -6,7 +6,7 @@ use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use clap::Args;
 use lowrank::autograd::ops;
-use lowrank::tensor::safetensors::nearest;
+use lowrank::error::nearest;
 use lowrank::train::compare;
 use lowrank::{Error, Result};
 use serde_json::json;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use lowrank::lora::{Combination, Method, adapter, combine};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::write_directory;
+use lowrank::files::write_directory;
 use lowrank::{Error, Result};
 
 /// Arguments of `combine`.

@@ -8,7 +8,7 @@ use lowrank::data::{
 };
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::{read_text, write_file};
+use lowrank::files::{read_text, write_file};
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

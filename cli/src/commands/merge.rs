@@ -9,7 +9,7 @@ use clap::Args;
 use lowrank::lora::merge;
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
-use lowrank::tensor::safetensors::write_directory;
+use lowrank::files::write_directory;
 use lowrank::train::logits;
 use lowrank::{Error, Result};
 use std::path::PathBuf;

@@ -7,7 +7,8 @@ use super::train::describe;
 use lowrank::data::Tokenized;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
-use lowrank::tensor::safetensors::{SafeTensors, write_directory, write_file};
+use lowrank::files::{write_directory, write_file};
+use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::train::{
     AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
 };

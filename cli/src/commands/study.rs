@@ -18,7 +18,7 @@ use clap::Args;
 use lowrank::data::{Tokenized, WordPiece, hash_file, hex};
 use lowrank::lora::thousands;
 use lowrank::nn::{Config, DistilBert};
-use lowrank::tensor::safetensors::{recover_directory, write_file};
+use lowrank::files::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};

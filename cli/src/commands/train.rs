@@ -17,7 +17,7 @@ use lowrank::data::Tokenized;
 use lowrank::lora::{Counts, Method, adapter, thousands};
 use lowrank::nn::{Config, DistilBert, Head, LoadReport, Outputs};
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::{remove_flat, write_directory, write_file};
+use lowrank::files::{remove_flat, write_directory, write_file};
 use lowrank::tensor::simd::{self, Isa};
 use lowrank::train::{AdamW, Evaluation, Recipe, evaluate, lora_plus, memory_by_category, peak_memory};
 use lowrank::{Error, Result};
