@@ -1,8 +1,9 @@
 //! Matrices laid over slices.
 
 use crate::Result;
+use crate::tensor::element::{Accum, DType, Elements, Scalar};
 use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Accum, DType, Pooled, Scalar, Tensor, alloc};
+use crate::tensor::{Pooled, Tensor, alloc};
 use half::bf16;
 
 /// A matrix `[rows, cols]` laid over a slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the type of sums. One of
@@ -14,15 +15,6 @@ pub struct Mat<'a, S> {
     pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
-}
-
-/// Numbers that are read as `S`.
-#[derive(Clone, Copy)]
-pub enum Elements<'a, S> {
-    /// In the type of sums already.
-    Same(&'a [S]),
-    /// To be widened.
-    BF16(&'a [bf16]),
 }
 
 impl<'a, S: Accum> Mat<'a, S> {

@@ -11,7 +11,8 @@ mod mat;
 mod micro;
 mod pack;
 
-pub use mat::{Elements, Mat};
+pub use super::element::Elements;
+pub use mat::Mat;
 pub use pack::Packed;
 
 use super::simd::{self, Isa, Kernel};
