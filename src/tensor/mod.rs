@@ -20,6 +20,7 @@ pub mod gemm;
 mod mask;
 pub mod math;
 pub mod philox;
+mod philox_row;
 mod pool;
 pub mod rows;
 pub mod safetensors;

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::blocking::{LINE, MC, NC, Threads, WORTH_THREADS, depth, tile};
-use super::mat::Mat;
-use super::micro::{self, Operand, Rows};
+use super::mat::{Mat, Rows};
+use super::micro::{self, Operand};
 use super::pack::{Packed, Strips};
 use super::panels::Panels;
 use crate::tensor::element::Elements;
@@ -236,7 +236,7 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S,
                     panels.prefetch::<MR>(i + MR, kc);
                 }
                 let height = MR.min(m - i);
-                // The sums have the strides of C, or are in row-major order.
+                // If `to` is row-major, so are the sums.
                 let start = match onto {
                     Onto::Zero => Some(zeros),
                     Onto::Sums(sums) => Some(Rows { at: sums.from(i, j).data, stride: sums.strides[0] }),

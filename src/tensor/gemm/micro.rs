@@ -6,16 +6,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::mat::Rows;
 use crate::tensor::simd::Isa;
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
-
-/// Rows by address, `stride` elements apart.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<S> {
-    pub at: *mut S,
-    pub stride: usize,
-}
 
 /// The elements that a micro-kernel multiplies: of the accumulator type S, or pairs of bf16.
 pub(super) trait Operand<S>: Scalar {
