@@ -1,4 +1,4 @@
-//! Device memory that goes back to its device's pool when dropped.
+//! Device memory that goes back to the pool of its device when it is dropped.
 
 use super::Device;
 use crate::Result;
@@ -9,12 +9,12 @@ pub struct Buffer {
     device: Arc<Device>,
     address: u64,
     bytes: usize,
-    /// What the pool gave, at least `bytes`.
+    /// The size of the part that the pool gave: at least `bytes`.
     capacity: usize,
 }
 
 impl Buffer {
-    /// `bytes` with arbitrary values.
+    /// `bytes` bytes with arbitrary values.
     ///
     /// # Errors
     /// If the device has no more memory.
@@ -23,7 +23,7 @@ impl Buffer {
         Ok(Buffer { device: device.clone(), address, bytes, capacity })
     }
 
-    /// `bytes` zeros.
+    /// `bytes` zero bytes.
     ///
     /// # Errors
     /// If the device has no more memory.
@@ -43,27 +43,27 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// A copy of `bytes` of another buffer from byte `offset` on.
+    /// A copy of `bytes` bytes of another buffer, from byte `offset` on.
     ///
     /// # Errors
-    /// If that buffer is too short, or the device has no more memory.
+    /// If the other buffer is too short, or the device has no more memory.
     pub fn copy(from: &Buffer, offset: usize, bytes: usize) -> Result<Buffer> {
         let buffer = Buffer::take(&from.device, bytes)?;
         from.device.copy(from, offset, &buffer)?;
         Ok(buffer)
     }
 
-    /// The device it is on.
+    /// The device.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
 
-    /// Its address there.
+    /// The address on the device.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! Matrix products by cuBLAS.
+//! Matrix products with cuBLAS.
 #![allow(unsafe_code)]
 
 use super::Device;
@@ -6,28 +6,28 @@ use crate::{Error, Result};
 use cublas_sys::{ComputeType, DataType, GEMM_DEFAULT, Operation, status_name};
 use std::ffi::{c_int, c_void};
 
-/// A row-major matrix on a device, perhaps taken transposed.
+/// A row-major matrix on a device, or its transpose.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
-    /// Address of its first element.
+    /// The address of the first element.
     pub address: u64,
-    /// Type of its elements.
+    /// The type of the elements.
     pub dtype: DataType,
-    /// Rows and columns as it lies in memory.
+    /// Rows and columns in memory.
     pub dims: [usize; 2],
-    /// Elements from one row to the next.
+    /// Elements from one row to the next in memory.
     pub stride: usize,
-    /// Whether it is taken transposed.
+    /// Whether the transpose is meant.
     pub transposed: bool,
 }
 
 impl Matrix {
-    /// The transposed matrix.
+    /// The transpose.
     pub fn t(self) -> Matrix {
         Matrix { transposed: !self.transposed, ..self }
     }
 
-    /// Rows and columns as it is taken.
+    /// Rows and columns, transposed if so meant.
     fn shape(&self) -> [usize; 2] {
         let [rows, cols] = self.dims;
         if self.transposed { [cols, rows] } else { [rows, cols] }
@@ -38,7 +38,7 @@ impl Matrix {
     }
 }
 
-/// m, k and n of c `[m, n]` = a `[m, k]` b `[k, n]`, if they fit.
+/// m, k and n of c `[m, n]` = a `[m, k]` · b `[k, n]`.
 pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
     let ([m, k], [k_b, n], [m_c, n_c]) = (a.shape(), b.shape(), c.shape());
     if k != k_b || m != m_c || n != n_c || c.transposed || a.dtype != b.dtype {
@@ -47,13 +47,13 @@ pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
     Ok([m, k, n])
 }
 
-/// TF32 is for operands of f32 alone.
+/// `asked`, which may be TF32, for operands of f32; f32 for others.
 pub(super) fn compute_for(asked: ComputeType, operands: DataType) -> ComputeType {
     if operands == DataType::F32 { asked } else { ComputeType::F32 }
 }
 
 impl Device {
-    /// c = alpha a b + beta c, summed in f32. A product of f32 is exact to f32: TF32 is used only if LOWRANK_TF32 asks for it.
+    /// c = alpha · a · b + beta · c, summed in f32. Operands of f32 are not rounded, unless LOWRANK_TF32 is set.
     ///
     /// # Errors
     /// If the shapes do not fit, or cuBLAS refuses.
@@ -64,8 +64,9 @@ impl Device {
         }
         self.enter()?;
         let int = |x: usize| c_int::try_from(x).map_err(|_| Error::invalid(format!("cuda: gemm: a size of {x} is too large")));
-        // To column-major cuBLAS a row-major matrix is its transpose, so it is asked for cᵀ = bᵀ aᵀ.
-        // SAFETY: the matrices lie within buffers of this device that the caller keeps until after the launch; sizes and strides are theirs.
+        // cuBLAS is column-major: it sees each row-major matrix as its transpose. So it computes cᵀ = bᵀ·aᵀ.
+        // SAFETY: the callers take addresses, sizes and strides from tensors on this device (`Tensor::matrix`), which live until after the launch.
+        // Memory that is freed later is used again only by later work of the same stream.
         let blas = self.blas();
         let status = unsafe {
             (blas.cublas.gemm_ex)(
