@@ -2,11 +2,11 @@
 //! result twice.
 #![allow(unsafe_code)]
 
+use super::DataType;
 use super::gemm::{Matrix, compute_for, dims};
-use super::{DataType, Device};
 use crate::{Error, Result};
 use cublas_sys::light::{Algorithm, Found, Handle, description, preference};
-use cublas_sys::{ComputeType, Status, light, status_name};
+use cublas_sys::{ComputeType, Status, Stream, light};
 use std::collections::HashMap;
 use std::ffi::c_void;
 
@@ -48,10 +48,7 @@ impl Drop for Own {
 const NOT_SUPPORTED: Status = 15;
 
 fn check(status: Status) -> Result<()> {
-    match status {
-        0 => Ok(()),
-        other => Err(Error::invalid(format!("cuda: cuBLASLt: {}", status_name(other)))),
-    }
+    super::gemm::check("cuBLASLt", status)
 }
 
 impl CublasLt {
@@ -114,24 +111,16 @@ impl CublasLt {
         self.chosen.insert(product, chosen);
         Ok(chosen)
     }
-}
 
-impl Device {
-    /// c = a · b + bias in each row, summed in f32 and rounded once. `bias` is the address of a bias `[n]` of c's type. Returns false, and computes
-    /// nothing, if cuBLASLt has no algorithm for it.
-    ///
-    /// # Errors
-    /// If the shapes do not fit, or cuBLASLt fails.
-    pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix) -> Result<bool> {
+    /// c = a · b + bias in each row, on `stream` of the current context. False, and nothing computed, if cuBLASLt has no algorithm for it.
+    pub(super) fn gemm_bias(&mut self, a: Matrix, b: Matrix, bias: u64, c: Matrix, stream: Stream) -> Result<bool> {
         let [m, k, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(true);
         }
-        self.enter()?;
-        let mut blas = self.blas_lt();
         // As in `gemm`: cᵀ = bᵀ·aᵀ, column-major.
-        let description = blas.describe(b, a, bias)?;
-        let [of_b, of_a, of_c] = [blas.layout(b)?, blas.layout(a)?, blas.layout(c)?];
+        let description = self.describe(b, a, bias)?;
+        let [of_b, of_a, of_c] = [self.layout(b)?, self.layout(a)?, self.layout(c)?];
         let alignment = |address: u64| 1 << address.trailing_zeros().min(8);
         let product = Product {
             sizes: [m, k, n],
@@ -141,13 +130,13 @@ impl Device {
             // The bias is read in vectors too.
             alignments: [b.address, a.address, c.address | bias].map(alignment),
         };
-        let Some(algorithm) = blas.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
+        let Some(algorithm) = self.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
         let (alpha, beta) = (1.0f32, 0.0f32);
         let to = c.address as *mut c_void;
         // SAFETY: as in `gemm` for the matrices and the bias. The layouts were made from the same matrices. The workspace is never freed.
         let status = unsafe {
-            (blas.cublas.matmul)(
-                blas.handle,
+            (self.cublas.matmul)(
+                self.handle,
                 description.pointer,
                 std::ptr::from_ref(&alpha).cast(),
                 b.address as *const c_void,
@@ -160,9 +149,9 @@ impl Device {
                 to,
                 of_c.pointer,
                 &algorithm,
-                blas.workspace.0 as *mut c_void,
-                blas.workspace.1,
-                self.stream.cast(),
+                self.workspace.0 as *mut c_void,
+                self.workspace.1,
+                stream,
             )
         };
         check(status).map(|()| true)

@@ -1,15 +1,16 @@
-//! A GPU: its context, its one stream, its kernels and cuBLAS. `memory.rs` has its memory, `kernels.rs` its kernels.
+//! A GPU: all that belongs to it, and what it does.
 #![allow(unsafe_code)]
 
+use super::context::{Context, failed, lock};
 use super::cublas_lt::CublasLt;
-use super::kernels::Kernels;
+use super::gemm::{Blas, Matrix};
+use super::kernels::{Argument, Kernels};
 use super::memory::{Memory, WORKSPACE};
 use crate::{Error, Result};
-use cublas_sys::{ComputeType, Cublas, Handle, status_name};
-use cudarc::driver::{DriverError, result, sys};
+use cublas_sys::ComputeType;
+use cudarc::driver::{result, sys};
 use std::collections::BTreeMap;
-use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The lowest compute capability: it has bf16 on tensor cores, and cp.async.
 const CAPABILITY: (i32, i32) = (8, 0);
@@ -21,36 +22,18 @@ const TF32: &str = "LOWRANK_TF32";
 pub struct Device {
     name: String,
     ordinal: usize,
-    context: sys::CUcontext,
-    pub(super) stream: sys::CUstream,
-    pub(super) kernels: Mutex<Kernels>,
-    pub(super) memory: Mutex<Memory>,
+    pub(super) context: Context,
+    kernels: Mutex<Kernels>,
+    memory: Mutex<Memory>,
     blas: Mutex<Blas>,
     blas_lt: Mutex<CublasLt>,
 }
 
-/// cuBLAS and its handle, which one thread at a time may use.
-pub(super) struct Blas {
-    pub(super) cublas: Cublas,
-    pub(super) handle: Handle,
-    pub(super) compute: ComputeType,
-}
-
-// SAFETY: the driver's handles may be used from any thread. Each method first makes the context current on its thread (`enter`). The handles of
+// SAFETY: the driver's handles may be used from any thread. Each method first makes the context current on its thread (`Context::enter`). The handles of
 // cuBLAS and cuBLASLt, which one thread at a time may use, are behind a mutex.
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
-
-/// Turns an error of the driver into one that begins with `what`.
-pub(super) fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
-    move |e| Error::invalid(format!("cuda: {what}: {e}"))
-}
-
-/// Locks a mutex. A panic elsewhere leaves what it guards usable.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Device {
     /// The number of GPUs.
@@ -96,20 +79,14 @@ impl Device {
                 capability.0, capability.1, CAPABILITY.0, CAPABILITY.1
             )));
         }
-        let cublas = Cublas::load().map_err(Error::invalid)?;
-        // SAFETY: `device` comes from the driver. The context is made current on this thread before the stream is created.
-        let (context, stream) = unsafe {
-            let context = result::primary_ctx::retain(device).map_err(failed("no context"))?;
-            result::ctx::set_current(context).map_err(failed("no context"))?;
-            (context, result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("no stream"))?)
-        };
+        let context = Context::new(device)?;
         let kernels = Mutex::new(Kernels::load(capability)?);
         // SAFETY: the context is current.
         let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(failed("no memory for cuBLAS"))?;
         let compute = if std::env::var_os(TF32).is_some() { ComputeType::FastTf32 } else { ComputeType::F32 };
-        let blas = Mutex::new(Blas { handle: handle(&cublas, stream, workspace)?, cublas, compute });
+        let blas = Mutex::new(Blas::new(context.stream.cast(), (workspace, WORKSPACE), compute)?);
         let blas_lt = Mutex::new(CublasLt::new((workspace, WORKSPACE), compute)?);
-        Ok(Device { name, ordinal, context, stream, kernels, memory: Mutex::new(Memory::new()), blas, blas_lt })
+        Ok(Device { name, ordinal, context, kernels, memory: Mutex::new(Memory::new()), blas, blas_lt })
     }
 
     /// The name of the GPU.
@@ -127,25 +104,49 @@ impl Device {
     /// # Errors
     /// If some of that work failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.enter()?;
-        // SAFETY: the stream belongs to this device.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(failed("work that was launched failed"))
+        self.context.synchronize()
     }
 
-    /// Makes the context current on this thread.
-    pub(super) fn enter(&self) -> Result<()> {
-        // SAFETY: `start` retained the context, and it is never released.
-        unsafe { result::ctx::set_current(self.context) }.map_err(failed("the context is lost"))
+    /// Bytes allocated from the driver: in use, free in the pool, and the workspace of cuBLAS.
+    pub fn reserved(&self) -> usize {
+        lock(&self.memory).reserved()
     }
 
-    /// cuBLAS, for one thread at a time.
-    pub(super) fn blas(&self) -> MutexGuard<'_, Blas> {
-        lock(&self.blas)
+    /// The address and the size of a part of memory of at least `bytes`.
+    pub(super) fn take_memory(&self, bytes: usize) -> Result<(u64, usize)> {
+        lock(&self.memory).take(&self.context, &self.name, bytes)
     }
 
-    /// cuBLASLt, for one thread at a time.
-    pub(super) fn blas_lt(&self) -> MutexGuard<'_, CublasLt> {
-        lock(&self.blas_lt)
+    /// Takes back a part of memory. Launched work may still read it: all later work waits for that in the stream.
+    pub(super) fn give_memory(&self, address: u64, size: usize) {
+        lock(&self.memory).give(&self.context, address, size);
+    }
+
+    /// Launches the kernel `name` on `grid` blocks of `block` threads, with `shared` bytes of dynamic shared memory. An empty grid launches nothing.
+    ///
+    /// # Errors
+    /// If there is no such kernel, or the driver refuses the launch.
+    pub fn launch(&self, name: &'static str, grid: [usize; 3], block: usize, shared: usize, arguments: &[Argument]) -> Result<()> {
+        lock(&self.kernels).launch(&self.context, name, (grid, block, shared), arguments)
+    }
+
+    /// c = alpha · a · b + beta · c, summed in f32. Operands of f32 are not rounded, unless LOWRANK_TF32 is set.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or cuBLAS refuses.
+    pub fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
+        self.context.enter()?;
+        lock(&self.blas).gemm(alpha, a, b, beta, c)
+    }
+
+    /// c = a · b + bias in each row, summed in f32 and rounded once. `bias` is the address of a bias `[n]` of c's type. Returns false, and computes
+    /// nothing, if cuBLASLt has no algorithm for it.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or cuBLASLt fails.
+    pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix) -> Result<bool> {
+        self.context.enter()?;
+        lock(&self.blas_lt).gemm_bias(a, b, bias, c, self.context.stream.cast())
     }
 }
 
@@ -157,23 +158,4 @@ fn capability(device: sys::CUdevice) -> Result<(i32, i32)> {
         unsafe { result::device::get_attribute(device, which) }.map_err(failed("the GPU does not tell its capability"))
     };
     Ok((attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?, attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?))
-}
-
-/// A handle of cuBLAS that works on `stream`, with `WORKSPACE` bytes of memory at `workspace`.
-fn handle(cublas: &Cublas, stream: sys::CUstream, workspace: u64) -> Result<Handle> {
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: the first call writes `handle`. The stream belongs to the current context. The workspace has these bytes and is never freed.
-    let status = unsafe {
-        match (cublas.create)(&mut handle) {
-            0 => match (cublas.set_stream)(handle, stream.cast()) {
-                0 => (cublas.set_workspace)(handle, workspace as *mut c_void, WORKSPACE),
-                failed => failed,
-            },
-            failed => failed,
-        }
-    };
-    match status {
-        0 => Ok(handle),
-        other => Err(Error::invalid(format!("cuda: cuBLAS does not start: {}", status_name(other)))),
-    }
 }

@@ -1,10 +1,74 @@
 //! Matrix products with cuBLAS.
 #![allow(unsafe_code)]
 
-use super::Device;
 use crate::{Error, Result};
-use cublas_sys::{ComputeType, DataType, GEMM_DEFAULT, Operation, status_name};
+use cublas_sys::{ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, Operation, Status, Stream, status_name};
 use std::ffi::{c_int, c_void};
+use std::fmt::Display;
+
+/// cuBLAS and its handle, which one thread at a time may use.
+pub(super) struct Blas {
+    cublas: Cublas,
+    handle: Handle,
+    compute: ComputeType,
+}
+
+impl Blas {
+    /// cuBLAS on `stream` of the current context. `workspace`: address and bytes of memory that is never freed.
+    pub(super) fn new(stream: Stream, (workspace, bytes): (u64, usize), compute: ComputeType) -> Result<Blas> {
+        let cublas = Cublas::load().map_err(Error::invalid)?;
+        let check = |status| check("cuBLAS does not start", status);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the first call writes `handle`. The stream belongs to the current context. The caller's workspace has these bytes.
+        unsafe {
+            check((cublas.create)(&mut handle))?;
+            check((cublas.set_stream)(handle, stream))?;
+            check((cublas.set_workspace)(handle, workspace as *mut c_void, bytes))?;
+        }
+        Ok(Blas { cublas, handle, compute })
+    }
+
+    /// c = alpha · a · b + beta · c, in the current context.
+    pub(super) fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
+        let [m, k, n] = dims(a, b, c)?;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let int = |x: usize| c_int::try_from(x).map_err(|_| Error::invalid(format!("cuda: gemm: a size of {x} is too large")));
+        // cuBLAS is column-major: it sees each row-major matrix as its transpose. So it computes cᵀ = bᵀ·aᵀ.
+        // SAFETY: the callers take addresses, sizes and strides from tensors on this device (`Tensor::matrix`), which live until after the launch.
+        // Memory that is freed later is used again only by later work of the same stream.
+        let status = unsafe {
+            (self.cublas.gemm_ex)(
+                self.handle,
+                b.operation(),
+                a.operation(),
+                int(n)?,
+                int(m)?,
+                int(k)?,
+                std::ptr::from_ref(&alpha).cast(),
+                b.address as *const c_void,
+                b.dtype,
+                int(b.stride)?,
+                a.address as *const c_void,
+                a.dtype,
+                int(a.stride)?,
+                std::ptr::from_ref(&beta).cast(),
+                c.address as *mut c_void,
+                c.dtype,
+                int(c.stride)?,
+                compute_for(self.compute, a.dtype),
+                GEMM_DEFAULT,
+            )
+        };
+        check(format_args!("gemm [{m}, {k}] x [{k}, {n}]"), status)
+    }
+}
+
+/// Turns a status of cuBLAS other than success into an error that begins with `what`.
+pub(super) fn check(what: impl Display, status: Status) -> Result<()> {
+    if status == 0 { Ok(()) } else { Err(Error::invalid(format!("cuda: {what}: {}", status_name(status)))) }
+}
 
 /// A row-major matrix on a device, or its transpose.
 #[derive(Clone, Copy, Debug)]
@@ -50,50 +114,4 @@ pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
 /// `asked`, which may be TF32, for operands of f32; f32 for others.
 pub(super) fn compute_for(asked: ComputeType, operands: DataType) -> ComputeType {
     if operands == DataType::F32 { asked } else { ComputeType::F32 }
-}
-
-impl Device {
-    /// c = alpha · a · b + beta · c, summed in f32. Operands of f32 are not rounded, unless LOWRANK_TF32 is set.
-    ///
-    /// # Errors
-    /// If the shapes do not fit, or cuBLAS refuses.
-    pub fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
-        let [m, k, n] = dims(a, b, c)?;
-        if m == 0 || n == 0 {
-            return Ok(());
-        }
-        self.enter()?;
-        let int = |x: usize| c_int::try_from(x).map_err(|_| Error::invalid(format!("cuda: gemm: a size of {x} is too large")));
-        // cuBLAS is column-major: it sees each row-major matrix as its transpose. So it computes cᵀ = bᵀ·aᵀ.
-        // SAFETY: the callers take addresses, sizes and strides from tensors on this device (`Tensor::matrix`), which live until after the launch.
-        // Memory that is freed later is used again only by later work of the same stream.
-        let blas = self.blas();
-        let status = unsafe {
-            (blas.cublas.gemm_ex)(
-                blas.handle,
-                b.operation(),
-                a.operation(),
-                int(n)?,
-                int(m)?,
-                int(k)?,
-                std::ptr::from_ref(&alpha).cast(),
-                b.address as *const c_void,
-                b.dtype,
-                int(b.stride)?,
-                a.address as *const c_void,
-                a.dtype,
-                int(a.stride)?,
-                std::ptr::from_ref(&beta).cast(),
-                c.address as *mut c_void,
-                c.dtype,
-                int(c.stride)?,
-                compute_for(blas.compute, a.dtype),
-                GEMM_DEFAULT,
-            )
-        };
-        match status {
-            0 => Ok(()),
-            other => Err(Error::invalid(format!("cuda: gemm [{m}, {k}] x [{k}, {n}]: {}", status_name(other)))),
-        }
-    }
 }

@@ -1,8 +1,7 @@
 //! The kernels of a GPU: loading and launching them.
 #![allow(unsafe_code)]
 
-use super::Device;
-use super::device::{failed, lock};
+use super::context::{Context, failed};
 use crate::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
@@ -70,8 +69,8 @@ impl Kernels {
             None => {
                 let symbol = CString::new(name).map_err(|e| Error::invalid(format!("cuda: {name}: {e}")))?;
                 // SAFETY: the module is never unloaded.
-                let handle = unsafe { result::module::get_function(self.module, symbol) }
-                    .map_err(|e| Error::invalid(format!("cuda: there is no kernel {name}: {e}")))?;
+                let handle =
+                    unsafe { result::module::get_function(self.module, symbol) }.map_err(failed(&format!("there is no kernel {name}")))?;
                 (handle, SHARED)
             }
         };
@@ -79,31 +78,32 @@ impl Kernels {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function belongs to the module.
             unsafe { result::function::set_function_attribute(handle, attribute, shared as i32) }
-                .map_err(|e| Error::invalid(format!("cuda: {name} cannot have {shared} bytes of shared memory: {e}")))?;
+                .map_err(failed(&format!("{name} cannot have {shared} bytes of shared memory")))?;
         }
         self.functions.insert(name, (handle, allowed.max(shared)));
         Ok(handle)
     }
-}
 
-impl Device {
-    /// Launches the kernel `name` on `grid` blocks of `block` threads, with `shared` bytes of dynamic shared memory. An empty grid launches nothing.
-    ///
-    /// # Errors
-    /// If there is no such kernel, or the driver refuses the launch.
-    pub fn launch(&self, name: &'static str, grid: [usize; 3], block: usize, shared: usize, arguments: &[Argument]) -> Result<()> {
+    /// Launches the kernel `name` with (grid, threads of a block, bytes of dynamic shared memory).
+    pub(super) fn launch(
+        &mut self,
+        context: &Context,
+        name: &'static str,
+        (grid, block, shared): ([usize; 3], usize, usize),
+        arguments: &[Argument],
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
-        self.enter()?;
-        let function = lock(&self.kernels).function(name, shared as u32)?;
+        context.enter()?;
+        let function = self.function(name, shared as u32)?;
         let mut values: Vec<u64> = arguments.iter().map(|a| a.bits()).collect();
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
         let grid = (grid[0] as u32, grid[1] as u32, grid[2] as u32);
         // SAFETY: the callers (`cuda::launch` and the `_cuda.rs` files of ops) give each kernel arguments of its parameters' types, and buffers of
         // the sizes that its source states. The driver copies the arguments before the call returns. A 32-bit argument is in the first bytes of
         // its 8, because CUDA's hosts are little-endian.
-        unsafe { result::launch_kernel(function, grid, (block as u32, 1, 1), shared as u32, self.stream, &mut pointers) }
+        unsafe { result::launch_kernel(function, grid, (block as u32, 1, 1), shared as u32, context.stream, &mut pointers) }
             .map_err(|e| Error::invalid(format!("cuda: {name} was not launched: {e}")))
     }
 }

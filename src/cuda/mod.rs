@@ -4,6 +4,7 @@
 //! one stream and runs in order, so freed memory can be used again at once.
 
 mod buffer;
+mod context;
 mod cublas_lt;
 mod device;
 mod gemm;

@@ -67,18 +67,18 @@ impl Tensor {
         *self = self.to_device(device)?;
         let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is not on the GPU"))) };
         if Arc::strong_count(&self.storage) > 1 {
-            let buffer = Buffer::copy(&c.buffer, self.offset * c.dtype.size(), self.bytes())?;
+            let buffer = c.buffer.copy(self.offset * c.dtype.size(), self.bytes())?;
             *self = Tensor::of_buffer(buffer, c.dtype, self.shape.clone());
         }
         Ok(())
     }
 
     /// The same elements in host memory. Waits for the device.
-    pub(super) fn download(&self, device: &Arc<Device>) -> Result<Tensor> {
+    pub(super) fn download(&self) -> Result<Tensor> {
         let Storage::Cuda(c) = &*self.storage else { return Ok(self.clone()) };
         dispatch_any!(c.dtype, T => {
             let mut values = alloc::<T>(self.shape.len());
-            device.download(&c.buffer, self.offset * size_of::<T>(), values.as_mut_bytes())?;
+            c.buffer.download(self.offset * size_of::<T>(), values.as_mut_bytes())?;
             Tensor::new(values, &self.shape)
         })
     }

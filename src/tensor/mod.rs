@@ -181,7 +181,7 @@ impl Tensor {
     /// # Errors
     /// If an earlier kernel on the GPU failed.
     pub fn to_host(&self) -> Result<Tensor> {
-        on_device!(self, |device| self.download(device), Ok(self.clone()))
+        on_device!(self, |_device| self.download(), Ok(self.clone()))
     }
 
     /// True if the elements can be read without waiting for a GPU.
