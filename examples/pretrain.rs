@@ -288,9 +288,9 @@ impl Student {
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
         safetensors::write(&out.join("model.safetensors"), &tensors.collect::<Result<Vec<_>>>()?, &metadata)?;
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(out, "config", e))?;
-        safetensors::write_file(&out.join("config.json"), text.as_bytes())?;
-        safetensors::write_file(&out.join("vocab.txt"), (vocabulary.join("\n") + "\n").as_bytes())?;
+        lowrank::files::write_file(&out.join("config.json"), text.as_bytes())?;
+        lowrank::files::write_file(&out.join("vocab.txt"), (vocabulary.join("\n") + "\n").as_bytes())?;
         let tokenizer = WordPiece::open(&out.join("vocab.txt"))?.to_json()?;
-        safetensors::write_file(&out.join("tokenizer.json"), tokenizer.as_bytes())
+        lowrank::files::write_file(&out.join("tokenizer.json"), tokenizer.as_bytes())
     }
 }

@@ -1,6 +1,5 @@
-//! The one error type of the crate.
+//! The one error type of the crate. This file uses no other room: shapes and types arrive as text.
 
-use crate::tensor::{DType, Shape};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,77 +11,77 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Operand shapes do not fit the rule of an op.
-    #[error("{op}: expected {rule}, got {}", Listed(got))]
+    /// The shapes of the operands break the rule of an op.
+    #[error("{op}: expected {rule}, got {}", got.join(" and "))]
     Shape {
         /// Name of the op.
         op: &'static str,
         /// What must hold.
         rule: &'static str,
         /// The shapes that were passed.
-        got: Vec<Shape>,
+        got: Vec<String>,
     },
-    /// Operand data types do not fit the rule of an op.
-    #[error("{op}: expected {rule}, got {}", Listed(got))]
+    /// The data types of the operands break the rule of an op.
+    #[error("{op}: expected {rule}, got {}", got.join(" and "))]
     DType {
         /// Name of the op.
         op: &'static str,
         /// What must hold.
         rule: &'static str,
         /// The types that were passed.
-        got: Vec<DType>,
+        got: Vec<String>,
     },
-    /// `source`, raised while running the named layer.
+    /// `source` was raised while the named layer ran.
     #[error("{layer}: {source}")]
     At {
         /// Name of the layer, as in the checkpoint.
         layer: String,
-        /// What went wrong there.
+        /// The error inside the layer.
         source: Box<Error>,
     },
-    /// The operating system refused a file.
+    /// The operating system refused access to a file.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// The content of a file is wrong.
     #[error("{}: {place}: {problem}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Where in it: a line, a key, an offset.
+        /// The place in the file: a line, a key or an offset.
         place: String,
-        /// What is wrong and what to do.
+        /// What is wrong, and what to do.
         problem: String,
     },
     /// An argument or a setting is out of its range.
     #[error("{0}")]
     Invalid(String),
-    /// Training cannot go on.
+    /// Training cannot continue.
     #[error("training stopped at step {step}: {problem}")]
     Training {
         /// The optimizer step, counted from 1.
         step: usize,
-        /// What happened and what was kept.
+        /// What happened, and what was saved.
         problem: String,
     },
 }
 
 impl Error {
-    /// A shape error of `op`: `rule` says what must hold, `got` what was passed.
-    pub fn shape(op: &'static str, rule: &'static str, got: &[&Shape]) -> Self {
-        Error::Shape { op, rule, got: got.iter().map(|&s| s.clone()).collect() }
+    /// An error of `op`: its operands have the shapes `got`, which break `rule`.
+    pub fn shape<T: fmt::Debug>(op: &'static str, rule: &'static str, got: &[&T]) -> Self {
+        Error::Shape { op, rule, got: got.iter().map(|x| format!("{x:?}")).collect() }
     }
 
-    /// A data type error of `op`.
-    pub fn dtype(op: &'static str, rule: &'static str, got: &[DType]) -> Self {
-        Error::DType { op, rule, got: got.to_vec() }
+    /// An error of `op`: its operands have the data types `got`, which break `rule`.
+    pub fn dtype<T: fmt::Debug>(op: &'static str, rule: &'static str, got: &[T]) -> Self {
+        Error::DType { op, rule, got: got.iter().map(|x| format!("{x:?}")).collect() }
     }
 
-    /// What the system said of `path`.
+    /// The system's error `source` for the file `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
@@ -92,15 +91,15 @@ impl Error {
         Error::File { path: path.as_ref().to_path_buf(), place: place.to_string(), problem: problem.to_string() }
     }
 
-    /// An argument or setting out of its range.
+    /// An argument or a setting that is out of its range.
     pub fn invalid(message: impl fmt::Display) -> Self {
         Error::Invalid(message.to_string())
     }
 }
 
-/// Names the layer in which an error was raised.
+/// Adds the name of a layer to an error.
 pub trait AtLayer<T> {
-    /// Prefixes the error with `layer`.
+    /// Puts `layer` before the message of the error.
     fn at(self, layer: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -110,11 +109,26 @@ impl<T> AtLayer<T> for Result<T> {
     }
 }
 
-/// Joins displayed items with "and".
-struct Listed<'a, T>(&'a [T]);
+/// The `n` names that are nearest to `wanted` by edit distance. Messages suggest them in place of an unknown name.
+pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, n: usize) -> Vec<&'a str> {
+    let mut by_distance: Vec<(usize, &str)> = names.map(|name| (distance(wanted, name), name)).collect();
+    by_distance.sort();
+    by_distance.into_iter().take(n).map(|(_, name)| name).collect()
+}
 
-impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.iter().enumerate().try_for_each(|(i, x)| write!(f, "{}{x}", if i == 0 { "" } else { " and " }))
+/// The number of insertions, deletions and substitutions that turn `a` into `b`. Levenshtein 1966.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    // row[j]: the distance of the part of `a` read so far to the first j characters of `b`.
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
     }
+    row[b.len()]
 }

@@ -47,6 +47,7 @@ pub mod autograd;
 pub mod cuda;
 pub mod data;
 pub mod error;
+pub mod files;
 pub mod lora;
 pub mod nn;
 pub mod tensor;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of the engine, in order: a room uses only the rooms before it. The launches of GPU kernels are a room of their own, because they know tensors
 /// and the rest of `cuda` does not.
-const ENGINE: [&str; 10] = ["assets", "error", "cuda", "tensor", "cuda/launch", "autograd", "nn", "lora", "data", "train"];
+const ENGINE: [&str; 11] = ["assets", "error", "files", "cuda", "tensor", "cuda/launch", "autograd", "nn", "lora", "data", "train"];
 
 /// The rooms of the program, in order.
 const PROGRAM: [&str; 3] = ["hub", "study", "commands"];
@@ -16,9 +16,6 @@ const ABOVE_ALL: [&str; 3] = ["lib", "main", "prelude"];
 
 /// Arrows that the order allows, but that are not wanted: text becomes batches without any knowledge of models.
 const UNWANTED: [(&str, &str); 3] = [("data", "autograd"), ("data", "nn"), ("data", "lora")];
-
-/// Arrows that point back on purpose: error messages show shapes and data types.
-const EXCUSED: [(&str, &str); 1] = [("error", "tensor")];
 
 /// Files of more than 300 lines, and functions of more than 60, with the reason.
 const LONG: [(&str, &str); 0] = [];
@@ -180,7 +177,7 @@ fn wrong_arrows(rooms: &[&str], module: &[String], is_folder: bool, text: &str) 
     let place = |name: &str| rooms.iter().position(|r| *r == name);
     let Some(own) = room(rooms, module) else { return Vec::new() };
     let used = named_paths(module, is_folder, text).into_iter().filter_map(|path| room(rooms, &path));
-    let wrong = |used: &&str| (place(used) > place(own) || UNWANTED.contains(&(own, used))) && !EXCUSED.contains(&(own, used));
+    let wrong = |used: &&str| place(used) > place(own) || UNWANTED.contains(&(own, used));
     used.filter(wrong).map(str::to_string).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -2,9 +2,10 @@
 //! written.
 
 use lowrank::data::Tokenized;
+use lowrank::files::write_file;
 use lowrank::lora::{Combination, LoraConfig, Method, adapter, combine, merge};
 use lowrank::nn::{Config, DistilBert};
-use lowrank::tensor::safetensors::{to_bytes, write, write_file};
+use lowrank::tensor::safetensors::{to_bytes, write};
 use lowrank::tensor::{DType, Tensor};
 use lowrank::train::{AdamW, Observer, Recipe, StepReport, evaluate, fit, load_checkpoint, measure, predict, save_checkpoint};
 use std::path::Path;

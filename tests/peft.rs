@@ -1,8 +1,9 @@
 //! Files that are no adapters of PEFT's, or ask for what is not implemented: the error says the true cause.
 
+use lowrank::files::read_text;
 use lowrank::lora::{LoraConfig, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
-use lowrank::tensor::safetensors::{self, SafeTensors, read_text};
+use lowrank::tensor::safetensors::{self, SafeTensors};
 use lowrank::tensor::{DType, Tensor};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -14,7 +14,7 @@ pub fn backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>],
     let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
     let contributions = backward_on_device(op, saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
     if contributions.len() != needs.len() {
-        return Err(Error::shape(name, "one contribution per input", &[&[needs.len()].into(), &[contributions.len()].into()]));
+        return Err(Error::shape(name, "one contribution per input", &[&[needs.len()], &[contributions.len()]]));
     }
     for ((need, g), (shape, dtype)) in needs.into_iter().zip(&contributions).zip(like) {
         match g {

@@ -1,7 +1,10 @@
-//! Device memory that goes back to its device's pool when dropped.
+//! Device memory that goes back to the pool of its device when it is dropped.
+#![allow(unsafe_code)]
 
 use super::Device;
-use crate::Result;
+use super::context::failed;
+use crate::{Error, Result};
+use cudarc::driver::result;
 use std::sync::Arc;
 
 /// Bytes on a device.
@@ -9,12 +12,12 @@ pub struct Buffer {
     device: Arc<Device>,
     address: u64,
     bytes: usize,
-    /// What the pool gave, at least `bytes`.
+    /// The size of the part that the pool gave: at least `bytes`.
     capacity: usize,
 }
 
 impl Buffer {
-    /// `bytes` with arbitrary values.
+    /// `bytes` bytes with arbitrary values.
     ///
     /// # Errors
     /// If the device has no more memory.
@@ -23,13 +26,15 @@ impl Buffer {
         Ok(Buffer { device: device.clone(), address, bytes, capacity })
     }
 
-    /// `bytes` zeros.
+    /// `bytes` zero bytes.
     ///
     /// # Errors
     /// If the device has no more memory.
     pub fn zeroed(device: &Arc<Device>, bytes: usize) -> Result<Buffer> {
         let buffer = Buffer::take(device, bytes)?;
-        device.clear(&buffer)?;
+        device.context.enter()?;
+        // SAFETY: the buffer has these bytes.
+        unsafe { result::memset_d8_async(buffer.address, 0, bytes, device.context.stream) }.map_err(failed("clearing memory"))?;
         Ok(buffer)
     }
 
@@ -39,31 +44,56 @@ impl Buffer {
     /// If the device has no more memory.
     pub fn upload(device: &Arc<Device>, bytes: &[u8]) -> Result<Buffer> {
         let buffer = Buffer::take(device, bytes.len())?;
-        device.upload(bytes, &buffer)?;
+        device.context.enter()?;
+        // SAFETY: the buffer has these bytes. The driver has read pageable host memory when the call returns.
+        unsafe { result::memcpy_htod_async(buffer.address, bytes, device.context.stream) }.map_err(failed("copying to the GPU"))?;
         Ok(buffer)
     }
 
-    /// A copy of `bytes` of another buffer from byte `offset` on.
+    /// A copy of `bytes` bytes of this buffer, from byte `offset` on.
     ///
     /// # Errors
-    /// If that buffer is too short, or the device has no more memory.
-    pub fn copy(from: &Buffer, offset: usize, bytes: usize) -> Result<Buffer> {
-        let buffer = Buffer::take(&from.device, bytes)?;
-        from.device.copy(from, offset, &buffer)?;
+    /// If this buffer is too short, or the device has no more memory.
+    pub fn copy(&self, offset: usize, bytes: usize) -> Result<Buffer> {
+        let (buffer, from) = (Buffer::take(&self.device, bytes)?, self.part(offset, bytes)?);
+        self.device.context.enter()?;
+        // SAFETY: both buffers have these bytes.
+        unsafe { result::memcpy_dtod_async(buffer.address, from, bytes, self.device.context.stream) }
+            .map_err(failed("copying on the GPU"))?;
         Ok(buffer)
     }
 
-    /// The device it is on.
+    /// Fills `to` from byte `offset` on. Waits for all work before.
+    ///
+    /// # Errors
+    /// If the buffer is too short, or earlier work failed.
+    pub fn download(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        let from = self.part(offset, to.len())?;
+        self.device.context.enter()?;
+        // SAFETY: the buffer has these bytes. `to` lives until the copy is done, because this function waits for it.
+        unsafe { result::memcpy_dtoh_async(to, from, self.device.context.stream) }.map_err(failed("copying from the GPU"))?;
+        self.device.synchronize()
+    }
+
+    /// The address of byte `offset`, if `bytes` bytes follow.
+    fn part(&self, offset: usize, bytes: usize) -> Result<u64> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.bytes => Ok(self.address + offset as u64),
+            _ => Err(Error::invalid(format!("cuda: {bytes} bytes at {offset} are outside of {self:?}"))),
+        }
+    }
+
+    /// The device.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
 
-    /// Its address there.
+    /// The address on the device.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,27 +1,27 @@
-//! Products with a bias, by cuBLASLt: the bias is added before the sum is rounded and written, where a launch of its own would write the result
-//! once more and cuBLAS read it.
+//! Products with a bias, with cuBLASLt. It adds the bias before it rounds and writes the sum. A kernel of its own for the bias would write the
+//! result twice.
 #![allow(unsafe_code)]
 
+use super::DataType;
 use super::gemm::{Matrix, compute_for, dims};
-use super::{DataType, Device};
 use crate::{Error, Result};
 use cublas_sys::light::{Algorithm, Found, Handle, description, preference};
-use cublas_sys::{ComputeType, Status, light, status_name};
+use cublas_sys::{ComputeType, Status, Stream, light};
 use std::collections::HashMap;
 use std::ffi::c_void;
 
-/// cuBLASLt and its handle, which one thread may use at a time, and what it chose before.
+/// cuBLASLt and its handle, which one thread at a time may use, and the algorithms that it chose before.
 pub(super) struct CublasLt {
     cublas: light::CublasLt,
     handle: Handle,
     compute: ComputeType,
-    /// Memory that algorithms may use; cuBLAS uses it too, on the same stream.
+    /// Address and bytes of memory that algorithms may use. cuBLAS uses it too, on the same stream.
     workspace: (u64, usize),
-    /// What computes a product; none where cuBLASLt knows nothing.
+    /// The algorithm for each product; `None` if cuBLASLt has none.
     chosen: HashMap<Product, Option<Algorithm>>,
 }
 
-/// All that the choice depends on: sizes, strides, which operands are transposed, the types, and the powers of two that the addresses are multiples of.
+/// Everything that the choice of an algorithm depends on. `alignments` are the powers of two that divide the addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Product {
     sizes: [usize; 3],
@@ -31,7 +31,7 @@ struct Product {
     alignments: [u32; 3],
 }
 
-/// Something of cuBLASLt's that is destroyed when dropped.
+/// An object of cuBLASLt, which is destroyed when this is dropped.
 struct Own {
     pointer: *mut c_void,
     destroy: unsafe extern "C" fn(*mut c_void) -> Status,
@@ -39,7 +39,7 @@ struct Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // SAFETY: it was created by the library of this function, and nothing uses it any more.
+        // SAFETY: the same library created the object, and nothing uses it after this.
         unsafe { (self.destroy)(self.pointer) };
     }
 }
@@ -48,32 +48,30 @@ impl Drop for Own {
 const NOT_SUPPORTED: Status = 15;
 
 fn check(status: Status) -> Result<()> {
-    match status {
-        0 => Ok(()),
-        other => Err(Error::invalid(format!("cuda: cuBLASLt: {}", status_name(other)))),
-    }
+    super::gemm::check("cuBLASLt", status)
 }
 
 impl CublasLt {
     pub(super) fn new(workspace: (u64, usize), compute: ComputeType) -> Result<CublasLt> {
         let cublas = light::CublasLt::load().map_err(Error::invalid)?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: `handle` is written to.
+        // SAFETY: the call writes `handle`.
         check(unsafe { (cublas.create)(&mut handle) })?;
         Ok(CublasLt { cublas, handle, compute, workspace, chosen: HashMap::new() })
     }
 
-    /// What a matrix is to cuBLASLt: a row-major one is the transpose of a column-major one.
+    /// The layout of a matrix. cuBLASLt is column-major: it sees a row-major matrix as its transpose, so rows and columns change places.
     fn layout(&self, of: Matrix) -> Result<Own> {
         let (mut pointer, [rows, cols]) = (std::ptr::null_mut(), of.dims);
-        // SAFETY: `pointer` is written to.
+        // SAFETY: the call writes `pointer`.
         check(unsafe { (self.cublas.layout_create)(&mut pointer, of.dtype, cols as u64, rows as u64, of.stride as i64) })?;
         Ok(Own { pointer, destroy: self.cublas.layout_destroy })
     }
 
+    /// The description of a product with a bias at address `bias`.
     fn describe(&self, first: Matrix, second: Matrix, bias: u64) -> Result<Own> {
         let (mut pointer, set) = (std::ptr::null_mut(), self.cublas.description_set);
-        // SAFETY: `pointer` is written to; each value has the type that its attribute states.
+        // SAFETY: the first call writes `pointer`. Each value has the type and size of its attribute.
         unsafe {
             check((self.cublas.description_create)(&mut pointer, compute_for(self.compute, first.dtype), DataType::F32))?;
             let own = Own { pointer, destroy: self.cublas.description_destroy };
@@ -86,7 +84,7 @@ impl CublasLt {
         }
     }
 
-    /// The algorithm for a product, asked for once.
+    /// The algorithm for a product. cuBLASLt is asked once for each product.
     fn choose(&mut self, product: Product, description: &Own, layouts: [&Own; 3]) -> Result<Option<Algorithm>> {
         if let Some(&known) = self.chosen.get(&product) {
             return Ok(known);
@@ -94,7 +92,7 @@ impl CublasLt {
         let (mut pointer, set) = (std::ptr::null_mut(), self.cublas.preference_set);
         let (mut found, mut count) = (Found::default(), 0);
         let [a, b, c] = layouts.map(|l| l.pointer);
-        // SAFETY: `pointer`, `found` and `count` are written to; each value has the type that its attribute states.
+        // SAFETY: the calls write `pointer`, `found` and `count`. Each value has the type and size of its attribute.
         let status = unsafe {
             check((self.cublas.preference_create)(&mut pointer))?;
             let own = Own { pointer, destroy: self.cublas.preference_destroy };
@@ -113,41 +111,32 @@ impl CublasLt {
         self.chosen.insert(product, chosen);
         Ok(chosen)
     }
-}
 
-impl Device {
-    /// c = a b + bias in each row, summed in f32 and rounded once; the address of `bias` `[n]`, of c's type. False, and nothing done, if cuBLASLt has no
-    /// algorithm for it.
-    ///
-    /// # Errors
-    /// If the shapes do not fit, or cuBLASLt fails.
-    pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix) -> Result<bool> {
+    /// c = a · b + bias in each row, on `stream` of the current context. False, and nothing computed, if cuBLASLt has no algorithm for it.
+    pub(super) fn gemm_bias(&mut self, a: Matrix, b: Matrix, bias: u64, c: Matrix, stream: Stream) -> Result<bool> {
         let [m, k, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(true);
         }
-        self.enter()?;
-        let mut light = self.light();
-        // As in `gemm`: cᵀ = bᵀ aᵀ, column-major.
-        let description = light.describe(b, a, bias)?;
-        let [of_b, of_a, of_c] = [light.layout(b)?, light.layout(a)?, light.layout(c)?];
+        // As in `gemm`: cᵀ = bᵀ·aᵀ, column-major.
+        let description = self.describe(b, a, bias)?;
+        let [of_b, of_a, of_c] = [self.layout(b)?, self.layout(a)?, self.layout(c)?];
         let alignment = |address: u64| 1 << address.trailing_zeros().min(8);
         let product = Product {
             sizes: [m, k, n],
             strides: [a.stride, b.stride, c.stride],
             transposed: [a.operation(), b.operation()].map(|o| o == cublas_sys::Operation::T),
             dtypes: [a.dtype, c.dtype],
-            // A bias is read as vectors too.
+            // The bias is read in vectors too.
             alignments: [b.address, a.address, c.address | bias].map(alignment),
         };
-        let Some(algorithm) = light.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
+        let Some(algorithm) = self.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
         let (alpha, beta) = (1.0f32, 0.0f32);
         let to = c.address as *mut c_void;
-        // SAFETY: the matrices lie within buffers of this device that the caller keeps until after the launch; their layouts are theirs, and the
-        // workspace is never given back.
+        // SAFETY: as in `gemm` for the matrices and the bias. The layouts were made from the same matrices. The workspace is never freed.
         let status = unsafe {
-            (light.cublas.matmul)(
-                light.handle,
+            (self.cublas.matmul)(
+                self.handle,
                 description.pointer,
                 std::ptr::from_ref(&alpha).cast(),
                 b.address as *const c_void,
@@ -160,9 +149,9 @@ impl Device {
                 to,
                 of_c.pointer,
                 &algorithm,
-                light.workspace.0 as *mut c_void,
-                light.workspace.1,
-                self.stream(),
+                self.workspace.0 as *mut c_void,
+                self.workspace.1,
+                stream,
             )
         };
         check(status).map(|()| true)

@@ -1,75 +1,46 @@
-//! Matrix products by cuBLAS.
+//! Matrix products with cuBLAS.
 #![allow(unsafe_code)]
 
-use super::Device;
 use crate::{Error, Result};
-use cublas_sys::{ComputeType, DataType, GEMM_DEFAULT, Operation, status_name};
+use cublas_sys::{ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, Operation, Status, Stream, status_name};
 use std::ffi::{c_int, c_void};
+use std::fmt::Display;
 
-/// A row-major matrix on a device, perhaps taken transposed.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix {
-    /// Address of its first element.
-    pub address: u64,
-    /// Type of its elements.
-    pub dtype: DataType,
-    /// Rows and columns as it lies in memory.
-    pub dims: [usize; 2],
-    /// Elements from one row to the next.
-    pub stride: usize,
-    /// Whether it is taken transposed.
-    pub transposed: bool,
+/// cuBLAS and its handle, which one thread at a time may use.
+pub(super) struct Blas {
+    cublas: Cublas,
+    handle: Handle,
+    compute: ComputeType,
 }
 
-impl Matrix {
-    /// The transposed matrix.
-    pub fn t(self) -> Matrix {
-        Matrix { transposed: !self.transposed, ..self }
+impl Blas {
+    /// cuBLAS on `stream` of the current context. `workspace`: address and bytes of memory that is never freed.
+    pub(super) fn new(stream: Stream, (workspace, bytes): (u64, usize), compute: ComputeType) -> Result<Blas> {
+        let cublas = Cublas::load().map_err(Error::invalid)?;
+        let check = |status| check("cuBLAS does not start", status);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the first call writes `handle`. The stream belongs to the current context. The caller's workspace has these bytes.
+        unsafe {
+            check((cublas.create)(&mut handle))?;
+            check((cublas.set_stream)(handle, stream))?;
+            check((cublas.set_workspace)(handle, workspace as *mut c_void, bytes))?;
+        }
+        Ok(Blas { cublas, handle, compute })
     }
 
-    /// Rows and columns as it is taken.
-    fn shape(&self) -> [usize; 2] {
-        let [rows, cols] = self.dims;
-        if self.transposed { [cols, rows] } else { [rows, cols] }
-    }
-
-    pub(super) fn operation(&self) -> Operation {
-        if self.transposed { Operation::T } else { Operation::N }
-    }
-}
-
-/// m, k and n of c `[m, n]` = a `[m, k]` b `[k, n]`, if they fit.
-pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
-    let ([m, k], [k_b, n], [m_c, n_c]) = (a.shape(), b.shape(), c.shape());
-    if k != k_b || m != m_c || n != n_c || c.transposed || a.dtype != b.dtype {
-        return Err(Error::invalid(format!("cuda: gemm: {a:?} {b:?} and {c:?} do not fit")));
-    }
-    Ok([m, k, n])
-}
-
-/// TF32 is for operands of f32 alone.
-pub(super) fn compute_for(asked: ComputeType, operands: DataType) -> ComputeType {
-    if operands == DataType::F32 { asked } else { ComputeType::F32 }
-}
-
-impl Device {
-    /// c = alpha a b + beta c, summed in f32. A product of f32 is exact to f32: TF32 is used only if LOWRANK_TF32 asks for it.
-    ///
-    /// # Errors
-    /// If the shapes do not fit, or cuBLAS refuses.
-    pub fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
+    /// c = alpha · a · b + beta · c, in the current context.
+    pub(super) fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
         let [m, k, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(());
         }
-        self.enter()?;
         let int = |x: usize| c_int::try_from(x).map_err(|_| Error::invalid(format!("cuda: gemm: a size of {x} is too large")));
-        // To column-major cuBLAS a row-major matrix is its transpose, so it is asked for cᵀ = bᵀ aᵀ.
-        // SAFETY: the matrices lie within buffers of this device that the caller keeps until after the launch; sizes and strides are theirs.
-        let blas = self.blas();
+        // cuBLAS is column-major: it sees each row-major matrix as its transpose. So it computes cᵀ = bᵀ·aᵀ.
+        // SAFETY: the callers take addresses, sizes and strides from tensors on this device (`Tensor::matrix`), which live until after the launch.
+        // Memory that is freed later is used again only by later work of the same stream.
         let status = unsafe {
-            (blas.cublas.gemm_ex)(
-                blas.handle,
+            (self.cublas.gemm_ex)(
+                self.handle,
                 b.operation(),
                 a.operation(),
                 int(n)?,
@@ -86,13 +57,61 @@ impl Device {
                 c.address as *mut c_void,
                 c.dtype,
                 int(c.stride)?,
-                compute_for(blas.compute, a.dtype),
+                compute_for(self.compute, a.dtype),
                 GEMM_DEFAULT,
             )
         };
-        match status {
-            0 => Ok(()),
-            other => Err(Error::invalid(format!("cuda: gemm [{m}, {k}] x [{k}, {n}]: {}", status_name(other)))),
-        }
+        check(format_args!("gemm [{m}, {k}] x [{k}, {n}]"), status)
     }
+}
+
+/// Turns a status of cuBLAS other than success into an error that begins with `what`.
+pub(super) fn check(what: impl Display, status: Status) -> Result<()> {
+    if status == 0 { Ok(()) } else { Err(Error::invalid(format!("cuda: {what}: {}", status_name(status)))) }
+}
+
+/// A row-major matrix on a device, or its transpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    /// The address of the first element.
+    pub address: u64,
+    /// The type of the elements.
+    pub dtype: DataType,
+    /// Rows and columns in memory.
+    pub dims: [usize; 2],
+    /// Elements from one row to the next in memory.
+    pub stride: usize,
+    /// Whether the transpose is meant.
+    pub transposed: bool,
+}
+
+impl Matrix {
+    /// The transpose.
+    pub fn t(self) -> Matrix {
+        Matrix { transposed: !self.transposed, ..self }
+    }
+
+    /// Rows and columns, transposed if so meant.
+    fn shape(&self) -> [usize; 2] {
+        let [rows, cols] = self.dims;
+        if self.transposed { [cols, rows] } else { [rows, cols] }
+    }
+
+    pub(super) fn operation(&self) -> Operation {
+        if self.transposed { Operation::T } else { Operation::N }
+    }
+}
+
+/// m, k and n of c `[m, n]` = a `[m, k]` · b `[k, n]`.
+pub(super) fn dims(a: Matrix, b: Matrix, c: Matrix) -> Result<[usize; 3]> {
+    let ([m, k], [k_b, n], [m_c, n_c]) = (a.shape(), b.shape(), c.shape());
+    if k != k_b || m != m_c || n != n_c || c.transposed || a.dtype != b.dtype {
+        return Err(Error::invalid(format!("cuda: gemm: {a:?} {b:?} and {c:?} do not fit")));
+    }
+    Ok([m, k, n])
+}
+
+/// `asked`, which may be TF32, for operands of f32; f32 for others.
+pub(super) fn compute_for(asked: ComputeType, operands: DataType) -> ComputeType {
+    if operands == DataType::F32 { asked } else { ComputeType::F32 }
 }

@@ -1,4 +1,4 @@
-//! The kernels compiled at run time for the card at hand, in place of the PTX that is shipped: for whoever changes one.
+//! Compiles the kernels at run time for the GPU of this machine, instead of using the PTX in the repository. For those who change a kernel.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
@@ -15,10 +15,10 @@ static SOURCES: [(&str, &str); 17] = sources! {
     "layer_norm.cu" "linear.cu" "low_rank.cu" "magnitude.cu" "mma.cu" "mma.cuh" "submatrix.cu" "subspace.cu"
 };
 
-/// Machine code of all kernels for a compute capability. The options are those of `scripts/build-ptx`.
+/// The machine code of all kernels for a compute capability. The options are those of `scripts/build-ptx`.
 ///
 /// # Errors
-/// If NVRTC is missing, or does not know the card, or a kernel does not compile: what NVRTC says.
+/// If NVRTC is missing, does not know the GPU, or cannot compile a kernel. The message contains its log.
 pub(super) fn compile((major, minor): (i32, i32)) -> Result<Vec<u8>> {
     let nvrtc = Nvrtc::load().map_err(Error::invalid)?;
     let text = |s: &str| CString::new(s).map_err(|e| Error::invalid(format!("cuda: a kernel holds a zero byte: {e}")));
@@ -34,7 +34,7 @@ pub(super) fn compile((major, minor): (i32, i32)) -> Result<Vec<u8>> {
     let options = all(&options.map(str::to_string))?;
 
     let mut program: Program = std::ptr::null_mut();
-    // SAFETY: every pointer is to a string or array that outlives the calls, and each buffer has the size that NVRTC told just before.
+    // SAFETY: every pointer is to a string or an array that lives until after the calls. Each buffer has the size that NVRTC returned just before.
     unsafe {
         let (names, files) = (pointers(&names), pointers(&files));
         let count = SOURCES.len() as c_int;

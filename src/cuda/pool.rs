@@ -1,14 +1,14 @@
-//! Which parts of the device's memory are free. All work is in one stream, so that a part that is given back can be handed out at once: what still
-//! reads it comes before what will write it.
+//! The free parts of the device's memory. All work is in one stream, so a part can be handed out again as soon as it is given back: work that
+//! still reads it runs before work that will write it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Memory from the driver, in segments, handed out in parts.
+/// Memory from the driver. It comes in segments and is handed out in parts.
 #[derive(Default)]
 pub(super) struct Pool {
     /// Size of each segment, by address.
     segments: BTreeMap<u64, usize>,
-    /// Size of each free part, by address. Neighbours in a segment are one.
+    /// Size of each free part, by address. Neighbours in a segment are joined to one part.
     free: BTreeMap<u64, usize>,
     /// The free parts by size.
     sizes: BTreeSet<(usize, u64)>,
@@ -20,13 +20,13 @@ impl Pool {
         self.segments.values().sum()
     }
 
-    /// Adds a segment, free.
+    /// Adds a free segment.
     pub(super) fn add(&mut self, address: u64, size: usize) {
         self.segments.insert(address, size);
         self.put(address, size);
     }
 
-    /// The start of the smallest free part of at least `size` bytes; what it has more stays free.
+    /// The address of `size` bytes, from the smallest free part that is large enough. The rest of that part stays free.
     pub(super) fn take(&mut self, size: usize) -> Option<u64> {
         let &(found, address) = self.sizes.range((size, 0)..).next()?;
         self.remove(address);
@@ -36,7 +36,7 @@ impl Pool {
         Some(address)
     }
 
-    /// Takes back a part, which joins its free neighbours.
+    /// Takes back a part, and joins it with free neighbours in its segment.
     pub(super) fn give(&mut self, mut address: u64, mut size: usize) {
         let end = address + size as u64;
         if let Some(&after) = self.free.get(&end)
@@ -55,7 +55,7 @@ impl Pool {
         self.put(address, size);
     }
 
-    /// Removes the segments that are free as a whole: addresses and sizes.
+    /// Removes the segments of which no part is in use. Returns their addresses and sizes.
     pub(super) fn remove_idle(&mut self) -> Vec<(u64, usize)> {
         let idle: Vec<(u64, usize)> = self.segments.iter().map(|(&a, &s)| (a, s)).filter(|(a, s)| self.free.get(a) == Some(s)).collect();
         for (address, _) in &idle {
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Parts never overlap and lie within segments; with all given back, the segments are whole again. Segments may touch.
+        /// Parts never overlap, and each lies in one segment. After all are given back, the segments are whole again. Segments may touch.
         #[test]
         fn parts_do_not_overlap_and_join_again(steps in prop::collection::vec((1usize..40, any::<prop::sample::Index>(), any::<bool>()), 0..120)) {
             let (mut pool, mut next, mut taken) = (Pool::default(), 100u64, Vec::<(u64, usize)>::new());

@@ -4,7 +4,7 @@ use super::added::Added;
 use super::normalize::Normalizer;
 use super::special::{CONFIG, Settings, of_bert};
 use super::wordpiece::{CONTINUED, Parts, WordPiece};
-use crate::tensor::safetensors::read_bytes;
+use crate::files::read_bytes;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;

@@ -134,7 +134,7 @@ pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -
         Method::Lora(patterns) => peft::with_patterns(config, patterns),
         _ => serde_json::to_string_pretty(&config),
     };
-    safetensors::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
+    crate::files::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
 }
 
 /// Applies to `model` what `directory` says, and loads every tensor.

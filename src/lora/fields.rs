@@ -1,6 +1,7 @@
 //! The keys of an `adapter_config.json`, and which of them matter.
 
-use crate::tensor::safetensors::{Unique, nearest, read_text};
+use crate::error::nearest;
+use crate::files::{Unique, read_text};
 use crate::{Error, Result};
 use serde_json::Value;
 use serde_json::value::RawValue;

@@ -3,7 +3,7 @@
 use super::LoraConfig;
 use super::config::saved_by;
 use super::pattern::{ends, layer, named};
-use crate::tensor::safetensors::nearest;
+use crate::error::nearest;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! `config.json` of a DistilBERT checkpoint.
 
-use crate::tensor::safetensors::read_text;
+use crate::files::read_text;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

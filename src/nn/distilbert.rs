@@ -82,7 +82,7 @@ impl DistilBert {
     /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector. T is from here on T + B P.
     pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
         if ids.len() != pass.sequences.tokens() {
-            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()].into(), &[pass.sequences.tokens()].into()]))
+            return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))
                 .at(|| "distilbert.embeddings".into());
         }
         let mut inner = self.with_shared(tape, pass)?;

@@ -93,7 +93,7 @@ impl Checkpoint<'_> {
         if let Some(file) = self.file
             && name.starts_with("distilbert.")
         {
-            let near = crate::tensor::safetensors::nearest(&name, file.names(), 2).join(", ");
+            let near = crate::error::nearest(&name, file.names(), 2).join(", ");
             return Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is missing; the nearest names are {near}")));
         }
         let value = self.random(&name, role, dims)?;

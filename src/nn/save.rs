@@ -1,8 +1,9 @@
 //! A DistilBERT as a checkpoint that transformers reads.
 
 use super::{DistilBert, Head, Weight};
+use crate::files::{read_text, write_file};
 use crate::tensor::DType;
-use crate::tensor::safetensors::{read_text, write, write_file};
+use crate::tensor::safetensors::write;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,9 +1,8 @@
-//! Tensors on a GPU.
+//! Tensors in the memory of a GPU.
 
-use super::{DType, Element, Sequences, Shape, Storage, Tensor};
+use super::{DType, Sequences, Shape, Storage, Tensor, alloc, dispatch_any};
 use crate::cuda::{Argument, Buffer, DataType, Device, Matrix};
 use crate::{Error, Result};
-use half::{bf16, f16};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 
@@ -15,27 +14,30 @@ pub struct OnDevice {
 }
 
 impl Tensor {
-    /// A device tensor of `dtype`, not filled.
+    /// A tensor of all bytes of a buffer.
+    fn of_buffer(buffer: Buffer, dtype: DType, shape: Shape) -> Tensor {
+        Tensor::whole(Storage::Cuda(OnDevice { buffer, dtype }), shape)
+    }
+
+    /// A tensor on a GPU whose elements have arbitrary values.
     ///
     /// # Errors
-    /// If the device has no more memory.
+    /// If the GPU has no more memory.
     pub fn empty_on(device: &Arc<Device>, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
-        let buffer = Buffer::take(device, shape.len() * dtype.size())?;
-        Ok(Tensor { shape, storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype })), offset: 0 })
+        Ok(Tensor::of_buffer(Buffer::take(device, shape.len() * dtype.size())?, dtype, shape))
     }
 
-    /// A device tensor of zeros.
+    /// A tensor of zeros on a GPU.
     ///
     /// # Errors
-    /// If the device has no more memory.
+    /// If the GPU has no more memory.
     pub fn zeros_on(device: &Arc<Device>, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
-        let buffer = Buffer::zeroed(device, shape.len() * dtype.size())?;
-        Ok(Tensor { shape, storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype })), offset: 0 })
+        Ok(Tensor::of_buffer(Buffer::zeroed(device, shape.len() * dtype.size())?, dtype, shape))
     }
 
-    /// The device it is on, if it is not on the host.
+    /// The GPU that contains the elements; `None` if they are on the host.
     pub fn device(&self) -> Option<&Arc<Device>> {
         match &*self.storage {
             Storage::Cuda(c) => Some(c.buffer.device()),
@@ -43,70 +45,56 @@ impl Tensor {
         }
     }
 
-    /// The same elements on a device. Without a copy if they are there.
+    /// The same elements on a GPU. No copy is made if they are there.
     ///
     /// # Errors
-    /// If the device has no more memory.
+    /// If the GPU has no more memory.
     pub fn to_device(&self, device: &Arc<Device>) -> Result<Tensor> {
         if self.device().is_some_and(|own| own.ordinal() == device.ordinal()) {
             return Ok(self.clone());
         }
         let host = self.to_host()?;
-        let bytes = match self.dtype() {
-            DType::F32 => host.host::<f32>()?.as_bytes(),
-            DType::F64 => host.host::<f64>()?.as_bytes(),
-            DType::BF16 => host.host::<bf16>()?.as_bytes(),
-            DType::F16 => host.host::<f16>()?.as_bytes(),
-            DType::U32 => host.host::<u32>()?.as_bytes(),
-        };
-        let buffer = Buffer::upload(device, bytes)?;
-        Ok(Tensor { shape: self.shape.clone(), storage: Arc::new(Storage::Cuda(OnDevice { buffer, dtype: self.dtype() })), offset: 0 })
+        let buffer = dispatch_any!(self.dtype(), T => Buffer::upload(device, host.host::<T>()?.as_bytes()))?;
+        Ok(Tensor::of_buffer(buffer, self.dtype(), self.shape.clone()))
     }
 
-    /// Moves it to memory on a device that nothing else shares, to be changed in place. It is what it was if that fails.
+    /// Moves the elements to memory of a GPU that no other tensor shares, so that a kernel may change them in place. On an error the tensor is
+    /// unchanged.
     ///
     /// # Errors
-    /// If the device has no more memory.
+    /// If the GPU has no more memory.
     pub(crate) fn own_on(&mut self, device: &Arc<Device>) -> Result<()> {
         *self = self.to_device(device)?;
         let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is not on the GPU"))) };
         if Arc::strong_count(&self.storage) > 1 {
-            let buffer = Buffer::copy(&c.buffer, self.offset * c.dtype.size(), self.shape.len() * c.dtype.size())?;
-            let storage = Arc::new(Storage::Cuda(OnDevice { buffer, dtype: c.dtype }));
-            (self.storage, self.offset) = (storage, 0);
+            let buffer = c.buffer.copy(self.offset * c.dtype.size(), self.bytes())?;
+            *self = Tensor::of_buffer(buffer, c.dtype, self.shape.clone());
         }
         Ok(())
     }
 
-    /// The same elements on the host; waits for the device.
+    /// The same elements in host memory. Waits for the device.
     pub(super) fn download(&self) -> Result<Tensor> {
         let Storage::Cuda(c) = &*self.storage else { return Ok(self.clone()) };
-        fn read<T: Element + zerocopy::IntoBytes>(c: &OnDevice, offset: usize, shape: &Shape) -> Result<Tensor> {
-            let mut values = super::alloc::<T>(shape.len());
-            c.buffer.device().download(&c.buffer, offset * size_of::<T>(), values.as_mut_bytes())?;
-            Tensor::new(values, shape)
-        }
-        match c.dtype {
-            DType::F32 => read::<f32>(c, self.offset, &self.shape),
-            DType::F64 => read::<f64>(c, self.offset, &self.shape),
-            DType::BF16 => read::<bf16>(c, self.offset, &self.shape),
-            DType::F16 => read::<f16>(c, self.offset, &self.shape),
-            DType::U32 => read::<u32>(c, self.offset, &self.shape),
-        }
+        dispatch_any!(c.dtype, T => {
+            let mut values = alloc::<T>(self.shape.len());
+            c.buffer.download(self.offset * size_of::<T>(), values.as_mut_bytes())?;
+            Tensor::new(values, &self.shape)
+        })
     }
 
-    /// Its first element as a kernel's argument.
+    /// The address of the first element, as an argument of a kernel.
     ///
     /// # Errors
-    /// If it is on the host.
+    /// If the tensor is on the host.
     pub fn argument(&self) -> Result<Argument> {
         Ok(Argument::Address(self.address()?))
     }
 
-    /// Where its first element lies on the device.
+    /// The address of the first element on the GPU.
     ///
     /// # Errors
-    /// If it is on the host.
+    /// If the tensor is on the host.
     pub fn address(&self) -> Result<u64> {
         match &*self.storage {
             Storage::Cuda(c) => Ok(c.buffer.address() + (self.offset * c.dtype.size()) as u64),
@@ -114,10 +102,10 @@ impl Tensor {
         }
     }
 
-    /// Its rows as a matrix for cuBLAS.
+    /// The tensor `[.., cols]` as a matrix for cuBLAS.
     ///
     /// # Errors
-    /// If it is on the host, or neither f32 nor bf16.
+    /// If the tensor is on the host, or neither f32 nor bf16.
     pub fn matrix(&self) -> Result<Matrix> {
         let dtype = match self.dtype() {
             DType::F32 => DataType::F32,
@@ -129,10 +117,10 @@ impl Tensor {
     }
 }
 
-/// Arrays of u32 that are copied to a device at once: `[n]` each.
+/// Copies several arrays of u32 to a GPU in one transfer. Each becomes a tensor `[n]`.
 ///
 /// # Errors
-/// If the device has no more memory.
+/// If the GPU has no more memory.
 pub fn upload_together<const N: usize>(device: &Arc<Device>, arrays: [&[u32]; N]) -> Result<[Tensor; N]> {
     let whole = Tensor::new(arrays.concat(), [arrays.iter().map(|a| a.len()).sum::<usize>()])?.to_device(device)?;
     let mut offset = 0;
@@ -143,10 +131,10 @@ pub fn upload_together<const N: usize>(device: &Arc<Device>, arrays: [&[u32]; N]
     }))
 }
 
-/// How the sequences of a batch lie, for kernels.
+/// The sequence boundaries of a packed batch, for kernels.
 #[derive(Debug)]
 pub struct DeviceSequences {
-    /// First row of each sequence, and T: `[B + 1]` u32.
+    /// The first row of each sequence, and T: `[B + 1]` u32.
     pub offsets: Tensor,
     /// The sequence of each row: `[T]` u32.
     pub row_sequence: Tensor,
@@ -155,10 +143,10 @@ pub struct DeviceSequences {
 }
 
 impl Sequences {
-    /// Its arrays on a device, copied there when first asked for.
+    /// The arrays on a GPU. The first call copies them there.
     ///
     /// # Errors
-    /// If the device has no more memory.
+    /// If the GPU has no more memory.
     pub fn on(&self, device: &Arc<Device>) -> Result<&DeviceSequences> {
         if let Some(found) = self.on_device.get() {
             return Ok(found);

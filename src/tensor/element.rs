@@ -1,28 +1,34 @@
-//! Element types, and the two numeric traits that kernels are generic over.
+//! The types of elements: [`DType`] as a value, and the Rust types behind it with the traits that kernels are generic over.
+//!
+//! A kernel reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or
+//! `f64`), because a sum of many bf16 numbers would lose most of its digits.
 
-use super::simd;
-use super::storage::{Host, Pooled};
+use super::pool::{Poolable, Pooled, alloc};
+use super::{rows, simd, special};
 use half::{bf16, f16};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
-/// Type of the elements of a [`Tensor`](super::Tensor).
+/// The data type of the elements of a [`Tensor`](super::Tensor).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DType {
     /// 32-bit float.
     F32,
-    /// 64-bit float: for gradient checks, host only.
+    /// 64-bit float: for gradient checks, on the host only.
     F64,
-    /// The upper half of an f32.
+    /// The upper half of an f32: its 8 bits of exponent, and 7 of its 23 bits of mantissa.
     BF16,
-    /// IEEE half: storage only, converted on load and save.
+    /// IEEE half precision: for storage only, converted on load and save.
     F16,
     /// Unsigned 32-bit integer: token ids and offsets.
     U32,
 }
 
 impl DType {
+    /// Every data type.
+    pub const ALL: [DType; 5] = [DType::F32, DType::F64, DType::BF16, DType::F16, DType::U32];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
@@ -32,7 +38,7 @@ impl DType {
         }
     }
 
-    /// The type that sums of it, and what trains beside it, are kept in: f32 for the 16-bit floats, else itself.
+    /// The type of accumulators, and of what trains in a model of this type: f32 for the 16-bit floats, else the type itself.
     pub fn accum(self) -> DType {
         match self {
             DType::BF16 | DType::F16 => DType::F32,
@@ -47,41 +53,12 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type that a tensor can hold. Sealed: the five types of [`DType`].
+/// A Rust type that a tensor can contain: one for each [`DType`]. No other crate can add one.
 pub trait Element:
-    Copy
-    + Default
-    + PartialEq
-    + Send
-    + Sync
-    + fmt::Debug
-    + zerocopy::FromBytes
-    + zerocopy::IntoBytes
-    + zerocopy::Immutable
-    + sealed::Buffered
-    + 'static
+    Poolable + PartialEq + Send + Sync + fmt::Debug + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable
 {
     /// Its data type.
     const DTYPE: DType;
-}
-
-pub(super) mod sealed {
-    use super::{Host, Pooled};
-    use crate::tensor::storage::FreeLists;
-
-    /// How an element type finds its buffers.
-    pub trait Buffered: Sized {
-        fn wrap(buffer: Pooled<Self>) -> Host
-        where
-            Self: super::Element;
-        fn peek(host: &Host) -> Option<&Pooled<Self>>
-        where
-            Self: super::Element;
-        fn peek_mut(host: &mut Host) -> Option<&mut Pooled<Self>>
-        where
-            Self: super::Element;
-        fn free_lists() -> &'static FreeLists<Self>;
-    }
 }
 
 macro_rules! elements {
@@ -89,40 +66,34 @@ macro_rules! elements {
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
         }
-        impl sealed::Buffered for $type {
-            fn wrap(buffer: Pooled<Self>) -> Host {
-                Host::$dtype(buffer)
-            }
-            fn peek(host: &Host) -> Option<&Pooled<Self>> {
-                if let Host::$dtype(buffer) = host { Some(buffer) } else { None }
-            }
-            fn peek_mut(host: &mut Host) -> Option<&mut Pooled<Self>> {
-                if let Host::$dtype(buffer) = host { Some(buffer) } else { None }
-            }
-            fn free_lists() -> &'static super::storage::FreeLists<Self> {
-                static LISTS: super::storage::FreeLists<$type> = super::storage::FreeLists::new();
-                &LISTS
-            }
-        }
     )*};
 }
 elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
 
-/// A floating-point element that kernels read and write; sums are kept in [`Scalar::Acc`].
+/// Elements that a matrix product reads as the accumulator type `S`.
+#[derive(Clone, Copy)]
+pub enum Elements<'a, S> {
+    /// Elements of type `S`.
+    Same(&'a [S]),
+    /// Elements of type bf16, for S = f32.
+    BF16(&'a [bf16]),
+}
+
+/// A floating-point type that kernels read and write.
 pub trait Scalar: Element {
-    /// What sums inside an op are kept in: f32 for bf16, else the type itself.
+    /// The accumulator: the type in which ops compute and sum. f32 for bf16, else the type itself.
     type Acc: Accum;
-    /// The value in the wider type.
+    /// The same value in the accumulator type.
     fn widen(self) -> Self::Acc;
-    /// Rounds once, to nearest even.
+    /// Rounds to nearest even.
     fn narrow(x: Self::Acc) -> Self;
-    /// Numbers for a matrix product to read.
-    fn source(data: &[Self]) -> super::gemm::Elements<'_, Self::Acc>;
-    /// Rounds every number; without a copy if there is nothing to round.
+    /// The elements as the input of a matrix product.
+    fn source(data: &[Self]) -> Elements<'_, Self::Acc>;
+    /// Rounds every element. No copy is made if `Self` is the accumulator type.
     fn narrow_all(sums: Pooled<Self::Acc>) -> Pooled<Self>;
 }
 
-/// A type that arithmetic is done in.
+/// A type of accumulators, with the arithmetic that ops need: `f32` or `f64`.
 pub trait Accum:
     Scalar<Acc = Self>
     + PartialOrd
@@ -139,13 +110,13 @@ pub trait Accum:
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// Rounds an f64 constant.
+    /// Rounds an f64.
     fn of(x: f64) -> Self;
     /// The value as f64.
     fn f64(self) -> f64;
-    /// self · a + b, rounded once. Slow where the processor has no such instruction.
+    /// self · a + b, rounded once. Slow on processors without such an instruction.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// e^self; `fma` as in [`math`](super::math).
+    /// e^self. `fma`: this processor has a fast [`Accum::mul_add`]. Kernels get it as a parameter from [`simd`](super::simd).
     fn exp(self, fma: bool) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
@@ -153,7 +124,7 @@ pub trait Accum:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// Error function, and e^(−self²), which that of f32 takes anyway; `fma` as in [`math`](super::math).
+    /// The error function, and e^(−self²), which is computed on the way. `fma` as in [`Accum::exp`].
     fn erf(self, fma: bool) -> (Self, Self);
 }
 
@@ -165,7 +136,7 @@ macro_rules! floats {
             fn widen(self) -> $type { self }
             #[inline(always)]
             fn narrow(x: $type) -> $type { x }
-            fn source(data: &[$type]) -> super::gemm::Elements<'_, $type> { super::gemm::Elements::Same(data) }
+            fn source(data: &[$type]) -> Elements<'_, $type> { Elements::Same(data) }
             fn narrow_all(sums: Pooled<$type>) -> Pooled<$type> { sums }
         }
         impl Accum for $type {
@@ -190,7 +161,7 @@ macro_rules! floats {
         }
     )*};
 }
-floats!(f32 super::math::exp, super::math::erf; f64 |x: f64, _| x.exp(), |x: f64, _| (libm::erf(x), (-x * x).exp()));
+floats!(f32 special::exp, special::erf; f64 |x: f64, _| x.exp(), |x: f64, _| (libm::erf(x), (-x * x).exp()));
 
 impl Scalar for bf16 {
     type Acc = f32;
@@ -200,17 +171,17 @@ impl Scalar for bf16 {
     }
     #[inline(always)]
     fn narrow(x: f32) -> bf16 {
-        // To nearest even; a NaN stays one. Without a branch, so that loops become vector code.
+        // To nearest even. A NaN stays a NaN. There is no branch, so that loops become vector code.
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
         bf16::from_bits(if x.is_nan() { (bits >> 16 | 0x40) as u16 } else { rounded as u16 })
     }
-    fn source(data: &[bf16]) -> super::gemm::Elements<'_, f32> {
-        super::gemm::Elements::BF16(data)
+    fn source(data: &[bf16]) -> Elements<'_, f32> {
+        Elements::BF16(data)
     }
     fn narrow_all(sums: Pooled<f32>) -> Pooled<bf16> {
-        let mut rounded = super::alloc(sums.len());
-        super::rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
+        let mut rounded = alloc(sums.len());
+        rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
             simd::vectorised(|| to.iter_mut().zip(&sums[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
         });
         rounded

@@ -1,17 +1,17 @@
-//! Looks for a NaN or an infinity among the numbers of a tensor.
+//! Searches a tensor for a NaN or an infinity.
 
 use super::{DType, Tensor, rows, simd};
 use crate::{Error, Result};
 use half::{bf16, f16};
 
 impl Tensor {
-    /// The first element that is NaN or infinite, counted row by row; `None` if there is none, or the elements are integers.
+    /// The index of the first element in row-major order that is NaN or infinite. `None` if there is none, or the elements are integers.
     ///
     /// # Errors
-    /// If a device fails: a tensor on a GPU is copied to the host.
+    /// If the tensor cannot be copied from a GPU.
     pub(crate) fn first_not_finite(&self) -> Result<Option<usize>> {
         let host = self.to_host()?;
-        // An exponent of ones alone is that of NaN and of the infinities.
+        // NaN and the infinities are the numbers whose exponent has only ones.
         Ok(match self.dtype() {
             DType::F32 => first(host.host()?, |x: f32| x.to_bits() & 0x7F80_0000 == 0x7F80_0000),
             DType::F64 => first(host.host()?, |x: f64| x.to_bits() & 0x7FF0 << 48 == 0x7FF0 << 48),
@@ -21,7 +21,7 @@ impl Tensor {
         })
     }
 
-    /// The first NaN or infinity in words, as in `holds NaN at [2, 17]`; `None` if all numbers are finite.
+    /// A phrase about the first NaN or infinity, such as "holds NaN at [2, 17]". `None` if all elements are finite.
     ///
     /// # Errors
     /// As [`Tensor::first_not_finite`].
@@ -36,20 +36,20 @@ impl Tensor {
         Ok(Some(format!("holds {number} at {place:?}")))
     }
 
-    /// Refuses a tensor that holds a NaN or an infinity. `error` gets a phrase such as "holds NaN at [3, 4]" and adds which tensor it is.
+    /// Refuses a tensor with a NaN or an infinity. `error` makes the error from a phrase such as "holds NaN at [3, 4]".
     ///
     /// # Errors
-    /// That of `error`, or if the tensor cannot be read.
+    /// That of `error`, or if the tensor cannot be copied from a GPU.
     pub fn check_finite(&self, error: impl FnOnce(String) -> Error) -> Result<()> {
         self.not_finite()?.map_or(Ok(()), |what| Err(error(what)))
     }
 }
 
-/// The first element that `bad` holds of.
+/// The index of the first element for which `bad` is true.
 fn first<T: Copy + Sync>(x: &[T], bad: impl Fn(T) -> bool + Copy + Sync + Send) -> Option<usize> {
     let within = |range: std::ops::Range<usize>| {
         let x = &x[range.clone()];
-        // All are looked at, without a branch, so that the loop becomes vector code.
+        // A loop without a branch becomes vector code. Only if it finds something, the place is searched.
         let any = simd::vectorised(|| {
             let mut any = false;
             for &x in x {

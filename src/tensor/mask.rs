@@ -1,36 +1,36 @@
-//! Dropout masks that are drawn from counters. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", <https://doi.org/10.1145/2063384.2063405>.
+//! Dropout masks, drawn from a counter-based random generator: see `philox.rs`.
 
-use super::philox::philox_row;
+use super::philox_row::philox_row;
 use super::simd::vectorised;
 use super::{Accum, Scalar, Sequences, alloc, rows};
 
-/// A dropout mask: a pure function of (seed, site, example, row in the sequence, column), so packing, micro-batches, threads and device leave
-/// it alone, and it is never stored.
+/// A dropout mask. Each factor is a function of (seed, site, example, row in its sequence, column) and of nothing else. So the mask does not
+/// depend on packing, micro-batches, threads or device, and it is not stored: backward draws it again.
 #[derive(Clone, Debug)]
 pub struct Mask {
     /// Probability of dropping, in [0, 1).
     pub p: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Which dropout of the model: a static number from its table.
+    /// Which dropout of the model: a number from the table `nn::site`.
     pub site: u32,
 }
 
 impl Mask {
-    /// round(p · 2³²): words below it drop.
+    /// round(p · 2³²). Random words below it drop.
     pub fn threshold(&self) -> u32 {
         (self.p * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32
     }
 
-    /// Writes 0 or 1/(1 − p) for each column of row `row` of `example`. Kept where the random word ≥ round(p · 2³²).
+    /// Writes the factor of each column of row `row` of `example`: 0 if it is dropped, else 1 / (1 − p).
     pub fn factors<T: Accum>(&self, example: u32, row: u32, out: &mut [T]) {
         let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));
-        // By value: vector code would gather what it had to read through a reference.
+        // `move`: through references, vector code would load the two values for every element.
         philox_row(self.seed, [row, self.site, example], out, move |word| if word >= threshold { keep } else { T::ZERO });
     }
 
-    /// Writes the factors of rows `first..` of a packed batch, `cols` to a row.
+    /// Writes the factors of the rows from `first` on of a packed batch. Each row has `cols` columns.
     pub fn factor_rows<T: Accum>(&self, sequences: &Sequences, first: usize, cols: usize, out: &mut [T]) {
         for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
             let (b, row) = sequences.locate(first + i);
@@ -38,7 +38,7 @@ impl Mask {
         }
     }
 
-    /// y = f ⊙ x for rows of `cols` elements laid out by `packing`.
+    /// y = f ⊙ x, where f are the factors. x and y are `[T, cols]`.
     pub fn apply<T: Scalar>(&self, sequences: &Sequences, cols: usize, x: &[T], y: &mut [T]) {
         rows::for_each(y, cols, |first, y| {
             let mut factors = alloc::<T::Acc>(y.len());

@@ -1,25 +1,25 @@
-//! The only place that splits work over threads, but for `data::stream`, which reads and encodes at the same time.
+//! Splits work over threads. Nothing else does, except `data::stream`, which reads and encodes at the same time.
 //!
-//! Pieces have a fixed size, whatever the number of threads, so a result never depends on it.
+//! Work is cut into pieces of a fixed size, so the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
-/// Computes with `n` threads from now on. Results do not depend on the number. Without a call, there is a thread for each core.
+/// Uses `n` threads from now on. Without this call there is one thread for each core. The number changes no result.
 ///
 /// # Errors
-/// If something was computed before, or the system gives no thread.
+/// If something was computed before this call, or the system cannot start the threads.
 pub fn use_threads(n: usize) -> crate::Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| crate::Error::invalid(format!("threads: {e}")))
 }
 
-/// Elements of work worth a task.
+/// Elements of a task. Fewer would take less time than starting the task.
 const GRAIN: usize = 16 * 1024;
 
 fn rows_per_piece(cols: usize) -> usize {
     GRAIN.div_ceil(cols.max(1))
 }
 
-/// Calls `f(first_row, rows)` for consecutive groups of whole rows of `out`, which has `cols` columns.
+/// Calls `f(first_row, rows)` for groups of whole rows of `out`, `[.., cols]`.
 pub fn for_each<T: Send>(out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let rows = rows_per_piece(cols);
     let piece = rows * cols.max(1);
@@ -29,7 +29,7 @@ pub fn for_each<T: Send>(out: &mut [T], cols: usize, f: impl Fn(usize, &mut [T])
     out.par_chunks_mut(piece).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
 }
 
-/// Calls `f(i, piece)` for pieces of `piece` elements.
+/// Calls `f(i, part)` for parts of `piece` elements of `out`, with all threads if `parallel`.
 pub fn for_chunks<T: Send>(out: &mut [T], piece: usize, parallel: bool, f: impl Fn(usize, &mut [T]) + Sync) {
     match parallel {
         true => out.par_chunks_mut(piece.max(1)).enumerate().for_each(|(i, piece)| f(i, piece)),
@@ -37,7 +37,7 @@ pub fn for_chunks<T: Send>(out: &mut [T], piece: usize, parallel: bool, f: impl 
     }
 }
 
-/// Calls `f(i)` for 0..n.
+/// Calls `f(i)` for i in 0..n, with all threads if `parallel`.
 pub fn for_tasks(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
     match parallel {
         true => (0..n).into_par_iter().for_each(f),
@@ -45,10 +45,10 @@ pub fn for_tasks(n: usize, parallel: bool, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Rows of an output with so many columns; no rows at all if it is not wanted.
+/// An output and its number of columns. It is empty if nobody needs it.
 pub type Rows<'a, T> = (&'a mut [T], usize);
 
-/// Calls `f(first_row, a_rows, b_rows, c_rows)` for matching groups of rows of three outputs; an empty output gives empty groups.
+/// Calls `f(first_row, a_rows, b_rows, c_rows)` for the same rows of three outputs. An empty output gives empty groups.
 pub fn for_each3<A: Send, B: Send, C: Send>(
     a: Rows<A>,
     b: Rows<B>,
@@ -62,7 +62,8 @@ pub fn for_each3<A: Send, B: Send, C: Send>(
     groups.collect::<Vec<_>>().into_par_iter().for_each(|(first, a, b, c)| f(first, a, b, c));
 }
 
-/// Sums `f(rows)` over fixed groups of `0..rows`, in order: the column sums of a reduction over rows of `cols` elements.
+/// Computes `f` for groups of the rows `0..rows`, each of `cols` elements, and combines the results with `add`, in the order of the rows.
+/// `None` if there are no rows.
 pub fn reduce<S: Send>(
     rows: usize,
     cols: usize,
@@ -77,7 +78,7 @@ pub fn reduce<S: Send>(
     Some(sum)
 }
 
-/// Runs independent tasks and returns their results in order.
+/// `f` of each item, with all threads. The results have the order of the items.
 pub fn map<T: Send, S: Send>(items: Vec<T>, f: impl Fn(T) -> S + Sync + Send) -> Vec<S> {
     items.into_par_iter().map(f).collect()
 }

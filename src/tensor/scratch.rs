@@ -1,4 +1,4 @@
-//! Tensors too large for memory: written to a file once, then read through a map.
+//! Tensors that are too large for memory: written to a temporary file, then read through a memory map.
 #![allow(unsafe_code)]
 
 use super::{DType, Tensor};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use zerocopy::IntoBytes;
 
-/// Rows of a tensor, appended to a file of this process in the system's folder for temporary files.
+/// Rows of a tensor, in a file in the system's folder for temporary files.
 pub struct Scratch {
     path: PathBuf,
     file: BufWriter<File>,
@@ -19,10 +19,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// An empty one.
+    /// Creates the file.
     ///
     /// # Errors
-    /// If the file cannot be made.
+    /// If it cannot be created.
     pub fn new() -> Result<Scratch> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("lowrank-{}-{}.scratch", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -31,10 +31,10 @@ impl Scratch {
         Ok(Scratch { path, file: BufWriter::new(file), bytes: 0 })
     }
 
-    /// Appends the numbers of a tensor.
+    /// Appends the elements of a tensor.
     ///
     /// # Errors
-    /// If they cannot be written: the disk is full, say.
+    /// If they cannot be written, for example because the disk is full.
     pub fn append(&mut self, tensor: &Tensor) -> Result<()> {
         self.bytes += tensor.bytes();
         dispatch!("scratch", tensor.dtype(), T => {
@@ -42,13 +42,13 @@ impl Scratch {
         })
     }
 
-    /// All that was appended, as a tensor `[rows, cols]` in a map.
+    /// All appended elements as a tensor `[rows, cols]` over the mapped file.
     ///
     /// # Errors
-    /// If the file cannot be written or mapped, or holds another number of elements.
+    /// If the file cannot be written or mapped, or the number of elements is not rows · cols.
     pub fn finish(mut self, dtype: DType, [rows, cols]: [usize; 2]) -> Result<Tensor> {
         self.file.flush().map_err(|e| Error::io(&self.path, e))?;
-        // SAFETY: the file is this process's own, under a name that no other uses, and is not written to any more.
+        // SAFETY: `new` created the file under a name with this process's id, so no other program uses it, and nothing is written after this.
         let map = unsafe { Mmap::map(self.file.get_ref()) }.map_err(|e| Error::io(&self.path, e))?;
         let shape = [rows, cols].into();
         Tensor::mapped(&Arc::new(map), 0..self.bytes, dtype, shape)
@@ -58,7 +58,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Where a mapped file cannot be removed it stays until the system clears its temporary files.
+        // Some systems cannot remove a mapped file. It then stays until the system clears its temporary files.
         let _ = std::fs::remove_file(&self.path);
     }
 }

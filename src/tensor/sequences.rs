@@ -1,13 +1,22 @@
-//! How the sequences of a batch lie one after another, without padding.
+//! A packed batch: texts of different lengths one after another, without padding.
+//!
+//! ```text
+//! three texts      [CLS] a b [SEP]      [CLS] c [SEP]      [CLS] d e f [SEP]
+//! packed rows        0   1 2   3          4   5   6          7   8 9 10  11       T = 12 rows, one for each token
+//! offsets          [ 0,                   4,                 7,             12 ]  B + 1 = 4 numbers
+//! ```
+//!
+//! Hidden states are one matrix `[T, D]`. Only attention and the classifier look at the offsets.
 
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// A packed batch of B sequences and T tokens: sequence b owns the rows `offsets[b]..offsets[b + 1]`.
+/// The sequence boundaries of a packed batch of B sequences and T tokens: sequence b has the rows `offsets[b]..offsets[b + 1]`.
 #[derive(Debug)]
 pub struct Sequences {
     offsets: Vec<usize>,
     examples: Vec<u32>,
+    /// A copy on a GPU, made when it is first needed.
     #[cfg(feature = "cuda")]
     pub(super) on_device: std::sync::OnceLock<super::cuda::DeviceSequences>,
 }
@@ -19,19 +28,18 @@ impl PartialEq for Sequences {
 }
 
 impl Sequences {
-    /// Sequences of `lengths` tokens. `examples[b]` is the ordinal of sequence b in the run (epoch · N + index): dropout masks depend on it.
+    /// Sequences of `lengths` tokens. `examples[b]` is the number of sequence b in the run, epoch · N + index: dropout masks depend on it.
     ///
     /// # Errors
-    /// If the two differ in length, or a sequence is empty.
+    /// If the two lists differ in length, or a sequence is empty.
     pub fn new(lengths: &[usize], examples: Vec<u32>) -> Result<Sequences> {
         if lengths.len() != examples.len() || lengths.contains(&0) {
-            return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.into(), &[examples.len()].into()]));
+            return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.to_vec(), &vec![examples.len()]]));
         }
         let mut offsets = vec![0];
-        offsets.extend(lengths.iter().scan(0, |end, n| {
-            *end += n;
-            Some(*end)
-        }));
+        for (b, length) in lengths.iter().enumerate() {
+            offsets.push(offsets[b] + length);
+        }
         Ok(Sequences::of(offsets, examples))
     }
 
@@ -54,7 +62,7 @@ impl Sequences {
         self.offsets[self.count()]
     }
 
-    /// First row of each sequence, and T: `[B + 1]`.
+    /// The first row of each sequence, and T: `[B + 1]`.
     pub fn offsets(&self) -> &[usize] {
         &self.offsets
     }
@@ -69,23 +77,23 @@ impl Sequences {
         self.range(b).len()
     }
 
-    /// The ordinal of each sequence in the run: `[B]`.
+    /// The number of each sequence in the run: `[B]`.
     pub fn example_ids(&self) -> &[u32] {
         &self.examples
     }
 
-    /// The same sequences with `extra` more rows at the front of each.
+    /// The same sequences, each with `extra` more rows at its front.
     pub fn lengthened(&self, extra: usize) -> Sequences {
         let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
         Sequences::of(offsets, self.examples.clone())
     }
 
-    /// The same sequences cut to their first row.
+    /// The same sequences, each cut to its first row.
     pub fn first_rows(&self) -> Sequences {
         Sequences::of((0..self.offsets.len()).collect(), self.examples.clone())
     }
 
-    /// The sequence that owns `row`, and the row within it.
+    /// The sequence of `row`, and the index of the row in this sequence.
     pub fn locate(&self, row: usize) -> (usize, usize) {
         let b = self.offsets.partition_point(|&o| o <= row) - 1;
         (b, row - self.offsets[b])

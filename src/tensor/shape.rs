@@ -1,13 +1,13 @@
-//! Shapes.
+//! The shape of a tensor: the size of each dimension, outermost first.
 
 use std::fmt;
 
-/// Dimension sizes, outermost first. A scalar has none.
+/// The sizes of the dimensions, outermost first. `[2, 3]` is a matrix of 2 rows and 3 columns; a scalar has no dimension: `[]`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// Number of elements.
+    /// Number of elements: the product of the sizes; 1 for a scalar.
     pub fn len(&self) -> usize {
         self.0.iter().product()
     }
@@ -17,17 +17,17 @@ impl Shape {
         self.len() == 0
     }
 
-    /// The sizes.
+    /// The sizes, outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.0
     }
 
-    /// Last size; 1 for a scalar.
+    /// Number of columns: the last size; 1 for a scalar.
     pub fn cols(&self) -> usize {
         *self.0.last().unwrap_or(&1)
     }
 
-    /// Product of all sizes but the last; 1 for a scalar.
+    /// Number of rows: the product of all sizes but the last; 1 for a scalar.
     pub fn rows(&self) -> usize {
         self.0.iter().rev().skip(1).product()
     }

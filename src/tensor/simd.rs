@@ -1,36 +1,37 @@
-//! Runs a kernel compiled for the widest vectors that the processor has.
+//! Runs a kernel with the widest vectors of the processor.
 //!
-//! Kernels are plain loops. Compiled inside a function with `#[target_feature]`, the same loop uses wider registers and fused
-//! multiply-add: one source, one instance per instruction set, chosen at run time.
+//! Kernels are plain loops. Inside a function with `#[target_feature]`, the compiler turns the same loop into code for wider registers and fused
+//! multiply-add. So there is one source and one compiled version for each instruction set. The version is chosen at run time.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
 use std::fmt;
 use std::sync::OnceLock;
 
-/// A loop to be compiled once per instruction set. Mark `run` as `#[inline(always)]`: only inlined code takes on the instruction set.
+/// A loop that is compiled once for each instruction set. Mark `run` as `#[inline(always)]`: only inlined code uses the instruction set of its
+/// caller.
 pub trait Kernel {
-    /// What it returns.
+    /// The result.
     type Output;
-    /// `FMA`: fused multiply-add is one fast instruction.
+    /// Runs the loop. `FMA`: fused multiply-add is one fast instruction.
     fn run<const FMA: bool>(self) -> Self::Output;
 }
 
-/// An instruction set that kernels are compiled for.
+/// An instruction set for which kernels are compiled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Isa {
-    /// What every machine of the target has.
+    /// Only what every processor of the target has.
     Portable,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// AVX-512 that multiplies bf16: VDPBF16PS.
+    /// AVX-512 with multiplication of bf16: VDPBF16PS.
     Avx512Bf16,
 }
 
 impl Isa {
-    /// Each has what those before it have.
+    /// All of them. Each includes those before it.
     pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 }
 
@@ -48,7 +49,7 @@ impl fmt::Display for Isa {
 /// The environment variable that chooses an instruction set.
 const CHOICE: &str = "LOWRANK_SIMD";
 
-/// The widest that the processor has.
+/// The widest instruction set of this processor.
 pub(super) fn widest() -> Isa {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -65,34 +66,34 @@ pub(super) fn widest() -> Isa {
     Isa::Portable
 }
 
-/// The instruction set that `LOWRANK_SIMD` names, if this processor has it.
-fn chosen() -> Option<Isa> {
-    let choice = std::env::var(CHOICE).ok()?;
-    Isa::ALL.into_iter().find(|isa| *isa <= widest() && isa.to_string() == choice)
-}
-
-/// The instruction set in use: the widest there is, or that which `LOWRANK_SIMD` names.
+/// The instruction set in use: the widest of this processor, or the one that `LOWRANK_SIMD` names.
 pub fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| chosen().unwrap_or_else(widest))
+    *ISA.get_or_init(|| chosen().ok().flatten().unwrap_or_else(widest))
 }
 
+/// Checks the environment variable `LOWRANK_SIMD`.
+///
 /// # Errors
-/// If `LOWRANK_SIMD` names an instruction set that there is not, or that this processor lacks.
+/// If it names an instruction set that does not exist, or that this processor lacks.
 pub fn check_choice() -> Result<()> {
-    let Ok(choice) = std::env::var(CHOICE) else { return Ok(()) };
-    if chosen().is_some() {
-        return Ok(());
-    }
-    let can: Vec<_> = Isa::ALL.into_iter().filter(|isa| *isa <= widest()).map(|isa| isa.to_string()).collect();
-    Err(Error::invalid(format!("{CHOICE}={choice}: this processor can run {}", can.join(", "))))
+    chosen().map(|_| ())
+}
+
+/// The instruction set that `LOWRANK_SIMD` names, if it is set.
+fn chosen() -> Result<Option<Isa>> {
+    let Ok(choice) = std::env::var(CHOICE) else { return Ok(None) };
+    let can: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| *isa <= widest()).collect();
+    let names: Vec<String> = can.iter().map(Isa::to_string).collect();
+    let found = can.into_iter().find(|isa| isa.to_string() == choice);
+    found.map(Some).ok_or_else(|| Error::invalid(format!("{CHOICE}={choice}: this processor can run {}", names.join(", "))))
 }
 
 /// Runs `kernel` on the instruction set in use.
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     match isa() {
-        // SAFETY: `isa` names only what the processor has.
+        // SAFETY: `isa` returns only instruction sets of this processor.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Bf16 => unsafe { with_avx512(kernel) },
         // SAFETY: as above.
@@ -102,23 +103,23 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
-/// Runs `kernel` on AVX2, or as every machine can if the processor lacks it.
+/// Runs `kernel` with AVX2, or as portable code if the processor lacks AVX2.
 #[inline]
 pub(super) fn avx2<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     if widest() >= Isa::Avx2 {
-        // SAFETY: it is there.
+        // SAFETY: the processor has it, as just checked.
         return unsafe { with_avx2(kernel) };
     }
     kernel.run::<false>()
 }
 
-/// Runs `kernel` on AVX-512, or as every machine can if the processor lacks it.
+/// Runs `kernel` with AVX-512, or as portable code if the processor lacks AVX-512.
 #[inline]
 pub(super) fn avx512<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     if widest() >= Isa::Avx512 {
-        // SAFETY: it is there.
+        // SAFETY: the processor has it, as just checked.
         return unsafe { with_avx512(kernel) };
     }
     kernel.run::<false>()
@@ -136,9 +137,10 @@ fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<true>()
 }
 
-/// Runs a closure compiled for AVX2, where that may be used. What it calls must be `#[inline(always)]` to take part. There is no copy for AVX-512: a
-/// closure that three functions call is no longer inlined into them. It is for loops that wait for memory more than they compute; others are a
-/// [`Kernel`].
+/// Runs a closure with AVX2, if the instruction set in use includes it. Functions that the closure calls must be `#[inline(always)]` to take part.
+///
+/// There is no version for AVX-512: the compiler no longer inlines a closure that three functions call. Use this for loops that mostly wait for
+/// memory, and a [`Kernel`] for others.
 #[inline]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     struct Closure<F>(F);
@@ -155,10 +157,10 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Asks for the cache line of `at`, which need not be a place that can be read.
+/// Prefetches the cache line of `at`. The address may be invalid.
 #[inline(always)]
 pub(super) fn prefetch<T>(at: *const T) {
-    // SAFETY: a prefetch reads nothing that the program could see, and never faults.
+    // SAFETY: a prefetch has no visible effect and never faults, whatever the address is.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());

@@ -3,21 +3,24 @@
 use super::gemm::{Mat, gemm};
 use super::philox::Stream;
 
-/// A = U diag(s) Vᵀ by one-sided Jacobi rotations. Hestenes 1958, "Inversion of matrices by biorthogonalization"; accurate to the last bits of
-/// each singular value (Demmel & Veselić 1992, <https://doi.org/10.1137/0613074>).
+/// A = U diag(s) Vᵀ.
 pub struct Svd {
-    /// U `[rows, k]`, row by row; k = min(rows, cols).
+    /// U `[rows, k]` in row-major order, k = min(rows, cols).
     pub u: Vec<f64>,
     /// s `[k]`, descending.
     pub s: Vec<f64>,
-    /// V `[cols, k]`, row by row.
+    /// V `[cols, k]` in row-major order.
     pub v: Vec<f64>,
 }
 
-/// Sweeps after which one gives up; a handful is usual.
+/// The largest number of sweeps. About five are usual.
 const SWEEPS: usize = 60;
 
-/// The SVD of a, `[rows, cols]`, row by row; all NaN if an element is not finite. O(rows · cols · min(rows, cols)) a sweep.
+/// The SVD of a `[rows, cols]` in row-major order. All results are NaN if an element is not finite.
+///
+/// One-sided Jacobi rotations: pairs of columns of A are rotated until all columns are orthogonal. They are then U diag(s), and the product of the
+/// rotations is V. Hestenes 1958, "Inversion of matrices by biorthogonalization". Each singular value is accurate to its last bits (Demmel &
+/// Veselić 1992, <https://doi.org/10.1137/0613074>). A sweep over all pairs takes O(rows · cols · min(rows, cols)) operations.
 pub fn svd(a: &[f64], rows: usize, cols: usize) -> Svd {
     if rows < cols {
         let Svd { u, s, v } = svd(&transposed(a, rows, cols), cols, rows);
@@ -27,7 +30,7 @@ pub fn svd(a: &[f64], rows: usize, cols: usize) -> Svd {
         let nan = |n: usize| vec![f64::NAN; n * cols];
         return Svd { u: nan(rows), s: nan(1), v: nan(cols) };
     }
-    // Columns of A, which become U diag(s), and of V.
+    // The columns of A, which become U diag(s), and the columns of V.
     let mut columns: Vec<Vec<f64>> = transposed(a, rows, cols).chunks_exact(rows.max(1)).map(<[f64]>::to_vec).collect();
     let mut v: Vec<Vec<f64>> = (0..cols).map(|j| (0..cols).map(|i| f64::from(u8::from(i == j))).collect()).collect();
     for _ in 0..SWEEPS {
@@ -64,16 +67,17 @@ pub fn svd(a: &[f64], rows: usize, cols: usize) -> Svd {
     Svd { u: gather(&columns, rows, true), v: gather(&v, cols, false), s: order.iter().map(|&(s, _)| s).collect() }
 }
 
-/// Up to this size a whole decomposition takes no time.
+/// Up to this size, the full decomposition takes almost no time.
 const SMALL: usize = 64;
 
-/// Steps of the iteration after which the whole decomposition is computed.
+/// The largest number of steps of the iteration. After them, the full decomposition is computed.
 const STEPS: usize = 100;
 
-/// The largest `rank` singular values of a, `[rows, cols]`, with their vectors, and some more that are less exact: subspace iteration on AᵀA
-/// with a Rayleigh-Ritz projection in each step (Halko, Martinsson & Tropp 2011, <https://doi.org/10.1137/090771806>, algorithm 4.4). Between
-/// them a Chebyshev polynomial of AᵀA damps what the block leaves out (Zhou, Saad, Tiago & Chelikowsky 2006,
-/// <https://doi.org/10.1016/j.jcp.2006.03.017>, section 3). The residuals say when it is enough.
+/// The largest `rank` singular values of a `[rows, cols]` with their vectors, and some more that are less exact.
+///
+/// Subspace iteration on AᵀA with a Rayleigh-Ritz projection in each step (Halko, Martinsson & Tropp 2011, <https://doi.org/10.1137/090771806>,
+/// algorithm 4.4). Between the steps, a Chebyshev polynomial of AᵀA damps the directions of the small singular values (Zhou, Saad, Tiago &
+/// Chelikowsky 2006, <https://doi.org/10.1016/j.jcp.2006.03.017>, section 3). The iteration ends when the residuals are small.
 pub fn leading_svd(a: &[f64], rows: usize, cols: usize, rank: usize) -> Svd {
     let width = 2 * rank + SMALL / 2;
     if width >= rows.min(cols) || rows.min(cols) <= SMALL {
@@ -89,12 +93,12 @@ pub fn leading_svd(a: &[f64], rows: usize, cols: usize, rank: usize) -> Svd {
     let mut v: Vec<f64> = (0..cols * width).map(|_| random.normal()).collect();
     orthonormalise(&mut v, width);
     for _ in 0..STEPS {
-        // A V = Q R, R = U₁ S V₁ᵀ: the best vectors in the block are Q U₁ and V V₁.
+        // A V = Q R and R = U₁ S V₁ᵀ, so the best approximations in the block are Q U₁ and V V₁.
         let mut q = times(a, [rows, cols], &v);
         let small = svd(&orthonormalise(&mut q, width), width, width);
         let turned = |x: &[f64], n: usize, by: &[f64]| times(x, [n, width], by);
         let (u, best) = (turned(&q, rows, &small.u), turned(&v, cols, &small.v));
-        // Aᵀ u = σ v where both are exact.
+        // The residual: Aᵀ u = σ v holds for exact vectors.
         let z = times(&a_t, [cols, rows], &u);
         let far = |l: usize| {
             let part = |i: usize| z[i * width + l] - small.s[l] * best[i * width + l];
@@ -109,13 +113,13 @@ pub fn leading_svd(a: &[f64], rows: usize, cols: usize, rank: usize) -> Svd {
     svd(a, rows, cols)
 }
 
-/// T(G) V, with T the Chebyshev polynomial on the squares of the singular values that the block leaves out.
+/// T(G) V for G = AᵀA. T is the Chebyshev polynomial that is small on [0, s²], where s is the smallest singular value in the block.
 fn filtered(v: Vec<f64>, s: &[f64], rank: usize, g: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
     let half = s[s.len() - 1].powi(2) / 2.0;
     if half <= f64::EPSILON * s[0].powi(2) {
         return g(&v);
     }
-    // The first vectors grow faster than the last ones wanted, and must not drown them.
+    // The first vectors grow faster than vector `rank`. The degree is limited, so that rounding errors of the first do not hide it.
     let growth = |l: usize| (s[l].powi(2) / half - 1.0).max(1.0).acosh();
     let degree = (1e5_f64.ln() / (growth(0) - growth(rank)).max(1e-3)).clamp(1.0, 12.0) as usize;
     let step = |x: &[f64]| g(x).iter().zip(x).map(|(gx, x)| gx / half - x).collect::<Vec<f64>>();
@@ -127,7 +131,8 @@ fn filtered(v: Vec<f64>, s: &[f64], rank: usize, g: impl Fn(&[f64]) -> Vec<f64>)
     now
 }
 
-/// Makes the columns of `[n, k]` orthonormal by modified Gram-Schmidt, twice over. Returns R `[k, k]`, row by row, of the former = Q R.
+/// Replaces a matrix `[n, k]` by Q, where matrix = Q R and the columns of Q are orthonormal. Returns R `[k, k]` in row-major order. Modified
+/// Gram-Schmidt, done twice for accuracy.
 fn orthonormalise(matrix: &mut [f64], k: usize) -> Vec<f64> {
     let n = matrix.len() / k;
     let mut columns: Vec<Vec<f64>> = transposed(matrix, n, k).chunks_exact(n).map(<[f64]>::to_vec).collect();
@@ -152,6 +157,7 @@ fn orthonormalise(matrix: &mut [f64], k: usize) -> Vec<f64> {
     r
 }
 
+/// (p, q) becomes (c p − s q, s p + c q).
 fn rotate(p: &mut [f64], q: &mut [f64], c: f64, s: f64) {
     p.iter_mut().zip(q).for_each(|(p, q)| (*p, *q) = (c * *p - s * *q, s * *p + c * *q));
 }

@@ -4,8 +4,9 @@
 use super::common::About;
 use super::notes::warning;
 use lowrank::data::hex;
+use lowrank::files::write_file;
 use lowrank::nn::{Config, fingerprint};
-use lowrank::tensor::safetensors::{SafeTensors, write_file};
+use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -5,10 +5,10 @@ use super::common::{About, say};
 use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
+use lowrank::files::write_directory;
 use lowrank::lora::{Combination, Method, adapter, combine};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::write_directory;
 use lowrank::{Error, Result};
 
 /// Arguments of `combine`.

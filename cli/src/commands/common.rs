@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use lowrank::data::{
     Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
 };
+use lowrank::files::{read_text, write_file};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::{read_text, write_file};
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use super::notes::{is_quiet, note};
 use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::study::rows;
-use lowrank::tensor::safetensors::{check_replaceable, recover_directory, write_directory, write_file};
+use lowrank::files::{check_replaceable, recover_directory, write_directory, write_file};
 use lowrank::{Error, Result, assets};
 use std::fs;
 use std::path::Path;

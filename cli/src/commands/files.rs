@@ -60,9 +60,9 @@ impl InitArgs {
         let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
         let tensors: Vec<_> = encoder.map(|w| Ok((w.name().to_string(), w.value()?))).collect::<Result<_>>()?;
         let about = About::new(&model, &[], config.max_position_embeddings, self.seed);
-        safetensors::write_directory(out, |directory| {
+        lowrank::files::write_directory(out, |directory| {
             let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(directory, "config.json", e))?;
-            safetensors::write_file(&directory.join("config.json"), text.as_bytes())?;
+            lowrank::files::write_file(&directory.join("config.json"), text.as_bytes())?;
             if let (Some(vocab), Some(wordpiece)) = (&self.vocab, &wordpiece) {
                 write_tokenizer(vocab, wordpiece, directory)?;
             }
@@ -93,7 +93,7 @@ fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Resu
     }
     let json = directory.join("tokenizer.json");
     if !json.exists() {
-        safetensors::write_file(&json, wordpiece.to_json()?.as_bytes())?;
+        lowrank::files::write_file(&json, wordpiece.to_json()?.as_bytes())?;
     }
     let written = WordPiece::open(directory)?;
     if (written.rules(), written.vocabulary()) != (wordpiece.rules(), wordpiece.vocabulary()) {

@@ -3,7 +3,7 @@
 use super::common::DataArgs;
 use clap::Args;
 use lowrank::data::{Split, sources};
-use lowrank::tensor::safetensors::{check_replaceable, recover_directory};
+use lowrank::files::{check_replaceable, recover_directory};
 use lowrank::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;

@@ -5,9 +5,10 @@ use super::measure::{describe, sequences};
 use super::notes::warning;
 use super::progress::StepProgress;
 use lowrank::data::Tokenized;
+use lowrank::files::{write_directory, write_file};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
-use lowrank::tensor::safetensors::{SafeTensors, write_directory, write_file};
+use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::train::{
     AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
 };

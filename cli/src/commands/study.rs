@@ -17,8 +17,8 @@ use crate::study::{
     processor, recipe_lines, report, results_json, rows,
 };
 use clap::{Args, Command, FromArgMatches};
+use lowrank::files::{recover_directory, write_file};
 use lowrank::nn::{Config, DistilBert};
-use lowrank::tensor::safetensors::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use std::ffi::OsStr;

@@ -4,10 +4,10 @@
 use super::used::UNKNOWN;
 use super::{Row, Used, machine};
 use lowrank::data::Tokenized;
+use lowrank::files::{recover_directory, write_directory, write_file};
 use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head};
 use lowrank::tensor::DType;
-use lowrank::tensor::safetensors::{recover_directory, write_directory, write_file};
 use lowrank::train::{
     AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, measure, peak_memory, predict_while,
     save_checkpoint,

@@ -1,12 +1,13 @@
-//! Matrices laid over slices.
+//! Matrices over borrowed slices.
 
 use crate::Result;
+use crate::tensor::element::{Accum, DType, Elements, Scalar};
 use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Accum, DType, Pooled, Scalar, Tensor, alloc};
+use crate::tensor::{Pooled, Tensor, alloc};
 use half::bf16;
 
-/// A matrix `[rows, cols]` laid over a slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the type of sums. One of
-/// the strides is 1.
+/// A matrix `[rows, cols]` over a borrowed slice: element (i, j) is `data[i * row_stride + j * col_stride]`, read in the accumulator type S. One
+/// of the strides is 1: the matrix is row-major or column-major. Every element lies inside the slice.
 #[derive(Clone, Copy)]
 pub struct Mat<'a, S> {
     pub(super) data: Elements<'a, S>,
@@ -16,13 +17,11 @@ pub struct Mat<'a, S> {
     pub(super) col_stride: usize,
 }
 
-/// Numbers that are read as `S`.
+/// Rows by address, which start `stride` elements apart.
 #[derive(Clone, Copy)]
-pub enum Elements<'a, S> {
-    /// In the type of sums already.
-    Same(&'a [S]),
-    /// To be widened.
-    BF16(&'a [bf16]),
+pub(super) struct Rows<S> {
+    pub at: *mut S,
+    pub stride: usize,
 }
 
 impl<'a, S: Accum> Mat<'a, S> {
@@ -31,10 +30,10 @@ impl<'a, S: Accum> Mat<'a, S> {
         Mat::strided(data, rows, cols, cols)
     }
 
-    /// The numbers of a tensor `[.., cols]`.
+    /// The elements of a tensor `[.., cols]`.
     ///
     /// # Errors
-    /// If it is neither of type `S` nor, where sums are f32, bf16.
+    /// If the data type is neither `S` nor, for S = f32, bf16.
     pub fn of(tensor: &'a Tensor) -> Result<Self> {
         let (rows, cols) = (tensor.shape().rows(), tensor.shape().cols());
         let data = match tensor.dtype() {
@@ -47,7 +46,7 @@ impl<'a, S: Accum> Mat<'a, S> {
     /// A row-major matrix whose rows start `row_stride` elements apart.
     ///
     /// # Panics
-    /// If it does not fit `data`.
+    /// If `data` is too short.
     pub fn strided<T: Scalar<Acc = S>>(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "gemm: a matrix larger than its data");
         Mat { data: T::source(data), rows, cols, row_stride, col_stride: 1 }
@@ -63,15 +62,15 @@ impl<'a, S: Accum> Mat<'a, S> {
         self.cols
     }
 
-    /// The transpose, without moving anything.
+    /// The transpose. No element moves: the strides change places.
     pub fn t(self) -> Self {
         Mat { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    /// `rows` rows from `first`.
+    /// `rows` rows, from row `first` on.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the matrix ends before.
     pub fn rows_from(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "gemm: rows out of range");
         let at = first * self.row_stride;
@@ -82,28 +81,37 @@ impl<'a, S: Accum> Mat<'a, S> {
         Mat { data, rows, ..self }
     }
 
-    /// `cols` columns from `first`.
+    /// `cols` columns, from column `first` on.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the matrix ends before.
     pub fn cols_from(self, first: usize, cols: usize) -> Self {
         self.t().rows_from(first, cols).t()
     }
 
-    /// The numbers, row by row.
+    /// Element (i, j) in the accumulator type.
+    pub fn at(&self, i: usize, j: usize) -> S {
+        let at = i * self.row_stride + j * self.col_stride;
+        match self.data {
+            Elements::Same(data) => data[at],
+            Elements::BF16(data) => S::of(data[at].widen().into()),
+        }
+    }
+
+    /// The elements in row-major order.
     pub fn to_accum(self) -> Pooled<S> {
         let mut to = alloc::<S>(self.rows * self.cols);
         simd::dispatch(Each { from: self, to: &mut to, f: |_, x| x });
         to
     }
 
-    /// Multiplies the numbers of `by`, row by row, with these.
+    /// Multiplies the elements of `by`, a row-major matrix of the same size, by these.
     pub fn scale(self, by: &mut [S]) {
         simd::dispatch(Each { from: self, to: by, f: |by, x| by * x });
     }
 }
 
-/// `to[i, j] = f(to[i, j], from[i, j])`, rows of `to` one after another.
+/// `to[i, j] = f(to[i, j], from[i, j])`. `to` is row-major.
 struct Each<'a, S, F> {
     from: Mat<'a, S>,
     to: &'a mut [S],
@@ -123,7 +131,7 @@ impl<S: Accum, F: Fn(S, S) -> S> Kernel for Each<'_, S, F> {
     }
 }
 
-/// Rows and columns that are transposed together: lines of both sides stay in the first-level cache.
+/// Rows and columns that are transposed together: the cache lines of both sides stay in the first-level cache.
 const CORNER: usize = 16;
 
 #[inline(always)]

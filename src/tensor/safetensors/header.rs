@@ -1,13 +1,11 @@
-//! The header, checked whole before any tensor is looked at.
+//! The JSON header of a safetensors file. All of it is checked before any tensor is read.
 
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use crate::files::{LFS_POINTER, Unique, is_lfs_pointer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 
-/// What the header says of one tensor.
+/// The header's entry of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Data type as written in the file: `F32`, `I64`, …
@@ -20,10 +18,10 @@ pub struct TensorInfo {
     pub(super) start: usize,
 }
 
-/// Longer headers are refused, as by the reference implementation.
+/// Bytes. The reference implementation refuses longer headers too.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// Bits of an element of each data type of the format that has whole bytes.
+/// The data types of the format and the bytes of one element. Types smaller than a byte are missing: their entries are checked as unknown types.
 const DTYPES: [(&str, usize); 15] = [
     ("F64", 8),
     ("F32", 4),
@@ -42,24 +40,27 @@ const DTYPES: [(&str, usize); 15] = [
     ("F8_E4M3", 1),
 ];
 
+/// One tensor as it stands in the JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     pub dtype: String,
     pub shape: Vec<usize>,
+    /// First byte, and the byte after the last, counted from the end of the header.
     pub data_offsets: [usize; 2],
 }
 
+/// A whole header.
 pub(super) struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The header of a file, or the place and what is wrong there.
+/// Parses the header at the start of `file`. An error is a pair: the place, and what is wrong there.
 pub(super) fn parse(file: &[u8]) -> Result<Header, (String, String)> {
     let header = |problem: &str| ("header".to_string(), problem.to_string());
-    if super::other::is_lfs_pointer(file) {
-        return Err(header(super::other::LFS_POINTER));
+    if is_lfs_pointer(file) {
+        return Err(header(LFS_POINTER));
     }
     if file.is_empty() {
         return Err(header("the file is empty: it was not written to its end, or not downloaded"));
@@ -92,14 +93,15 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, (String, String)> {
     Ok(result)
 }
 
+/// Checks the entry of one tensor against the `data` bytes of data, which start at byte `base` of the file.
 fn entry(value: &RawValue, data: usize, base: usize) -> Result<TensorInfo, String> {
     let Entry { dtype, shape, data_offsets: [start, end] } = serde_json::from_str(value.get()).map_err(|e| e.to_string())?;
     let known = DTYPES.iter().find(|(name, _)| *name == dtype).map(|(_, size)| *size);
     let size = known.unwrap_or(1);
-    // Zeros are counted as ones, so that no part of the shape overflows either.
+    // A size of 0 counts as 1 here, so that the product of the other sizes is checked too.
     let most = shape.iter().try_fold(size, |n, &d| n.checked_mul(d.max(1)));
     most.ok_or_else(|| format!("the shape {shape:?} overflows"))?;
-    // Of a data type that came after this program only the place is known; whoever needs the tensor is told.
+    // The size of an unknown data type cannot be checked. Reading such a tensor is an error later.
     let bytes = known.map_or_else(|| end.saturating_sub(start), |size| size * shape.iter().product::<usize>());
     if start > end || end > data {
         return Err(format!("bytes {start}..{end} do not lie in the {data} bytes of data: the file is truncated or corrupt"));
@@ -110,7 +112,7 @@ fn entry(value: &RawValue, data: usize, base: usize) -> Result<TensorInfo, Strin
     Ok(TensorInfo { dtype, shape, bytes, start: base + start })
 }
 
-/// The tensors must follow one another without overlap or gap, to the end of the file.
+/// Checks that the tensors cover the data: one after another, without overlap or gap, to the end of the file.
 fn covers(tensors: &BTreeMap<String, TensorInfo>, base: usize, file: usize) -> Result<(), (String, String)> {
     let mut by_start: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
     by_start.sort_by_key(|(_, info)| (info.start, info.bytes));
@@ -126,31 +128,4 @@ fn covers(tensors: &BTreeMap<String, TensorInfo>, base: usize, file: usize) -> R
         return Err(("data".to_string(), format!("{} bytes belong to no tensor", file - end)));
     }
     Ok(())
-}
-
-/// A JSON object whose keys are all different: serde_json alone keeps the last of two silently.
-pub(crate) struct Unique<T>(pub Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-            type Value = Unique<T>;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique<T>, A::Error> {
-                let mut seen = HashSet::new();
-                let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, T>()? {
-                    if !seen.insert(key.clone()) {
-                        return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
-                    }
-                    entries.push((key, value));
-                }
-                Ok(Unique(entries))
-            }
-        }
-        deserializer.deserialize_map(Object(PhantomData))
-    }
 }

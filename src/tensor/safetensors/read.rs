@@ -1,10 +1,14 @@
-//! Mapped files and sharded sets of them.
+//! Reading safetensors files: one mapped file, or a set of shards with an index.
 #![allow(unsafe_code)]
 
-use super::header::{self, TensorInfo, Unique};
-use super::{nearest, other};
-use crate::tensor::{DType, Shape, Tensor};
+use super::header::{self, TensorInfo};
+use super::pickle::pickle;
+use crate::error::nearest;
+use crate::files::{Unique, read_text};
+use crate::tensor::{DType, Element, Shape, Tensor};
 use crate::{Error, Result};
+use byteorder::{ByteOrder, LittleEndian};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
@@ -17,18 +21,19 @@ pub struct SafeTensors {
     path: PathBuf,
     files: Vec<PathBuf>,
     maps: Vec<Arc<Mmap>>,
+    /// For each name: the index of its file, and its entry in that file's header.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     metadata: BTreeMap<String, String>,
 }
 
 impl SafeTensors {
-    /// Opens a file, or a directory that holds `model.safetensors` or `model.safetensors.index.json` and its shards.
+    /// Opens a file, or a directory with `model.safetensors`, or one with `model.safetensors.index.json` and its shards.
     ///
     /// # Errors
-    /// If there is no such file, or its header is wrong in any way; the message names the file, the place and the problem.
+    /// If there is no such file, or its header is wrong. The message names the file, the place and the problem.
     pub fn open(path: &Path) -> Result<SafeTensors> {
         if !path.is_dir() {
-            if let (false, Some(error)) = (path.exists(), path.parent().and_then(other::pickle)) {
+            if let (false, Some(error)) = (path.exists(), path.parent().and_then(pickle)) {
                 return Err(error);
             }
             return SafeTensors::open_all(path, &[path.to_path_buf()]);
@@ -40,7 +45,7 @@ impl SafeTensors {
             SafeTensors::open_sharded(path, &index)
         } else {
             let problem = "holds neither model.safetensors nor model.safetensors.index.json: give the directory of a checkpoint";
-            Err(other::pickle(path).unwrap_or_else(|| Error::file(path, "directory", problem)))
+            Err(pickle(path).unwrap_or_else(|| Error::file(path, "directory", problem)))
         }
     }
 
@@ -49,7 +54,7 @@ impl SafeTensors {
         struct Index {
             weight_map: Unique<String>,
         }
-        let text = other::read_text(index)?;
+        let text = read_text(index)?;
         let Index { weight_map: Unique(weight_map) } = serde_json::from_str(&text).map_err(|e| Error::file(index, "index", e))?;
         let weight_map: BTreeMap<String, String> = weight_map.into_iter().collect();
         let mut shards: Vec<&String> = weight_map.values().collect();
@@ -87,8 +92,8 @@ impl SafeTensors {
         };
         for (i, file) in files.iter().enumerate() {
             let handle = File::open(file).map_err(|e| Error::io(file, e))?;
-            // SAFETY: the map is read-only and private to this process. The one fact relied on is that no other process truncates the file
-            // while it is mapped; our own writers never change a file in place, they rename a new one over it.
+            // SAFETY: the map is read-only. It relies on one fact: nobody changes or truncates the file while it is mapped. The writers of this
+            // crate never do, because they rename a new file over the old one (`files::write_file`). Other programs are trusted.
             let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io(file, e))?;
             let header = header::parse(&map).map_err(|(place, problem)| Error::file(file, place, problem))?;
             for (name, info) in header.tensors {
@@ -117,12 +122,12 @@ impl SafeTensors {
         self.tensors.contains_key(name)
     }
 
-    /// What the header says of a tensor.
+    /// The header's entry of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name).map(|(_, info)| info)
     }
 
-    /// The bytes of a tensor as they stand in the file, and that file.
+    /// The bytes of a tensor in its file, and the path of that file.
     pub fn bytes(&self, name: &str) -> Option<(&[u8], &Path)> {
         let (file, info) = self.tensors.get(name)?;
         Some((&self.maps[*file][info.start..info.start + info.bytes], &self.files[*file]))
@@ -133,38 +138,31 @@ impl SafeTensors {
         &self.metadata
     }
 
-    /// Gives back the memory that holds the pages of a tensor, which was converted and is not needed as the file has it. They are read
-    /// again from the file if it is needed after all. Does nothing where the system cannot.
+    /// Frees the memory of the mapped pages of a tensor, for example after it was converted to another data type. A later access reads the pages
+    /// from the file again. Does nothing on systems that cannot do this.
     pub fn release(&self, name: &str) {
         #[cfg(unix)]
         if let Some((file, info)) = self.tensors.get(name) {
-            // SAFETY: the map is shared with a file and read-only, so what is dropped is only a copy of the file's pages: a later read
-            // brings the same bytes back. A refusal changes nothing.
+            // SAFETY: the map is backed by a file and read-only, so the dropped pages are only copies: a later access reads the same bytes from
+            // the file. If the system refuses, nothing changes.
             let _ = unsafe { self.maps[*file].unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.start, info.bytes) };
         }
         #[cfg(not(unix))]
         let _ = name;
     }
 
-    /// A tensor: over the map where its place is aligned, else copied.
+    /// The tensor of this name: a view of the mapped file if its bytes are aligned, else a copy.
     ///
     /// # Errors
-    /// If there is none of this name (the message lists the nearest), or its data type is not F32, F64, F16, BF16 or U32.
+    /// If there is no such tensor (the message lists the nearest names), or its data type is not F32, F64, F16, BF16 or U32.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let Some((file, info)) = self.tensors.get(name) else {
             let near = nearest(name, self.names(), 3).join(", ");
             return Err(Error::file(&self.path, format!("tensor {name:?}"), format!("is not there; the nearest names are {near}")));
         };
-        let dtype = match info.dtype.as_str() {
-            "F32" => DType::F32,
-            "F64" => DType::F64,
-            "F16" => DType::F16,
-            "BF16" => DType::BF16,
-            "U32" => DType::U32,
-            other => {
-                let problem = format!("data type {other} cannot be computed with: convert it to F32, BF16 or F16");
-                return Err(Error::file(&self.path, format!("tensor {name:?}"), problem));
-            }
+        let Some(dtype) = DType::ALL.into_iter().find(|dtype| dtype.to_string() == info.dtype) else {
+            let problem = format!("data type {} cannot be computed with: convert it to F32, BF16 or F16", info.dtype);
+            return Err(Error::file(&self.path, format!("tensor {name:?}"), problem));
         };
         let (map, range) = (&self.maps[*file], info.start..info.start + info.bytes);
         let shape = Shape::from(&info.shape[..]);
@@ -175,15 +173,18 @@ impl SafeTensors {
     }
 }
 
+/// A tensor of the little-endian elements in `bytes`.
 fn copied(bytes: &[u8], dtype: DType, shape: Shape) -> Result<Tensor> {
-    fn values<const N: usize, T>(bytes: &[u8], from: fn([u8; N]) -> T) -> Vec<T> {
-        bytes.as_chunks::<N>().0.iter().map(|&b| from(b)).collect()
+    fn read<T: Element>(shape: Shape, read: impl FnOnce(&mut [T])) -> Result<Tensor> {
+        let mut values = vec![T::default(); shape.len()];
+        read(&mut values);
+        Tensor::new(values, shape)
     }
     match dtype {
-        DType::F32 => Tensor::new(values(bytes, f32::from_le_bytes), shape),
-        DType::F64 => Tensor::new(values(bytes, f64::from_le_bytes), shape),
-        DType::BF16 => Tensor::new(values(bytes, bf16::from_le_bytes), shape),
-        DType::F16 => Tensor::new(values(bytes, f16::from_le_bytes), shape),
-        DType::U32 => Tensor::new(values(bytes, u32::from_le_bytes), shape),
+        DType::F32 => read(shape, |to| LittleEndian::read_f32_into(bytes, to)),
+        DType::F64 => read(shape, |to| LittleEndian::read_f64_into(bytes, to)),
+        DType::BF16 => read(shape, |to: &mut [bf16]| LittleEndian::read_u16_into(bytes, to.reinterpret_cast_mut())),
+        DType::F16 => read(shape, |to: &mut [f16]| LittleEndian::read_u16_into(bytes, to.reinterpret_cast_mut())),
+        DType::U32 => read(shape, |to| LittleEndian::read_u32_into(bytes, to)),
     }
 }

@@ -137,22 +137,6 @@ fn shards_are_checked_against_their_index() {
 }
 
 #[test]
-fn a_directory_appears_whole_or_not_at_all() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out");
-    let put = |text: &'static str| move |d: &Path| std::fs::write(d.join("config.json"), text).map_err(|e| crate::Error::io(d, e));
-    write_directory(&out, put("1")).unwrap();
-    write_directory(&out, put("2")).unwrap();
-    let failed = write_directory(&out, |d| put("3")(d).and(Err(crate::Error::invalid("no"))));
-    assert_eq!(failed.unwrap_err().to_string(), "no");
-    assert_eq!(std::fs::read_to_string(out.join("config.json")).unwrap(), "2");
-    std::fs::write(out.join("thesis.tex"), "mine").unwrap();
-    assert!(write_directory(&out, put("4")).unwrap_err().to_string().contains("thesis.tex"));
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2);
-}
-
-#[test]
 fn real_files_are_read_and_written_byte_for_byte() {
     let Some(golden) = crate::testing::shared("golden/lora/adapter_trained/adapter_model.safetensors") else { return };
     let read = SafeTensors::open(&golden).unwrap();

@@ -1,0 +1,109 @@
+//! The kernels of a GPU: loading and launching them.
+#![allow(unsafe_code)]
+
+use super::context::{Context, failed};
+use crate::{Error, Result};
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+
+/// The kernels of `kernels/`, compiled for compute_80. The driver translates them to machine code of its GPU.
+static PTX: &str = include_str!("kernels.ptx");
+
+/// If this variable is set, the kernels are compiled from their sources instead.
+const NVRTC: &str = "LOWRANK_NVRTC";
+
+/// Bytes of dynamic shared memory that a kernel may use without asking.
+const SHARED: u32 = 48 << 10;
+
+/// The loaded kernels.
+pub(super) struct Kernels {
+    module: sys::CUmodule,
+    /// Each kernel that was launched, and the bytes of dynamic shared memory that it may use.
+    functions: HashMap<&'static str, (sys::CUfunction, u32)>,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+pub enum Argument {
+    /// An address on the device; 0 is null.
+    Address(u64),
+    /// A 32-bit unsigned integer.
+    U32(u32),
+    /// A 64-bit unsigned integer.
+    U64(u64),
+    /// A 32-bit float.
+    F32(f32),
+}
+
+impl Argument {
+    fn bits(self) -> u64 {
+        match self {
+            Argument::Address(x) | Argument::U64(x) => x,
+            Argument::U32(x) => x.into(),
+            Argument::F32(x) => x.to_bits().into(),
+        }
+    }
+}
+
+impl Kernels {
+    /// Loads the kernels into the current context, for a GPU of this compute capability.
+    pub(super) fn load(capability: (i32, i32)) -> Result<Kernels> {
+        let (image, refused) = match std::env::var_os(NVRTC) {
+            Some(_) => (super::nvrtc::compile(capability)?, "the driver does not take what NVRTC compiled, which may be newer than it"),
+            // The driver expects a zero at the end of PTX.
+            None => (
+                [PTX.as_bytes(), &[0]].concat(),
+                "the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)",
+            ),
+        };
+        // SAFETY: the image is PTX that ends with a zero, or a cubin of NVRTC. The caller made the context current.
+        let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed(refused))?;
+        Ok(Kernels { module, functions: HashMap::new() })
+    }
+
+    /// The kernel `name`, allowed to use `shared` bytes of dynamic shared memory.
+    fn function(&mut self, name: &'static str, shared: u32) -> Result<sys::CUfunction> {
+        let (handle, allowed) = match self.functions.get(name) {
+            Some(&found) => found,
+            None => {
+                let symbol = CString::new(name).map_err(|e| Error::invalid(format!("cuda: {name}: {e}")))?;
+                // SAFETY: the module is never unloaded.
+                let handle =
+                    unsafe { result::module::get_function(self.module, symbol) }.map_err(failed(&format!("there is no kernel {name}")))?;
+                (handle, SHARED)
+            }
+        };
+        if shared > allowed {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function belongs to the module.
+            unsafe { result::function::set_function_attribute(handle, attribute, shared as i32) }
+                .map_err(failed(&format!("{name} cannot have {shared} bytes of shared memory")))?;
+        }
+        self.functions.insert(name, (handle, allowed.max(shared)));
+        Ok(handle)
+    }
+
+    /// Launches the kernel `name` with (grid, threads of a block, bytes of dynamic shared memory).
+    pub(super) fn launch(
+        &mut self,
+        context: &Context,
+        name: &'static str,
+        (grid, block, shared): ([usize; 3], usize, usize),
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        context.enter()?;
+        let function = self.function(name, shared as u32)?;
+        let mut values: Vec<u64> = arguments.iter().map(|a| a.bits()).collect();
+        let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let grid = (grid[0] as u32, grid[1] as u32, grid[2] as u32);
+        // SAFETY: the callers (`cuda::launch` and the `_cuda.rs` files of ops) give each kernel arguments of its parameters' types, and buffers of
+        // the sizes that its source states. The driver copies the arguments before the call returns. A 32-bit argument is in the first bytes of
+        // its 8, because CUDA's hosts are little-endian.
+        unsafe { result::launch_kernel(function, grid, (block as u32, 1, 1), shared as u32, context.stream, &mut pointers) }
+            .map_err(|e| Error::invalid(format!("cuda: {name} was not launched: {e}")))
+    }
+}

@@ -1,0 +1,62 @@
+//! Reading small files, and JSON objects without duplicate keys.
+
+use crate::{Error, Result};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+/// The message for a file that is a pointer of Git LFS.
+pub(crate) const LFS_POINTER: &str =
+    "is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or download the file";
+
+/// True for the short text that Git LFS leaves in place of a file that it did not fetch.
+/// <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
+pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs")
+}
+
+/// The bytes of a small file of a checkpoint or an adapter.
+///
+/// # Errors
+/// If it cannot be read, or is a Git LFS pointer.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    if is_lfs_pointer(&bytes) { Err(Error::file(path, "content", LFS_POINTER)) } else { Ok(bytes) }
+}
+
+/// The text of a small file.
+///
+/// # Errors
+/// As [`read_bytes`], or if it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|e| Error::file(path, "content", e))
+}
+
+/// A JSON object whose keys must all differ. serde_json alone would silently keep the last of two equal keys.
+pub(crate) struct Unique<T>(pub Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = Unique<T>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Unique<T>, A::Error> {
+                let mut seen = HashSet::new();
+                let mut entries = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, T>()? {
+                    if !seen.insert(key.clone()) {
+                        return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
+                    }
+                    entries.push((key, value));
+                }
+                Ok(Unique(entries))
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData))
+    }
+}

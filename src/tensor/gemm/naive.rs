@@ -1,0 +1,31 @@
+//! The matrix product as three loops. It defines what the fast product computes, and every test compares the two.
+
+use super::loops::Init;
+use super::mat::Mat;
+use crate::tensor::{Accum, Scalar};
+
+/// `c[i, j] = init + Σ over the products Σₚ a[i, p] · b[p, j]`, summed in the accumulator type S and rounded once.
+///
+/// Every A is `[m, k]` and every B `[k, n]`; k may differ between products. C is `[m, n]` in row-major order, its rows start `ldc` elements apart.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn gemm_naive<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize) {
+    let Some((a, b)) = products.first() else { return };
+    for i in 0..a.rows() {
+        for j in 0..b.cols() {
+            let c = &mut c[i * ldc + j];
+            let mut sum = match init {
+                Init::Zero => S::ZERO,
+                Init::Keep => c.widen(),
+                Init::Bias(bias) => bias[j],
+            };
+            for (a, b) in products {
+                for p in 0..a.cols() {
+                    sum += a.at(i, p) * b.at(p, j);
+                }
+            }
+            *c = C::narrow(sum);
+        }
+    }
+}
