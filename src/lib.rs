@@ -43,12 +43,14 @@
 
 pub mod assets;
 pub mod autograd;
+pub mod classifier;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
 pub mod error;
 pub mod lora;
 pub mod nn;
+pub mod prelude;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// In order: an arrow points from a room to those after it.
-const ROOMS: [&str; 9] = ["assets", "error", "cuda", "tensor", "autograd", "nn", "lora", "data", "train"];
+const ROOMS: [&str; 10] = ["assets", "error", "cuda", "tensor", "autograd", "nn", "lora", "data", "train", "classifier"];
 
 /// Arrows that the order allows, but that are not wanted: text is turned to batches without a thought of models.
 const UNWANTED: [(&str, &str); 3] = [("data", "autograd"), ("data", "nn"), ("data", "lora")];

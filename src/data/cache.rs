@@ -6,6 +6,7 @@
 
 use super::source::files;
 use super::{Labels, Oddities, Split, TableOptions, Tokenized, WordPiece};
+use crate::tensor::hex;
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -101,11 +102,6 @@ pub fn data_hash(source: &Path, split: Split) -> Result<String> {
         })?,
     }
     Ok(hex(&hash.finalize()))
-}
-
-/// Two digits a byte, as hashes are written.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a file.

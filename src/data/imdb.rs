@@ -1,8 +1,9 @@
 //! Texts in files of their own: the large movie review data set, from its archive or unpacked, and folders of the same form. Maas et al.
 //! 2011, "Learning word vectors for sentiment analysis".
 
-use super::source::Rows;
-use super::{Split, decode, stream};
+use super::rows::Rows;
+use super::split::Split;
+use super::{decode, stream};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -32,7 +33,7 @@ where
 {
     let rows = collect(path, None, |emit| read_archive(path, split, emit), make)?;
     for (class, label) in LABELS {
-        if !rows.holds(label) {
+        if !rows.has_label(label) {
             let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
             return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
         }

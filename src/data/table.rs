@@ -1,12 +1,24 @@
 //! Labelled texts in CSV, TSV and JSON lines.
 
-use super::source::Rows;
-use super::{TableOptions, decode, tsv};
+use super::rows::Rows;
+use super::{decode, tsv};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
+
+/// Options of reading tables and folders of texts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TableOptions {
+    /// Name of the column (or JSON key) with the text. Without it `text`, else the only one of `review` and `sentence`.
+    pub text_column: Option<String>,
+    /// Name of the column (or JSON key) with the label. Without it `label`, else `sentiment`.
+    pub label_column: Option<String>,
+    /// Encoding of the files, by a name of the WHATWG Encoding Standard such as `windows-1252`. Without it UTF-8, or UTF-16 if a file has
+    /// that form.
+    pub encoding: Option<String>,
+}
 
 /// The extensions of tables; each may be followed by `.gz`.
 pub(super) const EXTENSIONS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];

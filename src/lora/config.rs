@@ -90,6 +90,16 @@ impl LoraConfig {
         LoraConfig { rank, alpha: 2.0 * rank as f64, dropout: 0.1, targets: all, ..LoraConfig::default() }
     }
 
+    /// The same with another alpha: the scale of a term is alpha / r.
+    pub fn alpha(self, alpha: f64) -> LoraConfig {
+        LoraConfig { alpha, ..self }
+    }
+
+    /// The same with another dropout probability of a term's input, in [0, 1).
+    pub fn dropout(self, dropout: f64) -> LoraConfig {
+        LoraConfig { dropout, ..self }
+    }
+
     /// Rank and scale of the term of linear `name`.
     pub fn term_of(&self, name: &str) -> (usize, f64) {
         let says = |key: &str| ends(name, key).unwrap_or(false);

@@ -1,5 +1,6 @@
 //! LoRA and the other ways to fine-tune: what trains, how it starts, how it is counted and kept.
 
+mod about;
 pub mod adapter;
 mod bottleneck;
 mod combine;
@@ -17,6 +18,7 @@ mod start;
 mod terms;
 mod virtual_tokens;
 
+pub use about::{About, TrainedOn};
 pub use bottleneck::Placement;
 pub use combine::{Combination, combine};
 pub use config::{Bias, Init, LoraConfig};

@@ -22,7 +22,7 @@ pub use distilbert::DistilBert;
 pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, Magnitude};
-pub use load::{Head, LoadReport};
+pub use load::{Head, LoadOptions, LoadReport};
 pub use save::TOKENIZER_FILES;
 pub use weight::{Weight, WeightFn, WeightMut, WeightRef};
 

@@ -7,6 +7,7 @@ pub mod cuda;
 mod element;
 mod finite;
 pub mod gemm;
+mod hex;
 mod mask;
 pub mod math;
 pub mod philox;
@@ -20,6 +21,7 @@ mod storage;
 pub mod svd;
 
 pub use element::{Accum, DType, Element, Scalar};
+pub use hex::hex;
 pub use mask::Mask;
 pub use sequences::Sequences;
 pub use shape::Shape;

@@ -1,9 +1,9 @@
 //! The base that a command reads: whether its numbers are finite, and which one it is. Both need all of its bytes, so that what was found is kept
 //! in the cache for as long as the files are the same.
 
-use super::common::About;
 use super::notes::warning;
 use lowrank::data::hex;
+use lowrank::lora::About;
 use lowrank::nn::{Config, fingerprint};
 use lowrank::tensor::safetensors::{SafeTensors, write_file};
 use lowrank::{Error, Result};

@@ -3,11 +3,11 @@
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
 use super::base::checked;
-use super::common::{About, Checkpoint, say, user_cache};
+use super::common::{Checkpoint, say, user_cache};
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
-use lowrank::lora::{Combination, Method, adapter, combine};
-use lowrank::nn::DistilBert;
+use lowrank::lora::{About, Combination, Method, adapter, combine};
+use lowrank::nn::{DistilBert, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::write_directory;
 use lowrank::{Error, Result};
@@ -71,7 +71,7 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model = DistilBert::open(&self.model, labels.len(), DType::F32, 0)?.0;
+        let mut model = DistilBert::open_with(&self.model, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
         let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {

@@ -4,12 +4,12 @@ use super::Outcome;
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{Source, limited, say, say_json};
 use super::notes::note;
-use super::parts::tell;
-use super::train::{describe, evaluate_on};
+use super::parts::{is_trained_on, part_of, tell};
+use super::train::describe;
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
 use lowrank::nn::Outputs;
-use lowrank::train::{labels_found, logits, number_errors, scores, target};
+use lowrank::train::{evaluate, labels_found, logits, number_errors, scores, target};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ impl Eval {
             None => self.source.labels(Some(&adapted.labels))?,
         };
         let Measured { tokens, remark } = self.texts(adapted, &labels)?;
-        let result = evaluate_on(&adapted.model, &tokens, self.batch)?;
+        let result = evaluate(&adapted.model, &tokens, self.batch)?;
         let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
             let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
@@ -100,8 +100,7 @@ impl Eval {
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        let sequences: Vec<&[u32]> = (0..tokens.len()).map(|i| tokens.sequence(i)).collect();
-        let rows = logits(&adapted.model, &sequences, self.batch)?;
+        let rows = logits(&adapted.model, &tokens.sequences(), self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
@@ -140,7 +139,7 @@ impl Eval {
             None
         };
         let trained_on = match known {
-            Some(trained_on) if trained_on.is(path)? => Some(trained_on),
+            Some(trained_on) if is_trained_on(trained_on, path)? => Some(trained_on),
             _ => None,
         };
         if found == Found::Undivided && (self.split == Part::Validation || (self.split == Part::Train && trained_on.is_none())) {
@@ -159,7 +158,7 @@ impl Eval {
         let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
         let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
             let data = match held_out {
-                Some(held_out) => held_out.part(data, test)?,
+                Some(held_out) => part_of(held_out, data, test)?,
                 None => data,
             };
             limited(data, self.limit, 0)

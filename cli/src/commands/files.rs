@@ -1,11 +1,11 @@
 //! `lowrank init` and `inspect`.
 
 use super::Outcome;
-use super::common::{About, say, say_json};
+use super::common::{say, say_json};
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
-use lowrank::lora::{Method, adapter, thousands};
+use lowrank::lora::{About, Method, adapter, thousands};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};

@@ -3,10 +3,10 @@
 use super::Outcome;
 use super::adapted::{Adapted, Named, open_adapted};
 use super::base::checked;
-use super::common::{About, Checkpoint, say, user_cache};
+use super::common::{Checkpoint, say, user_cache};
 use super::output::{Input, Output};
 use clap::Args;
-use lowrank::lora::merge;
+use lowrank::lora::{About, merge};
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
 use lowrank::tensor::safetensors::write_directory;

@@ -9,7 +9,7 @@ use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::{SafeTensors, write_directory, write_file};
 use lowrank::train::{
-    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, predict_while, save_checkpoint_with,
 };
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -58,8 +58,6 @@ pub struct Taken {
     best: Option<(f64, Vec<Tensor>)>,
     /// Epochs that were measured.
     measured: usize,
-    /// Steps until the next pause.
-    left: usize,
 }
 
 impl Run<'_> {
@@ -71,7 +69,7 @@ impl Run<'_> {
         let started = Instant::now();
         let before = self.taken.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
-        let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
+        let training = Training::new(model, data, recipe)?;
         loop {
             let done = optimizer.steps();
             if done > 0
@@ -87,8 +85,8 @@ impl Run<'_> {
             if self.stopped() {
                 return Ok(false);
             }
-            self.taken.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
-            fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
+            let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
+            training.run(model, optimizer, until, self)?;
             self.taken.seconds = before + started.elapsed().as_secs_f64();
             if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
                 self.save(model, optimizer)?;
@@ -125,8 +123,7 @@ impl Run<'_> {
     /// # Errors
     /// Those of the model.
     pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
-        let predicted = predict_while(model, &sequences, self.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &data.sequences(), self.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
@@ -233,17 +230,6 @@ impl Observer for Run<'_> {
         self.progress.step(report);
         self.taken.kept = self.taken.kept.max(report.kept_bytes);
         self.log(&json!(report));
-        self.taken.left = self.taken.left.saturating_sub(1);
-        self.taken.left > 0 && !self.stopped()
-    }
-
-    /// A pause is due after exactly so many steps.
-    fn patience(&self) -> usize {
-        self.taken.left
-    }
-
-    /// Epochs are measured between the pieces, where a stop loses nothing.
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
-        Ok(())
+        !self.stopped()
     }
 }

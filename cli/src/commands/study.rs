@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::base::checked;
-use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say};
+use super::common::{Checkpoint, ComputeType, Source, count, length, open_wordpiece, say};
 use super::device::DeviceArgs;
 use super::notes::note;
 use super::output::{Input, check_apart, found};
@@ -16,7 +16,7 @@ use crate::study::{
 };
 use clap::Args;
 use lowrank::data::{Tokenized, WordPiece, hash_file, hex};
-use lowrank::lora::thousands;
+use lowrank::lora::{About, thousands};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::safetensors::{recover_directory, write_file};
 use lowrank::train::{Recipe, StepReport};

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::base::checked;
-use super::common::{About, Checkpoint, ComputeType, Source, count, length, open_wordpiece, say, say_json};
+use super::common::{Checkpoint, ComputeType, Source, count, length, open_wordpiece, say, say_json};
 use super::device::{DeviceArgs, device_memory};
 use super::method::MethodArgs;
 use super::notes::{note, warning};
@@ -14,12 +14,12 @@ use super::signals::interrupt_flag;
 use super::study::digest;
 use clap::Args;
 use lowrank::data::Tokenized;
-use lowrank::lora::{Counts, Method, adapter, thousands};
-use lowrank::nn::{Config, DistilBert, Head, LoadReport, Outputs};
+use lowrank::lora::{About, Counts, Method, adapter, thousands};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions, LoadReport, Outputs};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{remove_flat, write_directory, write_file};
 use lowrank::tensor::simd::{self, Isa};
-use lowrank::train::{AdamW, Evaluation, Recipe, evaluate, lora_plus, memory_by_category, peak_memory};
+use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus, memory_by_category, peak_memory};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -162,7 +162,9 @@ impl Train {
     fn open(&self, classes: usize, head: Head) -> Result<(DistilBert, LoadReport)> {
         let method = self.method();
         let head = if self.new_head { Head::New } else { head };
-        DistilBert::open_to_train(&self.model, classes, self.dtype.into(), self.seed, head, &|name| method.trains(name))
+        let exact = |name: &str| method.trains(name);
+        let options = LoadOptions { classes: Some(classes), dtype: self.dtype.into(), seed: self.seed, head, exact: &exact };
+        DistilBert::open_with(&self.model, &options)
     }
 
     /// Names that the classes of the checkpoint's head have, if it is kept.
@@ -391,12 +393,6 @@ fn path(dtype: DType) -> String {
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
-}
-
-/// Evaluates on tokenised reviews.
-pub fn evaluate_on(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
-    let sequences: Vec<&[u32]> = (0..data.len()).map(|i| data.sequence(i)).collect();
-    evaluate(model, &sequences, &data.labels, batch)
 }
 
 /// `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.

@@ -5,11 +5,11 @@ use super::used::UNKNOWN;
 use super::{Row, Used, machine};
 use lowrank::data::Tokenized;
 use lowrank::lora::{Counts, adapter};
-use lowrank::nn::{Config, DistilBert, Head};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{recover_directory, write_directory, write_file};
 use lowrank::train::{
-    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, measure, peak_memory, predict_while,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_while,
     save_checkpoint,
 };
 use lowrank::{Error, Result};
@@ -97,10 +97,9 @@ struct Taken {
     seconds: f64,
 }
 
-/// Stops after some steps, to write a checkpoint.
+/// The steps until the next checkpoint.
 struct Segment<'a> {
     taken: &'a mut Taken,
-    left: usize,
     progress: &'a mut dyn Progress,
     stopped: bool,
 }
@@ -109,18 +108,8 @@ impl Observer for Segment<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.taken.losses.push(report.loss);
         self.taken.accuracies.push(report.accuracy);
-        self.left -= 1;
         self.stopped |= !self.progress.step(report);
-        self.left > 0 && !self.stopped
-    }
-
-    /// A checkpoint is due after exactly so many steps.
-    fn patience(&self) -> usize {
-        self.left
-    }
-
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
-        Ok(())
+        !self.stopped
     }
 }
 
@@ -147,7 +136,9 @@ impl Study<'_> {
             return Ok(Some(result));
         }
         let classes = train.label_names.len();
-        let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, Head::Fitting, &|name| row.method.trains(name))?.0;
+        let exact = |name: &str| row.method.trains(name);
+        let options = LoadOptions { classes: Some(classes), dtype: self.dtype, seed, head: Head::Fitting, exact: &exact };
+        let mut model = DistilBert::open_with(self.model, &options)?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
         let mut optimizer = AdamW::new(recipe.weight_decay);
@@ -161,11 +152,11 @@ impl Study<'_> {
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, seed, optimizer.steps(), steps);
         let mut started = Instant::now();
-        let trunk =
-            if recipe.cache_trunk && optimizer.steps() < steps { Some(FrozenFeatures::new(&model, train, recipe.batch)?) } else { None };
-        while optimizer.steps() < steps {
-            let mut segment = Segment { taken: &mut taken, left: self.checkpoint_every.max(1), progress, stopped: false };
-            fit_on_features(trunk.as_ref(), &mut model, train, &recipe, &mut optimizer, &mut segment)?;
+        let training = (optimizer.steps() < steps).then(|| Training::new(&model, train, &recipe)).transpose()?;
+        while let Some(training) = training.as_ref().filter(|_| optimizer.steps() < steps) {
+            let mut segment = Segment { taken: &mut taken, progress, stopped: false };
+            let until = optimizer.steps() + self.checkpoint_every.max(1);
+            training.run(&mut model, &mut optimizer, until, &mut segment)?;
             let stopped = segment.stopped;
             taken.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
@@ -177,7 +168,7 @@ impl Study<'_> {
                 return Ok(None);
             }
         }
-        let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
+        let sequences = self.test.sequences();
         let mut go_on = |done| progress.test(done, sequences.len());
         let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
         let (test, answers) = measure(&predicted, &self.test.labels)?;
