@@ -365,7 +365,8 @@ fn what_was_trained_comes_back_bit_for_bit() {
         for method in methods() {
             // Another seed than that of loading: a head that the base lacks must come from the file.
             let exact = |name: &str| method.trains(name);
-            let mut model = DistilBert::open_with(base.path(), &LoadOptions { seed: 7, exact: &exact, ..LoadOptions::default() }).unwrap().0;
+            let mut model =
+                DistilBert::open_with(base.path(), &LoadOptions { seed: 7, exact: &exact, ..LoadOptions::default() }).unwrap().0;
             method.apply(&mut model, 7).unwrap();
             moved(&mut model, 0.05);
             let again = if method.makes_checkpoint() {
@@ -413,8 +414,7 @@ fn full_fine_tuning_in_bf16_starts_from_the_numbers_of_the_checkpoint() {
     write_base(&small(), base.path(), DType::F32);
     let exact = DistilBert::open(base.path()).unwrap();
     for method in [Method::Full, Method::Selective { frozen_layers: 1 }] {
-        let exact = |name: &str| method.trains(name);
-        let options = LoadOptions { dtype: DType::BF16, exact: &exact, ..LoadOptions::default() };
+        let options = LoadOptions { dtype: DType::BF16, exact: &|name| method.trains(name), ..LoadOptions::default() };
         let mut model = DistilBert::open_with(base.path(), &options).unwrap().0;
         method.apply(&mut model, 0).unwrap();
         let rounded = model.weights().iter().filter(|w| w.value().unwrap().dtype() == DType::BF16).count();

@@ -3,8 +3,8 @@
 use lowrank::autograd::Tape;
 use lowrank::lora::{Combination, Method, adapter, combine, merge};
 use lowrank::nn::{DistilBert, Pass};
-use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::tensor::Sequences;
+use lowrank::tensor::safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;

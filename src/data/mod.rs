@@ -1,4 +1,4 @@
-//! Text to packed batches: WordPiece, labelled data sets, their tokens, and the order in which training sees them.
+//! From text to packed batches: WordPiece, labelled data sets, their tokens, and the order of an epoch.
 //!
 //! ```text
 //! source (archive, folder, table) ──► Dataset ──► Tokenized ──► Batch

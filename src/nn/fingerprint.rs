@@ -2,8 +2,8 @@
 
 use super::Config;
 use super::load::find;
-use crate::tensor::{hex, rows};
 use crate::tensor::safetensors::SafeTensors;
+use crate::tensor::{hex, rows};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 

@@ -60,7 +60,11 @@ pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
 }
 
-impl Checkpoint<'_> {
+impl<'a> Checkpoint<'a> {
+    fn new(file: Option<&'a SafeTensors>, options: &'a LoadOptions<'a>, config: &Config) -> Checkpoint<'a> {
+        Checkpoint { file, options, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() }
+    }
+
     fn find(&self, name: &str) -> Option<String> {
         find(self.file?, name)
     }
@@ -226,7 +230,7 @@ impl DistilBert {
         }
         let classes = options.classes.unwrap_or_else(|| config.labels().len());
         let file = SafeTensors::open(model)?;
-        let mut source = Checkpoint { file: Some(&file), options, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() };
+        let mut source = Checkpoint::new(Some(&file), options, &config);
         let model = source.model(&config, classes)?;
         let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
         Ok((model, LoadReport { unused, ..source.report }))
@@ -238,7 +242,6 @@ impl DistilBert {
     /// Never for sizes that fit memory.
     pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
         let options = LoadOptions { dtype, seed, head: Head::New, ..LoadOptions::default() };
-        let mut source = Checkpoint { file: None, options: &options, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() };
-        source.model(config, classes)
+        Checkpoint::new(None, &options, config).model(config, classes)
     }
 }

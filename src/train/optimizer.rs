@@ -138,15 +138,7 @@ impl AdamW {
 }
 
 /// The update of one tensor, as in the formula of [`AdamW`].
-fn update<T: Accum>(
-    value: &mut [T],
-    m: &mut [T],
-    v: &mut [T],
-    g: &[T],
-    clip_factor: f64,
-    (shrink, rate): (f64, f64),
-    constants: [f64; 6],
-) {
+fn update<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], clip_factor: f64, (shrink, rate): (f64, f64), constants: [f64; 6]) {
     let [clip_factor, shrink, rate] = [clip_factor, shrink, rate].map(T::of);
     let [b1, b2, c1, c2, root, eps] = constants.map(T::of);
     for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {

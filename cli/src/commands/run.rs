@@ -8,9 +8,7 @@ use lowrank::data::Tokenized;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::{SafeTensors, write_directory, write_file};
-use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, predict_while, save_checkpoint_with,
-};
+use lowrank::train::{AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, predict_while, save_checkpoint_with};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;

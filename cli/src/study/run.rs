@@ -9,8 +9,7 @@ use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{recover_directory, write_directory, write_file};
 use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_while,
-    save_checkpoint,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_while, save_checkpoint,
 };
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
