@@ -6,7 +6,7 @@
 
 use lowrank::autograd::Tape;
 use lowrank::lora::{LoraConfig, Method};
-use lowrank::nn::{DistilBert, Head, Pass};
+use lowrank::nn::{DistilBert, Head, LoadOptions, Pass};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Sequences, Tensor};
 use lowrank::train::AdamW;
@@ -33,7 +33,9 @@ impl Bench {
             "full" => Method::Full,
             other => return Err(format!("--method {other}: lora, head or full").into()),
         };
-        let mut model = DistilBert::open_to_train(model.as_ref(), 2, dtype, 0, Head::Fitting, &|name| method.trains(name))?.0;
+        let exact = |name: &str| method.trains(name);
+        let options = LoadOptions { classes: Some(2), dtype, head: Head::Fitting, exact: &exact, ..LoadOptions::default() };
+        let mut model = DistilBert::open_with(model.as_ref(), &options)?.0;
         method.apply(&mut model, 0)?;
         Ok(Bench { model, optimizer: AdamW::new(0.01), next: 0, recompute })
     }

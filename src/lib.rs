@@ -43,6 +43,7 @@
 
 pub mod assets;
 pub mod autograd;
+pub mod classifier;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
@@ -50,6 +51,7 @@ pub mod error;
 pub mod files;
 pub mod lora;
 pub mod nn;
+pub mod prelude;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

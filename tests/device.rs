@@ -12,7 +12,7 @@ use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Sequences, Tensor};
-use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, fit, load_checkpoint, save_checkpoint};
+use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, Training, fit, load_checkpoint, save_checkpoint};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -537,20 +537,14 @@ fn a_model_has_the_same_logits_on_the_device() {
     }
 }
 
-/// Losses and gradient norms of the steps, and the step to stop after.
+/// Losses and gradient norms of the steps.
 #[derive(Default)]
-struct Losses(Vec<[f64; 2]>, Option<usize>);
+struct Losses(Vec<[f64; 2]>);
 
 impl Observer for Losses {
     fn step(&mut self, report: &StepReport) -> bool {
         self.0.push([report.loss, report.grad_norm]);
-        self.1 != Some(report.step)
-    }
-    fn patience(&self) -> usize {
-        if self.1.is_some() { 1 } else { usize::MAX }
-    }
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
-        Ok(())
+        true
     }
 }
 
@@ -608,7 +602,7 @@ fn a_run_on_the_device_goes_on_where_it_stopped() {
     let (mut whole, mut adamw) = start();
     assert!(fit(&mut whole, &data, &recipe, &mut adamw, &mut Losses::default()).unwrap());
     let (mut stopped, mut adamw) = start();
-    assert!(!fit(&mut stopped, &data, &recipe, &mut adamw, &mut Losses(Vec::new(), Some(4))).unwrap());
+    assert!(!Training::new(&stopped, &data, &recipe).unwrap().run(&mut stopped, &mut adamw, 4, &mut ()).unwrap());
     assert_eq!(adamw.steps(), 4);
     save_checkpoint(&file, &stopped, &adamw, "").unwrap();
     let (mut resumed, adamw) = start();

@@ -4,10 +4,10 @@ use lowrank::autograd::{Grads, Tape, gradcheck};
 use lowrank::data::Tokenized;
 use lowrank::lora::dylora::{first_ranks, truncate};
 use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge};
-use lowrank::nn::{Config, DistilBert, Head, Pass, Weight, WeightRef};
+use lowrank::nn::{Config, DistilBert, LoadOptions, Pass, Weight, WeightRef};
 use lowrank::tensor::svd::svd;
 use lowrank::tensor::{DType, Sequences, Tensor};
-use lowrank::train::{AdamW, FrozenFeatures, Observer, Recipe, StepReport, fit};
+use lowrank::train::{AdamW, FrozenFeatures, Recipe, fit};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ fn the_first_ranks_work_alone() {
         let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
         Method::Lora(LoraConfig::new(4, &["q_lin"])).apply(&mut model, 4).unwrap();
         let recipe = Recipe { epochs: 6, batch: 2, nested_rank, ..recipe() };
-        fit(&mut model, &data(), &recipe, &mut AdamW::new(0.0), &mut Silent).unwrap();
+        fit(&mut model, &data(), &recipe, &mut AdamW::new(0.0), &mut ()).unwrap();
         logits(&model)
     };
     assert_ne!(fitted(None), fitted(Some(4)));
@@ -291,7 +291,7 @@ fn counts_are_those_of_the_formulas() {
     let base = tempfile::tempdir().unwrap();
     write_base(&config, base.path(), DType::F32);
     for (method, trainable) in expected {
-        let mut model = DistilBert::open(base.path(), 2, DType::F32, 0).unwrap().0;
+        let mut model = DistilBert::open(base.path()).unwrap();
         method.apply(&mut model, 0).unwrap();
         assert_eq!(Counts::of(&model), Counts { trainable, base: 66_955_010 }, "{method:?}");
     }
@@ -331,22 +331,22 @@ fn what_was_trained_comes_back_bit_for_bit() {
         let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write_base(&small(), base.path(), dtype);
         for method in methods() {
-            let open =
-                |seed| DistilBert::open_to_train(base.path(), 2, DType::F32, seed, Head::Kept, &|name| method.trains(name)).unwrap().0;
             // Another seed than that of loading: a head that the base lacks must come from the file.
-            let mut model = open(7);
+            let exact = |name: &str| method.trains(name);
+            let mut model =
+                DistilBert::open_with(base.path(), &LoadOptions { seed: 7, exact: &exact, ..LoadOptions::default() }).unwrap().0;
             method.apply(&mut model, 7).unwrap();
             moved(&mut model, 0.05);
             let again = if method.makes_checkpoint() {
                 let labels = ["bad".to_string(), "good".to_string()];
                 model.save(base.path(), &labels, out.path()).unwrap();
-                let (again, report) = DistilBert::open(out.path(), 2, DType::F32, 1).unwrap();
+                let (again, report) = DistilBert::open_with(out.path(), &LoadOptions::default()).unwrap();
                 assert_eq!((again.config.labels(), report.initialised), (labels.to_vec(), vec![]));
                 assert!(adapter::save(&model, &method, "base", out.path()).is_err());
                 again
             } else {
                 adapter::save(&model, &method, "base", out.path()).unwrap();
-                let mut again = DistilBert::open(base.path(), 2, DType::F32, 1).unwrap().0;
+                let mut again = DistilBert::open(base.path()).unwrap();
                 adapter::load(&mut again, out.path()).unwrap();
                 assert_eq!(adapter::tensors(&again).unwrap().len(), adapter::tensors(&model).unwrap().len());
                 again
@@ -380,29 +380,19 @@ fn every_method_trains_in_bf16() {
 fn full_fine_tuning_in_bf16_starts_from_the_numbers_of_the_checkpoint() {
     let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_base(&small(), base.path(), DType::F32);
-    let exact = DistilBert::open(base.path(), 2, DType::F32, 0).unwrap().0;
+    let exact = DistilBert::open(base.path()).unwrap();
     for method in [Method::Full, Method::Selective { frozen_layers: 1 }] {
-        let mut model = DistilBert::open_to_train(base.path(), 2, DType::BF16, 0, Head::Kept, &|name| method.trains(name)).unwrap().0;
+        let options = LoadOptions { dtype: DType::BF16, exact: &|name| method.trains(name), ..LoadOptions::default() };
+        let mut model = DistilBert::open_with(base.path(), &options).unwrap().0;
         method.apply(&mut model, 0).unwrap();
         let rounded = model.weights().iter().filter(|w| w.value().unwrap().dtype() == DType::BF16).count();
         assert_eq!(rounded, if matches!(method, Method::Full) { 0 } else { 6 }, "the matrices of frozen layers compute in bf16");
         // Nor does the file take the rounded ones.
         model.save(base.path(), &["a".to_string(), "b".to_string()], out.path()).unwrap();
-        let saved = DistilBert::open(out.path(), 2, DType::F32, 0).unwrap().0;
+        let saved = DistilBert::open(out.path()).unwrap();
         for (a, b) in exact.weights().iter().zip(saved.weights()) {
             assert_eq!(a.value().unwrap().to_f64().unwrap(), b.value().unwrap().to_f64().unwrap(), "{}", a.name());
         }
-    }
-}
-
-struct Silent;
-
-impl Observer for Silent {
-    fn step(&mut self, _: &StepReport) -> bool {
-        true
-    }
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> lowrank::Result<()> {
-        Ok(())
     }
 }
 
@@ -432,7 +422,7 @@ fn a_cached_trunk_changes_nothing_but_its_dropout() {
         let trained = [false, true].map(|cache_trunk| {
             let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
             method.apply(&mut model, 0).unwrap();
-            fit(&mut model, &data(), &recipe(cache_trunk), &mut AdamW::new(0.01), &mut Silent).unwrap();
+            fit(&mut model, &data(), &recipe(cache_trunk), &mut AdamW::new(0.01), &mut ()).unwrap();
             model.parameters().iter().flat_map(|p| p.value().to_f64().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(trained[0], trained[1], "{method:?}");
@@ -459,7 +449,7 @@ fn a_frozen_weight_is_not_touched() {
         let factors = frozen_factors(&model);
         let freezes = matches!(&method, Method::Lora(config) if config.freeze_a);
         assert_eq!(factors.len(), if freezes { 3 } else { 0 }, "{method:?}");
-        fit(&mut model, &data(), &recipe(), &mut AdamW::new(0.01), &mut Silent).unwrap();
+        fit(&mut model, &data(), &recipe(), &mut AdamW::new(0.01), &mut ()).unwrap();
         let changed: BTreeSet<&str> = model
             .weights()
             .into_iter()

@@ -3,8 +3,8 @@
 use lowrank::autograd::Tape;
 use lowrank::lora::{Combination, Method, adapter, combine, merge};
 use lowrank::nn::{DistilBert, Pass};
+use lowrank::tensor::Sequences;
 use lowrank::tensor::safetensors::SafeTensors;
-use lowrank::tensor::{DType, Sequences};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ fn adapters_of_peft_give_the_logits_of_peft_and_are_written_as_peft_does() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in ["lora", "rslora", "dora", "prompt"] {
         let folder = root.join("tests/interop/recorded").join(name);
-        let mut model = DistilBert::open(&root.join("assets/encoder"), 2, DType::F32, 0).unwrap().0;
+        let mut model = DistilBert::open(root.join("assets/encoder")).unwrap();
         let method = adapter::load(&mut model, &folder).unwrap();
 
         let (ids, wanted) = recorded(&folder);
@@ -75,7 +75,7 @@ fn adapters_of_peft_give_the_logits_of_peft_and_are_written_as_peft_does() {
 #[cfg(feature = "regex")]
 fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/recorded/loaded");
-    let base = || DistilBert::open(&root.join("base"), 2, DType::F32, 0).unwrap().0;
+    let base = || DistilBert::open(root.join("base")).unwrap();
     let started = ["pissa", "pissa-rslora", "pissa-dora", "olora"];
     // Of these the terms alone differ from the base.
     let plain = ["exclude-names", "exclude-pattern", "layers", "look-around", "mica", "order", "orthogonal", "several-models", "alora"];
@@ -125,7 +125,7 @@ fn adapters_that_are_more_than_terms_give_the_logits_of_peft() {
 #[test]
 fn a_start_in_the_base_is_merged_and_combined() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/recorded/loaded");
-    let base = || DistilBert::open(&root.join("base"), 2, DType::F32, 0).unwrap().0;
+    let base = || DistilBert::open(root.join("base")).unwrap();
     for name in ["pissa", "pissa-rslora", "pissa-dora", "olora"] {
         let folder = root.join(name);
         let (ids, wanted) = recorded(&folder);

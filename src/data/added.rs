@@ -1,36 +1,36 @@
-//! Added tokens: they are found in the text before it is cut into words. Equal, match by match, to `AddedVocabulary` of Hugging Face
-//! tokenizers, for whatever text the tokens have.
+//! Added tokens, which are found in the text before it is split into words. The matches equal those of `AddedVocabulary` in Hugging Face
+//! tokenizers.
 
 use super::normalize::Normalizer;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use unicode_categories::UnicodeCategories;
 
-/// A token that is matched in the text, and how.
+/// A token that is matched in the text, with the rules of matching.
 #[derive(Clone, Deserialize, Debug)]
 pub(super) struct Added {
     pub content: String,
-    /// No letter or digit may touch it.
+    /// The token matches only if no letter or digit is next to it.
     #[serde(default)]
     pub single_word: bool,
-    /// It takes the white space on its left along.
+    /// The match includes the white space to its left.
     #[serde(default)]
     pub lstrip: bool,
-    /// It takes the white space on its right along.
+    /// The match includes the white space to its right.
     #[serde(default)]
     pub rstrip: bool,
-    /// It is matched in the normalized text, and is normalized itself. By default, what is not special is.
+    /// The token is normalized and then matched in the normalized text. Default: true for tokens that are not special.
     #[serde(default)]
     pub normalized: Option<bool>,
     #[serde(default)]
     pub special: bool,
-    /// Name of the file that adds it; empty where none does.
+    /// Name of the file that adds the token. Empty if none does.
     #[serde(skip)]
     pub from: &'static str,
 }
 
 impl Added {
-    /// A special token, or another one, with the defaults of its kind.
+    /// A token with the default rules.
     pub fn plain(content: &str, special: bool, from: &'static str) -> Added {
         let content = content.to_string();
         Added { content, single_word: false, lstrip: false, rstrip: false, normalized: None, special, from }
@@ -40,7 +40,7 @@ impl Added {
         self.normalized.unwrap_or(!self.special)
     }
 
-    /// Keeps the present answer when `special` changes later.
+    /// Fixes `normalized`, so that a later change of `special` does not change it.
     pub fn fixed(mut self) -> Added {
         self.normalized = Some(self.is_normalized());
         self
@@ -56,13 +56,13 @@ impl Added {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Register {
     ids: HashMap<String, u32>,
-    /// The last token that got each id: only that one is matched.
+    /// The last token that got each id. Only this one is matched.
     pub by_id: BTreeMap<u32, Added>,
 }
 
 impl Register {
-    /// Adds a batch to a vocabulary of `size` different tokens, in which `known` finds ids. A token that the vocabulary has keeps its id, a
-    /// new one gets the next: what files say of its id counts only for the order.
+    /// Adds tokens to a vocabulary of `size` different tokens; `known` looks up its ids. A token of the vocabulary keeps its id, and a new one
+    /// gets the next id. The ids in the files matter only for the order.
     pub fn add(&mut self, tokens: &[Added], size: u32, known: impl Fn(&str) -> Option<u32>) {
         let last = self.by_id.last_key_value().map(|(&id, _)| id);
         let mut next = last.filter(|&last| last >= size).map_or(size, |last| last + 1);
@@ -85,10 +85,10 @@ impl Register {
         self.ids.get(content).copied()
     }
 
-    /// What is matched in the raw text, and what in the normalized text. `split_special`: special tokens are found and left as they are.
+    /// The tokens to match in the raw text, and those to match in the normalized text. With `split_special`, special tokens are treated as text.
     ///
     /// # Errors
-    /// The token that the normalizer leaves nothing of.
+    /// The token that is empty after normalization.
     pub fn matched(&self, normalizer: Normalizer, split_special: bool) -> std::result::Result<(Literals, Literals), Added> {
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (&id, token) in &self.by_id {
@@ -110,7 +110,7 @@ impl Register {
     }
 }
 
-/// What is looked for, and what a match means.
+/// A token to look for.
 #[derive(Clone, Debug)]
 struct Literal {
     text: String,
@@ -118,29 +118,29 @@ struct Literal {
     single_word: bool,
     lstrip: bool,
     rstrip: bool,
-    /// A match hides those that overlap it, and is text like any other.
+    /// A match is treated as text, but tokens that overlap it are not found.
     ignored: bool,
 }
 
-/// Tokens to be found in a text: the leftmost match, and the longest of those that start there.
+/// The tokens to find in a text. The leftmost match wins, and of those with the same start the longest.
 #[derive(Clone, Default)]
 pub(super) struct Literals {
-    /// The longest first.
+    /// From long to short.
     tokens: Vec<Literal>,
     /// Indices of the tokens by their first byte.
     by_byte: Vec<Vec<usize>>,
-    /// The character that all of them start with, if it is one, as with BERT's.
+    /// The first character of all tokens, if it is the same, like `[` of BERT's.
     only: Option<char>,
 }
 
 impl std::fmt::Debug for Literals {
-    /// Everything that matches depend on, in a fixed order: part of a cache's key.
+    /// Everything that matches depend on, in a fixed order. It is part of a cache's key.
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         self.tokens.fmt(f)
     }
 }
 
-/// A match: where in the text, and the id.
+/// A match: its byte range in the text, and the token's id.
 pub(super) struct Match {
     pub start: usize,
     pub stop: usize,
@@ -149,7 +149,7 @@ pub(super) struct Match {
 
 impl Literals {
     fn new(mut tokens: Vec<Literal>) -> Literals {
-        // Stable: of two that look the same once normalized, the one with the smaller id counts.
+        // A stable sort: of two tokens that are equal after normalization, the one with the smaller id wins.
         tokens.sort_by_key(|token| std::cmp::Reverse(token.text.len()));
         let mut by_byte = vec![Vec::new(); 256];
         for (i, token) in tokens.iter().enumerate() {
@@ -166,7 +166,7 @@ impl Literals {
 
     /// The matches in `text`, from left to right.
     pub fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Match> + 'a {
-        // `at`: where the search goes on; `taken`: the end of the last match with its white space.
+        // `at`: position of the search. `taken`: end of the last match, its white space included.
         let (mut at, mut taken) = (0, 0);
         std::iter::from_fn(move || {
             loop {
@@ -190,7 +190,7 @@ impl Literals {
         })
     }
 
-    /// The first token at or after `at`, and where it is.
+    /// The first match at or after `at`: its position and token.
     fn first(&self, text: &str, at: usize) -> Option<(usize, &Literal)> {
         let rest = &text[at..];
         let longest = |i: usize| {
@@ -199,7 +199,7 @@ impl Literals {
         };
         match self.only {
             Some(c) => rest.match_indices(c).find_map(|(i, _)| longest(i)),
-            // No token starts inside a character: its first byte starts one.
+            // A token starts at the first byte of a character.
             None if !self.is_empty() => (0..rest.len()).filter(|&i| rest.is_char_boundary(i)).find_map(longest),
             None => None,
         }

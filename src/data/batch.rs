@@ -1,4 +1,4 @@
-//! The order in which training sees the sequences, and packed batches of them.
+//! The order of the sequences in an epoch, and packed batches of them.
 
 use super::Tokenized;
 use crate::tensor::Sequences;
@@ -7,35 +7,33 @@ use crate::{Error, Result};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-/// B sequences without padding, T tokens in all.
+/// A packed batch: B sequences of T tokens in all, concatenated without padding.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
-    /// Where each sequence lies, and its ordinal in the run.
+    /// Sequence boundaries, and the number of each sequence in the run, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
     /// Label of each sequence: `[B]`.
     pub labels: Vec<u32>,
-    /// Index of each sequence in its data set: `[B]`.
-    pub indices: Vec<usize>,
 }
 
-/// A seeded shuffle of 0..`n`, another for each epoch (counted from 0).
+/// A shuffle of 0..`n`, determined by the seed and the epoch (from 0).
 pub fn order(n: usize, epoch: usize, seed: u64) -> Vec<usize> {
     let mut indices: Vec<usize> = (0..n).collect();
     Stream::new(seed, &format!("order of epoch {epoch}")).shuffle(&mut indices);
     indices
 }
 
-/// A seeded shuffle in which consecutive groups of `batch` have similar lengths: shuffled, cut into pieces of min(N / 4B, 50) · B,
-/// each sorted from long to short, with the longest of all first so that memory runs out at once if it does. Source:
-/// `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
+/// A shuffle in which each batch of B sequences has similar lengths. The shuffled indices are cut into pieces of min(N / 4B, 50) · B, and each
+/// piece is sorted from long to short. The longest sequence of all comes first: if memory does not suffice, the first step shows it.
+/// Source: `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
 pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64) -> Vec<usize> {
     let batch = batch.max(1);
     let piece = batch.saturating_mul((lengths.len() / batch.saturating_mul(4)).clamp(1, 50));
     let mut indices = order(lengths.len(), epoch, seed);
     indices.chunks_mut(piece).for_each(|piece| piece.sort_by_key(|&i| Reverse(lengths[i])));
-    // Only the heads of the pieces can be the longest; `Reverse` of the place takes the first of equals.
+    // The longest sequence is at the start of a piece. Of equally long ones, `Reverse` chooses the first.
     let longest = (0..indices.len()).step_by(piece).max_by_key(|&place| (lengths[indices[place]], Reverse(place)));
     if let Some(place) = longest {
         indices.swap(0, place);
@@ -43,10 +41,10 @@ pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64)
     indices
 }
 
-/// The sequences `indices` of `data`, packed. Sequence k has the ordinal `epoch` · N + k in the run.
+/// Packs the sequences `indices` of `data`. Sequence k has the number `epoch` · N + k in the run.
 ///
 /// # Errors
-/// If an index is not below N, there is none, a sequence is empty, or the ordinal does not fit below 2³² - 1.
+/// If there is no index or one is not below N, a sequence is empty, or a number in the run is not below 2³² − 1.
 pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch> {
     let n = data.len();
     if indices.is_empty() {
@@ -57,7 +55,7 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     }
     let ordinal = |&i: &usize| {
         let ordinal = epoch.checked_mul(n).and_then(|first| u32::try_from(first.checked_add(i)?).ok());
-        // The last value sets initialisation apart from dropout.
+        // The largest u32 is reserved: it keys the random numbers of initialisation.
         ordinal
             .filter(|&o| o != u32::MAX)
             .ok_or_else(|| Error::invalid(format_args!("epoch {epoch} of {n} sequences exceeds 32-bit ordinals")))
@@ -68,16 +66,7 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
         ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),
         sequences: Arc::new(Sequences::new(&lengths, examples)?),
         labels: indices.iter().map(|&i| data.labels[i]).collect(),
-        indices: indices.to_vec(),
     })
-}
-
-/// Each index of `data` once, in groups of `batch` (at least 1) from the longest sequences to the shortest, so that batches are even.
-/// Predictions are put back in order through [`Batch::indices`].
-pub fn evaluation_batches(data: &Tokenized, batch: usize) -> Vec<Vec<usize>> {
-    let mut indices: Vec<usize> = (0..data.len()).collect();
-    indices.sort_by_key(|&i| Reverse(data.sequence(i).len()));
-    indices.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
 }
 
 #[cfg(test)]
@@ -105,7 +94,7 @@ mod tests {
         assert!(batch(&data, &[2], 0).is_err() && batch(&data, &[], 0).is_err() && batch(&of(&[1, 0]), &[1], 0).is_err());
         assert!(batch(&data, &[1], usize::MAX).is_err() && batch(&data, &[1], 0x7FFF_FFFF).is_err());
         assert_eq!(batch(&data, &[0], 0x7FFF_FFFF).unwrap().sequences.example_ids(), [u32::MAX - 1]);
-        assert!(order(0, 0, 0).is_empty() && order_by_length(&[], 4, 0, 0).is_empty() && evaluation_batches(&of(&[]), 4).is_empty());
+        assert!(order(0, 0, 0).is_empty() && order_by_length(&[], 4, 0, 0).is_empty());
     }
 
     #[test]
@@ -129,13 +118,9 @@ mod tests {
                 prop_assert!(chunk[1..].windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]));
             }
             let data = of(&lengths);
-            let groups = evaluation_batches(&data, b);
-            prop_assert!(is_permutation(&groups.concat(), n));
-            prop_assert!(groups.concat().windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]));
-            prop_assert!(groups.iter().rev().skip(1).all(|g| g.len() == b));
             for indices in grouped.chunks(b) {
                 let batch = batch(&data, indices, epoch).unwrap();
-                prop_assert_eq!(&batch.indices, indices);
+                prop_assert_eq!(batch.labels.len(), indices.len());
                 prop_assert_eq!(batch.ids.len(), batch.sequences.tokens());
                 for (k, &i) in indices.iter().enumerate() {
                     prop_assert_eq!(&batch.ids[batch.sequences.range(k)], data.sequence(i));

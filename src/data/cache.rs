@@ -1,69 +1,77 @@
-//! Tokens kept on disk under a key of everything that they depend on.
+//! A cache of tokens on disk, under a key of everything that they depend on.
 //!
-//! A cache file is: magic, version, key, the numbers of labels, sequences, ids, and lossy, empty and cut texts (u64 each), the label names
-//! (length as u32, bytes), the key of each text as u64, then labels, lengths and ids as u32, and the SHA-256 of all that. Integers are
-//! little-endian.
+//! A file has, in this order: magic, version, key; the numbers of labels, sequences, ids, and of lossy, empty and cut texts, each a u64; the
+//! label names, each a length as u32 and its bytes; the key of each text as u64; labels, lengths and ids as u32; the SHA-256 of all before.
+//! Integers are little-endian.
 
+use super::labels::Labels;
 use super::source::files;
-use super::{Labels, Oddities, Split, TableOptions, Tokenized, WordPiece};
+use super::split::Split;
+use super::table::TableOptions;
+use super::tokenized::{Oddities, Tokenized};
+use super::wordpiece::WordPiece;
+use crate::tensor::hex;
 use crate::{Error, Result};
+use byteorder::{ByteOrder, LittleEndian, ReadBytesExt, WriteBytesExt};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"lowrank\0";
-/// Also part of the key: raise it when the tokenizer or a reader changes what it gives.
+/// Version of the format, also part of the key. Raise it when the tokenizer or a reader gives other results.
 const VERSION: u32 = 2;
 
 type Sha = [u8; 32];
 
-/// What tokens are made from.
+/// Everything that the tokens of a data set depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenKey<'a> {
-    /// The data set, as given to [`super::load`].
+    /// Path of the data set, as given to [`super::load`].
     pub source: &'a Path,
-    /// The split of it.
+    /// The split.
     pub split: Split,
-    /// The columns of a table.
+    /// Columns and encoding of tables.
     pub options: &'a TableOptions,
-    /// What is known of the classes.
+    /// Names of the classes.
     pub labels: &'a Labels,
-    /// Which of the texts are taken, in words that name every setting: a limit, a development fraction, their seeds.
+    /// The selection of texts, as a string with every setting: a limit, a development fraction, their seeds.
     pub selection: &'a str,
     /// The tokenizer.
     pub wordpiece: &'a WordPiece,
-    /// Ids kept of a text.
+    /// Largest number of ids of a text.
     pub max_length: usize,
 }
 
-/// The tokens that `make` gives for `recipe`, from the folder `dir` if they are there, else made and put there. What is found is used only
-/// if it is whole and has the recipe's key: the content of the source's files, not their times. Without `dir` nothing is read or written;
-/// a folder that cannot be written is no error.
+/// The tokens of `key`: from the folder `dir` if they are there, else from `make`, and then stored there. A file is used only if it is
+/// undamaged and has the same key, which includes the content of the source's files. Without `dir` nothing is read or written. It is no error
+/// if the folder cannot be written.
 ///
 /// # Errors
 /// If the source cannot be read, or those of `make`.
-pub fn cached(dir: Option<&Path>, recipe: &TokenKey, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
+pub fn cached(dir: Option<&Path>, token_key: &TokenKey, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
     let Some(dir) = dir else { return make() };
-    let key = key(recipe)?;
+    let key = hash_key(token_key)?;
     let path = dir.join(format!("{}.tokens", hex(&key[..16])));
-    if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, recipe.wordpiece.vocab_size())) {
+    if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, token_key.wordpiece.vocab_size())) {
         return Ok(tokens);
     }
     let tokens = make()?;
-    // A cache only saves time: where it cannot be kept, the next run makes the tokens again.
-    let _ = write(dir, &path, &encode(&tokens, &key));
+    // A cache only saves time: if it cannot be written, the next run makes the tokens again.
+    let _ = encode(&tokens, &key).and_then(|bytes| write(dir, &path, &bytes));
     Ok(tokens)
 }
 
-fn key(recipe: &TokenKey) -> Result<Sha> {
+/// Adds `bytes` after their length, so that no two lists of parts have the same concatenation.
+fn add_part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+fn hash_key(key: &TokenKey) -> Result<Sha> {
     let mut hash = Sha256::new();
-    // Lengths stand before the parts, so that no two recipes run together.
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    let TokenKey { source, split, options, labels, selection, wordpiece, max_length } = *recipe;
+    let mut part = |bytes: &[u8]| add_part(&mut hash, bytes);
+    let TokenKey { source, split, options, labels, selection, wordpiece, max_length } = *key;
     part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
@@ -71,41 +79,32 @@ fn key(recipe: &TokenKey) -> Result<Sha> {
         part(token.as_bytes());
         part(&id.to_le_bytes());
     }
-    hash_files(source, split, &mut part)?;
+    hash_files(source, split, &mut hash)?;
     Ok(hash.finalize().into())
 }
 
-/// Passes on the names and hashes of the files of a split.
-fn hash_files(source: &Path, split: Split, part: &mut dyn FnMut(&[u8])) -> Result<()> {
+/// Adds the names and hashes of the files of a split.
+fn hash_files(source: &Path, split: Split, hash: &mut Sha256) -> Result<()> {
     for file in files(source, split)? {
         let name = file.strip_prefix(source).unwrap_or(Path::new("")).as_os_str();
-        // The reader goes by the extension of a single file.
-        part(if name.is_empty() { file.extension().unwrap_or_default() } else { name }.as_encoded_bytes());
-        part(&hash_file(&file)?);
+        // The extension of a single file decides how it is read.
+        add_part(hash, if name.is_empty() { file.extension().unwrap_or_default() } else { name }.as_encoded_bytes());
+        add_part(hash, &hash_file(&file)?);
     }
     Ok(())
 }
 
-/// SHA-256 of what a split of the data set at `source` is read from, in hexadecimal digits: of a table or an archive the file's own,
-/// wherever it lies and whatever it is called.
+/// SHA-256 of the files of a split, in hexadecimal digits. That of a table or an archive is the hash of the file: its path does not matter.
 ///
 /// # Errors
 /// If there is no such split, or a file cannot be read.
 pub fn data_hash(source: &Path, split: Split) -> Result<String> {
-    let mut hash = Sha256::new();
-    match files(source, split)?.as_slice() {
-        [file] => return Ok(hex(&hash_file(file)?)),
-        _ => hash_files(source, split, &mut |bytes| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        })?,
+    if let [file] = files(source, split)?.as_slice() {
+        return Ok(hex(&hash_file(file)?));
     }
+    let mut hash = Sha256::new();
+    hash_files(source, split, &mut hash)?;
     Ok(hex(&hash.finalize()))
-}
-
-/// Two digits a byte, as hashes are written.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a file.
@@ -118,77 +117,74 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     let mut file = File::open(path).map_err(io)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match io::Read::read(&mut file, &mut buffer).map_err(io)? {
+        match file.read(&mut buffer).map_err(io)? {
             0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }
     }
 }
 
-fn encode(tokens: &Tokenized, key: &Sha) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 * (tokens.tokens() + 2 * tokens.len()) + 1024);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(key);
+fn encode(tokens: &Tokenized, key: &Sha) -> io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(4 * (tokens.tokens() + 4 * tokens.len()) + 1024);
+    out.write_all(&MAGIC)?;
+    out.write_u32::<LittleEndian>(VERSION)?;
+    out.write_all(key)?;
     let Oddities { lossy, empty, cut } = tokens.oddities;
     for count in [tokens.label_names.len(), tokens.len(), tokens.tokens(), lossy, empty, cut] {
-        out.extend_from_slice(&(count as u64).to_le_bytes());
+        out.write_u64::<LittleEndian>(count as u64)?;
     }
     for name in &tokens.label_names {
-        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
+        out.write_u32::<LittleEndian>(name.len() as u32)?;
+        out.write_all(name.as_bytes())?;
     }
-    tokens.keys.iter().for_each(|key| out.extend_from_slice(&key.to_le_bytes()));
-    let lengths = tokens.lengths().into_iter().map(|n| n as u32);
-    for word in tokens.labels.iter().copied().chain(lengths).chain(tokens.ids.iter().copied()) {
-        out.extend_from_slice(&word.to_le_bytes());
+    tokens.keys.iter().try_for_each(|&key| out.write_u64::<LittleEndian>(key))?;
+    let lengths: Vec<u32> = tokens.lengths().into_iter().map(|n| n as u32).collect();
+    for words in [&tokens.labels, &lengths, &tokens.ids] {
+        let start = out.len();
+        out.resize(start + 4 * words.len(), 0);
+        LittleEndian::write_u32_into(words, &mut out[start..]);
     }
-    let sum: Sha = Sha256::digest(&out).into();
-    out.extend_from_slice(&sum);
-    out
+    let sum = Sha256::digest(&out);
+    out.write_all(&sum)?;
+    Ok(out)
 }
 
-/// `None` if the file is not whole, another recipe's, or not what [`encode`] writes.
+/// Reads what [`encode`] wrote. `None` if the file is damaged or has another key.
 fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
     let (body, sum) = bytes.split_last_chunk::<32>()?;
     let mut rest = body.strip_prefix(&MAGIC)?.strip_prefix(&VERSION.to_le_bytes())?.strip_prefix(key)?;
     if Sha::from(Sha256::digest(body)) != *sum {
         return None;
     }
-    let mut count = || {
-        let (head, tail) = rest.split_first_chunk::<8>()?;
-        rest = tail;
-        usize::try_from(u64::from_le_bytes(*head)).ok()
-    };
-    let (labels, sequences, ids) = (count()?, count()?, count()?);
+    let mut count = || usize::try_from(rest.read_u64::<LittleEndian>().ok()?).ok();
+    let (labels, n, ids) = (count()?, count()?, count()?);
     let oddities = Oddities { lossy: count()?, empty: count()?, cut: count()? };
     let mut label_names = Vec::new();
     for _ in 0..labels {
-        let (length, tail) = rest.split_first_chunk::<4>()?;
-        let (name, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let length = rest.read_u32::<LittleEndian>().ok()?;
+        let (name, tail) = rest.split_at_checked(length as usize)?;
         label_names.push(String::from_utf8(name.to_vec()).ok()?);
         rest = tail;
     }
-    // A key, a label and a length of each sequence.
-    if Some(rest.len()) != sequences.checked_mul(4)?.checked_add(ids)?.checked_mul(4) {
+    // Two words of a key, a label and a length for each sequence.
+    if Some(rest.len()) != n.checked_mul(4)?.checked_add(ids)?.checked_mul(4) {
         return None;
     }
-    let (keys, rest) = rest.split_at(8 * sequences);
-    let keys = keys.as_chunks::<8>().0.iter().map(|&key| u64::from_le_bytes(key)).collect();
-    let words: Vec<u32> = rest.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
-    let (labels, lengths) = words[..2 * sequences].split_at(sequences);
-    let ends = lengths.iter().scan(0_usize, |end, &n| {
-        *end = end.checked_add(n as usize)?;
-        Some(*end)
-    });
-    let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
-    let tokens = Tokenized { ids: words[2 * sequences..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities };
-    let whole = tokens.offsets.len() == sequences + 1 && tokens.offsets.last() == Some(&ids);
+    let (mut keys, mut words) = (vec![0; n], vec![0; 2 * n + ids]);
+    LittleEndian::read_u64_into(&rest[..8 * n], &mut keys);
+    LittleEndian::read_u32_into(&rest[8 * n..], &mut words);
+    let (labels, lengths) = words[..2 * n].split_at(n);
+    let mut offsets = vec![0_usize];
+    for &length in lengths {
+        offsets.push(offsets[offsets.len() - 1].checked_add(length as usize)?);
+    }
+    let tokens = Tokenized { ids: words[2 * n..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities };
+    let whole = tokens.offsets.last() == Some(&ids);
     let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
     (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
 }
 
-/// Writes so that no reader ever sees a part.
+/// Writes a file whole or not at all: no reader sees a part of it.
 fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let scratch = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -263,7 +259,7 @@ mod tests {
             keys: vec![9, u64::MAX],
             oddities: Oddities { lossy: 1, empty: 2, cut: 3 },
         };
-        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
+        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]).unwrap());
         assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
         assert!(decode(&bytes, &key, 3).is_none() && decode(&bytes, &[8; 32], 4).is_none());
         for i in 0..bytes.len() {
@@ -273,7 +269,7 @@ mod tests {
             assert!(decode(&bytes[..i], &key, 4).is_none(), "{i}");
         }
         let wrong = Tokenized { labels: vec![2, 0], ..tokens.clone() };
-        assert!(decode(&encode(&wrong, &key), &key, 4).is_none());
+        assert!(decode(&encode(&wrong, &key).unwrap(), &key, 4).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::tensor::philox::Stream;
 use crate::{Error, Result};
 use std::collections::HashMap;
 
-/// N labelled texts, or whatever else `T` was made of each text, such as [`super::Encoded`].
+/// N labelled texts. `T` is a text, or something made from it, such as its ids ([`super::Encoded`]).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Dataset<T = String> {
     /// The texts: `[N]`.
@@ -13,10 +13,45 @@ pub struct Dataset<T = String> {
     pub labels: Vec<u32>,
     /// Name of each label: `[C]`.
     pub label_names: Vec<String>,
-    /// How many texts of the source were not valid UTF-8; their bad bytes became U+FFFD. Samples keep the number of the whole.
+    /// Number of texts in the source with bytes that could not be decoded. These became U+FFFD. A sample keeps the number of the whole.
     pub lossy: usize,
-    /// Where each text came from, for messages: a file name or a line: `[N]`.
+    /// Origin of each text, for messages: a file name or a line: `[N]`.
     pub names: Vec<String>,
+}
+
+/// A 64-bit hash of a text, which tells equal texts: folded multiplication of eight bytes at a time, as in wyhash,
+/// <https://github.com/wangyi-fudan/wyhash>.
+pub fn text_key(text: &str) -> u64 {
+    let mix = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(hash.rotate_left(32) ^ 0xA076_1D64_78BD_642F);
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let start = mix(0xE703_7ED1_A0B4_28DB, text.len() as u64);
+    let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    mix(mix(hash, u64::from_le_bytes(last)), 0x8EBC_6AF0_9C88_C6E3)
+}
+
+/// The two parts of [`Dataset::split`].
+pub struct TrainTest {
+    /// Texts to train on.
+    pub train: Dataset,
+    /// Texts that were held out.
+    pub test: Dataset,
+}
+
+impl Dataset {
+    /// Holds out a share of the different texts of each label for a test. Equal texts stay on one side. With the same seed, it is the same part
+    /// every time.
+    ///
+    /// # Errors
+    /// If `test_share` is not between 0 and 1, exclusive, or one part would be empty.
+    pub fn split(self, test_share: f64, seed: u64) -> Result<TrainTest> {
+        let (train, test) = self.split_off("test part", test_share, seed, |text| text_key(text))?;
+        Ok(TrainTest { train, test })
+    }
 }
 
 impl<T: Default> Dataset<T> {
@@ -30,8 +65,8 @@ impl<T: Default> Dataset<T> {
         self.texts.is_empty()
     }
 
-    /// A seeded sample of `n` texts in their original order, with equally many of each label as far as there are; an odd remainder goes to
-    /// the first labels. A larger sample of the same seed contains the smaller one. All texts are kept if there are no more than `n`.
+    /// A seeded sample of `n` texts, in their original order. Each label has the same number of texts, as far as it has that many; a remainder
+    /// goes to the first labels. A larger sample with the same seed contains the smaller one. If there are at most `n` texts, all are kept.
     ///
     /// # Errors
     /// If `n` is 0.
@@ -43,23 +78,23 @@ impl<T: Default> Dataset<T> {
             return Ok(self);
         }
         let groups = self.shuffled_groups(&mut Stream::new(seed, "limited data set"));
-        // In turns, one text from each label that has any left.
+        // In each turn, one text of each label that has texts left.
         let turns = (0..n).flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()));
         let mut kept: Vec<usize> = turns.take(n).collect();
         kept.sort_unstable();
         Ok(self.select(&kept))
     }
 
-    /// Splits off a seeded part with round(`fraction` · count) of the different texts of each label: (rest, part), both in their original
-    /// order. Rows with the same text, by `key`, stay together. `fraction` is between 0 and 1, exclusive; `what` is the name of the part.
+    /// Splits off a seeded part with round(`fraction` · count) of the different texts of each label. Returns the rest and the part, both in
+    /// their original order. Rows with equal texts, by `key`, stay together. `what` names the part: in messages, and for the random numbers.
     ///
     /// # Errors
-    /// If `fraction` is out of range, or one of the two would be empty.
+    /// If `fraction` is not between 0 and 1, exclusive, or one of the two would be empty.
     pub fn split_off(mut self, what: &str, fraction: f64, seed: u64, key: impl Fn(&T) -> u64) -> Result<(Dataset<T>, Dataset<T>)> {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::invalid(format_args!("the fraction of the {what} must lie between 0 and 1, got {fraction}")));
         }
-        // The rows of each text, and the texts of each label, by the label of the first row.
+        // The rows of each different text, and for each label the first rows of its texts. A text has the label of its first row.
         let mut rows: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut groups = vec![Vec::new(); self.label_names.len()];
         for (i, text) in self.texts.iter().enumerate() {

@@ -1,25 +1,24 @@
-//! Bytes of a file as text.
+//! Decodes the bytes of a file.
 
 use crate::{Error, Result};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
-use std::borrow::Cow;
 use std::path::Path;
 
-/// The encoding of this name. WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
+/// The encoding with this name. WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
 ///
 /// # Errors
-/// If there is none.
+/// If no encoding has this name.
 pub(super) fn encoding(name: &str) -> Result<&'static Encoding> {
     Encoding::for_label(name.as_bytes()).ok_or_else(|| {
         Error::invalid(format_args!("--encoding {name}: no such encoding; known are utf-8, utf-16le, windows-1252, latin1, gb18030, …"))
     })
 }
 
-/// The text of the file `path`, without a byte order mark. Without a name the file is UTF-8, or UTF-16 if it starts with a mark of that or
-/// most of every other byte of its start is zero. Where `name` is given, bytes that are no text in it become U+FFFD.
+/// The text of the file `path`, without a byte order mark. With the name of an encoding, bytes that cannot be decoded become U+FFFD. Without a
+/// name the file is UTF-8; or UTF-16, if it starts with that mark, or if in its first bytes about every other byte is zero.
 ///
 /// # Errors
-/// If there is no such encoding, or without a name the file is not UTF-8: with the line, and what to do.
+/// If there is no such encoding; or, without a name, if the file is not UTF-8: the message has the line and the remedy.
 pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<String> {
     if let Some(name) = name {
         return Ok(lossily(bytes, Some(encoding(name)?)).0);
@@ -48,7 +47,7 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
     })
 }
 
-/// UTF-16, if the bytes start with its mark, or with Latin characters without one.
+/// UTF-16, if the bytes start with its byte order mark, or look like Latin characters in UTF-16.
 fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     match Encoding::for_bom(bytes) {
         Some((found, _)) if found != UTF_8 => return Some(found),
@@ -61,18 +60,14 @@ fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     if most(1) { Some(UTF_16LE) } else { most(0).then_some(UTF_16BE) }
 }
 
-/// Text decoded in `encoding` (without one, UTF-8) with U+FFFD for what is none, and whether there was any.
+/// Decodes with U+FFFD for bytes that are invalid, and tells whether there were any. Without `encoding`: UTF-8.
 pub(super) fn lossily(bytes: Vec<u8>, encoding: Option<&'static Encoding>) -> (String, bool) {
     let (text, bad) = match encoding {
         Some(encoding) => {
             let (text, _, bad) = encoding.decode(&bytes);
             (text, bad)
         }
-        None => {
-            let text = String::from_utf8_lossy(&bytes);
-            let bad = matches!(text, Cow::Owned(_));
-            (text, bad)
-        }
+        None => UTF_8.decode_without_bom_handling(&bytes),
     };
     (text.into_owned(), bad)
 }

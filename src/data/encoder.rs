@@ -1,30 +1,30 @@
-//! WordPiece of many texts: most words of a text are among a few thousand that come again and again, so their ids are kept.
+//! WordPiece for many texts, with a cache of words: most words of a text are among a few thousand frequent ones.
 
 use super::WordPiece;
 
-/// Words kept, a power of two: 2 MiB in all, whatever the texts. A word has one place, and the last that came there stays.
+/// Slots of the cache, a power of two: 2 MiB. Each word has one slot, which keeps the last word that was put there.
 const SLOTS: usize = 1 << 16;
-/// Bytes of the longest word that is kept: what fits a `u128`.
+/// Bytes of the longest word in the cache: those of a `u128`.
 const LONGEST: usize = 16;
-/// Most ids of a word that is kept.
+/// Largest number of ids of a word in the cache.
 const PIECES: usize = 3;
 
-/// Encodes texts to the same ids as [`WordPiece::encode`], faster the more of them there are.
+/// Encodes many texts to the same ids as [`WordPiece::encode`], and faster.
 ///
-/// Text is cut at ASCII spaces and around each ASCII punctuation character. No step of the normalizer looks across those, so the ids of
-/// what lies between depend on its bytes alone, before any normalization.
+/// Text is cut at ASCII spaces and around each ASCII punctuation character. No step of the normalizer looks across those. So the ids of a part
+/// depend on the bytes of that part alone, and can be cached by the bytes before normalization.
 #[derive(Debug)]
 pub struct Encoder<'w> {
     wordpiece: &'w WordPiece,
     slots: Vec<Slot>,
-    /// Scratch of the normalizer.
+    /// Temporary buffer of the normalizer.
     buffer: String,
 }
 
-/// A word as it stands in the text, and its ids. Free while `length` is 0.
+/// A word as in the text, and its ids. The slot is free while `length` is 0.
 #[derive(Clone, Copy, Default, Debug)]
 struct Slot {
-    /// The bytes, then zeros.
+    /// The bytes of the word, then zeros.
     word: u128,
     ids: [u32; PIECES],
     length: u8,
@@ -32,12 +32,12 @@ struct Slot {
 }
 
 impl<'w> Encoder<'w> {
-    /// An encoder that has seen no word yet.
+    /// An encoder with an empty cache.
     pub fn new(wordpiece: &'w WordPiece) -> Encoder<'w> {
         Encoder { wordpiece, slots: vec![Slot::default(); SLOTS], buffer: String::new() }
     }
 
-    /// As [`WordPiece::encode`].
+    /// The ids of `text`: see [`WordPiece::encode`].
     pub fn encode(&mut self, text: &str, max_length: usize) -> Vec<u32> {
         self.wordpiece.encode_with(text, max_length, |plain, end, ids| {
             let mut rest = plain;
@@ -81,7 +81,7 @@ impl<'w> Encoder<'w> {
 /// The first `length` bytes, 1 to 16, then zeros.
 fn first_bytes(text: &[u8], length: usize) -> u128 {
     match text.first_chunk() {
-        // Far from the end: one load and a mask instead of a copy of variable length.
+        // Not near the end of the text: one load and a mask replace a copy of variable length.
         Some(&window) => u128::from_le_bytes(window) & (u128::MAX >> (8 * (LONGEST - length))),
         None => {
             let mut padded = [0; LONGEST];
@@ -98,12 +98,12 @@ fn place(word: u128) -> usize {
     (hash >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
-/// What a byte of UTF-8 means for cutting text up.
+/// The class of a byte of UTF-8, for cutting text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Space,
     Punctuation,
-    /// A letter or digit, a control character, or a byte of a character beyond ASCII: the slow path knows what becomes of it.
+    /// Anything else: a letter, a digit, a control character, or a byte of a character beyond ASCII. The normalizer handles it.
     Inner,
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::data::added::Added;
     use crate::data::normalize::Normalizer;
-    use crate::data::settings;
+    use crate::data::wordpiece::of_vocab;
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -138,7 +138,7 @@ mod tests {
         let tokens: Vec<String> = pieces.split_whitespace().map(String::from).collect();
         let normalizers =
             (0..8).map(|bits| Normalizer { lowercase: bits & 1 == 0, strip_accents: bits & 2 == 0, split_ideographs: bits & 4 == 0 });
-        let parts = normalizers.map(|n| settings::of_vocab(tokens.clone(), n));
+        let parts = normalizers.map(|n| of_vocab(tokens.clone(), n));
         // Without added tokens, with some that are matched in the raw text, and with some in the normalized text, too.
         let special = ["un", " b", "\u{e9}", "[SEP"].map(|t| Added::plain(t, true, ""));
         let other = ["Able", "b c", "\u{c9}a", "\u{4e2d}", "<"].map(|t| Added::plain(t, false, ""));

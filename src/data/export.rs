@@ -1,4 +1,4 @@
-//! A tokenizer as `tokenizer.json`, the file of Hugging Face tokenizers.
+//! Writes a tokenizer as `tokenizer.json`, the file of Hugging Face tokenizers.
 
 use super::WordPiece;
 use super::wordpiece::CONTINUED;
@@ -25,7 +25,7 @@ struct Model {
     unk_token: String,
     continuing_subword_prefix: &'static str,
     max_input_chars_per_word: usize,
-    /// In the order of the ids, as readers expect it.
+    /// In the order of the ids, as in Hugging Face's files.
     #[serde(serialize_with = "in_order")]
     vocab: Vec<(String, u32)>,
 }
@@ -35,10 +35,10 @@ fn in_order<S: Serializer>(vocabulary: &[(String, u32)], to: S) -> std::result::
 }
 
 impl WordPiece {
-    /// The text of a `tokenizer.json` that gives the same ids: the same text for the same tokenizer.
+    /// The text of a `tokenizer.json` that gives the same ids. Equal tokenizers have equal texts.
     ///
     /// # Errors
-    /// If it cannot be written as JSON.
+    /// Never for a tokenizer that was read or made here.
     pub fn to_json(&self) -> Result<String> {
         let added = self.added().iter().map(|(id, t)| {
             let (normalized, special) = (t.is_normalized(), t.special);

@@ -1,30 +1,31 @@
-//! Texts in files of their own: the large movie review data set, from its archive or unpacked, and folders of the same form. Maas et al.
-//! 2011, "Learning word vectors for sentiment analysis".
+//! Data sets with one file for each text: the IMDB reviews (Maas et al. 2011, "Learning word vectors for sentiment analysis"), from the archive
+//! or unpacked, and folders of the same form.
 
-use super::source::Rows;
-use super::{Split, decode, stream};
+use super::rows::Rows;
+use super::split::Split;
+use super::{decode, stream};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Folder and name of each label.
+/// Folder and class name of each IMDB label.
 const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
 
-/// Bytes of the longest review worth reading; the data set's own stay below 14 thousand. Bounds what a hostile archive can take.
+/// Largest size of a review in bytes. IMDB's have fewer than 14 thousand. This bounds the memory that a hostile archive can use.
 const LONGEST: u64 = 16 << 20;
 
-/// A review as it was read.
+/// A review, not decoded yet.
 struct Review {
-    /// Its path, from the split on.
+    /// Path of the file, from the split's folder on.
     name: String,
     text: Vec<u8>,
     label: String,
 }
 
-/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path. `make` gives each thread a function of a text;
-/// they work while the archive is read.
+/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path. `make` returns the function that is applied to each
+/// text, one for each thread. They work while the archive is being read.
 pub(super) fn from_archive<T, F>(path: &Path, split: Split, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
 where
     T: Default + Send,
@@ -32,7 +33,7 @@ where
 {
     let rows = collect(path, None, |emit| read_archive(path, split, emit), make)?;
     for (class, label) in LABELS {
-        if !rows.holds(label) {
+        if !rows.has_label(label) {
             let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
             return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
         }
@@ -54,7 +55,7 @@ fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Review)) -> Resu
         let text = read(entry).map_err(|e| damaged(&last, e))?;
         emit(Review { name, text, label: label.to_string() });
     }
-    // The checksum of the archive stands behind what tar reads.
+    // The archive's checksum is after the part that tar reads: read to the end to verify it.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
     Ok(())
 }
@@ -76,7 +77,7 @@ where
     collect(folder, encoding, read_all, make)
 }
 
-/// The files of [`from_folder`], sorted, and their labels.
+/// The files that [`from_folder`] reads, sorted, and their labels.
 pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for (class, label) in classes(folder)? {
@@ -86,12 +87,12 @@ pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// Whether `folder` has a folder of texts for each of two classes or more.
+/// Whether `folder` has folders of texts for two classes or more.
 pub(super) fn has_classes(folder: &Path) -> bool {
     classes(folder).is_ok_and(|classes| classes.len() > 1)
 }
 
-/// The folders in `folder` that hold texts, and the names of their classes. Beside `neg` and `pos`, others (`unsup`) hold no class.
+/// The folders of texts in `folder`, and the names of their classes. If there are `neg` and `pos`, other folders (`unsup`) are not classes.
 fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let reviews = LABELS.map(|(class, label)| (folder.join(class), label.to_string()));
     if reviews.iter().all(|(class, _)| class.is_dir()) {
@@ -120,7 +121,7 @@ fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Name (from the split on) and label of an entry, if it is a review of `split`.
+/// Name (from the split's folder on) and label of an archive's entry, if it is a review of `split`.
 fn review(path: &str, split: Split) -> Option<(String, &'static str)> {
     let mut parts = path.rsplitn(4, '/');
     let (file, class, folder) = (parts.next()?, parts.next()?, parts.next()?);
@@ -128,7 +129,7 @@ fn review(path: &str, split: Split) -> Option<(String, &'static str)> {
     (folder == split.name() && is_text(file)).then(|| (format!("{folder}/{class}/{file}"), *label))
 }
 
-/// Not what macOS leaves in archives.
+/// Whether this is the name of a text. macOS adds files that start with `._` to archives.
 fn is_text(name: &str) -> bool {
     name.ends_with(".txt") && !name.starts_with("._")
 }
@@ -142,7 +143,7 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What `make`'s functions give for the reviews that `read_all` emits, sorted by path.
+/// Applies `make`'s functions to the reviews that `read_all` emits. The result is sorted by path.
 fn collect<T, F>(
     path: &Path,
     encoding: Option<&str>,

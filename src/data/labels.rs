@@ -1,38 +1,38 @@
-//! From labels as a file has them to classes.
+//! Maps the labels of a file to classes.
 
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-/// More classes than these come from a wrong label column.
+/// Largest number of classes. A column with more different values is not a column of labels.
 const MOST_CLASSES: usize = 4096;
 
-/// More labels with fractions than these are a quantity. Fewer may be classes, such as ratings in half stars.
+/// Largest number of different labels with a fraction. A few may be classes, such as ratings in half stars; more are a quantity.
 const MOST_FRACTIONS: usize = 10;
 
-/// What is known of the classes before data are read.
+/// The classes that are known before the data are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
-    /// Names of the classes: class i has name i. Without them the data's labels are the classes.
+    /// Names of the classes, in their order. `None`: the labels of the data are the classes.
     pub names: Option<Vec<String>>,
-    /// Labels of the data and what each is to be read as.
+    /// Labels of the data, each with the class that it means.
     pub renamed: Vec<(String, String)>,
-    /// Take each label as it is written, and do not ask whether it can be a class: regression and multi-label data.
+    /// Take each label literally, without checking that it can be a class. For regression and multi-label data.
     pub verbatim: bool,
 }
 
 impl Labels {
-    /// Class i is called `names[i]`.
+    /// Classes with these names, in this order.
     pub fn named(names: &[String]) -> Labels {
         Labels { names: Some(names.to_vec()), ..Labels::default() }
     }
 
-    /// The class of a label, where the classes have names.
+    /// The class of a label. `None` if it has none, or the classes have no names.
     pub fn class_of(&self, label: &str) -> Option<usize> {
         Finder::new(self.names.as_deref()?, self.verbatim).class(label)
     }
 
-    /// Reads `--labels`: names of the classes in their order (`negative,positive`), or pairs of a label in the data and the class it
+    /// Parses `--labels`: names of the classes in their order (`negative,positive`), or pairs of a label in the data and the class that it
     /// means (`neg=negative,pos=positive`).
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Labels {
         })
     }
 
-    /// Names of the classes, and the class of each of the labels `found`. `counts` says how often each occurs, and `place` where it first
-    /// stands in the file `path`, for messages.
+    /// Names of the classes, and the class of each label of `found`. `counts` are the numbers of their rows. For messages, `place` gives the first
+    /// row of a label in the file `path`.
     ///
     /// # Errors
     /// If a label is none of the classes.
@@ -97,7 +97,7 @@ impl Labels {
         Ok((names, classes?))
     }
 
-    /// The names of the classes of data alone: labels that differ in case alone are one class, under their most frequent spelling.
+    /// The names of the classes if only the data define them. Labels that differ in case alone are one class, with the most frequent spelling.
     fn found(
         &self,
         found: &[String],
@@ -131,21 +131,21 @@ impl Labels {
             let problem = format!("{} different labels, more than {MOST_CLASSES}: is this the label column?", spellings.len());
             return Err(Error::file(path, "labels", problem));
         }
-        // Of equally frequent spellings the first in alphabetical order.
+        // Of equally frequent spellings, the first in alphabetical order.
         let most = |all: &BTreeMap<&str, usize>| all.iter().rev().max_by_key(|(_, count)| **count).map(|(name, _)| name.trim().to_string());
         let name = |(key, all): (&String, _)| if number(key).is_some() { Some(key.clone()) } else { most(all) };
         Ok(sorted(spellings.iter().filter_map(name).collect()))
     }
 }
 
-/// Finds the class of a label: the one with this name, without regard to case; else i for `LABEL_i`, and for the number i where no class
-/// has a number for a name.
+/// Finds the class of a label: the class with this name, ignoring case. Otherwise `LABEL_i` is class i, and so is the number i if no class name
+/// is a number.
 struct Finder<'a> {
     exact: HashMap<&'a str, usize>,
-    /// `None` for names that differ in case alone: they stay apart.
+    /// Classes by lower-case name. `None` for names that differ in case alone: they stay different classes.
     folded: HashMap<String, Option<usize>>,
     verbatim: bool,
-    /// Whether no class has a number for a name.
+    /// Whether no class name is a number.
     numbered: bool,
 }
 
@@ -182,7 +182,7 @@ fn number(label: &str) -> Option<i64> {
     (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64)
 }
 
-/// By value if all are numbers, else as texts.
+/// Sorted by value if all names are numbers, else as strings.
 fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
     let numbers: Option<Vec<f64>> = names.iter().map(|name| name.parse().ok()).collect();
@@ -194,7 +194,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Names for a message: not thousands of them.
+/// The first names, for a message.
 fn excerpt(names: &[String]) -> String {
     let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
     format!("{}{more}", names.iter().take(12).map(String::as_str).collect::<Vec<_>>().join(", "))

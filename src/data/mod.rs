@@ -1,4 +1,4 @@
-//! Text to packed batches: WordPiece, labelled data sets, their tokens, and the order in which training sees them.
+//! From text to packed batches: WordPiece, labelled data sets, their tokens, and the order of an epoch.
 //!
 //! ```text
 //! source (archive, folder, table) ──► Dataset ──► Tokenized ──► Batch
@@ -10,14 +10,15 @@ mod batch;
 mod dataset;
 mod encoder;
 mod export;
+mod labels;
 mod normalize;
 mod ordered;
 mod pieces;
+mod rows;
 mod settings;
 mod special;
 mod stream;
 mod tokenized;
-mod vocabulary;
 mod wordpiece;
 
 #[cfg(feature = "data")]
@@ -27,26 +28,29 @@ mod decode;
 #[cfg(feature = "data")]
 mod imdb;
 #[cfg(feature = "data")]
-mod labels;
-#[cfg(feature = "data")]
 mod source;
+#[cfg(feature = "data")]
+mod split;
 #[cfg(feature = "data")]
 mod table;
 #[cfg(feature = "data")]
 mod tsv;
 
-pub use batch::{Batch, batch, evaluation_batches, order, order_by_length};
-pub use dataset::Dataset;
+pub use batch::{Batch, batch, order, order_by_length};
+pub use dataset::{Dataset, TrainTest, text_key};
 pub use encoder::Encoder;
-pub use tokenized::{Encoded, Oddities, Tokenized, text_key};
-pub use vocabulary::{count_words, learn_vocabulary};
+pub use labels::Labels;
+pub use normalize::Normalizer;
+pub use tokenized::{Encoded, Oddities, Tokenized};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-pub use cache::{TokenKey, cached, data_hash, hash_file, hex};
+pub use crate::tensor::hex;
 #[cfg(feature = "data")]
-pub use labels::Labels;
+pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
-pub use source::{
-    Found, Split, TableOptions, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sibling_split, sources,
-};
+pub use source::{Found, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sibling_split, sources};
+#[cfg(feature = "data")]
+pub use split::Split;
+#[cfg(feature = "data")]
+pub use table::TableOptions;

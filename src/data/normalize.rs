@@ -1,31 +1,31 @@
-//! How BERT cleans text before it is cut into words: the order and the Unicode tables of the reference, Hugging Face tokenizers'
-//! `BertNormalizer` and `BertPreTokenizer`.
+//! BERT's normalization of text and its split into words. The order of the steps and the Unicode tables are those of `BertNormalizer` and
+//! `BertPreTokenizer` in Hugging Face tokenizers.
 //!
-//! Compared for every code point, the words differ only for 21 letters of rare scripts (as U+11938) that got a decomposition after the
-//! Unicode 9 of the reference's tables. BERT's vocabulary has none of them, so its ids agree.
+//! A comparison of every code point found differences for 21 letters of rare scripts only, such as U+11938. They got a decomposition after
+//! Unicode 9, which the reference uses. BERT's vocabulary has none of these letters, so the ids are equal.
 
 use unicode_categories::UnicodeCategories;
 use unicode_normalization::UnicodeNormalization;
 
-/// What is done to a text.
+/// The steps of normalization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Normalizer {
     /// Each character becomes its lower-case form.
     pub lowercase: bool,
     /// Canonical decomposition, then nonspacing marks are dropped.
     pub strip_accents: bool,
-    /// Each ideograph becomes a word.
+    /// Each Chinese character becomes a word.
     pub split_ideographs: bool,
 }
 
 impl Normalizer {
-    /// That of the uncased models.
+    /// The steps of the uncased models.
     pub const UNCASED: Normalizer = Normalizer { lowercase: true, strip_accents: true, split_ideographs: true };
 
-    /// Calls `f` with each word of `text`, normalized, until it returns false. `buffer` is scratch.
+    /// Calls `f` with each normalized word of `text`, until it returns false. Returns whether all words were used. `buffer` is temporary.
     ///
-    /// White space is split off before normalization: it is a starter of no decomposition, so no step looks across it, and the rest of
-    /// a long text need not be touched once `f` has enough.
+    /// Text is split at white space before normalization. No step looks across white space, so the words are the same. The rest of a long text is
+    /// not touched once `f` returns false.
     pub fn words(self, text: &str, buffer: &mut String, f: &mut impl FnMut(&str) -> bool) -> bool {
         text.split(is_space).filter(|piece| !piece.is_empty()).all(|piece| {
             buffer.clear();
@@ -34,7 +34,7 @@ impl Normalizer {
         })
     }
 
-    /// Appends all of `text`, normalized; each white space becomes a blank. What [`Normalizer::words`] does, without cutting.
+    /// Appends the whole normalized `text`. Each white-space character becomes a blank.
     pub fn whole(self, text: &str, out: &mut String) {
         for (i, piece) in text.split(is_space).enumerate() {
             if i > 0 {
@@ -67,7 +67,7 @@ impl Normalizer {
     }
 }
 
-/// Calls `f` with the words between spaces; each punctuation character is a word of its own.
+/// Calls `f` with the words between spaces, until it returns false. Each punctuation character is a word.
 pub(super) fn split_punctuation(text: &str, f: &mut impl FnMut(&str) -> bool) -> bool {
     let mut start = 0;
     for (i, c) in text.char_indices() {
@@ -88,7 +88,7 @@ fn is_control(c: char) -> bool {
     !matches!(c, '\t' | '\n' | '\r') && c.is_other()
 }
 
-/// White space that is kept as a separator: U+000B, U+000C and U+0085 are control characters first, and vanish.
+/// White space that separates words. U+000B, U+000C and U+0085 are control characters and are removed instead.
 fn is_space(c: char) -> bool {
     match c {
         ' ' | '\t' | '\n' | '\r' => true,
@@ -101,7 +101,7 @@ fn is_punctuation(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_punctuation() } else { c.is_punctuation() }
 }
 
-/// The blocks of the reference; its U+2B920 where BERT's own code says U+2B820 is kept, since pretrained ids depend on it.
+/// The Unicode blocks of the reference. It has U+2B920 where BERT's own code has U+2B820; pretrained ids depend on that.
 fn is_ideograph(c: char) -> bool {
     matches!(u32::from(c),
         0x4E00..=0x9FFF | 0x3400..=0x4DBF | 0x20000..=0x2A6DF | 0x2A700..=0x2B73F | 0x2B740..=0x2B81F | 0x2B920..=0x2CEAF

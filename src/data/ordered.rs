@@ -1,9 +1,26 @@
-//! JSON objects whose order matters.
+//! Reads text and JSON files with the line of an error, and JSON objects whose order matters.
 
+use crate::files::read_bytes;
+use crate::{Error, Result};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
+
+/// Reads a text file.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let bytes = read_bytes(path)?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+        Error::file(path, format_args!("line {line}"), "not UTF-8; is this a tokenizer file?")
+    })
+}
+
+/// Reads a JSON file.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&read(path)?).map_err(|e| Error::file(path, format_args!("line {}", e.line()), e))
+}
 
 /// A JSON object in the order of the file.
 pub(super) struct Ordered<T>(pub Vec<(String, T)>);
@@ -18,7 +35,7 @@ impl<T> Ordered<T> {
         Some(self.0.remove(at).1)
     }
 
-    /// A key that is there keeps its place.
+    /// Sets a value. A key that exists keeps its position.
     pub fn set(&mut self, key: String, value: T) {
         match self.0.iter_mut().find(|(k, _)| *k == key) {
             Some((_, old)) => *old = value,
@@ -37,7 +54,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Ordered<T>, A::Error> {
                 let mut all = Ordered(Vec::new());
-                // Of a key that is given twice, the last value counts.
+                // If a key occurs twice, the last value counts.
                 while let Some((key, value)) = map.next_entry()? {
                     all.set(key, value);
                 }

@@ -1,13 +1,13 @@
-//! The pieces that words are cut into, found by hash.
+//! A table of the pieces that words are cut into.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Pieces and their ids, found by hash, the longest first.
+/// Pieces and their ids.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Pieces {
     pub ids: HashMap<Box<str>, u32, BuildHasherDefault<Fnv>>,
-    /// Bytes of the longest piece.
+    /// Length of the longest piece, in bytes.
     longest: usize,
 }
 
@@ -22,14 +22,14 @@ impl Pieces {
         self.ids.get(piece).copied()
     }
 
-    /// Length in bytes and id of the longest piece that `text` starts with.
+    /// The longest piece that `text` starts with: its length in bytes and its id.
     pub fn longest(&self, text: &str) -> Option<(usize, u32)> {
         let ends = (1..=text.len().min(self.longest)).rev().filter(|&end| text.is_char_boundary(end));
         ends.into_iter().find_map(|end| Some((end, self.get(&text[..end])?)))
     }
 }
 
-/// FNV-1a: the keys are a few bytes long and come from a trusted vocabulary. <https://www.rfc-editor.org/rfc/rfc9923>.
+/// FNV-1a, <https://www.rfc-editor.org/rfc/rfc9923>. It is fast for keys of a few bytes, and the vocabulary is trusted.
 pub(super) struct Fnv(u64);
 
 impl Default for Fnv {

@@ -1,10 +1,10 @@
-//! Reads a tokenizer from the files that Hugging Face keeps beside a checkpoint.
+//! Reads a tokenizer from the files of a Hugging Face checkpoint.
 
 use super::added::Added;
 use super::normalize::Normalizer;
-use super::special::{CONFIG, Settings, of_bert};
-use super::wordpiece::{CONTINUED, Parts, WordPiece};
-use crate::files::read_bytes;
+use super::ordered::{parse, read};
+use super::special::{CONFIG, Settings};
+use super::wordpiece::{CONTINUED, MAX_CHARS, Parts, WordPiece};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,10 +12,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Longest word of BERT, in characters.
-const MAX_CHARS: usize = 100;
-
-/// Tokenizer classes of transformers, without an ending `Fast`, that build BERT's rules from a vocabulary and the settings alone.
+/// Tokenizer classes of transformers (without a final `Fast`) that have BERT's rules. Vocabulary and settings determine them.
 const BERT_CLASSES: [&str; 8] = [
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -26,51 +23,31 @@ const BERT_CLASSES: [&str; 8] = [
     "MobileBertTokenizer",
     "SqueezeBertTokenizer",
 ];
-/// Those that take the rules from `tokenizer.json`.
+/// Tokenizer classes whose rules are in `tokenizer.json`.
 const PLAIN_CLASSES: [&str; 4] = ["PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
-/// Model types whose tokenizer is BERT's, if no class is named.
+/// Model types whose default tokenizer class has BERT's rules.
 const BERT_MODELS: [&str; 9] =
     ["distilbert", "bert", "electra", "convbert", "layoutlm", "lxmert", "mobilebert", "squeezebert", "megatron-bert"];
 
-pub(super) fn open(path: &Path) -> Result<WordPiece> {
-    if path.is_dir() {
-        let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.is_file());
-        let missing = || Error::file(path, "tokenizer", "holds neither tokenizer.json nor vocab.txt; copy one from the base model");
-        return open(&found.ok_or_else(missing)?);
-    }
-    let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-    // Read first: the vocabulary is what the caller named.
-    if json { from_json(parse(path)?, path) } else { from_text(&read(path)?, path) }
-}
-
-/// The parts of a plain vocabulary, with BERT's special tokens.
-pub(super) fn of_vocab(tokens: impl IntoIterator<Item = String>, normalizer: Normalizer) -> Parts {
-    Parts {
-        pieces: tokens.into_iter().zip(0..).collect(),
-        added: vec![of_bert()],
-        normalizer,
-        max_chars: MAX_CHARS,
-        unknown: "[UNK]".to_string(),
-        classify: "[CLS]".to_string(),
-        separate: "[SEP]".to_string(),
-        keep_end: false,
-        split_special: false,
+impl WordPiece {
+    /// Reads a tokenizer: a folder with `tokenizer.json` or `vocab.txt`, or one of those files. `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json` in the same folder have the meaning that they have for `AutoTokenizer` of transformers 5.
+    ///
+    /// # Errors
+    /// If there is no such file, a file is malformed, or the tokenizer is not BERT's.
+    pub fn open(path: &Path) -> Result<WordPiece> {
+        if path.is_dir() {
+            let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.is_file());
+            let missing = || Error::file(path, "tokenizer", "holds neither tokenizer.json nor vocab.txt; copy one from the base model");
+            return WordPiece::open(&found.ok_or_else(missing)?);
+        }
+        let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+        // This file is read first, because the caller named it.
+        if json { from_json(parse(path)?, path) } else { from_text(&read(path)?, path) }
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    let bytes = read_bytes(path)?;
-    String::from_utf8(bytes).map_err(|e| {
-        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-        Error::file(path, format_args!("line {line}"), "not UTF-8; is this a tokenizer file?")
-    })
-}
-
-pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read(path)?).map_err(|e| Error::file(path, format_args!("line {}", e.line()), e))
-}
-
-/// Whether transformers builds BERT's rules from the settings; else it takes those of `tokenizer.json`.
+/// Whether the rules are BERT's with the settings of `tokenizer_config.json`. Otherwise they are in `tokenizer.json`.
 fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
     #[derive(Deserialize, Default)]
     struct Model {
@@ -97,7 +74,7 @@ fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
     }
 }
 
-/// BERT's rules with the settings of the files beside the vocabulary.
+/// BERT's rules with the settings of the folder's files.
 fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Added)]) -> Result<Parts> {
     let lowercase = settings.flag("do_lower_case", false)?.unwrap_or(true);
     let normalizer = Normalizer {
@@ -118,7 +95,7 @@ fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Ad
     })
 }
 
-/// Whether a text that is too long loses its start. `truncation` is that of `tokenizer.json`.
+/// Whether a text that is too long is cut at its start. `truncation` is the entry of `tokenizer.json`.
 fn keep_end(settings: &Settings, truncation: &Value) -> Result<bool> {
     match settings.text("truncation_side")? {
         Some("left") => Ok(true),
@@ -128,7 +105,7 @@ fn keep_end(settings: &Settings, truncation: &Value) -> Result<bool> {
     }
 }
 
-/// The settings in `folder`, without what we cannot do.
+/// The settings in `folder`. Unsupported ones are errors.
 fn settings(folder: &Path) -> Result<Settings> {
     let settings = Settings::open(folder)?;
     if settings.list("fast_tokenizer_files").iter().any(|file| *file != "tokenizer.json") {
@@ -143,17 +120,16 @@ fn settings(folder: &Path) -> Result<Settings> {
 fn from_text(text: &str, path: &Path) -> Result<WordPiece> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let settings = settings(folder)?;
-    // Without a class and a model type there is no other way to read a vocab.txt than BERT's.
+    // Without a class and a model type, a vocab.txt can only be BERT's.
     if !is_bert(folder, &settings)? && settings.text("tokenizer_class")?.is_some() {
         return Err(settings.error("tokenizer_class", "needs a tokenizer.json; only BERT's WordPiece reads a vocab.txt"));
     }
-    // As the reference reads it: only `\n` ends a line, and the white space before it does not belong to the token. An empty line keeps its
-    // number.
+    // As in the reference: only `\n` ends a line, white space before it is not part of the token, and an empty line has an id, too.
     let tokens = text.split_terminator('\n').map(|line| line.trim_end().to_string()).zip(0..).collect();
     WordPiece::new(of_settings(&settings, tokens, &[])?, path)
 }
 
-/// `tokenizer.json`. Its padding and decoder are not read, and of its truncation only the side: batches are packed and texts cut by the caller.
+/// `tokenizer.json`. Padding and decoder are ignored, and of truncation all but the side: batches are packed, and the caller gives the length.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -183,7 +159,7 @@ struct Model {
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
     max_input_chars_per_word: Option<usize>,
-    /// Read apart: it is most of the file.
+    /// Parsed later, because it is most of the file.
     vocab: Box<RawValue>,
 }
 
@@ -255,8 +231,8 @@ fn normalizer(value: &Value) -> std::result::Result<Normalizer, String> {
     Ok(Normalizer { lowercase, strip_accents: flag("strip_accents")?.unwrap_or(lowercase), split_ideographs })
 }
 
-/// The tokens before and after a single text, and their ids: those of `BertProcessing`, or of a template with the same effect. Without any,
-/// Hugging Face adds none: not BERT.
+/// The tokens before and after a single text, with their ids: those of `BertProcessing`, or of an equivalent template. `None` if this is not
+/// BERT's form.
 fn around(value: &Value) -> Option<((String, u64), (String, u64))> {
     let pair = |name: &Value, id: &Value| Some((name.as_str()?.to_string(), id.as_u64()?));
     match value["type"].as_str()? {

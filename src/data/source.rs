@@ -1,77 +1,24 @@
-//! Where labelled texts come from: the IMDB archive, folders of text files, or tables.
+//! Finds and reads labelled texts: the IMDB archive, folders of text files, or tables.
 
-use super::{Dataset, Encoded, Encoder, Labels, WordPiece, decode, imdb, stream, table};
+use super::dataset::Dataset;
+use super::encoder::Encoder;
+use super::labels::Labels;
+use super::split::Split;
+use super::table::{self, TableOptions};
+use super::tokenized::Encoded;
+use super::wordpiece::WordPiece;
+use super::{decode, imdb};
 use crate::{Error, Result};
-use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-/// A part of a data set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Split {
-    /// What is trained on.
-    Train,
-    /// What is measured while training goes on.
-    Validation,
-    /// What is only evaluated.
-    Test,
-}
-
-impl Split {
-    /// All of them.
-    const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
-
-    /// "train", "validation" or "test".
-    pub fn name(self) -> &'static str {
-        self.names()[0]
-    }
-
-    /// The names that files and folders have.
-    fn names(self) -> &'static [&'static str] {
-        match self {
-            Split::Train => &["train"],
-            Split::Validation => &["validation", "valid", "dev"],
-            Split::Test => &["test"],
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Split {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Split> {
-        let found = Split::ALL.into_iter().find(|split| split.names().contains(&name));
-        found.ok_or_else(|| Error::invalid(format_args!("the split is train, validation or test, got {name:?}")))
-    }
-}
-
-/// How files are read.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TableOptions {
-    /// Name of the column (or JSON key) with the text. Without it `text`, else the only one of `review` and `sentence`.
-    pub text_column: Option<String>,
-    /// Name of the column (or JSON key) with the label. Without it `label`, else `sentiment`.
-    pub label_column: Option<String>,
-    /// Encoding of the files, by a name of the WHATWG Encoding Standard such as `windows-1252`. Without it UTF-8, or UTF-16 where a file
-    /// is that.
-    pub encoding: Option<String>,
-}
-
-/// What there is of a split.
+/// Whether a data set has a split.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
     /// The data set has it.
     There,
     /// The data set has other splits, but not this one.
     Missing,
-    /// The data set is one table, or one set of class folders, without splits.
+    /// The data set has no splits: it is one table, or one set of class folders.
     Undivided,
 }
 
@@ -87,7 +34,7 @@ pub fn find(path: &Path, split: Split) -> Result<Found> {
     })
 }
 
-/// Looks for the table of `split` in the folder of `path`, if `path` is a table with the name `train.*`.
+/// The table of `split` in the folder of `path`, if `path` is a table with the name `train.*`.
 ///
 /// # Errors
 /// If there are several.
@@ -101,8 +48,7 @@ pub fn sibling_split(path: &Path, split: Split) -> Result<Option<PathBuf>> {
     }))
 }
 
-/// Reads a split of the data set at `path`, its labels named in sorted order (by value if all are numbers):
-/// [`load_with_labels`] without given names.
+/// [`load_with_labels`] without given names: the classes are the labels of the data, sorted (by value if all are numbers).
 ///
 /// # Errors
 /// As [`load_with_labels`].
@@ -114,23 +60,23 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 /// - `aclImdb_v1.tar.gz` (any `.tar.gz` or `.tgz`), read as a stream and never unpacked, or the unpacked folder `aclImdb` or its
 ///   parent: the files `{train,test}/{neg,pos}/*.txt`, sorted by path, with the labels "negative" and "positive". Maas et al. 2011,
 ///   <https://ai.stanford.edu/~amaas/data/sentiment/>;
-/// - a table, `.csv`, `.tsv`, `.json` or `.jsonl`, each also with `.gz`: all of it, whatever the split;
+/// - a table, `.csv`, `.tsv`, `.json` or `.jsonl`, each also with `.gz`: it is read whole for every split;
 /// - a folder with `train.*`, and perhaps `validation.*` and `test.*` of those;
-/// - a folder with a folder of `.txt` files for each class: all of it, whatever the split; or with such folders in `train`, `validation`
-///   and `test`.
+/// - a folder with a folder of `.txt` files for each class, read whole for every split; or a folder with such folders in `train`,
+///   `validation` and `test`.
 ///
-/// A CSV field may be quoted and then hold line breaks; the delimiter is the one with which the header has the columns. A TSV field is
-/// quoted if the file is written so throughout (as pandas does), else literal (as in GLUE).
+/// A quoted CSV field may have line breaks. The delimiter is the first of `,`, `;`, tab and `|` with which the header has the columns. Fields
+/// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE).
 ///
 /// # Errors
-/// If there is nothing of the kind, a file is truncated or malformed or not in the encoding, or a label is none of the classes: with the
+/// If there is no such data set, a file is truncated, malformed or not in the encoding, or a label is none of the classes. The message has the
 /// file and the line.
 pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, labels: &Labels) -> Result<Dataset> {
     load_as(path, split, options, labels, || |text| text)
 }
 
-/// As [`load_with_labels`], with the ids of each text (at most `max_length`) in its place: texts are encoded while others are still being
-/// read. [`super::Tokenized`] can be made from it.
+/// [`load_with_labels`] with token ids, at most `max_length`, instead of texts. Texts are encoded while others are being read.
+/// [`super::Tokenized`] can be made from the result.
 ///
 /// # Errors
 /// As [`load_with_labels`].
@@ -148,7 +94,7 @@ pub fn load_encoded(
     })
 }
 
-/// The texts of a table, which needs no labels; `None` if the file's name is not that of a table.
+/// The texts of a table. It needs no column of labels. `None` if the file's extension is not a table's.
 ///
 /// # Errors
 /// As [`load_with_labels`].
@@ -162,12 +108,12 @@ pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<Stri
 /// The text of a file, in `encoding` if one is given.
 ///
 /// # Errors
-/// If the file cannot be read, or is not in the encoding.
+/// If the file cannot be read or decoded.
 pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
 }
 
-/// `make` gives each thread a function of a text.
+/// Reads a split. `make` returns the function that is applied to each text; every thread gets its own.
 fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     path: &Path,
     split: Split,
@@ -194,7 +140,7 @@ pub fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The archive, the table or the folders that a split is read from; nothing if there is no such split.
+/// The archive, table or folder that a split is read from. Empty if there is no such split.
 pub fn sources(path: &Path, split: Split) -> Vec<PathBuf> {
     match locate(path, split) {
         Ok(Place::Archive(file) | Place::Table(file)) => vec![file],
@@ -203,16 +149,16 @@ pub fn sources(path: &Path, split: Split) -> Vec<PathBuf> {
     }
 }
 
-/// Where rows are.
+/// Location of the texts of a split.
 #[derive(Clone)]
 enum Place {
     Archive(PathBuf),
-    /// Holds a folder for each class.
+    /// A folder with a folder for each class.
     Folder(PathBuf),
     Table(PathBuf),
 }
 
-/// A data set.
+/// The kind of a data set.
 enum Source {
     Undivided(Place),
     Splits(Vec<(Split, Place)>),
@@ -232,7 +178,7 @@ fn locate(path: &Path, split: Split) -> Result<Place> {
     }
 }
 
-/// Finds out what kind of data set is at `path`.
+/// Finds the kind of the data set at `path`.
 fn open(path: &Path) -> Result<Source> {
     if !path.is_dir() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
@@ -265,7 +211,7 @@ fn open(path: &Path) -> Result<Source> {
     Err(Error::file(path, "data set", problem))
 }
 
-/// The tables in `folder` that bear the names of `splits`.
+/// The tables in `folder` that are named after one of `splits`.
 fn tables(folder: &Path, splits: &[Split]) -> Result<Vec<(Split, Place)>> {
     let mut found = Vec::new();
     for &split in splits {
@@ -282,72 +228,6 @@ fn tables(folder: &Path, splits: &[Split]) -> Result<Vec<(Split, Place)>> {
         }
     }
     Ok(found)
-}
-
-/// Labelled texts, or what was made of them, whose labels have no ids yet.
-#[derive(Default)]
-pub(super) struct Rows<T = String> {
-    texts: Vec<T>,
-    names: Vec<String>,
-    /// Index into `found` of each text.
-    labels: Vec<usize>,
-    found: Vec<String>,
-    index: HashMap<String, usize>,
-    lossy: usize,
-}
-
-impl Rows {
-    fn map<T: Send, F: FnMut(String) -> T>(mut self, make: impl Fn() -> F + Sync + Send) -> Rows<T> {
-        let texts = stream::map_chunks(self.texts.chunks_mut(stream::CHUNK), || {
-            let mut f = make();
-            move |text: &mut String| f(std::mem::take(text))
-        });
-        let Rows { names, labels, found, index, lossy, .. } = self;
-        Rows { texts, names, labels, found, index, lossy }
-    }
-}
-
-impl<T> Rows<T> {
-    /// Adds a text; `lossy` if some of it could not be decoded. `name` says where it stands.
-    pub fn push(&mut self, name: String, text: T, label: &str, lossy: bool) {
-        self.lossy += usize::from(lossy);
-        self.texts.push(text);
-        let label = match self.index.get(label) {
-            Some(&i) => i,
-            None => {
-                self.found.push(label.to_string());
-                self.index.insert(label.to_string(), self.found.len() - 1);
-                self.found.len() - 1
-            }
-        };
-        self.labels.push(label);
-        self.names.push(name);
-    }
-
-    /// The texts alone.
-    pub fn into_texts(self) -> Vec<T> {
-        self.texts
-    }
-
-    /// Whether any text has this label.
-    pub fn holds(&self, label: &str) -> bool {
-        self.index.contains_key(label)
-    }
-
-    fn into_dataset(self, path: &Path, labels: &Labels) -> Result<Dataset<T>> {
-        if self.texts.is_empty() {
-            return Err(Error::file(path, "data set", "holds no text"));
-        }
-        let mut counts = vec![0; self.found.len()];
-        self.labels.iter().for_each(|&label| counts[label] += 1);
-        let first = |label: usize| {
-            let row = self.labels.iter().position(|&l| l == label);
-            row.and_then(|row| self.names.get(row)).cloned().unwrap_or_default()
-        };
-        let (label_names, classes) = labels.classes(&self.found, &counts, path, &first)?;
-        let labels = self.labels.iter().map(|&label| classes[label] as u32).collect();
-        Ok(Dataset { texts: self.texts, labels, label_names, lossy: self.lossy, names: self.names })
-    }
 }
 
 #[cfg(test)]
@@ -387,9 +267,6 @@ mod tests {
         assert_eq!(find(dir.path(), Split::Test).unwrap(), Found::Missing);
         write("train.tsv.gz", "");
         assert!(error(dir.path()).contains("remove one"));
-        assert_eq!(("train".parse::<Split>().unwrap(), Split::Test.to_string()), (Split::Train, "test".to_string()));
-        assert_eq!("dev".parse::<Split>().unwrap(), Split::Validation);
-        assert!("all".parse::<Split>().is_err());
     }
 
     #[test]

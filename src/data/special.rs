@@ -1,9 +1,8 @@
-//! Which tokens the files beside a vocabulary add, in the order of transformers 5 (`PreTrainedTokenizerBase._from_pretrained` and
-//! `TokenizersBackend.__init__`): the order decides about the ids of new ones.
+//! The tokens that the files next to a vocabulary add, in the order of transformers 5 (`PreTrainedTokenizerBase._from_pretrained` and
+//! `TokenizersBackend.__init__`). The order determines the ids of new tokens.
 
 use super::added::Added;
-use super::ordered::Ordered;
-use super::settings::parse;
+use super::ordered::{Ordered, parse};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +14,7 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 
-/// Keys of the special tokens that every tokenizer may have, in the order in which they are added, and BERT's names for them.
+/// Keys of the special tokens, in the order in which they are added, and BERT's tokens.
 const NAMED: [(&str, Option<&str>); 7] = [
     ("bos_token", None),
     ("eos_token", None),
@@ -35,14 +34,14 @@ pub(super) fn of_bert() -> Vec<Added> {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Setting {
-    // Before a token: a list is read as an object whose keys are left out.
+    // Before `Token`: serde would also read a list as a struct without its keys.
     Tokens(Vec<Token>),
     Token(Token),
     Map(Ordered<Token>),
     Other(Value),
 }
 
-/// A token: its text, or all there is to say.
+/// A token: its text alone, or with all rules.
 #[derive(Deserialize, Clone)]
 #[serde(untagged)]
 enum Token {
@@ -67,28 +66,28 @@ impl Token {
     }
 }
 
-/// Whether a key names a special token, but none of [`NAMED`].
+/// Whether a key names a special token that is not in [`NAMED`].
 fn is_own(key: &str) -> bool {
     key.ends_with("_token") && NAMED.iter().all(|(named, _)| *named != key)
 }
 
-/// The settings of a tokenizer, and where each comes from.
+/// The settings of a tokenizer, each with the name of its file.
 pub(super) struct Settings {
     folder: PathBuf,
     all: Ordered<(Setting, &'static str)>,
-    /// Special tokens that `tokenizer_config.json` gives under names of their own, as `image_token`.
+    /// Special tokens of `tokenizer_config.json` with keys that are not in [`NAMED`], such as `image_token`.
     own: Ordered<(Token, &'static str)>,
 }
 
 impl Settings {
-    /// Those of `tokenizer_config.json` in `folder`, if it is there; and of `special_tokens_map.json`, which counts where the former does not
-    /// list the added tokens.
+    /// Reads `tokenizer_config.json` in `folder`, if it exists. `special_tokens_map.json` is used, too, unless the former has
+    /// `added_tokens_decoder`.
     pub fn open(folder: &Path) -> Result<Settings> {
         let mut settings = Settings { folder: folder.to_path_buf(), all: Ordered(Vec::new()), own: Ordered(Vec::new()) };
         for (key, value) in settings.file::<Setting>(CONFIG)?.0 {
             settings.all.set(key, (value, CONFIG));
         }
-        // The name that extra_special_tokens had before transformers 5.
+        // The key of `extra_special_tokens` before transformers 5.
         let earlier = "additional_special_tokens";
         if settings.empty("extra_special_tokens") {
             settings.rename(earlier);
@@ -106,7 +105,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// An object in a file of the folder, empty if there is none.
+    /// The object in a file of the folder. Empty if there is no such file.
     fn file<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Ordered<T>> {
         let path = self.folder.join(name);
         if path.is_file() { parse(&path) } else { Ok(Ordered(Vec::new())) }
@@ -118,7 +117,7 @@ impl Settings {
         }
     }
 
-    /// Whether Python takes the value for false.
+    /// Whether the value is false in Python.
     fn empty(&self, key: &str) -> bool {
         match self.all.get(key).map(|(value, _)| value) {
             None | Some(Setting::Other(Value::Null | Value::Bool(false))) => true,
@@ -128,7 +127,7 @@ impl Settings {
         }
     }
 
-    /// Takes over an entry of `special_tokens_map.json`.
+    /// Adds an entry of `special_tokens_map.json`.
     fn merge(&mut self, key: String, value: Setting) {
         let special = |token| match token {
             Token::Full(added) => Token::Full(Added { special: true, ..added }),
@@ -158,7 +157,7 @@ impl Settings {
         Error::file(self.folder.join(file), key, problem)
     }
 
-    /// True or false; `None` if it is not there, or null where that `may` be.
+    /// True or false. `None` if the key is missing, or null if that `may` be.
     pub fn flag(&self, key: &str, may: bool) -> Result<Option<bool>> {
         match self.all.get(key).map(|(value, _)| value) {
             None => Ok(None),
@@ -168,7 +167,7 @@ impl Settings {
         }
     }
 
-    /// A string; `None` if it is not there or null.
+    /// A string. `None` if the key is missing or null.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.all.get(key).map(|(value, _)| value) {
             None | Some(Setting::Other(Value::Null)) => Ok(None),
@@ -181,7 +180,7 @@ impl Settings {
         !self.empty(key)
     }
 
-    /// The strings of a list; empty if it is none.
+    /// The strings of a list. Empty if the value is not a list.
     pub fn list(&self, key: &str) -> Vec<&str> {
         match self.all.get(key).map(|(value, _)| value) {
             Some(Setting::Tokens(list)) => list.iter().map(Token::content).collect(),
@@ -189,7 +188,7 @@ impl Settings {
         }
     }
 
-    /// The special token with this key, which must be there: BERT's, if no file names another.
+    /// The special token with this key. BERT's token if no file names another.
     pub fn special(&self, key: &str) -> Result<String> {
         match self.all.get(key).map(|(value, _)| value) {
             None => Ok(NAMED.iter().find(|(k, _)| *k == key).and_then(|(_, name)| *name).unwrap_or_default().to_string()),
@@ -198,7 +197,7 @@ impl Settings {
         }
     }
 
-    /// Moves the special tokens with names of their own to `own`: those given by their text, then those of `extra_special_tokens`.
+    /// Moves the special tokens that are not in [`NAMED`] to `own`: those given by their text, then those of `extra_special_tokens`.
     fn take_own(&mut self) {
         for (key, (value, from)) in std::mem::take(&mut self.all.0) {
             match value {
@@ -218,7 +217,7 @@ impl Settings {
         }
     }
 
-    /// Special tokens with names of their own: those that are found only now come first.
+    /// The special tokens that are not in [`NAMED`]. Those that are still in `all` come first.
     fn own_names(&self) -> Ordered<(Token, &'static str)> {
         let mut all = Ordered(Vec::new());
         for (key, (value, from)) in &self.all.0 {
@@ -232,8 +231,8 @@ impl Settings {
         all
     }
 
-    /// The tokens to add to the vocabulary. `json`: those of `tokenizer.json`, each with its id. `defaults`: BERT's special tokens count where
-    /// no file names others. `there`: those that are added already.
+    /// The tokens to add to the vocabulary. `json`: the added tokens of `tokenizer.json` with their ids. `defaults`: use BERT's special tokens
+    /// if no file names others. `there`: tokens that were added before.
     pub fn tokens(&self, json: &[(u64, Added)], defaults: bool, there: &[Added]) -> Result<Vec<Added>> {
         let (mut named, mut given) = (Vec::new(), Vec::new());
         for (key, default) in NAMED {
@@ -258,7 +257,7 @@ impl Settings {
         };
         let mut all = listed;
         let fixed: Vec<String> = there.iter().chain(&all).map(|t| t.content.clone()).collect();
-        // The same text with other flags is added again: the last counts.
+        // A token with the same text but other rules is added again; the last one counts.
         for token in named.into_iter().chain(extra) {
             if !fixed.contains(&token.content) && !all.iter().any(|t| t.same(&token)) {
                 all.push(token);
@@ -268,8 +267,8 @@ impl Settings {
         Ok(all)
     }
 
-    /// The tokens that files list with their ids, by id: those of `added_tokens_decoder`, or else of `added_tokens.json` and `tokenizer.json`.
-    /// Those of `added_tokens.json` are special if they are `given` elsewhere as special tokens.
+    /// The tokens that are listed with ids, sorted by id: those of `added_tokens_decoder`; without it, those of `added_tokens.json` and
+    /// `tokenizer.json`. Tokens of `added_tokens.json` are special if they are also in `given`.
     fn listed(&self, json: &[(u64, Added)], given: &[&str]) -> Result<Vec<Added>> {
         let key = "added_tokens_decoder";
         let mut by_id: BTreeMap<u64, Added> = BTreeMap::new();

@@ -1,12 +1,12 @@
-//! Work on items that come one after another, on all threads.
+//! Applies a function to a stream of items on all threads.
 
 use rayon::prelude::*;
 
-/// Items worth a task.
+/// Items of a task.
 pub(super) const CHUNK: usize = 64;
 
-/// f of each item, in their order. `make` gives each thread an f of its own, which may keep things from one item to the next. A chunk is
-/// asked for when a thread is free.
+/// The function of each item, in the order of the items. `make` returns the function; every thread gets its own, which may have state. A thread
+/// takes the next chunk when it is free.
 pub(super) fn map_chunks<C, O, F>(chunks: impl Iterator<Item = C> + Send, make: impl Fn() -> F + Sync + Send) -> Vec<O>
 where
     C: IntoIterator + Send,
@@ -19,8 +19,8 @@ where
     made.into_iter().flat_map(|(_, chunk)| chunk).collect()
 }
 
-/// As [`map_chunks`], of the items that `produce` passes to its argument. It runs on a thread of its own, while the others work on what it
-/// has passed; it waits when it is some chunks ahead.
+/// [`map_chunks`] of the items that `produce` emits. `produce` runs on its own thread while the others work. It waits when it is a few chunks
+/// ahead.
 #[cfg(feature = "data")]
 pub(super) fn map_produced<I, O, F, E>(
     produce: impl FnOnce(&mut dyn FnMut(I)) -> Result<(), E> + Send,
@@ -38,7 +38,7 @@ where
         produce(&mut |item| {
             chunk.push(item);
             if chunk.len() == CHUNK {
-                // Nobody receives only if a thread has panicked, and then the result is lost anyway.
+                // This fails only if a worker panicked, and then the result is lost anyway.
                 let _ = send.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
             }
         })?;

@@ -1,17 +1,29 @@
-//! Labelled texts in CSV, TSV and JSON lines.
+//! Reads labelled texts from CSV, TSV and JSON files.
 
-use super::source::Rows;
-use super::{TableOptions, decode, tsv};
+use super::rows::Rows;
+use super::{decode, tsv};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
 
-/// The extensions of tables; each may be followed by `.gz`.
+/// Options of reading tables and folders of texts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TableOptions {
+    /// Name of the column (or JSON key) with the text. Without it `text`, else the only one of `review` and `sentence`.
+    pub text_column: Option<String>,
+    /// Name of the column (or JSON key) with the label. Without it `label`, else `sentiment`.
+    pub label_column: Option<String>,
+    /// Encoding of the files, by a name of the WHATWG Encoding Standard such as `windows-1252`. Without it UTF-8, or UTF-16 if a file has
+    /// that form.
+    pub encoding: Option<String>,
+}
+
+/// The extensions of tables. Each may be followed by `.gz`.
 pub(super) const EXTENSIONS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
 
-/// Default columns: the first is taken, else the only one of the others that is there.
+/// Default columns: the first if it exists, else the only one of the others that exists.
 const TEXT: [&str; 3] = ["text", "review", "sentence"];
 const LABEL: [&str; 2] = ["label", "sentiment"];
 
@@ -19,12 +31,12 @@ const LABEL: [&str; 2] = ["label", "sentiment"];
 pub(super) enum Kind {
     Csv,
     Tsv,
-    /// Objects one a line, or in `.json` perhaps a list of them.
+    /// One object a line, or a list of objects.
     Json,
 }
 
 impl Kind {
-    /// By extension.
+    /// The kind of a file, by its extension.
     pub fn of(path: &Path) -> Option<Kind> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
@@ -36,7 +48,7 @@ impl Kind {
     }
 }
 
-/// The rows of a table; without `labelled` the label of each is empty, and there need be no column of labels.
+/// The rows of a table. Without `labelled`, all labels are empty, and the table may have no column of labels.
 pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Result<Rows> {
     let mut bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -59,25 +71,25 @@ pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Resul
     }
 }
 
-/// What may stand between the fields of a file with this extension, the likeliest first.
+/// Delimiters that are tried for this extension, in this order.
 const DELIMITERS_OF_CSV: [u8; 4] = *b",;\t|";
 const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
 
-/// What a table is read with.
+/// How a table is read.
 struct Table<'a> {
     path: &'a Path,
     options: &'a TableOptions,
     labelled: bool,
 }
 
-/// The columns of a table, as its header has them.
+/// Names of the columns, as in the header.
 struct Columns {
     text: String,
     label: Option<String>,
 }
 
 impl Table<'_> {
-    /// The first delimiter with which the header has the columns; if none has, the error of the likeliest.
+    /// Uses the first delimiter with which the header has the columns. If there is none, the error is that of the first delimiter.
     fn read_fields(&self, text: &str, delimiters: &[u8]) -> Result<Rows> {
         let mut likeliest = None;
         for &delimiter in delimiters {
@@ -122,7 +134,7 @@ impl Table<'_> {
         Ok(rows)
     }
 
-    /// A JSON object a line.
+    /// One JSON object a line.
     fn read_lines(&self, text: &str) -> Result<Rows> {
         let mut rows = Rows::default();
         let mut columns = None;
@@ -151,7 +163,7 @@ impl Table<'_> {
         Ok(rows)
     }
 
-    /// Adds the row that `object` is. The first object decides on the keys.
+    /// Adds a row. The keys of the first object are the columns.
     fn push(&self, rows: &mut Rows, columns: &mut Option<Columns>, place: String, object: &Map<String, Value>) -> Result<()> {
         let found: Vec<&str> = object.keys().map(String::as_str).collect();
         let columns = match columns {
@@ -182,7 +194,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Names of the text and the label column, as the header has them.
+    /// Names of the text and the label column, as in the header.
     fn columns(&self, header: &[&str]) -> Result<Columns> {
         let text = column(self.path, header, "text", self.options.text_column.as_deref(), &TEXT)?;
         if !self.labelled {
@@ -196,7 +208,7 @@ impl Table<'_> {
     }
 }
 
-/// Byte at which a record starts. The reader's own position, and so its line, may stand before the line breaks that precede the record.
+/// Offset of a record. The position that the reader gives may be before the line breaks that precede the record.
 fn start(bytes: &[u8], position: Option<&csv::Position>) -> usize {
     let from = position.map_or(0, |p| p.byte() as usize).min(bytes.len());
     from + bytes[from..].iter().take_while(|&&b| b == b'\r' || b == b'\n').count()
@@ -221,12 +233,12 @@ fn malformed(path: &Path, bytes: &[u8], delimiter: u8, error: &csv::Error) -> Er
     }
 }
 
-/// Whether a last record that spans several lines ends within quotes: it has swallowed the rest of the file.
+/// Whether the last record spans several lines and has an unclosed quote: then it contains the rest of the file.
 fn is_unclosed(record: &[u8]) -> bool {
     record.trim_ascii().contains(&b'\n') && record.iter().filter(|&&b| b == b'"').count() % 2 == 1
 }
 
-/// The column for `what`: the one `given`, or one of the `defaults`, without regard to case where no name is so exactly.
+/// The column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.
 fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<String> {
     let fail = |problem: String| {
         let there = header.join(", ");
@@ -243,7 +255,7 @@ fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, default
     match found.as_slice() {
         [one] => Ok(one.to_string()),
         [] => fail(format!("there is no column {}", wanted.join(" or "))),
-        // The first default wins unless it stands there twice.
+        // The first default wins, unless it occurs twice.
         several => match several.iter().filter(|name| name.to_lowercase() == wanted[0].to_lowercase()).collect::<Vec<_>>().as_slice() {
             [one] => Ok(one.to_string()),
             _ => fail(format!("several columns may hold the {what}: {}", several.join(", "))),

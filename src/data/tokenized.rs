@@ -1,26 +1,29 @@
-//! A data set as ids.
+//! A data set as token ids.
 
-use super::{Dataset, Encoder, WordPiece, stream};
+use super::dataset::{Dataset, text_key};
+use super::encoder::Encoder;
+use super::stream;
+use super::wordpiece::WordPiece;
 use std::collections::HashSet;
 
-/// A text as ids, and what a user should know of it.
+/// The ids of a text, and facts about the text.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Encoded {
-    /// Its ids.
+    /// The ids: `[CLS]`, the pieces, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Equal for equal texts, and else different.
+    /// [`text_key`] of the text.
     pub key: u64,
-    /// Whether it was longer than the ids that are kept.
+    /// Whether the text was longer than the largest length, and was cut.
     pub cut: bool,
-    /// Whether it holds nothing but white space.
+    /// Whether the text is empty or white space.
     pub empty: bool,
 }
 
 impl Encoded {
-    /// At most `max_length` ids of `text`, at least 2.
+    /// Encodes `text` with at most `max_length` ids (at least 2).
     pub fn new(encoder: &mut Encoder, text: &str, max_length: usize) -> Encoded {
         let most = max_length.max(2);
-        // One id more shows whether the text is longer.
+        // One further id shows whether the text is longer.
         let mut ids = encoder.encode(text, most.saturating_add(1));
         let cut = ids.len() > most;
         if cut {
@@ -31,46 +34,31 @@ impl Encoded {
     }
 }
 
-/// A hash of a text, 64 bits: folded multiplication of eight bytes at a time, as in wyhash, <https://github.com/wangyi-fudan/wyhash>. Two
-/// texts of a data set have the same one by chance alone.
-pub fn text_key(text: &str) -> u64 {
-    let mix = |hash: u64, word: u64| {
-        let product = u128::from(hash ^ word) * u128::from(hash.rotate_left(32) ^ 0xA076_1D64_78BD_642F);
-        (product as u64) ^ ((product >> 64) as u64)
-    };
-    let (words, rest) = text.as_bytes().as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let start = mix(0xE703_7ED1_A0B4_28DB, text.len() as u64);
-    let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    mix(mix(hash, u64::from_le_bytes(last)), 0x8EBC_6AF0_9C88_C6E3)
-}
-
-/// How many texts of a data set are not what one would expect.
+/// Numbers of unusual texts in a data set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Oddities {
-    /// Texts with bytes that could not be decoded; they became U+FFFD.
+    /// Texts with bytes that could not be decoded. These became U+FFFD.
     pub lossy: usize,
-    /// Texts of nothing but white space.
+    /// Texts that are empty or white space.
     pub empty: usize,
-    /// Texts that were longer than the ids that are kept.
+    /// Texts that were cut to the largest length.
     pub cut: usize,
 }
 
-/// N labelled sequences of ids, one after another, T tokens in all.
+/// N labelled sequences of token ids, concatenated, T tokens in all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tokenized {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
-    /// First id of each sequence, and T: `[N + 1]`.
+    /// Index of the first id of each sequence, then T: `[N + 1]`.
     pub offsets: Vec<usize>,
     /// Label of each sequence, an index into `label_names`: `[N]`.
     pub labels: Vec<u32>,
     /// Name of each label: `[C]`.
     pub label_names: Vec<String>,
-    /// [`Encoded::key`] of each text, where the texts are known: `[N]`.
+    /// [`text_key`] of each text: `[N]`, or empty if the texts are not known.
     pub keys: Vec<u64>,
-    /// What is odd about the texts.
+    /// Numbers of unusual texts.
     pub oddities: Oddities,
 }
 
@@ -82,8 +70,8 @@ impl Tokenized {
             move |text: &String| Encoded::new(&mut encoder, text, max_length)
         };
         let texts = stream::map_chunks(data.texts.chunks(stream::CHUNK), encode);
-        let (labels, label_names) = (data.labels.clone(), data.label_names.clone());
-        Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names: Vec::new() })
+        let (labels, label_names, names) = (data.labels.clone(), data.label_names.clone(), Vec::new());
+        Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names })
     }
 
     fn joined(texts: &[impl AsRef<[u32]>], labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
@@ -95,13 +83,13 @@ impl Tokenized {
         Tokenized { ids, offsets, labels, label_names, ..Tokenized::default() }
     }
 
-    /// How many of these texts also stand in `other`.
+    /// Number of these texts that are also in `other`.
     pub fn shared_with(&self, other: &Tokenized) -> usize {
         let known: HashSet<u64> = other.keys.iter().copied().collect();
         self.keys.iter().filter(|key| known.contains(key)).count()
     }
 
-    /// How many texts there are of each class: `[C]`.
+    /// Number of texts of each class: `[C]`.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.label_names.len()];
         self.labels.iter().for_each(|&label| counts[label as usize] += 1);
@@ -118,7 +106,7 @@ impl Tokenized {
         self.labels.is_empty()
     }
 
-    /// Bytes held.
+    /// Bytes of the ids, offsets and labels.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.ids[..]) + size_of_val(&self.offsets[..]) + size_of_val(&self.labels[..])
     }
@@ -131,6 +119,11 @@ impl Tokenized {
     /// The ids of sequence `i`, which is below N.
     pub fn sequence(&self, i: usize) -> &[u32] {
         &self.ids[self.offsets[i]..self.offsets[i + 1]]
+    }
+
+    /// All sequences: `[N]`.
+    pub fn sequences(&self) -> Vec<&[u32]> {
+        (0..self.len()).map(|i| self.sequence(i)).collect()
     }
 
     /// Every `n`-th sequence, from the first; n is at least 1.
@@ -152,7 +145,7 @@ impl AsRef<[u32]> for Encoded {
     }
 }
 
-/// Texts that were encoded one by one, as by [`super::load_encoded`].
+/// From texts that were encoded one by one, as by [`super::load_encoded`].
 impl From<Dataset<Encoded>> for Tokenized {
     fn from(data: Dataset<Encoded>) -> Tokenized {
         let count = |of: fn(&Encoded) -> bool| data.texts.iter().filter(|text| of(text)).count();
@@ -171,8 +164,8 @@ mod tests {
         let w = WordPiece::from_vocab(["[UNK]", "[CLS]", "[SEP]", "a", "##a"].map(String::from)).unwrap();
         let texts: Vec<String> = (0..300).map(|i| "a".repeat(i % 9)).collect();
         let labels: Vec<u32> = (0..300).map(|i| i % 2).collect();
-        let names = vec![String::new(); 300];
-        let data = Dataset { texts, labels, label_names: vec!["x".into(), "y".into()], lossy: 0, names };
+        let names = ["x", "y"];
+        let data = Dataset::from_pairs(texts.into_iter().zip(labels.iter().map(|&label| names[label as usize]))).unwrap();
         let t = Tokenized::new(&data, &w, 6);
         assert_eq!((t.len(), t.tokens(), *t.offsets.last().unwrap()), (300, t.lengths().iter().sum(), t.tokens()));
         for (i, text) in data.texts.iter().enumerate() {

@@ -1,9 +1,8 @@
-//! Whether the fields of a tab-separated file are quoted. Two kinds go by one name: GLUE's, in which a quotation mark is a character like
-//! any other, and what pandas and spreadsheets write, in which a field with a tab, a line break or a quotation mark stands in quotation
-//! marks, and the marks in it are doubled.
+//! Tells the two kinds of TSV files apart. In GLUE's files a quotation mark is a plain character. In those of pandas and spreadsheets, a field
+//! with a tab, a line break or a quotation mark is quoted, and quotation marks inside it are doubled.
 
-/// Whether `text` is of the second kind: no field outside of quotation marks holds one, each that is opened is closed at the end of its
-/// field, and at least one field had to be quoted, or all are.
+/// Whether `text` is of the second kind: unquoted fields have no quotation mark, every quote is closed at the end of its field, and either a
+/// field needs its quotes or all fields are quoted.
 pub(super) fn is_quoted(text: &str) -> bool {
     let (mut rest, mut needed, mut all) = (text, false, true);
     let ends = |rest: &str| rest.is_empty() || rest.starts_with(['\t', '\n']) || rest.starts_with("\r\n");
@@ -28,7 +27,7 @@ pub(super) fn is_quoted(text: &str) -> bool {
     needed || (all && text.contains('"'))
 }
 
-/// The field that starts after a quotation mark, its doubled marks not undone, and what follows the closing mark.
+/// The field after an opening quotation mark, with its doubled marks, and the text after the closing mark.
 fn closed(inside: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {

@@ -1,33 +1,36 @@
 //! WordPiece as BERT uses it. Schuster & Nakajima 2012, "Japanese and Korean voice search"; Devlin et al. 2018,
-//! <https://arxiv.org/abs/1810.04805>. Equal, id by id, to the fast tokenizer of Hugging Face.
+//! <https://arxiv.org/abs/1810.04805>. The ids equal those of Hugging Face's fast tokenizer.
 
 use super::added::{Added, Literals, Register};
 use super::normalize::{Normalizer, split_punctuation};
 use super::pieces::Pieces;
-use super::settings;
+use super::special::of_bert;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What starts each piece of a word but its first.
+/// Prefix of every piece of a word but the first.
 pub(super) const CONTINUED: &str = "##";
+
+/// Longest word of BERT, in characters.
+pub(super) const MAX_CHARS: usize = 100;
 
 /// A vocabulary and the rules that turn text into its ids.
 #[derive(Clone, Debug)]
 pub struct WordPiece {
-    /// The file of the vocabulary; the others are in the same folder.
+    /// File of the vocabulary. The other files are in the same folder.
     path: PathBuf,
-    /// Token of each id.
+    /// The token of each id.
     tokens: BTreeMap<u32, String>,
     /// Ids of the pieces that start a word, and of those that continue one (without `##`).
     starts: Pieces,
     continued: Pieces,
     added: Register,
-    /// Added tokens that are matched in the raw text, and those that are matched in the normalized text between them.
+    /// Added tokens to match in the raw text, and added tokens to match in the normalized text between those.
     raw: Literals,
     normalized: Literals,
     pub(super) normalizer: Normalizer,
-    /// A word of more characters is unknown.
+    /// Longest known word, in characters. Longer ones are unknown.
     pub(super) max_chars: usize,
     pub(super) unknown: Marker,
     pub(super) classify: Marker,
@@ -35,41 +38,32 @@ pub struct WordPiece {
     keep_end: bool,
 }
 
-/// A token that encoding itself puts in, and its id.
+/// A token that encoding inserts, and its id.
 #[derive(Clone, Debug)]
 pub(super) struct Marker {
     pub token: String,
     pub id: u32,
 }
 
-/// What a tokenizer is made of; `settings` reads it from files.
+/// The parts of a tokenizer. `settings.rs` reads them from files.
 pub(super) struct Parts {
-    /// The tokens that words are cut into, and their ids; of two equal tokens the last counts.
+    /// The tokens that words are cut into, and their ids. Of two equal tokens the last counts.
     pub pieces: Vec<(String, u32)>,
-    /// Added tokens, in batches.
+    /// Added tokens, in the groups in which they are added.
     pub added: Vec<Vec<Added>>,
     pub normalizer: Normalizer,
     pub max_chars: usize,
-    /// Names of the tokens for what is unknown, for the start and for the end of a text.
+    /// The tokens for unknown words, for the start and for the end of a text.
     pub unknown: String,
     pub classify: String,
     pub separate: String,
-    /// A text that is too long loses its start, not its end.
+    /// Cut a text that is too long at its start, not at its end.
     pub keep_end: bool,
-    /// Special tokens in a text are text like any other.
+    /// Treat special tokens in a text as plain text.
     pub split_special: bool,
 }
 
 impl WordPiece {
-    /// Reads a tokenizer: a folder with `tokenizer.json` or else `vocab.txt`, or one of those files. `tokenizer_config.json`,
-    /// `special_tokens_map.json` and `added_tokens.json` beside it are read as `AutoTokenizer` of transformers 5 reads them.
-    ///
-    /// # Errors
-    /// If no such file is there, or it is malformed, or it asks for something that BERT's tokenizer does not do.
-    pub fn open(path: &Path) -> Result<WordPiece> {
-        settings::open(path)
-    }
-
     /// A lower-casing tokenizer of the vocabulary whose token `i` is the line `i`, counted from 0, without the white space at its end. Of two
     /// equal lines the last counts. Those of `[UNK] [SEP] [PAD] [CLS] [MASK]` that are missing get the ids after it, in that order.
     ///
@@ -77,10 +71,10 @@ impl WordPiece {
     /// If `[UNK]` is missing.
     pub fn from_vocab(lines: impl IntoIterator<Item = String>) -> Result<WordPiece> {
         let tokens = lines.into_iter().map(|line| line.trim_end().to_string());
-        WordPiece::new(settings::of_vocab(tokens, Normalizer::UNCASED), Path::new("vocabulary"))
+        WordPiece::new(of_vocab(tokens, Normalizer::UNCASED), Path::new("vocabulary"))
     }
 
-    /// Builds the tables. `path` names the source of the pieces, for errors.
+    /// Builds the tables. `path` is the vocabulary's file, for errors.
     pub(super) fn new(parts: Parts, path: &Path) -> Result<WordPiece> {
         let Parts { pieces, added: batches, normalizer, max_chars, unknown, classify, separate, keep_end, split_special } = parts;
         let (mut starts, mut continued) = (Pieces::default(), Pieces::default());
@@ -111,7 +105,7 @@ impl WordPiece {
             Error::file(path.with_file_name(token.from), format_args!("{:?}", token.content), problem)
         })?;
         let mut tokens: BTreeMap<u32, String> = pieces.into_iter().map(|(token, id)| (id, token)).collect();
-        // Of two equal tokens, the first has lost its id.
+        // Of two equal tokens, only the last has its id.
         tokens.retain(|id, token| known(token) == Some(*id));
         tokens.extend(added.by_id.iter().map(|(id, token)| (*id, token.content.clone())));
         let path = path.to_path_buf();
@@ -132,8 +126,8 @@ impl WordPiece {
         })
     }
 
-    /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`. What is too long loses its end, or its start where
-    /// `truncation_side` says so. A `max_length` below 2 counts as 2.
+    /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`. A longer text is cut at its end, or at its start if the files'
+    /// `truncation_side` is left. A `max_length` below 2 counts as 2.
     pub fn encode(&self, text: &str, max_length: usize) -> Vec<u32> {
         let mut buffer = String::new();
         self.encode_with(text, max_length, |plain, end, ids| {
@@ -141,7 +135,7 @@ impl WordPiece {
         })
     }
 
-    /// [`WordPiece::encode`], where `plain` appends the ids of the text between added tokens, and may stop when there are `end`.
+    /// [`WordPiece::encode`]. `plain` appends the ids of the text between added tokens. It may stop when there are `end` ids.
     pub(super) fn encode_with(&self, text: &str, max_length: usize, mut plain: impl FnMut(&str, usize, &mut Vec<u32>)) -> Vec<u32> {
         let most = max_length.max(2) - 1;
         let end = if self.keep_end { usize::MAX } else { most };
@@ -172,7 +166,7 @@ impl WordPiece {
         ids
     }
 
-    /// Appends the ids of the words of `text` until there are `end`; false if it got that far. `buffer` is scratch.
+    /// Appends the ids of the words of `text` until there are `end`. Returns false if it stopped. `buffer` is temporary.
     pub(super) fn encode_plain(&self, text: &str, buffer: &mut String, end: usize, ids: &mut Vec<u32>) -> bool {
         self.normalizer.words(text, buffer, &mut |word: &str| {
             self.pieces(word, ids);
@@ -180,7 +174,7 @@ impl WordPiece {
         })
     }
 
-    /// [`WordPiece::encode_plain`] where added tokens are matched in the normalized text.
+    /// [`WordPiece::encode_plain`] with added tokens that are matched in the normalized text.
     fn encode_normalized(&self, text: &str, end: usize, ids: &mut Vec<u32>) {
         let mut normal = String::new();
         self.normalizer.whole(text, &mut normal);
@@ -201,7 +195,7 @@ impl WordPiece {
         words(&normal[from..], ids);
     }
 
-    /// Cuts a word greedily into the longest pieces that exist; one that cannot be cut up is unknown as a whole.
+    /// Cuts a word greedily into the longest pieces of the vocabulary. If no piece fits somewhere, the whole word is unknown.
     fn pieces(&self, word: &str, ids: &mut Vec<u32>) {
         let known = ids.len();
         if word.len() > self.max_chars && word.chars().count() > self.max_chars {
@@ -224,7 +218,7 @@ impl WordPiece {
         self.tokens.get(&id).map(String::as_str)
     }
 
-    /// The id of `token`, which may be a piece such as `##ing`.
+    /// The id of `token`, such as `##ing`.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.added.id(token).or_else(|| self.piece(token))
     }
@@ -234,12 +228,12 @@ impl WordPiece {
         self.tokens.last_key_value().map_or(0, |(&id, _)| id as usize + 1)
     }
 
-    /// Checks that a model with `embeddings` embeddings has one for each token that a text can have.
+    /// Checks that a model with `embeddings` embeddings has one for every token of the tokenizer.
     ///
-    /// `[PAD]` and `[MASK]` do not count where no file has them and the vocabulary lacks them: few texts do.
+    /// `[PAD]` and `[MASK]` need none if no file and no vocabulary has them: texts rarely contain them.
     ///
     /// # Errors
-    /// Names the first token that has none, and the file that it comes from.
+    /// If a token has none. The message names the token and its file.
     pub fn check_fits(&self, embeddings: usize) -> Result<()> {
         for (&id, token) in self.tokens.range(u32::try_from(embeddings).unwrap_or(u32::MAX)..) {
             let marker = [&self.classify, &self.separate].iter().any(|marker| marker.id == id);
@@ -291,11 +285,26 @@ impl WordPiece {
         &self.added.by_id
     }
 
-    /// The rules in words: with [`WordPiece::vocabulary`] it determines every encoding, and so may key a cache.
+    /// The rules as a string. Together with [`WordPiece::vocabulary`] they determine every encoding: the key of a cache.
     pub fn rules(&self) -> String {
         let Self { normalizer, raw, normalized, max_chars, unknown, classify, separate, keep_end, .. } = self;
         let ids = [unknown.id, classify.id, separate.id];
         format!("{normalizer:?}, added {raw:?}, normalized {normalized:?}, at most {max_chars} characters a word, {ids:?}, end {keep_end}")
+    }
+}
+
+/// The parts of a tokenizer with a plain vocabulary and BERT's special tokens.
+pub(super) fn of_vocab(tokens: impl IntoIterator<Item = String>, normalizer: Normalizer) -> Parts {
+    Parts {
+        pieces: tokens.into_iter().zip(0..).collect(),
+        added: vec![of_bert()],
+        normalizer,
+        max_chars: MAX_CHARS,
+        unknown: "[UNK]".to_string(),
+        classify: "[CLS]".to_string(),
+        separate: "[SEP]".to_string(),
+        keep_end: false,
+        split_special: false,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::fields::{Fields, Report};
 use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
 use super::peft::Beside;
-use super::{Method, Placement, peft, start};
+use super::{LoraConfig, Method, Placement, peft, start};
 use crate::nn::{DistilBert, WeightMut};
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
@@ -18,6 +18,12 @@ use std::path::Path;
 pub use super::file::{classes, keys, tensors_path};
 
 const CONFIG: &str = "adapter_config.json";
+
+impl From<LoraConfig> for Method {
+    fn from(config: LoraConfig) -> Method {
+        Method::Lora(config)
+    }
+}
 
 /// What `adapter_config.json` says of `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {

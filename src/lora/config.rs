@@ -104,6 +104,16 @@ impl LoraConfig {
         }
     }
 
+    /// The same with another alpha: the scale of a term is alpha / r.
+    pub fn alpha(self, alpha: f64) -> LoraConfig {
+        LoraConfig { alpha, ..self }
+    }
+
+    /// The same with another dropout probability of a term's input, in [0, 1).
+    pub fn dropout(self, dropout: f64) -> LoraConfig {
+        LoraConfig { dropout, ..self }
+    }
+
     /// Rank r and scale s of the term of linear `name`.
     pub fn term_of(&self, name: &str) -> (usize, f64) {
         let matches = |key: &str| ends(name, key).unwrap_or(false);

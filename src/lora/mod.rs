@@ -7,6 +7,7 @@
 //! Read [`LoraConfig`] (`config.rs`), then `terms.rs`, `merge.rs` and [`Method`]. An "adapter" here is what PEFT calls so: the trained weights of any
 //! method, in a small file that belongs to a base. The networks that Houlsby et al. call adapters are [`Method::Bottleneck`].
 
+mod about;
 pub mod adapter;
 mod bottleneck;
 mod combine;
@@ -27,6 +28,7 @@ pub mod subspace;
 mod terms;
 mod virtual_tokens;
 
+pub use about::{About, TrainedOn};
 pub use bottleneck::Placement;
 pub use combine::{Combination, combine};
 pub use config::{Bias, Init, LoraConfig};

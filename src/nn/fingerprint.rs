@@ -1,18 +1,17 @@
-//! What tells one base from another of the same shapes: a hash of its encoder. The same pass looks for numbers that are not finite.
+//! A hash of an encoder's weights. It tells apart two bases of the same shapes. The same pass over the file looks for numbers that are not finite.
 
 use super::Config;
 use super::load::find;
-use crate::tensor::rows;
 use crate::tensor::safetensors::SafeTensors;
+use crate::tensor::{hex, rows};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
-/// Hash of the encoder in `file`, a checkpoint of the sizes `config`.
+/// Hash of the encoder in `file`, a checkpoint with the sizes of `config`.
 ///
-/// It is the SHA-256 of a text with a line for each of the encoder's tensors, sorted by the names that [`super::DistilBert`] gives its weights:
-/// `name dtype [sizes] hash`, the last one the SHA-256 of the tensor's bytes. So it does not depend on the head, on the names that a file
-/// uses, on shards or on metadata; the same numbers in another data type are another base.
+/// It is the SHA-256 of a text with one line for each of the encoder's tensors: `name dtype [sizes] hash`, where the last is the SHA-256 of the
+/// tensor's bytes, sorted by the names of [`super::DistilBert`]'s weights. So the hash does not depend on the head, on the names in the file,
+/// on shards or on metadata. The same numbers in another data type have another hash.
 ///
 /// # Errors
 /// If a tensor that the model uses, the head included, holds a number that is not finite or is of a type that cannot be computed with.
@@ -26,24 +25,16 @@ pub fn fingerprint(file: &SafeTensors, config: &Config) -> Result<String> {
     Ok(hex(&Sha256::digest(lines.concat())))
 }
 
-/// What the hash is of, for the weight `name`, which the file has as `found`.
+/// The line of the weight `name`. `found` is its name in the file.
 fn line(file: &SafeTensors, found: &str, name: String) -> Result<String> {
     let tensor = file.tensor(found)?;
     let (bytes, path) = file.bytes(found).ok_or_else(|| Error::file(file.path(), format!("tensor {found:?}"), "is not there"))?;
     let problem = |what| Error::file(path, format!("tensor {found:?}"), format!("{what}: the file is damaged, or its training went wrong"));
     tensor.check_finite(problem)?;
     let line = format!("{name} {} {:?} {}\n", tensor.dtype(), tensor.dims(), hex(&Sha256::digest(bytes)));
-    // Of a large table few rows are needed afterwards.
+    // Afterwards few rows of a large table are needed: give its memory back.
     file.release(found);
     Ok(line)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The names of all weights of a model.

@@ -8,10 +8,10 @@ use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What a loader found.
+/// Differences between a model and the checkpoint that it was loaded from.
 #[derive(Debug, Default)]
 pub struct LoadReport {
-    /// Weights of the model that the checkpoint does not have; they were initialised anew.
+    /// Weights of the model that the checkpoint lacks. They were initialised at random.
     pub initialised: Vec<String>,
     /// Tensors of the checkpoint that the model does not use.
     pub unused: Vec<String>,
@@ -20,39 +20,37 @@ pub struct LoadReport {
 /// Where the classifier comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Head {
-    /// From the checkpoint, which must have it in the size asked for, or not at all.
+    /// From the checkpoint. If its head has another number of classes, that is an error; if it has none, the head is new.
     Kept,
-    /// From the checkpoint if that has it in the size asked for; else it is new.
+    /// From the checkpoint if its head has the wanted number of classes; else it is new.
     Fitting,
-    /// It is new.
+    /// New, drawn from the seed.
     New,
 }
 
-/// What a weight is to the model: its type depends on it.
+/// The role of a weight in the model decides the data type that it is kept in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A matrix of a block, read whole in every step: it has the type one computes in.
+    /// A matrix of a block, read whole in every step. It has the data type of the run.
     Matrix,
-    /// An embedding table, of which few rows are read. What can be read as the file has it stays in the file's map.
+    /// An embedding table, of which a step reads few rows. If its type in the file can be used, it stays in the memory-mapped file.
     Table,
-    /// A vector, or of the head: small, and as exact as sums are.
+    /// A vector, or a matrix of the head: small, and kept in the accumulator's precision.
     Small,
 }
 
-/// Where weights come from: a checkpoint, or a random generator.
+/// Source of weights: a checkpoint's file, or without a file the random generator.
 struct Checkpoint<'a> {
     file: Option<&'a SafeTensors>,
-    dtype: DType,
-    /// Whether a weight is kept in the type of sums, to train it from there.
-    exact: &'a dyn Fn(&str) -> bool,
-    head: Head,
-    seed: u64,
+    options: &'a LoadOptions<'a>,
+    /// Standard deviation of random matrices.
     range: f64,
     report: LoadReport,
     used: BTreeSet<String>,
 }
 
-/// The name under which a file has the weight `name`: old checkpoints say gamma and beta, bare encoders leave out `distilbert.`.
+/// The name of the weight `name` in the file. Old checkpoints call a layer norm's weights gamma and beta, and files of an encoder alone have
+/// no prefix `distilbert.`.
 pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
         true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
@@ -62,7 +60,11 @@ pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
 }
 
-impl Checkpoint<'_> {
+impl<'a> Checkpoint<'a> {
+    fn new(file: Option<&'a SafeTensors>, options: &'a LoadOptions<'a>, config: &Config) -> Checkpoint<'a> {
+        Checkpoint { file, options, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() }
+    }
+
     fn find(&self, name: &str) -> Option<String> {
         find(self.file?, name)
     }
@@ -101,29 +103,29 @@ impl Checkpoint<'_> {
         Ok(Weight::frozen(name, value))
     }
 
-    /// Whether a new weight takes the place of the tensor `found`.
+    /// Whether a new random weight replaces the file's tensor `found`.
     fn renews(&self, name: &str, found: &str, dims: &[usize]) -> bool {
         let other_size = || self.file.and_then(|file| file.info(found)).is_some_and(|info| info.shape.first() != dims.first());
-        name.starts_with("classifier.") && (self.head == Head::New || (self.head == Head::Fitting && other_size()))
+        name.starts_with("classifier.") && (self.options.head == Head::New || (self.options.head == Head::Fitting && other_size()))
     }
 
-    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight has a stream of its own name.
+    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight is drawn from the random stream of its name.
     fn random(&self, name: &str, role: Role, dims: &[usize]) -> Result<Tensor> {
         let n = dims.iter().product();
-        let mut stream = Stream::new(self.seed, name);
+        let mut stream = Stream::new(self.options.seed, name);
         let values = match dims.len() {
             1 if name.ends_with("weight") => vec![1.0; n],
             1 => vec![0.0; n],
             _ => (0..n).map(|_| self.range * stream.normal()).collect(),
         };
-        Tensor::from_f64(values, self.stored_as(name, role, self.dtype.accum()), dims)
+        Tensor::from_f64(values, self.stored_as(name, role, self.options.dtype.accum()), dims)
     }
 
     fn stored_as(&self, name: &str, role: Role, in_file: DType) -> DType {
-        let sum = self.dtype.accum();
+        let sum = self.options.dtype.accum();
         match role {
-            _ if (self.exact)(name) => sum,
-            Role::Matrix => self.dtype,
+            _ if (self.options.exact)(name) => sum,
+            Role::Matrix => self.options.dtype,
             Role::Table if sum == DType::F32 && in_file == DType::BF16 => in_file,
             Role::Table | Role::Small => sum,
         }
@@ -169,7 +171,7 @@ impl Checkpoint<'_> {
         let (c, d) = (config, config.dim);
         Ok(DistilBert {
             config: config.clone(),
-            dtype: self.dtype,
+            dtype: self.options.dtype,
             word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), Role::Table, &[c.vocab_size, d])?,
             position_embeddings: self.weight(
                 "distilbert.embeddings.position_embeddings.weight".into(),
@@ -186,44 +188,49 @@ impl Checkpoint<'_> {
     }
 }
 
+/// How [`DistilBert::open_with`] loads a checkpoint.
+pub struct LoadOptions<'a> {
+    /// Number of classes C; without it, that of the checkpoint's own head.
+    pub classes: Option<usize>,
+    /// Data type of the hidden states and of the frozen matrices.
+    pub dtype: DType,
+    /// Seed of the weights that the checkpoint lacks.
+    pub seed: u64,
+    /// Where the classifier comes from.
+    pub head: Head,
+    /// The weights to keep in the accumulator's precision, by name. A weight that trains in full starts from the checkpoint's own numbers.
+    pub exact: &'a dyn Fn(&str) -> bool,
+}
+
+impl Default for LoadOptions<'_> {
+    /// The checkpoint's own classes and head, f32, seed 0.
+    fn default() -> Self {
+        LoadOptions { classes: None, dtype: DType::F32, seed: 0, head: Head::Kept, exact: &|_| false }
+    }
+}
+
 impl DistilBert {
-    /// Loads the checkpoint in the directory `model`, all frozen. A head that it lacks is initialised from `seed`.
+    /// Loads the checkpoint in the directory `model`, all frozen, in f32, with the head that it has. A head that it lacks is random.
     ///
     /// # Errors
-    /// If a file is missing or wrong, or a weight of the encoder is missing or of another shape.
-    pub fn open(model: &Path, classes: usize, dtype: DType, seed: u64) -> Result<(DistilBert, LoadReport)> {
-        DistilBert::open_to_train(model, classes, dtype, seed, Head::Kept, &|_| false)
+    /// If a file is missing or malformed, or a weight of the encoder is missing or has another shape.
+    pub fn open(model: impl AsRef<Path>) -> Result<DistilBert> {
+        Ok(DistilBert::open_with(model.as_ref(), &LoadOptions::default())?.0)
     }
 
-    /// [`DistilBert::open`], with the weights that `exact` names in the type of sums, whatever one computes in: what trains in full starts
-    /// from the checkpoint's own numbers. `head` says where the classifier comes from.
+    /// [`DistilBert::open`] with options, and a report on what was new or not used.
     ///
     /// # Errors
     /// As [`DistilBert::open`].
-    pub fn open_to_train(
-        model: &Path,
-        classes: usize,
-        dtype: DType,
-        seed: u64,
-        head: Head,
-        exact: &dyn Fn(&str) -> bool,
-    ) -> Result<(DistilBert, LoadReport)> {
+    pub fn open_with(model: &Path, options: &LoadOptions) -> Result<(DistilBert, LoadReport)> {
         let mut config = Config::open(model)?;
-        if head == Head::New {
-            // What the old head was for says nothing of the new one.
+        if options.head == Head::New {
+            // The new head is for another task.
             config.problem_type = None;
         }
+        let classes = options.classes.unwrap_or_else(|| config.labels().len());
         let file = SafeTensors::open(model)?;
-        let mut source = Checkpoint {
-            file: Some(&file),
-            dtype,
-            exact,
-            head,
-            seed,
-            range: config.initializer_range,
-            report: LoadReport::default(),
-            used: BTreeSet::new(),
-        };
+        let mut source = Checkpoint::new(Some(&file), options, &config);
         let model = source.model(&config, classes)?;
         let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
         Ok((model, LoadReport { unused, ..source.report }))
@@ -234,16 +241,7 @@ impl DistilBert {
     /// # Errors
     /// Never for sizes that fit memory.
     pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
-        let mut source = Checkpoint {
-            file: None,
-            dtype,
-            exact: &|_| false,
-            head: Head::New,
-            seed,
-            range: config.initializer_range,
-            report: LoadReport::default(),
-            used: BTreeSet::new(),
-        };
-        source.model(config, classes)
+        let options = LoadOptions { dtype, seed, head: Head::New, ..LoadOptions::default() };
+        Checkpoint::new(None, &options, config).model(config, classes)
     }
 }

@@ -27,7 +27,7 @@ pub use distilbert::DistilBert;
 pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, TermPart, Variant};
-pub use load::{Head, LoadReport};
+pub use load::{Head, LoadOptions, LoadReport};
 pub use save::TOKENIZER_FILES;
 pub use weight::{Origin, Weight, WeightFn, WeightMut, WeightRef};
 

@@ -1,6 +1,6 @@
-//! A DistilBERT as a checkpoint that transformers reads.
+//! Writes a DistilBERT as a checkpoint that Hugging Face transformers can read.
 
-use super::{DistilBert, Head, Weight};
+use super::{DistilBert, Head, LoadOptions, Weight};
 use crate::files::{read_text, write_file};
 use crate::tensor::DType;
 use crate::tensor::safetensors::write;
@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Files of a checkpoint beside the weights that its tokenizer needs.
+/// Files of a checkpoint that its tokenizer needs.
 pub const TOKENIZER_FILES: [&str; 5] =
     ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 impl DistilBert {
-    /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`. What trained has its new value, all else the one it
-    /// has in the checkpoint `base`, in f32.
+    /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, in f32. Trained weights have their new values, all
+    /// others those of the checkpoint `base`.
     ///
     /// # Errors
-    /// If a file cannot be read or written, the number of `labels` is not that of the classes, the model has parts that a checkpoint has no place
-    /// for, or a tensor that is not finite; of that nothing is written.
+    /// If a file cannot be read or written, the number of `labels` is not the number of classes, the model has parts that do not belong to a
+    /// checkpoint, or a tensor is not finite. A tensor that is not finite is found before anything is written.
     pub fn save(&self, base: &Path, labels: &[String], directory: &Path) -> Result<()> {
         let classes = self.classifier.dims().0;
         if labels.len() != classes {
@@ -29,8 +29,9 @@ impl DistilBert {
         if trained != self.parameters().len() {
             return Err(Error::invalid("a checkpoint has no place for low-rank terms (merge them first), adapters, prefixes and prompts"));
         }
-        // The frozen matrices may have been rounded to compute with: the base has the numbers themselves.
-        let (original, report) = DistilBert::open_to_train(base, classes, DType::F32, 0, Head::Fitting, &|_| false)?;
+        // Frozen matrices may be rounded to bf16 in memory. The base has the exact numbers.
+        let options = LoadOptions { classes: Some(classes), head: Head::Fitting, ..LoadOptions::default() };
+        let (original, report) = DistilBert::open_with(base, &options)?;
         let tensors = self.weights().into_iter().zip(original.weights()).map(|(own, original)| {
             let value = match own {
                 Weight::Frozen { name, .. } if !report.initialised.contains(name) => original.value()?,
@@ -48,12 +49,12 @@ impl DistilBert {
         config["id2label"] = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
         config["label2id"] = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
         if let Some(old) = config.as_object_mut() {
-            // `num_labels` would overrule the names, and a new head has another task than the old one.
+            // `num_labels` would override the names. A new head has no `problem_type`.
             let task = if self.config.problem_type.is_none() { "problem_type" } else { "" };
             ["torch_dtype", "num_labels", task].iter().for_each(|key| _ = old.remove(*key));
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
-        // First, since this may refuse.
+        // First, because this may fail.
         write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
         for name in TOKENIZER_FILES {

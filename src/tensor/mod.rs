@@ -18,6 +18,7 @@ mod dispatch;
 mod element;
 mod finite;
 pub mod gemm;
+mod hex;
 mod mask;
 pub mod math;
 pub mod philox;
@@ -37,6 +38,7 @@ pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, L
 pub(crate) use dispatch::{dispatch_any, on_device};
 pub use element::{Accum, DType, Element, Scalar};
 pub use half::bf16 as BF16;
+pub use hex::hex;
 pub use mask::Mask;
 pub use pool::{Pooled, alloc, zeroed};
 pub use sequences::Sequences;

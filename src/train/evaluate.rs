@@ -1,32 +1,34 @@
-//! Accuracy, loss and confusion counts.
+//! Evaluation: logits, probabilities, accuracy with its interval, loss and the confusion matrix.
 
 use super::scores::softmax;
 use crate::autograd::Tape;
+use crate::data::Tokenized;
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::Sequences;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// What an evaluation found.
+/// Figures of a model on labelled texts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Number of examples.
     pub examples: usize,
-    /// Share of right answers, in [0, 1].
+    /// Share of examples whose answer is their label, in [0, 1].
     pub accuracy: f64,
-    /// 95 % interval of the accuracy.
+    /// 95 % interval of the accuracy: see [`wilson`].
     pub interval: (f64, f64),
     /// Mean cross-entropy, in nats.
     pub loss: f64,
-    /// `confusion[label][answer]`: how many.
+    /// Number of examples by `[label][answer]`: `[C][C]`.
     pub confusion: Vec<Vec<usize>>,
 }
 
-/// Half the width of a normal 95 % interval, in standard deviations.
+/// Half the width of a 95 % interval of a normal distribution, in standard deviations.
 pub const Z95: f64 = 1.959_963_984_540_054;
 
-/// The 95 % interval of a share of `right` in `n`. Wilson 1927, <https://doi.org/10.1080/01621459.1927.10502953>.
+/// The 95 % interval of a probability, of which `right` hits in `n` trials are known. It is part of every [`Evaluation`]. Wilson 1927,
+/// <https://doi.org/10.1080/01621459.1927.10502953>.
 pub fn wilson(right: usize, n: usize) -> (f64, f64) {
     if n == 0 {
         return (0.0, 1.0);
@@ -38,15 +40,15 @@ pub fn wilson(right: usize, n: usize) -> (f64, f64) {
     (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
 }
 
-/// Logits of each sequence, in the order given; sequences of like length run together, `batch` at a time.
+/// Logits `[N][C]` of each sequence, in the order given. Sequences of similar length are computed together, `batch` at a time.
 ///
 /// # Errors
-/// Those of the model, and if a logit is not finite: nothing follows from such an answer.
+/// Those of the model, and if a logit is not finite.
 pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
     Ok(logits_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
-/// [`logits`], as long as `go_on`, which is told how many sequences are done, says so; else `None`.
+/// [`logits`], or `None` if `go_on` stops it. Before each batch `go_on` gets the number of sequences that are done.
 fn logits_while(
     model: &DistilBert,
     sequences: &[&[u32]],
@@ -75,12 +77,12 @@ fn logits_while(
     Ok(Some(result))
 }
 
-/// Why a model computes what is not finite, by what [`DistilBert::not_finite`] found.
+/// The cause of a value that is not finite, for a message. `found` is the result of [`DistilBert::not_finite`].
 pub(super) fn cause(found: Option<String>) -> String {
     found.unwrap_or_else(|| "every weight is finite, so a sum of them is too large".to_string())
 }
 
-/// Class probabilities of each sequence: the softmax of [`logits`].
+/// Class probabilities `[N][C]` of each sequence: the softmax of [`logits`].
 ///
 /// # Errors
 /// Those of the model.
@@ -88,7 +90,7 @@ pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result
     Ok(predict_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
-/// [`predict`], as long as `go_on`, which is told how many sequences are done, says so; else `None`.
+/// [`predict`], or `None` if `go_on` stops it. Before each batch `go_on` gets the number of sequences that are done.
 ///
 /// # Errors
 /// Those of the model.
@@ -101,24 +103,25 @@ pub fn predict_while(
     Ok(logits_while(model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
 }
 
-/// Evaluates `model` on labelled sequences.
+/// Evaluates `model` on `data`, `batch` sequences at a time.
 ///
 /// # Errors
 /// If a label is not a class of the model, and those of the model.
-pub fn evaluate(model: &DistilBert, sequences: &[&[u32]], labels: &[u32], batch: usize) -> Result<Evaluation> {
+pub fn evaluate(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
     let classes = model.classifier.dims().0;
-    if let Some(bad) = labels.iter().find(|&&l| l as usize >= classes) {
+    // Checked first: predicting takes long.
+    if let Some(bad) = data.labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
     }
-    Ok(measure(&predict(model, sequences, batch)?, labels)?.0)
+    Ok(measure(&predict(model, &data.sequences(), batch)?, &data.labels)?.0)
 }
 
-/// The class of the highest probability, or logit; all finite, since a NaN is no answer.
+/// The class with the highest probability or logit. All must be finite.
 pub fn argmax(probabilities: &[f64]) -> usize {
     probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
 
-/// How good class probabilities are, and the class that each row of them answers.
+/// The figures of class probabilities `[N][C]`, and the answers `[N]`: the most probable class of each row.
 ///
 /// # Errors
 /// If a label is not a class, or a probability is not finite.
@@ -135,7 +138,7 @@ pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation
         };
         let answer = argmax(p);
         confusion[label as usize][answer] += 1;
-        // A probability can be too small for an f64, and its logarithm is not infinite.
+        // A probability may underflow to 0. The loss stays finite.
         loss -= chance.max(f64::MIN_POSITIVE).ln();
         answers.push(answer as u32);
     }

@@ -1,5 +1,5 @@
-//! The output of the frozen layers, computed once instead of in every epoch. Dropout in those layers is off: with it, no two epochs would
-//! see the same output.
+//! The output of the frozen lowest layers, computed once instead of in every epoch. Dropout in those layers is off: with it, the output would
+//! differ from epoch to epoch.
 
 use crate::data::{Tokenized, batch};
 use crate::dispatch;
@@ -8,28 +8,28 @@ use crate::tensor::scratch::Scratch;
 use crate::tensor::{Tensor, alloc};
 use crate::{Error, Result};
 
-/// More bytes than these go to a file.
+/// Largest size of the features in memory, in bytes. Larger ones are written to a temporary file.
 const IN_MEMORY: usize = 1 << 30;
 
-/// What the layers above the frozen ones read, for every sequence of a data set.
+/// Input of the layers above the frozen ones, for every sequence of a data set.
 pub struct FrozenFeatures {
-    /// `[rows, D]` of so many sequences each: all their tokens, or the first of each if every layer is frozen.
+    /// Each `[rows, D]`, of `sequences` sequences: a row for each token, or for each sequence's first token if every layer is frozen.
     parts: Vec<Tensor>,
     sequences: usize,
-    /// First row of each sequence, and the number of rows.
+    /// First row of each sequence, and the number of all rows: `[N + 1]`.
     offsets: Vec<usize>,
 }
 
 impl FrozenFeatures {
-    /// Computes it, `size` sequences at a time.
+    /// Computes the features, `size` sequences at a time.
     ///
     /// # Errors
-    /// If no layer is frozen, and those of the model and of a file.
+    /// If no layer is frozen, and those of the model and of the temporary file.
     pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<FrozenFeatures> {
         FrozenFeatures::keeping(model, data, size, IN_MEMORY)
     }
 
-    /// [`FrozenFeatures::new`], in a file if it has more bytes than `in_memory`.
+    /// [`FrozenFeatures::new`], in a file if they have more bytes than `in_memory`.
     fn keeping(model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<FrozenFeatures> {
         let (frozen, d, size) = (model.frozen_layers(), model.config.dim, size.max(1));
         if frozen == 0 {
@@ -54,10 +54,10 @@ impl FrozenFeatures {
         }
     }
 
-    /// The rows of the sequences `indices`, one after another.
+    /// The rows of the sequences `indices`, concatenated: `[rows, D]`.
     ///
     /// # Errors
-    /// Never for sequences of the data set.
+    /// Never for indices below N.
     pub fn rows(&self, indices: &[usize]) -> Result<Tensor> {
         let Some(first) = self.parts.first() else { return Err(Error::invalid("a cached trunk of no sequences")) };
         let (d, rows) = (first.shape().cols(), indices.iter().map(|&i| self.offsets[i + 1] - self.offsets[i]).sum::<usize>());

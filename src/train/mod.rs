@@ -1,19 +1,38 @@
-//! Training: optimizer, schedule, loop, evaluation, and the comparison with reference values.
+//! Training: the loop (`fit.rs`), the optimizer (`optimizer.rs`), the schedule, evaluation and checkpoints.
+//!
+//! # On what the bits of a result depend
+//! Two runs give the same bits, in every parameter and every figure, if all of these are equal:
+//! - **the data**: the texts, their order in the file, the labels, and the tokenizer's files with the maximum length;
+//! - **the base**: the bytes of the checkpoint;
+//! - **the settings**: the method, the [`Recipe`], the [data type](crate::tensor::DType), and the seeds. Every random number is
+//!   Philox(seed, stream) with a counter (`tensor/philox.rs`): a new weight is drawn from the stream of its own name, the data's order from
+//!   that of the epoch, a dropout mask from its site, the number of the example and the element;
+//! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the
+//!   default) or the model of the GPU with its libraries, and the version of this crate. Different arithmetic rounds sums differently.
+//!
+//! The result does not depend on the number of threads, because each sum is computed whole and in a fixed order; on `recompute`; on pauses,
+//! because a resumed run repeats no step; or on the cache of tokens. `batch` and `accumulate` do change bits, because they change sums.
 
-mod compare;
+mod checkpoint;
 mod evaluate;
 mod features;
 mod fit;
 mod memory;
+mod observer;
 mod optimizer;
+#[cfg(feature = "cuda")]
+mod optimizer_cuda;
+mod recipe;
 mod schedule;
 mod scores;
 
-pub use compare::{Comparison, compare};
+pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
 pub use evaluate::{Evaluation, Z95, argmax, evaluate, logits, measure, predict, predict_while, wilson};
 pub use features::FrozenFeatures;
-pub use fit::{Observer, Recipe, StepReport, fit, fit_on_features, load_checkpoint, save_checkpoint, save_checkpoint_with};
+pub use fit::{Training, fit};
 pub use memory::{memory_by_category, peak_memory};
+pub use observer::{Observer, StepReport};
 pub use optimizer::{AdamW, Group, Groups, lora_plus};
+pub use recipe::Recipe;
 pub use schedule::LinearSchedule;
 pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores, target};

@@ -1,16 +1,16 @@
-//! Learning-rate schedules.
+//! The learning-rate schedule.
 
-/// LinearSchedule warm-up from 0, then linear decay to 0, as transformers' `get_linear_schedule_with_warmup`.
+/// Linear warm-up from 0 to 1, then linear decay to 0: `get_linear_schedule_with_warmup` of Hugging Face transformers.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearSchedule {
     /// Steps of warm-up.
     pub warmup: usize,
-    /// Steps in all.
+    /// Steps of the run, warm-up included.
     pub total: usize,
 }
 
 impl LinearSchedule {
-    /// Factor of the learning rate at step `t`, counted from 0: t / warmup, then (total − t) / (total − warmup).
+    /// Factor of the learning rate at step `t`, from 0: t / warmup, then (total − t) / (total − warmup).
     pub fn factor(&self, t: usize) -> f64 {
         if t < self.warmup {
             t as f64 / self.warmup as f64

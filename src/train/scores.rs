@@ -1,12 +1,12 @@
-//! What logits mean for each kind of head, and how good they are where they are no classes.
+//! What the logits of each kind of head mean, and the figures of heads for regression and for several labels at once.
 
 use super::wilson;
 use crate::nn::Outputs;
 use crate::{Error, Result};
 use serde::Serialize;
 
-/// What the logits `[C]` of a text mean: probabilities of classes that exclude each other (softmax), of labels that do not (a sigmoid
-/// each), or the numbers themselves.
+/// The scores of a text with the logits `[C]`: probabilities of classes of which one is right (softmax), probabilities of labels of which any
+/// number is right (a sigmoid each), or the logits themselves (regression).
 pub fn scores(outputs: Outputs, logits: &[f64]) -> Vec<f64> {
     match outputs {
         Outputs::Classes => softmax(logits),
@@ -23,7 +23,7 @@ pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
     exp.iter().map(|e| e / sum).collect()
 }
 
-/// How far numbers are from those that were wanted.
+/// Errors of a regression.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NumberErrors {
     /// Number of texts.
@@ -41,20 +41,20 @@ pub fn number_errors(scores: &[Vec<f64>], wanted: &[Vec<f64>]) -> NumberErrors {
     NumberErrors { examples: scores.len(), mean_squared_error: mean(|e| e * e), mean_absolute_error: mean(f64::abs) }
 }
 
-/// How often labels are found, each with a threshold of 1/2.
+/// Figures of a multi-label head. A label is predicted if its probability is at least 1/2.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelsFound {
     /// Number of texts.
     pub examples: usize,
-    /// Share of the texts of which every label is right, as scikit-learn's `accuracy_score`.
+    /// Share of the texts whose labels are all right, as scikit-learn's `accuracy_score`.
     pub accuracy: f64,
-    /// 95 % interval of that share.
+    /// 95 % interval of `accuracy`.
     pub interval: (f64, f64),
     /// Share of right decisions over all texts and labels.
     pub label_accuracy: f64,
 }
 
-/// How good `scores` `[N][C]` of [`Outputs::Labels`] are, for `wanted` `[N][C]` of zeros and ones.
+/// The figures of `scores` `[N][C]` of [`Outputs::Labels`], for `wanted` `[N][C]` of zeros and ones.
 pub fn labels_found(scores: &[Vec<f64>], wanted: &[Vec<f64>]) -> LabelsFound {
     let right = |(found, wanted): &(&f64, &f64)| (**found >= 0.5) == (**wanted >= 0.5);
     let (mut all, mut each, mut count) = (0, 0, 0);
@@ -69,13 +69,13 @@ pub fn labels_found(scores: &[Vec<f64>], wanted: &[Vec<f64>]) -> LabelsFound {
     LabelsFound { examples, accuracy: share(all, examples), interval: wilson(all, examples), label_accuracy: share(each, count) }
 }
 
-/// What `label`, as a file has it, asks of the `names.len()` outputs of a head. `class` is the output of a name.
+/// The wanted scores `[count]` of a text whose label in a file is `label`. `class` gives the index of a label's name.
 ///
-/// For numbers: a number, or a JSON list of them. For labels: names in a JSON list or separated by `,`, `;` or `|`, or a JSON list of zeros
-/// and ones; of a single label, 1 or 0.
+/// For regression: a number, or a JSON list of numbers. For several labels: their names, in a JSON list or separated by `,`, `;` or `|`, or a
+/// JSON list of zeros and ones. If the head has a single label: 1 or 0.
 ///
 /// # Errors
-/// If it is none of these.
+/// If `label` has none of these forms.
 pub fn target(outputs: Outputs, label: &str, count: usize, class: &dyn Fn(&str) -> Option<usize>) -> Result<Vec<f64>> {
     let wrong = |what: &str| Err(Error::invalid(format!("the label {label:?} is not {what}")));
     let list: Option<Vec<serde_json::Value>> = serde_json::from_str(label).ok();
@@ -94,7 +94,7 @@ pub fn target(outputs: Outputs, label: &str, count: usize, class: &dyn Fn(&str) 
         return Ok(bits);
     }
     let names: Vec<String> = match &list {
-        // A class may be given by its number.
+        // A list may have the index of a label instead of its name.
         Some(list) => list.iter().filter_map(|name| name.as_str().map(String::from).or(name.as_u64().map(|i| i.to_string()))).collect(),
         None => label.split([',', ';', '|']).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect(),
     };
@@ -105,7 +105,7 @@ pub fn target(outputs: Outputs, label: &str, count: usize, class: &dyn Fn(&str) 
             None => return wrong("a list of the model's labels"),
         }
     }
-    // A list of other things than names asks for nothing that is known.
+    // Entries that are neither were left out above.
     if list.is_some_and(|list| list.len() != names.len()) { wrong("a list of the model's labels") } else { Ok(bits) }
 }
 

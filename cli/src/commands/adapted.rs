@@ -1,13 +1,13 @@
 //! Models for inference: a base with adapters.
 
 use super::base::{check_same, checked};
-use super::common::{About, Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
+use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
 use super::device::DeviceArgs;
 use super::notes::warning;
 use clap::Args;
 use lowrank::data::WordPiece;
-use lowrank::lora::{adapter, truncate};
-use lowrank::nn::{Config, DistilBert, Head, Outputs, generic_label};
+use lowrank::lora::{About, adapter, truncate};
+use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
 use lowrank::tensor::DType;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -135,8 +135,9 @@ fn open_adapted(
     place: &dyn Fn(&mut DistilBert) -> Result<()>,
 ) -> Result<Vec<Adapted>> {
     let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
-    // Each adapter has its own head.
-    let mut shared = DistilBert::open_to_train(base, adapter::classes(&first.directory)?, dtype, 0, Head::Fitting, &|_| false)?.0;
+    // Each adapter brings a head of its own.
+    let options = LoadOptions { classes: Some(adapter::classes(&first.directory)?), dtype, head: Head::Fitting, ..LoadOptions::default() };
+    let mut shared = DistilBert::open_with(base, &options)?.0;
     place(&mut shared)?;
     let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
     let open = |named: &Named| {
@@ -166,8 +167,8 @@ fn open_adapted(
 
 /// Loads a checkpoint with its own head.
 fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
-    let labels = Config::open(base)?.labels();
-    let (model, report) = DistilBert::open(base, labels.len(), dtype, 0)?;
+    let (model, report) = DistilBert::open_with(base, &LoadOptions { dtype, ..LoadOptions::default() })?;
+    let labels = model.config.labels();
     if let Some(name) = report.initialised.first() {
         let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
         return Err(Error::file(base, format!("tensor {name:?}"), problem));

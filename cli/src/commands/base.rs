@@ -1,10 +1,10 @@
 //! Checks the base that a command reads: all numbers must be finite, and its hash must be the one that an adapter names. Both checks read all
 //! bytes, so the result is cached until the files change.
 
-use super::common::About;
 use super::notes::warning;
 use lowrank::data::hex;
 use lowrank::files::write_file;
+use lowrank::lora::About;
 use lowrank::nn::{Config, fingerprint};
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::{Error, Result};

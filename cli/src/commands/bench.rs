@@ -7,7 +7,7 @@ use crate::study::{Timing, latency};
 use clap::{Args, Subcommand, ValueEnum};
 use lowrank::Result;
 use lowrank::lora::{LoraConfig, Method, Placement};
-use lowrank::nn::{Config, DistilBert};
+use lowrank::nn::{Config, DistilBert, LoadOptions};
 use serde_json::json;
 
 /// Arguments of `bench`.
@@ -100,7 +100,7 @@ impl LatencyArgs {
         let config = Config::open(&self.model)?;
         self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
         checked(&self.model, user_cache().as_deref())?;
-        let base = DistilBert::open(&self.model, config.labels().len(), self.dtype.into(), 0)?.0;
+        let base = DistilBert::open_with(&self.model, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?.0;
         let name = |kind: MethodKind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
         let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == MethodKind::Merged)).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;

@@ -3,11 +3,11 @@
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
+use super::golden::compare;
 use super::outcome::Outcome;
 use clap::Args;
 use lowrank::error::nearest;
 use lowrank::lora::all_suites;
-use lowrank::train::compare;
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;

@@ -1,14 +1,13 @@
 //! `lowrank combine`: makes one adapter of several.
 
 use super::adapted::{BaseArgs, Named};
-use super::common::{About, say};
+use super::common::say;
 use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::files::write_directory;
-use lowrank::lora::{Combination, Method, adapter, combine};
-use lowrank::nn::DistilBert;
-use lowrank::tensor::DType;
+use lowrank::lora::{About, Combination, Method, adapter, combine};
+use lowrank::nn::{DistilBert, LoadOptions};
 use lowrank::{Error, Result};
 
 /// Arguments of `combine`.
@@ -63,7 +62,7 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model = DistilBert::open(&self.base.model, labels.len(), DType::F32, 0)?.0;
+        let mut model = DistilBert::open_with(&self.base.model, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
         let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {

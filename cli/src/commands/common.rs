@@ -1,17 +1,14 @@
 //! Arguments and helpers that several commands share.
 
-use super::parts::TrainedOn;
 use crate::hub;
 use clap::{Args, ValueEnum};
 use lowrank::data::{
     Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
 };
-use lowrank::files::{read_text, write_file};
-use lowrank::nn::{Config, DistilBert};
+use lowrank::nn::Config;
 use lowrank::tensor::DType;
 use lowrank::{Error, Result};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::Serialize;
 use std::io::Write;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -159,84 +156,6 @@ pub fn limited<T: Default>(data: Dataset<T>, limit: Option<usize>, seed: u64) ->
     match limit {
         Some(n) => data.limited(n, seed),
         None => Ok(data),
-    }
-}
-
-/// The form of `lowrank.json` that is written here, and the newest that is read.
-const FORMAT: u64 = 1;
-
-fn first_format() -> u64 {
-    1
-}
-
-/// `lowrank.json`, beside the adapter: what PEFT's files do not say.
-#[derive(Serialize, Deserialize)]
-pub struct About {
-    /// The form of this file: a reader refuses a newer one than it knows.
-    #[serde(default = "first_format")]
-    pub format: u64,
-    /// Version of this program.
-    pub lowrank: String,
-    /// Names of the classes.
-    pub labels: Vec<String>,
-    /// Longest sequence trained on, in tokens.
-    pub max_length: usize,
-    /// Keys and shapes of the base model.
-    pub base: BTreeMap<String, Vec<usize>>,
-    /// Hash of the base's encoder, see [`lowrank::nn::fingerprint`]; files of before have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base_hash: Option<String>,
-    /// Seed of the run.
-    pub seed: u64,
-    /// The data that it was trained on; files of before do not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trained_on: Option<TrainedOn>,
-    /// The command that was run.
-    pub command: Vec<String>,
-}
-
-impl About {
-    /// Describes a run.
-    pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
-        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
-        About {
-            format: FORMAT,
-            lowrank: env!("CARGO_PKG_VERSION").to_string(),
-            labels: labels.to_vec(),
-            max_length,
-            base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
-            base_hash: None,
-            seed,
-            trained_on: None,
-            command: std::env::args().collect(),
-        }
-    }
-
-    /// Writes it into a directory.
-    pub fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join("lowrank.json");
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(&path, "json", e))?;
-        write_file(&path, text.as_bytes())
-    }
-
-    /// Reads it from an adapter's directory, if it is there: an adapter of PEFT's own has none.
-    pub fn open(directory: &Path) -> Result<Option<About>> {
-        let path = directory.join("lowrank.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = read_text(&path)?;
-        let json = |e| Error::file(&path, "json", e);
-        // Of a newer form nothing but its number is known.
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
-        if let Some(format) = value.get("format")
-            && format.as_u64().is_none_or(|format| format > FORMAT)
-        {
-            let problem =
-                format!("is {format}: written by a newer lowrank, and this one reads forms up to {FORMAT}: install the newer one");
-            return Err(Error::file(&path, "\"format\"", problem));
-        }
-        serde_json::from_value(value).map(Some).map_err(json)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{DataArgs, limited, say, say_json};
-use super::measure::{describe, evaluate_on, sequences};
+use super::measure::describe;
 use super::notes::note;
 use super::outcome::Outcome;
-use super::parts::tell;
+use super::parts::{is_trained_on, part_of, tell};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
 use lowrank::nn::Outputs;
-use lowrank::train::{labels_found, logits, number_errors, scores, target};
+use lowrank::train::{evaluate, labels_found, logits, number_errors, scores, target};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -90,7 +90,7 @@ impl Eval {
             None => self.source.labels(Some(&adapted.labels))?,
         };
         let Measured { tokens, remark } = self.texts(adapted, &labels)?;
-        let result = evaluate_on(&adapted.model, &tokens, self.batch)?;
+        let result = evaluate(&adapted.model, &tokens, self.batch)?;
         let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
             let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
@@ -106,7 +106,7 @@ impl Eval {
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        let rows = logits(&adapted.model, &sequences(&tokens), self.batch)?;
+        let rows = logits(&adapted.model, &tokens.sequences(), self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
@@ -137,7 +137,7 @@ impl Eval {
         // If the data set has no test split, the test texts may be a part of the training texts that was held out.
         let known = adapted.about.as_ref().and_then(|a| a.trained_on.as_ref());
         let trained_on = match known.filter(|_| self.split == SplitArg::Train || found != Found::There) {
-            Some(trained_on) if trained_on.is(path)? => Some(trained_on),
+            Some(trained_on) if is_trained_on(trained_on, path)? => Some(trained_on),
             _ => None,
         };
         if found == Found::Undivided && (self.split == SplitArg::Validation || (self.split == SplitArg::Train && trained_on.is_none())) {
@@ -156,7 +156,7 @@ impl Eval {
         let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
         let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
             let data = match held_out {
-                Some(held_out) => held_out.part(data, test)?,
+                Some(held_out) => part_of(held_out, data, test)?,
                 None => data,
             };
             limited(data, self.limit, 0)

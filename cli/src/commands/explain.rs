@@ -6,8 +6,8 @@ use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::{Record, Tape};
 use lowrank::lora::{Counts, LoraConfig, adapt};
-use lowrank::nn::{Config, DistilBert, Pass};
-use lowrank::tensor::{DType, Sequences};
+use lowrank::nn::{Config, DistilBert, LoadOptions, Pass};
+use lowrank::tensor::Sequences;
 use lowrank::{Error, Result};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Explain {
     pub(super) fn run(self) -> Result<Outcome> {
         checked(&self.model, user_cache().as_deref())?;
         let classes = Config::open(&self.model)?.labels().len();
-        let mut model = DistilBert::open(&self.model, classes, DType::F32, 0)?.0;
+        let mut model = DistilBert::open_with(&self.model, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         adapt(&mut model, &LoraConfig::new(self.rank, &targets), 0)?;
         let wordpiece = open_wordpiece(&self.model, &model.config)?;

@@ -1,12 +1,12 @@
 //! `lowrank init` writes a random checkpoint; `lowrank inspect` shows the contents of one.
 
-use super::common::{About, say, say_json};
+use super::common::{say, say_json};
 use super::outcome::Outcome;
 use super::output::{Input, Output};
 use crate::study::figure::thousands;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
-use lowrank::lora::{Method, adapter};
+use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};

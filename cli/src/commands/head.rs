@@ -3,7 +3,7 @@
 use super::common::Checkpoint;
 use super::notes::warning;
 use lowrank::lora::Method;
-use lowrank::nn::{Config, DistilBert, Head, LoadReport, Outputs};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions, LoadReport, Outputs};
 use lowrank::tensor::DType;
 use lowrank::{Error, Result};
 
@@ -44,7 +44,9 @@ impl BaseModel<'_> {
 
     fn load(&self, classes: usize, head: Head) -> Result<(DistilBert, LoadReport)> {
         let head = if self.new_head { Head::New } else { head };
-        DistilBert::open_to_train(self.folder, classes, self.dtype, self.seed, head, &|name| self.method.trains(name))
+        let exact = |name: &str| self.method.trains(name);
+        let options = LoadOptions { classes: Some(classes), dtype: self.dtype, seed: self.seed, head, exact: &exact };
+        DistilBert::open_with(self.folder, &options)
     }
 
     fn names(&self, config: Config) -> Result<Option<Vec<String>>> {

@@ -1,12 +1,12 @@
 //! `lowrank merge`: adds an adapter to its base.
 
 use super::adapted::{Adapted, BaseArgs, Named};
-use super::common::{About, say};
+use super::common::say;
 use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::Args;
 use lowrank::files::write_directory;
-use lowrank::lora::merge;
+use lowrank::lora::{About, merge};
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
 use lowrank::{Error, Result};

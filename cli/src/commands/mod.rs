@@ -14,6 +14,7 @@ mod eval;
 mod explain;
 mod fetch;
 mod files;
+mod golden;
 mod hashes;
 mod head;
 mod measure;

@@ -5,43 +5,32 @@ use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
 use crate::study::figure::thousands;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
+use lowrank::lora::TrainedOn;
 use lowrank::{Error, Result};
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Default share of the texts that is held out for the test.
 const TEST_FRACTION: f64 = 0.2;
 
-/// The data that a model was trained on, so that a later measurement can tell whether it uses other texts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrainedOn {
-    /// SHA-256 of the files with the training texts.
-    pub data: String,
-    /// Share of these texts that was held out for the test: who knows this can take the same part again.
-    pub held_out: Option<f64>,
+/// The seed of the part that is held out: one for all runs, so that their figures can be compared.
+const HELD_OUT_SEED: u64 = 0;
+
+/// The rest of `data`, and the test part.
+fn split<T: Default>(fraction: f64, data: Dataset<T>, key: impl Fn(&T) -> u64) -> Result<(Dataset<T>, Dataset<T>)> {
+    data.split_off("test part", fraction, HELD_OUT_SEED, key)
+        .map_err(|e| Error::invalid(format!("{e}; give labelled texts to test on with --test, or another --test-fraction")))
 }
 
-impl TrainedOn {
-    /// The seed of the part that is held out: one for all runs, so that their figures can be compared.
-    const SEED: u64 = 0;
+/// Whether the training texts of the data set at `path`, or all it has, are what was trained on.
+pub fn is_trained_on(trained_on: &TrainedOn, path: &Path) -> Result<bool> {
+    Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == trained_on.data)
+}
 
-    /// The rest of `data`, and the test part.
-    fn split<T: Default>(fraction: f64, data: Dataset<T>, key: impl Fn(&T) -> u64) -> Result<(Dataset<T>, Dataset<T>)> {
-        data.split_off("test part", fraction, TrainedOn::SEED, key)
-            .map_err(|e| Error::invalid(format!("{e}; give labelled texts to test on with --test, or another --test-fraction")))
-    }
-
-    /// Whether the training texts of the data set at `path` (or all its texts, if it has no splits) are the ones of training.
-    pub fn is(&self, path: &Path) -> Result<bool> {
-        Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == self.data)
-    }
-
-    /// The part that was held out, or else the rest.
-    pub fn part(&self, data: Dataset<Encoded>, test: bool) -> Result<Dataset<Encoded>> {
-        let Some(fraction) = self.held_out else { return Ok(data) };
-        let (rest, part) = TrainedOn::split(fraction, data, |text| text.key)?;
-        Ok(if test { part } else { rest })
-    }
+/// The part of what was trained on that was held out, or else the rest.
+pub fn part_of(trained_on: &TrainedOn, data: Dataset<Encoded>, test: bool) -> Result<Dataset<Encoded>> {
+    let Some(fraction) = trained_on.held_out else { return Ok(data) };
+    let (rest, part) = split(fraction, data, |text| text.key)?;
+    Ok(if test { part } else { rest })
 }
 
 /// Reads the parts of the data of a run.
@@ -88,7 +77,7 @@ impl Reader<'_> {
         let selection = format!("rest {held_out:?} limit {:?} dev {dev_fraction} seed {} {dev}", self.args.train_limit, self.seed);
         self.tokens(&self.args.source.data, Split::Train, &self.labels, &selection, |data| {
             let data = match held_out {
-                Some(fraction) => TrainedOn::split(fraction, data, |text| text.key)?.0,
+                Some(fraction) => split(fraction, data, |text| text.key)?.0,
                 None => data,
             };
             let data = limited(data, self.args.train_limit, self.seed)?;
@@ -174,7 +163,7 @@ impl Reader<'_> {
 
     fn select_test<T: Default>(&self, data: Dataset<T>, held_out: Option<f64>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
         let part = match held_out {
-            Some(fraction) => TrainedOn::split(fraction, data, key)?.1,
+            Some(fraction) => split(fraction, data, key)?.1,
             None => data,
         };
         limited(part, self.args.test_limit, 0)

@@ -1,7 +1,7 @@
 //! A training run: its steps, the measurements after each epoch, and the saved state. A run that was stopped or killed resumes from the saved
 //! state and gives the same bytes.
 
-use super::measure::{describe, sequences};
+use super::measure::describe;
 use super::notes::warning;
 use super::progress::StepProgress;
 use lowrank::data::Tokenized;
@@ -9,9 +9,7 @@ use lowrank::files::{write_directory, write_file};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::SafeTensors;
-use lowrank::train::{
-    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, predict_while, save_checkpoint_with,
-};
+use lowrank::train::{AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, predict_while, save_checkpoint_with};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -58,8 +56,6 @@ pub struct RunState {
     best: Option<(f64, Vec<Tensor>)>,
     /// Number of measured epochs.
     measured: usize,
-    /// Steps until the next pause, for an epoch's end or a saved state.
-    left: usize,
 }
 
 impl TrainingRun<'_> {
@@ -71,7 +67,7 @@ impl TrainingRun<'_> {
         let started = Instant::now();
         let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
-        let trunk = if recipe.cache_trunk { Some(FrozenFeatures::new(model, data, recipe.batch)?) } else { None };
+        let training = Training::new(model, data, recipe)?;
         loop {
             let done = optimizer.steps();
             if done > 0
@@ -87,8 +83,8 @@ impl TrainingRun<'_> {
             if self.stopped() {
                 return Ok(false);
             }
-            self.state.left = (self.every - done % self.every).min(per_epoch - done % per_epoch);
-            fit_on_features(trunk.as_ref(), model, data, recipe, optimizer, self)?;
+            let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
+            training.run(model, optimizer, until, self)?;
             self.state.seconds = before + started.elapsed().as_secs_f64();
             if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
                 self.save(model, optimizer)?;
@@ -125,7 +121,7 @@ impl TrainingRun<'_> {
     /// # Errors
     /// The errors of the model.
     pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_while(model, &sequences(data), self.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &data.sequences(), self.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
@@ -234,17 +230,6 @@ impl Observer for TrainingRun<'_> {
         self.progress.step(report);
         self.state.kept = self.state.kept.max(report.kept_bytes);
         self.log(&json!(report));
-        self.state.left = self.state.left.saturating_sub(1);
-        self.state.left > 0 && !self.stopped()
-    }
-
-    /// A pause is due after exactly this many steps.
-    fn patience(&self) -> usize {
-        self.state.left
-    }
-
-    /// Does nothing: epochs are measured between calls of `fit`, where a stop loses nothing.
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
-        Ok(())
+        !self.stopped()
     }
 }

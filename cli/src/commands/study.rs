@@ -1,7 +1,7 @@
 //! `lowrank study`: runs the study and writes its results.
 
 use super::base::checked;
-use super::common::{About, count, length, open_wordpiece, say};
+use super::common::{count, length, open_wordpiece, say};
 use super::hashes::{checkpoint_hash, digest};
 use super::measure::describe;
 use super::notes::note;
@@ -18,6 +18,7 @@ use crate::study::{
 };
 use clap::{Args, Command, FromArgMatches};
 use lowrank::files::{recover_directory, write_file};
+use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};

@@ -1,7 +1,7 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
 use super::base::checked;
-use super::common::{About, count, length, open_wordpiece};
+use super::common::{count, length, open_wordpiece};
 use super::hashes::digest;
 use super::head::BaseModel;
 use super::method::MethodArgs;
@@ -18,7 +18,7 @@ use crate::study::figure::thousands;
 use clap::Args;
 use lowrank::data::Tokenized;
 use lowrank::files::{remove_flat, write_directory, write_file};
-use lowrank::lora::{Counts, Method, adapter};
+use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus};

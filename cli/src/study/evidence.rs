@@ -6,7 +6,7 @@ use super::statistics::{Difference, accuracy, difference};
 use super::{Change, Latency, Row, RowResult, Study, Timing, latency};
 use lowrank::Result;
 use lowrank::lora::{Counts, Init, LoraConfig, Method, adapt, adapter};
-use lowrank::nn::{Config, DistilBert};
+use lowrank::nn::{Config, DistilBert, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
@@ -91,13 +91,13 @@ impl Study<'_> {
         Self: 'a,
     {
         let classes = self.train.label_names.len();
-        let mut base = DistilBert::open(self.model, classes, DType::F32, 0)?.0;
+        let mut base = DistilBert::open_with(self.model, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
         let changes = |base: &mut DistilBert, key: &str| -> Result<Vec<Change>> {
             let Some(row) = rows.iter().find(|row| row.key == key) else { return Ok(Vec::new()) };
             let Some(result) = results.iter().find(|r| r.row == key) else { return Ok(Vec::new()) };
             let folder = self.folder(row, result.seed);
             let mut tuned = match row.method.makes_checkpoint() {
-                true => DistilBert::open(&folder, classes, DType::F32, 0)?.0,
+                true => DistilBert::open_with(&folder, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0,
                 false => {
                     let mut model = base.share(classes)?;
                     adapter::load(&mut model, &folder)?;

@@ -6,11 +6,10 @@ use super::{Row, Used, machine};
 use lowrank::data::Tokenized;
 use lowrank::files::{recover_directory, write_directory, write_file};
 use lowrank::lora::{Counts, adapter};
-use lowrank::nn::{Config, DistilBert, Head};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::train::{
-    AdamW, Evaluation, FrozenFeatures, Observer, Recipe, StepReport, fit_on_features, load_checkpoint, measure, peak_memory, predict_while,
-    save_checkpoint,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_while, save_checkpoint,
 };
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -97,10 +96,9 @@ struct TrainingRecord {
     seconds: f64,
 }
 
-/// Stops training when a checkpoint is due.
+/// Records the steps until the next checkpoint.
 struct UntilCheckpoint<'a> {
     record: &'a mut TrainingRecord,
-    left: usize,
     progress: &'a mut dyn StudyProgress,
     stopped: bool,
 }
@@ -109,18 +107,8 @@ impl Observer for UntilCheckpoint<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.record.losses.push(report.loss);
         self.record.accuracies.push(report.accuracy);
-        self.left -= 1;
         self.stopped |= !self.progress.step(report);
-        self.left > 0 && !self.stopped
-    }
-
-    /// A checkpoint is due after exactly this many steps.
-    fn patience(&self) -> usize {
-        self.left
-    }
-
-    fn epoch(&mut self, _: usize, _: &DistilBert) -> Result<()> {
-        Ok(())
+        !self.stopped
     }
 }
 
@@ -157,12 +145,14 @@ impl Study<'_> {
             return Ok(Some(result));
         }
         let classes = train.label_names.len();
-        let mut model = DistilBert::open_to_train(self.model, classes, self.dtype, seed, Head::Fitting, &|name| row.method.trains(name))?.0;
+        let exact = |name: &str| row.method.trains(name);
+        let options = LoadOptions { classes: Some(classes), dtype: self.dtype, seed, head: Head::Fitting, exact: &exact };
+        let mut model = DistilBert::open_with(self.model, &options)?.0;
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
         let this = RowRun { row, folder: &folder, recipe: &recipe, settings: &settings, train };
         let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
-        let sequences: Vec<&[u32]> = (0..self.test.len()).map(|i| self.test.sequence(i)).collect();
+        let sequences = self.test.sequences();
         let mut go_on = |done| progress.test(done, sequences.len());
         let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
         let (test, answers) = measure(&predicted, &self.test.labels)?;
@@ -200,11 +190,11 @@ impl Study<'_> {
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, recipe.seed, optimizer.steps(), steps);
         let mut started = Instant::now();
-        let cached = recipe.cache_trunk && optimizer.steps() < steps;
-        let trunk = if cached { Some(FrozenFeatures::new(model, train, recipe.batch)?) } else { None };
-        while optimizer.steps() < steps {
-            let mut observer = UntilCheckpoint { record: &mut record, left: self.checkpoint_every.max(1), progress, stopped: false };
-            fit_on_features(trunk.as_ref(), model, train, recipe, &mut optimizer, &mut observer)?;
+        let training = (optimizer.steps() < steps).then(|| Training::new(model, train, recipe)).transpose()?;
+        while let Some(training) = training.as_ref().filter(|_| optimizer.steps() < steps) {
+            let mut observer = UntilCheckpoint { record: &mut record, progress, stopped: false };
+            let until = optimizer.steps() + self.checkpoint_every.max(1);
+            training.run(model, &mut optimizer, until, &mut observer)?;
             let stopped = observer.stopped;
             record.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();

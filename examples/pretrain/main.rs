@@ -10,9 +10,11 @@
 //! linear: Jiao et al. 2019 (TinyBERT), <https://arxiv.org/abs/1909.10351>, equation 8; here of each word's first token, as the two models have
 //! vocabularies of their own.
 
+mod vocabulary;
+
 use flate2::read::MultiGzDecoder;
 use lowrank::autograd::{Parameter, Tape, Var};
-use lowrank::data::{Encoder, Split, TableOptions, WordPiece, count_words, learn_vocabulary, load, order};
+use lowrank::data::{Encoder, Split, TableOptions, WordPiece, load, order};
 use lowrank::nn::{Config, DistilBert, LayerNorm, Linear, Pass, Weight};
 use lowrank::tensor::{DType, Sequences, Tensor, philox::Stream, safetensors};
 use lowrank::train::{AdamW, LinearSchedule};
@@ -23,6 +25,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use vocabulary::{count_words, learn_vocabulary};
 
 /// Sizes of the encoder: 1.8 million numbers.
 const VOCABULARY: usize = 8000;
@@ -108,7 +111,7 @@ fn gather(tape: &mut Tape, states: &Var, rows: &Tensor) -> Result<Var> {
 impl Batch {
     fn all(texts: &[String], wordpiece: &WordPiece, teacher: &Path) -> Result<Vec<Batch>> {
         let (theirs, started) = (WordPiece::open(teacher)?, Instant::now());
-        let teacher = DistilBert::open(teacher, 2, DType::F32, 0)?.0;
+        let teacher = DistilBert::open(teacher)?;
         let (mut own, mut other) = (Encoder::new(wordpiece), Encoder::new(&theirs));
         let mut random = Stream::new(SEED, "passages");
         let mut passages = Vec::new();

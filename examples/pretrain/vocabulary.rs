@@ -1,13 +1,13 @@
-//! Learning a WordPiece vocabulary from texts.
+//! Learns a WordPiece vocabulary from texts.
 
-use super::normalize::Normalizer;
+use lowrank::data::Normalizer;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 
-/// What BERT's vocabularies begin with.
+/// The first tokens of BERT's vocabularies.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// How often each word occurs in `texts`, words being those of an uncased BERT.
+/// The number of times that each word occurs in `texts`. Words are those of an uncased BERT.
 pub fn count_words<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, u64> {
     let (mut counts, mut buffer) = (BTreeMap::new(), String::new());
     for text in texts {
@@ -22,22 +22,22 @@ pub fn count_words<'a>(texts: impl IntoIterator<Item = &'a str>) -> BTreeMap<Str
     counts
 }
 
-/// A pair of neighbouring pieces.
+/// Two neighbouring pieces.
 type Pair = (usize, usize);
 
-/// Words in pieces, and where each pair of neighbours stands.
+/// Words cut into pieces, and the words that each pair of neighbours occurs in.
 struct Pieces {
     tokens: Vec<String>,
     /// Pieces and count of each word.
     words: Vec<(Vec<usize>, u64)>,
     counts: HashMap<Pair, u64>,
-    /// The words that a pair stands in, or once stood in.
+    /// The words that a pair occurs in, or once occurred in.
     places: HashMap<Pair, BTreeSet<usize>>,
 }
 
-/// A vocabulary of at most `size` tokens: the special ones, every character, first in a word and `##` within one, then pieces, joined from the
-/// two neighbours that occur most often, again and again. Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>, algorithm 1, which is also
-/// what Hugging Face's trainer of WordPiece does; the WordPiece of Schuster & Nakajima 2012 joins by likelihood.
+/// A vocabulary of at most `size` tokens: the special tokens; every character, plain at the start of a word and with `##` inside one; then
+/// pieces, each joined from the pair of neighbours that occurs most often at that time. Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>,
+/// algorithm 1. Hugging Face's WordPiece trainer does the same; the WordPiece of Schuster & Nakajima 2012 joins by likelihood.
 ///
 /// Words with characters that occur less than `rare` times are left out. The same counts give the same vocabulary.
 pub fn learn_vocabulary(counts: &BTreeMap<String, u64>, size: usize, rare: u64) -> Vec<String> {
@@ -46,7 +46,7 @@ pub fn learn_vocabulary(counts: &BTreeMap<String, u64>, size: usize, rare: u64) 
     let common = |word: &&String| word.chars().all(|c| characters[&c] >= rare);
     let words: BTreeMap<&String, u64> = counts.iter().map(|(word, &n)| (word, n)).filter(|(word, _)| common(word)).collect();
     let mut pieces = Pieces::new(&words);
-    // Most frequent first, then the pair whose tokens are older. Entries may be out of date: the true count is looked up.
+    // Most frequent pairs first; of equally frequent ones, the pair with the older tokens. An entry may be out of date, so its count is compared.
     let mut heap: BinaryHeap<(u64, Reverse<Pair>)> = pieces.counts.iter().map(|(&pair, &n)| (n, Reverse(pair))).collect();
     let mut known: HashSet<String> = pieces.tokens.iter().cloned().collect();
     while pieces.tokens.len() < size {
@@ -89,7 +89,7 @@ impl Pieces {
         pieces
     }
 
-    /// Counts the pairs of word `w`, and gives them.
+    /// Counts the pairs of word `w`, and returns them.
     fn enter(&mut self, w: usize) -> Vec<Pair> {
         let (word, n) = &self.words[w];
         let pairs: Vec<Pair> = word.windows(2).map(|p| (p[0], p[1])).collect();
@@ -100,7 +100,7 @@ impl Pieces {
         pairs
     }
 
-    /// Puts the piece `id` in the place of `pair` in all words; the pairs that then stand there.
+    /// Replaces `pair` by the piece `id` in all words. Returns the pairs of the changed words.
     fn join(&mut self, pair: Pair, id: usize) -> BTreeSet<Pair> {
         let mut changed = BTreeSet::new();
         for w in self.places.remove(&pair).unwrap_or_default() {
@@ -125,7 +125,7 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::WordPiece;
+    use lowrank::data::WordPiece;
 
     #[test]
     fn words_are_counted_as_an_uncased_bert_sees_them() {

@@ -1,0 +1,100 @@
+//! `lowrank.json`, next to an adapter or a checkpoint: the facts that PEFT's files do not have.
+
+use crate::files::{read_text, write_file};
+use crate::nn::DistilBert;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The version of the file's format that is written, and the newest that can be read.
+const FORMAT: u64 = 1;
+
+fn first_format() -> u64 {
+    1
+}
+
+/// Content of `lowrank.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// Version of the format. A newer one than this crate knows is refused.
+    #[serde(default = "first_format")]
+    pub format: u64,
+    /// Version of the crate that wrote the file.
+    pub lowrank: String,
+    /// Names of the classes: `[C]`.
+    pub labels: Vec<String>,
+    /// Largest length of a training sequence, in tokens.
+    pub max_length: usize,
+    /// Names and shapes of the base's encoder weights.
+    pub base: BTreeMap<String, Vec<usize>>,
+    /// Hash of the base's encoder: `nn::fingerprint`. Old files lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_hash: Option<String>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The training data. Old files lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
+    /// The command line of the run.
+    pub command: Vec<String>,
+}
+
+/// The training data of a model, by their hash. A later evaluation can tell whether it uses other texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainedOn {
+    /// SHA-256 of the files with the training texts.
+    pub data: String,
+    /// Share of these texts that was held out for the test. The same part can be held out again.
+    pub held_out: Option<f64>,
+}
+
+impl About {
+    /// Describes a run of this process.
+    pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
+        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+        About {
+            format: FORMAT,
+            lowrank: env!("CARGO_PKG_VERSION").to_string(),
+            labels: labels.to_vec(),
+            max_length,
+            base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
+            base_hash: None,
+            seed,
+            trained_on: None,
+            command: std::env::args().collect(),
+        }
+    }
+
+    /// Writes the file into `directory`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("lowrank.json");
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(&path, "json", e))?;
+        write_file(&path, text.as_bytes())
+    }
+
+    /// Reads the file from `directory`. `None` if it is not there: PEFT's own adapters have none.
+    ///
+    /// # Errors
+    /// If the file is malformed, or has a newer format.
+    pub fn open(directory: &Path) -> Result<Option<About>> {
+        let path = directory.join("lowrank.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let json = |e| Error::file(&path, "json", e);
+        // A newer format may have other fields, so its number is read first.
+        let value: serde_json::Value = serde_json::from_str(&read_text(&path)?).map_err(json)?;
+        if let Some(format) = value.get("format")
+            && format.as_u64().is_none_or(|format| format > FORMAT)
+        {
+            let problem =
+                format!("is {format}: written by a newer lowrank, and this one reads forms up to {FORMAT}: install the newer one");
+            return Err(Error::file(&path, "\"format\"", problem));
+        }
+        serde_json::from_value(value).map(Some).map_err(json)
+    }
+}

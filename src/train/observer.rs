@@ -1,0 +1,104 @@
+//! What a run tells its observer after each step.
+
+use super::{AdamW, argmax, evaluate};
+use crate::nn::DistilBert;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+use serde::Serialize;
+
+/// What an optimizer step did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Number of the step in the run, from 1.
+    pub step: usize,
+    /// Steps of the run.
+    pub steps: usize,
+    /// Number of the epoch, from 1.
+    pub epoch: usize,
+    /// Mean cross-entropy of the step's sequences, in nats.
+    pub loss: f64,
+    /// Share of the step's sequences whose label has the largest logit, in [0, 1], before the update and with dropout.
+    pub accuracy: f64,
+    /// Global norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Tokens of the step.
+    pub tokens: usize,
+    /// Largest number of bytes of activations that a micro-batch of the step kept for backward.
+    pub kept_bytes: usize,
+}
+
+/// Watches a run. The library prints nothing itself. `()` ignores everything.
+pub trait Observer {
+    /// Called once for every optimizer step, in order. `false` asks the run to stop.
+    ///
+    /// On a CPU the report follows its step at once. On a GPU reports come late, up to 32 steps at a time, because reading a loss makes the
+    /// host wait for the device. So a run on a GPU may take some more steps after a `false`; all steps are reported. To stop after a certain
+    /// step, use [`Training::run`](super::Training::run).
+    fn step(&mut self, report: &StepReport) -> bool;
+}
+
+impl Observer for () {
+    fn step(&mut self, _: &StepReport) -> bool {
+        true
+    }
+}
+
+/// Loss and logits of a micro-batch, still on their device, and its labels.
+pub(super) struct MicroBatch {
+    pub loss: Tensor,
+    pub logits: Tensor,
+    pub labels: Vec<u32>,
+}
+
+/// An optimizer step that is not reported yet. Loss, accuracy and norm of the report are still to be read from the device.
+pub(super) struct Unreported {
+    pub report: StepReport,
+    pub parts: Vec<MicroBatch>,
+    pub norm: Tensor,
+}
+
+/// Reports the steps, which waits for the device. Returns whether the run should go on. `lr` is the highest learning rate of the run.
+pub(super) fn report_steps(
+    steps: &mut Vec<Unreported>,
+    lr: f64,
+    model: &DistilBert,
+    optimizer: &mut AdamW,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
+    let mut go_on = true;
+    for Unreported { mut report, parts, norm } in steps.drain(..) {
+        report.loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
+        report.grad_norm = norm.item()?;
+        let StepReport { step, loss, grad_norm, .. } = report;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            optimizer.reset_steps(step - 1);
+            return Err(not_finite(model, step, lr, &format!("the loss is {loss} and the gradient norm {grad_norm}")));
+        }
+        let (mut right, mut count) = (0, 0);
+        for part in &parts {
+            let rows = part.logits.to_f64()?;
+            let answers = rows.chunks_exact(part.logits.shape().cols()).map(argmax);
+            right += answers.zip(&part.labels).filter(|(answer, label)| *answer == **label as usize).count();
+            count += part.labels.len();
+        }
+        report.accuracy = right as f64 / count as f64;
+        go_on &= observer.step(&report);
+    }
+    Ok(go_on)
+}
+
+/// The error of a step whose loss or gradient is not finite, with the likely cause. `lr` is the highest learning rate of the run.
+pub(super) fn not_finite(model: &DistilBert, step: usize, lr: f64, found: &str) -> Error {
+    let bad = match model.not_finite() {
+        Ok(bad) => bad,
+        Err(e) => return e,
+    };
+    let advice = match step {
+        // No update has happened yet, so the learning rate is not the cause.
+        1 => "take another checkpoint".to_string(),
+        _ => format!("begin anew with a learning rate lower than {lr:e}"),
+    };
+    Error::Training { step, problem: format!("{found}: {}; {advice}", evaluate::cause(bad)) }
+}

@@ -1,0 +1,136 @@
+//! How to train: the numbers of a run, and their ranges.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How to train. Written to and read from JSON under these names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Passes over the data, at least 1.
+    pub epochs: usize,
+    /// Sequences of a micro-batch, at least 1.
+    pub batch: usize,
+    /// Micro-batches of an optimizer step, at least 1. The loss is the mean over all their sequences.
+    pub accumulate: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Decoupled weight decay of every trained tensor.
+    pub weight_decay: f64,
+    /// Share of the steps that warm up, in [0, 1].
+    pub warmup: f64,
+    /// Largest global gradient norm, positive. Gradients of a larger norm are scaled down to it.
+    pub clip: f64,
+    /// Seed of the data's order and of dropout.
+    pub seed: u64,
+    /// Put sequences of similar length into a batch, instead of plain shuffling.
+    pub group_by_length: bool,
+    /// Compute each layer a second time in backward, instead of keeping its activations: the same bits, more time, less memory.
+    pub recompute: bool,
+    /// Compute the output of the frozen lowest layers once, without dropout in them, and train what is above: see [`super::FrozenFeatures`].
+    pub cache_trunk: bool,
+    /// In each step, use only the first ranks of every low-rank term. Their number is drawn evenly from 1 to this. The first ranks then work
+    /// without the others. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn ranks by default.
+    pub nested_rank: Option<usize>,
+}
+
+impl Default for Recipe {
+    /// The IMDB study's numbers: 3 epochs, batches of 16, lr 3e-4. The study does not state decay, warm-up and clipping; these are our choice.
+    fn default() -> Recipe {
+        Recipe {
+            epochs: 3,
+            batch: 16,
+            accumulate: 1,
+            lr: 3e-4,
+            weight_decay: 0.01,
+            warmup: 0.1,
+            clip: 1.0,
+            seed: 0,
+            group_by_length: false,
+            recompute: false,
+            cache_trunk: false,
+            nested_rank: None,
+        }
+    }
+}
+
+/// Largest number of sequences of a micro-batch, of micro-batches of a step, and of epochs.
+const MOST: usize = 1 << 20;
+
+impl Recipe {
+    /// Optimizer steps of an epoch over `n` sequences.
+    pub fn steps_per_epoch(&self, n: usize) -> usize {
+        n.div_ceil(self.batch.saturating_mul(self.accumulate).max(1))
+    }
+
+    /// Optimizer steps of a run over `n` sequences.
+    ///
+    /// # Errors
+    /// If `epochs` · `n` does not fit 31 bits: each sequence of each epoch has a 32-bit number, and the optimizer counts steps in an `i32`.
+    pub fn steps(&self, n: usize) -> Result<usize> {
+        match n.checked_mul(self.epochs) {
+            Some(seen) if seen < i32::MAX as usize => Ok(self.steps_per_epoch(n) * self.epochs),
+            _ => {
+                let most = (i32::MAX - 1) as usize / n.max(1);
+                let problem = format!("{} epochs of {n} sequences are more than can be counted: at most {most} epochs", self.epochs);
+                Err(Error::invalid(format!("recipe: {problem}")))
+            }
+        }
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// If a number is out of its range; the message names it.
+    pub fn check(&self) -> Result<()> {
+        let rank = self.nested_rank.unwrap_or(1);
+        for (name, n) in [("epochs", self.epochs), ("batch", self.batch), ("accumulate", self.accumulate), ("the nested rank", rank)] {
+            if !(1..=MOST).contains(&n) {
+                return Err(Error::invalid(format!("recipe: {name} must be at least 1 and at most {MOST}, got {n}")));
+            }
+        }
+        let finite = |x: f64| x >= 0.0 && x.is_finite();
+        for (name, x, good, rule) in [
+            ("the learning rate", self.lr, finite(self.lr), "be a finite number of at least 0"),
+            ("the weight decay", self.weight_decay, finite(self.weight_decay), "be a finite number of at least 0"),
+            ("the warm-up", self.warmup, (0.0..=1.0).contains(&self.warmup), "lie in [0, 1]"),
+            ("the largest gradient norm (clip)", self.clip, self.clip > 0.0, "be positive"),
+        ] {
+            if !good {
+                return Err(Error::invalid(format!("recipe: {name} must {rule}, got {x}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_out_of_its_range_is_named() {
+        let changed = |change: fn(&mut Recipe)| {
+            let mut recipe = Recipe::default();
+            change(&mut recipe);
+            recipe.check().map_err(|e| e.to_string())
+        };
+        for (change, says) in [
+            ((|r| r.epochs = 0) as fn(&mut Recipe), "epochs must be at least 1 and at most 1048576, got 0"),
+            (|r| r.batch = usize::MAX, "batch must be"),
+            (|r| r.accumulate = (1 << 20) + 1, "accumulate must be"),
+            (|r| r.nested_rank = Some(0), "nested rank must be"),
+            (|r| r.lr = f64::NAN, "learning rate must be a finite number of at least 0, got NaN"),
+            (|r| r.weight_decay = f64::INFINITY, "weight decay must be"),
+            (|r| r.warmup = -0.1, "warm-up must lie in [0, 1], got -0.1"),
+            (|r| r.clip = 0.0, "clip) must be positive, got 0"),
+        ] {
+            let said = changed(change).unwrap_err();
+            assert!(said.contains(says), "{said} should say {says}");
+        }
+        changed(|r| (r.batch, r.accumulate, r.epochs, r.clip) = (1 << 20, 1 << 20, 1 << 20, f64::INFINITY)).unwrap();
+        let recipe = Recipe { epochs: 1 << 20, ..Recipe::default() };
+        assert_eq!(recipe.steps(33).unwrap(), 3 << 20);
+        assert!(recipe.steps(4096).is_err_and(|e| e.to_string().contains("at most 524287 epochs")));
+        assert!(recipe.steps(usize::MAX).is_err());
+    }
+}
