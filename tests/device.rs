@@ -38,16 +38,9 @@ fn run(op: &Rc<dyn Op>, inputs: &[Tensor], needs: &[bool], dy: &Tensor, device: 
     };
     let inputs = inputs.iter().map(place).collect::<lowrank::Result<Vec<_>>>()?;
     let (mut saved, inputs) = (Saved::default(), inputs.iter().collect::<Vec<_>>());
-    let y = match device {
-        Some(device) => op.forward_cuda(device, &inputs, needs, &mut saved)?,
-        None => op.forward(&inputs, needs, &mut saved)?,
-    };
+    let y = op.forward(&inputs, needs, &mut saved)?;
     let dy = place(&dy.to_dtype(y.dtype())?)?;
-    let grads = match device {
-        _ if !needs.contains(&true) => Vec::new(),
-        Some(device) => op.backward_cuda(device, saved, dy, needs)?,
-        None => op.backward(saved, dy, needs)?,
-    };
+    let grads = if needs.contains(&true) { op.backward(saved, dy, needs)? } else { Vec::new() };
     Ok([vec![y], grads.into_iter().flatten().collect()].concat())
 }
 
@@ -394,7 +387,7 @@ fn casts_agree_with_the_host() {
     for (from, to) in [(DType::F32, DType::BF16), (DType::BF16, DType::F32)] {
         let op = ops::Cast { dtype: to };
         let x = values.to_dtype(from).unwrap();
-        let y = op.forward_cuda(&device, &[&x.to_device(&device).unwrap()], &[true], &mut Saved::default()).unwrap();
+        let y = op.forward(&[&x.to_device(&device).unwrap()], &[true], &mut Saved::default()).unwrap();
         assert_eq!((y.dtype(), y.to_f64().unwrap()), (to, x.to_dtype(to).unwrap().to_f64().unwrap()));
     }
 }

@@ -57,11 +57,7 @@ pub use record::Record;
 pub use saved::Saved;
 pub use tape::{Tape, Var};
 
-#[cfg(feature = "cuda")]
-use crate::cuda::Device;
 use crate::{Result, tensor::Tensor};
-#[cfg(feature = "cuda")]
-use std::sync::Arc;
 
 /// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product.
 pub trait Op: 'static {
@@ -80,24 +76,6 @@ pub trait Op: 'static {
     /// # Errors
     /// As in `forward`.
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
-
-    /// [`Op::forward`] of tensors on a GPU, by a kernel.
-    ///
-    /// # Errors
-    /// As in `forward`, or if the op has no kernel.
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, _device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        self.forward(inputs, needs, saved)
-    }
-
-    /// [`Op::backward`] of tensors on a GPU, by a kernel.
-    ///
-    /// # Errors
-    /// As in `forward_cuda`.
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, _device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        self.backward(saved, dy, needs)
-    }
 
     /// Floating-point operations of forward, and of backward under `needs`, for the ledger. A multiply-add counts two; small ops say zero.
     fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
@@ -119,14 +97,6 @@ impl Op for std::rc::Rc<dyn Op> {
     }
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         (**self).backward(saved, dy, needs)
-    }
-    #[cfg(feature = "cuda")]
-    fn forward_cuda(&self, device: &Arc<Device>, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        (**self).forward_cuda(device, inputs, needs, saved)
-    }
-    #[cfg(feature = "cuda")]
-    fn backward_cuda(&self, device: &Arc<Device>, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        (**self).backward_cuda(device, saved, dy, needs)
     }
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         (**self).flops(inputs, needs)

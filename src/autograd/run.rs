@@ -6,13 +6,13 @@ use crate::{Error, Result};
 
 /// Runs forward of `op`.
 pub fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-    forward_on_device(op, inputs, needs, saved).map_err(|e| without_kernel(e, op.name()))
+    op.forward(inputs, needs, saved).map_err(|e| without_kernel(e, op.name()))
 }
 
 /// Runs backward of `op`, and checks that each gradient that is needed is there and looks like its input.
 pub fn backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>], like: &[(Shape, DType)]) -> Result<Vec<Option<Tensor>>> {
     let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
-    let contributions = backward_on_device(op, saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
+    let contributions = op.backward(saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
     if contributions.len() != needs.len() {
         return Err(Error::shape(name, "one contribution per input", &[&[needs.len()], &[contributions.len()]]));
     }
@@ -44,22 +44,4 @@ fn without_kernel(error: Error, op: &'static str) -> Error {
         Error::Invalid(message) if message == ON_GPU => Error::invalid(format!("{op}: has no kernel for a GPU; compute with --device cpu")),
         other => other,
     }
-}
-
-/// Runs forward where the inputs are.
-fn forward_on_device(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = inputs.iter().find_map(|t| t.device()) {
-        return op.forward_cuda(device, inputs, needs, saved);
-    }
-    op.forward(inputs, needs, saved)
-}
-
-/// Runs backward where dy is.
-fn backward_on_device(op: &dyn Op, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-    #[cfg(feature = "cuda")]
-    if let Some(device) = dy.device().cloned() {
-        return op.backward_cuda(&device, saved, dy, needs);
-    }
-    op.backward(saved, dy, needs)
 }
