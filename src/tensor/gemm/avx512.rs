@@ -1,7 +1,7 @@
 //! What is written with AVX-512 intrinsics: the micro-kernels and a transposition. A register has 16 elements of 32 bits.
 #![allow(unsafe_code)]
 
-use super::micro::Call;
+use super::call::Call;
 use crate::tensor::{DType, Scalar};
 use half::bf16;
 use std::arch::x86_64::*;

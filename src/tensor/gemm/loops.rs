@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::blocking::{LINE, MC, NC, Threads, WORTH_THREADS, depth, tile};
-use super::mat::{Mat, Rows};
-use super::micro::{self, Call, Operand};
+use super::call::{Call, Rows};
+use super::mat::Mat;
+use super::micro::{self, Operand};
 use super::pack::{Packed, Strips};
 use super::panels::Panels;
 use crate::tensor::element::Elements;

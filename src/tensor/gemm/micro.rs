@@ -6,7 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::mat::Rows;
+use super::call::Call;
 use crate::tensor::simd::Isa;
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
@@ -30,22 +30,6 @@ pub(super) trait Operand<S>: Scalar {
     /// As for [`tile`]; and S is f32, so D is f32 or bf16.
     #[cfg(target_arch = "x86_64")]
     unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<Self, S, D, MR>);
-}
-
-/// The arguments of a micro-kernel for `to = start + Σₚ a[·, p] b[p, ·]`.
-pub(super) struct Call<'a, T, S, D, const MR: usize> {
-    /// The addresses of MR rows of A.
-    pub a: [*const T; MR],
-    /// Elements from one read in a row of A to the next.
-    pub step: usize,
-    /// A strip of B.
-    pub b: &'a [T],
-    /// The values to which the products are added.
-    pub start: Rows<S>,
-    /// The result.
-    pub to: Rows<D>,
-    /// The number of rows to write, at most MR.
-    pub height: usize,
 }
 
 /// `to = start + Σₚ a[·, p] b[p, ·]`, rounded at the end, on `hardware`.
