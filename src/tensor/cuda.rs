@@ -1,17 +1,12 @@
 //! Tensors in the memory of a GPU.
 
+use super::sequences::DeviceSequences;
+use super::storage::OnDevice;
 use super::{DType, Sequences, Shape, Storage, Tensor, alloc, dispatch_any};
 use crate::cuda::{Argument, Buffer, DataType, Device, Matrix};
 use crate::{Error, Result};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
-
-/// Device memory of one element type.
-#[derive(Debug)]
-pub struct OnDevice {
-    pub(super) buffer: Buffer,
-    pub(super) dtype: DType,
-}
 
 impl Tensor {
     /// A tensor of all bytes of a buffer.
@@ -129,17 +124,6 @@ pub fn upload_together<const N: usize>(device: &Arc<Device>, arrays: [&[u32]; N]
         offset += array.len();
         part
     }))
-}
-
-/// The sequence boundaries of a packed batch, for kernels.
-#[derive(Debug)]
-pub struct DeviceSequences {
-    /// The first row of each sequence, and T: `[B + 1]` u32.
-    pub offsets: Tensor,
-    /// The sequence of each row: `[T]` u32.
-    pub row_sequence: Tensor,
-    /// The ordinal of each sequence in the run: `[B]` u32.
-    pub examples: Tensor,
 }
 
 impl Sequences {

@@ -43,6 +43,8 @@ pub use mask::Mask;
 pub use pool::{Pooled, alloc, zeroed};
 pub use sequences::Sequences;
 pub use shape::Shape;
+#[cfg(feature = "cuda")]
+pub use storage::OnDevice;
 pub use storage::{Host, Mapped, Storage};
 
 use crate::{Error, Result};

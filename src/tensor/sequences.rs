@@ -18,7 +18,19 @@ pub struct Sequences {
     examples: Vec<u32>,
     /// A copy on a GPU, made when it is first needed.
     #[cfg(feature = "cuda")]
-    pub(super) on_device: std::sync::OnceLock<super::cuda::DeviceSequences>,
+    pub(super) on_device: std::sync::OnceLock<DeviceSequences>,
+}
+
+/// The sequence boundaries of a packed batch, for kernels.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub struct DeviceSequences {
+    /// The first row of each sequence, and T: `[B + 1]` u32.
+    pub offsets: super::Tensor,
+    /// The sequence of each row: `[T]` u32.
+    pub row_sequence: super::Tensor,
+    /// The ordinal of each sequence in the run: `[B]` u32.
+    pub examples: super::Tensor,
 }
 
 impl PartialEq for Sequences {

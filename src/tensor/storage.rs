@@ -14,7 +14,7 @@ pub enum Storage {
     Mapped(Mapped),
     /// Memory of a GPU.
     #[cfg(feature = "cuda")]
-    Cuda(super::cuda::OnDevice),
+    Cuda(OnDevice),
 }
 
 /// Host memory of one element type.
@@ -29,6 +29,13 @@ pub struct Host {
 pub struct Mapped {
     pub(super) map: Arc<memmap2::Mmap>,
     pub(super) bytes: Range<usize>,
+    pub(super) dtype: DType,
+}
+
+/// Memory of a GPU, of one element type.
+#[cfg(feature = "cuda")]
+pub struct OnDevice {
+    pub(super) buffer: crate::cuda::Buffer,
     pub(super) dtype: DType,
 }
 

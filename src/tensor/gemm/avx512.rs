@@ -1,7 +1,7 @@
 //! What is written with AVX-512 intrinsics: the micro-kernels and a transposition. A register has 16 elements of 32 bits.
 #![allow(unsafe_code)]
 
-use super::mat::Rows;
+use super::call::Call;
 use crate::tensor::{DType, Scalar};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -12,17 +12,11 @@ pub(super) const LANES: usize = 16;
 /// `to = start + Σₚ a[·, p] b[p, ·]` in f32.
 ///
 /// # Safety
-/// As for [`tile`](super::micro::tile); `b` has `depth` rows of `V` registers; D is f32 or bf16.
+/// As for [`tile`](super::micro::tile); `b` has rows of `V` registers; D is f32 or bf16.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(
-    a: &[*const f32; MR],
-    step: usize,
-    b: *const f32,
-    depth: usize,
-    start: Rows<f32>,
-    to: Rows<D>,
-    height: usize,
-) {
+pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(call: &Call<f32, f32, D, MR>) {
+    let &Call { a, step, b, .. } = call;
+    let (b, depth) = (b.as_ptr(), b.len() / (V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
         // SAFETY: p < depth, so the caller promises these elements.
@@ -37,24 +31,18 @@ pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { put(&sums, start, to, height) };
+    unsafe { put(&sums, call) };
 }
 
 /// The same for pairs of bf16. VDPBF16PS adds the second product of a pair, then the first, and rounds each sum to f32. It takes subnormal
 /// numbers as zero.
 ///
 /// # Safety
-/// As for [`tile`](super::micro::tile); `b` has `depth` rows of `V` registers of pairs; D is f32 or bf16.
+/// As for [`tile`](super::micro::tile); `b` has rows of `V` registers of pairs; D is f32 or bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(
-    a: &[*const bf16; MR],
-    step: usize,
-    b: *const bf16,
-    depth: usize,
-    start: Rows<f32>,
-    to: Rows<D>,
-    height: usize,
-) {
+pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(call: &Call<bf16, f32, D, MR>) {
+    let &Call { a, step, b, .. } = call;
+    let (b, depth) = (b.as_ptr(), b.len() / (2 * V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
         // SAFETY: p < depth, so the caller promises these elements. A transmute changes only the type of the 512 bits.
@@ -69,7 +57,7 @@ pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { put(&sums, start, to, height) };
+    unsafe { put(&sums, call) };
 }
 
 /// `to = start + sums`, in the first `height` rows.
@@ -78,7 +66,10 @@ pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(
 /// `start` and `to` have `height` rows of `V` registers; D is f32 or bf16.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn put<D: Scalar, const MR: usize, const V: usize>(sums: &[[__m512; V]; MR], start: Rows<f32>, to: Rows<D>, height: usize) {
+unsafe fn put<T, D: Scalar, const MR: usize, const V: usize>(
+    sums: &[[__m512; V]; MR],
+    &Call { start, to, height, .. }: &Call<T, f32, D, MR>,
+) {
     // The loop has a constant number of turns, MR. With `height` turns the sums would not stay in registers.
     for (i, row) in sums.iter().enumerate() {
         if i >= height {

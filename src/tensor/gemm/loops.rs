@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::blocking::{LINE, MC, NC, Threads, WORTH_THREADS, depth, tile};
-use super::mat::{Mat, Rows};
+use super::call::{Call, Rows};
+use super::mat::Mat;
 use super::micro::{self, Operand};
 use super::pack::{Packed, Strips};
 use super::panels::Panels;
@@ -243,16 +244,17 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S,
                     Onto::Columns(bias) => bias[j0 + j..].first_chunk::<NR>().map(|b| Rows { at: b.as_ptr().cast_mut(), stride: 0 }),
                     Onto::Rows(_) => None,
                 };
+                let (a, step) = (panels.rows(i), panels.step);
                 if let Some(start) = start.filter(|_| to.strides[1] == 1 && j + NR <= n) {
                     let to = Rows { at: to.from(i, j).data, stride: to.strides[0] };
                     // SAFETY: `panels` has the rows and columns of the block; the strip has `kc` rows; the whole tile at (i, j) lies in the
                     // task's tile; the processor has `hardware`.
-                    unsafe { micro::tile::<T, S, D, MR, NR, FMA>(hardware, &panels.rows(i), panels.step, strip, start, to, height) };
+                    unsafe { micro::tile::<T, S, D, MR, NR, FMA>(hardware, &Call { a, step, b: strip, start, to, height }) };
                 } else {
-                    let sums = Rows { at: part.as_mut_ptr().cast(), stride: NR };
+                    let to_part = Rows { at: part.as_mut_ptr().cast(), stride: NR };
                     // SAFETY: as above, but the sums go to `part`, which is a whole tile. `store` copies the part that lies in the task's tile.
                     unsafe {
-                        micro::tile::<T, S, S, MR, NR, FMA>(hardware, &panels.rows(i), panels.step, strip, zeros, sums, height);
+                        micro::tile::<T, S, S, MR, NR, FMA>(hardware, &Call { a, step, b: strip, start: zeros, to: to_part, height });
                         self.store(&part, onto, to, [i, j]);
                     }
                 }

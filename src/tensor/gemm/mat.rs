@@ -17,13 +17,6 @@ pub struct Mat<'a, S> {
     pub(super) col_stride: usize,
 }
 
-/// Rows by address, which start `stride` elements apart.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<S> {
-    pub at: *mut S,
-    pub stride: usize,
-}
-
 impl<'a, S: Accum> Mat<'a, S> {
     /// A row-major matrix `[rows, cols]`.
     pub fn new<T: Scalar<Acc = S>>(data: &'a [T], rows: usize, cols: usize) -> Self {

@@ -6,7 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::mat::Rows;
+use super::call::Call;
 use crate::tensor::simd::Isa;
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
@@ -22,24 +22,17 @@ pub(super) trait Operand<S>: Scalar {
     ///
     /// # Safety
     /// As for [`tile`].
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const Self; MR], step: usize, b: &[Self]) -> [[S; NR]; MR];
+    unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(call: &Call<Self, S, D, MR>) -> [[S; NR]; MR];
 
-    /// `to = start + Σₚ a[·, p] b[p, ·]` with AVX-512. A row of the tile is `V` registers.
+    /// [`tile`] with AVX-512. A row of the tile is `V` registers.
     ///
     /// # Safety
     /// As for [`tile`]; and S is f32, so D is f32 or bf16.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
-        a: &[*const Self; MR],
-        step: usize,
-        b: &[Self],
-        start: Rows<f32>,
-        to: Rows<D>,
-        height: usize,
-    );
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<Self, S, D, MR>);
 }
 
-/// `to = start + Σₚ a[·, p] b[p, ·]` for the first `height` of MR rows of A and a strip of B, rounded at the end, on `hardware`.
+/// `to = start + Σₚ a[·, p] b[p, ·]`, rounded at the end, on `hardware`.
 ///
 /// # Safety
 /// - For each row i and each p < b.len() / (NR · AT_ONCE), the AT_ONCE elements at `a[i] + p · step` can be read.
@@ -48,29 +41,24 @@ pub(super) trait Operand<S>: Scalar {
 #[inline(always)]
 pub(super) unsafe fn tile<T: Operand<S>, S: Accum, D: Scalar<Acc = S>, const MR: usize, const NR: usize, const FMA: bool>(
     hardware: Isa,
-    a: &[*const T; MR],
-    step: usize,
-    b: &[T],
-    start: Rows<S>,
-    to: Rows<D>,
-    height: usize,
+    call: &Call<T, S, D, MR>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if NR.is_multiple_of(avx512::LANES) && S::DTYPE == DType::F32 && hardware >= T::VECTORS {
-        let start = Rows { at: start.at.cast(), stride: start.stride };
         // SAFETY: S is f32, as just checked, so D is f32 or bf16. NR is 16, 32 or 48. The rest is the caller's promise.
         unsafe {
             match NR / avx512::LANES {
-                1 => T::vectors::<D, MR, 1>(a, step, b, start, to, height),
-                2 => T::vectors::<D, MR, 2>(a, step, b, start, to, height),
-                _ => T::vectors::<D, MR, 3>(a, step, b, start, to, height),
+                1 => T::vectors::<D, MR, 1>(call),
+                2 => T::vectors::<D, MR, 2>(call),
+                _ => T::vectors::<D, MR, 3>(call),
             }
         }
         return;
     }
     // SAFETY: the caller's promise.
-    let tile = unsafe { T::loops::<MR, NR, FMA>(a, step, b) };
-    for (i, tile) in tile.iter().enumerate().take(height) {
+    let tile = unsafe { T::loops::<D, MR, NR, FMA>(call) };
+    let Call { start, to, height, .. } = call;
+    for (i, tile) in tile.iter().enumerate().take(*height) {
         // SAFETY: i < height, so both have row i, with NR elements.
         let (start, to) = unsafe { (*start.at.add(i * start.stride).cast::<[S; NR]>(), &mut *to.at.add(i * to.stride).cast::<[D; NR]>()) };
         for j in 0..NR {
@@ -84,7 +72,7 @@ impl<S: Accum> Operand<S> for S {
     const VECTORS: Isa = Isa::Avx512;
 
     #[inline(always)]
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const S; MR], step: usize, b: &[S]) -> [[S; NR]; MR] {
+    unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(&Call { a, step, b, .. }: &Call<S, S, D, MR>) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         for (p, b) in b.as_chunks::<NR>().0.iter().enumerate() {
             for i in 0..MR {
@@ -100,26 +88,9 @@ impl<S: Accum> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
-        a: &[*const S; MR],
-        step: usize,
-        b: &[S],
-        start: Rows<f32>,
-        to: Rows<D>,
-        height: usize,
-    ) {
-        // SAFETY: the caller's promise. S is f32, so the pointers may be cast.
-        unsafe {
-            avx512::numbers::<D, MR, V>(
-                &*std::ptr::from_ref(a).cast(),
-                step,
-                b.as_ptr().cast(),
-                b.len() / (V * avx512::LANES),
-                start,
-                to,
-                height,
-            )
-        };
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<S, S, D, MR>) {
+        // SAFETY: the caller's promise. S is f32, so the cast does not change the type.
+        unsafe { avx512::numbers::<D, MR, V>(&*std::ptr::from_ref(call).cast()) };
     }
 }
 
@@ -128,7 +99,9 @@ impl<S: Accum> Operand<S> for bf16 {
     const VECTORS: Isa = Isa::Avx512Bf16;
 
     #[inline(always)]
-    unsafe fn loops<const MR: usize, const NR: usize, const FMA: bool>(a: &[*const bf16; MR], step: usize, b: &[bf16]) -> [[S; NR]; MR] {
+    unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(
+        &Call { a, step, b, .. }: &Call<bf16, S, D, MR>,
+    ) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         let widen = |x: bf16| S::of(x.widen().into());
         for (p, b) in b.chunks_exact(2 * NR).enumerate() {
@@ -145,15 +118,8 @@ impl<S: Accum> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(
-        a: &[*const bf16; MR],
-        step: usize,
-        b: &[bf16],
-        start: Rows<f32>,
-        to: Rows<D>,
-        height: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::pairs::<D, MR, V>(a, step, b.as_ptr(), b.len() / (2 * V * avx512::LANES), start, to, height) };
+    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<bf16, S, D, MR>) {
+        // SAFETY: the caller's promise. S is f32, so the cast does not change the type.
+        unsafe { avx512::pairs::<D, MR, V>(&*std::ptr::from_ref(call).cast()) };
     }
 }

@@ -41,6 +41,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocking;
+mod call;
 mod loops;
 mod mat;
 mod micro;
