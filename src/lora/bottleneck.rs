@@ -1,8 +1,8 @@
-//! Bottleneck adapters: h + W_up act(W_down h + b_down) + b_up after a sublayer, before its dropout, residual and layer norm.
+//! Bottlenecks (the papers' "adapters"): h becomes h + W_up gelu(W_down h + b_down) + b_up after a sublayer, before dropout, residual and layer norm.
 //!
-//! Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751>, section 2.1: two adapters a layer, and layer norms that train. Pfeiffer et al. 2020,
-//! <https://arxiv.org/abs/2005.00247>, section 3.4: one, after the feed-forward block. Both start near the identity: W ~ N(0, 0.01²),
-//! b = 0. The activation is GELU (the papers leave it open).
+//! Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751>, section 2.1: two bottlenecks in each layer, and trained layer norms. Pfeiffer et al. 2020,
+//! <https://arxiv.org/abs/2005.00247>, section 3.4: one, after the feed-forward network. Both start near the identity, with W ~ N(0, 0.01²) and b = 0. The
+//! papers leave the activation open; here it is GELU.
 
 use crate::Result;
 use crate::autograd::{Tape, Var};
@@ -10,7 +10,7 @@ use crate::nn::{DistilBert, Hook, Linear, Pass, Weight};
 use crate::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Where the adapters are.
+/// Where the bottlenecks are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Placement {
     /// After both sublayers; layer norms train.
@@ -19,10 +19,10 @@ pub enum Placement {
     Pfeiffer,
 }
 
-/// Standard deviation of the weights at the start.
+/// Standard deviation of W_down and W_up at the start.
 const NEAR_IDENTITY: f64 = 0.01;
 
-/// An adapter.
+/// A linear to m numbers and one back.
 struct Bottleneck {
     /// `[m, D]`.
     down: Linear,
@@ -47,7 +47,7 @@ impl Hook for Bottleneck {
     }
 }
 
-/// Puts adapters of `size` hidden numbers into every layer of `model`.
+/// Puts bottlenecks of width m = `size` into every layer of `model`.
 pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, seed: u64) -> Result<()> {
     let (d, dtype) = (model.config.dim, model.dtype.accum());
     for block in &mut model.blocks {

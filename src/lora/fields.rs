@@ -1,4 +1,4 @@
-//! The keys of an `adapter_config.json`, and which of them matter.
+//! Reads an `adapter_config.json`, and knows which of its keys matter. The lists of keys are words in a text.
 
 use crate::error::nearest;
 use crate::files::{Unique, read_text};
@@ -7,97 +7,51 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::path::Path;
 
-/// Keys that change nothing that is computed, whatever they say, in an adapter of any kind.
-const ANY: [&str; 8] =
-    ["auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "runtime_config", "task_type"];
+/// Keys of every kind of adapter that never change what is computed.
+const ANY: &str = "auto_mapping base_model_name_or_path inference_mode peft_type peft_version revision runtime_config task_type";
 
-/// Keys of LoRA that are read.
-const LORA: [&str; 17] = [
-    "alora_invocation_tokens",
-    "alpha_pattern",
-    "bias",
-    "exclude_modules",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "lora_dropout",
-    "modules_to_save",
-    "r",
-    "rank_pattern",
-    "target_modules",
-    "trainable_token_indices",
-    "use_dora",
-    "use_rslora",
-];
+/// LoRA's keys that are read.
+const LORA: &str = "alora_invocation_tokens alpha_pattern bias exclude_modules init_lora_weights layers_pattern layers_to_transform \
+    lora_alpha lora_bias lora_dropout modules_to_save r rank_pattern target_modules trainable_token_indices use_dora \
+    use_rslora";
 
-/// Keys of LoRA that change nothing in this model: how the factors started, where `init_lora_weights` alone says whether that matters; what
-/// only other layers than these linears have; how an old version of PEFT evaluated.
-const LORA_HARMLESS: [&str; 9] = [
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "fan_in_fan_out",
-    "loftq_config",
-    "lora_ga_config",
-    "megatron_core",
-    "merge_weights",
-    "qalora_group_size",
-];
+/// LoRA's keys that change nothing in this model. They say how the factors started (`init_lora_weights` says whether that matters), concern layers
+/// that this model does not have, or how an old version of PEFT evaluated.
+const LORA_HARMLESS: &str = "corda_config ensure_weight_tying eva_config fan_in_fan_out loftq_config lora_ga_config megatron_core merge_weights \
+    qalora_group_size";
 
-/// Keys of LoRA that change what is computed, in a way that is not implemented.
-const LORA_OTHER: [&str; 10] = [
-    "arrow_config",
-    "enable_lora",
-    "kasa_config",
-    "layer_replication",
-    "megatron_config",
-    "monteclora_config",
-    "target_parameters",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-];
+/// LoRA's keys that change what is computed in a way that is not implemented.
+const LORA_OTHER: &str = "arrow_config enable_lora kasa_config layer_replication megatron_config monteclora_config target_parameters use_bdlora \
+    use_qalora velora_config";
 
-/// Keys of prompt tuning: those that are read, and those that say how the prompt started or what model it is for.
-const PROMPT: [&str; 10] = [
-    "modules_to_save",
-    "num_attention_heads",
-    "num_layers",
-    "num_transformer_submodules",
-    "num_virtual_tokens",
-    "prompt_tuning_init",
-    "prompt_tuning_init_text",
-    "token_dim",
-    "tokenizer_kwargs",
-    "tokenizer_name_or_path",
-];
+/// Prompt tuning's keys: those that are read, and those that say how the prompt started or what model it is for.
+const PROMPT: &str = "modules_to_save num_attention_heads num_layers num_transformer_submodules num_virtual_tokens prompt_tuning_init \
+    prompt_tuning_init_text token_dim tokenizer_kwargs tokenizer_name_or_path";
 
-/// The keys that are known of an adapter of this kind, and those that are known but not implemented.
-fn known(peft_type: &str) -> (Vec<&'static str>, &'static [&'static str]) {
-    let (read, other): (&[&[&str]], &[&str]) = match peft_type {
-        "LORA" => (&[&LORA, &LORA_HARMLESS], &LORA_OTHER),
-        "PROMPT_TUNING" => (&[&PROMPT], &[]),
-        "HEAD" => (&[&["train_pre_classifier"]], &[]),
-        "BOTTLENECK" => (&[&["bottleneck_size", "placement"]], &[]),
-        "DISTILBERT_PREFIX" => (&[&["num_virtual_tokens"]], &[]),
-        "INTRINSIC" => (&[&["dimension", "projection_seed"]], &[]),
-        _ => (&[], &[]),
+/// The known keys of an adapter of this kind, and the keys that are known but not implemented.
+fn known(peft_type: &str) -> (Vec<&'static str>, Vec<&'static str>) {
+    let (read, other) = match peft_type {
+        "LORA" => (vec![LORA, LORA_HARMLESS], LORA_OTHER),
+        "PROMPT_TUNING" => (vec![PROMPT], ""),
+        "HEAD" => (vec!["train_pre_classifier"], ""),
+        "BOTTLENECK" => (vec!["bottleneck_size placement"], ""),
+        "DISTILBERT_PREFIX" => (vec!["num_virtual_tokens"], ""),
+        "INTRINSIC" => (vec!["dimension projection_seed"], ""),
+        _ => (Vec::new(), ""),
     };
-    (read.concat().into_iter().chain(ANY).collect(), other)
+    (read.into_iter().chain([ANY]).flat_map(str::split_whitespace).collect(), other.split_whitespace().collect())
 }
 
-/// What is wrong with an adapter's files: an error, or where loading is lenient a note, if it can go on.
+/// Decides what a problem in an adapter's files is: an error, or in lenient loading a note.
 pub(super) struct Report {
-    /// Whether to go on where it can.
+    /// Whether loading goes on where it can.
     pub lenient: bool,
-    /// What was skipped or taken for granted.
+    /// What was skipped or assumed.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Fails with `error`, or notes it and what is done instead.
+    /// Returns `error`; in lenient loading, notes it and what is done instead.
     pub fn skip(&mut self, error: Error, instead: &str) -> Result<()> {
         if !self.lenient {
             return Err(error);
@@ -111,7 +65,7 @@ impl Report {
     }
 }
 
-/// An `adapter_config.json`, its keys in the order of the file.
+/// An `adapter_config.json`. Its keys are in the order of the file.
 pub(super) struct Fields<'a> {
     path: &'a Path,
     entries: Vec<(String, Box<RawValue>)>,
@@ -124,7 +78,7 @@ impl Fields<'_> {
         Ok(Fields { path, entries })
     }
 
-    /// The error that `key` has this problem.
+    /// An error that names `key` and its problem.
     pub fn problem(&self, key: &str, problem: impl std::fmt::Display) -> Error {
         Error::file(self.path, format!("{key:?}"), problem)
     }
@@ -133,13 +87,13 @@ impl Fields<'_> {
         self.entries.iter().find(|(name, _)| name == key).map_or("null", |(_, value)| value.get())
     }
 
-    /// The value of `key`; null if it is missing.
+    /// The value of `key`; null if the key is missing.
     pub fn value(&self, key: &str) -> Value {
-        // It was read as JSON before.
+        // Never fails: the whole file was parsed before.
         serde_json::from_str(self.raw(key)).unwrap_or_default()
     }
 
-    /// A truth value; false if it is null or missing.
+    /// A boolean; false if it is null or missing.
     pub fn flag(&self, key: &str) -> Result<bool> {
         match self.value(key) {
             Value::Null => Ok(false),
@@ -169,7 +123,7 @@ impl Fields<'_> {
         Ok(serde_json::from_str::<Unique<Vec<usize>>>(self.raw(key)).map_err(problem)?.0)
     }
 
-    /// Refuses a key that may change what the adapter computes: one that is not known, unless it is null, false or empty.
+    /// Refuses keys that may change what the adapter computes: all unknown ones, unless they are null, false or empty.
     pub fn check_known(&self, report: &mut Report) -> Result<()> {
         let (known, other) = known(self.value("peft_type").as_str().unwrap_or_default());
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
@@ -181,7 +135,7 @@ impl Fields<'_> {
             if other.contains(&key.as_str()) {
                 return Err(self.problem(key, format!("is {shown}, which changes what the adapter computes and is not implemented")));
             }
-            let near = nearest(key, known.iter().chain(other).copied(), 2).join(", ");
+            let near = nearest(key, known.iter().chain(&other).copied(), 2).join(", ");
             let problem = format!(
                 "is {shown}: this key is not known, and may change what the adapter computes: remove it if it does not; the nearest keys are {near}"
             );
@@ -191,7 +145,7 @@ impl Fields<'_> {
     }
 }
 
-/// The start of a text: a hostile file may hold one of any length.
+/// The first 60 characters of a text: a hostile file may hold a text of any length.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -199,7 +153,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether a value stands for nothing: null, false or empty.
+/// Whether a value is null, false or empty.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

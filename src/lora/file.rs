@@ -1,4 +1,4 @@
-//! `adapter_model.safetensors`: how PEFT names its tensors, and where in a model they belong.
+//! `adapter_model.safetensors`: PEFT's names for tensors, and how tensors get from the file into a model.
 
 use super::LoraConfig;
 use super::fields::Report;
@@ -15,8 +15,8 @@ const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
 const EMBEDDINGS: &str = "distilbert.embeddings.";
 
-/// Whether an adapter holds this weight: what trains, what is beside the checkpoint, and the whole head. A head that the base lacks is random,
-/// and would be lost where it does not train.
+/// Whether an adapter's file holds this weight: all that trains, all that a method added, and the whole head. The head is held even if it is frozen,
+/// because a head that the base lacks is random and would be lost.
 pub(super) fn holds(weight: &Weight, extra: bool) -> bool {
     extra || matches!(weight, Weight::Trained(_)) || !weight.name().starts_with("distilbert.")
 }
@@ -29,9 +29,9 @@ pub(super) fn held(model: &DistilBert) -> Vec<&Weight> {
 
 /// How PEFT names the tensors of a model.
 pub(super) struct Names {
-    /// Linears that have a low-rank term: it wraps them.
+    /// The linears with a low-rank term: PEFT wraps them, and their own weights are called `base_layer`.
     adapted: BTreeSet<String>,
-    /// Whether there is a prompt: then it does not wrap the model.
+    /// Whether there is a prompt: then PEFT does not wrap the model, and the prefix is shorter.
     prompt: bool,
 }
 
@@ -51,13 +51,13 @@ impl Names {
     }
 }
 
-/// How an adapter's file names the weights of `model`.
+/// A function from the names of weights of `model` to their names in an adapter's file.
 pub fn keys(model: &DistilBert) -> impl Fn(&str) -> String + use<> {
     let names = Names::of(model);
     move |name| names.name(name)
 }
 
-/// Where the tensors of an adapter are.
+/// The file of an adapter's tensors.
 pub fn tensors_path(directory: &Path) -> PathBuf {
     directory.join(TENSORS)
 }
@@ -77,7 +77,7 @@ pub fn classes(directory: &Path) -> Result<usize> {
     }
 }
 
-/// Why a file holds no classifier under the name that PEFT gives it.
+/// The likely cause why a file holds no classifier under PEFT's name.
 fn lost_head(file: &SafeTensors) -> String {
     let names = || file.names();
     if let Some(found) = names().find(|name| *name == "classifier.weight" || name.ends_with(".classifier.weight")) {
@@ -100,8 +100,8 @@ fn lost_head(file: &SafeTensors) -> String {
     "is missing: the adapter holds no classifier [C, D]: it was saved without task_type SEQ_CLS, and its head is lost".to_string()
 }
 
-/// The file must hold factors of the ranks that `config` says before memory is taken for them: a wrong one may be of any size. Where loading is
-/// lenient the file's own ranks hold.
+/// Checks that the factors in the file have the ranks of `config`, before memory is allocated for them: a wrong rank may be huge. In lenient loading the
+/// ranks of the file are taken instead.
 pub(super) fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, report: &mut Report) -> Result<()> {
     let mut factors = file.names().filter(|name| name.contains(".lora_A.")).peekable();
     if factors.peek().is_none() {
@@ -115,7 +115,7 @@ pub(super) fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, report: &
         {
             let problem = format!("has rank {found}, and \"r\" in adapter_config.json is {rank}");
             let error = Error::file(file.path(), format!("tensor {name:?}"), problem);
-            // No larger than the weight itself, which the model has.
+            // A rank up to `in` needs no more memory than the weight itself.
             if !(1..=input).contains(&found) {
                 return Err(error);
             }
@@ -126,7 +126,7 @@ pub(super) fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, report: &
     Ok(())
 }
 
-/// The tensors of a file that found no place yet.
+/// The tensors of a file, and those of them that are not in the model yet.
 pub(super) struct Contents<'a> {
     file: &'a SafeTensors,
     names: Names,
@@ -135,7 +135,7 @@ pub(super) struct Contents<'a> {
 
 impl Contents<'_> {
     pub(super) fn new(file: &SafeTensors, names: Names) -> Contents<'_> {
-        // What PEFT writes twice: the inside of the modules that it saves, under the names of its wrapper.
+        // PEFT writes the modules to save twice: again under the names of its wrapper.
         let wrapped = |name: &str| name.contains(".modules_to_save.") || name.contains(".original_module.");
         let left = file.names().filter(|name| !wrapped(name)).map(String::from).collect();
         Contents { file, names, left }
@@ -165,16 +165,21 @@ impl Contents<'_> {
         report.skip(Error::file(self.file.path(), format!("tensor {name:?}"), problem), "it stays as it was initialised")
     }
 
-    /// Gives `weight` its value.
+    /// The name of a tensor in the file, which may contain the name of PEFT's adapter, `default`. The tensor then counts as loaded.
+    fn find(&mut self, plain: &str) -> Option<String> {
+        let named = plain.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.");
+        [plain.to_string(), named].into_iter().find(|name| self.left.remove(name))
+    }
+
+    /// Gives `weight` its value from the file.
     pub(super) fn fill(&mut self, weight: &mut Weight, report: &mut Report) -> Result<()> {
         let plain = self.names.name(weight.name());
-        let named = plain.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.");
-        let Some(name) = [plain.clone(), named].into_iter().find(|n| self.left.remove(n)) else { return self.missing(&plain, report) };
+        let Some(name) = self.find(&plain) else { return self.missing(&plain, report) };
         let tensor = self.tensor(&name, weight.shape())?;
         weight.set(tensor.to_dtype(weight.value()?.dtype())?)
     }
 
-    /// A weight of the base that is in the file though nothing asks for it takes its value from there, as in PEFT: it saves embeddings so.
+    /// Frozen weights of the base that are in the file take their value from there. PEFT saves embeddings this way.
     pub(super) fn replace_frozen(&mut self, model: &mut DistilBert) -> Result<()> {
         for part in model.parts_mut() {
             let WeightMut::Base(weight) = part else { continue };
@@ -187,7 +192,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Rows of an embedding take the values that were trained for them.
+    /// Replaces rows of an embedding by their trained values.
     pub(super) fn replace_rows(&mut self, model: &mut DistilBert, embedding: &str, rows: &[usize], report: &mut Report) -> Result<()> {
         let place = format!("\"trainable_token_indices\" {embedding:?}");
         let [words, positions] = [&mut model.word_embeddings, &mut model.position_embeddings];
@@ -218,13 +223,12 @@ impl Contents<'_> {
         change(weight, Tensor::from_f64(values, DType::F64, shape)?)
     }
 
-    /// B's own bias b₁ of y = W x + b + s (B A x + b₁) becomes part of b.
+    /// Adds the terms' own biases b₁ to b: y = W x + b + s (B A x + b₁) has the bias b + s b₁.
     pub(super) fn add_biases(&mut self, model: &mut DistilBert, report: &mut Report) -> Result<()> {
         for linear in model.linears_mut() {
             let (Some(term), Some(bias)) = (linear.terms.first(), linear.bias.as_mut()) else { continue };
             let plain = format!("{PREFIX}{}.lora_B.bias", linear.name);
-            let Some(name) = [plain.clone(), plain.replace(".lora_B.", ".lora_B.default.")].into_iter().find(|n| self.left.remove(n))
-            else {
+            let Some(name) = self.find(&plain) else {
                 self.missing(&plain, report)?;
                 continue;
             };
@@ -236,7 +240,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Every tensor must have found its place.
+    /// Checks that every tensor of the file is in the model.
     pub(super) fn check_nothing_left(&self, report: &mut Report) -> Result<()> {
         for name in &self.left {
             let problem = match name.contains(".lora_embedding_") {
@@ -249,7 +253,7 @@ impl Contents<'_> {
     }
 }
 
-/// Gives a weight of the base another value: it is the adapter's then, like what trained.
+/// Gives a weight of the base another value. It becomes a trained weight, and so part of the adapter.
 fn change(weight: &mut Weight, value: Tensor) -> Result<()> {
     weight.train()?;
     weight.set(value.to_dtype(weight.value()?.dtype())?)

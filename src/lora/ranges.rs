@@ -1,15 +1,15 @@
-//! The range of every number of a method. Training and loading check the same ones, so that what was trained can be loaded again, and check them
-//! before any memory is taken: a number from a command line or a file may be of any size.
+//! The range of every number of a method. Training and loading check the same ranges, so that every trained adapter can be loaded. They check before
+//! memory is allocated, because a number from a command line or a file may have any size.
 
 use super::{LoraConfig, Method};
 use crate::nn::Config;
 use crate::{Error, Result};
 
-/// Highest rank, largest size of an adapter, and most virtual tokens.
+/// The highest rank, the largest width of a bottleneck, and the most virtual tokens.
 pub const LARGEST: usize = 4096;
-/// Largest dimension of a subspace.
+/// The largest dimension of a subspace.
 pub const LARGEST_SUBSPACE: usize = 1 << 16;
-/// Largest size of an alpha, either sign.
+/// The largest |alpha|.
 pub const LARGEST_ALPHA: f64 = 1e9;
 
 fn within(what: &str, n: usize, most: usize) -> Result<()> {
@@ -20,7 +20,7 @@ fn within(what: &str, n: usize, most: usize) -> Result<()> {
 }
 
 impl Method {
-    /// Checks every number, for a model of the sizes `config`.
+    /// Checks every number against its range and against the sizes `config` of a model.
     ///
     /// # Errors
     /// If one is out of its range; the message names it.
@@ -49,7 +49,7 @@ impl Method {
         }
     }
 
-    /// The part of [`Method::check`] that is the same for every model.
+    /// The part of [`Method::check`] that does not depend on the model.
     pub(super) fn check_ranges(&self) -> Result<()> {
         match self {
             Method::Lora(lora) => lora.check_ranges(),

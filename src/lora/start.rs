@@ -1,9 +1,9 @@
-//! Adapters whose factors started as a part of the base.
+//! Adapters whose factors started as a part of the base weight: PiSSA and OLoRA.
 //!
 //! PiSSA starts B A as the largest singular values of W with their vectors (Meng et al. 2024, <https://arxiv.org/abs/2404.02948>, equations 2
-//! to 4), OLoRA as the first columns of Q and rows of R of W = Q R (Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>, section 3). What they
-//! start with is taken out of W, and taken out again whenever PEFT loads the adapter. The same function is a plain term of twice the rank:
-//! W − s B₀ A₀ + s B A = W + s [B, −B₀] [A; A₀]. So the base stays as it is, and such an adapter can be merged and combined.
+//! to 4), OLoRA as the first columns of Q and rows of R of W = Q R (Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>, section 3). Training starts
+//! from W − s B₀ A₀, and PEFT subtracts s B₀ A₀ again whenever it loads the adapter. Here the base stays unchanged, because the same function is a plain term of
+//! twice the rank: W − s B₀ A₀ + s B A = W + s [B, −B₀] [A; A₀]. Such a term can be merged and combined like any other.
 
 use super::LoraConfig;
 use crate::nn::{DistilBert, LowRank, Weight};
@@ -11,10 +11,10 @@ use crate::tensor::svd::{Svd, leading_svd};
 use crate::tensor::{DType, Tensor};
 use crate::{AtLayer, Error, Result};
 
-/// What the factors of an adapter started as.
+/// Which part of the base weight the factors of an adapter started as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum InitFromBase {
-    /// Nothing that the base has.
+    /// None.
     #[default]
     Apart,
     /// The largest singular values of the base, with their vectors.
@@ -23,10 +23,10 @@ pub(super) enum InitFromBase {
     Olora,
 }
 
-/// Makes plain terms of those that started as `start`, with twice the rank, and the configuration that of them.
+/// Turns terms that started as `start` into plain terms of twice the rank, and changes the configuration accordingly.
 ///
 /// # Errors
-/// If the start cannot be computed again.
+/// If B₀ and A₀ cannot be computed from the base.
 pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start: InitFromBase) -> Result<()> {
     if start == InitFromBase::Apart {
         return Ok(());
@@ -45,7 +45,7 @@ pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start:
             double(term, first.at(|| name.clone())?, [output, input])?;
         }
     }
-    // The scale stays as it is.
+    // Rank and alpha change together, so that the scale does not.
     let grown = if config.rank_stabilised { f64::sqrt(2.0) } else { 2.0 };
     config.rank *= 2;
     config.alpha *= grown;
@@ -54,7 +54,7 @@ pub(super) fn make_plain(model: &mut DistilBert, config: &mut LoraConfig, start:
     Ok(())
 }
 
-/// B₀ `[out, r]` and A₀ `[r, in]`, row by row.
+/// B₀ `[out, r]` and A₀ `[r, in]`, both row-major.
 type First = (Vec<f64>, Vec<f64>);
 
 fn cannot<T>(problem: &str) -> Result<T> {
@@ -62,14 +62,14 @@ fn cannot<T>(problem: &str) -> Result<T> {
     Err(Error::invalid(format!("{problem}; merge the adapter in PEFT (merge_and_unload) and save the whole model")))
 }
 
-/// The part of the gap between two singular values, relative to the largest, below which their vectors cannot be told apart in f32.
+/// If two singular values differ by less than this part of the largest, f32 does not determine their vectors.
 const TIED: f64 = 1e-6;
 
 fn pissa(w: &[f64], [output, input]: [usize; 2], term: &LowRank) -> Result<First> {
     let rank = term.rank();
     let Svd { u, s, v } = leading_svd(w, output, input, rank);
     let k = s.len();
-    // Vectors of values that are next to nothing do not matter.
+    // The vectors of singular values near zero do not matter.
     let (last, least) = (s[rank - 1], TIED * s[0]);
     if last > least && s.get(rank).is_some_and(|next| last - next <= least) {
         return cannot(&format!("singular values {rank} and {} of the base weight are equal", rank + 1));
@@ -85,7 +85,7 @@ fn pissa(w: &[f64], [output, input]: [usize; 2], term: &LowRank) -> Result<First
 
 fn olora(w: &[f64], [output, input]: [usize; 2], term: &LowRank) -> Result<First> {
     let rank = term.rank();
-    // Modified Gram-Schmidt on the first columns, twice, keeps them orthogonal to the last bits.
+    // Modified Gram-Schmidt on the first columns. A second pass makes them orthogonal up to rounding.
     let mut q: Vec<Vec<f64>> = Vec::new();
     for l in 0..rank {
         let mut column: Vec<f64> = (0..output).map(|o| w[o * input + l]).collect();
@@ -116,7 +116,7 @@ fn norm(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// [B, −B₀] and [A; A₀] in place of B and A. They are no longer what was trained, and are frozen.
+/// Replaces B by [B, −B₀] and A by [A; A₀]. These are frozen: training them would not be PiSSA or OLoRA.
 fn double(term: &mut LowRank, (b0, a0): First, [output, input]: [usize; 2]) -> Result<()> {
     let (a, b, rank) = (term.a.value()?, term.b.value()?, term.rank());
     let all = [a.to_f64()?, a0].concat();

@@ -1,4 +1,4 @@
-//! Several models over one base.
+//! Several models that share the weights of one base.
 
 use super::{Block, DistilBert, LayerNorm, Linear, Weight};
 use crate::Result;
@@ -45,8 +45,8 @@ impl Block {
 }
 
 impl DistilBert {
-    /// A model of its own over the same weights, all frozen, without anything beside the checkpoint: what is adapted in one is not in the other,
-    /// and the weights are in memory once. With another number of `classes` than this one's, its classifier is random.
+    /// Another model with the same weights, all frozen, and without low-rank terms or other additions. The weights are in memory once; a method that is applied
+    /// to one model does not change the other. If `classes` is not this model's number of classes, the classifier is random.
     ///
     /// # Errors
     /// If a weight is computed.

@@ -3,10 +3,13 @@
 #[cfg(feature = "cuda")]
 use super::projection_cuda::OnDevice;
 use crate::tensor::philox::Stream;
-use crate::tensor::{Accum, Pooled, Tensor, alloc, rows, zeroed};
+use crate::tensor::{Accum, Pooled, alloc, rows, zeroed};
 use crate::{Error, Result};
 #[cfg(feature = "cuda")]
-use crate::{cuda::Device, tensor::DType};
+use crate::{
+    cuda::Device,
+    tensor::{DType, Tensor},
+};
 #[cfg(feature = "cuda")]
 use std::sync::{Arc, OnceLock};
 
