@@ -1,7 +1,6 @@
-//! What was trained beside a base: a directory of `adapter_config.json` and `adapter_model.safetensors`.
+//! The files of an adapter: a folder with `adapter_config.json` and `adapter_model.safetensors`. It has the trained weights without the base.
 //!
-//! For LoRA they are PEFT's own (`peft.rs`). Methods that PEFT does not have use the same files under a `peft_type` of their own,
-//! which PEFT refuses by name.
+//! For LoRA these are PEFT's files (`peft.rs`). Methods that PEFT lacks use the same files with another `peft_type`, which PEFT refuses.
 
 use super::fields::{Fields, Report};
 use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
@@ -25,7 +24,7 @@ impl From<LoraConfig> for Method {
     }
 }
 
-/// What `adapter_config.json` says of `method`.
+/// The content of `adapter_config.json` for `method`.
 fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
     let own = |peft_type: &str| json!({ "base_model_name_or_path": base, "peft_type": peft_type, "task_type": "SEQ_CLS" });
     match method {
@@ -46,7 +45,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
             Ok(config)
         }
         Method::Prompt { tokens } => Ok(peft::prompt_json(*tokens, base, model)),
-        // PEFT has prefix tuning, but refuses it on this model: not its `peft_type`.
+        // PEFT has prefix tuning but refuses it for DistilBERT, so this has another `peft_type`.
         Method::Prefix { tokens } => {
             let mut config = own("DISTILBERT_PREFIX");
             config["num_virtual_tokens"] = json!(tokens);
@@ -61,15 +60,15 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
     }
 }
 
-/// Reads `adapter_config.json`.
+/// The method of the adapter in `directory`, from `adapter_config.json`.
 ///
 /// # Errors
-/// If it is missing, or is of a method that is not implemented.
+/// If the file is missing or malformed, or the method is not implemented.
 pub fn method(directory: &Path) -> Result<Method> {
     Ok(read_method(directory, &mut Report { lenient: false, notes: Vec::new() })?.0)
 }
 
-/// What `adapter_config.json` says beside the method: how PEFT's adapter changes the base, and what of it is not as it seems.
+/// Facts from `adapter_config.json` that are not part of the method, for a user: how PEFT's adapter changes the base, and what PEFT ignores.
 ///
 /// # Errors
 /// As [`method`].
@@ -113,12 +112,12 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
         _ => return Err(fields.problem("peft_type", format!("is {}, which is not implemented", fields.value("peft_type")))),
     };
     fields.check_known(report)?;
-    // No model has room for more, and none is made before this is known.
+    // Checked before memory is allocated: no model has room for larger numbers.
     method.check_ranges().map_err(|e| Error::file(&path, "config", e))?;
     Ok((method, beside))
 }
 
-/// The tensors that an adapter of `model` holds, under PEFT's names, in f32.
+/// The tensors of the adapter of `model`, with PEFT's names, in f32.
 ///
 /// # Errors
 /// Never for a model on the host.
@@ -127,10 +126,10 @@ pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
     held(model).into_iter().map(|w| Ok((names.name(w.name()), w.value()?.to_dtype(DType::F32)?))).collect()
 }
 
-/// Writes the two files into `directory`.
+/// Writes the two files into the folder `directory`, which must exist. `base` is the name or path of the base for the file.
 ///
 /// # Errors
-/// If a file cannot be written, the method makes no adapter, or a tensor is not finite; of that nothing is written.
+/// If a file cannot be written, the method trains whole layers, or a tensor is not finite. Such a tensor is found before anything is written.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
     let config = config_json(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
@@ -143,27 +142,27 @@ pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -
     crate::files::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
 }
 
-/// Applies to `model` what `directory` says, and loads every tensor.
+/// Applies the method of the adapter in `directory` to `model`, and loads every tensor.
 ///
 /// # Errors
-/// If a tensor is missing, is left over, has another shape, or is not finite; the message says the likely cause.
+/// If a tensor is missing, not used, has another shape, or is not finite. The message has the likely cause.
 pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
     Ok(load_with(model, directory, false)?.0)
 }
 
-/// [`load`], taking what can be taken: a missing tensor stays as it is initialised, one left over is ignored, a rank is the file's, a key that is
-/// not known is ignored. Each is told in the list of warnings.
+/// [`load`] with warnings instead of errors: a missing tensor keeps its initial value, an unused tensor and an unknown key are ignored, and the
+/// rank is that of the tensors. Returns the warnings.
 ///
 /// # Errors
-/// If a file cannot be read, or a tensor is not finite or has a shape that the model has no place for.
+/// If a file cannot be read, or a tensor is not finite or does not fit the model.
 pub fn load_leniently(model: &mut DistilBert, directory: &Path) -> Result<(Method, Vec<String>)> {
     load_with(model, directory, true)
 }
 
-/// [`load`] or [`load_leniently`], with what is to be known of it: names in the configuration that this model lacks are skipped by both.
+/// [`load`], or [`load_leniently`] if `lenient`. Returns notes for a user, too: names in the configuration that the model lacks are skipped.
 ///
 /// # Errors
-/// As the one or the other.
+/// Those of [`load`] or [`load_leniently`].
 pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Result<(Method, Vec<String>)> {
     let mut report = Report { lenient, notes: Vec::new() };
     let (mut method, beside) = read_method(directory, &mut report)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Sizes and dropouts. Fields that do not matter here are ignored on load.
+/// Sizes and dropouts of the model. Other fields of the file are ignored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     #[serde(default = "gelu")]
@@ -15,44 +15,44 @@ pub struct Config {
     /// Dropout of the attention probabilities.
     #[serde(default = "tenth")]
     pub attention_dropout: f64,
-    /// D.
+    /// D, the model width.
     pub dim: usize,
     /// Dropout after the embeddings and after each feed-forward block.
     #[serde(default = "tenth")]
     pub dropout: f64,
-    /// F.
+    /// F, the feed-forward width.
     pub hidden_dim: usize,
     /// Standard deviation of newly initialised weights.
     #[serde(default = "init_range")]
     pub initializer_range: f64,
-    /// Longest sequence.
+    /// Number of positions: the longest sequence, in tokens.
     pub max_position_embeddings: usize,
     model_type: String,
-    /// H.
+    /// H, the number of heads.
     pub n_heads: usize,
     /// Number of layers.
     pub n_layers: usize,
     /// Dropout before the classifier.
     #[serde(default = "fifth")]
     pub seq_classif_dropout: f64,
-    /// V.
+    /// V, the vocabulary size.
     pub vocab_size: usize,
     /// Names of the classes, if the checkpoint has any.
     #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
     pub id2label: BTreeMap<usize, String>,
-    /// What the head was trained for, if the checkpoint says so: see [`Config::outputs`].
+    /// The task of the head, if the checkpoint names it: see [`Config::outputs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<String>,
 }
 
-/// What the logits of a head mean.
+/// The meaning of the logits of a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outputs {
-    /// One of several classes: softmax.
+    /// Exactly one of several classes is right: softmax.
     Classes,
-    /// Any number of several labels, or one that is there or not: a sigmoid each.
+    /// Any number of the labels are right, or the only label is right or not: a sigmoid each.
     Labels,
-    /// Numbers: the logits themselves.
+    /// Regression: the logits are the result.
     Numbers,
 }
 
@@ -69,13 +69,13 @@ fn init_range() -> f64 {
     0.02
 }
 
-/// The name that transformers gives to class `i` where a checkpoint has none.
+/// The name that Hugging Face transformers gives to class `i` if a checkpoint has no names.
 pub fn generic_label(i: usize) -> String {
     format!("LABEL_{i}")
 }
 
-/// Names of the classes as transformers reads them: `id2label`, unless `num_labels` says another number; without names, `num_labels`
-/// generic ones. A name may be a number.
+/// Names of the classes, as transformers reads them: `id2label`, unless `num_labels` is another number. Without names there are `num_labels`
+/// generic ones. A name may be a JSON number.
 fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, String> {
     let count = match &json["num_labels"] {
         Value::Null => None,
@@ -132,7 +132,7 @@ impl Config {
         }
     }
 
-    /// Names of the classes: the checkpoint's own, else those that transformers gives to two classes without names.
+    /// Names of the classes: those of the checkpoint, or the generic names of two classes.
     pub fn labels(&self) -> Vec<String> {
         match self.id2label.is_empty() {
             true => (0..2).map(generic_label).collect(),
@@ -140,12 +140,12 @@ impl Config {
         }
     }
 
-    /// Whether the classes have names of their own, not the numbers that transformers gives.
+    /// Whether a class has another name than the generic one.
     pub fn names_classes(&self) -> bool {
         self.id2label.iter().any(|(&i, name)| *name != generic_label(i))
     }
 
-    /// What the logits of a head with so many of them mean, as transformers' text-classification pipeline has it.
+    /// The meaning of the logits of a head with `logits` outputs, as in transformers' text-classification pipeline.
     pub fn outputs(&self, logits: usize) -> Outputs {
         match self.problem_type.as_deref() {
             Some("regression") => Outputs::Numbers,
@@ -158,12 +158,12 @@ impl Config {
     /// Reads `config.json` in the directory `model`.
     ///
     /// # Errors
-    /// If it is missing, a size is missing or impossible, or it is of another architecture.
+    /// If the file is missing, a size is missing or impossible, or the architecture is not DistilBERT.
     pub fn open(model: &Path) -> Result<Config> {
         let path = model.join("config.json");
         let text = read_text(&path)?;
         let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
-        // Another architecture has other fields: this comes first.
+        // Checked first, because another architecture has other fields.
         if json["model_type"] != "distilbert" {
             let problem = format!("is {}: only \"distilbert\" is implemented", json["model_type"]);
             return Err(Error::file(&path, "\"model_type\"", problem));
