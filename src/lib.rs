@@ -1,27 +1,58 @@
-//! A small tensor engine with its own reverse-mode autograd that fine-tunes DistilBERT with LoRA, without an ML framework.
+//! A small tensor engine with its own reverse-mode autograd. It fine-tunes DistilBERT with LoRA on a CPU or an NVIDIA GPU, without an ML framework.
 //!
 //! ```text
-//!             ids, offsets                                     loss
-//! data ───────────────────────► nn (DistilBERT) ──► autograd (Tape) ──► Grads ──► train (AdamW)
-//! text, labels → packed batch     lora                 ops/<op>.rs
-//!                                                         │
-//!                                                  tensor (host kernels) · cuda (device kernels)
-//!
-//! error ─► cuda ─► tensor ─► cuda::launch ─► autograd ─► nn ─► lora ─► data ─► train      ("is used by"; nothing points back)
+//! texts and labels
+//!   │ data: WordPiece, packed batches
+//!   ▼
+//! token ids and sequence boundaries
+//!   │ nn: DistilBERT; lora: low-rank terms A, B in its linear layers
+//!   ▼
+//! ops on a Tape (autograd), each computed by tensor (host) or cuda (GPU) ──► loss
+//!   │ Tape::backward
+//!   ▼
+//! Grads: gradients of A, B and the classifier head
+//!   │ train: clipping, AdamW
+//!   ▼
+//! new A, B and head
 //! ```
 //!
+//! Each folder of `src` is a room. A room uses only rooms before it:
+//!
+//! ```text
+//! error ─► files ─► cuda ─► tensor ─► cuda::launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
+//! ```
+//!
+//! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/architecture.md` lists every file.
+//!
 //! # Reading order
-//! 1. [`autograd`]: what an operation is, and the tape. `autograd/ops/gelu.rs` is a whole op on one page.
-//! 2. [`autograd::gradcheck`]: how every backward is checked.
-//! 3. `autograd/ops/linear.rs`: the op that LoRA is about, and what it does not save.
-//! 4. [`nn`]: DistilBERT. [`lora`]: what trains: low-rank terms and the other methods.
-//! 5. [`tensor`]: storage, [`tensor::gemm`], [`tensor::philox`], [`tensor::safetensors`].
-//! 6. [`data`], [`train`]: from text to a trained adapter.
-//! 7. `src/cuda/kernels`: the same ops on a GPU, a file each; `docs/gpu.md` says how they are checked without one.
+//!
+//! One path leads from a tensor to a whole LoRA training step. Each file needs only the files before it. Fast versions stand in files of their own,
+//! named in the list below; a first reader skips them.
+//!
+//! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
+//!    sums use. `tensor/sequences.rs`: packed batches.
+//! 2. **The matrix product.** `tensor/gemm/naive.rs`: three loops. `tensor/gemm/mod.rs`: how the fast one uses the caches (fast: the rest of the folder).
+//! 3. **Reverse mode.** `autograd/mod.rs`: what an op is. `autograd/saved.rs`, `autograd/parameter.rs` and `autograd/grads.rs`: its data.
+//!    `autograd/tape.rs`: recording and backward.
+//! 4. **First ops.** `autograd/ops/mod.rs`: how ops are organised. `autograd/ops/elementwise.rs`: the shape of elementwise ops.
+//!    `autograd/ops/gelu.rs`: one of them. `autograd/ops/arithmetic.rs`: sum and products.
+//! 5. **Checks.** `autograd/gradcheck.rs`: how every backward is checked. `autograd/planted_bugs.rs`: how the check itself is checked.
+//! 6. **Dropout.** `tensor/philox.rs`: random words from counters. `tensor/mask.rs`: a mask that is never stored. `autograd/ops/dropout.rs`: the op.
+//! 7. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`).
+//!    `autograd/ops/attention.rs` (fast: `attention_fast`). `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`, and the fused
+//!    `residual_layer_norm` and `embedding_layer_norm`). `autograd/ops/embedding.rs`. `autograd/ops/first_row.rs`: the `[CLS]` row.
+//!    `autograd/ops/cross_entropy.rs`: the loss.
+//! 8. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
+//!    `nn/distilbert.rs`: DistilBERT.
+//! 9. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
+//! 10. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
+//!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. `prelude.rs`: all of it on your own texts.
 //!
 //! # Letters
-//! B batch, T tokens of all sequences of a packed batch, D model width, H heads, K head width, F feed-forward width, V vocabulary, C classes,
-//! r rank. `dy` comes into a backward; `dx`, `dw`, `db` go out.
+//! B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F feed-forward width,
+//! V vocabulary, C classes, r rank of a low-rank term, G linears of one group, P rows of a prompt or prefix, E extra keys, M positions.
+//! In a matrix product C = A·B, m, n and k are the sizes, and A, B and C are any matrices; in a low-rank term, A `[r, in]` and B `[out, r]` are its factors.
+//! `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Example
 //! ```
