@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn every_op_has_a_suite() {
-        let suites: Vec<&str> = ops::suites().iter().map(|s| s.op).collect();
+        let suites: Vec<&str> = crate::testing::suites().iter().map(|s| s.op).collect();
         let mut found = 0;
         for text in sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref()) {
             // Only types at the start of a line: not those of tests and doc comments.

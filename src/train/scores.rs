@@ -1,6 +1,6 @@
 //! What the logits of each kind of head mean, and the figures of heads for regression and for several labels at once.
 
-use super::wilson;
+use super::interval::wilson;
 use crate::nn::Outputs;
 use crate::{Error, Result};
 use serde::Serialize;

@@ -61,7 +61,9 @@ pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<T
     let tensors = shapes.iter().map(|&shape| {
         let (own, after) = rest.split_at(shape.len());
         rest = after;
-        Tensor::new(own.to_vec(), shape)
+        let mut tensor = alloc(own.len());
+        tensor.copy_from_slice(own);
+        Tensor::new(tensor, shape)
     });
     tensors.collect()
 }
