@@ -242,7 +242,7 @@ pub fn random_size(random: &mut Stream, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::check;
-    use crate::autograd::{Op, Parameter, Saved, ops};
+    use crate::autograd::{Op, Parameter, Saved};
     use crate::tensor::philox::Stream;
     use crate::tensor::{DType, Tensor};
     use proptest::prelude::*;
