@@ -16,42 +16,47 @@
 //! new A, B and head
 //! ```
 //!
-//! Each folder of `src` is a room. A room uses only rooms before it:
+//! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
 //!
 //! ```text
-//! error ─► files ─► cuda ─► tensor ─► cuda::launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
+//! error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
 //! ```
 //!
-//! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/architecture.md` lists every file.
+//! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
+//! `docs/architecture.md` lists every file.
 //!
 //! # Reading order
 //!
-//! One path leads from a tensor to a whole LoRA training step. Each file needs only the files before it. Fast versions stand in files of their own,
-//! named in the list below; a first reader skips them.
+//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it. Four things besides the formulas occur early; a
+//! first reader can take them as given: `on_device!` chooses between host and GPU code, `dispatch!` chooses the Rust type for a [`tensor::DType`], `alloc`
+//! takes a buffer with arbitrary content from a pool, and `suite()` at the end of an op's file draws inputs for step 5. Fast versions stand in files of
+//! their own, named in the list; a first reader skips them.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
 //!    sums use. `tensor/sequences.rs`: packed batches.
 //! 2. **The matrix product.** `tensor/gemm/naive.rs`: three loops. `tensor/gemm/mod.rs`: how the fast one uses the caches (fast: the rest of the folder).
 //! 3. **Reverse mode.** `autograd/mod.rs`: what an op is. `autograd/saved.rs`, `autograd/parameter.rs` and `autograd/grads.rs`: its data.
 //!    `autograd/tape.rs`: recording and backward.
-//! 4. **First ops.** `autograd/ops/mod.rs`: how ops are organised. `autograd/ops/elementwise.rs`: the shape of elementwise ops.
-//!    `autograd/ops/gelu.rs`: one of them. `autograd/ops/arithmetic.rs`: sum and products.
+//! 4. **Random numbers.** `tensor/philox.rs`: random words from counters.
 //! 5. **Checks.** `autograd/gradcheck.rs`: how every backward is checked. `autograd/planted_bugs.rs`: how the check itself is checked.
-//! 6. **Dropout.** `tensor/philox.rs`: random words from counters. `tensor/mask.rs`: a mask that is never stored. `autograd/ops/dropout.rs`: the op.
-//! 7. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`).
-//!    `autograd/ops/attention.rs` (fast: `attention_fast`). `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`, and the fused
-//!    `residual_layer_norm` and `embedding_layer_norm`). `autograd/ops/embedding.rs`. `autograd/ops/first_row.rs`: the `[CLS]` row.
-//!    `autograd/ops/cross_entropy.rs`: the loss.
-//! 8. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
+//! 6. **First ops.** `autograd/ops/mod.rs`: how ops are organised. `autograd/ops/elementwise.rs`: the shape of elementwise ops.
+//!    `autograd/ops/gelu.rs`: one of them. `autograd/ops/arithmetic.rs`: sum and products.
+//! 7. **Dropout.** `tensor/mask.rs`: a mask that is never stored. `autograd/ops/dropout.rs`: the op.
+//! 8. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`).
+//!    `autograd/ops/attention.rs` (fast: `attention_fast`). `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
+//!    model runs two fused ops, `residual_layer_norm` and `embedding_layer_norm`: each equals dropout, sum and layer norm, or embeddings, sum and layer
+//!    norm, one after another. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
+//! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
 //!    `nn/distilbert.rs`: DistilBERT.
-//! 9. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
-//! 10. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
+//! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
+//!     and B start. `lora/merge.rs`: how they become part of W.
+//! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
 //!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. `prelude.rs`: all of it on your own texts.
 //!
 //! # Letters
-//! B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F feed-forward width,
-//! V vocabulary, C classes, r rank of a low-rank term, G linears of one group, P rows of a prompt or prefix, E extra keys, M positions.
-//! In a matrix product C = A·B, m, n and k are the sizes, and A, B and C are any matrices; in a low-rank term, A `[r, in]` and B `[out, r]` are its factors.
+//! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F feed-forward width,
+//! V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt or prefix. In a low-rank term: A `[r, in]`, B `[out, r]`, r its rank and
+//! s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any matrices. ⊙ is the elementwise product.
 //! `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Example

@@ -39,17 +39,33 @@ pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3
         Head::new(x, qkv, &keys, (b, h)).backward::<T>(y, dy, lse)
     });
     let [dq_parts, dk_parts, dv_parts] = [0, 1, 2].map(|i| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>());
-    let mut all = alloc::<T>(shapes.iter().map(|shape| shape.len()).sum());
-    let (dq, dkv) = all.split_at_mut(x.qkv[0].shape().len());
-    let (dk, dv) = dkv.split_at_mut(x.qkv[1].shape().len());
+    let mut buffers: Vec<Pooled<T>> = shapes.iter().map(|shape| alloc(shape.len())).collect();
+    let [dq, dk, dv] = thirds(&mut buffers, [0, 1].map(|i| x.qkv[i].shape().len()));
     write_heads(x.heads, x.queries, 0, &dq_parts, dq);
     write_heads(x.heads, x.keys, x.extra_rows(), &dk_parts, dk);
     write_heads(x.heads, x.keys, x.extra_rows(), &dv_parts, dv);
-    let mut grads = cut(all, shapes)?;
+    let mut grads = buffers.into_iter().zip(shapes).map(|(g, &shape)| Tensor::new(g, shape)).collect::<Result<Vec<_>>>()?;
     for (extra, parts) in x.extra.iter().flatten().zip([dk_parts, dv_parts]) {
         grads.push(extra_gradient(x, &parts, extra)?);
     }
     Ok(grads)
+}
+
+/// The places of dq, dk and dv in the gradients of one, two or three input tensors. dq and dk have these lengths.
+fn thirds<T: Element>(grads: &mut [Pooled<T>], [q, k]: [usize; 2]) -> [&mut [T]; 3] {
+    match grads {
+        [dq, dk, dv] => [dq, dk, dv],
+        [dq, dkv] => {
+            let (dk, dv) = dkv.split_at_mut(k);
+            [dq, dk, dv]
+        }
+        [dqkv, ..] => {
+            let (dq, dkv) = dqkv.split_at_mut(q);
+            let (dk, dv) = dkv.split_at_mut(k);
+            [dq, dk, dv]
+        }
+        [] => Default::default(),
+    }
 }
 
 /// Cuts tensors of `shapes` from `all`. One after another, the one, two or three input tensors are q, k and v; so are their gradients.
@@ -61,9 +77,7 @@ pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<T
     let tensors = shapes.iter().map(|&shape| {
         let (own, after) = rest.split_at(shape.len());
         rest = after;
-        let mut tensor = alloc(own.len());
-        tensor.copy_from_slice(own);
-        Tensor::new(tensor, shape)
+        Tensor::new(own.to_vec(), shape)
     });
     tensors.collect()
 }
