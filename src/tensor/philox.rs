@@ -3,6 +3,11 @@
 //!
 //! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the seed)
 //! and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward draws it again.
+//!
+//! ```text
+//! counter of a dropout mask (`mask.rs`)     [column / 4, row, dropout site, example]       its four words are for four columns
+//! counter of a `Stream`                     [count, count, purpose, u32::MAX]              count: 64 bits, low word first
+//! ```
 
 /// Four random words from a key and a counter: ten rounds of two multiplications, whose upper and lower halves are mixed.
 #[inline(always)]
@@ -40,7 +45,7 @@ impl Stream {
     /// 32 random bits.
     pub fn word(&mut self) -> u32 {
         if self.used == 4 {
-            // The last word of the counter keeps streams and dropout masks apart: there it is the number of an example, which is smaller.
+            // The last word keeps streams apart from dropout masks, whose last word is an example number below u32::MAX.
             self.words = philox(self.seed, [self.next as u32, (self.next >> 32) as u32, self.purpose, u32::MAX]);
             self.next += 1;
             self.used = 0;
