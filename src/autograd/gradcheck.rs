@@ -40,8 +40,7 @@ pub struct Found {
 /// Length of a step along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
 const STEP: f64 = 2e-3;
 
-/// The smallest scale. If the gradient is 0, as for a softmax over one element (always 1), the terms are rounding errors: relative to each other,
-/// they would give a large error.
+/// The smallest scale. If the gradient is 0, as for a softmax over one element (always 1), the terms are only rounding errors.
 const SMALLEST_SCALE: f64 = 1e-3;
 
 /// Checks backward of `f` with respect to `inputs` (f64), and to all parameters that `f` puts on the tape. Returns the worst of three draws:

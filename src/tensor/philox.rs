@@ -3,11 +3,8 @@
 //!
 //! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the seed)
 //! and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward draws it again.
-//!
-//! ```text
-//! counter of a dropout mask (`mask.rs`)     [column / 4, row, dropout site, example]       its four words are for four columns
-//! counter of a `Stream`                     [count, count, purpose, u32::MAX]              count: 64 bits, low word first
-//! ```
+//! The counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the model.
+//! The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low word first.
 
 /// Four random words from a key and a counter: ten rounds of two multiplications, whose upper and lower halves are mixed.
 #[inline(always)]

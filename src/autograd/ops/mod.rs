@@ -1,7 +1,7 @@
 //! The differentiable operations, one a file.
 //!
 //! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the
-//! suite of the gradient check. ([`Attention`] has no method: use [`Tape::apply`](super::Tape::apply). The suite of [`Linear`] is in
+//! suite of the gradient check. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. The suite of [`Linear`] is in
 //! `linear_inputs.rs`.) If a plain implementation is too slow, the file has a plain form for the tests, and another file has the fast form:
 //!
 //! | op | formula | plain form | fast form on the host |

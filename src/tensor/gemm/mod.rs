@@ -15,7 +15,7 @@
 //!       │         │   ├───────────┼──┤     the lines in C: tiles of MC × NC elements, one for each task
 //!       └─────────┘   └───────────┴──┘
 //!
-//!     loop                                        what is used again, and the cache that holds it  size with AVX2 in f32
+//!     loop                                        what stays in a cache, and in which one          size with AVX2 in f32
 //!     5  for columns j0 of C, in steps of NC  ┐   the task's tile of C, MC × NC, in L2             96 × 384
 //!     4  for rows i0 of C, in steps of MC     ┘   (each pair j0, i0 is a task of its own)
 //!     3  for inner indices k0, in steps of KC     a block of A, MC × KC, in L2                     96 × 384
@@ -87,8 +87,7 @@ pub fn gemm_serial<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [
     gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Serial);
 }
 
-/// C = init + Σ A·B over some pairs (A, B), rounded once to the type of C. Every A has as many rows as C, every B as many columns. If there are no
-/// pairs, C is left as it is.
+/// C = init + Σ A·B over pairs (A, B), rounded once to C's type. Every A has C's rows, every B has C's columns. Without pairs, C stays as it is.
 ///
 /// On processors that multiply bf16, the product of two bf16 matrices adds pairs of neighbouring inner indices in f32.
 ///
@@ -110,7 +109,7 @@ fn sum_on<S: Accum, C: Scalar<Acc = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)],
     loops::run(&products, init, c, if swapped { [1, ldc] } else { [ldc, 1] }, threads);
 }
 
-/// [`gemm_sum`] with each B already packed. C is left as it is if there are no pairs.
+/// [`gemm_sum`] with each B already packed.
 ///
 /// # Panics
 /// If the sizes do not fit, or a B was packed for an A of another type.

@@ -6,8 +6,7 @@ use super::loops::Init;
 use super::mat::Mat;
 use crate::tensor::{Accum, Scalar};
 
-/// `c[i, j] = init + Σ over the products Σₚ a[i, p] · b[p, j]`, summed in the accumulator type S and rounded once. If there are no
-/// products, C is left as it is.
+/// `c[i, j] = init + Σ over the products Σₚ a[i, p] · b[p, j]`, summed in type S, rounded once. Without products, C stays as it is.
 ///
 /// Every A is `[m, k]` and every B `[k, n]`; k may differ between products. C is `[m, n]` in row-major order, its rows start `ldc` elements apart.
 ///
