@@ -4,13 +4,13 @@
 //! cotangent v. For every u and v, ⟨v, J u⟩ = ⟨u, Jᵀ v⟩. Both are drawn at random, so a wrong sign, factor or index in backward shows in
 //! almost every draw. One direction costs a few forward passes, whatever the size of x.
 //!
-//! What f is does not matter: an op, a layer, or a model with its loss. See [`check`].
+//! The function f may be an op, a layer, or a model with its loss. See [`check`].
 //!
-//! A small error proves that backward belongs to forward, near the inputs that were drawn. It does not prove
+//! A small error shows that backward computes the derivative of forward, near the inputs that were drawn. It does not show
 //! - that forward computes the right function;
 //! - anything at a kink (the 0 of relu), at which there is no derivative, or far from the inputs that were drawn;
-//! - that the kernels for f32, bf16 and GPUs are right: other tests compare these with the f64 ones;
-//! - anything about what is held fixed on purpose, such as the row norms of DoRA: what does not come onto the tape does not move.
+//! - that the code for f32, bf16 and GPUs is right: other tests compare it with the code for f64;
+//! - anything about a value that f treats as a constant on purpose, without putting it on the tape: the check does not change it.
 //!
 //! Would the check notice a wrong backward? [`Suite::plant_bugs`] plants wrong gradients, and counts how many are caught.
 
@@ -32,19 +32,19 @@ pub struct Found {
     pub backward: f64,
     /// |numeric − backward| / scale; near zero if backward is right.
     ///
-    /// The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, with g = Jᵀ v: the sizes of the terms of the two sums. Rounding errors grow with the
-    /// terms. The sums themselves may be zero by chance, and would make a poor denominator.
+    /// The two numbers are the sums Σ uᵢgᵢ, with g = Jᵀ v, and Σ vⱼ(J u)ⱼ. The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, because rounding errors
+    /// grow with the terms. The sums themselves are no good scale: their terms may cancel.
     pub error: f64,
 }
 
 /// Length of a step along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
 const STEP: f64 = 2e-3;
 
-/// The smallest scale. A softmax over one key has the gradient 0, but for rounding: such a gradient is compared with 0, not with itself.
+/// The smallest scale. If the gradient is 0, as for a softmax over one element (always 1), the terms are only rounding errors.
 const SMALLEST_SCALE: f64 = 1e-3;
 
 /// Checks backward of `f` with respect to `inputs` (f64), and to all parameters that `f` puts on the tape. Returns the worst of three draws:
-/// one alone may happen to be blind to a single element.
+/// in a single draw, the factor of a wrong element may be near 0 by chance.
 ///
 /// ```
 /// # use lowrank::autograd::gradcheck;
@@ -74,10 +74,10 @@ pub(super) fn check_along<'m>(
     needs: &[bool],
     random: &mut Stream,
 ) -> Result<Found> {
-    // x: all that moves, by identity. Inputs get identities, as if they were parameters.
+    // x: every tensor that moves, by identity. An input that needs a gradient gets a fresh identity, as if it were a parameter.
     let mut x = parameters_of(&f, inputs)?;
     let ids: Vec<Option<ParamId>> = needs.iter().map(|&need| need.then(ParamId::fresh)).collect();
-    x.extend(ids.iter().zip(inputs).filter_map(|(id, x)| Some(((*id)?, x.clone()))));
+    x.extend(ids.iter().zip(inputs).filter_map(|(id, input)| id.map(|id| (id, input.clone()))));
     let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
 
     // y at x + step · u, on a tape on which nothing trains.
@@ -87,8 +87,8 @@ pub(super) fn check_along<'m>(
             let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, u)| x + step * u).collect();
             moved.insert(*id, Tensor::new(values, x.shape())?);
         }
-        let vars = ids.iter().zip(inputs).map(|(id, x)| Var { value: id.map_or(x, |id| &moved[&id]).clone(), node: None });
-        let vars: Vec<Var> = vars.collect();
+        let values = ids.iter().zip(inputs).map(|(id, input)| id.map_or(input, |id| &moved[&id]));
+        let vars: Vec<Var> = values.map(|value| Var { value: value.clone(), node: None }).collect();
         let mut tape = Tape::with_constants(Rc::new(move |p| moved[&p.id()].clone()));
         f(&mut tape, &vars.iter().collect::<Vec<_>>())?.value().to_f64()
     };
@@ -98,7 +98,7 @@ pub(super) fn check_along<'m>(
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
 
     let mut tape = Tape::new();
-    let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, x)| id.map_or(tape.constant(x), |id| tape.leaf(id, x))).collect();
+    let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, input)| id.map_or(tape.constant(input), |id| tape.leaf(id, input))).collect();
     let y = f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
     let v = uniform(random, y.shape().len());
     let mut gradients = tape.vjp(&y, Tensor::new(v.clone(), y.shape())?)?;
@@ -149,7 +149,7 @@ impl Case {
     /// `op` at `n` inputs of one random shape.
     ///
     /// # Errors
-    /// Never.
+    /// None. The type is that of [`Suite::case`].
     pub fn of_equal_shapes(op: impl Op, n: usize, random: &mut Stream) -> Result<Case> {
         let dims = [random_size(random, 5), random_size(random, 7)];
         Ok(Case { op: Rc::new(op), inputs: (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()? })
@@ -178,7 +178,7 @@ pub struct Worst {
     pub checks: usize,
     /// The one with the largest error.
     pub found: Found,
-    /// Its shapes, and which gradients were asked for.
+    /// The shapes of its inputs, and the gradients that were asked for.
     pub place: String,
 }
 
@@ -229,7 +229,7 @@ pub(crate) fn random_sequences(random: &mut Stream, most: usize) -> Result<Arc<S
 /// Uniform random numbers in [-1, 1), for cases.
 ///
 /// # Errors
-/// Never for a shape that fits memory.
+/// None, if the shape fits in memory.
 pub fn random_tensor(random: &mut Stream, dims: &[usize]) -> Result<Tensor> {
     Tensor::new(uniform(random, dims.iter().product()), dims)
 }
@@ -251,6 +251,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_backward_agrees_with_finite_differences(seed: u64) {
+            // The suites of all ops, collected from `ops` and `lora`.
             for suite in crate::testing::suites() {
                 let worst = suite.run(1, seed).unwrap();
                 prop_assert!(worst.checks > 0, "{} checked nothing", suite.op);

@@ -46,8 +46,8 @@ impl Grads {
     }
 
     pub(super) fn insert(&mut self, id: ParamId, g: Tensor) -> Result<()> {
-        let sum = sum(self.0.remove(&id), g)?;
-        self.0.insert(id, sum);
+        let total = accumulate(self.0.remove(&id), g)?;
+        self.0.insert(id, total);
         Ok(())
     }
 
@@ -66,16 +66,16 @@ fn sum_of_squares(g: &Tensor) -> Result<f64> {
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
-/// sum + g, in the sum's buffer if nothing else shares it; g if there is no sum yet.
-pub(super) fn sum(sum: Option<Tensor>, g: Tensor) -> Result<Tensor> {
+/// total + g, or g if there is no total yet. On the host, `zip_in_place` adds each pair of elements, in the total's buffer if nothing else shares it.
+pub(super) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
     const OP: &str = "sum of gradients";
-    let Some(sum) = sum else { return Ok(g) };
-    if sum.shape() != g.shape() {
-        return Err(Error::shape(OP, "equal shapes", &[sum.shape(), g.shape()]));
+    let Some(total) = total else { return Ok(g) };
+    if total.shape() != g.shape() {
+        return Err(Error::shape(OP, "equal shapes", &[total.shape(), g.shape()]));
     }
     on_device!(
-        sum,
-        |device| launch::elementwise(device, OP, ["add_f32", "add_bf16"], &[&sum, &g]),
-        dispatch!(OP, sum.dtype(), T => zip_in_place::<T>(sum, &g, |sum, g| sum + g))
+        total,
+        |device| launch::elementwise(device, OP, ["add_f32", "add_bf16"], &[&total, &g]),
+        dispatch!(OP, total.dtype(), T => zip_in_place::<T>(total, &g, |a, b| a + b))
     )
 }

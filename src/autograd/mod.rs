@@ -4,7 +4,8 @@
 //! The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward with finite differences. The ledger
 //! (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
 //!
-//! An operation is a type with forward and backward side by side. (An elementwise one is shorter: see [`ops::Elementwise`].)
+//! An operation is a type with forward and backward side by side. (An elementwise one is shorter: see [`ops::Elementwise`].) This example computes
+//! in f64 only, so it would give an error in a model in f32. `docs/adding-an-op.md` says how an op computes in every type, and on a GPU.
 //! ```
 //! use lowrank::autograd::{Op, Parameter, Saved, Tape};
 //! use lowrank::{Result, tensor::Tensor};

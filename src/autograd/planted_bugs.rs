@@ -1,7 +1,7 @@
 //! Would the gradient check notice a wrong backward? A planted bug is a wrong gradient that is put into a right op on purpose.
 //!
-//! `Planted` wraps an op: forward is the op's, and backward spoils one of the gradients. The check must then report an error above the tolerance of
-//! the op's suite. `lowrank gradcheck --plant-bug OP` counts how many bugs of each kind are caught.
+//! `Planted` wraps an op. It calls the op's forward and backward, and then makes one of the gradients wrong. The check must report an error above
+//! the tolerance of the op's suite. `lowrank gradcheck --plant-bug OP` counts how many bugs of each kind are caught.
 
 use super::gradcheck::{Case, Suite};
 use super::{Op, Saved};
@@ -18,9 +18,9 @@ pub enum Bug {
     Sign,
     /// A factor of 1.001.
     Factor,
-    /// One element zeroed.
+    /// The largest element set to 0.
     Zeroed,
-    /// A row in the place of its neighbour, as from a wrong index.
+    /// Two rows exchanged, as by a wrong index.
     Moved,
 }
 
@@ -28,7 +28,8 @@ impl Bug {
     /// All kinds.
     pub const ALL: [Bug; 4] = [Bug::Sign, Bug::Factor, Bug::Zeroed, Bug::Moved];
 
-    /// The gradient `g`, of rows of `cols` elements, with this bug. It spoils the largest element, so that it has an effect.
+    /// The gradient `g`, of rows of `cols` elements, with this bug. `Zeroed` and `Moved` act on the largest element and on its row, because a
+    /// change of small elements might not show.
     fn spoil(self, g: &[f64], cols: usize) -> Vec<f64> {
         let largest = (0..g.len()).max_by(|&a, &b| g[a].abs().total_cmp(&g[b].abs())).unwrap_or(0);
         match self {
@@ -36,7 +37,7 @@ impl Bug {
             Bug::Factor => g.iter().map(|x| 1.001 * x).collect(),
             Bug::Zeroed => g.iter().enumerate().map(|(i, &x)| if i == largest { 0.0 } else { x }).collect(),
             Bug::Moved => {
-                // The row of the largest element is swapped with the next row. A single row is rotated by one element.
+                // Exchanges the row of the largest element and the next row. If there is one row only, rotates it by one element.
                 let mut g = g.to_vec();
                 let rows = g.len() / cols.max(1);
                 if rows > 1 {
@@ -56,8 +57,8 @@ struct Planted {
     op: Rc<dyn Op>,
     bug: Bug,
     input: usize,
-    /// Set when the bug changed a number visibly. (To zero a zero is no bug.)
-    effect: Rc<Cell<bool>>,
+    /// Set to true if the bug changed the gradient by more than rounding. (A zero that is set to 0 is no bug.)
+    changed: Rc<Cell<bool>>,
 }
 
 impl Op for Planted {
@@ -74,7 +75,7 @@ impl Op for Planted {
         if let Some(g) = &mut grads[self.input] {
             let spoilt = self.bug.spoil(g.host::<f64>()?, g.shape().cols());
             if spoilt.iter().zip(g.host::<f64>()?).any(|(a, b)| (a - b).abs() > 1e-7) {
-                self.effect.set(true);
+                self.changed.set(true);
             }
             *g = Tensor::new(spoilt, g.shape())?;
         }
@@ -83,7 +84,7 @@ impl Op for Planted {
 }
 
 impl Suite {
-    /// Plants each kind of bug in each gradient of `cases` cases. Returns, for each kind, how many were caught of how many took effect.
+    /// Plants each kind of bug in each gradient of `cases` cases. Returns (kind, bugs caught, bugs that changed the gradient) for each kind.
     ///
     /// # Errors
     /// Those of the op.
@@ -95,18 +96,18 @@ impl Suite {
             for input in (0..case.inputs.len()).filter(|&i| case.inputs[i].dtype() == DType::F64) {
                 let needs: Vec<bool> = (0..case.inputs.len()).map(|i| i == input).collect();
                 for (bug, caught, planted) in &mut counts {
-                    let effect = Rc::new(Cell::new(false));
-                    let op = Rc::new(Planted { op: case.op.clone(), bug: *bug, input, effect: effect.clone() });
+                    let changed = Rc::new(Cell::new(false));
+                    let op = Rc::new(Planted { op: case.op.clone(), bug: *bug, input, changed: changed.clone() });
                     let spoilt = Case { op, inputs: case.inputs.clone() };
-                    // Three directions: one alone may happen to be blind to a single element.
-                    let mut seen = false;
+                    // Three draws, as in `gradcheck::check`.
+                    let mut reported = false;
                     for _ in 0..3 {
                         let error = spoilt.check(&needs, &mut random)?.error;
-                        seen |= error.is_nan() || error > self.tolerance;
+                        reported |= error.is_nan() || error > self.tolerance;
                     }
-                    if effect.get() {
+                    if changed.get() {
                         *planted += 1;
-                        *caught += usize::from(seen);
+                        *caught += usize::from(reported);
                     }
                 }
             }

@@ -3,6 +3,9 @@
 //! Forward records each operation after the operations that made its inputs. Backward walks the record from the end. When it reaches a node,
 //! every use of the node's value has already added its contribution, so the sum is dL/d(value), the cotangent of that value. The node's op
 //! turns it into contributions for its own inputs.
+//!
+//! `run.rs` calls an op and checks what it returns. A first reader can skip the ledger, segments and substitutes: they serve `lowrank explain`,
+//! checkpointing and gradient checks.
 
 use super::record::Ledger;
 use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
@@ -40,22 +43,23 @@ impl Var {
 pub(super) enum Node<'m> {
     /// A parameter: its gradient is a result.
     Leaf(ParamId),
-    /// An operation: `inputs[i]` is the node of input i, if a gradient must reach it; `like[i]` is what that gradient must look like.
+    /// An operation: `inputs[i]` is the node of input i, if a gradient must reach it. `like[i]` is the shape and type of input i: `run.rs` checks
+    /// that its gradient has the same.
     Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, like: Vec<(Shape, DType)> },
-    /// Operations that run again in backward.
+    /// A checkpointed part of a model: its operations run again in backward (`checkpoint.rs`).
     Segment(Box<dyn Segment + 'm>),
 }
 
-/// A part of a model of which the tape keeps the inputs alone; see [`Tape::checkpoint`].
+/// A part of a model. The tape keeps only its inputs; see [`Tape::checkpoint`].
 pub(super) trait Segment {
-    /// Its inputs, on the tape that it is a node of.
+    /// Its inputs. Their nodes are on the same tape as the segment.
     fn inputs(&self) -> &[Var];
 
     /// The contribution to each input, if a gradient must reach it. Gradients of parameters go to `result`.
     fn backward(&self, dy: Tensor, result: &mut Grads) -> Result<Vec<Option<Tensor>>>;
 }
 
-/// What a parameter is on a tape on which nothing trains.
+/// On a tape for inference, gives the value of each parameter: its own value, or another one in a gradient check.
 pub(super) type Substitute = Rc<dyn Fn(&Parameter) -> Tensor>;
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
@@ -177,7 +181,7 @@ impl<'m> Tape<'m> {
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 if let (Some(input), Some(g)) = (input, contribution) {
-                    cotangents[input] = Some(grads::sum(cotangents[input].take(), g)?);
+                    cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);
                 }
             }
         }

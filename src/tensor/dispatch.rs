@@ -1,6 +1,6 @@
 //! Macros that choose code by a value of run time: by the data type, or by the device.
 //!
-//! A tensor's data type is a value ([`DType`](super::DType)), but a kernel is generic over a Rust type. `dispatch!` joins the two: inside its
+//! A tensor's data type is a value ([`DType`](super::DType)), but a loop on the host is generic over a Rust type. `dispatch!` joins the two: inside its
 //! body, the type `T` is `f32`, `f64` or `BF16`, as the data type says.
 //!
 //! ```text

@@ -1,6 +1,6 @@
-//! The types of elements: [`DType`] as a value, and the Rust types behind it with the traits that kernels are generic over.
+//! The types of elements: [`DType`] as a value, and the Rust types behind it, with the traits that code on slices is generic over.
 //!
-//! A kernel reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or
+//! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or
 //! `f64`), because a sum of many bf16 numbers would lose most of its digits.
 
 use super::pool::{Poolable, Pooled, alloc};
@@ -38,7 +38,7 @@ impl DType {
         }
     }
 
-    /// The type of accumulators, and of what trains in a model of this type: f32 for the 16-bit floats, else the type itself.
+    /// The accumulator type: f32 for the 16-bit floats, else the type itself. The trained parameters of a model have it too.
     pub fn accum(self) -> DType {
         match self {
             DType::BF16 | DType::F16 => DType::F32,
@@ -70,7 +70,7 @@ macro_rules! elements {
 }
 elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
 
-/// Elements that a matrix product reads as the accumulator type `S`.
+/// The borrowed elements of a matrix, as an input of a matrix product (`gemm/`). The product reads each as the accumulator type `S`.
 #[derive(Clone, Copy)]
 pub enum Elements<'a, S> {
     /// Elements of type `S`.
@@ -79,7 +79,7 @@ pub enum Elements<'a, S> {
     BF16(&'a [bf16]),
 }
 
-/// A floating-point type that kernels read and write.
+/// A floating-point type that host loops read and write.
 pub trait Scalar: Element {
     /// The accumulator: the type in which ops compute and sum. f32 for bf16, else the type itself.
     type Acc: Accum;
@@ -116,7 +116,7 @@ pub trait Accum:
     fn f64(self) -> f64;
     /// self · a + b, rounded once. Slow on processors without such an instruction.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// e^self. `fma`: this processor has a fast [`Accum::mul_add`]. Kernels get it as a parameter from [`simd`](super::simd).
+    /// e^self. `fma`: [`Accum::mul_add`] is one fast instruction. [`simd`](super::simd) compiles a loop with and without it, and passes `fma`.
     fn exp(self, fma: bool) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
@@ -124,7 +124,7 @@ pub trait Accum:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// The error function, and e^(−self²), which is computed on the way. `fma` as in [`Accum::exp`].
+    /// The pair (erf(self), e^(−self²)). The f32 formula for erf needs the second; gelu's derivative uses it. `fma` as in [`Accum::exp`].
     fn erf(self, fma: bool) -> (Self, Self);
 }
 
@@ -161,6 +161,7 @@ macro_rules! floats {
         }
     )*};
 }
+// The functions of each type for exp and erf. Those of f32 become vector code; those of f64 are library calls, and ignore `fma`.
 floats!(f32 special::exp, special::erf; f64 |x: f64, _| x.exp(), |x: f64, _| (libm::erf(x), (-x * x).exp()));
 
 impl Scalar for bf16 {

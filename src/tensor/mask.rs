@@ -12,7 +12,7 @@ pub struct Mask {
     pub p: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Which dropout of the model: a number from the table `nn::site`.
+    /// Number of this dropout in the model: each place where the model drops has its own.
     pub site: u32,
 }
 
@@ -22,7 +22,8 @@ impl Mask {
         (self.p * 4_294_967_296.0).round().min(f64::from(u32::MAX)) as u32
     }
 
-    /// Writes the factor of each column of row `row` of `example`: 0 if it is dropped, else 1 / (1 − p).
+    /// Writes the factor of each column of row `row` of `example`: 0 if it is dropped, else 1 / (1 − p). Column j uses word j mod 4 of
+    /// `philox(seed, [j / 4, row, site, example])`; `philox_row` computes the words of all columns.
     pub fn factors<T: Accum>(&self, example: u32, row: u32, out: &mut [T]) {
         let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));

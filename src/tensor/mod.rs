@@ -6,9 +6,13 @@
 //! ```
 //!
 //! A [`Tensor`] is an immutable array in row-major order, without gaps. It knows its shape and the place of its first element in a shared
-//! [`Storage`], so a clone, a reshape or a row copies no element. Its data type is a value ([`DType`]), not a type parameter: `dispatch!` in
-//! `dispatch.rs` goes from the value to the Rust type. That type is `f32`, `f64`, [`BF16`] (the Rust type; `DType::BF16` is the value), `F16`
-//! or `u32`. Kernels borrow the elements as a plain slice with [`Tensor::host`], and return new tensors.
+//! [`Storage`], so a clone, a reshape or a row copies no element. Functions on slices borrow the elements with [`Tensor::host`]. Their results
+//! are new tensors, made from a [`Pooled`] buffer: a vector whose memory is used again (`pool.rs`). The values in a buffer from [`alloc`] are
+//! arbitrary, and each must be written; [`zeroed`] gives zeros.
+//!
+//! The data type of a tensor is a value ([`DType`]), not a type parameter. Three macros of `dispatch.rs` go from the value to the Rust type:
+//! `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, they go from the value
+//! `DType::BF16` to the type [`BF16`]. `on_device!` chooses between code for the GPU and code for the host.
 
 mod arguments;
 mod convert;
@@ -188,7 +192,7 @@ impl Tensor {
     /// The same elements in host memory. Waits for the GPU if they are there; makes no copy if they are on the host.
     ///
     /// # Errors
-    /// If an earlier kernel on the GPU failed.
+    /// If an earlier kernel failed on the GPU.
     pub fn to_host(&self) -> Result<Tensor> {
         on_device!(self, |_device| self.download(), Ok(self.clone()))
     }
@@ -203,7 +207,7 @@ impl Tensor {
     /// # Errors
     /// If the GPU has no more memory.
     pub fn to_device_of(&self, other: &Tensor) -> Result<Tensor> {
-        let _ = other;
+        let _ = other; // Without the feature "cuda", `on_device!` ignores its first argument.
         on_device!(other, |device| self.to_device(device), Ok(self.clone()))
     }
 }

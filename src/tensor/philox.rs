@@ -3,6 +3,8 @@
 //!
 //! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the seed)
 //! and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward draws it again.
+//! The counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the model.
+//! The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low word first.
 
 /// Four random words from a key and a counter: ten rounds of two multiplications, whose upper and lower halves are mixed.
 #[inline(always)]
@@ -40,7 +42,7 @@ impl Stream {
     /// 32 random bits.
     pub fn word(&mut self) -> u32 {
         if self.used == 4 {
-            // The last word of the counter keeps streams and dropout masks apart: there it is the number of an example, which is smaller.
+            // The last word keeps streams apart from dropout masks, whose last word is an example number below u32::MAX.
             self.words = philox(self.seed, [self.next as u32, (self.next >> 32) as u32, self.purpose, u32::MAX]);
             self.next += 1;
             self.used = 0;

@@ -1,5 +1,5 @@
-//! Host memory that is used again: the buffers of freed tensors wait in a pool, because fresh pages from the system cost more than a kernel
-//! that fills them.
+//! Host memory that is used again: the buffers of freed tensors wait in a pool, because fresh pages from the system cost more than the
+//! loop that fills them.
 
 use half::{bf16, f16};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ type Free<T> = BTreeMap<usize, Vec<Vec<T>>>;
 
 /// An element type with a pool of its own.
 pub trait Poolable: Copy + Default + 'static {
-    /// NaN, or the largest integer. Debug builds fill new buffers with it, so that an element that no kernel wrote is noticed.
+    /// NaN, or the largest integer. Debug builds fill new buffers with it, so that an element that no loop wrote is noticed.
     const POISON: Self;
     /// The free vectors of this type.
     fn free() -> &'static Mutex<Free<Self>>;

@@ -21,7 +21,7 @@ pub struct Sequences {
     pub(super) on_device: std::sync::OnceLock<DeviceSequences>,
 }
 
-/// The sequence boundaries of a packed batch, for kernels.
+/// The sequence boundaries of a packed batch, for GPU kernels.
 #[cfg(feature = "cuda")]
 #[derive(Debug)]
 pub struct DeviceSequences {
@@ -29,7 +29,7 @@ pub struct DeviceSequences {
     pub offsets: super::Tensor,
     /// The sequence of each row: `[T]` u32.
     pub row_sequence: super::Tensor,
-    /// The ordinal of each sequence in the run: `[B]` u32.
+    /// The example number of each sequence, see [`Sequences::new`]: `[B]` u32.
     pub examples: super::Tensor,
 }
 
@@ -40,7 +40,8 @@ impl PartialEq for Sequences {
 }
 
 impl Sequences {
-    /// Sequences of `lengths` tokens. `examples[b]` is the number of sequence b in the run, epoch · N + index: dropout masks depend on it.
+    /// Sequences of `lengths` tokens. `examples[b]` is the example number of sequence b. Training uses epoch · (size of the data set) + index, so
+    /// that it is unique in the run. Dropout draws its random numbers from it.
     ///
     /// # Errors
     /// If the two lists differ in length, or a sequence is empty.
@@ -89,7 +90,7 @@ impl Sequences {
         self.range(b).len()
     }
 
-    /// The number of each sequence in the run: `[B]`.
+    /// The example number of each sequence: `[B]`.
     pub fn example_ids(&self) -> &[u32] {
         &self.examples
     }

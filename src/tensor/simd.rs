@@ -1,6 +1,6 @@
-//! Runs a kernel with the widest vectors of the processor.
+//! Runs a loop on the host with the widest vectors of the processor.
 //!
-//! Kernels are plain loops. Inside a function with `#[target_feature]`, the compiler turns the same loop into code for wider registers and fused
+//! A [`Kernel`] is here a plain loop on the host. Inside a function with `#[target_feature]`, the compiler turns the same loop into code for wider registers and fused
 //! multiply-add. So there is one source and one compiled version for each instruction set. The version is chosen at run time.
 #![allow(unsafe_code)]
 

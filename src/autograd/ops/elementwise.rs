@@ -1,7 +1,7 @@
 //! Elementwise functions, y = f(x).
 //!
-//! A type that implements [`Elementwise`] is an [`Op`](crate::autograd::Op): `elementwise_op.rs` derives forward and backward from f and its
-//! derivative, for the host and for a GPU. The loops are in `elementwise_fast.rs`.
+//! `elementwise_op.rs` implements [`Op`](crate::autograd::Op) for every type that implements [`Elementwise`]: it makes forward and backward from
+//! f and its derivative, for the host and for a GPU. The loops are in `elementwise_fast.rs`.
 
 use crate::tensor::Accum;
 
@@ -33,8 +33,8 @@ pub trait Elementwise: Sync + 'static {
     const NAME: &'static str;
     /// What forward keeps for [`Elementwise::df`].
     const KEEPS: Keeps = Keeps::X;
-    /// The kernels of `src/cuda/kernels` for f32 and bf16: forward (x, y, n), then backward (kept, dy, dx, n). Without them, the host alone
-    /// computes this function.
+    /// Names of the GPU kernels (`src/cuda/kernels`): `[[forward f32, forward bf16], [backward f32, backward bf16]]`. The arguments are (x, y, n)
+    /// and (kept, dy, dx, n). `None`: only the host computes this function.
     const KERNELS: Option<[[&'static str; 2]; 2]> = None;
 
     /// y = f(x).
@@ -43,14 +43,14 @@ pub trait Elementwise: Sync + 'static {
     /// dy/dx as a function of what is kept: x, or y where [`Elementwise::KEEPS`] says so.
     fn df(&self, kept: f64) -> f64;
 
-    /// f in the accumulator's type, where f64 is too slow. `fma` as in [`math`](crate::tensor::math). Mark it `#[inline(always)]`, or it will
-    /// not become vector code.
+    /// f in the accumulator's type, if f64 is too slow. `fma` as in [`Accum::exp`]. Mark it `#[inline(always)]`, or it will not become vector
+    /// code.
     #[inline(always)]
     fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
         T::of(self.f(x.f64()))
     }
 
-    /// dx = dy · df(kept), in the same way.
+    /// dx = dy · df(kept) in the accumulator's type, with the same rules as `f_fast`.
     #[inline(always)]
     fn dx_fast<T: Accum>(&self, kept: T, dy: T, _fma: bool) -> T {
         T::of(dy.f64() * self.df(kept.f64()))

@@ -1,4 +1,4 @@
-//! Every elementwise function is an op.
+//! `Op` for every elementwise function.
 
 use super::elementwise::{Elementwise, Keeps};
 use super::elementwise_fast as fast;
@@ -37,7 +37,7 @@ impl<E: Elementwise> Op for E {
     }
 }
 
-/// Launches the kernel for forward (0) or backward (1).
+/// Launches the GPU kernel for forward (0) or backward (1).
 #[cfg(feature = "cuda")]
 fn kernel<E: Elementwise>(device: &std::sync::Arc<Device>, direction: usize, inputs: &[&Tensor]) -> Result<Tensor> {
     let kernels = E::KERNELS.ok_or_else(|| Error::invalid(crate::tensor::ON_GPU))?;

@@ -1,8 +1,8 @@
 //! The differentiable operations, one a file.
 //!
 //! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the
-//! cases of the gradient check. Where a plain implementation is too slow, the file has a plain form for the tests, and another file has the
-//! fast form that runs:
+//! suite of the gradient check. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. The suite of [`Linear`] is in
+//! `linear_inputs.rs`.) If a plain implementation is too slow, the file has a plain form for the tests, and another file has the fast form:
 //!
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
@@ -14,10 +14,10 @@
 //! | [`EmbeddingLayerNorm`] | LN(words + positions) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`Cast`] | rows, loss, type | the code itself | none is needed |
 //!
-//! The other ops describe themselves in the same way: [`Linear`] and [`Attention`].
+//! The files of [`Linear`] and [`Attention`] name their own plain and fast forms.
 //!
-//! On a GPU, `on_device!` inside forward and backward calls a function of `cuda::launch` instead of the host's loops. What is checked and what
-//! is saved is decided outside of it, once for both. An op without a kernel gives an error that names it.
+//! On a GPU, `on_device!` inside forward and backward calls a function of `cuda::launch`, which starts a GPU kernel, instead of the host's loops.
+//! Checking and saving happen outside of it, once for both. An op without a GPU kernel gives an error that names it.
 
 mod arithmetic;
 mod attention;

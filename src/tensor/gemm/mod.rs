@@ -4,16 +4,18 @@
 //! <https://doi.org/10.1145/1356052.1356053>: each level of cache keeps a block that is used many times before the next one is needed.
 //!
 //! ```text
-//!             n                             n
-//!       ┌───┬───┬───┬─┐     k        ┌───────────┬───┐
-//!     k │ B │   │   │ │   ┌─────┐    │ tile of C │   │  MC × NC: one task
-//!       │ ↓ │ ↓ │ ↓ │↓│ m │  A  │  m │  ┌──┐     │   │
-//!       │   │   │   │ │   │ ══► │    │  └──┘     │   │  MR × NR: one call of the micro-kernel
-//!       └───┴───┴───┴─┘   └─────┘    ├───────────┼───┤
-//!        NR  NR  NR         ══►:     └───────────┴───┘
-//!        packed strips      MR rows
+//!                             n
+//!                     ┌──┬──┬──┬──┬──┐
+//!                   k │  │▒▒│  │  │  │     B, packed in strips of NR columns. ▒: one strip
+//!                     └──┴──┴──┴──┴──┘
+//!            k                n
+//!       ┌─────────┐   ┌───────────┬──┐
+//!       │▒▒▒▒▒▒▒▒▒│   │   ▒▒      │  │     ▒: MR rows of A times one strip of B make MR × NR elements of C, in one call of the micro-kernel
+//!     m │    A    │ m │ C         │  │
+//!       │         │   ├───────────┼──┤     the lines in C: tiles of MC × NC elements, one for each task
+//!       └─────────┘   └───────────┴──┘
 //!
-//!     loop                                        what it keeps, and where                         size with AVX2 in f32
+//!     loop                                        what stays in a cache, and in which one          size with AVX2 in f32
 //!     5  for columns j0 of C, in steps of NC  ┐   the task's tile of C, MC × NC, in L2             96 × 384
 //!     4  for rows i0 of C, in steps of MC     ┘   (each pair j0, i0 is a task of its own)
 //!     3  for inner indices k0, in steps of KC     a block of A, MC × KC, in L2                     96 × 384
@@ -22,21 +24,23 @@
 //!        micro-kernel: for p in k0..k0 + KC       one row of the strip times MR elements of A
 //! ```
 //!
-//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops) and `avx512.rs` (intrinsics). Unlike Goto's method, a task
-//! finishes its tile of C before the next one begins (his loop 4 is our loop 3), because tasks run in parallel. What is packed:
+//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops) and `avx512.rs` (intrinsics). In Goto's method the loop over k0
+//! is outside the loop over i0. Here it is inside, as loop 3, so that each task computes all of its tile of C, and tasks run in parallel.
+//! Packing is copying in the order in which the micro-kernel reads:
 //!
 //! - **B is packed** as a whole before loop 5, into strips of NR columns ([`Packed`], `pack.rs`). The micro-kernel then reads a strip from start to
 //!   end. The last strip is padded with zeros.
-//! - **A is read in place** where its rows suit the micro-kernel. Otherwise a block of it is copied in loop 3 (`panels.rs`): bf16 that must be
-//!   widened, pairs of bf16 with an odd inner size, and columns that are read often.
+//! - **A is not copied** if the micro-kernel can read it where it is; the cache alone then holds the block of loop 3. Loop 3 copies a block
+//!   (`panels.rs`) if bf16 must be widened; if bf16 is read in pairs, and A is column-major or its inner size is odd; or if A is column-major and
+//!   the tile of C has at least 128 columns.
 //! - **A short A** (at most 48 rows, fewer than B has columns) changes roles with B: Cᵀ = Bᵀ·Aᵀ, so that the small matrix is the packed one.
 //!
 //! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on other rows of A.
 //!
 //! The types, in the order of use: [`Mat`] is a matrix over a borrowed slice, with strides. [`Elements`] is that slice: of the accumulator type
 //! S, or of bf16. [`Init`] is the value to which products are added. [`Threads`] chooses between one thread and all. [`Packed`] is B in strips,
-//! for callers that use one B for several products. An `Operand` (`micro.rs`) is what the micro-kernel multiplies: elements of type S, or pairs
-//! of bf16.
+//! for callers that use one B for several products. [`Isa`] is an instruction set of the processor. An `Operand` (`micro.rs`) is what the
+//! micro-kernel multiplies: elements of type S, or pairs of bf16.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -62,7 +66,7 @@ pub use pack::Packed;
 use super::simd::{self, Isa};
 use super::{Accum, Scalar};
 
-/// An A of at most this many rows is packed in place of B.
+/// If A has at most this many rows, A is packed instead of B.
 const SHORT: usize = 48;
 
 /// C = A·B, or C += A·B if `accumulate`. C is `[a.rows, b.cols]` in row-major order; its rows start `ldc` elements apart.
@@ -83,7 +87,7 @@ pub fn gemm_serial<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [
     gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Serial);
 }
 
-/// C = init + Σ A·B over some pairs (A, B), rounded once to the type of C. Every A has as many rows as C, every B as many columns.
+/// C = init + Σ A·B over pairs (A, B), rounded once to C's type. Every A has C's rows, every B has C's columns. Without pairs, C stays as it is.
 ///
 /// On processors that multiply bf16, the product of two bf16 matrices adds pairs of neighbouring inner indices in f32.
 ///
@@ -93,7 +97,7 @@ pub fn gemm_sum<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], ini
     sum_on(simd::isa(), products, init, c, ldc, threads);
 }
 
-/// [`gemm_sum`] with the blocking for `isa`.
+/// [`gemm_sum`] with the block sizes and the packing for the instruction set `isa`.
 fn sum_on<S: Accum, C: Scalar<Acc = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize, threads: Threads) {
     let Some(&(a, b)) = products.first() else { return };
     products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
@@ -105,7 +109,7 @@ fn sum_on<S: Accum, C: Scalar<Acc = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)],
     loops::run(&products, init, c, if swapped { [1, ldc] } else { [ldc, 1] }, threads);
 }
 
-/// [`gemm_sum`] with every B packed before.
+/// [`gemm_sum`] with each B already packed.
 ///
 /// # Panics
 /// If the sizes do not fit, or a B was packed for an A of another type.

@@ -1,10 +1,12 @@
 //! The matrix product as three loops. It defines what the fast product computes, and every test compares the two.
+//!
+//! A [`Mat`] is a matrix over a borrowed slice, with strides (`mat.rs`). [`Init`] is the start of each sum: 0, the old C, or a bias (`loops.rs`).
 
 use super::loops::Init;
 use super::mat::Mat;
 use crate::tensor::{Accum, Scalar};
 
-/// `c[i, j] = init + Σ over the products Σₚ a[i, p] · b[p, j]`, summed in the accumulator type S and rounded once.
+/// `c[i, j] = init + Σ over the products Σₚ a[i, p] · b[p, j]`, summed in type S, rounded once. Without products, C stays as it is.
 ///
 /// Every A is `[m, k]` and every B `[k, n]`; k may differ between products. C is `[m, n]` in row-major order, its rows start `ldc` elements apart.
 ///
