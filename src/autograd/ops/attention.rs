@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// queries are the first row of each sequence.
 ///
 /// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, keys and values `[E, D]` that every sequence sees
-/// before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K, and head number `head` has the columns head·K..(head + 1)·K.
+/// before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K; head i has the columns iK..(i + 1)K.
 ///
 /// With the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K,
 /// dk = dSᵀ q / √K.

@@ -35,7 +35,8 @@ pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], 
 /// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ for one linear, or for a group of G linears of the same x.
 ///
 /// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s = alpha / r. The sum runs over
-/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` and dh = s dy B `[n, r]`:
+/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` (in `nn`, h is a hidden state) and
+/// dh = s dy B `[n, r]`:
 ///
 /// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A). In a group, each linear has its own dy and these gradients, and
 /// dx is the sum over the G linears.
