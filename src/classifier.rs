@@ -7,7 +7,7 @@ use crate::train::{self, AdamW, Evaluation, Observer, Recipe};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// Largest length of a text, in tokens, if the model has positions for it: the IMDB study's.
+/// Largest length of a text, in tokens, if the model has positions for it.
 const LONGEST: usize = 512;
 /// Texts that are evaluated together.
 const BATCH: usize = 16;
@@ -26,12 +26,13 @@ pub struct TextClassifier {
     base: PathBuf,
     /// What trains.
     method: Option<Method>,
+    /// Seed of new weights; after `fit`, the recipe's seed.
     seed: u64,
 }
 
 impl TextClassifier {
     /// Opens the checkpoint in the folder `base`, in f32, with a class for each label of `data`. If the checkpoint's head has another number of
-    /// classes, the head is new.
+    /// classes, the head is new, drawn with seed 0. Texts are cut to 512 tokens, or to the model's positions if these are fewer.
     ///
     /// # Errors
     /// If a file is missing or malformed, or `data` has fewer than two labels.

@@ -1,5 +1,10 @@
 //! Everything that fine-tuning on your own texts needs: `use lowrank::prelude::*`.
 //!
+//! In the example, `encoder` is the path of a checkpoint folder with `config.json`, `model.safetensors` and the tokenizer's `vocab.txt` (or
+//! `tokenizer.json`), and `out` is the path of a folder to create. A [`Dataset`] is a list of texts with their labels; `lowrank::data::load` reads one
+//! from a CSV, TSV or JSON file. [`TextClassifier::open`] computes in f32 and draws new weights with seed 0; `open_with` changes
+//! this. Texts are cut to 512 tokens; the field `max_length` changes that.
+//!
 //! ```
 //! use lowrank::prelude::*;
 //!
@@ -11,7 +16,7 @@
 //! let pairs = good.map(|text| (text, "positive")).into_iter().chain(bad.map(|text| (text, "negative")));
 //!
 //! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // equal texts stay together
-//! let mut model = TextClassifier::open(encoder, &data.train)?;        // folder of a checkpoint; a class for each label
+//! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
 //! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
 //! println!("{}", model.trainable());                                  // PEFT's line
 //! model.fit(&data.train, &Recipe::default())?;

@@ -1,4 +1,7 @@
 //! The order of the sequences in an epoch, and packed batches of them.
+//!
+//! [`Tokenized`] holds a data set as the token ids that [`WordPiece`](super::WordPiece), BERT's tokenizer, made: all N sequences one after another, and
+//! their labels.
 
 use super::Tokenized;
 use crate::tensor::Sequences;
@@ -25,8 +28,9 @@ pub fn order(n: usize, epoch: usize, seed: u64) -> Vec<usize> {
     indices
 }
 
-/// A shuffle in which each batch of B sequences has similar lengths. The shuffled indices are cut into pieces of min(N / 4B, 50) · B, and each
-/// piece is sorted from long to short. The longest sequence of all comes first: if memory does not suffice, the first step shows it.
+/// A shuffle in which each run of `batch` sequences has similar lengths; training passes the sequences of an optimizer step. The shuffled indices
+/// are cut into pieces of k · `batch`, with k = N / (4 · `batch`) rounded down, but at least 1 and at most 50. Each piece is sorted from long to
+/// short. The longest sequence of all comes first: if memory does not suffice, the first step shows it.
 /// Source: `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
 pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64) -> Vec<usize> {
     let batch = batch.max(1);
@@ -41,7 +45,7 @@ pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64)
     indices
 }
 
-/// Packs the sequences `indices` of `data`. Sequence k has the number `epoch` · N + k in the run.
+/// Packs the sequences `indices` of `data`. The sequence with index i in `data` has the number `epoch` · N + i in the run.
 ///
 /// # Errors
 /// If there is no index or one is not below N, a sequence is empty, or a number in the run is not below 2³² − 1.

@@ -1,10 +1,14 @@
 //! What a LoRA adapter is: ranks, scales, and the linears that get a term.
+//!
+//! `pattern.rs` matches names as PEFT does: `named` (the whole name, or its end after a dot), `whole` (a regular expression of the whole name), `ends`
+//! (a key of `rank_pattern`), `within` (inside of a module), `layer` (the number of the layer).
 
 use super::pattern::{ends, layer, named, whole, within};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Modules that train in full with every adapter of a sequence classifier; PEFT looks for both names. `pre_classifier` ends like the first.
+/// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. PEFT compares the ends of names, so
+/// `pre_classifier` trains, too.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
 
 /// The linears of a layer, by the ends of their names.
@@ -37,17 +41,17 @@ pub enum Bias {
 pub struct LoraConfig {
     /// Rank r: A is `[r, in]`, B is `[out, r]`. From 1 to 4096.
     pub rank: usize,
-    /// The scale is s = alpha / r.
+    /// The scale is s = alpha / r, or alpha / √r if `rank_stabilised`.
     pub alpha: f64,
     /// Probability of dropping an element of x in a term, in [0, 1).
     pub dropout: f64,
-    /// Names of the adapted linears: whole names, or ends of names after a dot.
+    /// Names of the adapted linears: whole names, or ends of names after a dot. For the latter, `layers` can choose among the layers.
     pub targets: Vec<String>,
     /// A regular expression for the whole names of the adapted linears. It replaces `targets`.
     pub target_pattern: Option<String>,
     /// How A starts.
     pub init: Init,
-    /// The scale is alpha / √r instead. Kalajdzievski 2023, <https://arxiv.org/abs/2312.03732>, equation 4.
+    /// Whether the scale is s = alpha / √r. Kalajdzievski 2023, <https://arxiv.org/abs/2312.03732>, equation 4.
     pub rank_stabilised: bool,
     /// Train the length of each row of W + s B A apart from its direction. Liu et al. 2024, <https://arxiv.org/abs/2402.09353>, equation 5.
     pub dora: bool,
@@ -58,7 +62,7 @@ pub struct LoraConfig {
     pub rank_pattern: Vec<(String, usize)>,
     /// Other alphas for single linears, with the same kind of keys.
     pub alpha_pattern: Vec<(String, f64)>,
-    /// Layers whose linears are adapted; empty: all layers. A target that is a whole name is adapted in any layer.
+    /// Layers in which a target that is the end of a name is adapted; empty: all layers. A target that is a whole name is always adapted.
     pub layers: Vec<usize>,
     /// Linears that are not adapted even if they are targets: whole names, or ends of names after a dot.
     pub exclude: Vec<String>,
@@ -104,7 +108,7 @@ impl LoraConfig {
         }
     }
 
-    /// The same with another alpha: the scale of a term is alpha / r.
+    /// The same with another alpha.
     pub fn alpha(self, alpha: f64) -> LoraConfig {
         LoraConfig { alpha, ..self }
     }

@@ -1,6 +1,7 @@
 //! Merging: W + s B A takes the place of W and its term, so that inference costs what the base costs.
 //!
-//! x (W + s B A)ᵀ = x Wᵀ + s · x Aᵀ Bᵀ, so a merged model computes the same function as the unmerged one, up to rounding. Two roundings differ:
+//! x (W + s B A)ᵀ = x Wᵀ + s · x Aᵀ Bᵀ, so a merged model computes the same function as the unmerged one without dropout, up to
+//! rounding. Two roundings differ:
 //! sums run in another order, and W + s B A is rounded to the type of W. In f32 both are small. In bf16, which has 8 significant bits, an element
 //! of s B A that is less than about 1/500 of its element of W is lost: a small adapter can vanish in part. Merge into an f32 base to keep it.
 
@@ -24,12 +25,12 @@ struct Taken {
 /// Merges every low-rank term into its weight. The sums are computed in f64 and rounded once, to the weight's type.
 ///
 /// # Errors
-/// If the model has something that cannot be merged (a prompt, a prefix, a bottleneck, a computed weight), or a number is not finite before or
-/// after merging. The model is then unchanged in the first case, and merged in part in the last.
+/// If the model has something that cannot be merged (a prompt, a prefix, a bottleneck, a computed weight), or a number is not finite before merging:
+/// the model is then unchanged. If a number is not finite after merging: the linears before it are then merged.
 pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     let hooked = model.blocks.iter().any(|b| b.prefix.is_some() || b.hooks.iter().any(Option::is_some));
     if model.prompt.is_some() || model.shared.is_some() || hooked {
-        return Err(Error::invalid("merge: only low-rank terms can be merged; a prompt, a prefix, a subspace and adapters cannot"));
+        return Err(Error::invalid("merge: only low-rank terms can be merged; a prompt, a prefix, a subspace and bottlenecks cannot"));
     }
     for linear in model.linears_mut().into_iter().filter(|l| !l.terms.is_empty()) {
         let factors = linear.terms.iter().flat_map(|t| [&t.a, &t.b]);
@@ -38,7 +39,7 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     }
     let mut taken = Vec::new();
     for (i, linear) in model.linears_mut().into_iter().enumerate().filter(|(_, l)| !l.terms.is_empty()) {
-        // Its value is no longer the checkpoint's, so that it counts as trained, and is saved.
+        // The merged weight counts as trained, because its value is no longer the checkpoint's and must be saved.
         let merged = Weight::trained(linear.weight.name(), merged_weight(linear)?);
         check_finite("merge", &merged)?;
         let weight = std::mem::replace(&mut linear.weight, merged);

@@ -4,8 +4,9 @@
 //! y = x Wᵀ + s · x Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = alpha / r. r is small, so few numbers train: r (in + out) in place of in · out. A starts
 //! random and B starts at zero, so that training starts at the base. Afterwards W + s B A can take the place of W.
 //!
-//! Read [`LoraConfig`] (`config.rs`), then `terms.rs`, `merge.rs` and [`Method`]. An "adapter" here is what PEFT calls so: the trained weights of any
-//! method, in a small file that belongs to a base. The networks that Houlsby et al. call adapters are [`Method::Bottleneck`].
+//! Read `config.rs` ([`LoraConfig`]), `method.rs` ([`Method`]), `terms.rs` and `merge.rs`. PEFT is Hugging Face's library of such methods. An "adapter"
+//! here is what PEFT calls so: the trained weights of any method, in a small file that belongs to a base. Houlsby et al. call networks after the
+//! sublayers adapters; here these are "bottlenecks" ([`Method::Bottleneck`]).
 
 mod about;
 pub mod adapter;

@@ -6,7 +6,11 @@ use crate::nn::{DistilBert, LowRank, Weight};
 use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Tensor};
 
-/// Adds a term to every linear that `config` adapts, and returns the names of those linears.
+/// Adds a term to every linear that `config` adapts, and returns the names of those linears. [`super::Method::apply`] calls it, and then makes the
+/// head and the other weights that train in full trainable.
+///
+/// # Errors
+/// If a number is out of its range, or a name in `config` matches nothing in the model.
 pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
     let weights: Vec<String> = model.weights().iter().map(|w| w.name().to_string()).collect();
     let linears: Vec<String> = model.linears_mut().iter().map(|l| l.name.clone()).collect();
@@ -25,8 +29,7 @@ pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Res
 }
 
 /// A random A `[r, in]` and B = 0 `[out, r]`: s B A is 0, so that training starts at the base. In the first step dA, which is a
-/// product with B, is 0, and dB is not.
-/// A has a random stream of its own name: it does not depend on which other linears are adapted.
+/// product with B, is 0, and dB is not. A has a random stream of its own name: it does not depend on which other linears are adapted.
 fn new_term(name: &str, (output, input): (usize, usize), dtype: DType, config: &LoraConfig, seed: u64) -> Result<LowRank> {
     let (r, scale) = config.term_of(name);
     let a_name = format!("{name}.lora_A.weight");

@@ -34,7 +34,7 @@ pub struct Block {
     pub hooks: [Option<Box<dyn Hook>>; 2],
 }
 
-/// A module that replaces the output h of a sublayer.
+/// A module that replaces the output h of a sublayer: a bottleneck network. A first reader may skip it.
 pub trait Hook {
     /// The new h `[N, D]` of h `[N, D]`.
     ///
@@ -59,8 +59,9 @@ pub enum Wanted {
 impl Block {
     /// y `[N, D]` of h `[T, D]`.
     ///
-    /// The first rows alone get exactly the numbers that they have among all rows. Only attention mixes rows, and its keys and values are computed
-    /// from all T rows of h in both cases. Dropout draws the same masks, because they depend on the example and the row in it, not on N.
+    /// The first rows are the same function of h whether they are computed alone or among all rows. Only attention mixes rows, and its keys and
+    /// values come from all T rows of h in both cases. Dropout draws the same masks, because they depend on the example and the row in it, not on N.
+    /// A test compares both; it allows a difference of 1e-12, because the gradients are summed in another order.
     ///
     /// # Errors
     /// If the shapes do not fit; the message names the layer.
@@ -90,6 +91,7 @@ impl Block {
         let mut inputs = if self.qkv.iter().any(|l| l.variant.is_some()) {
             vec![q.forward(tape, queries, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]
         } else if queries.sequences == pass.sequences {
+            // All rows are wanted, or every sequence has one row, which is its first.
             vec![Linear::group(tape, pass, h, &[q, k, v])?]
         } else {
             vec![q.forward(tape, queries, x)?, Linear::group(tape, pass, h, &[k, v])?]

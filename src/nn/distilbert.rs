@@ -14,7 +14,7 @@ use std::sync::Arc;
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes; P rows of a prompt before each sequence, if there is one.
 pub struct DistilBert {
-    /// Sizes and dropouts.
+    /// Sizes and dropouts, from the checkpoint's `config.json`.
     pub config: Config,
     /// Type of the hidden states. The head computes in the accumulator's precision: f32 if this is bf16.
     pub dtype: DType,
@@ -79,7 +79,8 @@ impl DistilBert {
         Ok(states)
     }
 
-    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector. T is from here on T + B P.
+    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector. With a prompt, the caller's T tokens
+    /// become T + B·P rows; the comments below call that number T.
     pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
         if ids.len() != pass.sequences.tokens() {
             return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))
@@ -98,7 +99,8 @@ impl DistilBert {
         Ok(Pass { shared, ..pass.clone() })
     }
 
-    /// h⁰ `[T, D]` as one op, before dropout.
+    /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], then dropout. The first op equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions,
+    /// their sum and layer norm, one after another (its test `it_equals_its_parts`).
     pub(super) fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
         tape.enter("distilbert.embeddings");
         let longest = (0..pass.sequences.count()).map(|b| pass.sequences.length(b)).max().unwrap_or(0);
@@ -133,7 +135,7 @@ impl DistilBert {
             tape.enter(&name());
             let wanted = if block.layer + 1 == self.blocks.len() { Wanted::FirstRows } else { Wanted::All };
             h = if pass.recompute {
-                // Gradients leave the segment through its inputs, so the shared vector is one of them.
+                // A recomputed layer passes gradients on to its inputs only, so the shared vector must be one of them.
                 let inputs: Vec<&Var> = [&h].into_iter().chain(&pass.shared).collect();
                 let pass = pass.clone();
                 tape.checkpoint(&inputs, move |tape, inputs| {

@@ -6,7 +6,7 @@ use crate::autograd::ops::ResidualLayerNorm;
 use crate::autograd::{Tape, Var};
 use crate::tensor::Mask;
 
-/// y = γ ∘ (x − mean) / √(variance + eps) + β, mean and variance of each row; see [`crate::autograd::ops::LayerNorm`].
+/// y = γ ⊙ (x − mean) / √(variance + eps) + β, mean and variance of each row; see [`crate::autograd::ops::LayerNorm`].
 pub struct LayerNorm {
     /// γ `[d]`.
     pub gamma: Weight,
@@ -27,7 +27,8 @@ impl LayerNorm {
         tape.layer_norm(x, &gamma, &beta, EPS)
     }
 
-    /// y of drop(x) + residual, all `[T, d]`, as one op.
+    /// y of drop(x) + residual, all `[T, d]`. [`ResidualLayerNorm`] is one op that equals dropout, sum and layer norm one after another (its test
+    /// `it_equals_its_three_parts`).
     ///
     /// # Errors
     /// If the rows of x and of the residual do not have d columns.

@@ -34,7 +34,7 @@ pub struct LowRank {
     pub dropout: f64,
 }
 
-/// Another formula for a linear layer, which may have weights of its own, such as DoRA.
+/// Another formula for a linear layer, which may have weights of its own: DoRA. A first reader may skip it.
 pub trait Variant {
     /// y `[T, out]` of x `[T, in]`.
     ///
@@ -52,7 +52,7 @@ pub trait Variant {
     fn weights_mut(&mut self) -> Vec<&mut Weight>;
 }
 
-/// A part of a low-rank term that stands for the whole in a pass, such as its first ranks.
+/// A part of a low-rank term that stands for the whole in a pass: DyLoRA's first ranks. A first reader may skip it.
 pub trait TermPart {
     /// A, B and s of the part, A and B on the tape.
     ///
@@ -107,6 +107,8 @@ impl Linear {
     }
 
     /// G linears of one x `[T, in]` as one op, which reads x once: `[G, T, out]`, or `[T, out]` for one linear. Variants are ignored.
+    ///
+    /// `tape.enter` names the layer of the ops that follow, for the record of what they save. [`AtLayer::at`] puts the name before an error's message.
     ///
     /// # Errors
     /// If the shapes do not fit.

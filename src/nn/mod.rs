@@ -1,8 +1,9 @@
 //! Layers and the DistilBERT model. A layer holds its weights and puts its operations on a tape.
 //!
-//! Layers know low-rank terms as arithmetic. Who gets a term, and the other ways to fine-tune, are in [`crate::lora`], which plugs into the
-//! model in these places: [`Linear::terms`] and [`Variant`], [`Weight::Computed`], [`TermPart`], [`Hook`], [`Block::prefix`] and
-//! [`DistilBert::prompt`].
+//! A [`Linear`] computes the low-rank terms that it holds; [`crate::lora`] decides which linears hold one. The other methods of `lora` need further
+//! places in the model, which a first reader may skip: [`Variant`] (DoRA's formula), [`TermPart`] (DyLoRA uses the first ranks of a term alone),
+//! [`Hook`] (bottleneck networks), [`Block::prefix`] and [`DistilBert::prompt`] (trained rows before a sequence), and [`Weight::Computed`] (weights
+//! that are functions of one small trained vector, the "shared vector" [`DistilBert::shared`]; the method trains in a random subspace).
 
 mod block;
 mod config;
@@ -38,15 +39,15 @@ use std::sync::Arc;
 /// What a forward pass needs to know besides the token ids.
 #[derive(Clone)]
 pub struct Pass {
-    /// Sequence boundaries of the packed batch, and the example that each sequence is.
+    /// Sequence boundaries of the packed batch, and each sequence's number in the run, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
     /// Training: the seed of every dropout mask. Evaluation: `None`, and nothing is dropped.
     pub dropout: Option<u64>,
     /// Keep only the input of each layer, and compute the layer again in backward: less memory for more time.
     pub recompute: bool,
-    /// The part of each low-rank term that is used. `None`: the whole term.
+    /// DyLoRA: the part of each low-rank term that is used. `None`: the whole term.
     pub part: Option<Arc<dyn TermPart>>,
-    /// The vector that all computed weights are functions of. The model puts it here.
+    /// The shared vector on the tape, if the model has computed weights. The model puts it here.
     pub shared: Option<Var>,
 }
 

@@ -16,7 +16,8 @@ pub enum Weight {
     },
     /// Trained itself.
     Trained(Parameter),
-    /// A function of a vector that all computed weights of the model share, such as W₀ plus the image of a random subspace.
+    /// Only for training in a random subspace; a first reader may skip it. A function of one trained vector that all such weights share: W₀ plus
+    /// a fixed random map of the vector.
     Computed {
         /// Name in the checkpoint.
         name: String,

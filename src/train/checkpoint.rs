@@ -1,4 +1,4 @@
-//! The state of a run on disk: parameters, moments and the step. A resumed run ends with the same bits as one without a pause.
+//! The saved state of a run: parameters, moments and the step. A resumed run ends with the same bits as one without a pause.
 
 use super::AdamW;
 use crate::nn::DistilBert;

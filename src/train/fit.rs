@@ -1,4 +1,7 @@
 //! The training loop: batch, forward, loss, backward, clip, update, report.
+//!
+//! An [`Observer`] receives the report of each step. `Unreported` is a step whose loss and norm are not read from the device yet. [`FrozenFeatures`] is
+//! the output of the frozen lowest layers, computed once.
 
 use super::evaluate::cause;
 use super::observer::{MicroBatch, Unreported, not_finite, report_steps};
@@ -13,7 +16,8 @@ use crate::{Error, Result};
 /// Largest number of steps between their computation on a GPU and their reports.
 const UNREPORTED: usize = 32;
 
-/// Trains `model` on `data` from the optimizer's step to the end of the recipe. Returns whether the end was reached: an observer may stop a run.
+/// Trains `model` on `data` to the end of the recipe. A new `optimizer` starts at step 0; one that was restored goes on where it was.
+/// Returns whether the end was reached: an observer may stop a run.
 ///
 /// # Errors
 /// If a number of the recipe is out of its range, no finite gradient reaches a trained tensor in the first step, or the loss stops being
@@ -22,7 +26,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
     Training::new(model, data, recipe)?.run(model, optimizer, usize::MAX, observer)
 }
 
-/// A run that may be done in several pieces, for example to save checkpoints between them.
+/// A run that may be done in several pieces, for example to save its state between them.
 pub struct Training<'a> {
     data: &'a Tokenized,
     recipe: &'a Recipe,
@@ -48,8 +52,8 @@ impl<'a> Training<'a> {
         Ok(Training { data, recipe, features, steps_per_epoch: recipe.steps_per_epoch(data.len()), schedule })
     }
 
-    /// Trains from the optimizer's step until it has taken `until` steps, the recipe ends, or the observer stops it. Returns whether the end
-    /// of the recipe was reached. All steps are reported when this returns.
+    /// Trains from the step that the optimizer has reached until it has taken `until` steps, the recipe ends, or the observer stops it.
+    /// Returns whether the end of the recipe was reached. All steps are reported when this returns.
     ///
     /// # Errors
     /// Those of [`fit`].
@@ -59,22 +63,22 @@ impl<'a> Training<'a> {
         let mut unreported = Vec::new();
         while optimizer.steps() < total.min(until) {
             let epoch = optimizer.steps() / self.steps_per_epoch;
-            let order = match recipe.group_by_length {
+            let epoch_order = match recipe.group_by_length {
                 true => order_by_length(&self.data.lengths(), step_size, epoch, recipe.seed),
                 false => order(self.data.len(), epoch, recipe.seed),
             };
-            for indices in order.chunks(step_size).skip(optimizer.steps() % self.steps_per_epoch) {
-                let t = optimizer.steps();
+            for indices in epoch_order.chunks(step_size).skip(optimizer.steps() % self.steps_per_epoch) {
+                let t = optimizer.steps(); // from 0
                 let Step { parts, grads, tokens, kept_bytes } = self.step(model, indices, epoch, t)?;
                 check_losses(model, &parts, t + 1, recipe.lr)?;
                 if t == 0 {
                     check_reached(model, &grads)?;
                 }
                 let lr = recipe.lr * self.schedule.factor(t);
-                // Clips the gradients, too.
+                // Clips the gradients, too. If their norm is not finite, it changes nothing, and `report_steps` below returns the error.
                 let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
                 let at_once = norm.on_host();
-                // The zeros are read from the device when the step is reported.
+                // Placeholders: `report_steps` reads the numbers from the device.
                 let (loss, accuracy, grad_norm) = (0.0, 0.0, 0.0);
                 let (step, epoch) = (t + 1, epoch + 1);
                 let report = StepReport { step, steps: total, epoch, loss, accuracy, grad_norm, lr, tokens, kept_bytes };
@@ -98,19 +102,19 @@ impl<'a> Training<'a> {
         let mut sum = Step::default();
         let weights = model.storages();
         for micro in indices.chunks(recipe.batch) {
-            let batch = batch(self.data, micro, epoch)?;
+            let packed = batch(self.data, micro, epoch)?;
             let pass =
-                Pass { recompute: recipe.recompute, part: first_ranks(rank), ..Pass::training(batch.sequences.clone(), recipe.seed) };
+                Pass { recompute: recipe.recompute, part: first_ranks(rank), ..Pass::training(packed.sequences.clone(), recipe.seed) };
             let features = self.features.as_ref().map(|features| features.rows(micro)).transpose()?;
             let mut tape = Tape::new();
             let logits = match &features {
                 Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
-                None => model.forward(&mut tape, &batch.ids, &pass)?,
+                None => model.forward(&mut tape, &packed.ids, &pass)?,
             };
             // The sum over the micro-batch, divided by the number of sequences of the whole step.
-            let loss = tape.cross_entropy(&logits, &batch.labels, indices.len())?;
-            sum.parts.push(MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: batch.labels });
-            sum.tokens += batch.ids.len();
+            let loss = tape.cross_entropy(&logits, &packed.labels, indices.len())?;
+            sum.parts.push(MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: packed.labels });
+            sum.tokens += packed.ids.len();
             sum.kept_bytes = sum.kept_bytes.max(tape.kept_bytes(&weights));
             sum.grads.add(tape.backward(&loss)?)?;
         }

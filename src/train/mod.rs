@@ -1,17 +1,18 @@
-//! Training: the loop (`fit.rs`), the optimizer (`optimizer.rs`), the schedule, evaluation and checkpoints.
+//! Training: the loop (`fit.rs`), the optimizer (`optimizer.rs`), the schedule, evaluation, and the saved state of a run (`checkpoint.rs`).
 //!
 //! # On what the bits of a result depend
 //! Two runs give the same bits, in every parameter and every figure, if all of these are equal:
 //! - **the data**: the texts, their order in the file, the labels, and the tokenizer's files with the maximum length;
 //! - **the base**: the bytes of the checkpoint;
-//! - **the settings**: the method, the [`Recipe`], the [data type](crate::tensor::DType), and the seeds. Every random number is
+//! - **the settings**: the method, the [`Recipe`] but for `recompute`, the [data type](crate::tensor::DType), and the seeds. Every random number is
 //!   Philox(seed, stream) with a counter (`tensor/philox.rs`): a new weight is drawn from the stream of its own name, the data's order from
 //!   that of the epoch, a dropout mask from its site, the number of the example and the element;
 //! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the
 //!   default) or the model of the GPU with its libraries, and the version of this crate. Different arithmetic rounds sums differently.
 //!
-//! The result does not depend on the number of threads, because each sum is computed whole and in a fixed order; on `recompute`; on pauses,
-//! because a resumed run repeats no step; or on the cache of tokens. `batch` and `accumulate` do change bits, because they change sums.
+//! The result does not depend on the number of threads, because each sum is computed in a fixed order. It does not depend on `recompute` or on the
+//! cache of tokens, because both give the same numbers again. It does not depend on pauses: the saved state of a run has all that the next step reads.
+//! `batch` and `accumulate` do change bits, because they change sums.
 
 mod checkpoint;
 mod evaluate;

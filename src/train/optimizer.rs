@@ -6,7 +6,8 @@ use crate::tensor::{Accum, Tensor};
 use crate::{Error, Result, dispatch_float};
 use std::collections::{BTreeSet, HashMap};
 
-/// AdamW with clipping. Step t, from 1, of parameter θ with gradient g, of all gradients' norm ‖g‖:
+/// AdamW with clipping. Step t of parameter θ with gradient g; ‖g‖ is the norm of all gradients together. Here t counts from 1, in the schedule and in
+/// the loop from 0:
 ///
 /// ```text
 /// g ← g · min(1, clip / (‖g‖ + 1e-6))
@@ -62,8 +63,8 @@ impl AdamW {
 
     /// One step at learning rate `lr`, with the gradients clipped to a global norm of `clip`. Returns the norm before clipping, `[1]` f64.
     ///
-    /// If the norm is not finite, nothing is changed and the step does not count. On a GPU the norm stays on the device, and the host does not
-    /// wait for it: there the step counts, and neither it nor a later step changes anything, because the host may read the norm late.
+    /// If the norm is not finite, nothing is changed and the step does not count. On a GPU the host does not wait for the norm, so there the step
+    /// counts, but neither it nor a later step changes anything. When the host reads the norm for the report, it resets the count.
     ///
     /// # Errors
     /// If a gradient's type is not its parameter's.

@@ -10,7 +10,8 @@ pub struct LinearSchedule {
 }
 
 impl LinearSchedule {
-    /// Factor of the learning rate at step `t`, from 0: t / warmup, then (total − t) / (total − warmup).
+    /// Factor of the learning rate at step `t`, from 0: t / warmup, then (total − t) / (total − warmup). With warm-up, the factor of step 0 is 0: that
+    /// step changes AdamW's moments alone.
     pub fn factor(&self, t: usize) -> f64 {
         if t < self.warmup {
             t as f64 / self.warmup as f64

@@ -1,10 +1,13 @@
 //! Scaled dot-product attention over packed sequences. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1.
 //!
 //! [`Attention::plain`] is the textbook form, in scalar loops. `attention_fast.rs` computes the same in blocks, and `cuda::launch::attention` on a GPU.
-//! `attention_inputs.rs` finds q, k and v in the op's one, two or three input tensors.
+//!
+//! In `attention_inputs.rs`, `split` views the op's one, two or three input tensors as q, k and v. `joined` puts the extra keys and values, if there
+//! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
 
-use super::attention_fast::{self, cut};
-use super::dropout::random_sequences;
+use super::attention_fast;
+use super::attention_inputs::cut;
+use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
@@ -15,13 +18,14 @@ use crate::{Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// For each sequence and head: P = softmax(q kᵀ / √K), y = drop(P) v.
+/// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
 ///
 /// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query sees the
-/// keys of its own sequence alone. The queries may be fewer than the keys: the last block needs only the first row of each sequence.
+/// keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
+/// queries are the first row of each sequence.
 ///
 /// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, keys and values `[E, D]` that every sequence sees
-/// before its own. y `[Tq, D]`. D = H·K, and head h has the columns hK..(h+1)K.
+/// before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K; head i has the columns iK..(i + 1)K.
 ///
 /// With the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K,
 /// dk = dSᵀ q / √K.
@@ -42,33 +46,34 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// y, and the gradients of all inputs in their order, in scalar loops in f64. Slow, and the oracle of the fast form.
+    /// y, and the gradients of all inputs in their order, in scalar loops in f64. Slow; the tests compare the fast form with it.
     ///
     /// # Errors
     /// If the shapes do not fit, or a tensor is not f64.
     pub fn plain(&self, inputs: &[&Tensor], dy: &Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         let x = self.split(inputs)?;
-        let ([q, k, v], keys) = x.joined::<f64>()?;
+        // k, v and `all_keys` have the extra rows; `self.keys` does not.
+        let ([q, k, v], all_keys) = x.joined::<f64>()?;
         let d = q.shape().cols();
         let (q, k, v, dy) = (q.host::<f64>()?, k.host::<f64>()?, v.host::<f64>()?, dy.host::<f64>()?);
         let [mut y, mut dq] = [(); 2].map(|()| vec![0.0; q.len()]);
         let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; k.len()]);
         let (width, scale) = (d / self.heads, ((d / self.heads) as f64).sqrt().recip());
-        for (b, h) in (0..keys.count()).flat_map(|b| (0..self.heads).map(move |h| (b, h))) {
-            // The elements of row i that belong to head h.
-            let at = |i: usize| i * d + h * width..i * d + (h + 1) * width;
+        for (b, head) in (0..all_keys.count()).flat_map(|b| (0..self.heads).map(move |head| (b, head))) {
+            // The elements of row i that belong to this head.
+            let at = |i: usize| i * d + head * width..i * d + (head + 1) * width;
             for i in self.queries.range(b) {
                 // Row i of each matrix: one number for each key. First P = softmax(q kᵀ / √K).
-                let mut p: Vec<f64> = keys.range(b).map(|j| dot(&q[at(i)], &k[at(j)]) * scale).collect();
+                let mut p: Vec<f64> = all_keys.range(b).map(|j| dot(&q[at(i)], &k[at(j)]) * scale).collect();
                 softmax(&mut p);
                 let mut f = vec![1.0; p.len()]; // dropout factors
                 if let Some(mask) = &self.mask {
                     let row = i - self.queries.range(b).start;
-                    mask.factors(self.queries.example_ids()[b], (h << 16 | row) as u32, &mut f);
+                    mask.factors(self.queries.example_ids()[b], (head << 16 | row) as u32, &mut f);
                 }
-                let dp: Vec<f64> = keys.range(b).zip(&f).map(|(j, f)| f * dot(&dy[at(i)], &v[at(j)])).collect(); // dP = f ⊙ dy vᵀ
+                let dp: Vec<f64> = all_keys.range(b).zip(&f).map(|(j, f)| f * dot(&dy[at(i)], &v[at(j)])).collect(); // dP = f ⊙ dy vᵀ
                 let delta = dot(&p, &dp); // δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ
-                for (j, ((p, f), dp)) in keys.range(b).zip(p.iter().zip(&f).zip(&dp)) {
+                for (j, ((p, f), dp)) in all_keys.range(b).zip(p.iter().zip(&f).zip(&dp)) {
                     let ds = p * (dp - delta); // dS = P ⊙ (dP − δ)
                     add(&mut y[at(i)], f * p, &v[at(j)]); // forward: y = (f ⊙ P) v
                     add(&mut dv[at(j)], f * p, &dy[at(i)]); // term 1: dv = (f ⊙ P)ᵀ dy
@@ -77,18 +82,18 @@ impl Attention {
                 }
             }
         }
-        let [(dk, extra_dk), (dv, extra_dv)] = [dk, dv].map(|g| part_extra(&g, &keys, x.extra_rows() * d, d));
+        let [(dk, extra_dk), (dv, extra_dv)] = [dk, dv].map(|g| part_extra(&g, &all_keys, x.extra_rows() * d, d));
         let shapes: Vec<_> = inputs.iter().map(|t| t.shape()).collect();
         let grads = cut([dq, dk, dv, extra_dk, extra_dv].concat().into(), &shapes)?;
         Ok((Tensor::new(y, [self.queries.tokens(), d])?, grads))
     }
 }
 
-/// Parts the gradient of the joined keys or values: that of the sequences' own rows `[T, D]`, and that of the extra rows, `extra` elements that are
-/// summed over the sequences.
-fn part_extra(joined: &[f64], keys: &Sequences, extra: usize, d: usize) -> (Vec<f64>, Vec<f64>) {
+/// Parts the gradient of the joined keys or values. In each sequence, the first `extra` elements belong to the extra rows: their sum over the
+/// sequences is the gradient of the extra rows. The others, one sequence after another, are the gradient of the sequences' own rows `[T, D]`.
+fn part_extra(joined: &[f64], all_keys: &Sequences, extra: usize, d: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut own, mut sum) = (Vec::new(), vec![0.0; extra]);
-    for rows in (0..keys.count()).map(|b| keys.range(b)) {
+    for rows in (0..all_keys.count()).map(|b| all_keys.range(b)) {
         let (first, last) = joined[rows.start * d..rows.end * d].split_at(extra);
         add(&mut sum, 1.0, first);
         own.extend(last);
@@ -138,15 +143,17 @@ impl Op for Attention {
         let inputs = needs.iter().map(|_| saved.take("inputs")).collect::<Result<Vec<_>>>()?;
         let x = self.split(&inputs.iter().collect::<Vec<_>>())?;
         let (y, lse) = (saved.take("y")?, saved.take("lse")?);
-        let shapes: Vec<_> = inputs[..inputs.len() - if self.extra { 2 } else { 0 }].iter().map(Tensor::shape).collect();
+        // The fast form cuts dq, dk and dv to these shapes, and adds the gradients of the extra rows itself.
+        let own_shapes: Vec<_> = inputs[..inputs.len() - if self.extra { 2 } else { 0 }].iter().map(Tensor::shape).collect();
         let grads = on_device!(
             dy,
             |device| {
                 let grads = inputs.iter().map(|t| Tensor::empty_on(device, t.dtype(), t.shape())).collect::<Result<Vec<_>>>()?;
+                // `split` views the gradient tensors as dq, dk and dv, which the kernels write.
                 launch::attention::backward(device, &x, [&y, &lse, &dy], &self.split(&grads.iter().collect::<Vec<_>>())?)?;
                 Ok(grads)
             },
-            dispatch!("attention", dy.dtype(), T => attention_fast::backward::<T>(&x, [&y, &lse, &dy], &shapes))
+            dispatch!("attention", dy.dtype(), T => attention_fast::backward::<T>(&x, [&y, &lse, &dy], &own_shapes))
         )?;
         Ok(grads.into_iter().zip(needs).map(|(g, &need)| need.then_some(g)).collect())
     }

@@ -9,7 +9,7 @@
 use crate::Result;
 use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial};
 use crate::tensor::simd::{self, Kernel, vectorised};
-use crate::tensor::{Accum, AttentionInputs, Element, Mask, Pooled, Scalar, Sequences, Shape, Tensor, alloc, math, rows, zeroed};
+use crate::tensor::{Accum, AttentionInputs, Mask, Pooled, Scalar, Sequences, Shape, Tensor, alloc, math, rows, zeroed};
 
 /// Queries of a block: their scores `[QUERIES, nk]` stay in the second-level cache. A multiple of the rows of every register tile of the matrix product.
 const QUERIES: usize = 72;
@@ -18,10 +18,10 @@ const LANES: usize = 16;
 
 /// y `[Tq, D]`, and the log-sum-exp of each row of scores, sequence by sequence, head by head: `[H Tq]`.
 pub(super) fn forward<T: Scalar>(x: &AttentionInputs) -> Result<(Tensor, Tensor)> {
-    let (qkv, keys) = x.joined::<T::Acc>()?;
+    let (qkv, all_keys) = x.joined::<T::Acc>()?;
     let (tq, d) = (x.queries.tokens(), qkv[0].shape().cols());
     let qkv = [Mat::of(&qkv[0])?, Mat::of(&qkv[1])?, Mat::of(&qkv[2])?];
-    let parts = rows::map(heads(x), |at| Head::new(x, qkv, &keys, at).forward::<T>());
+    let parts = rows::map(heads(x), |at| Head::new(x, qkv, &all_keys, at).forward::<T>());
     let mut y = alloc::<T>(tq * d);
     write_heads(x.heads, x.queries, 0, &parts.iter().map(|[y, _]| &**y).collect::<Vec<_>>(), &mut y);
     let lse: Vec<T::Acc> = parts.iter().flat_map(|[_, lse]| lse.iter().copied()).collect();
@@ -30,13 +30,13 @@ pub(super) fn forward<T: Scalar>(x: &AttentionInputs) -> Result<(Tensor, Tensor)
 
 /// The gradients of the one, two or three input tensors of `shapes`, and of the extra keys and values, from y, the log-sum-exps and dy.
 pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3], shapes: &[&Shape]) -> Result<Vec<Tensor>> {
-    let (qkv, keys) = x.joined::<T::Acc>()?;
+    let (qkv, all_keys) = x.joined::<T::Acc>()?;
     let qkv = [Mat::of(&qkv[0])?, Mat::of(&qkv[1])?, Mat::of(&qkv[2])?];
     let (y, dy, lse) = (Mat::of(y)?, Mat::of(dy)?, lse.host::<T::Acc>()?);
     let parts = rows::map(heads(x), |(b, h)| {
         let [y, dy] = [y, dy].map(|m| columns(m, x.queries, (b, h), x.heads));
         let lse = &lse[x.queries.range(b).start * x.heads + h * y.rows()..][..y.rows()];
-        Head::new(x, qkv, &keys, (b, h)).backward::<T>(y, dy, lse)
+        Head::new(x, qkv, &all_keys, (b, h)).backward::<T>(y, dy, lse)
     });
     let [dq_parts, dk_parts, dv_parts] = [0, 1, 2].map(|i| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>());
     let mut buffers: Vec<Pooled<T>> = shapes.iter().map(|shape| alloc(shape.len())).collect();
@@ -52,7 +52,7 @@ pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3
 }
 
 /// The places of dq, dk and dv in the gradients of one, two or three input tensors. dq and dk have these lengths.
-fn thirds<T: Element>(grads: &mut [Pooled<T>], [q, k]: [usize; 2]) -> [&mut [T]; 3] {
+fn thirds<T: Scalar>(grads: &mut [Pooled<T>], [q, k]: [usize; 2]) -> [&mut [T]; 3] {
     match grads {
         [dq, dk, dv] => [dq, dk, dv],
         [dq, dkv] => {
@@ -66,20 +66,6 @@ fn thirds<T: Element>(grads: &mut [Pooled<T>], [q, k]: [usize; 2]) -> [&mut [T];
         }
         [] => Default::default(),
     }
-}
-
-/// Cuts tensors of `shapes` from `all`. One after another, the one, two or three input tensors are q, k and v; so are their gradients.
-pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<Tensor>> {
-    if let [shape] = shapes {
-        return Ok(vec![Tensor::new(all, *shape)?]);
-    }
-    let mut rest = &all[..];
-    let tensors = shapes.iter().map(|&shape| {
-        let (own, after) = rest.split_at(shape.len());
-        rest = after;
-        Tensor::new(own.to_vec(), shape)
-    });
-    tensors.collect()
 }
 
 /// (sequence, head) of each task.
@@ -131,11 +117,11 @@ struct Head<'a, S: Accum> {
 }
 
 impl<'a, S: Accum> Head<'a, S> {
-    fn new(x: &AttentionInputs<'a>, [q, k, v]: [Mat<'a, S>; 3], keys: &Sequences, (b, h): (usize, usize)) -> Self {
+    fn new(x: &AttentionInputs<'a>, [q, k, v]: [Mat<'a, S>; 3], all_keys: &Sequences, (b, h): (usize, usize)) -> Self {
         Head {
             q: columns(q, x.queries, (b, h), x.heads),
-            k: columns(k, keys, (b, h), x.heads),
-            v: columns(v, keys, (b, h), x.heads),
+            k: columns(k, all_keys, (b, h), x.heads),
+            v: columns(v, all_keys, (b, h), x.heads),
             index: h,
             mask: x.mask.map(|mask| (mask, x.queries.example_ids()[b])),
         }

@@ -1,11 +1,12 @@
-//! The one, two or three input tensors of [`Attention`], and its extra keys and values.
+//! Views [`Attention`]'s one, two or three input tensors as q, k and v, puts the extra keys and values before each sequence, and cuts gradients to
+//! the inputs' shapes.
 
 use super::attention::Attention;
-use crate::tensor::{Accum, AttentionInputs, Sequences, Tensor, alloc, rows};
+use crate::tensor::{Accum, AttentionInputs, Element, Pooled, Sequences, Shape, Tensor, alloc, rows};
 use crate::{Error, Result};
 
 impl Attention {
-    /// Views the inputs as q, k and v, with all shapes checked.
+    /// Views the inputs, or gradients of the same shapes, as q, k, v and the extra keys and values. Checks all shapes.
     pub(super) fn split(&self, inputs: &[&Tensor]) -> Result<AttentionInputs<'_>> {
         let Some(count) = inputs.len().checked_sub(if self.extra { 2 } else { 0 }).filter(|&count| count > 0) else {
             return Err(Error::invalid("attention: takes qkv, or q and kv, or q, k and v, and the extra keys and values"));
@@ -32,23 +33,40 @@ impl Attention {
 }
 
 impl AttentionInputs<'_> {
-    /// q, k and v with the extra rows before each sequence of k and v, and the sequence boundaries of these k and v.
+    /// q, and k and v whose sequences each begin with the extra rows; and the sequence boundaries of these longer k and v.
     pub fn joined<S: Accum>(&self) -> Result<([Tensor; 3], Sequences)> {
-        let keys = self.keys.lengthened(self.extra_rows());
-        let Some([extra_k, extra_v]) = &self.extra else { return Ok((self.qkv.clone(), keys)) };
+        let all_keys = self.keys.lengthened(self.extra_rows());
+        let Some([extra_k, extra_v]) = &self.extra else { return Ok((self.qkv.clone(), all_keys)) };
         let join = |own: &Tensor, extra: &Tensor| {
             let (own, extra, extra_rows, d) = (own.to_accum::<S>()?, extra.to_accum::<S>()?, extra.shape().rows(), own.shape().cols());
-            let mut all = alloc::<S>(keys.tokens() * d);
+            let mut all = alloc::<S>(all_keys.tokens() * d);
             rows::for_each(&mut all, d, |first, to| {
                 for (i, to) in to.chunks_exact_mut(d.max(1)).enumerate() {
-                    let (b, row) = keys.locate(first + i);
+                    let (b, row) = all_keys.locate(first + i);
                     let own_row = self.keys.range(b).start + row.saturating_sub(extra_rows);
                     to.copy_from_slice(if row < extra_rows { &extra[row * d..][..d] } else { &own[own_row * d..][..d] });
                 }
             });
-            Tensor::new(all, [keys.tokens(), d])
+            Tensor::new(all, [all_keys.tokens(), d])
         };
         let [q, k, v] = &self.qkv;
-        Ok(([q.clone(), join(k, extra_k)?, join(v, extra_v)?], keys))
+        Ok(([q.clone(), join(k, extra_k)?, join(v, extra_v)?], all_keys))
     }
+}
+
+/// Cuts tensors of `shapes` from `all`, one after another. Whether q, k and v are one, two or three tensors, their elements in order are those of q,
+/// then k, then v.
+pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<Tensor>> {
+    if let [shape] = shapes {
+        return Ok(vec![Tensor::new(all, *shape)?]);
+    }
+    let mut rest = &all[..];
+    let tensors = shapes.iter().map(|&shape| {
+        let (own, after) = rest.split_at(shape.len());
+        rest = after;
+        let mut tensor = alloc(own.len());
+        tensor.copy_from_slice(own);
+        Tensor::new(tensor, shape)
+    });
+    tensors.collect()
 }

@@ -8,7 +8,8 @@ use crate::tensor::{Accum, Tensor, alloc, on_device};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
 
-/// `L = −(1/N) Σ ln softmax(z)[label]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dL / N.
+/// `L = −(1/N) Σ ln softmax(z)[label]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dy / N, where dy is the
+/// gradient that comes into L.
 ///
 /// Computed through ln softmax(z) = z − ln Σ exp(z), with the largest z taken out of the sum, so that exp does not overflow.
 pub struct CrossEntropy {
@@ -75,7 +76,7 @@ fn check<'a>(logits: &Tensor, labels: &'a Tensor) -> Result<&'a [u32]> {
     }
 }
 
-/// ln Σ exp(z) = max + ln Σ exp(z − max). If a z is NaN, it may not be the maximum, but it makes the sum NaN.
+/// ln Σ exp(z) = max + ln Σ exp(z − max). A NaN among z makes the result NaN: its exp is part of the sum.
 fn log_sum_exp<T: Accum>(z: &[T]) -> T {
     let max = z.iter().copied().fold(z[0], |a, b| if b > a { b } else { a });
     max + z.iter().map(|&z| (z - max).exp(false)).sum::<T>().ln()

@@ -1,6 +1,6 @@
 //! Dropout. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
 
-pub(super) use crate::autograd::gradcheck::random_sequences;
+use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]

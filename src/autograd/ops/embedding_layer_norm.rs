@@ -120,19 +120,19 @@ impl Op for EmbeddingLayerNorm {
         // For their shapes alone. The tables are the model's own, so they cost nothing.
         Self::trained(needs).for_each(|(i, name)| saved.keep(name, inputs[i]));
         let (words, positions, prompt, weights) = (inputs[1], inputs[2], inputs.get(5).copied(), [inputs[3], inputs[4]]);
-        let keeps = layer_norm::keeps([e_trains, needs[3]]);
+        let reads = layer_norm::reads([e_trains, needs[3]]);
         let normalised = on_device!(
             words,
             |device| {
                 let (dtype, ids, sequences) = (self.dtype, inputs[0], &*self.sequences);
                 let rows = launch::NormRows::Embeddings { dtype, ids, words, positions, prompt, sequences };
-                launch::layer_norm(device, &rows, weights, self.eps, keeps)
+                launch::layer_norm(device, &rows, weights, self.eps, reads)
             },
             dispatch!("embedding_layer_norm", self.dtype, T => {
                 let shape = Shape::from([self.sequences.tokens(), words.shape().cols()]);
                 let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?];
                 let prompt = prompt.map(Mat::of).transpose()?.unwrap_or(words);
-                fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, keeps, |first, rows| {
+                fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, reads, |first, rows| {
                     for (i, e) in rows.chunks_exact_mut(shape.cols().max(1)).enumerate() {
                         let (place, source) = self.source(first + i, ids);
                         let row = match source {
@@ -145,7 +145,7 @@ impl Op for EmbeddingLayerNorm {
                 })
             })
         )?;
-        Ok(layer_norm::keep(normalised, weights[0], saved))
+        Ok(layer_norm::save(normalised, weights[0], saved))
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {

@@ -9,36 +9,36 @@ use crate::tensor::{Scalar, Tensor, on_device};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 
-/// y = h γ + β with h = (x − mean(x)) rstd and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and β `[d]`.
+/// y = x̂ ⊙ γ + β with the normalised x, x̂ = (x − mean(x)) rstd, and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and β `[d]`.
 ///
-/// With q = dy γ: dx = rstd (q − mean(q) − h mean(q h)). Over all rows, dγ = Σ dy h and dβ = Σ dy.
+/// With dx̂ = dy ⊙ γ: dx = rstd (dx̂ − mean(dx̂) − x̂ mean(dx̂ ⊙ x̂)). Over all rows, dγ = Σ dy ⊙ x̂ and dβ = Σ dy.
 ///
-/// Forward keeps h `[n, d]` if x or γ trains; also rstd `[n]` and γ if x trains.
+/// Forward saves x̂ `[n, d]` if x or γ trains; also rstd `[n]` and γ if x trains.
 pub struct LayerNorm {
     /// Added to the variance.
     pub eps: f64,
 }
 
-/// The plain form of one row, for the tests: y, h and rstd.
+/// The plain form of one row, for the tests: y, x̂ and rstd.
 #[cfg(test)]
 fn plain_forward(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>, f64) {
     let d = x.len() as f64;
     let mean = x.iter().sum::<f64>() / d;
     let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d;
     let rstd = 1.0 / (var + eps).sqrt();
-    let h: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
-    let y = (0..x.len()).map(|j| h[j] * gamma[j] + beta[j]).collect();
-    (y, h, rstd)
+    let x_hat: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
+    let y = (0..x.len()).map(|j| x_hat[j] * gamma[j] + beta[j]).collect();
+    (y, x_hat, rstd)
 }
 
 /// The plain form of dx of one row.
 #[cfg(test)]
-fn plain_backward(dy: &[f64], gamma: &[f64], h: &[f64], rstd: f64) -> Vec<f64> {
+fn plain_backward(dy: &[f64], gamma: &[f64], x_hat: &[f64], rstd: f64) -> Vec<f64> {
     let d = dy.len() as f64;
-    let q: Vec<f64> = dy.iter().zip(gamma).map(|(dy, gamma)| dy * gamma).collect();
-    let mean_q = q.iter().sum::<f64>() / d;
-    let mean_qh = q.iter().zip(h).map(|(q, h)| q * h).sum::<f64>() / d;
-    q.iter().zip(h).map(|(q, h)| rstd * (q - mean_q - h * mean_qh)).collect()
+    let dx_hat: Vec<f64> = dy.iter().zip(gamma).map(|(dy, gamma)| dy * gamma).collect();
+    let mean_dx_hat = dx_hat.iter().sum::<f64>() / d;
+    let mean_product = dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| dx_hat * x_hat).sum::<f64>() / d;
+    dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| rstd * (dx_hat - mean_dx_hat - x_hat * mean_product)).collect()
 }
 
 impl Op for LayerNorm {
@@ -53,16 +53,16 @@ impl Op for LayerNorm {
             x,
             |device| {
                 let rows = launch::NormRows::Sublayer { x, residual: None, drop: None };
-                launch::layer_norm(device, &rows, [gamma, beta], self.eps, keeps(trains))
+                launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads(trains))
             },
             dispatch!("layer_norm", x.dtype(), T => {
                 let (from, d) = (x.host::<T>()?, x.shape().cols());
-                fast::forward::<T>("layer_norm", x.shape(), [gamma, beta], self.eps, keeps(trains), |first, rows| {
+                fast::forward::<T>("layer_norm", x.shape(), [gamma, beta], self.eps, reads(trains), |first, rows| {
                     rows.iter_mut().zip(&from[first * d..]).for_each(|(row, x)| *row = x.widen());
                 })
             })
         )?;
-        Ok(keep(normalised, gamma, saved))
+        Ok(save(normalised, gamma, saved))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -70,14 +70,14 @@ impl Op for LayerNorm {
     }
 }
 
-/// Whether h and rstd are kept, if x and γ train.
-pub(super) fn keeps([x_trains, gamma_trains]: [bool; 2]) -> [bool; 2] {
+/// Whether backward reads x̂, and whether it reads rstd, given whether x and γ train.
+pub(super) fn reads([x_trains, gamma_trains]: [bool; 2]) -> [bool; 2] {
     [x_trains || gamma_trains, x_trains]
 }
 
-/// Saves what backward needs; returns y.
-pub(super) fn keep((y, h, rstd): fast::Normalised, gamma: &Tensor, saved: &mut Saved) -> Tensor {
-    h.iter().for_each(|h| saved.keep("h", h));
+/// Saves x̂, rstd and γ for backward, where they are given; returns y.
+pub(super) fn save((y, x_hat, rstd): fast::Normalised, gamma: &Tensor, saved: &mut Saved) -> Tensor {
+    x_hat.iter().for_each(|x_hat| saved.keep("x_hat", x_hat));
     if let Some(rstd) = &rstd {
         saved.keep("rstd", rstd);
         saved.keep("gamma", gamma);
@@ -85,14 +85,14 @@ pub(super) fn keep((y, h, rstd): fast::Normalised, gamma: &Tensor, saved: &mut S
     y
 }
 
-/// dx, dγ and dβ, where they are needed.
+/// dx, dγ and dβ, where they are needed. Three ops that end in a layer norm share this, with their own names.
 pub(super) fn backward(op: &'static str, mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
-    let h = saved.take_if(needs[0] || needs[1], "h")?;
+    let x_hat = saved.take_if(needs[0] || needs[1], "x_hat")?;
     let rstd_gamma = if needs[0] { Some([saved.take("rstd")?, saved.take("gamma")?]) } else { None };
     on_device!(
         dy,
-        |device| launch::layer_norm_backward(device, &dy, h.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]),
-        dispatch!(op, dy.dtype(), T => fast::backward::<T>(dy, h.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]))
+        |device| launch::layer_norm_backward(device, &dy, x_hat.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]),
+        dispatch!(op, dy.dtype(), T => fast::backward::<T>(dy, x_hat.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]))
     )
 }
 
@@ -143,10 +143,10 @@ mod tests {
                 let (mut dgamma, mut dbeta) = (vec![0.0; d], vec![0.0; d]);
                 let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= bound * (1.0 + b.abs()));
                 for row in (0..n).map(|row| row * d..(row + 1) * d) {
-                    let (dy, (plain_y, h, rstd)) = (&dy[row.clone()], plain_forward(&x[row.clone()], &gamma, &beta, eps));
+                    let (dy, (plain_y, x_hat, rstd)) = (&dy[row.clone()], plain_forward(&x[row.clone()], &gamma, &beta, eps));
                     prop_assert!(close(&y[row.clone()], &plain_y), "{} {:?}", dtype, plain_y);
-                    prop_assert!(close(&grads[0][row], &plain_backward(dy, &gamma, &h, rstd)), "{}: dx", dtype);
-                    (0..d).for_each(|j| dgamma[j] += dy[j] * h[j]);
+                    prop_assert!(close(&grads[0][row], &plain_backward(dy, &gamma, &x_hat, rstd)), "{}: dx", dtype);
+                    (0..d).for_each(|j| dgamma[j] += dy[j] * x_hat[j]);
                     (0..d).for_each(|j| dbeta[j] += dy[j]);
                 }
                 prop_assert!(close(&grads[1], &dgamma) && close(&grads[2], &dbeta), "{}: dgamma or dbeta", dtype);

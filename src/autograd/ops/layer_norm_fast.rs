@@ -5,16 +5,16 @@ use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows, zeroed};
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// y `[.., d]`, and where they are kept, h `[n, d]` and rstd `[n]`.
+/// y `[.., d]`, and where they are kept, x̂ `[n, d]` and rstd `[n]`.
 pub type Normalised = (Tensor, Option<Tensor>, Option<Tensor>);
 
-/// Normalises the rows that `load(first row, rows)` writes. Returns y, and h and rstd if they are kept.
+/// Normalises the rows that `load(first row, rows)` writes. Returns y, and x̂ and rstd if they are kept.
 pub fn forward<T: Scalar>(
     op: &'static str,
     shape: &Shape,
     [gamma, beta]: [&Tensor; 2],
     eps: f64,
-    [keep_h, keep_rstd]: [bool; 2],
+    [keep_x_hat, keep_rstd]: [bool; 2],
     load: impl Fn(usize, &mut [T::Acc]) + Sync + Send,
 ) -> Result<Normalised> {
     let (n, d) = (shape.rows(), shape.cols());
@@ -22,23 +22,23 @@ pub fn forward<T: Scalar>(
         return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
     }
     let (g, b, eps) = (gamma.to_accum::<T::Acc>()?, beta.to_accum::<T::Acc>()?, T::Acc::of(eps));
-    let (mut y, mut h) = (alloc::<T>(n * d), alloc::<T>(if keep_h { n * d } else { 0 }));
+    let (mut y, mut x_hat) = (alloc::<T>(n * d), alloc::<T>(if keep_x_hat { n * d } else { 0 }));
     let mut rstd = alloc::<T::Acc>(if keep_rstd { n } else { 0 });
-    rows::for_each3((&mut y, d), (&mut h, d), (&mut rstd, 1), |first, y, h, rstd| {
+    rows::for_each3((&mut y, d), (&mut x_hat, d), (&mut rstd, 1), |first, y, x_hat, rstd| {
         let mut loaded = alloc::<T::Acc>(y.len());
         load(first, &mut loaded);
-        let (mut h, mut rstd) = (h.chunks_exact_mut(d.max(1)), rstd.iter_mut());
+        let (mut x_hat, mut rstd) = (x_hat.chunks_exact_mut(d.max(1)), rstd.iter_mut());
         for (y, row) in y.chunks_exact_mut(d.max(1)).zip(loaded.chunks_exact_mut(d.max(1))) {
-            let r = simd::dispatch(Normalise { row, gamma: &g, beta: &b, eps, y, kept: h.next().unwrap_or_default() });
+            let r = simd::dispatch(Normalise { row, gamma: &g, beta: &b, eps, y, kept: x_hat.next().unwrap_or_default() });
             rstd.next().into_iter().for_each(|to| *to = r);
         }
     });
-    let h = keep_h.then(|| Tensor::new(h, [n, d])).transpose()?;
+    let x_hat = keep_x_hat.then(|| Tensor::new(x_hat, [n, d])).transpose()?;
     let rstd = keep_rstd.then(|| Tensor::new(rstd, [n])).transpose()?;
-    Ok((Tensor::new(y, shape)?, h, rstd))
+    Ok((Tensor::new(y, shape)?, x_hat, rstd))
 }
 
-/// Turns `row` from x to h, rounds h γ + β into `y`, and h into `kept` if that is not empty. Returns rstd.
+/// Turns `row` from x to x̂, rounds x̂ ⊙ γ + β into `y`, and x̂ into `kept` if that is not empty. Returns rstd.
 struct Normalise<'a, T: Scalar> {
     row: &'a mut [T::Acc],
     gamma: &'a [T::Acc],
@@ -60,11 +60,11 @@ impl<T: Scalar> Kernel for Normalise<'_, T> {
         for x in &mut *self.row {
             *x = (*x - mean) * rstd;
         }
-        for (((y, &h), &g), &b) in self.y.iter_mut().zip(&*self.row).zip(self.gamma).zip(self.beta) {
-            *y = T::narrow(h * g + b);
+        for (((y, &x_hat), &g), &b) in self.y.iter_mut().zip(&*self.row).zip(self.gamma).zip(self.beta) {
+            *y = T::narrow(x_hat * g + b);
         }
-        for (kept, &h) in self.kept.iter_mut().zip(&*self.row) {
-            *kept = T::narrow(h);
+        for (kept, &x_hat) in self.kept.iter_mut().zip(&*self.row) {
+            *kept = T::narrow(x_hat);
         }
         rstd
     }
@@ -73,12 +73,12 @@ impl<T: Scalar> Kernel for Normalise<'_, T> {
 /// dx if rstd `[n]` and γ are given; dγ and dβ where they are needed.
 pub fn backward<T: Scalar>(
     dy: Tensor,
-    h: Option<&Tensor>,
+    x_hat: Option<&Tensor>,
     rstd_gamma: Option<&[Tensor; 2]>,
     [need_dgamma, need_dbeta]: [bool; 2],
 ) -> Result<[Option<Tensor>; 3]> {
     let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
-    let h = h.map(|h| h.host::<T>()).transpose()?.unwrap_or_default();
+    let x_hat = x_hat.map(|x_hat| x_hat.host::<T>()).transpose()?.unwrap_or_default();
     let from = dy.host::<T>()?;
     let dbeta = need_dbeta.then(|| {
         column_sums::<T>(n, d, |row, sum| {
@@ -87,7 +87,7 @@ pub fn backward<T: Scalar>(
     });
     let dgamma = need_dgamma.then(|| {
         column_sums::<T>(n, d, |row, sum| {
-            sum.iter_mut().zip(&h[row * d..]).zip(&from[row * d..]).for_each(|((s, h), dy)| *s += dy.widen() * h.widen());
+            sum.iter_mut().zip(&x_hat[row * d..]).zip(&from[row * d..]).for_each(|((s, x_hat), dy)| *s += dy.widen() * x_hat.widen());
         })
     });
     let (dgamma, dbeta) = (dgamma.transpose()?, dbeta.transpose()?);
@@ -95,8 +95,8 @@ pub fn backward<T: Scalar>(
     let (rstd, gamma) = (rstd.host::<T::Acc>()?, gamma.to_accum::<T::Acc>()?);
     let mut dx = dy.into_host::<T>()?;
     rows::for_each(&mut dx, d, |first, dx| {
-        let rows = dx.chunks_exact_mut(d.max(1)).zip(h[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
-        rows.for_each(|((dx, h), &rstd)| simd::dispatch(Backward::<T> { dx, h, gamma: &gamma, rstd }));
+        let rows = dx.chunks_exact_mut(d.max(1)).zip(x_hat[first * d..].chunks_exact(d.max(1))).zip(&rstd[first..]);
+        rows.for_each(|((dx, x_hat), &rstd)| simd::dispatch(Backward::<T> { dx, x_hat, gamma: &gamma, rstd }));
     });
     Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
 }
@@ -115,7 +115,7 @@ fn column_sums<T: Scalar>(n: usize, d: usize, add: impl Fn(usize, &mut [T::Acc])
 /// dx of one row. `dx` holds dy at first.
 struct Backward<'a, T: Scalar> {
     dx: &'a mut [T],
-    h: &'a [T],
+    x_hat: &'a [T],
     gamma: &'a [T::Acc],
     rstd: T::Acc,
 }
@@ -125,12 +125,12 @@ impl<T: Scalar> Kernel for Backward<'_, T> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Backward { dx, h, gamma, rstd } = self;
+        let Backward { dx, x_hat, gamma, rstd } = self;
         let n = T::Acc::of(dx.len() as f64);
-        let mean_q = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
-        let mean_qh = math::sum3(dx, gamma, h, |dy, g, h| dy.widen() * g * h.widen()) / n;
-        for ((dx, &h), &g) in dx.iter_mut().zip(h).zip(gamma) {
-            *dx = T::narrow(rstd * (dx.widen() * g - mean_q - h.widen() * mean_qh));
+        let mean_dx_hat = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
+        let mean_product = math::sum3(dx, gamma, x_hat, |dy, g, x_hat| dy.widen() * g * x_hat.widen()) / n;
+        for ((dx, &x_hat), &g) in dx.iter_mut().zip(x_hat).zip(gamma) {
+            *dx = T::narrow(rstd * (dx.widen() * g - mean_dx_hat - x_hat.widen() * mean_product));
         }
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! [`lora_composed`] is the meaning, in five calls of the tape. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
 //! forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read and to test against, and the fast form in
-//! `linear_fast.rs` and `low_rank.rs`. `linear_inputs.rs` sorts and checks the inputs,
-//! and draws those of the gradient check.
+//! `linear_fast.rs` and `low_rank.rs`.
+//!
+//! In `linear_inputs.rs`, `arrange` splits a flat list (one value per input of the op) into the value of x and those of each linear. `resolve` does so
+//! for the input tensors and checks their shapes. It returns a `LowRankLinear` for each linear: its W and b, and a `LowRankTerm` (A, B, s, dropout)
+//! for each term. `bind` joins a [`Term`] with its A and B. A `LowRankCotangent` is a `LowRankTerm` with what its backward reads: dy, x and h.
 
-use super::linear_fast::{self, column_sums, product};
+use super::linear_fast;
+use super::linear_inputs::LinearInputs;
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::gemm::Mat;
+use crate::tensor::gemm::{Init, Mat, gemm_naive};
 use crate::tensor::{LowRankCotangent, LowRankLinear, LowRankTerm, Mask, Scalar, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::sync::Arc;
@@ -31,9 +35,11 @@ pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], 
 /// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ for one linear, or for a group of G linears of the same x.
 ///
 /// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s = alpha / r. The sum runs over
-/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` and dh = s dy B `[n, r]`:
+/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` (in `nn`, h is a hidden state) and
+/// dh = s dy B `[n, r]`:
 ///
-/// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A).
+/// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A). In a group, each linear has its own dy and these gradients, and
+/// dx is the sum over the G linears.
 ///
 /// A frozen W needs no activation: only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains. Dropout masks are
 /// never saved: backward draws them again.
@@ -65,7 +71,7 @@ pub struct Term {
 }
 
 impl Linear {
-    /// y, and the gradients of all inputs in their order, as products of whole matrices in f64. Slow, and the oracle of the fast form.
+    /// y, and the gradients of all inputs in their order, in f64: each product is [`gemm_naive`]. Slow; the tests compare the fast form with it.
     ///
     /// # Errors
     /// If the shapes do not fit, or a tensor is not f64.
@@ -91,7 +97,9 @@ fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64])
     add(dx, &product(mat(dy)?, mat(linear.w)?)?)?; // dx, term 1: dy W
     if let Some(bias) = linear.bias {
         y.iter_mut().zip(bias.host::<f64>()?.iter().cycle()).for_each(|(y, b)| *y += b); // + b
-        grads.push(column_sums::<f64>(dy)?); // db = Σ dy
+        let mut db = vec![0.0; dy.shape().cols()];
+        dy.host::<f64>()?.chunks_exact(db.len().max(1)).for_each(|row| db.iter_mut().zip(row).for_each(|(db, dy)| *db += dy));
+        grads.push(Tensor::new(db, bias.shape())?); // db = Σ dy
     }
     for term in &linear.terms {
         let dropped = plain_dropout(term, x)?; // drop(x)
@@ -108,6 +116,13 @@ fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64])
 /// The tensor as a matrix of f64.
 fn mat(tensor: &Tensor) -> Result<Mat<'_, f64>> {
     Mat::of(tensor)
+}
+
+/// A·B `[a.rows, b.cols]`.
+fn product(a: Mat<f64>, b: Mat<f64>) -> Result<Tensor> {
+    let mut c = vec![0.0; a.rows() * b.cols()];
+    gemm_naive(&[(a, b)], Init::Zero, &mut c, b.cols());
+    Tensor::new(c, [a.rows(), b.cols()])
 }
 
 /// s · x.
@@ -143,12 +158,12 @@ impl Op for Linear {
             dispatch!("linear", x.dtype(), T => linear_fast::forward::<T>(x, &linears))
         )?;
         let (needs_x, each_needs) = self.arrange(needs)?;
-        saved.keep_if(each_needs.iter().any(|needs| needs.w || needs.terms.iter().any(|&[a, _]| a)), "x", x);
-        let mut hidden = hidden.iter();
+        saved.keep_if(reads_x(&each_needs), "x", x);
+        let mut hidden = hidden.iter(); // h of every term, linear by linear
         for (linear, needs_of) in linears.iter().zip(&each_needs) {
+            // To save W, A or B costs no memory: they are weights of the model.
             saved.keep_if(needs_x, "w", linear.w);
             for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(hidden.by_ref()) {
-                // Weights of the model cost no memory.
                 saved.keep_if(needs.contains(&true), "a", &term.a);
                 saved.keep_if(needs.contains(&true), "b", &term.b);
                 saved.keep_if(needs_b, "h", h);
@@ -163,7 +178,7 @@ impl Op for Linear {
         let (needs_x, each_needs) = self.arrange(needs)?;
         let group = self.members.len();
         let each_dy = dy.reshape([group, dy.shape().rows() / group, dy.shape().cols()])?;
-        let x = saved.take("x").ok();
+        let x = saved.take_if(reads_x(&each_needs), "x")?;
         let (mut products, mut terms) = (Vec::new(), Vec::new());
         for (i, (member, needs)) in self.members.iter().zip(&each_needs).enumerate() {
             if needs_x {
@@ -185,7 +200,7 @@ impl Op for Linear {
         )?;
         let x_dims = &dy.dims()[usize::from(group > 1)..];
         let mut grads = vec![dx.map(|dx| dx.reshape(Shape::from(x_dims).with_cols(dx.shape().cols()))).transpose()?];
-        let mut term_grads = term_grads.into_iter();
+        let mut term_grads = term_grads.into_iter(); // [dA, dB] of every term, linear by linear
         for (i, needs) in each_needs.iter().enumerate() {
             let dy = each_dy.index(i)?;
             grads.push(x.as_ref().filter(|_| needs.w).map(|x| weight_gradient(&dy, x)).transpose()?);
@@ -214,18 +229,27 @@ impl Op for Linear {
     }
 }
 
-/// dW = dyᵀ x.
+/// Whether backward reads x: for dW or for dA of any linear.
+fn reads_x(each_needs: &[LinearInputs<bool>]) -> bool {
+    each_needs.iter().any(|needs| needs.w || needs.terms.iter().any(|&[needs_a, _]| needs_a))
+}
+
+/// dW = dyᵀ x, in the accumulator's type (f32 for a bf16 x): a trained W has that type.
 fn weight_gradient(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     on_device!(
         x,
         |device| launch::linear::weight_gradient(device, dy, x),
-        dispatch!("linear", x.dtype(), T => product::<<T as Scalar>::Acc>(Mat::of(dy)?.t(), Mat::of(x)?))
+        dispatch!("linear", x.dtype(), T => linear_fast::product::<<T as Scalar>::Acc>(Mat::of(dy)?.t(), Mat::of(x)?))
     )
 }
 
 /// db = Σ dy.
 fn bias_gradient(dy: &Tensor) -> Result<Tensor> {
-    on_device!(dy, |device| launch::column_sums(device, dy, None, None), dispatch!("linear", dy.dtype(), T => column_sums::<T>(dy)))
+    on_device!(
+        dy,
+        |device| launch::column_sums(device, dy, None, None),
+        dispatch!("linear", dy.dtype(), T => linear_fast::column_sums::<T>(dy))
+    )
 }
 
 impl Tape<'_> {

@@ -1,7 +1,7 @@
 //! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
 
-use super::dropout::random_sequences;
 use super::linear::{GroupedLinear, Linear, Term};
+use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::tensor::philox::Stream;
 use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};

@@ -55,17 +55,17 @@ impl Op for ResidualLayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
-        let keeps = layer_norm::keeps([needs[0] || needs[1], needs[2]]);
+        let reads = layer_norm::reads([needs[0] || needs[1], needs[2]]);
         let normalised = on_device!(
             x,
             |device| {
                 let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
                 let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
-                launch::layer_norm(device, &rows, [gamma, beta], self.eps, keeps)
+                launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads)
             },
             dispatch!("residual_layer_norm", x.dtype(), T => {
                 let (all_x, all_r, d) = (x.host::<T>()?, residual.host::<T>()?, x.shape().cols());
-                fast::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, keeps, |first, sums| {
+                fast::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, reads, |first, sums| {
                     let (x, r) = (&all_x[first * d..][..sums.len()], &all_r[first * d..][..sums.len()]);
                     match &self.mask {
                         Some(mask) => {
@@ -77,7 +77,7 @@ impl Op for ResidualLayerNorm {
                 })
             })
         )?;
-        Ok(layer_norm::keep(normalised, gamma, saved))
+        Ok(layer_norm::save(normalised, gamma, saved))
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
