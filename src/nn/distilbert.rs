@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// h⁰ = drop(LN(words[id] + positions[row])), hˡ⁺¹ = blockˡ(hˡ), logits = classifier(drop(relu(pre_classifier(h[CLS])))).
+/// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes; P rows of a prompt before each sequence, if there is one.
 pub struct DistilBert {

@@ -6,14 +6,13 @@
 //! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
 
 use super::attention_fast;
-use super::attention_inputs::cut;
 use crate::autograd::gradcheck::random_sequences;
 use crate::autograd::gradcheck::{Case, Suite, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::philox::Stream;
-use crate::tensor::{Mask, Sequences, Tensor, on_device};
+use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,7 +83,7 @@ impl Attention {
         }
         let [(dk, extra_dk), (dv, extra_dv)] = [dk, dv].map(|g| part_extra(&g, &all_keys, x.extra_rows() * d, d));
         let shapes: Vec<_> = inputs.iter().map(|t| t.shape()).collect();
-        let grads = cut([dq, dk, dv, extra_dk, extra_dv].concat().into(), &shapes)?;
+        let grads = cut(&[dq, dk, dv, extra_dk, extra_dv].concat(), &shapes)?;
         Ok((Tensor::new(y, [self.queries.tokens(), d])?, grads))
     }
 }
@@ -164,6 +163,16 @@ impl Op for Attention {
         // Forward has two products. Backward computes the scores again, and has four more.
         (2 * product, if needs.contains(&true) { 5 * product } else { 0 })
     }
+}
+
+/// Cuts tensors of `shapes` from `all`. In one, two or three tensors, the elements are those of q, then k, then v.
+fn cut(mut all: &[f64], shapes: &[&Shape]) -> Result<Vec<Tensor>> {
+    let next = |shape: &&Shape| {
+        let (own, after) = all.split_at(shape.len());
+        all = after;
+        Tensor::new(own.to_vec(), *shape)
+    };
+    shapes.iter().map(next).collect()
 }
 
 pub(super) fn suite() -> Suite {

@@ -2,7 +2,7 @@
 //! the inputs' shapes.
 
 use super::attention::Attention;
-use crate::tensor::{Accum, AttentionInputs, Element, Pooled, Sequences, Shape, Tensor, alloc, rows};
+use crate::tensor::{Accum, AttentionInputs, Sequences, Tensor, alloc, rows};
 use crate::{Error, Result};
 
 impl Attention {
@@ -52,21 +52,4 @@ impl AttentionInputs<'_> {
         let [q, k, v] = &self.qkv;
         Ok(([q.clone(), join(k, extra_k)?, join(v, extra_v)?], all_keys))
     }
-}
-
-/// Cuts tensors of `shapes` from `all`, one after another. Whether q, k and v are one, two or three tensors, their elements in order are those of q,
-/// then k, then v.
-pub(super) fn cut<T: Element>(all: Pooled<T>, shapes: &[&Shape]) -> Result<Vec<Tensor>> {
-    if let [shape] = shapes {
-        return Ok(vec![Tensor::new(all, *shape)?]);
-    }
-    let mut rest = &all[..];
-    let tensors = shapes.iter().map(|&shape| {
-        let (own, after) = rest.split_at(shape.len());
-        rest = after;
-        let mut tensor = alloc(own.len());
-        tensor.copy_from_slice(own);
-        Tensor::new(tensor, shape)
-    });
-    tensors.collect()
 }

@@ -9,7 +9,6 @@
 //! for each term. `bind` joins a [`Term`] with its A and B. A `LowRankCotangent` is a `LowRankTerm` with what its backward reads: dy, x and h.
 
 use super::linear_fast;
-use super::linear_inputs::LinearInputs;
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
@@ -158,7 +157,7 @@ impl Op for Linear {
             dispatch!("linear", x.dtype(), T => linear_fast::forward::<T>(x, &linears))
         )?;
         let (needs_x, each_needs) = self.arrange(needs)?;
-        saved.keep_if(reads_x(&each_needs), "x", x);
+        saved.keep_if(each_needs.iter().any(|needs| needs.read_x()), "x", x);
         let mut hidden = hidden.iter(); // h of every term, linear by linear
         for (linear, needs_of) in linears.iter().zip(&each_needs) {
             // To save W, A or B costs no memory: they are weights of the model.
@@ -178,7 +177,7 @@ impl Op for Linear {
         let (needs_x, each_needs) = self.arrange(needs)?;
         let group = self.members.len();
         let each_dy = dy.reshape([group, dy.shape().rows() / group, dy.shape().cols()])?;
-        let x = saved.take_if(reads_x(&each_needs), "x")?;
+        let x = saved.take_if(each_needs.iter().any(|needs| needs.read_x()), "x")?;
         let (mut products, mut terms) = (Vec::new(), Vec::new());
         for (i, (member, needs)) in self.members.iter().zip(&each_needs).enumerate() {
             if needs_x {
@@ -227,11 +226,6 @@ impl Op for Linear {
         }
         (forward, backward)
     }
-}
-
-/// Whether backward reads x: for dW or for dA of any linear.
-fn reads_x(each_needs: &[LinearInputs<bool>]) -> bool {
-    each_needs.iter().any(|needs| needs.w || needs.terms.iter().any(|&[needs_a, _]| needs_a))
 }
 
 /// dW = dyᵀ x, in the accumulator's type (f32 for a bf16 x): a trained W has that type.

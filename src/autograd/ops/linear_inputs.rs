@@ -16,6 +16,13 @@ pub(super) struct LinearInputs<T> {
     pub terms: Vec<[T; 2]>,
 }
 
+impl LinearInputs<bool> {
+    /// Whether backward reads x: for dW, or for the dA of a term.
+    pub(super) fn read_x(&self) -> bool {
+        self.w || self.terms.iter().any(|&[a, _]| a)
+    }
+}
+
 impl Term {
     /// The term with its tensors.
     pub(super) fn bind<'a>(&'a self, a: Tensor, b: Tensor, sequences: Option<&'a Sequences>) -> LowRankTerm<'a> {
