@@ -57,8 +57,8 @@ struct Planted {
     op: Rc<dyn Op>,
     bug: Bug,
     input: usize,
-    /// Set to true if the bug changed an element by more than 1e-7. (A zero that is set to 0 is no bug.) Rounding errors are far smaller, and the
-    /// inputs are of size 1, so larger changes are mostly far larger. The test asks that each is caught; its seed is fixed.
+    /// Set to true if the bug changed an element by more than 1e-7. (A zero that is set to 0 is no bug.) Rounding errors are far smaller.
+    /// A change little above 1e-7 might stay below a tolerance of 1e-6. At the fixed seed of the test none is missed, so it demands all.
     changed: Rc<Cell<bool>>,
 }
 
@@ -100,7 +100,7 @@ impl Suite {
                     let changed = Rc::new(Cell::new(false));
                     let op = Rc::new(Planted { op: case.op.clone(), bug: *bug, input, changed: changed.clone() });
                     let spoilt = Case { op, inputs: case.inputs.clone() };
-                    // The bug is caught if one of three draws reports it: `gradcheck::check` makes three, too, but `Suite::run` one for each pattern.
+                    // `gradcheck::check` makes three draws, too. `Suite::run` makes one for each pattern of `needs`, but over many cases.
                     let mut reported = false;
                     for _ in 0..3 {
                         let error = spoilt.check(&needs, &mut random)?.error;

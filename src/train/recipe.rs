@@ -35,8 +35,8 @@ pub struct Recipe {
 }
 
 impl Default for Recipe {
-    /// The numbers of the IMDB study that the program `lowrank` reproduces (`README.md`): 3 epochs, batches of 16, lr 3e-4. It does not state decay,
-    /// warm-up and clipping; these are our choice.
+    /// The numbers of the LoRA study on IMDB that the program `lowrank` reproduces (`README.md`): 3 epochs, batches of 16, lr 3e-4. It does not
+    /// state decay, warm-up and clipping; these are our choice.
     fn default() -> Recipe {
         Recipe {
             epochs: 3,

@@ -48,10 +48,10 @@ impl Op for CrossEntropy {
                 let mut dz = alloc::<T>(logits.shape().len());
                 let rows = logits.host::<T>()?.chunks_exact(classes).zip(labels.host::<u32>()?);
                 for (dz, (z, &label)) in dz.chunks_exact_mut(classes).zip(rows) {
-                    // T is f32 or f64 here, so this `exp` is std's; the generic `log_sum_exp` uses that of `Accum`. Both are exact up to rounding.
                     let lse = log_sum_exp(z);
                     for j in 0..classes {
                         let onehot = if j == label as usize { T::ONE } else { T::ZERO };
+                        // T is a concrete type here, so this is std's exp. `log_sum_exp` uses that of `Accum`; for f32 they differ in rounding.
                         dz[j] = ((z[j] - lse).exp() - onehot) * scale;
                     }
                 }
