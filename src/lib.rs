@@ -54,10 +54,11 @@
 //!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. `prelude.rs`: all of it on your own texts.
 //!
 //! # Letters
-//! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F feed-forward width,
-//! V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt or prefix. In a low-rank term: A `[r, in]`, B `[out, r]`, r its rank and
-//! s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any matrices. ⊙ is the elementwise product.
-//! `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
+//! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F
+//! feed-forward width, V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt or prefix, E extra keys and values of
+//! attention. N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes. In a low-rank term:
+//! A `[r, in]`, B `[out, r]`, r its rank and s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any
+//! matrices. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Example
 //! ```

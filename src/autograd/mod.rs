@@ -60,7 +60,7 @@ pub use tape::{Tape, Var};
 
 use crate::{Result, tensor::Tensor};
 
-/// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product.
+/// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product, dyᵀ · ∂y/∂x.
 pub trait Op: 'static {
     /// Name in errors and ledgers.
     fn name(&self) -> &'static str;

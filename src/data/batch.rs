@@ -59,7 +59,7 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     }
     let ordinal = |&i: &usize| {
         let ordinal = epoch.checked_mul(n).and_then(|first| u32::try_from(first.checked_add(i)?).ok());
-        // The largest u32 is reserved: it keys the random numbers of initialisation.
+        // The largest u32 is reserved: it keys every `Stream` (initialisation, order, rank).
         ordinal
             .filter(|&o| o != u32::MAX)
             .ok_or_else(|| Error::invalid(format_args!("epoch {epoch} of {n} sequences exceeds 32-bit ordinals")))

@@ -7,8 +7,8 @@ use super::pattern::{ends, layer, named, whole, within};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. PEFT compares the ends of names, so
-/// `pre_classifier` trains, too.
+/// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. PEFT trains each module whose
+/// name ends with these letters, so `pre_classifier`, too. To bar low-rank terms it compares whole names (`within`): `pre_classifier` is not barred.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
 
 /// The linears of a layer, by the ends of their names.

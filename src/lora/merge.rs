@@ -40,6 +40,7 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     let mut taken = Vec::new();
     for (i, linear) in model.linears_mut().into_iter().enumerate().filter(|(_, l)| !l.terms.is_empty()) {
         // The merged weight counts as trained, because its value is no longer the checkpoint's and must be saved.
+        // It keeps the base's type, bf16 too: a merged model is for inference.
         let merged = Weight::trained(linear.weight.name(), merged_weight(linear)?);
         check_finite("merge", &merged)?;
         let weight = std::mem::replace(&mut linear.weight, merged);

@@ -28,8 +28,9 @@ pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Res
     Ok(adapted)
 }
 
-/// A random A `[r, in]` and B = 0 `[out, r]`: s B A is 0, so that training starts at the base. In the first step dA, which is a
-/// product with B, is 0, and dB is not. A has a random stream of its own name: it does not depend on which other linears are adapted.
+/// A random A `[r, in]` and B = 0 `[out, r]`: s B A is 0, so that training starts at the base. In the first step dA, which is a product with B, is
+/// 0, and dB is not. With warm-up, the rate of that step is 0: B stays 0, and dA is 0 in the second step, too. A has a random stream of its own
+/// name: it does not depend on which other linears are adapted.
 fn new_term(name: &str, (output, input): (usize, usize), dtype: DType, config: &LoraConfig, seed: u64) -> Result<LowRank> {
     let (r, scale) = config.term_of(name);
     let a_name = format!("{name}.lora_A.weight");

@@ -1,7 +1,8 @@
 //! Virtual tokens: trained rows that stand before the tokens of a text.
 //!
-//! Prompt tuning adds P rows before the embeddings of each sequence. Lester et al. 2021, <https://arxiv.org/abs/2104.08691>. As in PEFT, the rows are
-//! added before positions and layer norm, and take the first P positions: a text has at most 512 − P tokens, and the classifier reads the first row of the prompt.
+//! Prompt tuning adds P rows before the embeddings of each sequence. Lester et al. 2021, <https://arxiv.org/abs/2104.08691>. As in PEFT, the rows
+//! are added before positions and layer norm, and take the first P positions: a text has at most 512 − P tokens, and the classifier reads the first
+//! row of the prompt.
 //!
 //! Prefix tuning adds P keys and P values to the attention of each layer. Li & Liang 2021, <https://arxiv.org/abs/2101.00190>, section 4; without the
 //! reparametrisation, like PEFT's default. Both start at N(0, 1), as in PEFT.

@@ -61,7 +61,7 @@ impl Block {
     ///
     /// The first rows are the same function of h whether they are computed alone or among all rows. Only attention mixes rows, and its keys and
     /// values come from all T rows of h in both cases. Dropout draws the same masks, because they depend on the example and the row in it, not on N.
-    /// A test compares both; it allows a difference of 1e-12, because the gradients are summed in another order.
+    /// A test compares both; it allows a relative difference of 1e-12 for logits and gradients, because some sums run in another order.
     ///
     /// # Errors
     /// If the shapes do not fit; the message names the layer.

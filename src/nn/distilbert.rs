@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes; P rows of a prompt before each sequence, if there is one.
+/// `h[CLS]` is the first row of each sequence. With a prompt, that is the prompt's first row; comments here and in the ops still call it `[CLS]`.
 pub struct DistilBert {
     /// Sizes and dropouts, from the checkpoint's `config.json`.
     pub config: Config,

@@ -99,7 +99,7 @@ impl Weight {
         }
     }
 
-    /// Makes a frozen weight a trained one. A trained weight has the precision of an accumulator: f32 even if the model computes in bf16, because
+    /// Makes a frozen weight a trained one. It then has the precision of an accumulator: f32 even if the model computes in bf16, because
     /// bf16 would round small steps away.
     ///
     /// # Errors

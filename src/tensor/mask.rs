@@ -4,8 +4,9 @@ use super::philox_row::philox_row;
 use super::simd::vectorised;
 use super::{Accum, Scalar, Sequences, alloc, rows};
 
-/// A dropout mask. Each factor is a function of (seed, site, example, row in its sequence, column) and of nothing else. So the mask does not
-/// depend on packing, micro-batches, threads or device, and it is not stored: backward draws it again.
+/// A dropout mask. Each factor is a function of p and (seed, site, example, row, column), and of nothing else. The row is that in its sequence; in
+/// attention, it is head · 2¹⁶ + query. So the mask does not depend on packing, micro-batches, threads or device, and it is not stored: backward
+/// draws it again.
 #[derive(Clone, Debug)]
 pub struct Mask {
     /// Probability of dropping, in [0, 1).

@@ -6,6 +6,7 @@
 //! offsets          [ 0,                   4,                 7,             12 ]  B + 1 = 4 numbers
 //! ```
 //!
+//! `[CLS]` and `[SEP]` are special tokens that WordPiece puts first and last; the classifier reads the row of `[CLS]`.
 //! Hidden states are one matrix `[T, D]`. Only attention and the classifier look at the offsets.
 
 use crate::{Error, Result};

@@ -5,10 +5,11 @@
 //! - **the data**: the texts, their order in the file, the labels, and the tokenizer's files with the maximum length;
 //! - **the base**: the bytes of the checkpoint;
 //! - **the settings**: the method, the [`Recipe`] but for `recompute`, the [data type](crate::tensor::DType), and the seeds. Every random number is
-//!   Philox(seed, stream) with a counter (`tensor/philox.rs`): a new weight is drawn from the stream of its own name, the data's order from
-//!   that of the epoch, a dropout mask from its site, the number of the example and the element;
-//! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the
-//!   default) or the model of the GPU with its libraries, and the version of this crate. Different arithmetic rounds sums differently.
+//!   `philox(seed, counter)` (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the
+//!   data's order that of the epoch. The counter of a dropout mask has its site, the number of the example and the element;
+//! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or
+//!   the model of the GPU with its libraries; the version of this crate; and the compiler with its standard library and the C library, because ln,
+//!   tanh, cos and some exp are calls into them. Different arithmetic rounds differently.
 //!
 //! The result does not depend on the number of threads, because each sum is computed in a fixed order. It does not depend on `recompute` or on the
 //! cache of tokens, because both give the same numbers again. It does not depend on pauses: the saved state of a run has all that the next step reads.

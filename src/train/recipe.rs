@@ -26,8 +26,8 @@ pub struct Recipe {
     pub group_by_length: bool,
     /// Compute each layer a second time in backward, instead of keeping its activations: the same bits, more time, less memory.
     pub recompute: bool,
-    /// Compute the output of the frozen lowest layers once instead of in every step. These layers are then without dropout. See
-    /// [`super::FrozenFeatures`].
+    /// Compute the output of the trunk, the frozen layers below the first trained one, once instead of in every step. These layers are then without
+    /// dropout. See [`super::FrozenFeatures`].
     pub cache_trunk: bool,
     /// In each step, use only the first ranks of every low-rank term. Their number is drawn evenly from 1 to this. The first ranks then work
     /// without the others. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn ranks by default.
@@ -35,8 +35,8 @@ pub struct Recipe {
 }
 
 impl Default for Recipe {
-    /// The numbers of the LoRA study on IMDB reviews that `lowrank study` reproduces: 3 epochs, batches of 16, lr 3e-4. It does not state decay,
-    /// warm-up and clipping; these are our choice.
+    /// The numbers of the LoRA study on IMDB that the program `lowrank` reproduces (`README.md`): 3 epochs, batches of 16, lr 3e-4. It does not
+    /// state decay, warm-up and clipping; these are our choice.
     fn default() -> Recipe {
         Recipe {
             epochs: 3,

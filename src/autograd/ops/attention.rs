@@ -26,11 +26,11 @@ use std::sync::Arc;
 /// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, keys and values `[E, D]` that every sequence sees
 /// before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K; head i has the columns iK..(i + 1)K.
 ///
-/// With the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K,
-/// dk = dSᵀ q / √K.
+/// With the scores S = q kᵀ / √K, the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with
+/// δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K, dk = dSᵀ q / √K.
 ///
-/// Saved: the inputs, y, and one number for each row of scores, its log-sum-exp. P `[nq, nk]` is not saved, nor is a dropout mask. In bf16, drop(P) and
-/// dS are rounded to bf16 for the products.
+/// Saved: the inputs, y, and one number for each row of scores, its log-sum-exp lse: backward gets P back as exp(S − lse). P is not saved, nor is a
+/// dropout mask. In bf16, drop(P) and dS are rounded to bf16 for the products.
 pub struct Attention {
     /// H.
     pub heads: usize,

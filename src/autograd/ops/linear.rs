@@ -160,7 +160,7 @@ impl Op for Linear {
         saved.keep_if(each_needs.iter().any(|needs| needs.read_x()), "x", x);
         let mut hidden = hidden.iter(); // h of every term, linear by linear
         for (linear, needs_of) in linears.iter().zip(&each_needs) {
-            // To save W, A or B costs no memory: they are weights of the model.
+            // To save W, A or B costs no memory: they are weights of the model. So backward may take A and B of every term, needed or not.
             saved.keep_if(needs_x, "w", linear.w);
             for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(hidden.by_ref()) {
                 saved.keep_if(needs.contains(&true), "a", &term.a);

@@ -1,4 +1,4 @@
-//! The differentiable operations, one a file.
+//! The differentiable operations, one a file (`arithmetic.rs` has four).
 //!
 //! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the
 //! suite of the gradient check. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. The suite of [`Linear`] is in
@@ -8,8 +8,8 @@
 //! |---|---|---|---|
 //! | [`Gelu`], [`Relu`], [`Tanh`] | y = f(x) | `f` and `df` in the op's file, see [`Elementwise`] | `gelu_fast.rs`, `elementwise_fast.rs` |
 //! | [`Add`], [`Mul`], [`Scale`], [`Sum`] | sums and products | the code itself | `elementwise_fast.rs` |
-//! | [`Dropout`] | y = f ⊙ x | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
-//! | [`LayerNorm`] | y = h γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
+//! | [`Dropout`] | y = f ⊙ x, f: 0 or 1/(1 − p) | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
+//! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + r) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`EmbeddingLayerNorm`] | LN(words + positions) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`Cast`] | rows, loss, type | the code itself | none is needed |
