@@ -1,5 +1,6 @@
 //! `--device`: the CPU or a GPU.
 
+#[cfg(feature = "cuda")]
 use super::notes::warning;
 use clap::Args;
 use lowrank::nn::DistilBert;
