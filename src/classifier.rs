@@ -144,10 +144,7 @@ impl TextClassifier {
         let directory = directory.as_ref();
         let method = self.method.as_ref().ok_or_else(|| Error::invalid("save: nothing was trained; call adapt and fit first"))?;
         std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
-        match method.makes_checkpoint() {
-            true => self.model.save(&self.base, &self.labels, directory)?,
-            false => adapter::save(&self.model, method, &self.base.display().to_string(), directory)?,
-        }
+        adapter::save_trained(&self.model, method, &self.base, &self.base.display().to_string(), &self.labels, directory)?;
         let about = About::new(&self.model, &self.labels, self.max_length, self.seed);
         About { base_hash: self.base_hash()?, ..about }.write(directory)
     }

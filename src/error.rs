@@ -57,6 +57,9 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// Elements that are on a GPU were read as if they were on the host.
+    #[error("host: the tensor is on a GPU")]
+    OnGpu,
     /// An argument or a setting is out of its range.
     #[error("{0}")]
     Invalid(String),

@@ -19,7 +19,7 @@
 //! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
 //!
 //! ```text
-//! error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
+//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
 //! ```
 //!
 //! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
@@ -92,6 +92,7 @@ pub mod prelude;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod train;
 
 pub use error::{AtLayer, Error, Result};

@@ -1,7 +1,7 @@
 //! Runs an op, and checks what it returns. Errors name the op.
 
 use super::{Op, Saved};
-use crate::tensor::{DType, ON_GPU, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 
 /// Runs forward of `op`.
@@ -41,7 +41,7 @@ pub fn check(name: &'static str, shape: &Shape, dtype: DType, g: &Tensor) -> Res
 /// An op that reads a tensor of a GPU as if it were on the host has no kernel: the error names the op.
 fn without_kernel(error: Error, op: &'static str) -> Error {
     match error {
-        Error::Invalid(message) if message == ON_GPU => Error::invalid(format!("{op}: has no kernel for a GPU; compute with --device cpu")),
+        Error::OnGpu => Error::invalid(format!("{op}: has no kernel for a GPU; compute with --device cpu")),
         other => other,
     }
 }

@@ -1,4 +1,4 @@
-//! A GPU: all that belongs to it, and what it does.
+//! A GPU with its memory pool, stream, kernels and cuBLAS handles, and the operations on it.
 #![allow(unsafe_code)]
 
 use super::context::{Context, failed, lock};

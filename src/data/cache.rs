@@ -10,7 +10,7 @@ use super::split::Split;
 use super::table::TableOptions;
 use super::tokenized::{Oddities, Tokenized};
 use super::wordpiece::WordPiece;
-use crate::tensor::hex;
+use crate::text::hex;
 use crate::{Error, Result};
 use byteorder::{ByteOrder, LittleEndian, ReadBytesExt, WriteBytesExt};
 use sha2::{Digest, Sha256};

@@ -45,7 +45,6 @@ pub use tokenized::{Encoded, Oddities, Tokenized};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-pub use crate::tensor::hex;
 #[cfg(feature = "data")]
 pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]

@@ -4,6 +4,7 @@
 
 use super::fields::{Fields, Report};
 use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
+use super::names::names_in;
 use super::peft::Beside;
 use super::{LoraConfig, Method, Placement, peft, start};
 use crate::nn::{DistilBert, WeightMut};
@@ -142,6 +143,18 @@ pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -
     crate::files::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
 }
 
+/// Writes what `method` trained into the folder `directory`, which must exist: an adapter, or a whole checkpoint if the method trains whole layers.
+/// `folder` is the folder of the base, `base` its name for the adapter's file, and `labels` are the names of the classes.
+///
+/// # Errors
+/// If a file cannot be written or copied from the base, or a tensor is not finite.
+pub fn save_trained(model: &DistilBert, method: &Method, folder: &Path, base: &str, labels: &[String], directory: &Path) -> Result<()> {
+    match method.makes_checkpoint() {
+        true => model.save(folder, labels, directory),
+        false => save(model, method, base, directory),
+    }
+}
+
 /// Applies the method of the adapter in `directory` to `model`, and loads every tensor.
 ///
 /// # Errors
@@ -168,8 +181,7 @@ pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Res
     let (mut method, beside) = read_method(directory, &mut report)?;
     let file = SafeTensors::open(&tensors_path(directory))?;
     if let Method::Lora(config) = &mut method {
-        let linears: Vec<String> = model.linears_mut().iter().map(|l| l.name.clone()).collect();
-        let weights: Vec<String> = model.weights().iter().map(|w| w.name().to_string()).collect();
+        let (linears, weights) = names_in(model);
         report.notes.extend(config.skip_unmatched(&linears, &weights)?);
         check_ranks(&file, config, &mut report)?;
     }

@@ -1,6 +1,7 @@
 //! Counts the numbers that train.
 
 use crate::nn::DistilBert;
+use crate::text::thousands;
 
 /// How many numbers a model has, and how many of them train.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,9 +32,4 @@ impl Counts {
     pub fn percent(&self) -> f64 {
         100.0 * self.trainable as f64 / self.base as f64
     }
-}
-
-/// 1234567 as `1,234,567`.
-fn thousands(n: usize) -> String {
-    if n < 1000 { n.to_string() } else { format!("{},{:03}", thousands(n / 1000), n % 1000) }
 }

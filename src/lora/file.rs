@@ -15,7 +15,7 @@ const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
 const EMBEDDINGS: &str = "distilbert.embeddings.";
 
-/// Whether an adapter's file holds this weight: all that trains, all that a method added, and the whole head. The head is held even if it is frozen,
+/// Whether an adapter's file holds this weight: every weight that trains, every weight that a method added, and the whole head. The head is held even if it is frozen,
 /// because a head that the base lacks is random and would be lost.
 pub(super) fn holds(weight: &Weight, extra: bool) -> bool {
     extra || matches!(weight, Weight::Trained(_)) || !weight.name().starts_with("distilbert.")

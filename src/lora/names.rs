@@ -4,8 +4,15 @@ use super::LoraConfig;
 use super::config::saved_by;
 use super::pattern::{ends, layer, named};
 use crate::error::nearest;
+use crate::nn::DistilBert;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
+
+/// The names of the linears, and of all weights of the checkpoint.
+pub(super) fn names_in(model: &mut DistilBert) -> (Vec<String>, Vec<String>) {
+    let linears = model.linears_mut().iter().map(|linear| linear.name.clone()).collect();
+    (linears, model.weights().iter().map(|weight| weight.name().to_string()).collect())
+}
 
 /// The names in a model that a configuration can mean.
 struct Known<'a> {
@@ -74,7 +81,7 @@ impl LoraConfig {
         Ok(skipped)
     }
 
-    /// Checks that every name is in the model: training must do all that its configuration says.
+    /// Checks that every name is in the model. Training must not ignore a part of its configuration.
     ///
     /// # Errors
     /// If a name is not, or is given twice; the message lists the nearest names.

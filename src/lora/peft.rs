@@ -88,7 +88,7 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
 pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Value {
     let c = &model.config;
     json!({
-        "auto_mapping": null, "base_model_name_or_path": base, "inference_mode": true, "modules_to_save": ["classifier", "score"],
+        "auto_mapping": null, "base_model_name_or_path": base, "inference_mode": true, "modules_to_save": HEAD,
         "num_attention_heads": c.n_heads, "num_layers": c.n_layers, "num_transformer_submodules": 1, "num_virtual_tokens": tokens,
         "peft_type": "PROMPT_TUNING", "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null,
         "revision": null, "task_type": "SEQ_CLS", "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null

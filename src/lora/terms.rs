@@ -1,5 +1,6 @@
 //! How low-rank terms start, and who gets one.
 
+use super::names::names_in;
 use super::{Init, LoraConfig, dora};
 use crate::Result;
 use crate::nn::{DistilBert, LowRank, Weight};
@@ -12,8 +13,7 @@ use crate::tensor::{DType, Tensor};
 /// # Errors
 /// If a number is out of its range, or a name in `config` matches nothing in the model.
 pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
-    let weights: Vec<String> = model.weights().iter().map(|w| w.name().to_string()).collect();
-    let linears: Vec<String> = model.linears_mut().iter().map(|l| l.name.clone()).collect();
+    let (linears, weights) = names_in(model);
     config.check(&linears, &weights)?;
     let mut adapted = Vec::new();
     for linear in model.linears_mut().into_iter().filter(|l| config.adapts(&l.name)) {

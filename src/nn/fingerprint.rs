@@ -2,8 +2,9 @@
 
 use super::Config;
 use super::load::find;
+use crate::tensor::rows;
 use crate::tensor::safetensors::SafeTensors;
-use crate::tensor::{hex, rows};
+use crate::text::hex;
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 

@@ -53,13 +53,13 @@ pub(crate) struct LowRankCotangent<'a> {
     pub term: LowRankTerm<'a>,
     /// Cotangent of the linear's output `[n, out]`.
     pub dy: Tensor,
-    /// x `[n, in]` if dA is wanted.
+    /// x `[n, in]`, if dA is needed.
     pub x: Option<Tensor>,
-    /// h = drop(x) Aᵀ `[n, r]` if dB is wanted.
+    /// h = drop(x) Aᵀ `[n, r]`, if dB is needed.
     pub h: Option<Tensor>,
 }
 
-/// dx if it is wanted, and [dA, dB] of each term, each if it is wanted.
+/// dx, and [dA, dB] of each term. A gradient that is not needed is `None`.
 pub(crate) type LinearGradients = (Option<Tensor>, Vec<[Option<Tensor>; 2]>);
 
 impl LowRankTerm<'_> {

@@ -22,7 +22,6 @@ mod dispatch;
 mod element;
 mod finite;
 pub mod gemm;
-mod hex;
 mod mask;
 pub mod math;
 pub mod philox;
@@ -42,7 +41,6 @@ pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, L
 pub(crate) use dispatch::{dispatch_any, on_device};
 pub use element::{Accum, DType, Element, Scalar};
 pub use half::bf16 as BF16;
-pub use hex::hex;
 pub use mask::Mask;
 pub use pool::{Pooled, alloc, zeroed};
 pub use sequences::Sequences;
@@ -55,9 +53,6 @@ use crate::{Error, Result};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// The error of reading a tensor of a GPU as if it were on the host.
-pub(crate) const ON_GPU: &str = "host: the tensor is on a GPU";
 
 /// An immutable array in row-major order, without gaps.
 #[derive(Clone)]
@@ -137,7 +132,7 @@ impl Tensor {
     /// If the data type is not that of `T`, or the tensor is on a GPU.
     pub fn host<T: Element>(&self) -> Result<&[T]> {
         if !self.on_host() {
-            return Err(Error::invalid(ON_GPU));
+            return Err(Error::OnGpu);
         }
         let all = self.storage.elements::<T>();
         let all = all.ok_or_else(|| Error::dtype("host", "the tensor's own data type", &[T::DTYPE, self.dtype()]))?;

@@ -2,11 +2,11 @@
 //! bytes, so the result is cached until the files change.
 
 use super::notes::warning;
-use lowrank::data::hex;
 use lowrank::files::write_file;
 use lowrank::lora::About;
 use lowrank::nn::{Config, fingerprint};
 use lowrank::tensor::safetensors::SafeTensors;
+use lowrank::text::hex;
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -40,7 +40,7 @@ pub(super) fn run() -> Result<Outcome> {
         return Ok(outcome);
     }
     let program = std::env::args().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program));
-    say("\nThe folder holds all that this needed. One figure of the table again, from its adapter:")?;
+    say("\nThe folder has the model, the data and the results. This command computes one number of the table again, from its adapter:")?;
     say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
     say("  cargo install --path cli")?;

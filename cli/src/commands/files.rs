@@ -3,13 +3,13 @@
 use super::common::{say, say_json};
 use super::outcome::Outcome;
 use super::output::{Input, Output};
-use crate::study::figure::thousands;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};
+use lowrank::text::thousands;
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;

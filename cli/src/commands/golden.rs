@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn the_engine_agrees_with_peft() {
         for (kind, dtype) in [("lora", DType::F64), ("lora", DType::F32), ("dora", DType::F64), ("dora", DType::F32)] {
-            // The reference values lie beside the repository, or in `LOWRANK_SHARED`. Without them the test is skipped.
+            // The reference values are in the folder `../shared` or in `LOWRANK_SHARED`. Without them the test is skipped.
             let root = std::env::var_os("LOWRANK_SHARED");
             let root = root.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), std::path::PathBuf::from);
             let shared = |path: &str| Some(root.join(path)).filter(|path| path.exists());

@@ -1,6 +1,7 @@
 //! Hashes by which a run knows its data and its base again.
 
-use lowrank::data::{Tokenized, hash_file, hex};
+use lowrank::data::{Tokenized, hash_file};
+use lowrank::text::hex;
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! A measurement in words.
 
-use crate::study::figure::thousands;
+use lowrank::text::thousands;
 use lowrank::train::Evaluation;
 
 /// `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.

@@ -3,9 +3,9 @@
 use super::common::limited;
 use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
-use crate::study::figure::thousands;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
+use lowrank::text::thousands;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
 

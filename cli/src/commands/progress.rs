@@ -16,7 +16,7 @@ pub struct ProgressBar {
 }
 
 impl ProgressBar {
-    /// A bar of `length` units, of which `done` are done. `template` is indicatif's.
+    /// A bar of `length` units. `done` of them are finished at the start. `template` is a template string of the crate indicatif.
     pub fn new(template: &str, length: u64, done: u64) -> ProgressBar {
         let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
         let bar = || Bar::new(length).with_style(style).with_position(done);

@@ -39,11 +39,11 @@ pub struct TrainingRun<'a> {
     /// Keep the epoch that is best on `dev`.
     pub keep_best: bool,
     pub progress: StepProgress,
-    /// What the run has made so far, beside the parameters.
+    /// Results of the run so far, without the parameters.
     pub state: RunState,
 }
 
-/// The state of a run beside parameters and optimizer.
+/// The part of a run's state that is neither in the model nor in the optimizer.
 #[derive(Default)]
 pub struct RunState {
     /// Lines of `metrics.jsonl`.

@@ -11,7 +11,6 @@ use super::parts::Reader;
 use super::progress::StepProgress;
 use super::signals::interrupt_flag;
 use super::training_args::TrainingArgs;
-use crate::study::figure::thousands;
 use crate::study::{
     Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
@@ -20,6 +19,7 @@ use clap::{Args, Command, FromArgMatches};
 use lowrank::files::{recover_directory, write_file};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
+use lowrank::text::thousands;
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
@@ -89,8 +89,7 @@ impl StudyArgs {
         let is_study = entries.flatten().any(|entry| is_row(entry.path()));
         match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
             Some(name) => {
-                let problem =
-                    "was not written by a study: there are no rows of a study beside it. Choose another --out; nothing was changed";
+                let problem = "was not written by a study: its folder has no rows of a study. Choose another --out; nothing was changed";
                 Err(Error::file(&self.out, name, problem))
             }
             None => Ok(()),

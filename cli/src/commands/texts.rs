@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct TextArgs {
     /// Texts [default: the lines of --file or of standard input]
     pub texts: Vec<String>,
-    /// File with one text a line, or a table (.csv, .tsv, .json, .jsonl, also with .gz) with a column of texts
+    /// File with one text a line; predict also reads a table (.csv, .tsv, .json, .jsonl, also with .gz) with a column of texts
     #[arg(long)]
     pub file: Option<PathBuf>,
     /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 if the file has its mark]

@@ -14,13 +14,13 @@ use super::run::{RunState, TrainingRun};
 use super::signals::interrupt_flag;
 use super::summary::{Summary, kernel_path, tell_model};
 use super::training_args::TrainingArgs;
-use crate::study::figure::thousands;
 use clap::Args;
 use lowrank::data::Tokenized;
 use lowrank::files::{remove_flat, write_directory, write_file};
 use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
+use lowrank::text::thousands;
 use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus};
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -259,10 +259,7 @@ impl Train {
 
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
         write_directory(&self.output.out, |directory| {
-            match method.makes_checkpoint() {
-                true => model.save(&self.args.model, &about.labels, directory)?,
-                false => adapter::save(model, method, &self.args.model.name, directory)?,
-            }
+            adapter::save_trained(model, method, &self.args.model, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })

@@ -1,4 +1,4 @@
-//! The plots beside the claims.
+//! The plots that the report shows with the claims.
 
 use super::Latency;
 use super::evidence::Evidence;
@@ -46,8 +46,7 @@ pub fn sample_curve(e: &Evidence) -> Vec<Figure> {
 pub fn dimension_curve(e: &Evidence) -> Option<Figure> {
     let series = curve(e, "random subspace", DIMENSIONS.map(|d| (d as f64, format!("intrinsic{d}"))));
     let title = "Accuracy against the dimension of a random subspace";
-    let caption =
-        "The layers train in a random subspace of d dimensions, beside the head. Bars: 95 % intervals of the sample of test reviews.";
+    let caption = "The layers train in a random subspace of d dimensions, and the head trains in full. Bars: 95 % intervals of the sample of test reviews.";
     (series.points.len() == DIMENSIONS.len()).then(|| accuracy_figure(title, caption, "dimension d", vec![series]))
 }
 

@@ -3,11 +3,11 @@
 use super::claim_figures::{dimension_curve, latencies, rank_curve, sample_curve, spectra};
 use super::evidence::Evidence;
 use super::figure::Figure;
-use super::figure::thousands;
 use super::rows::{DIMENSIONS, PARTS};
 use super::statistics::{Difference, mcnemar, p_value};
 use super::verdict::{Verdict, above, all, below};
 use super::{Cost, Latency, rank_of};
+use lowrank::text::thousands;
 
 /// A claim with its verdict.
 pub struct Claim {

@@ -1,6 +1,5 @@
 //! The report: all results of a study on one page.
 
-use super::figure::thousands;
 use super::figure::{Bar, Figure, Heat, Plot, Point, Series};
 use super::page::{Block, html};
 use super::statistics::{McNemar, accuracy, p_value};
@@ -8,6 +7,7 @@ use super::table::{Cells, with_results};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
 use lowrank::nn::Config;
+use lowrank::text::thousands;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

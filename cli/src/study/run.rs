@@ -88,7 +88,7 @@ pub struct Study<'a> {
     pub describe: &'a dyn Fn(&DistilBert, &Path, u64) -> Result<()>,
 }
 
-/// Saved beside a checkpoint: what the optimizer's state does not contain.
+/// The numbers of a run that the saved state of model and optimizer does not have. They are saved in a file next to it.
 #[derive(Default, Serialize, Deserialize)]
 struct TrainingRecord {
     losses: Vec<f64>,
@@ -212,10 +212,7 @@ impl Study<'_> {
     /// Writes the adapter or checkpoint, and `result.json`.
     fn save(&self, run: &RowRun, model: &DistilBert, result: &RowResult) -> Result<()> {
         write_directory(run.folder, |directory| {
-            match run.row.method.makes_checkpoint() {
-                true => model.save(self.model, &self.train.label_names, directory)?,
-                false => adapter::save(model, &run.row.method, self.base, directory)?,
-            }
+            adapter::save_trained(model, &run.row.method, self.model, self.base, &self.train.label_names, directory)?;
             (self.describe)(model, directory, result.seed)?;
             write(&directory.join("result.json"), &Finished { settings: run.settings.to_string(), result: result.clone() })
         })

@@ -7,7 +7,7 @@ use lowrank::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Names of fields whose own name is not clear.
+/// Words for fields with a name that a reader of the report would not understand.
 const NAMES: [(&str, &str); 5] = [
     ("dtype", "computed in"),
     ("lr", "learning rate"),

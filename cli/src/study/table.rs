@@ -1,9 +1,9 @@
 //! The table of the study: its cells, and the table in Markdown.
 
-use super::figure::thousands;
 use super::statistics::accuracy;
 use super::{Row, RowResult, origin, settings};
 use lowrank::Result;
+use lowrank::text::thousands;
 
 /// The cells of a row of the table.
 pub struct Cells {

@@ -6,8 +6,7 @@
 //! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
 
 use super::attention_fast;
-use crate::autograd::gradcheck::random_sequences;
-use crate::autograd::gradcheck::{Case, Suite, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;

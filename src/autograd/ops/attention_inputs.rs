@@ -1,5 +1,4 @@
-//! Views [`Attention`]'s one, two or three input tensors as q, k and v, puts the extra keys and values before each sequence, and cuts gradients to
-//! the inputs' shapes.
+//! Views [`Attention`]'s one, two or three input tensors as q, k and v, and puts the extra keys and values before each sequence.
 
 use super::attention::Attention;
 use crate::tensor::{Accum, AttentionInputs, Sequences, Tensor, alloc, rows};

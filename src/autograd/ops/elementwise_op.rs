@@ -40,7 +40,7 @@ impl<E: Elementwise> Op for E {
 /// Launches the GPU kernel for forward (0) or backward (1).
 #[cfg(feature = "cuda")]
 fn kernel<E: Elementwise>(device: &std::sync::Arc<Device>, direction: usize, inputs: &[&Tensor]) -> Result<Tensor> {
-    let kernels = E::KERNELS.ok_or_else(|| Error::invalid(crate::tensor::ON_GPU))?;
+    let kernels = E::KERNELS.ok_or(Error::OnGpu)?;
     launch::elementwise(device, E::NAME, kernels[direction], inputs)
 }
 

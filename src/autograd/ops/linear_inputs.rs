@@ -1,14 +1,13 @@
 //! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
 
 use super::linear::{GroupedLinear, Linear, Term};
-use crate::autograd::gradcheck::random_sequences;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::tensor::philox::Stream;
 use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};
 use crate::{Error, Result};
 use std::rc::Rc;
 
-/// One value for each input of a linear: the tensor itself, or whether its gradient is wanted.
+/// One value for each input of a linear: the tensor itself, or whether its gradient is needed.
 pub(super) struct LinearInputs<T> {
     pub w: T,
     pub bias: Option<T>,

@@ -100,9 +100,9 @@ struct TermPass<'a, S: Accum> {
     /// Columns of x and dx.
     cols: usize,
     dy: Mat<'a, S>,
-    /// If dA is wanted.
+    /// `Some` if dA is needed.
     x: Option<Mat<'a, S>>,
-    /// If dB is wanted.
+    /// `Some` if dB is needed.
     h: Option<Mat<'a, S>>,
     /// s B.
     scaled_b: Packed<S>,

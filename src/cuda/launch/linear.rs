@@ -67,7 +67,7 @@ pub(crate) fn backward(device: &Arc<Device>, products: &[(Tensor, Tensor)], term
     Ok((Some(dx), grads))
 }
 
-/// [dA, dB] of a term, and its dh = s dy B `[n, r]` if dA or dx is wanted.
+/// [dA, dB] of a term, and its dh = s dy B `[n, r]` if dA or dx is needed.
 fn term_gradients(device: &Arc<Device>, t: &LowRankCotangent, needs_dx: bool) -> Result<([Option<Tensor>; 2], Option<Tensor>)> {
     let (scale, dtype) = (t.term.scale as f32, t.dy.dtype());
     let db = t.h.as_ref().map(|h| product(device, scale, t.dy.matrix()?.t(), h, DType::F32)).transpose()?;

@@ -159,7 +159,7 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
+pub(in crate::lora) fn suite() -> Suite {
     Suite {
         op: "Magnitude",
         tolerance: 1e-8,

@@ -3,8 +3,8 @@
 mod magnitude;
 
 pub use magnitude::Magnitude;
+pub(super) use magnitude::suite;
 
-use crate::autograd::gradcheck::Suite;
 use crate::autograd::ops::{self, GroupedLinear, Term};
 use crate::autograd::{Tape, Var};
 use crate::nn::{Linear, LowRank, Pass, Variant, Weight};
@@ -127,8 +127,4 @@ impl Variant for Dora {
     fn weights_mut(&mut self) -> Vec<&mut Weight> {
         vec![&mut self.magnitude]
     }
-}
-
-pub(super) fn suite() -> Suite {
-    magnitude::suite()
 }

@@ -66,7 +66,7 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
+pub(in crate::lora) fn suite() -> Suite {
     Suite {
         op: "Submatrix",
         tolerance: 1e-8,

@@ -1,4 +1,4 @@
-//! Training in a random subspace (intrinsic dimension): θ = θ₀ + P z, and z is all that trains beside the head.
+//! Training in a random subspace (intrinsic dimension): θ = θ₀ + P z, and only z and the head train.
 //!
 //! Li et al. 2018, <https://arxiv.org/abs/1804.08838>, equation 2; on language models Aghajanyan et al. 2020,
 //! <https://arxiv.org/abs/2012.13255>, equation 1, without their scale per layer. All weights of the layers share one z `[d]`. Each has its own
@@ -10,10 +10,10 @@ mod projection;
 mod projection_cuda;
 
 pub use op::Subspace;
+pub(super) use op::suite;
 pub use projection::Projection;
 
 use crate::Result;
-use crate::autograd::gradcheck::Suite;
 use crate::autograd::{Tape, Var};
 use crate::nn::{DistilBert, Weight, WeightFn, WeightMut};
 use crate::tensor::{Shape, Tensor};
@@ -57,8 +57,4 @@ pub(super) fn project(model: &mut DistilBert, dimension: usize, seed: u64) -> Re
     }
     model.shared = Some(Weight::trained(VECTOR, Tensor::zeros(model.dtype.accum(), [dimension])));
     Ok(())
-}
-
-pub(super) fn suite() -> Suite {
-    op::suite()
 }

@@ -60,7 +60,7 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
+pub(in crate::lora) fn suite() -> Suite {
     Suite {
         op: "Subspace",
         tolerance: 1e-8,

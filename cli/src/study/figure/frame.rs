@@ -40,7 +40,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], to
     Some(frame)
 }
 
-/// Ticks for an axis of length `length`: as many as have room for their labels.
+/// Ticks for an axis of length `length`: the largest number of ticks whose labels do not overlap.
 pub(super) fn fitting(values: &[f64], scale: AxisScale, length: f64) -> Option<Ticks> {
     let fits = |ticks: &Ticks| {
         let widest = ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);

@@ -17,8 +17,6 @@ mod plot;
 mod points;
 mod scale;
 
-pub use scale::thousands;
-
 pub(super) use draw::escape;
 pub use plot::{Axis, AxisScale, Bar, Figure, Heat, Plot, Point, Series};
 

@@ -1,6 +1,7 @@
 //! Maps values to positions, and chooses the ticks of an axis.
 
 use super::plot::{AxisScale, Point};
+use lowrank::text::thousands;
 
 /// Larger values are not drawn, smaller ones are drawn as 0. So everything computed from a value stays finite.
 const LARGEST: f64 = 1e150;
@@ -124,11 +125,6 @@ fn linear_label(value: f64, step: f64, size: f64) -> String {
         size if size >= 1e6 => grouped(value / 1e6, decimals(step / 1e6)) + "M",
         _ => grouped(value, decimals(step)),
     }
-}
-
-/// 1234567 as `1,234,567`.
-pub fn thousands(n: usize) -> String {
-    if n < 1000 { n.to_string() } else { format!("{},{:03}", thousands(n / 1000), n % 1000) }
 }
 
 /// The number with `decimals` decimals, a minus sign (U+2212), and commas between thousands.
