@@ -1,10 +1,12 @@
 //! The program `lowrank`, which uses the engine of the same name. [`commands`] parses arguments and prints; [`study`] runs the configurations of
-//! the IMDB study and reports on them; [`hub`] downloads models and data.
+//! the IMDB study and reports on them; [`hub`] downloads models and data; [`folder`]
+//! writes folders of results.
 //!
 //! ```text
-//! lowrank (the engine) ─► hub · study ─► commands        ("is used by"; nothing points back)
+//! lowrank (the engine) ─► folder ─► hub · study ─► commands        ("is used by"; nothing points back)
 //! ```
 
 pub mod commands;
+pub mod folder;
 pub mod hub;
 pub mod study;

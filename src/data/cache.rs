@@ -10,6 +10,7 @@ use super::split::Split;
 use super::table::TableOptions;
 use super::tokenized::{Oddities, Tokenized};
 use super::wordpiece::WordPiece;
+use crate::files::write_file;
 use crate::text::hex;
 use crate::{Error, Result};
 use byteorder::{ByteOrder, LittleEndian, ReadBytesExt, WriteBytesExt};
@@ -58,7 +59,7 @@ pub fn cached(dir: Option<&Path>, token_key: &TokenKey, make: impl FnOnce() -> R
     }
     let tokens = make()?;
     // A cache only saves time: if it cannot be written, the next run makes the tokens again.
-    let _ = encode(&tokens, &key).and_then(|bytes| write(dir, &path, &bytes));
+    let _ = fs::create_dir_all(dir).and_then(|()| encode(&tokens, &key)).map(|bytes| write_file(&path, &bytes));
     Ok(tokens)
 }
 
@@ -182,22 +183,6 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
     let whole = tokens.offsets.last() == Some(&ids);
     let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
     (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
-}
-
-/// Writes a file whole or not at all: no reader sees a part of it.
-fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    let scratch = path.with_extension(format!("{}.tmp", std::process::id()));
-    let done = File::create(&scratch)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&scratch, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&scratch);
-    }
-    done
 }
 
 #[cfg(test)]

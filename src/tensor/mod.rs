@@ -70,7 +70,7 @@ impl Tensor {
     /// If the number of elements is not that of `shape`.
     pub fn new<T: Element>(data: impl Into<Pooled<T>>, shape: impl Into<Shape>) -> Result<Tensor> {
         let (data, shape) = (data.into(), shape.into());
-        if data.len() != shape.len() {
+        if shape.checked_len() != Some(data.len()) {
             return Err(Error::shape("tensor", "as many elements as the shape has", &[&[data.len()].into(), &shape]));
         }
         Ok(Tensor::whole(Storage::host(data), shape))
@@ -85,7 +85,8 @@ impl Tensor {
     /// A view of the bytes of a mapped file. `None` if they are not aligned for `dtype`, or their number is not that of `shape`.
     pub(crate) fn mapped(map: &Arc<memmap2::Mmap>, bytes: Range<usize>, dtype: DType, shape: Shape) -> Option<Tensor> {
         let aligned = map.get(bytes.clone())?.as_ptr().addr() % dtype.size() == 0;
-        if !aligned || Some(bytes.len()) != shape.len().checked_mul(dtype.size()) || cfg!(target_endian = "big") {
+        if !aligned || Some(bytes.len()) != shape.checked_len().and_then(|len| len.checked_mul(dtype.size())) || cfg!(target_endian = "big")
+        {
             return None;
         }
         Some(Tensor::whole(Storage::Mapped(Mapped { map: map.clone(), bytes, dtype }), shape))
@@ -163,7 +164,7 @@ impl Tensor {
     /// If the number of elements differs.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
-        if shape.len() != self.shape.len() {
+        if shape.checked_len() != Some(self.shape.len()) {
             return Err(Error::shape("reshape", "the same number of elements", &[&self.shape, &shape]));
         }
         Ok(Tensor { shape, ..self.clone() })

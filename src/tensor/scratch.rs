@@ -2,13 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::{DType, Tensor};
+use crate::files::temporary;
 use crate::{Error, Result, dispatch};
 use memmap2::Mmap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use zerocopy::IntoBytes;
 
 /// Rows of a tensor, in a file in the system's folder for temporary files.
@@ -24,10 +24,13 @@ impl Scratch {
     /// # Errors
     /// If it cannot be created.
     pub fn new() -> Result<Scratch> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("lowrank-{}-{}.scratch", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        let path = temporary(&std::env::temp_dir().join("lowrank-scratch"))?;
+        // A new file: neither a file nor a link that somebody else put there is opened.
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        if cfg!(unix) {
+            // Without a name it is out of reach of other programs, and goes away with this process, however that ends.
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        }
         Ok(Scratch { path, file: BufWriter::new(file), bytes: 0 })
     }
 
@@ -48,7 +51,8 @@ impl Scratch {
     /// If the file cannot be written or mapped, or the number of elements is not rows · cols.
     pub fn finish(mut self, dtype: DType, [rows, cols]: [usize; 2]) -> Result<Tensor> {
         self.file.flush().map_err(|e| Error::io(&self.path, e))?;
-        // SAFETY: `new` created the file under a name with this process's id, so no other program uses it, and nothing is written after this.
+        // SAFETY: `new` created the file and removed its name, so no other program can change it, and nothing is written after this. On systems
+        // other than Unix it keeps a name that is random and hidden.
         let map = unsafe { Mmap::map(self.file.get_ref()) }.map_err(|e| Error::io(&self.path, e))?;
         let shape = [rows, cols].into();
         Tensor::mapped(&Arc::new(map), 0..self.bytes, dtype, shape)

@@ -8,8 +8,16 @@ pub struct Shape(Vec<usize>);
 
 impl Shape {
     /// Number of elements: the product of the sizes; 1 for a scalar.
+    ///
+    /// # Panics
+    /// If it is too large for a `usize`. No tensor has such a shape.
     pub fn len(&self) -> usize {
-        self.0.iter().product()
+        self.checked_len().unwrap_or_else(|| panic!("tensor: the product of the sizes {self} is too large"))
+    }
+
+    /// Number of elements. `None` if the product of the sizes that are not zero is too large for a `usize`.
+    pub fn checked_len(&self) -> Option<usize> {
+        product(&self.0)
     }
 
     /// True if there are no elements.
@@ -28,8 +36,12 @@ impl Shape {
     }
 
     /// Number of rows: the product of all sizes but the last; 1 for a scalar.
+    ///
+    /// # Panics
+    /// If it is too large for a `usize`.
     pub fn rows(&self) -> usize {
-        self.0.iter().rev().skip(1).product()
+        let rows = self.0.split_last().map_or(&[][..], |(_, rows)| rows);
+        product(rows).unwrap_or_else(|| panic!("tensor: the product of the sizes {rows:?} is too large"))
     }
 
     /// The same shape with another last size.
@@ -41,6 +53,12 @@ impl Shape {
         }
         Shape(dims)
     }
+}
+
+/// The product of the sizes. `None` if the product of those that are not zero is too large.
+fn product(sizes: &[usize]) -> Option<usize> {
+    let product = sizes.iter().filter(|size| **size > 0).try_fold(1_usize, |product, size| product.checked_mul(*size));
+    product.map(|product| if sizes.contains(&0) { 0 } else { product })
 }
 
 impl<const N: usize> From<[usize; N]> for Shape {
@@ -76,5 +94,26 @@ impl fmt::Display for Shape {
 impl fmt::Debug for Shape {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn sizes_that_are_too_large_are_refused() {
+        let half = 1 << (usize::BITS / 2);
+        for dims in [vec![half, half], vec![half, half, 0], vec![0, half, half], vec![usize::MAX, 2]] {
+            let shape = Shape::from(dims);
+            assert_eq!(shape.checked_len(), None, "{shape}");
+            let refused = |e: crate::Error| e.to_string().contains(&shape.to_string());
+            assert!(Tensor::new(Vec::<f32>::new(), &shape).is_err_and(refused));
+            assert!(Tensor::zeros(crate::tensor::DType::F32, [0]).reshape(&shape).is_err());
+            assert!(std::panic::catch_unwind(|| shape.len()).is_err());
+        }
+        assert_eq!(Shape::from([half, 0, half - 1]).rows(), 0);
+        assert_eq!((Shape::from([]).rows(), Shape::from([7]).rows(), Shape::from([2, 3, 4]).rows()), (1, 1, 6));
     }
 }

@@ -4,8 +4,8 @@ use super::adapted::{BaseArgs, Named};
 use super::common::say;
 use super::outcome::Outcome;
 use super::output::{Input, Output};
+use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
-use lowrank::files::write_directory;
 use lowrank::lora::{About, Combination, Method, adapter, combine};
 use lowrank::nn::{DistilBert, LoadOptions};
 use lowrank::{Error, Result};
@@ -46,7 +46,7 @@ impl Combine {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
         let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
-        self.output.check(&adapters.chain([Input::Model("the model", &self.base.model)]).collect::<Vec<_>>())?;
+        let _lock = self.output.check(&adapters.chain([Input::Model("the model", &self.base.model)]).collect::<Vec<_>>())?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),

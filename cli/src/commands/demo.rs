@@ -4,8 +4,9 @@ use super::common::say;
 use super::notes::{is_quiet, note};
 use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
+use crate::folder::{self, MARKER, check_replaceable, check_replaceable_file, recover, replace_file, write_directory};
 use crate::study::rows;
-use lowrank::files::{check_replaceable, recover_directory, write_directory, write_file};
+use lowrank::files::write_file;
 use lowrank::{Error, Result, assets};
 use std::fs;
 use std::path::Path;
@@ -19,9 +20,8 @@ const REVIEWS: &str = "reviews";
 /// The bundled files by folder.
 const BUNDLED: [(&str, &assets::Files); 2] = [(ENCODER, assets::ENCODER), (REVIEWS, assets::REVIEWS)];
 
-/// This file marks a folder that the demo made. It is written first, and only into a new or marked folder.
-const MARK: &str = "README.md";
-const MARK_TEXT: &str = "`lowrank demo` made this folder. Its next run replaces what it wrote here, so keep nothing of your own in it.\n";
+/// Tells a person what the folder is.
+const README: &str = "`lowrank demo` made this folder. Its next run replaces what it wrote here, so keep nothing of your own in it.\n";
 
 /// Runs the command.
 pub(super) fn run() -> Result<Outcome> {
@@ -57,11 +57,10 @@ fn prepare(out: &Path) -> Result<()> {
     if !exists(out)? {
         fs::create_dir(out).map_err(|e| Error::io(out, e))?;
     }
-    let mark = out.join(MARK);
-    recover_directory(&mark)?;
-    let made_here = exists(&mark)? && fs::read(&mark).is_ok_and(|text| text == MARK_TEXT.as_bytes());
+    let marker = out.join(MARKER);
+    recover(&marker)?;
     let empty = fs::read_dir(out).map_err(|e| Error::io(out, e))?.next().is_none();
-    if !made_here && !empty {
+    if !empty && !exists(&marker)? {
         return Err(foreign(out, "was not made by this version of `lowrank demo`"));
     }
     for (folder, files) in BUNDLED {
@@ -70,27 +69,23 @@ fn prepare(out: &Path) -> Result<()> {
     // The demo runs seed 0 only.
     let rows: Vec<_> = rows(1.0).iter().map(|row| out.join(row.folder(0))).collect();
     for row in &rows {
-        recover_directory(row)?;
+        recover(row)?;
         if exists(row)? {
             check_replaceable(row)?;
         }
     }
-    let outputs = OUTPUTS.map(|name| out.join(name));
-    for file in &outputs {
-        if exists(file)? && !file.is_file() {
-            return Err(foreign(file, "is not a file"));
-        }
+    for name in OUTPUTS {
+        exists(&out.join(name))?;
+        check_replaceable_file(out, name)?;
     }
-    write_file(&mark, MARK_TEXT.as_bytes())?;
-    for file in outputs.iter().filter(|file| file.exists()) {
+    replace_file(out, "README.md", README.as_bytes())?;
+    for file in OUTPUTS.map(|name| out.join(name)).iter().filter(|file| file.exists()) {
         fs::remove_file(file).map_err(|e| Error::io(file, e))?;
     }
-    for row in rows.iter().filter(|row| row.exists()) {
-        fs::remove_dir_all(row).map_err(|e| Error::io(row, e))?;
-    }
+    rows.iter().filter(|row| row.exists()).try_for_each(|row| folder::remove(row))?;
     for (folder, files) in BUNDLED {
         let folder = out.join(folder);
-        recover_directory(&folder)?;
+        recover(&folder)?;
         if !folder.exists() {
             write_directory(&folder, |directory| files.iter().try_for_each(|(name, bytes)| write_file(&directory.join(name), bytes)))?;
         }
@@ -155,10 +150,9 @@ mod tests {
             }
             // As a study leaves them, and a study that was killed while it wrote.
             assert!(!out.join("qv8-seed0").exists() && !out.join("table.md").exists());
-            fs::create_dir(out.join("qv8-seed0")).unwrap();
-            fs::write(out.join("qv8-seed0/result.json"), "{}").unwrap();
-            fs::write(out.join("table.md"), "|").unwrap();
-            fs::create_dir_all(out.join(".qv4-seed0.partial-1-0")).unwrap();
+            write_directory(&out.join("qv8-seed0"), |folder| write_file(&folder.join("result.json"), b"{}")).unwrap();
+            replace_file(&out, "table.md", b"|").unwrap();
+            fs::create_dir_all(out.join(".qv4-seed0.partial-0123456789abcdef")).unwrap();
             fs::write(out.join("notes.txt"), "mine").unwrap();
         }
         // Under a name that is not the demo's, everything stays.
@@ -191,11 +185,13 @@ mod tests {
                 None => fs::remove_file(out.join(path)).unwrap(),
             }
         }
-        fs::create_dir(out.join("qv8-seed0")).unwrap();
-        fs::write(out.join("qv8-seed0/notes.txt"), "mine").unwrap();
-        fs::write(out.join("table.md"), "|").unwrap();
-        assert!(prepare(&out).unwrap_err().to_string().contains("notes.txt"));
-        assert!(out.join("qv8-seed0/notes.txt").exists() && out.join("table.md").exists());
+        for path in ["qv8-seed0/notes.txt", "table.md"] {
+            fs::create_dir_all(out.join(path).parent().unwrap()).unwrap();
+            fs::write(out.join(path), "mine").unwrap();
+            assert!(prepare(&out).unwrap_err().to_string().contains(path.rsplit('/').next().unwrap()));
+            assert_eq!(fs::read_to_string(out.join(path)).unwrap(), "mine");
+            fs::remove_file(out.join(path)).unwrap();
+        }
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use super::common::{say, say_json};
 use super::outcome::Outcome;
 use super::output::{Input, Output};
+use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, Method, adapter};
@@ -49,7 +50,7 @@ impl InitArgs {
         };
         let folder = self.vocab.as_deref().map(|vocab| if vocab.is_dir() { vocab } else { vocab.parent().unwrap_or(vocab) });
         let model = folder.filter(|folder| folder.join("config.json").exists()).map(|folder| Input::Model("the model", folder));
-        self.output.check(&self.vocab.iter().map(input).chain(model).collect::<Vec<_>>())?;
+        let _lock = self.output.check(&self.vocab.iter().map(input).chain(model).collect::<Vec<_>>())?;
         let mut config = Config::distilbert_base();
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {
@@ -60,7 +61,7 @@ impl InitArgs {
         let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
         let tensors: Vec<_> = encoder.map(|w| Ok((w.name().to_string(), w.value()?))).collect::<Result<_>>()?;
         let about = About::new(&model, &[], config.max_position_embeddings, self.seed);
-        lowrank::files::write_directory(out, |directory| {
+        write_directory(out, |directory| {
             let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(directory, "config.json", e))?;
             lowrank::files::write_file(&directory.join("config.json"), text.as_bytes())?;
             if let (Some(vocab), Some(wordpiece)) = (&self.vocab, &wordpiece) {

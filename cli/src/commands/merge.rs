@@ -4,8 +4,8 @@ use super::adapted::{Adapted, BaseArgs, Named};
 use super::common::say;
 use super::outcome::Outcome;
 use super::output::{Input, Output};
+use crate::folder::write_directory;
 use clap::Args;
-use lowrank::files::write_directory;
 use lowrank::lora::{About, merge};
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
@@ -41,7 +41,7 @@ impl Merge {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
-        self.output.check(&[Input::Model("the model", &self.base.model), Input::Model("the adapter", &self.adapter)])?;
+        let _lock = self.output.check(&[Input::Model("the model", &self.base.model), Input::Model("the adapter", &self.adapter)])?;
         let out = &self.output.out;
         let (hash, mut adapted) = self.base.open(&[Named { name: None, directory: self.adapter.clone() }])?;
         let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted.remove(0);

@@ -1,9 +1,9 @@
 //! `--out`: the folder for the result. Everything that could overwrite inputs or foreign files is refused before anything is computed.
 
 use super::common::DataArgs;
+use crate::folder::{Lock, check_replaceable, lock, recover};
 use clap::Args;
 use lowrank::data::{Split, sources};
-use lowrank::files::{check_replaceable, recover_directory};
 use lowrank::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -59,31 +59,28 @@ pub enum OutputState {
 /// # Errors
 /// If it holds files that lowrank did not write.
 pub fn output_state(path: &Path) -> Result<OutputState> {
-    recover_directory(path)?;
+    recover(path)?;
     check_replaceable(path)?;
     let has = |name: &str| path.join(name).exists();
     match fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
         false => Ok(OutputState::Empty),
         true if has("checkpoint.safetensors") && has("metrics.jsonl") => Ok(OutputState::Unfinished),
-        true if has("lowrank.json") || has("result.json") => Ok(OutputState::Finished),
-        true => {
-            let problem = "holds files, but no lowrank.json: lowrank did not write it. Choose another directory, this one is left as it is";
-            Err(Error::file(path, "directory", problem))
-        }
+        true => Ok(OutputState::Finished),
     }
 }
 
 impl Output {
-    /// Checks that no input, finished result or saved run would be lost.
+    /// Checks that no input, finished result or saved run would be lost. Keep the lock as long as something may be written.
     ///
     /// # Errors
     /// If one would be lost; the message says what to do.
-    pub fn check(&self, inputs: &[Input]) -> Result<()> {
-        match self.look(inputs)? {
+    pub fn check(&self, inputs: &[Input]) -> Result<Lock> {
+        let (lock, found) = self.look(inputs)?;
+        match found {
             OutputState::Unfinished => {
                 Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out"))
             }
-            found => self.check_finished(found),
+            found => self.check_finished(found).map(|()| lock),
         }
     }
 
@@ -91,25 +88,28 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::check`].
-    pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<()> {
-        match (self.look(inputs)?, resume) {
+    pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<Lock> {
+        let (lock, found) = self.look(inputs)?;
+        match (found, resume) {
             (OutputState::Unfinished, false) if !restart => Err(self.refuse(
                 "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew",
             )),
-            (OutputState::Unfinished, _) => Ok(()),
+            (OutputState::Unfinished, _) => Ok(lock),
             (OutputState::Finished, true) => Err(self.refuse(
                 "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
             )),
             (OutputState::Empty, true) => {
                 Err(self.refuse("holds no saved state of a run, so there is nothing to --resume: begin without --resume"))
             }
-            (found, false) => self.check_finished(found),
+            (found, false) => self.check_finished(found).map(|()| lock),
         }
     }
 
-    fn look(&self, inputs: &[Input]) -> Result<OutputState> {
+    /// Locks the place of the result, and looks what is there.
+    fn look(&self, inputs: &[Input]) -> Result<(Lock, OutputState)> {
         check_apart(&self.out, inputs)?;
-        output_state(&self.out)
+        let lock = lock(&self.out)?;
+        Ok((lock, output_state(&self.out)?))
     }
 
     fn check_finished(&self, found: OutputState) -> Result<()> {
@@ -189,6 +189,8 @@ fn canonical(path: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::write_directory;
+    use lowrank::files::write_file;
 
     /// The word with which the output is refused.
     fn how(out: &Path, inputs: &[Input]) -> String {
@@ -258,35 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn what_lowrank_did_not_write_is_refused() {
+    fn the_content_of_an_output_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
         fs::create_dir(&out).unwrap();
         assert_eq!(output_state(&out).unwrap(), OutputState::Empty);
-        let refused = |says: &str| assert!(output_state(&out).is_err_and(|e| e.to_string().contains(says)), "{says}");
-        fs::write(out.join("vocab.txt"), "").unwrap();
-        refused("no lowrank.json");
-        fs::write(out.join("lowrank.json"), "").unwrap();
-        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
-        fs::write(out.join("adapter_config.json"), "").unwrap();
-        refused("is not a file that lowrank writes");
-        fs::remove_file(out.join("vocab.txt")).unwrap();
-        assert_eq!(output_state(&out).unwrap(), OutputState::Finished);
-        for foreign in ["README.md", "checkpoint.safetensors"] {
-            fs::write(out.join(foreign), "").unwrap();
-            refused(foreign);
-            fs::remove_file(out.join(foreign)).unwrap();
-        }
-        fs::create_dir(out.join("metrics.jsonl")).unwrap();
-        refused("metrics.jsonl");
-        for name in ["lowrank.json", "adapter_config.json"] {
-            fs::remove_file(out.join(name)).unwrap();
-        }
-        fs::remove_dir(out.join("metrics.jsonl")).unwrap();
-        fs::write(out.join("metrics.jsonl"), "").unwrap();
-        refused("no lowrank.json");
-        fs::write(out.join("checkpoint.safetensors"), "").unwrap();
-        assert_eq!(output_state(&out).unwrap(), OutputState::Unfinished);
+        let written = |names: &[&str]| {
+            write_directory(&out, |d| names.iter().try_for_each(|name| write_file(&d.join(name), b"{}"))).unwrap();
+            output_state(&out).unwrap()
+        };
+        assert_eq!(written(&["checkpoint.safetensors", "metrics.jsonl"]), OutputState::Unfinished);
+        assert_eq!(written(&["adapter_config.json", "lowrank.json"]), OutputState::Finished);
+        fs::write(out.join("README.md"), "mine").unwrap();
+        assert!(output_state(&out).is_err_and(|e| e.to_string().contains("README.md")));
     }
 }

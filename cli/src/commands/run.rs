@@ -4,8 +4,9 @@
 use super::measure::describe;
 use super::notes::warning;
 use super::progress::StepProgress;
+use crate::folder::write_directory;
 use lowrank::data::Tokenized;
-use lowrank::files::{write_directory, write_file};
+use lowrank::files::write_file;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::SafeTensors;

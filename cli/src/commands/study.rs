@@ -11,12 +11,12 @@ use super::parts::Reader;
 use super::progress::StepProgress;
 use super::signals::interrupt_flag;
 use super::training_args::TrainingArgs;
+use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
 use crate::study::{
     Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
 };
 use clap::{Args, Command, FromArgMatches};
-use lowrank::files::{recover_directory, write_file};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::text::thousands;
@@ -73,8 +73,8 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Refuses an output folder that contains inputs, or files that no study wrote.
-    fn check_out(&self, rows: &[Row]) -> Result<()> {
+    /// Locks the output folder. Refuses one that contains inputs, or files with names of the outputs that no study wrote.
+    fn check_out(&self, rows: &[Row]) -> Result<Lock> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
         match self.demo {
@@ -83,17 +83,10 @@ impl StudyArgs {
             }
             false => check_apart(&self.out, &inputs)?,
         }
+        let lock = lock(&self.out)?;
         self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
-        let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
-        let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
-        let is_study = entries.flatten().any(|entry| is_row(entry.path()));
-        match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
-            Some(name) => {
-                let problem = "was not written by a study: its folder has no rows of a study. Choose another --out; nothing was changed";
-                Err(Error::file(&self.out, name, problem))
-            }
-            None => Ok(()),
-        }
+        OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
+        Ok(lock)
     }
 
     /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
@@ -127,13 +120,13 @@ impl StudyArgs {
         let args = &self.args;
         let config = Config::open(&args.model)?;
         let [table, more] = self.rows(&config)?;
-        self.check_out(&[&table[..], &more[..]].concat())?;
+        let _lock = self.check_out(&[&table[..], &more[..]].concat())?;
         let recipe = Recipe { epochs: args.epochs, batch: args.batch, ..Recipe::default() };
         recipe.check()?;
         let base_hash = checked(&args.model, args.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // Files that were half written when an earlier run was killed.
-        OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
+        OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
         let max_length = length(args.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&args.model, &config)?;
         // The reviews are read once: they are the same for all rows and seeds.
@@ -193,7 +186,7 @@ impl StudyArgs {
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
-        write_file(&self.out.join(name), text.as_bytes())
+        replace_file(&self.out, name, text.as_bytes())
     }
 
     /// Judges the claims if `--claims` is given, and writes `results.json` and `report.html`.

@@ -14,9 +14,10 @@ use super::run::{RunState, TrainingRun};
 use super::signals::interrupt_flag;
 use super::summary::{Summary, kernel_path, tell_model};
 use super::training_args::TrainingArgs;
+use crate::folder::{self, Lock};
 use clap::Args;
 use lowrank::data::Tokenized;
-use lowrank::files::{remove_flat, write_directory, write_file};
+use lowrank::files::write_file;
 use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
@@ -137,10 +138,9 @@ impl Train {
         settings.to_string()
     }
 
-    /// Refuses arguments that contradict each other, before anything is computed.
-    fn check(&self, recipe: &Recipe, method: &Method) -> Result<()> {
+    /// Refuses arguments that contradict each other, before anything is computed. Locks the place of the result.
+    fn check(&self, recipe: &Recipe, method: &Method) -> Result<Lock> {
         let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.dev.as_deref().map(Input::test)).collect();
-        self.output.check_run(&inputs, self.resume, self.restart)?;
         self.what.check()?;
         recipe.check()?;
         method.check(&Config::open(&self.args.model)?)?;
@@ -149,7 +149,7 @@ impl Train {
         }
         match self.dev.is_some() && self.dev_fraction > 0.0 {
             true => Err(Error::invalid("--dev-fraction does not go with --dev: give one of them")),
-            false => Ok(()),
+            false => self.output.check_run(&inputs, self.resume, self.restart),
         }
     }
 
@@ -201,7 +201,7 @@ impl Train {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
-        self.check(&recipe, &method)?;
+        let _lock = self.check(&recipe, &method)?;
         let base = checked(&args.model, args.source.cache_folder().as_deref())?;
         let checkpoint =
             BaseModel { folder: &args.model, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
@@ -238,7 +238,7 @@ impl Train {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
         } else if self.restart && output_state(run.out)? == OutputState::Unfinished {
-            remove_flat(run.out)?;
+            folder::remove(run.out)?;
         }
         let ended = train_and_test(&mut run, &mut model, &texts, &recipe, &mut optimizer);
         let result = match ended {
@@ -258,7 +258,7 @@ impl Train {
     }
 
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
-        write_directory(&self.output.out, |directory| {
+        folder::write_directory(&self.output.out, |directory| {
             adapter::save_trained(model, method, &self.args.model, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())

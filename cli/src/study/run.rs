@@ -3,8 +3,9 @@
 
 use super::used::UNKNOWN;
 use super::{Row, Used, machine};
+use crate::folder::{recover, write_directory};
 use lowrank::data::Tokenized;
-use lowrank::files::{recover_directory, write_directory, write_file};
+use lowrank::files::write_file;
 use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
@@ -129,7 +130,7 @@ impl Study<'_> {
     /// If a file is damaged or was written under other settings, and the errors of training.
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
-        recover_directory(&folder)?;
+        recover(&folder)?;
         let epochs = self.recipe.epochs * row.epoch_factor;
         let recipe = Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() };
         recipe.check()?;

@@ -80,7 +80,8 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
     if m == 0 || n == 0 {
         return;
     }
-    assert!((m - 1) * strides[0] + (n - 1) * strides[1] < c.len(), "gemm: C too small");
+    let last = (m - 1).checked_mul(strides[0]).zip((n - 1).checked_mul(strides[1])).and_then(|(i, j)| i.checked_add(j));
+    assert!(last.is_some_and(|last| last < c.len()), "gemm: C [{m}, {n}] with strides {strides:?} does not fit into {} elements", c.len());
     assert!(strides[0] >= n || strides[1] >= m, "gemm: rows of C overlap");
     if let Init::Bias(bias) = init {
         assert_eq!(bias.len(), if strides[1] == 1 { n } else { m }, "gemm: one bias per column");
@@ -89,7 +90,7 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
     let tile = tile::<S>(isa, n);
     // Loops 5 and 4: over tiles of C, column by column.
     let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
-    let parallel = threads == Threads::Parallel && m * n * depth.max(1) > WORTH_THREADS;
+    let parallel = threads == Threads::Parallel && (m * n).saturating_mul(depth.max(1)) > WORTH_THREADS;
     rows::for_tasks(across * down, parallel, |task| {
         let (i, j) = (task % down * MC, task / down * NC);
         let place = [i, j, MC.min(m - i), NC.min(n - j)];

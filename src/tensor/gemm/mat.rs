@@ -41,7 +41,10 @@ impl<'a, S: Accum> Mat<'a, S> {
     /// # Panics
     /// If `data` is too short.
     pub fn strided<T: Scalar<Acc = S>>(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= data.len(), "gemm: a matrix larger than its data");
+        // The end of the last row. The number of elements must fit too: rows may overlap, and a copy has all of them.
+        let end = (|| rows.checked_mul(cols).and((rows.checked_sub(1)?).checked_mul(row_stride)?.checked_add(cols)))();
+        let fits = rows == 0 || cols == 0 || end.is_some_and(|end| end <= data.len());
+        assert!(fits, "gemm: a matrix [{rows}, {cols}] with rows {row_stride} apart does not fit into {} elements", data.len());
         Mat { data: T::source(data), rows, cols, row_stride, col_stride: 1 }
     }
 
@@ -65,8 +68,9 @@ impl<'a, S: Accum> Mat<'a, S> {
     /// # Panics
     /// If the matrix ends before.
     pub fn rows_from(self, first: usize, rows: usize) -> Self {
-        assert!(first + rows <= self.rows, "gemm: rows out of range");
-        let at = first * self.row_stride;
+        assert!(first <= self.rows && rows <= self.rows - first, "gemm: {rows} rows from row {first} of {}", self.rows);
+        // Too large only if there are no columns, and so no elements.
+        let at = first.saturating_mul(self.row_stride);
         let data = match self.data {
             Elements::Same(data) => Elements::Same(data.get(at..).unwrap_or_default()),
             Elements::BF16(data) => Elements::BF16(data.get(at..).unwrap_or_default()),

@@ -52,18 +52,23 @@ impl<S: Accum> Packed<S> {
         let strips = match b.data {
             Elements::BF16(_) if pairs => {
                 let k = b.rows.next_multiple_of(2);
-                let mut data = alloc::<bf16>(width * k);
+                let mut data = alloc::<bf16>(checked_product(width, k));
                 rows::for_chunks(&mut data, nr * k, parallel, |i, to| simd::dispatch(PairStrip(strip(i), to)));
                 Strips::Pairs(data)
             }
             _ => {
-                let mut data = alloc::<S>(width * b.rows);
+                let mut data = alloc::<S>(checked_product(width, b.rows));
                 rows::for_chunks(&mut data, nr * b.rows, parallel, |i, to| simd::dispatch(WideStrip(strip(i), to)));
                 Strips::Wide(data)
             }
         };
         Packed { strips, k: b.rows, n: b.cols, isa }
     }
+}
+
+/// A number of elements. With the columns that pad a strip it can be too large even where B's own is not.
+fn checked_product(a: usize, b: usize) -> usize {
+    a.checked_mul(b).unwrap_or_else(|| panic!("gemm: {a} times {b} elements are too many to pack"))
 }
 
 /// Packs a matrix of at most NR columns as one strip. The first field is (matrix, NR).

@@ -1,0 +1,93 @@
+//! What is left beside a result when a process was killed.
+
+use super::replace::{OLD, followed, open_directory, remove_files};
+use lowrank::files::{is_temporary, parent};
+use lowrank::{Error, Result};
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+/// Repairs the state after writing the file or folder at `path` was interrupted: an old folder goes back to `path` if `path` is missing, and
+/// the unfinished files and folders of dead processes are removed. Those of living processes stay.
+///
+/// # Errors
+/// If something cannot be moved or removed.
+pub fn recover(path: &Path) -> Result<()> {
+    let path = &followed(path)?;
+    let parent = parent(path);
+    if !parent.exists() {
+        return Ok(());
+    }
+    let io = |e| Error::io(path, e);
+    for entry in fs::read_dir(parent).map_err(io)? {
+        let left = entry.map_err(io)?.path();
+        if !is_temporary(&left, path) || in_use(&left) {
+            continue;
+        }
+        if left.is_symlink() || left.is_file() {
+            fs::remove_file(&left).map_err(io)?;
+        } else if left.extension().is_some_and(|end| end == OLD) && !path.exists() {
+            fs::rename(&left, path).map_err(io)?;
+        } else {
+            // It holds only files: a folder in it would be somebody else's, and then nothing is removed.
+            let files: Vec<_> =
+                fs::read_dir(&left).map_err(io)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(io)?;
+            match files.iter().find(|file| !file.symlink_metadata().is_ok_and(|found| found.is_file())) {
+                Some(other) => {
+                    return Err(Error::file(
+                        other,
+                        "entry",
+                        "is in a hidden folder of lowrank, but lowrank did not write it: move it away",
+                    ));
+                }
+                None => remove_files(&left, files.into_iter())?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a living process holds the lock of the file or folder.
+fn in_use(path: &Path) -> bool {
+    let handle = if path.is_dir() { open_directory(path) } else { File::open(path).map(Some) };
+    matches!(handle.map(|file| file.map(|file| file.try_lock())), Ok(None | Some(Err(TryLockError::WouldBlock))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write_directory;
+    use super::*;
+    use lowrank::files::temporary;
+
+    #[test]
+    fn leftovers_of_dead_processes_go_and_those_of_living_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let fill = |d: &Path| fs::write(d.join("a"), "1").map_err(|e| Error::io(d, e));
+        let names = || {
+            let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        // A folder that was moved aside, and not replaced.
+        write_directory(&out, fill).unwrap();
+        fs::rename(&out, format!("{}.{OLD}", temporary(&out).unwrap().display())).unwrap();
+        // An unfinished folder, an unfinished file, and names of others that look alike.
+        let staging = temporary(&out).unwrap();
+        fs::create_dir(&staging).unwrap();
+        fill(&staging).unwrap();
+        fs::write(temporary(&out).unwrap(), "").unwrap();
+        for other in [".out.partial-notes", ".out.lock", ".out2.partial-0123456789abcdef", "out.partial"] {
+            fs::write(dir.path().join(other), "").unwrap();
+        }
+        recover(&out).unwrap();
+        assert_eq!(names(), [".out.lock", ".out.partial-notes", ".out2.partial-0123456789abcdef", "out", "out.partial"]);
+        assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "1");
+        write_directory(&out, |d| {
+            fill(d)?;
+            recover(&out)?;
+            assert!(d.join("a").exists());
+            Ok(())
+        })
+        .unwrap();
+    }
+}

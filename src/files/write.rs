@@ -1,0 +1,93 @@
+//! Writing files whole or not at all: after a crash, the old content or the new one is there, never a part.
+//!
+//! New content goes to a hidden temporary name in the same directory, is flushed to the disk, and is renamed.
+
+use crate::{Error, Result};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Replaces the file at `path` by `bytes`.
+///
+/// # Errors
+/// If the file cannot be written. The old content of `path` is then still there.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary(path)?;
+    let write = || {
+        let mut file = File::create_new(&temporary)?;
+        // While it is locked, it is not taken for the leftover of a dead process. A file system without locks is no error.
+        let _ = file.lock();
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
+        // The error above is reported, so an error here is dropped.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, e)
+    })
+}
+
+/// A hidden name in the directory of `path` that nobody else uses: `.{name}.partial-{16 hexadecimal digits}`. The digits are random, as in a
+/// container every process has the same number.
+///
+/// # Errors
+/// If `path` does not end with a name.
+pub fn temporary(path: &Path) -> Result<PathBuf> {
+    let mut name = prefix(path).ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
+    // Each `RandomState` has other keys.
+    name.push(format!("{:016x}", RandomState::new().hash_one(0)));
+    Ok(path.with_file_name(name))
+}
+
+/// Whether `other` has a name that [`temporary`] makes for `path`, with or without the end `.old`.
+pub fn is_temporary(other: &Path, path: &Path) -> bool {
+    let (Some(prefix), Some(name)) = (prefix(path), other.file_name()) else { return false };
+    let digits = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+    let digits = digits.map(|digits| digits.strip_suffix(b".old").unwrap_or(digits));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// The hidden names of `path` up to their digits.
+fn prefix(path: &Path) -> Option<OsString> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name()?);
+    name.push(".partial-");
+    Some(name)
+}
+
+/// The directory of `path`: `.` if it has no other.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_or_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_file(&path, b"1").unwrap();
+        write_file(&path, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // A directory cannot be replaced by a file, and nothing is left behind.
+        fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(write_file(&dir.path().join("d"), b"3").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn temporary_names_are_known_again() {
+        let out = Path::new("x/out");
+        let (a, b) = (temporary(out).unwrap(), temporary(out).unwrap());
+        assert!(a != b && is_temporary(&a, out) && !is_temporary(&a, Path::new("x/out2")));
+        assert!(!is_temporary(Path::new("x/.out.partial-notes"), out));
+        assert!(temporary(Path::new("x/..")).is_err());
+        assert_eq!((parent(out), parent(Path::new("out"))), (Path::new("x"), Path::new(".")));
+    }
+}
