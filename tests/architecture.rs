@@ -10,7 +10,7 @@ const ENGINE: [&str; 13] =
     ["assets", "text", "error", "files", "cuda", "tensor", "cuda/launch", "autograd", "nn", "lora", "data", "train", "classifier"];
 
 /// The rooms of the program, in order.
-const PROGRAM: [&str; 4] = ["folder", "hub", "study", "commands"];
+const PROGRAM: [&str; 5] = ["lost", "folder", "hub", "study", "commands"];
 
 /// Files that may use every room: the crate's root and the list of names for users.
 const ABOVE_ALL: [&str; 3] = ["lib", "main", "prelude"];

@@ -3,10 +3,11 @@
 //! writes folders of results.
 //!
 //! ```text
-//! lowrank (the engine) ─► folder ─► hub · study ─► commands        ("is used by"; nothing points back)
+//! lowrank (the engine) ─► lost ─► folder ─► hub · study ─► commands        ("is used by"; nothing points back)
 //! ```
 
 pub mod commands;
 pub mod folder;
 pub mod hub;
+pub mod lost;
 pub mod study;

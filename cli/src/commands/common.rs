@@ -1,5 +1,6 @@
 //! Arguments and helpers that several commands share.
 
+use super::notes::printable;
 use crate::hub;
 use clap::{Args, ValueEnum};
 use lowrank::data::{
@@ -182,9 +183,9 @@ pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
     Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the {most} positions that the model has for a text")))
 }
 
-/// Prints a line on standard output; a closed pipe becomes an error, not a panic.
+/// Prints a line on standard output; a closed pipe becomes an error, not a panic. Control characters are escaped.
 pub fn say(line: impl std::fmt::Display) -> Result<()> {
-    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
+    writeln!(std::io::stdout().lock(), "{}", printable(line)).map_err(|e| Error::io("standard output", e))
 }
 
 /// Prints a value as one line of JSON.

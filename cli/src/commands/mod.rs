@@ -36,6 +36,7 @@ mod tokenize;
 mod train;
 mod training_args;
 
+use crate::lost;
 use clap::{CommandFactory, Parser, Subcommand};
 use lowrank::{Error, Result};
 use notes::warning;
@@ -100,8 +101,16 @@ const MOST_THREADS: usize = 1024;
 /// Parses the arguments and runs the command. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or
 /// SIGHUP after the state was saved.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    let arguments = match Arguments::try_parse() {
+        // The message repeats arguments, so it is printed like all others.
+        Err(e) if e.use_stderr() => {
+            warning!("{}", e.render().to_string().trim_end());
+            return ExitCode::from(2);
+        }
+        parsed => parsed.unwrap_or_else(|e| e.exit()),
+    };
+    lost::watch();
+    match run(arguments).and_then(|outcome| lost::check().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),

@@ -1,6 +1,6 @@
-//! Messages on standard error. A failed write never stops a run.
+//! Messages on standard error. A failed write never stops a run. Texts of others cannot control the terminal.
 
-use std::fmt::Arguments;
+use std::fmt::{Arguments, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,22 @@ pub fn is_quiet() -> bool {
 
 /// Writes a line. An error is ignored, because a closed terminal must not end a run.
 pub fn write(line: Arguments) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
+}
+
+/// The text with its control characters escaped, except for line feeds and tabs. Labels, file names and texts of others could otherwise change
+/// the terminal, or hide and turn around what it shows (Unicode's marks for the direction of text).
+pub fn printable(text: impl Display) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escaped = |c: &char| c.is_control() && !matches!(c, '\n' | '\t') || turns(*c);
+    let mut out = String::new();
+    for c in text.to_string().chars() {
+        match escaped(&c) {
+            true => out.extend(c.escape_unicode()),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// Prints a line about the progress of a run; silent with `--quiet`.
@@ -38,3 +53,12 @@ macro_rules! warning {
 }
 
 pub(super) use {note, warning};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(super::printable("a\tb\n\u{e9}\u{1f600}"), "a\tb\n\u{e9}\u{1f600}");
+        assert_eq!(super::printable("\u{1b}[2J\r\u{7}\u{9b}\u{202e}x"), "\\u{1b}[2J\\u{d}\\u{7}\\u{9b}\\u{202e}x");
+    }
+}

@@ -130,10 +130,10 @@ fn sizes_that_are_too_large_are_refused() {
         let text = panic.downcast_ref::<String>().expect("a message with the sizes");
         assert!(text.contains(sizes), "{text}");
     };
-    refused(&format!("[{}, 4] with rows 4 apart", HUGE + 1), &|| drop(Mat::new(&four, HUGE + 1, 4)));
-    refused(&format!("rows {} apart", 2 * HUGE), &|| drop(Mat::strided(&eight, 3, 4, 2 * HUGE)));
-    refused(&format!("[{HUGE}, 4] with rows 0 apart"), &|| drop(Mat::strided(&eight, HUGE, 4, 0)));
-    refused(&format!("{0} rows from row {0}", 3 * HUGE), &|| drop(Mat::new(&four, 1, 4).rows_from(3 * HUGE, 3 * HUGE)));
+    refused(&format!("[{}, 4] with rows 4 apart", HUGE + 1), &|| _ = Mat::new(&four, HUGE + 1, 4));
+    refused(&format!("rows {} apart", 2 * HUGE), &|| _ = Mat::strided(&eight, 3, 4, 2 * HUGE));
+    refused(&format!("[{HUGE}, 4] with rows 0 apart"), &|| _ = Mat::strided(&eight, HUGE, 4, 0));
+    refused(&format!("{0} rows from row {0}", 3 * HUGE), &|| _ = Mat::new(&four, 1, 4).rows_from(3 * HUGE, 3 * HUGE));
     // C of four numbers cannot take that many rows.
     let tall = Mat::new::<f32>(&[], HUGE + 1, 0);
     refused(&format!("C [{}, 4]", HUGE + 1), &|| gemm_serial(tall, Mat::new::<f32>(&[], 0, 4), &mut [0.0_f32; 4], 4, false));
