@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 /// If the file cannot be written. The old content of `path` is then still there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(path)?;
+    remove_leftovers(path);
     let write = || {
         let mut file = File::create_new(&temporary)?;
         // While it is locked, it is not taken for the leftover of a dead process. A file system without locks is no error.
@@ -28,6 +29,22 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&temporary);
         Error::io(path, e)
     })
+}
+
+/// Removes the temporary files that dead writers of `path` left: those that nobody holds locked, and links, which need a lock of the caller.
+/// An error is dropped: a leftover does no harm.
+pub fn remove_leftovers(path: &Path) {
+    for entry in fs::read_dir(parent(path)).into_iter().flatten().flatten() {
+        let left = entry.path();
+        let is_dead = || match entry.file_type() {
+            Ok(kind) if kind.is_file() => File::open(&left).is_ok_and(|file| file.try_lock().is_ok()),
+            Ok(kind) => kind.is_symlink(),
+            Err(_) => false,
+        };
+        if is_temporary(&left, path) && is_dead() {
+            let _ = fs::remove_file(&left);
+        }
+    }
 }
 
 /// A hidden name in the directory of `path` that nobody else uses: `.{name}.partial-{16 hexadecimal digits}`. The digits are random, as in a
@@ -79,6 +96,18 @@ mod tests {
         fs::create_dir(dir.path().join("d")).unwrap();
         assert!(write_file(&dir.path().join("d"), b"3").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn leftovers_of_dead_writers_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let (dead, alive) = (temporary(&path).unwrap(), temporary(&path).unwrap());
+        fs::write(&dead, "").unwrap();
+        let writer = File::create_new(&alive).unwrap();
+        writer.lock().unwrap();
+        write_file(&path, b"1").unwrap();
+        assert_eq!((dead.exists(), alive.exists()), (false, true));
     }
 
     #[test]

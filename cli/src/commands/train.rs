@@ -237,8 +237,6 @@ impl Train {
         if self.resume {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
-        } else if self.restart && output_state(run.out)? == OutputState::Unfinished {
-            folder::remove(run.out)?;
         }
         let ended = train_and_test(&mut run, &mut model, &texts, &recipe, &mut optimizer);
         let result = match ended {

@@ -1,10 +1,10 @@
 //! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/main, snapshots/<commit>/<file>}`, and lock files.
 
+use lowrank::files::{parent, remove_leftovers, temporary, write_file};
 use lowrank::{Error, Result};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Files without which there is no model, the small one first.
 pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
@@ -49,7 +49,8 @@ impl Repo {
     /// Lets `main` point to `commit`.
     pub fn set_main(&self, commit: &str) -> Result<()> {
         let path = self.folder.join("refs/main");
-        replace(&path, |temporary| fs::write(temporary, commit))
+        fs::create_dir_all(parent(&path)).map_err(|e| Error::io(&path, e))?;
+        write_file(&path, commit.as_bytes())
     }
 
     /// Links the content `etag` as the file `file` of a snapshot. `new`: no other snapshot uses this content yet.
@@ -84,13 +85,11 @@ pub fn is_whole(folder: &Path) -> bool {
     is_model(folder) && VOCABULARIES.iter().any(|file| folder.join(file).is_file())
 }
 
-/// Calls `make` with a temporary path, then moves the result to `path` in one step.
+/// Calls `make` with a temporary path, then moves the result to `path` in one step. The caller holds the lock of the content.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let unique = format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = folder.join(unique);
-    let made = fs::create_dir_all(folder).and_then(|()| make(&temporary)).and_then(|()| fs::rename(&temporary, path));
+    let temporary = temporary(path)?;
+    remove_leftovers(path);
+    let made = fs::create_dir_all(parent(path)).and_then(|()| make(&temporary)).and_then(|()| fs::rename(&temporary, path));
     made.map_err(|e| {
         // If removing fails too, the first error is the one to report.
         let _ = fs::remove_file(&temporary);
