@@ -1,7 +1,7 @@
 //! Writes a tokenizer as `tokenizer.json`, the file of Hugging Face tokenizers.
 
 use super::WordPiece;
-use super::wordpiece::CONTINUED;
+use super::pieces::CONTINUED;
 use crate::{Error, Result};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
