@@ -106,7 +106,7 @@ impl Register {
 
 /// A token to look for.
 #[derive(Clone, Debug)]
-struct Literal {
+pub(super) struct Literal {
     text: String,
     id: u32,
     single_word: bool,
@@ -117,21 +117,14 @@ struct Literal {
 }
 
 /// The tokens to find in a text. The leftmost match wins, and of those with the same start the longest.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Literals {
-    /// From long to short.
-    tokens: Vec<Literal>,
+    /// From long to short. Everything that matches depend on.
+    pub tokens: Vec<Literal>,
     /// Indices of the tokens by their first byte.
     by_byte: Vec<Vec<usize>>,
     /// The first character of all tokens, if it is the same, like `[` of BERT's.
     only: Option<char>,
-}
-
-impl std::fmt::Debug for Literals {
-    /// Everything that matches depend on, in a fixed order. It is part of a cache's key.
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        self.tokens.fmt(f)
-    }
 }
 
 impl Literals {

@@ -45,26 +45,24 @@ impl Labels {
     /// # Errors
     /// If both kinds are mixed, an entry is empty, or one occurs twice.
     pub fn parse(entries: &[String]) -> Result<Labels> {
-        let pairs: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.rsplit_once('=')).collect();
+        let trimmed = |text: &str| text.trim().to_string();
+        let pairs = entries.iter().filter_map(|entry| entry.rsplit_once('='));
+        let pairs: Vec<(String, String)> = pairs.map(|(from, to)| (trimmed(from), trimmed(to))).collect();
         let bad = |problem: &str| Err(Error::invalid(format!("--labels {}: {problem}", entries.join(","))));
         if !pairs.is_empty() && pairs.len() != entries.len() {
             return bad("give either the names of all classes, or pairs LABEL=CLASS alone");
         }
-        let keys: Vec<String> = match pairs.is_empty() {
-            true => entries.iter().map(|name| folded(name)).collect(),
-            false => pairs.iter().map(|(from, _)| folded(from)).collect(),
+        let names: Vec<String> = match pairs.is_empty() {
+            true => entries.iter().map(|name| trimmed(name)).collect(),
+            false => pairs.iter().map(|(from, _)| from.clone()).collect(),
         };
-        if keys.iter().any(String::is_empty) || pairs.iter().any(|(_, to)| to.trim().is_empty()) {
+        if names.iter().chain(pairs.iter().map(|(_, to)| to)).any(String::is_empty) {
             return bad("a name is empty");
         }
-        if (1..keys.len()).any(|i| keys[..i].contains(&keys[i])) {
+        if names.iter().map(|name| folded(name)).collect::<HashSet<_>>().len() < names.len() {
             return bad("a name occurs twice (upper and lower case are the same)");
         }
-        let trimmed = |text: &str| text.trim().to_string();
-        Ok(match pairs.is_empty() {
-            true => Labels { names: Some(entries.iter().map(|name| trimmed(name)).collect()), ..Labels::default() },
-            false => Labels { renamed: pairs.into_iter().map(|(from, to)| (trimmed(from), trimmed(to))).collect(), ..Labels::default() },
-        })
+        Ok(if pairs.is_empty() { Labels::named(&names) } else { Labels { renamed: pairs, ..Labels::default() } })
     }
 
     /// Names of the classes, and the class of each label of `found`, which are the labels of the file `path`.

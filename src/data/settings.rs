@@ -125,15 +125,10 @@ fn from_text(text: &str, path: &Path) -> Result<WordPiece> {
 struct File {
     #[serde(default)]
     added_tokens: Vec<WithId>,
-    #[serde(default)]
-    truncation: Value,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    post_processor: Value,
     model: Model,
+    /// The other parts, by name: truncation, normalizer, pre_tokenizer and post_processor.
+    #[serde(flatten)]
+    parts: Value,
 }
 
 #[derive(Deserialize)]
@@ -169,15 +164,15 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     let name = "tokenizer.json";
     let json: Vec<(u64, Added)> = file.added_tokens.into_iter().map(|t| (t.id, Added { from: name, ..t.token })).collect();
     if bert {
-        return WordPiece::new(of_settings(&settings, pieces, &json, &file.truncation)?, path);
+        return WordPiece::new(of_settings(&settings, pieces, &json, &file.parts["truncation"])?, path);
     }
     if let Some(prefix) = continuing_subword_prefix.filter(|prefix| prefix != CONTINUED) {
         return Err(refuse("model.continuing_subword_prefix", format!("{prefix:?} instead of {CONTINUED:?}")));
     }
-    if file.pre_tokenizer["type"] != "BertPreTokenizer" {
-        return Err(refuse("pre_tokenizer", format!("{} instead of BertPreTokenizer", file.pre_tokenizer["type"])));
+    if file.parts["pre_tokenizer"]["type"] != "BertPreTokenizer" {
+        return Err(refuse("pre_tokenizer", format!("{} instead of BertPreTokenizer", file.parts["pre_tokenizer"]["type"])));
     }
-    let Some((classify, separate)) = around(&file.post_processor) else {
+    let Some((classify, separate)) = around(&file.parts["post_processor"]) else {
         return Err(refuse("post_processor", "not [CLS] text [SEP]".into()));
     };
     let first: Vec<Added> = json.iter().map(|(_, token)| token.clone()).collect();
@@ -185,12 +180,12 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     let parts = Parts {
         pieces,
         added: vec![first, second],
-        normalizer: normalizer(&file.normalizer).map_err(|problem| refuse("normalizer", problem))?,
+        normalizer: normalizer(&file.parts["normalizer"]).map_err(|problem| refuse("normalizer", problem))?,
         max_chars: max_input_chars_per_word.unwrap_or(MAX_CHARS),
         unknown: unk_token.unwrap_or_else(|| "[UNK]".to_string()),
         classify: classify.0.clone(),
         separate: separate.0.clone(),
-        keep_end: keep_end(&settings, &file.truncation)?,
+        keep_end: keep_end(&settings, &file.parts["truncation"])?,
         split_special: settings.flag("split_special_tokens", false)?.unwrap_or(false),
     };
     let wordpiece = WordPiece::new(parts, path)?;

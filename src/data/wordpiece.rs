@@ -20,7 +20,7 @@ pub struct WordPiece {
     /// The token of each id.
     tokens: BTreeMap<u32, String>,
     pieces: Pieces,
-    added: Register,
+    pub(super) added: Register,
     /// Added tokens to match in the raw text, and added tokens to match in the normalized text between those.
     raw: Literals,
     normalized: Literals,
@@ -219,15 +219,11 @@ impl WordPiece {
         self.pieces.all()
     }
 
-    /// Added tokens, by id.
-    pub(super) fn added(&self) -> &BTreeMap<u32, Added> {
-        &self.added.by_id
-    }
-
     /// The rules as a string. Together with [`WordPiece::vocabulary`] they determine every encoding: the key of a cache.
     pub fn rules(&self) -> String {
         let Self { normalizer, raw, normalized, max_chars, unknown, classify, separate, keep_end, .. } = self;
         let ids = [unknown.id, classify.id, separate.id];
+        let (raw, normalized) = (&raw.tokens, &normalized.tokens);
         format!("{normalizer:?}, added {raw:?}, normalized {normalized:?}, at most {max_chars} characters a word, {ids:?}, end {keep_end}")
     }
 }
