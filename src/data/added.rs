@@ -40,12 +40,6 @@ impl Added {
         self.normalized.unwrap_or(!self.special)
     }
 
-    /// Fixes `normalized`, so that a later change of `special` does not change it.
-    pub fn fixed(mut self) -> Added {
-        self.normalized = Some(self.is_normalized());
-        self
-    }
-
     pub fn same(&self, other: &Added) -> bool {
         let rules = |t: &Added| [t.single_word, t.lstrip, t.rstrip, t.is_normalized(), t.special];
         self.content == other.content && rules(self) == rules(other)
@@ -112,7 +106,7 @@ impl Register {
 
 /// A token to look for.
 #[derive(Clone, Debug)]
-struct Literal {
+pub(super) struct Literal {
     text: String,
     id: u32,
     single_word: bool,
@@ -123,28 +117,14 @@ struct Literal {
 }
 
 /// The tokens to find in a text. The leftmost match wins, and of those with the same start the longest.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Literals {
-    /// From long to short.
-    tokens: Vec<Literal>,
+    /// From long to short. Everything that matches depend on.
+    pub tokens: Vec<Literal>,
     /// Indices of the tokens by their first byte.
     by_byte: Vec<Vec<usize>>,
     /// The first character of all tokens, if it is the same, like `[` of BERT's.
     only: Option<char>,
-}
-
-impl std::fmt::Debug for Literals {
-    /// Everything that matches depend on, in a fixed order. It is part of a cache's key.
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        self.tokens.fmt(f)
-    }
-}
-
-/// A match: its byte range in the text, and the token's id.
-pub(super) struct Match {
-    pub start: usize,
-    pub stop: usize,
-    pub id: u32,
 }
 
 impl Literals {
@@ -164,29 +144,25 @@ impl Literals {
         self.tokens.is_empty()
     }
 
-    /// The matches in `text`, from left to right.
-    pub fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Match> + 'a {
-        // `at`: position of the search. `taken`: end of the last match, its white space included.
-        let (mut at, mut taken) = (0, 0);
+    /// Cuts `text` at its matches: each match's id and the text before it, from left to right, and at the end the rest without an id.
+    pub fn cut<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, Option<u32>)> + 'a {
+        // `at`: position of the search, `None` at the end. `taken`: end of the last match, its white space included.
+        let (mut at, mut taken) = (Some(0), 0);
         std::iter::from_fn(move || {
-            loop {
-                let (found, token) = self.first(text, at)?;
+            while let Some((found, token)) = self.first(text, at?) {
                 let end = found + token.text.len();
-                at = end;
+                at = Some(end);
                 let touched = || text[..found].ends_with(is_word) || text[end..].starts_with(is_word);
                 if token.ignored || (token.single_word && touched()) {
                     continue;
                 }
-                let (mut start, mut stop) = (found, end);
-                if token.lstrip {
-                    start = text[..found].trim_end().len().max(taken);
-                }
-                if token.rstrip {
-                    stop = text.len() - text[end..].trim_start().len();
-                }
-                taken = stop;
-                return Some(Match { start, stop, id: token.id });
+                let start = if token.lstrip { text[..found].trim_end().len() } else { found };
+                let before = &text[taken..start.max(taken)];
+                taken = if token.rstrip { text.len() - text[end..].trim_start().len() } else { end };
+                return Some((before, Some(token.id)));
             }
+            at = None;
+            Some((&text[taken..], None))
         })
     }
 
@@ -220,7 +196,12 @@ mod tests {
         let mut register = Register::default();
         register.add(tokens, 0, |_| None);
         let (raw, normalized) = register.matched(Normalizer::UNCASED, false).unwrap();
-        let all = |l: &Literals| l.matches(text).map(|m| (text[m.start..m.stop].to_string(), m.id)).collect::<Vec<_>>();
+        let all = |l: &Literals| {
+            let parts: Vec<_> = l.cut(text).collect();
+            let start = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+            let matched = |w: &[(&str, Option<u32>)]| (text[start(w[0].0) + w[0].0.len()..start(w[1].0)].to_string(), w[0].1.unwrap());
+            parts.windows(2).map(matched).collect::<Vec<_>>()
+        };
         [all(&raw), all(&normalized)].concat()
     }
 

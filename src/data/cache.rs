@@ -13,10 +13,10 @@ use super::wordpiece::WordPiece;
 use crate::files::write_file;
 use crate::text::hex;
 use crate::{Error, Result};
-use byteorder::{ByteOrder, LittleEndian, ReadBytesExt, WriteBytesExt};
+use byteorder::{ByteOrder, LittleEndian, ReadBytesExt};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"lowrank\0";
@@ -59,7 +59,7 @@ pub fn cached(dir: Option<&Path>, token_key: &TokenKey, make: impl FnOnce() -> R
     }
     let tokens = make()?;
     // A cache only saves time: if it cannot be written, the next run makes the tokens again.
-    let _ = fs::create_dir_all(dir).and_then(|()| encode(&tokens, &key)).map(|bytes| write_file(&path, &bytes));
+    let _ = fs::create_dir_all(dir).is_ok_and(|()| write_file(&path, &encode(&tokens, &key)).is_ok());
     Ok(tokens)
 }
 
@@ -125,29 +125,23 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     }
 }
 
-fn encode(tokens: &Tokenized, key: &Sha) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(4 * (tokens.tokens() + 4 * tokens.len()) + 1024);
-    out.write_all(&MAGIC)?;
-    out.write_u32::<LittleEndian>(VERSION)?;
-    out.write_all(key)?;
+fn encode(tokens: &Tokenized, key: &Sha) -> Vec<u8> {
+    let mut out = [&MAGIC[..], &VERSION.to_le_bytes(), key].concat();
+    out.reserve(4 * (tokens.tokens() + 4 * tokens.len()) + 1024);
     let Oddities { lossy, empty, cut } = tokens.oddities;
     for count in [tokens.label_names.len(), tokens.len(), tokens.tokens(), lossy, empty, cut] {
-        out.write_u64::<LittleEndian>(count as u64)?;
+        out.extend((count as u64).to_le_bytes());
     }
     for name in &tokens.label_names {
-        out.write_u32::<LittleEndian>(name.len() as u32)?;
-        out.write_all(name.as_bytes())?;
+        out.extend((name.len() as u32).to_le_bytes());
+        out.extend(name.as_bytes());
     }
-    tokens.keys.iter().try_for_each(|&key| out.write_u64::<LittleEndian>(key))?;
+    tokens.keys.iter().for_each(|key| out.extend(key.to_le_bytes()));
     let lengths: Vec<u32> = tokens.lengths().into_iter().map(|n| n as u32).collect();
-    for words in [&tokens.labels, &lengths, &tokens.ids] {
-        let start = out.len();
-        out.resize(start + 4 * words.len(), 0);
-        LittleEndian::write_u32_into(words, &mut out[start..]);
-    }
+    [&tokens.labels, &lengths, &tokens.ids].into_iter().flatten().for_each(|word| out.extend(word.to_le_bytes()));
     let sum = Sha256::digest(&out);
-    out.write_all(&sum)?;
-    Ok(out)
+    out.extend(sum);
+    out
 }
 
 /// Reads what [`encode`] wrote. `None` if the file is damaged or has another key.
@@ -244,7 +238,7 @@ mod tests {
             keys: vec![9, u64::MAX],
             oddities: Oddities { lossy: 1, empty: 2, cut: 3 },
         };
-        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]).unwrap());
+        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
         assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
         assert!(decode(&bytes, &key, 3).is_none() && decode(&bytes, &[8; 32], 4).is_none());
         for i in 0..bytes.len() {
@@ -254,7 +248,7 @@ mod tests {
             assert!(decode(&bytes[..i], &key, 4).is_none(), "{i}");
         }
         let wrong = Tokenized { labels: vec![2, 0], ..tokens.clone() };
-        assert!(decode(&encode(&wrong, &key).unwrap(), &key, 4).is_none());
+        assert!(decode(&encode(&wrong, &key), &key, 4).is_none());
     }
 
     #[test]

@@ -77,7 +77,10 @@ impl<T: Default> Dataset<T> {
         if n >= self.len() {
             return Ok(self);
         }
-        let groups = self.shuffled_groups(&mut Stream::new(seed, "limited data set"));
+        let mut groups = vec![Vec::new(); self.label_names.len()];
+        self.labels.iter().enumerate().for_each(|(i, &label)| groups[label as usize].push(i));
+        let mut stream = Stream::new(seed, "limited data set");
+        groups.iter_mut().for_each(|group| stream.shuffle(group));
         // In each turn, one text of each label that has texts left.
         let turns = (0..n).flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()));
         let mut kept: Vec<usize> = turns.take(n).collect();
@@ -121,16 +124,6 @@ impl<T: Default> Dataset<T> {
         rest.sort_unstable();
         part.sort_unstable();
         Ok((self.select(&rest), self.select(&part)))
-    }
-
-    /// The texts of each label, shuffled.
-    fn shuffled_groups(&self, stream: &mut Stream) -> Vec<Vec<usize>> {
-        let mut groups = vec![Vec::new(); self.label_names.len()];
-        for (i, &label) in self.labels.iter().enumerate() {
-            groups[label as usize].push(i);
-        }
-        groups.iter_mut().for_each(|group| stream.shuffle(group));
-        groups
     }
 
     /// Moves the texts `indices` out.

@@ -24,11 +24,8 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
         return Ok(lossily(bytes, Some(encoding(name)?)).0);
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err(Error::file(
-            path,
-            "file",
-            "is compressed with gzip; decompress it, or, if it is a table, call it .csv.gz, .tsv.gz or .jsonl.gz",
-        ));
+        let problem = "is compressed with gzip; decompress it, or, if it is a table, call it .csv.gz, .tsv.gz or .jsonl.gz";
+        return Err(Error::file(path, "file", problem));
     }
     if let Some(wide) = utf16(&bytes) {
         let (text, _, bad) = wide.decode(&bytes);
@@ -39,11 +36,8 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
     String::from_utf8(bytes).map_err(|e| {
         let (bad, all) = (e.utf8_error().valid_up_to(), e.as_bytes());
         let line = 1 + all[..bad].iter().filter(|&&b| b == b'\n').count();
-        let problem = format!(
-            "the byte {:#04x} is not UTF-8; name the file's encoding, such as --encoding windows-1252, or replace such bytes with --encoding utf-8",
-            all[bad]
-        );
-        Error::file(path, format_args!("line {line}"), problem)
+        let remedy = "name the file's encoding, such as --encoding windows-1252, or replace such bytes with --encoding utf-8";
+        Error::file(path, format_args!("line {line}"), format_args!("the byte {:#04x} is not UTF-8; {remedy}", all[bad]))
     })
 }
 

@@ -1,7 +1,7 @@
 //! Writes a tokenizer as `tokenizer.json`, the file of Hugging Face tokenizers.
 
 use super::WordPiece;
-use super::wordpiece::CONTINUED;
+use super::pieces::CONTINUED;
 use crate::{Error, Result};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl WordPiece {
     /// # Errors
     /// Never for a tokenizer that was read or made here.
     pub fn to_json(&self) -> Result<String> {
-        let added = self.added().iter().map(|(id, t)| {
+        let added = self.added.by_id.iter().map(|(id, t)| {
             let (normalized, special) = (t.is_normalized(), t.special);
             json!({
                 "id": id, "content": t.content, "single_word": t.single_word, "lstrip": t.lstrip, "rstrip": t.rstrip,

@@ -1,11 +1,13 @@
 //! Data sets with one file for each text: the IMDB reviews (Maas et al. 2011, "Learning word vectors for sentiment analysis"), from the archive
 //! or unpacked, and folders of the same form.
 
-use super::rows::Rows;
+use super::decode;
+use super::rows::Row;
 use super::split::Split;
-use super::{decode, stream};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,68 +18,47 @@ const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
 /// Largest size of a review in bytes. IMDB's have fewer than 14 thousand. This bounds the memory that a hostile archive can use.
 const LONGEST: u64 = 16 << 20;
 
-/// A review, not decoded yet.
-struct Review {
-    /// Path of the file, from the split's folder on.
-    name: String,
-    text: Vec<u8>,
-    label: String,
-}
-
-/// The reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive, sorted by path. `make` returns the function that is applied to each
-/// text, one for each thread. They work while the archive is being read.
-pub(super) fn from_archive<T, F>(path: &Path, split: Split, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
-where
-    T: Default + Send,
-    F: FnMut(String) -> T,
-{
-    let rows = collect(path, None, |emit| read_archive(path, split, emit), make)?;
-    for (class, label) in LABELS {
-        if !rows.has_label(label) {
-            let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
-            return Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem));
-        }
-    }
-    Ok(rows)
-}
-
-fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Review)) -> Result<()> {
+/// Emits the reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive.
+pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row)) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
     let mut last = "the first entry".to_string();
     let damaged = |last: &str, e: io::Error| {
         Error::file(path, format_args!("after {last}"), format_args!("the archive is damaged or truncated ({e}); download it again"))
     };
+    let mut found = HashSet::new();
     for entry in archive.entries().map_err(|e| Error::io(path, e))? {
         let entry = entry.map_err(|e| damaged(&last, e))?;
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
-        let text = read(entry).map_err(|e| damaged(&last, e))?;
-        emit(Review { name, text, label: label.to_string() });
+        let (text, lossy) = decode::lossily(read(entry).map_err(|e| damaged(&last, e))?, None);
+        emit(Row { name, text, label: label.to_string(), lossy });
+        found.insert(label);
     }
     // The archive's checksum is after the part that tar reads: read to the end to verify it.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
+    match LABELS.iter().find(|(_, label)| !found.contains(label)) {
+        Some((class, _)) => {
+            let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
+            Err(Error::file(path, format_args!("{split}/{class}/*.txt"), problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Emits the texts `{class}/*.txt` below `folder`.
+pub(super) fn read_folder(folder: &Path, encoding: Option<&str>, emit: &mut dyn FnMut(Row)) -> Result<()> {
+    let encoding = encoding.map(decode::encoding).transpose()?;
+    for (file, label) in files(folder)? {
+        let bytes = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
+        let (text, lossy) = decode::lossily(bytes, encoding);
+        let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
+        emit(Row { name, text, label, lossy });
+    }
     Ok(())
 }
 
-/// The texts `{class}/*.txt` below `folder`, sorted by path; `make` as in [`from_archive`].
-pub(super) fn from_folder<T, F>(folder: &Path, encoding: Option<&str>, make: impl Fn() -> F + Sync + Send) -> Result<Rows<T>>
-where
-    T: Default + Send,
-    F: FnMut(String) -> T,
-{
-    let read_all = |emit: &mut dyn FnMut(Review)| {
-        files(folder)?.into_iter().try_for_each(|(file, label)| {
-            let text = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
-            let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
-            emit(Review { name, text, label });
-            Ok(())
-        })
-    };
-    collect(folder, encoding, read_all, make)
-}
-
-/// The files that [`from_folder`] reads, sorted, and their labels.
+/// The files that [`read_folder`] reads, sorted, and their labels.
 pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for (class, label) in classes(folder)? {
@@ -99,10 +80,9 @@ fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
         return Ok(reviews.to_vec());
     }
     let mut found = Vec::new();
-    for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
-        let class = entry.map_err(|e| Error::io(folder, e))?.path();
+    for class in entries(folder)? {
         if class.is_dir() && !texts(&class)?.is_empty() {
-            let label = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let label = name(&class).into_owned();
             found.push((class, label));
         }
     }
@@ -111,14 +91,18 @@ fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
 
 /// The `.txt` files in a folder.
 fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
-        let file = entry.map_err(|e| Error::io(folder, e))?.path();
-        if is_text(&file.file_name().unwrap_or_default().to_string_lossy()) {
-            found.push(file);
-        }
-    }
-    Ok(found)
+    Ok(entries(folder)?.into_iter().filter(|file| is_text(&name(file))).collect())
+}
+
+/// The files and folders in a folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, e);
+    folder.read_dir().map_err(io)?.map(|entry| Ok(entry.map_err(io)?.path())).collect()
+}
+
+/// The name of a file or folder.
+fn name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// Name (from the split's folder on) and label of an archive's entry, if it is a review of `split`.
@@ -141,35 +125,6 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("a review has more than {LONGEST} bytes")));
     }
     Ok(text)
-}
-
-/// Applies `make`'s functions to the reviews that `read_all` emits. The result is sorted by path.
-fn collect<T, F>(
-    path: &Path,
-    encoding: Option<&str>,
-    read_all: impl FnOnce(&mut dyn FnMut(Review)) -> Result<()> + Send,
-    make: impl Fn() -> F + Sync + Send,
-) -> Result<Rows<T>>
-where
-    T: Default + Send,
-    F: FnMut(String) -> T,
-{
-    let encoding = encoding.map(decode::encoding).transpose()?;
-    let convert = || {
-        let mut f = make();
-        move |Review { name, text, label }| {
-            let (text, lossy) = decode::lossily(text, encoding);
-            (name, f(text), label, lossy)
-        }
-    };
-    let mut reviews = stream::map_produced(read_all, convert)?;
-    reviews.sort_by(|a, b| a.0.cmp(&b.0));
-    if let Some(twice) = reviews.windows(2).find(|w| w[0].0 == w[1].0) {
-        return Err(Error::file(path, &twice[0].0, "is there twice"));
-    }
-    let mut rows = Rows::default();
-    reviews.into_iter().for_each(|(name, text, label, lossy)| rows.push(name, text, &label, lossy));
-    Ok(rows)
 }
 
 #[cfg(test)]

@@ -10,6 +10,13 @@ const MOST_CLASSES: usize = 4096;
 /// Largest number of different labels with a fraction. A few may be classes, such as ratings in half stars; more are a quantity.
 const MOST_FRACTIONS: usize = 10;
 
+/// A label of a file: its text, the number of its rows, and the place of the first, for messages.
+pub(super) struct Label {
+    pub text: String,
+    pub count: usize,
+    pub place: String,
+}
+
 /// The classes that are known before the data are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
@@ -38,98 +45,74 @@ impl Labels {
     /// # Errors
     /// If both kinds are mixed, an entry is empty, or one occurs twice.
     pub fn parse(entries: &[String]) -> Result<Labels> {
-        let pairs: Vec<(&str, &str)> = entries.iter().filter_map(|entry| entry.rsplit_once('=')).collect();
+        let trimmed = |text: &str| text.trim().to_string();
+        let pairs = entries.iter().filter_map(|entry| entry.rsplit_once('='));
+        let pairs: Vec<(String, String)> = pairs.map(|(from, to)| (trimmed(from), trimmed(to))).collect();
         let bad = |problem: &str| Err(Error::invalid(format!("--labels {}: {problem}", entries.join(","))));
         if !pairs.is_empty() && pairs.len() != entries.len() {
             return bad("give either the names of all classes, or pairs LABEL=CLASS alone");
         }
-        let keys: Vec<String> = match pairs.is_empty() {
-            true => entries.iter().map(|name| folded(name)).collect(),
-            false => pairs.iter().map(|(from, _)| folded(from)).collect(),
+        let names: Vec<String> = match pairs.is_empty() {
+            true => entries.iter().map(|name| trimmed(name)).collect(),
+            false => pairs.iter().map(|(from, _)| from.clone()).collect(),
         };
-        if keys.iter().any(String::is_empty) || pairs.iter().any(|(_, to)| to.trim().is_empty()) {
+        if names.iter().chain(pairs.iter().map(|(_, to)| to)).any(String::is_empty) {
             return bad("a name is empty");
         }
-        if (1..keys.len()).any(|i| keys[..i].contains(&keys[i])) {
+        if names.iter().map(|name| folded(name)).collect::<HashSet<_>>().len() < names.len() {
             return bad("a name occurs twice (upper and lower case are the same)");
         }
-        let trimmed = |text: &str| text.trim().to_string();
-        Ok(match pairs.is_empty() {
-            true => Labels { names: Some(entries.iter().map(|name| trimmed(name)).collect()), ..Labels::default() },
-            false => Labels { renamed: pairs.into_iter().map(|(from, to)| (trimmed(from), trimmed(to))).collect(), ..Labels::default() },
-        })
+        Ok(if pairs.is_empty() { Labels::named(&names) } else { Labels { renamed: pairs, ..Labels::default() } })
     }
 
-    /// Names of the classes, and the class of each label of `found`. `counts` are the numbers of their rows. For messages, `place` gives the first
-    /// row of a label in the file `path`.
+    /// Names of the classes, and the class of each label of `found`, which are the labels of the file `path`.
     ///
     /// # Errors
     /// If a label is none of the classes.
-    pub(super) fn classes(
-        &self,
-        found: &[String],
-        counts: &[usize],
-        path: &Path,
-        place: &dyn Fn(usize) -> String,
-    ) -> Result<(Vec<String>, Vec<usize>)> {
+    pub(super) fn classes(&self, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<usize>)> {
         let renamed: HashMap<String, &str> = self.renamed.iter().map(|(from, to)| (folded(from), to.as_str())).collect();
-        let read: Vec<&str> = found.iter().map(|label| renamed.get(&folded(label)).copied().unwrap_or(label)).collect();
+        let read: Vec<&str> = found.iter().map(|label| renamed.get(&folded(&label.text)).copied().unwrap_or(&label.text)).collect();
         let names = match &self.names {
             Some(names) => names.clone(),
-            None if self.verbatim => sorted(found.to_vec()),
-            None => self.found(found, &read, counts, path, place)?,
+            None if self.verbatim => sorted(found.iter().map(|label| label.text.clone()).collect()),
+            None => self.found(found, &read, path)?,
         };
         let finder = Finder::new(&names, self.verbatim);
-        let classes: Result<Vec<usize>> = read
-            .iter()
-            .enumerate()
-            .map(|(i, label)| {
-                finder.class(label).ok_or_else(|| {
-                    let known = excerpt(&names);
-                    let problem = format!(
-                        "the label {:?} is none of the classes {known}; correct it, remove the row, or map it with --labels {:?}=CLASS",
-                        found[i], found[i]
-                    );
-                    Error::file(path, place(i), problem)
-                })
+        let class = |(Label { text, place, .. }, read): (&Label, &&str)| {
+            finder.class(read).ok_or_else(|| {
+                let remedy = format!("correct it, remove the row, or map it with --labels {text:?}=CLASS");
+                Error::file(path, place, format_args!("the label {text:?} is none of the classes {}; {remedy}", excerpt(names.iter())))
             })
-            .collect();
-        Ok((names, classes?))
+        };
+        let classes = found.iter().zip(&read).map(class).collect::<Result<Vec<usize>>>()?;
+        Ok((names, classes))
     }
 
-    /// The names of the classes if only the data define them. Labels that differ in case alone are one class, with the most frequent spelling.
-    fn found(
-        &self,
-        found: &[String],
-        read: &[&str],
-        counts: &[usize],
-        path: &Path,
-        place: &dyn Fn(usize) -> String,
-    ) -> Result<Vec<String>> {
-        let there: HashSet<String> = found.iter().map(|label| folded(label)).collect();
+    /// The names of the classes if only the data define them; `read`: the labels of `found` as `renamed`. Labels that differ in case alone are
+    /// one class, with the most frequent spelling.
+    fn found(&self, found: &[Label], read: &[&str], path: &Path) -> Result<Vec<String>> {
+        let fail = |place: &str, problem: String| Err(Error::file(path, place, problem));
+        let there: HashSet<String> = found.iter().map(|label| folded(&label.text)).collect();
         if let Some((from, _)) = self.renamed.iter().find(|(from, _)| !there.contains(&folded(from))) {
-            let problem = format!("no text has the label {from:?}, which --labels maps; the labels are {}", excerpt(found));
-            return Err(Error::file(path, "labels", problem));
+            let labels = excerpt(found.iter().map(|label| &label.text));
+            return fail("labels", format!("no text has the label {from:?}, which --labels maps; the labels are {labels}"));
         }
-        if let Some(i) = (0..read.len()).find(|&i| number(read[i]) == Some(-1)) {
-            let problem = format!(
-                "the label {:?} usually marks rows without a label; remove them, or say what it means with --labels {:?}=CLASS",
-                found[i], found[i]
-            );
-            return Err(Error::file(path, place(i), problem));
+        if let Some(i) = read.iter().position(|label| number(label) == Some(-1)) {
+            let Label { text, place, .. } = &found[i];
+            let remedy = format!("remove them, or say what it means with --labels {text:?}=CLASS");
+            return fail(place, format!("the label {text:?} usually marks rows without a label; {remedy}"));
         }
         let fractions = |label: &&str| label.trim().parse().is_ok_and(|x: f64| x.is_finite() && x.fract() != 0.0);
         if read.iter().filter(|label| fractions(label)).count() > MOST_FRACTIONS {
-            let problem = "the labels are numbers with fractions, a quantity and no classes: only classes can be trained";
-            return Err(Error::file(path, "labels", problem));
+            return fail("labels", "the labels are numbers with fractions, a quantity and no classes: only classes can be trained".into());
         }
         let mut spellings: BTreeMap<String, BTreeMap<&str, usize>> = BTreeMap::new();
-        for (label, count) in read.iter().zip(counts) {
-            *spellings.entry(folded(label)).or_default().entry(label).or_default() += count;
+        for (read, label) in read.iter().zip(found) {
+            *spellings.entry(folded(read)).or_default().entry(read).or_default() += label.count;
         }
         if spellings.len() > MOST_CLASSES {
-            let problem = format!("{} different labels, more than {MOST_CLASSES}: is this the label column?", spellings.len());
-            return Err(Error::file(path, "labels", problem));
+            let n = spellings.len();
+            return fail("labels", format!("{n} different labels, more than {MOST_CLASSES}: is this the label column?"));
         }
         // Of equally frequent spellings, the first in alphabetical order.
         let most = |all: &BTreeMap<&str, usize>| all.iter().rev().max_by_key(|(_, count)| **count).map(|(name, _)| name.trim().to_string());
@@ -195,9 +178,9 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 /// The first names, for a message.
-fn excerpt(names: &[String]) -> String {
+fn excerpt<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
-    format!("{}{more}", names.iter().take(12).map(String::as_str).collect::<Vec<_>>().join(", "))
+    format!("{}{more}", names.take(12).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
@@ -209,7 +192,8 @@ mod tests {
     }
 
     fn classes(labels: &Labels, found: &[&str]) -> Result<(Vec<String>, Vec<usize>)> {
-        labels.classes(&strings(found), &vec![1; found.len()], Path::new("a.csv"), &|i| format!("line {}", i + 2))
+        let label = |(i, text): (usize, &&str)| Label { text: text.to_string(), count: 1, place: format!("line {}", i + 2) };
+        labels.classes(&found.iter().enumerate().map(label).collect::<Vec<_>>(), Path::new("a.csv"))
     }
 
     #[test]
@@ -222,9 +206,9 @@ mod tests {
 
     #[test]
     fn case_and_decimals_make_no_second_class() {
-        let labels = Labels::default();
-        let found = strings(&["Positive", "positive", "NEGATIVE", "positive ", "1", "1.0"]);
-        let (names, of) = labels.classes(&found, &[1, 5, 2, 1, 4, 9], Path::new("a.csv"), &|_| String::new()).unwrap();
+        let found = [("Positive", 1), ("positive", 5), ("NEGATIVE", 2), ("positive ", 1), ("1", 4), ("1.0", 9)];
+        let found = found.map(|(text, count)| Label { text: text.to_string(), count, place: String::new() });
+        let (names, of) = Labels::default().classes(&found, Path::new("a.csv")).unwrap();
         assert_eq!(names, ["1", "NEGATIVE", "positive"]);
         assert_eq!(of, [2, 2, 1, 2, 0, 0]);
     }
@@ -264,7 +248,7 @@ mod tests {
         let message = classes(&Labels::default(), &["0", "1", "-1"]).unwrap_err().to_string();
         assert!(message.contains("line 4: the label \"-1\" usually marks rows without a label"), "{message}");
         let many: Vec<String> = (0..100_000).map(|i| format!("c{i}")).collect();
-        let message = Labels::default().classes(&many, &vec![1; many.len()], Path::new("a.csv"), &|_| String::new()).unwrap_err();
+        let message = classes(&Labels::default(), &many.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err();
         assert!(message.to_string().contains("is this the label column?"), "{message}");
         let stars: Vec<String> = (2..=10).map(|i| format!("{}", f64::from(i) / 2.0)).collect();
         assert_eq!(classes(&Labels::default(), &stars.iter().map(String::as_str).collect::<Vec<_>>()).unwrap().0[1], "1.5");

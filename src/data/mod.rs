@@ -45,10 +45,9 @@ pub use tokenized::{Encoded, Oddities, Tokenized};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
-#[cfg(feature = "data")]
 pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
-pub use source::{Found, files, find, load, load_encoded, load_texts, load_with_labels, read_text, sibling_split, sources};
+pub use source::{Found, find, load, load_encoded, load_texts, load_with_labels, location, read_text, sibling_split};
 #[cfg(feature = "data")]
 pub use split::Split;
 #[cfg(feature = "data")]

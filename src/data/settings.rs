@@ -3,26 +3,18 @@
 use super::added::Added;
 use super::normalize::Normalizer;
 use super::ordered::{parse, read};
+use super::pieces::CONTINUED;
 use super::special::{CONFIG, Settings};
-use super::wordpiece::{CONTINUED, MAX_CHARS, Parts, WordPiece};
+use super::wordpiece::{MAX_CHARS, Parts, WordPiece};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Tokenizer classes of transformers (without a final `Fast`) that have BERT's rules. Vocabulary and settings determine them.
-const BERT_CLASSES: [&str; 8] = [
-    "BertTokenizer",
-    "DistilBertTokenizer",
-    "ElectraTokenizer",
-    "ConvBertTokenizer",
-    "LayoutLMTokenizer",
-    "LxmertTokenizer",
-    "MobileBertTokenizer",
-    "SqueezeBertTokenizer",
-];
+/// Tokenizer classes of transformers, without `Tokenizer` or `TokenizerFast`, that have BERT's rules. Vocabulary and settings determine them.
+const BERT_CLASSES: [&str; 8] = ["Bert", "DistilBert", "Electra", "ConvBert", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"];
 /// Tokenizer classes whose rules are in `tokenizer.json`.
 const PLAIN_CLASSES: [&str; 4] = ["PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
 /// Model types whose default tokenizer class has BERT's rules.
@@ -58,7 +50,7 @@ fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
     let model: Model = if path.is_file() { parse(&path)? } else { Model::default() };
     let of_config = settings.text("tokenizer_class")?.map(|class| (folder.join(CONFIG), class));
     if let Some((file, class)) = of_config.or(model.tokenizer_class.as_deref().map(|class| (path.clone(), class))) {
-        let name = class.strip_suffix("Fast").unwrap_or(class);
+        let name = class.strip_suffix("Fast").unwrap_or(class).strip_suffix("Tokenizer").unwrap_or_default();
         return match (BERT_CLASSES.contains(&name), PLAIN_CLASSES.contains(&class)) {
             (false, false) => Err(Error::file(file, "tokenizer_class", format_args!("{class:?}; only BERT's WordPiece is supported"))),
             (bert, _) => Ok(bert),
@@ -68,14 +60,13 @@ fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
         Some(kind) if BERT_MODELS.contains(&kind) => Ok(true),
         Some("") | None => Ok(false),
         Some(kind) => {
-            let problem = format!("{kind:?} has a tokenizer of its own; only BERT's WordPiece is supported");
-            Err(Error::file(path, "model_type", problem))
+            Err(Error::file(path, "model_type", format_args!("{kind:?} has a tokenizer of its own; only BERT's WordPiece is supported")))
         }
     }
 }
 
 /// BERT's rules with the settings of the folder's files.
-fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Added)]) -> Result<Parts> {
+fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Added)], truncation: &Value) -> Result<Parts> {
     let lowercase = settings.flag("do_lower_case", false)?.unwrap_or(true);
     let normalizer = Normalizer {
         lowercase,
@@ -90,7 +81,7 @@ fn of_settings(settings: &Settings, pieces: Vec<(String, u32)>, json: &[(u64, Ad
         unknown: settings.special("unk_token")?,
         classify: settings.special("cls_token")?,
         separate: settings.special("sep_token")?,
-        keep_end: keep_end(settings, &Value::Null)?,
+        keep_end: keep_end(settings, truncation)?,
         split_special: settings.flag("split_special_tokens", false)?.unwrap_or(false),
     })
 }
@@ -111,7 +102,7 @@ fn settings(folder: &Path) -> Result<Settings> {
     if settings.list("fast_tokenizer_files").iter().any(|file| *file != "tokenizer.json") {
         return Err(settings.error("fast_tokenizer_files", "names other files than tokenizer.json, which is not supported"));
     }
-    if settings.has("auto_map") {
+    if !settings.empty("auto_map") {
         return Err(settings.error("auto_map", "names a tokenizer in Python code; only BERT's WordPiece is supported"));
     }
     Ok(settings)
@@ -126,7 +117,7 @@ fn from_text(text: &str, path: &Path) -> Result<WordPiece> {
     }
     // As in the reference: only `\n` ends a line, white space before it is not part of the token, and an empty line has an id, too.
     let tokens = text.split_terminator('\n').map(|line| line.trim_end().to_string()).zip(0..).collect();
-    WordPiece::new(of_settings(&settings, tokens, &[])?, path)
+    WordPiece::new(of_settings(&settings, tokens, &[], &Value::Null)?, path)
 }
 
 /// `tokenizer.json`. Padding and decoder are ignored, and of truncation all but the side: batches are packed, and the caller gives the length.
@@ -172,16 +163,13 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     if let Some(kind) = kind.filter(|kind| kind != "WordPiece") {
         return Err(refuse("model.type", format!("{kind:?} instead of \"WordPiece\"")));
     }
-    let vocab: HashMap<String, u32> =
+    let vocab: BTreeMap<String, u32> =
         serde_json::from_str(vocab.get()).map_err(|e| refuse("model.vocab", format!("not a map of tokens to ids ({e})")))?;
-    let mut pieces: Vec<(String, u32)> = vocab.into_iter().collect();
-    pieces.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+    let pieces = vocab.into_iter().collect();
     let name = "tokenizer.json";
     let json: Vec<(u64, Added)> = file.added_tokens.into_iter().map(|t| (t.id, Added { from: name, ..t.token })).collect();
     if bert {
-        let mut parts = of_settings(&settings, pieces, &json)?;
-        parts.keep_end = keep_end(&settings, &file.truncation)?;
-        return WordPiece::new(parts, path);
+        return WordPiece::new(of_settings(&settings, pieces, &json, &file.truncation)?, path);
     }
     if let Some(prefix) = continuing_subword_prefix.filter(|prefix| prefix != CONTINUED) {
         return Err(refuse("model.continuing_subword_prefix", format!("{prefix:?} instead of {CONTINUED:?}")));

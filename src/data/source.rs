@@ -3,11 +3,12 @@
 use super::dataset::Dataset;
 use super::encoder::Encoder;
 use super::labels::Labels;
+use super::rows::{Row, dataset};
 use super::split::Split;
 use super::table::{self, TableOptions};
 use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
-use super::{decode, imdb};
+use super::{decode, imdb, stream};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -42,10 +43,7 @@ pub fn sibling_split(path: &Path, split: Split) -> Result<Option<PathBuf>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let Some(parent) = path.parent().filter(|_| name.starts_with("train.") && table::Kind::of(path).is_some()) else { return Ok(None) };
     let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    Ok(tables(folder, &[split])?.into_iter().find_map(|(_, place)| match place {
-        Place::Table(file) => Some(file),
-        _ => None,
-    }))
+    Ok(table_of(folder, split)?.map(|place| place.path))
 }
 
 /// [`load_with_labels`] without given names: the classes are the labels of the data, sorted (by value if all are numbers).
@@ -99,10 +97,12 @@ pub fn load_encoded(
 /// # Errors
 /// As [`load_with_labels`].
 pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<String>>> {
-    match table::Kind::of(path) {
-        Some(_) => Ok(Some(table::read(path, options, false)?.into_texts())),
-        None => Ok(None),
+    if table::Kind::of(path).is_none() {
+        return Ok(None);
     }
+    let mut texts = Vec::new();
+    table::read(path, options, false, &mut |row| texts.push(row.text))?;
+    Ok(Some(texts))
 }
 
 /// The text of a file, in `encoding` if one is given.
@@ -113,7 +113,7 @@ pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
 }
 
-/// Reads a split. `make` returns the function that is applied to each text; every thread gets its own.
+/// Reads a split. `make` returns the function that is applied to each text; every thread gets its own. They work while the source is being read.
 fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     path: &Path,
     split: Split,
@@ -121,41 +121,56 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     labels: &Labels,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Dataset<T>> {
-    let (file, rows) = match locate(path, split)? {
-        Place::Archive(file) => (file.clone(), imdb::from_archive(&file, split, make)?),
-        Place::Folder(folder) => (folder.clone(), imdb::from_folder(&folder, options.encoding.as_deref(), make)?),
-        Place::Table(file) => (file.clone(), table::read(&file, options, true)?.map(make)),
+    let Place { kind, path } = &locate(path, split)?;
+    let read = |emit: &mut dyn FnMut(Row)| match kind {
+        Kind::Archive => imdb::read_archive(path, split, emit),
+        Kind::Folder => imdb::read_folder(path, options.encoding.as_deref(), emit),
+        Kind::Table => table::read(path, options, true, emit),
     };
-    rows.into_dataset(&file, labels)
+    let convert = || {
+        let mut f = make();
+        move |Row { name, text, label, lossy }| Row { name, text: f(text), label, lossy }
+    };
+    let mut rows = stream::map_produced(read, convert)?;
+    if *kind != Kind::Table {
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(twice) = rows.windows(2).find(|w| w[0].name == w[1].name) {
+            return Err(Error::file(path, &twice[0].name, "is there twice"));
+        }
+    }
+    dataset(rows, path, labels)
 }
 
 /// The files that a split is read from, sorted.
 ///
 /// # Errors
 /// If the data set does not have the split.
-pub fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
-    match locate(path, split)? {
-        Place::Archive(file) | Place::Table(file) => Ok(vec![file]),
-        Place::Folder(folder) => Ok(imdb::files(&folder)?.into_iter().map(|(file, _)| file).collect()),
+pub(super) fn files(path: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    let Place { kind, path } = locate(path, split)?;
+    if kind != Kind::Folder {
+        return Ok(vec![path]);
     }
+    Ok(imdb::files(&path)?.into_iter().map(|(file, _)| file).collect())
 }
 
-/// The archive, table or folder that a split is read from. Empty if there is no such split.
-pub fn sources(path: &Path, split: Split) -> Vec<PathBuf> {
-    match locate(path, split) {
-        Ok(Place::Archive(file) | Place::Table(file)) => vec![file],
-        Ok(Place::Folder(folder)) => vec![folder],
-        Err(_) => Vec::new(),
-    }
+/// The archive, table or folder that a split is read from. `None` if there is no such split.
+pub fn location(path: &Path, split: Split) -> Option<PathBuf> {
+    locate(path, split).ok().map(|place| place.path)
 }
 
 /// Location of the texts of a split.
 #[derive(Clone)]
-enum Place {
-    Archive(PathBuf),
+struct Place {
+    kind: Kind,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Archive,
     /// A folder with a folder for each class.
-    Folder(PathBuf),
-    Table(PathBuf),
+    Folder,
+    Table,
 }
 
 /// The kind of a data set.
@@ -165,69 +180,64 @@ enum Source {
 }
 
 fn locate(path: &Path, split: Split) -> Result<Place> {
-    let missing = |problem: String| Err(Error::file(path, "data set", problem));
-    match open(path)? {
-        Source::Undivided(place) => Ok(place),
-        Source::Splits(splits) => match splits.iter().find(|(found, _)| *found == split) {
-            Some((_, place)) => Ok(place.clone()),
-            None => {
-                let there: Vec<&str> = splits.iter().map(|(found, _)| found.name()).collect();
-                missing(format!("has no split {split}; it has {}", there.join(", ")))
-            }
-        },
+    let splits = match open(path)? {
+        Source::Undivided(place) => return Ok(place),
+        Source::Splits(splits) => splits,
+    };
+    if let Some((_, place)) = splits.iter().find(|(found, _)| *found == split) {
+        return Ok(place.clone());
     }
+    let there: Vec<&str> = splits.iter().map(|(found, _)| found.name()).collect();
+    Err(Error::file(path, "data set", format_args!("has no split {split}; it has {}", there.join(", "))))
 }
 
 /// Finds the kind of the data set at `path`.
 fn open(path: &Path) -> Result<Source> {
+    let place = |kind: Kind| Place { kind, path: path.to_path_buf() };
     if !path.is_dir() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-            let place = Place::Archive(path.to_path_buf());
-            return Ok(Source::Splits(vec![(Split::Train, place.clone()), (Split::Test, place)]));
+            return Ok(Source::Splits([Split::Train, Split::Test].map(|split| (split, place(Kind::Archive))).to_vec()));
         }
         std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         if table::Kind::of(path).is_none() {
             let problem = "not a kind of data set; expected .csv, .tsv, .json or .jsonl (perhaps with .gz), .tar.gz, .tgz or a folder";
             return Err(Error::file(path, "name", problem));
         }
-        return Ok(Source::Undivided(Place::Table(path.to_path_buf())));
+        return Ok(Source::Undivided(place(Kind::Table)));
     }
     for folder in [path.to_path_buf(), path.join("aclImdb")] {
-        let named = |split: Split| split.names().iter().map(|name| folder.join(name)).find(|f| imdb::has_classes(f)).map(Place::Folder);
-        let splits: Vec<_> = Split::ALL.into_iter().filter_map(|split| Some((split, named(split)?))).collect();
+        let named = |split: Split| split.names().iter().map(|name| folder.join(name)).find(|f| imdb::has_classes(f));
+        let of = |split| Some((split, Place { kind: Kind::Folder, path: named(split)? }));
+        let splits: Vec<_> = Split::ALL.into_iter().filter_map(of).collect();
         if !splits.is_empty() {
             return Ok(Source::Splits(splits));
         }
     }
-    let tables = tables(path, &Split::ALL)?;
+    let tables = Split::ALL.into_iter().filter_map(|split| Some(table_of(path, split).transpose()?.map(|table| (split, table))));
+    let tables = tables.collect::<Result<Vec<_>>>()?;
     if !tables.is_empty() {
         return Ok(Source::Splits(tables));
     }
     if imdb::has_classes(path) {
-        return Ok(Source::Undivided(Place::Folder(path.to_path_buf())));
+        return Ok(Source::Undivided(place(Kind::Folder)));
     }
     let problem = "found neither train.csv (or .tsv, .json, .jsonl), nor train/CLASS/*.txt, nor CLASS/*.txt for two classes or more";
     Err(Error::file(path, "data set", problem))
 }
 
-/// The tables in `folder` that are named after one of `splits`.
-fn tables(folder: &Path, splits: &[Split]) -> Result<Vec<(Split, Place)>> {
-    let mut found = Vec::new();
-    for &split in splits {
-        let names = split.names().iter().flat_map(|name| table::EXTENSIONS.iter().map(move |end| format!("{name}.{end}")));
-        let files: Vec<PathBuf> =
-            names.flat_map(|name| [folder.join(format!("{name}.gz")), folder.join(name)]).filter(|file| file.is_file()).collect();
-        match files.as_slice() {
-            [] => {}
-            [one] => found.push((split, Place::Table(one.clone()))),
-            [one, two, ..] => {
-                let problem = format_args!("both {} and {} are here; remove one or name it", one.display(), two.display());
-                return Err(Error::file(folder, "data set", problem));
-            }
+/// The table in `folder` that is named after `split`.
+fn table_of(folder: &Path, split: Split) -> Result<Option<Place>> {
+    let names = split.names().iter().flat_map(|name| table::EXTENSIONS.iter().map(move |end| format!("{name}.{end}")));
+    let files = names.flat_map(|name| [folder.join(format!("{name}.gz")), folder.join(name)]).filter(|file| file.is_file());
+    match files.collect::<Vec<_>>().as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(Place { kind: Kind::Table, path: one.clone() })),
+        [one, two, ..] => {
+            let problem = format_args!("both {} and {} are here; remove one or name it", one.display(), two.display());
+            Err(Error::file(folder, "data set", problem))
         }
     }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -14,20 +14,20 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 
-/// Keys of the special tokens, in the order in which they are added, and BERT's tokens.
-const NAMED: [(&str, Option<&str>); 7] = [
-    ("bos_token", None),
-    ("eos_token", None),
-    ("unk_token", Some("[UNK]")),
-    ("sep_token", Some("[SEP]")),
-    ("pad_token", Some("[PAD]")),
-    ("cls_token", Some("[CLS]")),
-    ("mask_token", Some("[MASK]")),
+/// Keys of the special tokens, in the order in which they are added, and BERT's tokens, if it has them.
+const NAMED: [(&str, &str); 7] = [
+    ("bos_token", ""),
+    ("eos_token", ""),
+    ("unk_token", "[UNK]"),
+    ("sep_token", "[SEP]"),
+    ("pad_token", "[PAD]"),
+    ("cls_token", "[CLS]"),
+    ("mask_token", "[MASK]"),
 ];
 
 /// BERT's special tokens.
 pub(super) fn of_bert() -> Vec<Added> {
-    NAMED.iter().filter_map(|(_, name)| Some(Added::plain((*name)?, true, ""))).collect()
+    NAMED.iter().filter(|(_, name)| !name.is_empty()).map(|(_, name)| Added::plain(name, true, "")).collect()
 }
 
 /// A value of `tokenizer_config.json` or `special_tokens_map.json`.
@@ -76,7 +76,7 @@ pub(super) struct Settings {
     folder: PathBuf,
     all: Ordered<(Setting, &'static str)>,
     /// Special tokens of `tokenizer_config.json` with keys that are not in [`NAMED`], such as `image_token`.
-    own: Ordered<(Token, &'static str)>,
+    own: Ordered<Added>,
 }
 
 impl Settings {
@@ -117,9 +117,14 @@ impl Settings {
         }
     }
 
-    /// Whether the value is false in Python.
-    fn empty(&self, key: &str) -> bool {
-        match self.all.get(key).map(|(value, _)| value) {
+    /// The value of a key, in the last file that has it.
+    fn value(&self, key: &str) -> Option<&Setting> {
+        self.all.get(key).map(|(value, _)| value)
+    }
+
+    /// Whether the value is missing, or false in Python.
+    pub fn empty(&self, key: &str) -> bool {
+        match self.value(key) {
             None | Some(Setting::Other(Value::Null | Value::Bool(false))) => true,
             Some(Setting::Tokens(list)) => list.is_empty(),
             Some(Setting::Map(map)) => map.0.is_empty(),
@@ -136,10 +141,7 @@ impl Settings {
         let value = match value {
             Setting::Token(token) => Setting::Token(special(token)),
             Setting::Tokens(new) if key == "extra_special_tokens" => {
-                let mut list = match self.all.get(&key) {
-                    Some((Setting::Tokens(list), _)) => list.clone(),
-                    _ => Vec::new(),
-                };
+                let mut list = if let Some(Setting::Tokens(list)) = self.value(&key) { list.clone() } else { Vec::new() };
                 for token in new {
                     if !list.iter().any(|earlier| earlier.content() == token.content()) {
                         list.push(special(token));
@@ -159,7 +161,7 @@ impl Settings {
 
     /// True or false. `None` if the key is missing, or null if that `may` be.
     pub fn flag(&self, key: &str, may: bool) -> Result<Option<bool>> {
-        match self.all.get(key).map(|(value, _)| value) {
+        match self.value(key) {
             None => Ok(None),
             Some(Setting::Other(Value::Null)) if may => Ok(None),
             Some(Setting::Other(Value::Bool(flag))) => Ok(Some(*flag)),
@@ -169,20 +171,16 @@ impl Settings {
 
     /// A string. `None` if the key is missing or null.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        match self.all.get(key).map(|(value, _)| value) {
+        match self.value(key) {
             None | Some(Setting::Other(Value::Null)) => Ok(None),
             Some(Setting::Token(Token::Text(text))) => Ok(Some(text)),
             Some(_) => Err(self.error(key, "is not a string")),
         }
     }
 
-    pub fn has(&self, key: &str) -> bool {
-        !self.empty(key)
-    }
-
     /// The strings of a list. Empty if the value is not a list.
     pub fn list(&self, key: &str) -> Vec<&str> {
-        match self.all.get(key).map(|(value, _)| value) {
+        match self.value(key) {
             Some(Setting::Tokens(list)) => list.iter().map(Token::content).collect(),
             _ => Vec::new(),
         }
@@ -190,8 +188,8 @@ impl Settings {
 
     /// The special token with this key. BERT's token if no file names another.
     pub fn special(&self, key: &str) -> Result<String> {
-        match self.all.get(key).map(|(value, _)| value) {
-            None => Ok(NAMED.iter().find(|(k, _)| *k == key).and_then(|(_, name)| *name).unwrap_or_default().to_string()),
+        match self.value(key) {
+            None => Ok(NAMED.iter().find(|(k, _)| *k == key).map_or("", |(_, name)| name).to_string()),
             Some(Setting::Token(token)) => Ok(token.content().to_string()),
             Some(_) => Err(self.error(key, "is not a token; BERT needs one")),
         }
@@ -201,7 +199,7 @@ impl Settings {
     fn take_own(&mut self) {
         for (key, (value, from)) in std::mem::take(&mut self.all.0) {
             match value {
-                Setting::Token(token @ Token::Text(_)) if is_own(&key) => self.own.set(key, (token, from)),
+                Setting::Token(token @ Token::Text(_)) if is_own(&key) => self.own.set(key, token.added(from)),
                 value => self.all.0.push((key, (value, from))),
             }
         }
@@ -211,20 +209,20 @@ impl Settings {
     fn take_extra(&mut self) {
         let key = "extra_special_tokens";
         match self.all.remove(key) {
-            Some((Setting::Map(map), from)) => map.0.into_iter().for_each(|(key, token)| self.own.set(key, (token, from))),
+            Some((Setting::Map(map), from)) => map.0.into_iter().for_each(|(key, token)| self.own.set(key, token.added(from))),
             Some(other) => self.all.set(key.to_string(), other),
             None => {}
         }
     }
 
     /// The special tokens that are not in [`NAMED`]. Those that are still in `all` come first.
-    fn own_names(&self) -> Ordered<(Token, &'static str)> {
+    fn own_names(&self) -> Ordered<Added> {
         let mut all = Ordered(Vec::new());
         for (key, (value, from)) in &self.all.0 {
             if let Setting::Token(token) = value
                 && is_own(key)
             {
-                all.set(key.clone(), (token.clone(), *from));
+                all.set(key.clone(), token.added(from));
             }
         }
         self.own.0.iter().for_each(|(key, token)| all.set(key.clone(), token.clone()));
@@ -243,12 +241,13 @@ impl Settings {
                 }
                 Some((Setting::Other(Value::Null), _)) => {}
                 Some(_) => return Err(self.error(key, "is not a token: a string, or an object with \"content\"")),
-                None => named.extend(default.filter(|_| defaults).map(|name| Added::plain(name, true, ""))),
+                None if defaults && !default.is_empty() => named.push(Added::plain(default, true, "")),
+                None => {}
             }
         }
         given.extend(self.list("extra_special_tokens"));
         let listed = self.listed(json, &given)?;
-        named.extend(self.own_names().0.iter().map(|(_, (token, from))| token.added(from)));
+        named.extend(self.own_names().0.into_iter().map(|(_, token)| token));
         let names: Vec<String> = named.iter().map(|t| t.content.clone()).collect();
         let extra: Vec<Added> = match self.all.get("extra_special_tokens") {
             Some((Setting::Tokens(list), from)) => list.iter().map(|token| token.added(from)).collect(),
@@ -283,7 +282,9 @@ impl Settings {
             None => {
                 for (content, id) in self.file::<u64>(ADDED)?.0 {
                     let special = given.contains(&content.as_str());
-                    by_id.insert(id, Added::plain(&content, special, ADDED).fixed());
+                    // Set, so that a later change of `special` does not change it.
+                    let normalized = Some(!special);
+                    by_id.insert(id, Added { normalized, ..Added::plain(&content, special, ADDED) });
                 }
                 by_id.extend(json.iter().cloned());
             }

@@ -1,6 +1,6 @@
 //! Reads labelled texts from CSV, TSV and JSON files.
 
-use super::rows::Rows;
+use super::rows::Row;
 use super::{decode, tsv};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
@@ -48,8 +48,8 @@ impl Kind {
     }
 }
 
-/// The rows of a table. Without `labelled`, all labels are empty, and the table may have no column of labels.
-pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Result<Rows> {
+/// Emits the rows of a table. Without `labelled`, all labels are empty, and the table may have no column of labels.
+pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool, emit: &mut dyn FnMut(Row)) -> Result<()> {
     let mut bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut plain = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool) -> Resul
     if text.trim().is_empty() {
         return Err(Error::file(path, "file", "is empty: it holds no text"));
     }
-    let table = Table { path, options, labelled };
+    let mut table = Table { path, options, labelled, emit };
     match Kind::of(path) {
         Some(Kind::Json) if text.trim_start().starts_with('[') => table.read_list(&text),
         Some(Kind::Json) => table.read_lines(&text),
@@ -80,25 +80,25 @@ struct Table<'a> {
     path: &'a Path,
     options: &'a TableOptions,
     labelled: bool,
+    emit: &'a mut dyn FnMut(Row),
 }
 
-/// Names of the columns, as in the header.
-struct Columns {
-    text: String,
-    label: Option<String>,
+/// Columns, each by its position in the header or its JSON key.
+struct Columns<C> {
+    text: C,
+    label: Option<C>,
 }
 
 impl Table<'_> {
     /// Uses the first delimiter with which the header has the columns. If there is none, the error is that of the first delimiter.
-    fn read_fields(&self, text: &str, delimiters: &[u8]) -> Result<Rows> {
+    fn read_fields(&mut self, text: &str, delimiters: &[u8]) -> Result<()> {
         let mut likeliest = None;
         for &delimiter in delimiters {
             let quoting = delimiter != b'\t' || tsv::is_quoted(text);
             let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(text.as_bytes());
-            let header = reader.headers().map_err(|e| malformed(self.path, text.as_bytes(), delimiter, &e))?.clone();
-            let header: Vec<&str> = header.iter().map(str::trim).collect();
-            match self.columns(&header) {
-                Ok(columns) => return self.read_records(text.as_bytes(), reader, &header, &columns, (delimiter, quoting)),
+            let header = reader.headers().map_err(|e| malformed(self.path, text.as_bytes(), delimiter, &e))?;
+            match self.columns(&header.iter().map(str::trim).collect::<Vec<_>>()) {
+                Ok(columns) => return self.read_records(text.as_bytes(), reader, &columns, (delimiter, quoting)),
                 Err(e) => likeliest = likeliest.or(Some(e)),
             }
         }
@@ -106,103 +106,99 @@ impl Table<'_> {
     }
 
     fn read_records(
-        &self,
+        &mut self,
         bytes: &[u8],
         mut reader: csv::Reader<&[u8]>,
-        header: &[&str],
-        columns: &Columns,
+        columns: &Columns<usize>,
         (delimiter, quoting): (u8, bool),
-    ) -> Result<Rows> {
-        let place = |name: &str| header.iter().position(|h| h == &name).unwrap_or_default();
-        let (text, label) = (place(&columns.text), columns.label.as_deref().map(place));
-        let mut rows = Rows::default();
+    ) -> Result<()> {
         let mut record = csv::StringRecord::new();
         let (mut line, mut counted) = (1, 0);
         while reader.read_record(&mut record).map_err(|e| malformed(self.path, bytes, delimiter, &e))? {
             let start = start(bytes, record.position());
             line += line_breaks(&bytes[counted..start]);
             counted = start;
-            let label = label.map_or("", |label| record[label].trim());
+            let label = columns.label.map_or("", |label| record[label].trim());
             if self.labelled && label.is_empty() {
                 return Err(Error::file(self.path, format_args!("line {line}"), "the label is empty"));
             }
-            rows.push(format!("line {line}"), record[text].to_string(), label, record[text].contains('\u{fffd}'));
+            self.push(format!("line {line}"), record[columns.text].to_string(), label.to_string());
         }
         if quoting && is_unclosed(&bytes[counted..]) {
             return Err(Error::file(self.path, format_args!("line {line}"), "a quoted field is never closed"));
         }
-        Ok(rows)
-    }
-
-    /// One JSON object a line.
-    fn read_lines(&self, text: &str) -> Result<Rows> {
-        let mut rows = Rows::default();
-        let mut columns = None;
-        for (i, line) in text.split('\n').enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
-            let place = format!("line {}", i + 1);
-            let row: Map<String, Value> = serde_json::from_str(line)
-                .map_err(|e| Error::file(self.path, &place, format_args!("not a JSON object (column {}: {e})", e.column())))?;
-            self.push(&mut rows, &mut columns, place, &row)?;
-        }
-        Ok(rows)
-    }
-
-    /// A JSON list of objects.
-    fn read_list(&self, text: &str) -> Result<Rows> {
-        let mut rows = Rows::default();
-        let mut columns = None;
-        let wrong = |e: serde_json::Error| {
-            Error::file(self.path, format_args!("line {}", e.line()), format_args!("not a list of JSON objects ({e})"))
-        };
-        for (i, row) in serde_json::from_str::<Vec<Map<String, Value>>>(text).map_err(wrong)?.iter().enumerate() {
-            self.push(&mut rows, &mut columns, format!("object {}", i + 1), row)?;
-        }
-        Ok(rows)
-    }
-
-    /// Adds a row. The keys of the first object are the columns.
-    fn push(&self, rows: &mut Rows, columns: &mut Option<Columns>, place: String, object: &Map<String, Value>) -> Result<()> {
-        let found: Vec<&str> = object.keys().map(String::as_str).collect();
-        let columns = match columns {
-            Some(columns) => columns,
-            None => columns.insert(self.columns(&found)?),
-        };
-        let key = &columns.text;
-        let text = match object.get(key) {
-            Some(Value::String(text)) => text,
-            None => return Err(Error::file(self.path, place, format_args!("there is no {key:?}"))),
-            Some(Value::Object(_) | Value::Array(_)) => {
-                let problem =
-                    format_args!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\"");
-                return Err(Error::file(self.path, place, problem));
-            }
-            Some(_) => return Err(Error::file(self.path, place, format_args!("{key:?} is not a string"))),
-        };
-        let label = match columns.label.as_ref().map(|key| object.get(key)) {
-            Some(Some(Value::String(s))) => s.trim().to_string(),
-            Some(Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_)))) => value.to_string(),
-            _ => String::new(),
-        };
-        if let (Some(key), true) = (&columns.label, self.labelled && label.is_empty()) {
-            let problem = format_args!("{key:?} is not a label: expected a text, a number, true or false");
-            return Err(Error::file(self.path, place, problem));
-        }
-        rows.push(place, text.clone(), &label, text.contains('\u{fffd}'));
         Ok(())
     }
 
-    /// Names of the text and the label column, as in the header.
-    fn columns(&self, header: &[&str]) -> Result<Columns> {
+    /// One JSON object a line.
+    fn read_lines(&mut self, text: &str) -> Result<()> {
+        let mut columns = None;
+        for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let place = format!("line {}", i + 1);
+            let row = serde_json::from_str(line)
+                .map_err(|e| Error::file(self.path, &place, format_args!("not a JSON object (column {}: {e})", e.column())))?;
+            self.read_object(&mut columns, place, row)?;
+        }
+        Ok(())
+    }
+
+    /// A JSON list of objects.
+    fn read_list(&mut self, text: &str) -> Result<()> {
+        let mut columns = None;
+        let objects: Vec<Map<String, Value>> = serde_json::from_str(text)
+            .map_err(|e| Error::file(self.path, format_args!("line {}", e.line()), format_args!("not a list of JSON objects ({e})")))?;
+        for (i, object) in objects.into_iter().enumerate() {
+            self.read_object(&mut columns, format!("object {}", i + 1), object)?;
+        }
+        Ok(())
+    }
+
+    /// Emits the row of an object. The keys of the first object are the columns.
+    fn read_object(&mut self, columns: &mut Option<Columns<String>>, place: String, mut object: Map<String, Value>) -> Result<()> {
+        let columns = match columns {
+            Some(columns) => columns,
+            None => {
+                let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+                let Columns { text, label } = self.columns(&keys)?;
+                columns.insert(Columns { text: keys[text].to_string(), label: label.map(|label| keys[label].to_string()) })
+            }
+        };
+        let fail = |problem: String| Err(Error::file(self.path, &place, problem));
+        let key = &columns.text;
+        let text = match object.remove(key) {
+            Some(Value::String(text)) => text,
+            None => return fail(format!("there is no {key:?}")),
+            Some(Value::Object(_) | Value::Array(_)) => {
+                return fail(format!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""));
+            }
+            Some(_) => return fail(format!("{key:?} is not a string")),
+        };
+        let label = match columns.label.as_ref().and_then(|key| object.get(key)) {
+            Some(Value::String(s)) => s.trim().to_string(),
+            Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_))) => value.to_string(),
+            _ => String::new(),
+        };
+        if let (Some(key), true) = (&columns.label, label.is_empty()) {
+            return fail(format!("{key:?} is not a label: expected a text, a number, true or false"));
+        }
+        self.push(place, text, label);
+        Ok(())
+    }
+
+    fn push(&mut self, name: String, text: String, label: String) {
+        let lossy = text.contains('\u{fffd}');
+        (self.emit)(Row { name, text, label, lossy });
+    }
+
+    /// The positions of the text and the label column in the header.
+    fn columns(&self, header: &[&str]) -> Result<Columns<usize>> {
         let text = column(self.path, header, "text", self.options.text_column.as_deref(), &TEXT)?;
         if !self.labelled {
             return Ok(Columns { text, label: None });
         }
         let label = column(self.path, header, "label", self.options.label_column.as_deref(), &LABEL)?;
         if text == label {
-            return Err(Error::file(self.path, "header", format_args!("the text and the label are both the column {text:?}")));
+            return Err(Error::file(self.path, "header", format_args!("the text and the label are both the column {:?}", header[text])));
         }
         Ok(Columns { text, label: Some(label) })
     }
@@ -238,27 +234,29 @@ fn is_unclosed(record: &[u8]) -> bool {
     record.trim_ascii().contains(&b'\n') && record.iter().filter(|&&b| b == b'"').count() % 2 == 1
 }
 
-/// The column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.
-fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<String> {
+/// The position of the column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.
+fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<usize> {
     let fail = |problem: String| {
         let there = header.join(", ");
         Err(Error::file(path, "header", format_args!("{problem}; the columns are {there}: name the {what} column with --{what}-column")))
     };
     let wanted = given.map_or_else(|| defaults.to_vec(), |name| vec![name]);
-    let among = |same: fn(&str, &str) -> bool| -> Vec<&str> {
-        header.iter().copied().filter(|name| wanted.iter().any(|wanted| same(name, wanted))).collect()
+    let among = |same: fn(&str, &str) -> bool| -> Vec<usize> {
+        (0..header.len()).filter(|&i| wanted.iter().any(|wanted| same(header[i], wanted))).collect()
     };
     let mut found = among(|name, wanted| name == wanted);
     if found.is_empty() {
         found = among(|name, wanted| name.to_lowercase() == wanted.to_lowercase());
     }
     match found.as_slice() {
-        [one] => Ok(one.to_string()),
+        [one] => Ok(*one),
         [] => fail(format!("there is no column {}", wanted.join(" or "))),
         // The first default wins, unless it occurs twice.
-        several => match several.iter().filter(|name| name.to_lowercase() == wanted[0].to_lowercase()).collect::<Vec<_>>().as_slice() {
-            [one] => Ok(one.to_string()),
-            _ => fail(format!("several columns may hold the {what}: {}", several.join(", "))),
+        several => match several.iter().filter(|&&i| header[i].to_lowercase() == wanted[0].to_lowercase()).collect::<Vec<_>>().as_slice() {
+            [one] => Ok(**one),
+            _ => {
+                fail(format!("several columns may hold the {what}: {}", several.iter().map(|&i| header[i]).collect::<Vec<_>>().join(", ")))
+            }
         },
     }
 }

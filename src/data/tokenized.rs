@@ -74,10 +74,10 @@ impl Tokenized {
         Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names })
     }
 
-    fn joined(texts: &[impl AsRef<[u32]>], labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
-        let (mut ids, mut offsets) = (Vec::with_capacity(texts.iter().map(|t| t.as_ref().len()).sum()), vec![0]);
+    fn joined<'a>(texts: impl Iterator<Item = &'a [u32]> + Clone, labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
+        let (mut ids, mut offsets) = (Vec::with_capacity(texts.clone().map(<[u32]>::len).sum()), vec![0]);
         for text in texts {
-            ids.extend_from_slice(text.as_ref());
+            ids.extend_from_slice(text);
             offsets.push(ids.len());
         }
         Tokenized { ids, offsets, labels, label_names, ..Tokenized::default() }
@@ -129,19 +129,13 @@ impl Tokenized {
     /// Every `n`-th sequence, from the first; n is at least 1.
     pub fn every(&self, n: usize) -> Tokenized {
         let kept = (0..self.len()).step_by(n);
-        let texts: Vec<&[u32]> = kept.clone().map(|i| self.sequence(i)).collect();
-        Tokenized::joined(&texts, kept.map(|i| self.labels[i]).collect(), self.label_names.clone())
+        let labels = kept.clone().map(|i| self.labels[i]).collect();
+        Tokenized::joined(kept.map(|i| self.sequence(i)), labels, self.label_names.clone())
     }
 
     /// Number of ids of each sequence: `[N]`.
     pub fn lengths(&self) -> Vec<usize> {
         self.offsets.windows(2).map(|w| w[1] - w[0]).collect()
-    }
-}
-
-impl AsRef<[u32]> for Encoded {
-    fn as_ref(&self) -> &[u32] {
-        &self.ids
     }
 }
 
@@ -151,7 +145,8 @@ impl From<Dataset<Encoded>> for Tokenized {
         let count = |of: fn(&Encoded) -> bool| data.texts.iter().filter(|text| of(text)).count();
         let oddities = Oddities { lossy: data.lossy, empty: count(|text| text.empty), cut: count(|text| text.cut) };
         let keys = data.texts.iter().map(|text| text.key).collect();
-        Tokenized { keys, oddities, ..Tokenized::joined(&data.texts, data.labels, data.label_names) }
+        let ids = data.texts.iter().map(|text| &text.ids[..]);
+        Tokenized { keys, oddities, ..Tokenized::joined(ids, data.labels, data.label_names) }
     }
 }
 

@@ -9,9 +9,6 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Prefix of every piece of a word but the first.
-pub(super) const CONTINUED: &str = "##";
-
 /// Longest word of BERT, in characters.
 pub(super) const MAX_CHARS: usize = 100;
 
@@ -22,10 +19,8 @@ pub struct WordPiece {
     path: PathBuf,
     /// The token of each id.
     tokens: BTreeMap<u32, String>,
-    /// Ids of the pieces that start a word, and of those that continue one (without `##`).
-    starts: Pieces,
-    continued: Pieces,
-    added: Register,
+    pieces: Pieces,
+    pub(super) added: Register,
     /// Added tokens to match in the raw text, and added tokens to match in the normalized text between those.
     raw: Literals,
     normalized: Literals,
@@ -76,22 +71,16 @@ impl WordPiece {
 
     /// Builds the tables. `path` is the vocabulary's file, for errors.
     pub(super) fn new(parts: Parts, path: &Path) -> Result<WordPiece> {
-        let Parts { pieces, added: batches, normalizer, max_chars, unknown, classify, separate, keep_end, split_special } = parts;
-        let (mut starts, mut continued) = (Pieces::default(), Pieces::default());
-        for (token, id) in &pieces {
-            match token.strip_prefix(CONTINUED) {
-                Some(rest) => continued.insert(rest, *id),
-                None => starts.insert(token, *id),
-            }
-        }
-        let known = |token: &str| token.strip_prefix(CONTINUED).map_or_else(|| starts.get(token), |rest| continued.get(rest));
+        let Parts { pieces: tokens, added: batches, normalizer, max_chars, unknown, classify, separate, keep_end, split_special } = parts;
+        let mut pieces = Pieces::default();
+        tokens.iter().for_each(|(token, id)| pieces.insert(token, *id));
+        let known = |token: &str| pieces.get(token);
         let Some(unknown) = known(&unknown).map(|id| Marker { token: unknown.clone(), id }) else {
-            let mark = pieces.first().is_some_and(|(token, _)| token.starts_with('\u{feff}'));
+            let mark = tokens.first().is_some_and(|(token, _)| token.starts_with('\u{feff}'));
             let hint = if mark { "the file starts with a byte order mark: save it without" } else { "restore it, or choose another file" };
             return Err(Error::file(path, "vocabulary", format_args!("{unknown} is missing, which stands for unknown words; {hint}")));
         };
-        let size = u32::try_from(starts.ids.len() + continued.ids.len());
-        let size = size.map_err(|_| Error::file(path, "vocabulary", "too many tokens for 32-bit ids"))?;
+        let size = u32::try_from(pieces.len()).map_err(|_| Error::file(path, "vocabulary", "too many tokens for 32-bit ids"))?;
         let mut added = Register::default();
         batches.iter().for_each(|batch| added.add(batch, size, known));
         let marker = |token: String| {
@@ -104,26 +93,12 @@ impl WordPiece {
             let problem = "normalization leaves nothing of this added token: remove it, or give it \"normalized\": false";
             Error::file(path.with_file_name(token.from), format_args!("{:?}", token.content), problem)
         })?;
-        let mut tokens: BTreeMap<u32, String> = pieces.into_iter().map(|(token, id)| (id, token)).collect();
+        let mut tokens: BTreeMap<u32, String> = tokens.into_iter().map(|(token, id)| (id, token)).collect();
         // Of two equal tokens, only the last has its id.
         tokens.retain(|id, token| known(token) == Some(*id));
         tokens.extend(added.by_id.iter().map(|(id, token)| (*id, token.content.clone())));
         let path = path.to_path_buf();
-        Ok(WordPiece {
-            path,
-            tokens,
-            starts,
-            continued,
-            added,
-            raw,
-            normalized,
-            normalizer,
-            max_chars,
-            unknown,
-            classify,
-            separate,
-            keep_end,
-        })
+        Ok(WordPiece { path, tokens, pieces, added, raw, normalized, normalizer, max_chars, unknown, classify, separate, keep_end })
     }
 
     /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`. A longer text is cut at its end, or at its start if the files'
@@ -144,19 +119,12 @@ impl WordPiece {
         let mut between = |piece: &str, ids: &mut Vec<u32>| {
             if self.normalized.is_empty() { plain(piece, end, ids) } else { self.encode_normalized(piece, end, ids) }
         };
-        let mut from = 0;
-        for found in self.raw.matches(text) {
-            if from < found.start {
-                between(&text[from..found.start], &mut ids);
-            }
+        for (piece, token) in self.raw.cut(text) {
             if ids.len() >= end {
                 break;
             }
-            ids.push(found.id);
-            from = found.stop;
-        }
-        if ids.len() < end {
-            between(&text[from..], &mut ids);
+            between(piece, &mut ids);
+            ids.extend(token);
         }
         if self.keep_end && ids.len() > most {
             ids.drain(1..=ids.len() - most);
@@ -169,7 +137,7 @@ impl WordPiece {
     /// Appends the ids of the words of `text` until there are `end`. Returns false if it stopped. `buffer` is temporary.
     pub(super) fn encode_plain(&self, text: &str, buffer: &mut String, end: usize, ids: &mut Vec<u32>) -> bool {
         self.normalizer.words(text, buffer, &mut |word: &str| {
-            self.pieces(word, ids);
+            self.word(word, ids);
             ids.len() < end
         })
     }
@@ -178,38 +146,25 @@ impl WordPiece {
     fn encode_normalized(&self, text: &str, end: usize, ids: &mut Vec<u32>) {
         let mut normal = String::new();
         self.normalizer.whole(text, &mut normal);
-        let words = |text: &str, ids: &mut Vec<u32>| {
-            split_punctuation(text, &mut |word: &str| {
-                self.pieces(word, ids);
+        for (piece, token) in self.normalized.cut(&normal) {
+            let whole = split_punctuation(piece, &mut |word: &str| {
+                self.word(word, ids);
                 ids.len() < end
-            })
-        };
-        let mut from = 0;
-        for found in self.normalized.matches(&normal) {
-            if from < found.start && !words(&normal[from..found.start], ids) {
+            });
+            if !whole {
                 return;
             }
-            ids.push(found.id);
-            from = found.stop;
+            ids.extend(token);
         }
-        words(&normal[from..], ids);
     }
 
-    /// Cuts a word greedily into the longest pieces of the vocabulary. If no piece fits somewhere, the whole word is unknown.
-    fn pieces(&self, word: &str, ids: &mut Vec<u32>) {
+    /// Appends the ids of the pieces of a word. If it is too long or no piece fits somewhere, the whole word is unknown.
+    fn word(&self, word: &str, ids: &mut Vec<u32>) {
         let known = ids.len();
-        if word.len() > self.max_chars && word.chars().count() > self.max_chars {
-            return ids.push(self.unknown.id);
-        }
-        let (mut rest, mut table) = (word, &self.starts);
-        while !rest.is_empty() {
-            let Some((length, id)) = table.longest(rest) else {
-                ids.truncate(known);
-                return ids.push(self.unknown.id);
-            };
-            ids.push(id);
-            rest = &rest[length..];
-            table = &self.continued;
+        let too_long = word.len() > self.max_chars && word.chars().count() > self.max_chars;
+        if too_long || !self.pieces.cut(word, ids) {
+            ids.truncate(known);
+            ids.push(self.unknown.id);
         }
     }
 
@@ -220,7 +175,7 @@ impl WordPiece {
 
     /// The id of `token`, such as `##ing`.
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.added.id(token).or_else(|| self.piece(token))
+        self.added.id(token).or_else(|| self.pieces.get(token))
     }
 
     /// Number of ids, V: one more than the largest.
@@ -237,58 +192,38 @@ impl WordPiece {
     pub fn check_fits(&self, embeddings: usize) -> Result<()> {
         for (&id, token) in self.tokens.range(u32::try_from(embeddings).unwrap_or(u32::MAX)..) {
             let marker = [&self.classify, &self.separate].iter().any(|marker| marker.id == id);
-            let added = self.added.by_id.get(&id).filter(|_| self.piece(token) != Some(id));
-            let problem =
-                format!("has the id {id}, but the model has embeddings for {embeddings} tokens, 0 to {}", embeddings.saturating_sub(1));
-            match added {
+            let added = self.added.by_id.get(&id).filter(|_| self.pieces.get(token) != Some(id));
+            let (path, advice) = match added {
                 Some(added) if !added.from.is_empty() => {
                     let advice = "use the checkpoint whose embeddings were trained with this token, or remove it from the file";
-                    return Err(Error::file(
-                        self.path.with_file_name(added.from),
-                        format_args!("{token:?}"),
-                        format_args!("{problem}; {advice}"),
-                    ));
+                    (self.path.with_file_name(added.from), advice)
                 }
-                Some(_) if marker => {
-                    let advice = "the vocabulary lacks this token, and so it got the next id; restore it";
-                    return Err(Error::file(&self.path, format_args!("{token:?}"), format_args!("{problem}; {advice}")));
-                }
-                Some(_) => {}
+                Some(_) if marker => (self.path.clone(), "the vocabulary lacks this token, and so it got the next id; restore it"),
+                Some(_) => continue,
                 // A blank line.
-                None if token.is_empty() => {}
+                None if token.is_empty() => continue,
                 None => {
-                    let problem = format!(
-                        "{} tokens, but the model has embeddings for {embeddings}; copy the vocabulary of this model",
-                        self.vocab_size()
-                    );
+                    let (size, remedy) = (self.vocab_size(), "copy the vocabulary of this model");
+                    let problem = format_args!("{size} tokens, but the model has embeddings for {embeddings}; {remedy}");
                     return Err(Error::file(&self.path, "vocabulary", problem));
                 }
-            }
+            };
+            let there = format!("embeddings for {embeddings} tokens, 0 to {}", embeddings.saturating_sub(1));
+            return Err(Error::file(path, format_args!("{token:?}"), format_args!("has the id {id}, but the model has {there}; {advice}")));
         }
         Ok(())
     }
 
-    fn piece(&self, token: &str) -> Option<u32> {
-        token.strip_prefix(CONTINUED).map_or_else(|| self.starts.get(token), |rest| self.continued.get(rest))
-    }
-
     /// The tokens that words are cut into, by id.
     pub fn vocabulary(&self) -> Vec<(String, u32)> {
-        let continued = self.continued.ids.iter().map(|(rest, &id)| (format!("{CONTINUED}{rest}"), id));
-        let mut all: Vec<_> = self.starts.ids.iter().map(|(token, &id)| (token.to_string(), id)).chain(continued).collect();
-        all.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-        all
-    }
-
-    /// Added tokens, by id.
-    pub(super) fn added(&self) -> &BTreeMap<u32, Added> {
-        &self.added.by_id
+        self.pieces.all()
     }
 
     /// The rules as a string. Together with [`WordPiece::vocabulary`] they determine every encoding: the key of a cache.
     pub fn rules(&self) -> String {
         let Self { normalizer, raw, normalized, max_chars, unknown, classify, separate, keep_end, .. } = self;
         let ids = [unknown.id, classify.id, separate.id];
+        let (raw, normalized) = (&raw.tokens, &normalized.tokens);
         format!("{normalizer:?}, added {raw:?}, normalized {normalized:?}, at most {max_chars} characters a word, {ids:?}, end {keep_end}")
     }
 }

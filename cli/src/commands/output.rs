@@ -3,7 +3,7 @@
 use super::common::DataArgs;
 use crate::folder::{Lock, check_replaceable, lock, recover};
 use clap::Args;
-use lowrank::data::{Split, sources};
+use lowrank::data::{Split, location};
 use lowrank::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -36,7 +36,7 @@ impl Input<'_> {
 
     /// The files of labelled texts, and the cache of their tokens.
     pub fn of(source: &DataArgs) -> Vec<Input<'static>> {
-        let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| sources(&source.data, split));
+        let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| location(&source.data, split));
         let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
         let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
         all.chain(cache).collect()
