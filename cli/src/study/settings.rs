@@ -218,7 +218,7 @@ mod tests {
         };
         let json = results_json(&findings, &provenance, &config);
         let table = markdown(&rows, &results) + &recipe_lines(&rows, &results).unwrap();
-        (result, report(findings, &provenance), json, table)
+        (result, report(&findings, &provenance), json, table)
     }
 
     /// The page, the file and the lines must contain each of these pairs, and each value must differ from `before`.
