@@ -4,7 +4,7 @@ use super::claim_figures::{dimension_curve, latencies, rank_curve, sample_curve,
 use super::evidence::Evidence;
 use super::figure::Figure;
 use super::rows::{DIMENSIONS, PARTS};
-use super::statistics::{Difference, mcnemar, p_value};
+use super::statistics::{mcnemar, p_value};
 use super::verdict::{Verdict, above, all, below, holds};
 use super::{Cost, Latency, rank_of};
 use lowrank::text::thousands;
@@ -56,8 +56,8 @@ pub fn claims(evidence: &Evidence) -> Vec<Claim> {
     CLAIMS.iter().map(judged).collect()
 }
 
-fn said(difference: Option<Difference>) -> String {
-    difference.map_or("not measured".to_string(), |d| d.to_string())
+fn said<T: ToString>(measured: Option<T>) -> String {
+    measured.map_or("not measured".to_string(), |m| m.to_string())
 }
 
 fn counts(e: &Evidence) -> (Verdict, String) {
@@ -103,7 +103,7 @@ fn feed_forward(e: &Evidence) -> (Verdict, String) {
         "All attention + FFN against all attention: {}. The largest other step between neighbours of the table: {}. (The \
          study's own figures give 0.32 for this step and 0.33 for the one from Q+V r=16 to all attention.)",
         said(d),
-        largest.map_or("not measured".to_string(), |points| format!("{points:+.2} points"))
+        said(largest.map(|points| format!("{points:+.2} points")))
     );
     (verdict, measured)
 }
@@ -179,7 +179,7 @@ fn low_rank(e: &Evidence) -> (Verdict, String) {
 fn start(e: &Evidence) -> (Verdict, String) {
     let measured = format!(
         "Largest difference of a logit from the base's, with A Gaussian and with A uniform: {}. After training, A Gaussian against uniform: {}.",
-        e.start.map_or("not measured".to_string(), |far| format!("{far:e}")),
+        said(e.start.map(|far| format!("{far:e}"))),
         said(e.difference("qv8-gaussian", "qv8"))
     );
     (holds(e.start.map(|far| far == 0.0)), measured)
@@ -192,7 +192,7 @@ fn alpha(e: &Evidence) -> (Verdict, String) {
         norms.map(|n| n.iter().copied().fold(0.0, f64::max) / n.iter().copied().fold(f64::INFINITY, f64::min))
     };
     let (scaled, fixed) = (spread(["qv4", "qv8", "qv16"]), spread(["qv4-alpha16", "qv8", "qv16-alpha16"]));
-    let ratio = |x: Option<f64>| x.map_or("not measured".to_string(), |x| format!("{x:.2}"));
+    let ratio = |x: Option<f64>| said(x.map(|x| format!("{x:.2}")));
     let measured = format!(
         "Largest over smallest mean length of ΔW at r = 4, 8 and 16: {} with alpha = 2r, {} with alpha = 16. {}.",
         ratio(scaled),

@@ -107,16 +107,12 @@ impl Study<'_> {
         }
         let spectra = |changes: &[Change]| -> Vec<(String, Vec<f64>)> {
             let of_qv = changes.iter().filter(|c| c.name.ends_with("q_lin") || c.name.ends_with("v_lin"));
-            of_qv.map(|c| (short(&c.name), c.singular_values())).collect()
-        };
-        let heat = |change: &Change| {
-            let (rows, cols, values) = change.pooled(CELLS);
-            Heat { name: short(&change.name), rows, cols, values }
+            of_qv.map(|c| (c.short_name(), c.singular_values())).collect()
         };
         let spectra = [spectra(&full), spectra(&lora)];
         let (counts, start) = if claims { (counts()?, Some(self.start(&base)?)) } else { (Vec::new(), None) };
         let (labels, latency) = (&self.test.labels[..], self.latency(&base)?);
-        Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, full.iter().map(heat).collect()))
+        Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, full.iter().map(|c| c.pooled(CELLS)).collect()))
     }
 
     /// Largest difference between a logit of the base and of a newly adapted model, over both kinds of A.
@@ -141,13 +137,6 @@ impl Study<'_> {
         methods.extend(adapter.map(|method| ("adapters".to_string(), method, false)));
         latency(base, &methods, &Timing { batch: 1, length: 128.min(base.longest_text()), rounds: 200 })
     }
-}
-
-/// Short form of a linear's name: `layer 0 q_lin` for `layer.0.attention.q_lin`.
-fn short(name: &str) -> String {
-    let rest = name.split_once(".layer.").map_or(name, |(_, rest)| rest);
-    let layer = rest.split('.').next().unwrap_or_default();
-    format!("layer {layer} {}", rest.rsplit('.').next().unwrap_or_default())
 }
 
 /// Key, trainable count at the size of DistilBERT-base, and the count that the study states.
