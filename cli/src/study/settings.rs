@@ -54,9 +54,10 @@ pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
             }
         }
     }
-    let mut all: Vec<(String, Vec<(String, Vec<String>)>)> = Vec::new();
+    let mut all = Vec::new();
     for ((name, row), values) in by_row {
-        entry(entry(&mut all, name), values.join(", ")).push(row.to_string());
+        let rows: &mut Vec<String> = entry(entry(&mut all, name), values.join(", "));
+        rows.push(row.to_string());
     }
     Ok(all.into_iter().map(|(name, values)| Setting { name, values }).collect())
 }
