@@ -219,7 +219,7 @@ impl StudyArgs {
         let json = results_json(&findings, provenance, study.config);
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
         self.write("results.json", &text)?;
-        self.write("report.html", &report(findings, provenance))?;
+        self.write("report.html", &report(&findings, provenance))?;
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 

@@ -1,5 +1,6 @@
 //! The change of the weights by fine-tuning: ΔW = W − W₀ of each linear, and its singular values.
 
+use super::figure::Heat;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::gemm::{Mat, gemm};
 use lowrank::tensor::svd::svd;
@@ -51,8 +52,15 @@ impl Change {
         self.delta.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
 
-    /// Root mean square of ΔW in each cell of a grid of at most `most` × `most` cells. Returns rows, columns, and the values in row-major order.
-    pub fn pooled(&self, most: usize) -> (usize, usize, Vec<f64>) {
+    /// Short form of the name: `layer 0 q_lin` for `layer.0.attention.q_lin`.
+    pub fn short_name(&self) -> String {
+        let rest = self.name.split_once(".layer.").map_or(&*self.name, |(_, rest)| rest);
+        let layer = rest.split('.').next().unwrap_or_default();
+        format!("layer {layer} {}", rest.rsplit('.').next().unwrap_or_default())
+    }
+
+    /// A map with the root mean square of ΔW in each cell of a grid of at most `most` × `most` cells.
+    pub fn pooled(&self, most: usize) -> Heat {
         let (rows, cols) = (self.dims.0.min(most), self.dims.1.min(most));
         let (mut sums, mut counts) = (vec![0.0; rows * cols], vec![0usize; rows * cols]);
         for (i, row) in self.delta.chunks_exact(self.dims.1.max(1)).enumerate() {
@@ -62,7 +70,8 @@ impl Change {
                 counts[cell] += 1;
             }
         }
-        (rows, cols, sums.iter().zip(counts).map(|(sum, n)| (sum / n.max(1) as f64).sqrt()).collect())
+        let values = sums.iter().zip(counts).map(|(sum, n)| (sum / n.max(1) as f64).sqrt()).collect();
+        Heat { name: self.short_name(), rows, cols, values }
     }
 }
 
@@ -104,9 +113,9 @@ mod tests {
         let s = changes[0].singular_values();
         assert!(s[2] > 1e-3 && s[3] < 1e-12 * s[0], "{s:?}");
         assert_eq!(rank_of(&s, 1.0 - 1e-12), 3);
-        let (rows, cols, cells) = changes[0].pooled(5);
-        assert_eq!((rows, cols, cells.len()), (5, 5, 25));
-        let (_, _, whole) = changes[0].pooled(1);
+        let map = changes[0].pooled(5);
+        assert_eq!((map.rows, map.cols, map.values.len()), (5, 5, 25));
+        let whole = changes[0].pooled(1).values;
         assert!((whole[0] * 16.0 - changes[0].norm()).abs() < 1e-12);
     }
 }

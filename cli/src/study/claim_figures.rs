@@ -12,8 +12,8 @@ pub fn figures(evidence: &Evidence) -> Vec<Figure> {
 }
 
 /// Accuracies of rows over a logarithmic x axis.
-fn accuracy_figure(title: &str, caption: &str, x: &str, series: Vec<Series>) -> Figure {
-    Figure::linear(title, caption, [x, "test accuracy (%)"], Plot::Lines(series)).log_x()
+fn accuracy_figure(title: &str, caption: &str, x: &str, series: Vec<Series>) -> Option<Figure> {
+    Some(Figure::linear(title, caption, [x, "test accuracy (%)"], Plot::Lines(series)).log_x())
 }
 
 /// The accuracies of the rows at `points`, pairs of x and key, with the intervals of the review sample.
@@ -26,28 +26,29 @@ fn curve(e: &Evidence, name: &str, points: impl IntoIterator<Item = (f64, String
     Series { name: name.to_string(), points: points.into_iter().filter_map(point).collect() }
 }
 
-pub fn rank_curve(e: &Evidence) -> Vec<Figure> {
+pub fn rank_curve(e: &Evidence) -> Option<Figure> {
     let series = curve(e, "Q+V", [1, 2, 4, 8, 16].map(|r| (f64::from(r), format!("qv{r}"))));
     let caption = "Low-rank terms on Q and V. Bars: 95 % intervals of the sample of reviews.";
-    vec![accuracy_figure("Accuracy against rank", caption, "rank r", vec![series])]
+    accuracy_figure("Accuracy against rank", caption, "rank r", vec![series])
 }
 
-pub fn sample_curve(e: &Evidence) -> Vec<Figure> {
+pub fn sample_curve(e: &Evidence) -> Option<Figure> {
     let curve = |key: &str, name: &str| {
         let parts = PARTS.iter().map(|part| (1.0 / *part as f64, format!("{key}-1of{part}")));
         curve(e, name, parts.chain([(1.0, key.to_string())]))
     };
     let caption = "The same epochs over a part of the training reviews. Bars: 95 % intervals of the sample of test reviews.";
     let series = vec![curve("qv8", "Q+V r=8"), curve("full", "full fine-tuning")];
-    vec![accuracy_figure("Accuracy against the number of reviews", caption, "share of the training reviews", series)]
+    accuracy_figure("Accuracy against the number of reviews", caption, "share of the training reviews", series)
 }
 
 /// `None` unless every subspace was measured.
 pub fn dimension_curve(e: &Evidence) -> Option<Figure> {
     let series = curve(e, "random subspace", DIMENSIONS.map(|d| (d as f64, format!("intrinsic{d}"))));
+    let measured = series.points.len() == DIMENSIONS.len();
     let title = "Accuracy against the dimension of a random subspace";
     let caption = "The layers train in a random subspace of d dimensions, and the head trains in full. Bars: 95 % intervals of the sample of test reviews.";
-    (series.points.len() == DIMENSIONS.len()).then(|| accuracy_figure(title, caption, "dimension d", vec![series]))
+    accuracy_figure(title, caption, "dimension d", vec![series]).filter(|_| measured)
 }
 
 /// Times of inference as bars.

@@ -4,8 +4,8 @@ use super::claim_figures::{dimension_curve, latencies, rank_curve, sample_curve,
 use super::evidence::Evidence;
 use super::figure::Figure;
 use super::rows::{DIMENSIONS, PARTS};
-use super::statistics::{Difference, mcnemar, p_value};
-use super::verdict::{Verdict, above, all, below};
+use super::statistics::{mcnemar, p_value};
+use super::verdict::{Verdict, above, all, below, holds};
 use super::{Cost, Latency, rank_of};
 use lowrank::text::thousands;
 
@@ -26,52 +26,44 @@ const SMALL: f64 = 1.0;
 
 /// Judges a claim: the verdict, and the numbers in words.
 type Judge = fn(&Evidence) -> (Verdict, String);
-/// Draws the figures of a claim.
-type Draw = fn(&Evidence) -> Vec<Figure>;
+/// Draws a figure of a claim; `None` if there is nothing to draw.
+type Draw = fn(&Evidence) -> Option<Figure>;
 
 /// The claims in the order of the study.
-const CLAIMS: [(&str, Judge, Draw); 14] = [
-    ("LoRA trains 665,858 to 1,255,682 of 66,955,010 numbers: 0.99 to 1.88 %.", counts, no_figures),
-    ("Rank has diminishing returns: each doubling from 4 on gains about 0.2 points.", rank, rank_curve),
-    ("At the same budget, four matrices at rank 8 beat two at rank 16.", targets, no_figures),
-    ("The feed-forward layers give the largest boost.", feed_forward, no_figures),
-    ("The classification head alone is insufficient.", head, no_figures),
-    ("Fine-tuning only the upper layers falls short.", selective, no_figures),
-    ("Adapters come near full fine-tuning with 3 % of the parameters.", adapters, no_figures),
-    ("A merged LoRA costs nothing at inference; adapters do.", latency, |e| latencies(e).into_iter().collect()),
-    ("The change of the weights has low rank.", low_rank, |e| spectra(e).into_iter().chain(dimension_curve(e)).collect()),
-    ("With A random and B zero, training starts exactly at the base.", start, no_figures),
-    ("alpha = 2r keeps the effective learning rate stable across ranks.", alpha, no_figures),
-    ("Parameter-efficient methods are sample-efficient.", samples, sample_curve),
-    ("LoRA works well with a higher learning rate, 3e-4, than full fine-tuning, 2e-5.", rates, no_figures),
-    ("A LoRA row trains in 3 to 6 minutes on an A100.", minutes, no_figures),
+const CLAIMS: [(&str, Judge, &[Draw]); 14] = [
+    ("LoRA trains 665,858 to 1,255,682 of 66,955,010 numbers: 0.99 to 1.88 %.", counts, &[]),
+    ("Rank has diminishing returns: each doubling from 4 on gains about 0.2 points.", rank, &[rank_curve]),
+    ("At the same budget, four matrices at rank 8 beat two at rank 16.", targets, &[]),
+    ("The feed-forward layers give the largest boost.", feed_forward, &[]),
+    ("The classification head alone is insufficient.", head, &[]),
+    ("Fine-tuning only the upper layers falls short.", selective, &[]),
+    ("Adapters come near full fine-tuning with 3 % of the parameters.", adapters, &[]),
+    ("A merged LoRA costs nothing at inference; adapters do.", latency, &[latencies]),
+    ("The change of the weights has low rank.", low_rank, &[spectra, dimension_curve]),
+    ("With A random and B zero, training starts exactly at the base.", start, &[]),
+    ("alpha = 2r keeps the effective learning rate stable across ranks.", alpha, &[]),
+    ("Parameter-efficient methods are sample-efficient.", samples, &[sample_curve]),
+    ("LoRA works well with a higher learning rate, 3e-4, than full fine-tuning, 2e-5.", rates, &[]),
+    ("A LoRA row trains in 3 to 6 minutes on an A100.", minutes, &[]),
 ];
-
-fn no_figures(_: &Evidence) -> Vec<Figure> {
-    Vec::new()
-}
 
 /// Judges all claims.
 pub fn claims(evidence: &Evidence) -> Vec<Claim> {
-    let judged = |(claim, judge, draw): &(&str, Judge, Draw)| {
+    let judged = |(claim, judge, draw): &(&str, Judge, &[Draw])| {
         let (verdict, measured) = judge(evidence);
-        Claim { claim: claim.to_string(), verdict, measured, figures: draw(evidence) }
+        Claim { claim: claim.to_string(), verdict, measured, figures: draw.iter().filter_map(|draw| draw(evidence)).collect() }
     };
     CLAIMS.iter().map(judged).collect()
 }
 
-fn said(difference: Option<Difference>) -> String {
-    difference.map_or("not measured".to_string(), |d| d.to_string())
+fn said<T: ToString>(measured: Option<T>) -> String {
+    measured.map_or("not measured".to_string(), |m| m.to_string())
 }
 
 fn counts(e: &Evidence) -> (Verdict, String) {
     let list: Vec<String> = e.counts.iter().map(|(key, found, _)| format!("{} {}", e.name(key), thousands(*found))).collect();
-    let verdict = match e.counts.iter().all(|(_, found, stated)| found == stated) {
-        _ if e.counts.is_empty() => Verdict::NotMeasured,
-        true => Verdict::Supported,
-        false => Verdict::NotSupported,
-    };
-    (verdict, format!("At the size of DistilBERT-base: {}.", list.join(", ")))
+    let equal = e.counts.iter().all(|(_, found, stated)| found == stated);
+    (holds((!e.counts.is_empty()).then_some(equal)), format!("At the size of DistilBERT-base: {}.", list.join(", ")))
 }
 
 fn rank(e: &Evidence) -> (Verdict, String) {
@@ -111,7 +103,7 @@ fn feed_forward(e: &Evidence) -> (Verdict, String) {
         "All attention + FFN against all attention: {}. The largest other step between neighbours of the table: {}. (The \
          study's own figures give 0.32 for this step and 0.33 for the one from Q+V r=16 to all attention.)",
         said(d),
-        largest.map_or("not measured".to_string(), |points| format!("{points:+.2} points"))
+        said(largest.map(|points| format!("{points:+.2} points")))
     );
     (verdict, measured)
 }
@@ -185,17 +177,12 @@ fn low_rank(e: &Evidence) -> (Verdict, String) {
 }
 
 fn start(e: &Evidence) -> (Verdict, String) {
-    let verdict = match e.start {
-        Some(0.0) => Verdict::Supported,
-        Some(_) => Verdict::NotSupported,
-        None => Verdict::NotMeasured,
-    };
     let measured = format!(
         "Largest difference of a logit from the base's, with A Gaussian and with A uniform: {}. After training, A Gaussian against uniform: {}.",
-        e.start.map_or("not measured".to_string(), |far| format!("{far:e}")),
+        said(e.start.map(|far| format!("{far:e}"))),
         said(e.difference("qv8-gaussian", "qv8"))
     );
-    (verdict, measured)
+    (holds(e.start.map(|far| far == 0.0)), measured)
 }
 
 fn alpha(e: &Evidence) -> (Verdict, String) {
@@ -205,19 +192,14 @@ fn alpha(e: &Evidence) -> (Verdict, String) {
         norms.map(|n| n.iter().copied().fold(0.0, f64::max) / n.iter().copied().fold(f64::INFINITY, f64::min))
     };
     let (scaled, fixed) = (spread(["qv4", "qv8", "qv16"]), spread(["qv4-alpha16", "qv8", "qv16-alpha16"]));
-    let verdict = match scaled.zip(fixed) {
-        Some((scaled, fixed)) if scaled < fixed => Verdict::Supported,
-        Some(_) => Verdict::NotSupported,
-        None => Verdict::NotMeasured,
-    };
-    let ratio = |x: Option<f64>| x.map_or("not measured".to_string(), |x| format!("{x:.2}"));
+    let ratio = |x: Option<f64>| said(x.map(|x| format!("{x:.2}")));
     let measured = format!(
         "Largest over smallest mean length of ΔW at r = 4, 8 and 16: {} with alpha = 2r, {} with alpha = 16. {}.",
         ratio(scaled),
         ratio(fixed),
         e.list(&["qv4", "qv4-alpha16", "qv16", "qv16-alpha16"])
     );
-    (verdict, measured)
+    (holds(scaled.zip(fixed).map(|(scaled, fixed)| scaled < fixed)), measured)
 }
 
 fn samples(e: &Evidence) -> (Verdict, String) {
@@ -236,12 +218,11 @@ fn samples(e: &Evidence) -> (Verdict, String) {
 }
 
 fn rates(e: &Evidence) -> (Verdict, String) {
-    let (lora, full) = (e.difference("qv8", "qv8-slow"), e.difference("full", "full-fast"));
-    let (lora_said, full_said) = (said(lora), said(full));
-    let measured = format!(
-        "LoRA at its own rate against full fine-tuning's: {lora_said}. Full fine-tuning at its own rate against LoRA's: {full_said}."
-    );
-    (all(&[above(lora), above(full)]), measured)
+    let differences = [e.difference("qv8", "qv8-slow"), e.difference("full", "full-fast")];
+    let [lora, full] = differences.map(said);
+    let measured =
+        format!("LoRA at its own rate against full fine-tuning's: {lora}. Full fine-tuning at its own rate against LoRA's: {full}.");
+    (all(&differences.map(above)), measured)
 }
 
 fn minutes(e: &Evidence) -> (Verdict, String) {

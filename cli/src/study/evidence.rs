@@ -3,6 +3,7 @@
 use super::figure::Heat;
 use super::rows::{claim_rows, rows};
 use super::statistics::{Difference, accuracy, difference};
+use super::table::with_results;
 use super::{Change, Latency, Row, RowResult, Study, Timing, latency};
 use lowrank::Result;
 use lowrank::lora::{Counts, Init, LoraConfig, Method, adapt, adapter};
@@ -10,6 +11,7 @@ use lowrank::nn::{Config, DistilBert, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
+use std::path::Path;
 
 /// All measurements.
 pub struct Evidence<'a> {
@@ -65,16 +67,8 @@ impl Evidence<'_> {
     }
 }
 
-/// Trainable counts that the study states.
-const STATED: [(&str, usize); 7] = [
-    ("head", 1_538),
-    ("qv4", 665_858),
-    ("qv8", 739_586),
-    ("qv16", 887_042),
-    ("attention", 887_042),
-    ("all", 1_255_682),
-    ("full", 66_955_010),
-];
+/// Trainable counts that the study states for the rows of its table.
+const STATED: [usize; 7] = [1_538, 665_858, 739_586, 887_042, 887_042, 1_255_682, 66_955_010];
 /// Cells along each side of a map of ΔW.
 const CELLS: usize = 24;
 /// Number of texts on which a newly adapted model is compared with the base.
@@ -91,44 +85,34 @@ impl Study<'_> {
         Self: 'a,
     {
         let classes = self.train.label_names.len();
-        let mut base = DistilBert::open_with(self.model, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
+        let open = |folder: &Path| DistilBert::open_with(folder, &LoadOptions { classes: Some(classes), ..LoadOptions::default() });
+        let mut base = open(self.model)?.0;
         let changes = |base: &mut DistilBert, key: &str| -> Result<Vec<Change>> {
-            let Some(row) = rows.iter().find(|row| row.key == key) else { return Ok(Vec::new()) };
-            let Some(result) = results.iter().find(|r| r.row == key) else { return Ok(Vec::new()) };
-            let folder = self.folder(row, result.seed);
-            let mut tuned = match row.method.makes_checkpoint() {
-                true => DistilBert::open_with(&folder, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0,
-                false => {
-                    let mut model = base.share(classes)?;
-                    adapter::load(&mut model, &folder)?;
-                    model
-                }
-            };
+            let Some((row, of)) = with_results(rows, results).find(|(row, _)| row.key == key) else { return Ok(Vec::new()) };
+            let folder = self.folder(row, of[0].seed);
+            let mut tuned = if row.method.makes_checkpoint() { open(&folder)?.0 } else { base.share(classes)? };
+            if !row.method.makes_checkpoint() {
+                adapter::load(&mut tuned, &folder)?;
+            }
             Change::of(base, &mut tuned)
         };
         let (full, lora) = (changes(&mut base, "full")?, changes(&mut base, "qv8")?);
         let mut norms = Vec::new();
         let adapted: &[&str] = if claims { &["qv4", "qv8", "qv16", "qv4-alpha16", "qv16-alpha16"] } else { &[] };
         for &key in adapted {
-            let other = if key == "qv8" { None } else { Some(changes(&mut base, key)?) };
-            let changes = other.as_ref().unwrap_or(&lora);
+            let changes = if key == "qv8" { &lora } else { &changes(&mut base, key)? };
             if !changes.is_empty() {
                 norms.push((key.to_string(), changes.iter().map(Change::norm).sum::<f64>() / changes.len() as f64));
             }
         }
         let spectra = |changes: &[Change]| -> Vec<(String, Vec<f64>)> {
             let of_qv = changes.iter().filter(|c| c.name.ends_with("q_lin") || c.name.ends_with("v_lin"));
-            of_qv.map(|c| (short(&c.name), c.singular_values())).collect()
+            of_qv.map(|c| (c.short_name(), c.singular_values())).collect()
         };
-        let heat = |change: &Change| {
-            let (rows, cols, values) = change.pooled(CELLS);
-            Heat { name: short(&change.name), rows, cols, values }
-        };
-        let maps = full.iter().map(heat).collect();
         let spectra = [spectra(&full), spectra(&lora)];
         let (counts, start) = if claims { (counts()?, Some(self.start(&base)?)) } else { (Vec::new(), None) };
         let (labels, latency) = (&self.test.labels[..], self.latency(&base)?);
-        Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, maps))
+        Ok((Evidence { rows, results, labels, counts, start, spectra, norms, latency }, full.iter().map(|c| c.pooled(CELLS)).collect()))
     }
 
     /// Largest difference between a logit of the base and of a newly adapted model, over both kinds of A.
@@ -155,22 +139,13 @@ impl Study<'_> {
     }
 }
 
-/// Short form of a linear's name: `layer 0 q_lin` for `layer.0.attention.q_lin`.
-fn short(name: &str) -> String {
-    let rest = name.split_once(".layer.").map_or(name, |(_, rest)| rest);
-    let layer = rest.split('.').next().unwrap_or_default();
-    format!("layer {layer} {}", rest.rsplit('.').next().unwrap_or_default())
-}
-
 /// Key, trainable count at the size of DistilBERT-base, and the count that the study states.
 fn counts() -> Result<Vec<(String, usize, usize)>> {
     let base = DistilBert::random(&Config::distilbert_base(), 2, DType::F32, 0)?;
-    let rows = rows(1.0);
-    let of = |(key, stated): &(&str, usize)| {
-        let Some(row) = rows.iter().find(|row| row.key == *key) else { return Ok(None) };
+    let of = |(row, stated): (Row, usize)| {
         let mut model = base.share(2)?;
         row.method.apply(&mut model, 0)?;
-        Ok(Some((key.to_string(), Counts::of(&model).trainable, *stated)))
+        Ok((row.key, Counts::of(&model).trainable, stated))
     };
-    Ok(STATED.iter().map(of).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    rows(1.0).into_iter().zip(STATED).map(of).collect()
 }

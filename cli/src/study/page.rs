@@ -6,120 +6,57 @@ use super::verdict::Verdict;
 /// A page with at least this many headings begins with a table of contents.
 const CONTENTS: usize = 3;
 
-/// An element of a page.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Block {
-    /// A heading.
-    Heading(String),
-    /// Text; an empty line separates paragraphs.
-    Text(String),
-    /// A table. A column is right-aligned if all its cells are numbers.
-    Table {
-        /// Text above the table.
-        caption: String,
-        /// Names of the columns.
-        head: Vec<String>,
-        /// Cells of each row.
-        rows: Vec<Vec<String>>,
-    },
-    /// A plot with its title and caption.
-    Figure(Figure),
-    /// Code, or a command.
-    Code(String),
-    /// A claim and its verdict.
-    Verdict {
-        /// The claim.
-        claim: String,
-        /// Whether the measurements support it.
-        verdict: Verdict,
-        /// The numbers on which the verdict rests.
-        measured: String,
-    },
-    /// Content that is folded away until the reader opens it.
-    Details {
-        /// The line that is always shown.
-        summary: String,
-        /// The folded content.
-        blocks: Vec<Block>,
-    },
-}
-
-impl Block {
-    /// A table.
-    pub fn table(caption: &str, head: &[impl ToString], rows: Vec<Vec<String>>) -> Block {
-        Block::Table { caption: caption.to_string(), head: head.iter().map(ToString::to_string).collect(), rows }
-    }
-}
-
-/// The page as HTML. The same blocks give the same text.
-pub fn html(title: &str, lead: &str, blocks: &[Block]) -> String {
-    let title = escape(title);
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light dark\"/>\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{title}</h1>\n"
-    );
-    paragraphs(&mut out, "lead", lead);
-    out.push_str("</header>\n");
-    let mut writer = Writer { out, headings: 0, figures: 0, tables: 0 };
-    writer.contents(blocks);
-    blocks.iter().for_each(|block| writer.block(block, 2));
-    writer.out + "</main>\n</body>\n</html>\n"
-}
-
-struct Writer {
-    out: String,
-    /// Number of top-level headings written.
-    headings: usize,
-    /// Number of figures, and of tables with captions, written so far.
+/// A page, written from top to bottom.
+#[derive(Default)]
+pub struct Page {
+    /// The HTML below the table of contents.
+    body: String,
+    /// The headings, escaped.
+    headings: Vec<String>,
+    /// Number of figures and of tables written so far.
     figures: usize,
     tables: usize,
 }
 
-impl Writer {
-    /// The table of contents.
-    fn contents(&mut self, blocks: &[Block]) {
-        let headings = || blocks.iter().filter_map(|block| if let Block::Heading(text) = block { Some(text) } else { None });
-        if headings().count() < CONTENTS {
-            return;
-        }
-        self.out.push_str("<nav aria-label=\"Contents\">\n<ol>\n");
-        for (i, text) in headings().enumerate() {
-            self.out.push_str(&format!("<li><a href=\"#s{}\">{}</a></li>\n", i + 1, escape(text)));
-        }
-        self.out.push_str("</ol>\n</nav>\n");
+impl Page {
+    /// A heading, which the table of contents links to.
+    pub fn heading(&mut self, text: &str) {
+        let text = escape(text);
+        self.body.push_str(&format!("<h2 id=\"s{}\">{text}</h2>\n", self.headings.len() + 1));
+        self.headings.push(text);
     }
 
-    /// Writes a block. Headings get the HTML level `level`.
-    fn block(&mut self, block: &Block, level: usize) {
-        match block {
-            Block::Heading(text) if level == 2 => {
-                self.headings += 1;
-                self.out.push_str(&format!("<h2 id=\"s{}\">{}</h2>\n", self.headings, escape(text)));
-            }
-            Block::Heading(text) => self.out.push_str(&format!("<h{level}>{}</h{level}>\n", escape(text))),
-            Block::Text(text) => paragraphs(&mut self.out, "", text),
-            Block::Table { caption, head, rows } => self.table(caption, head, rows),
-            Block::Figure(figure) => self.figure(figure),
-            Block::Code(code) => self.out.push_str(&format!("<pre tabindex=\"0\"><code>{}</code></pre>\n", escape(code))),
-            Block::Verdict { claim, verdict, measured } => self.out.push_str(&format!(
-                "<section class=\"verdict {}\">\n<p class=\"claim\"><span class=\"badge\">{verdict}</span> {}</p>\n<p class=\"measured\">{}</p>\n</section>\n",
-                verdict.class(),
-                prose(claim),
-                prose(measured)
-            )),
-            Block::Details { summary, blocks } => {
-                self.out.push_str(&format!("<details>\n<summary>{}</summary>\n", escape(summary)));
-                blocks.iter().for_each(|block| self.block(block, (level + 1).min(6)));
-                self.out.push_str("</details>\n");
-            }
-        }
+    /// Text; an empty line separates paragraphs.
+    pub fn text(&mut self, text: &str) {
+        self.body.push_str(&paragraphs("<p>", text));
     }
 
-    fn figure(&mut self, figure: &Figure) {
+    /// Code, or a command.
+    pub fn code(&mut self, code: &str) {
+        self.body.push_str(&format!("<pre tabindex=\"0\"><code>{}</code></pre>\n", escape(code)));
+    }
+
+    /// A claim, whether the measurements support it, and the numbers on which the verdict rests.
+    pub fn verdict(&mut self, claim: &str, verdict: Verdict, measured: &str) {
+        self.body.push_str(&format!(
+            "<section class=\"verdict {}\">\n<p class=\"claim\"><span class=\"badge\">{verdict}</span> {}</p>\n<p class=\"measured\">{}</p>\n</section>\n",
+            verdict.class(),
+            prose(claim),
+            prose(measured)
+        ));
+    }
+
+    /// Texts that are folded away until the reader opens them. `summary` is always shown.
+    pub fn details(&mut self, summary: &str, texts: [&str; 2]) {
+        self.body.push_str(&format!("<details>\n<summary>{}</summary>\n", escape(summary)));
+        texts.into_iter().for_each(|text| self.text(text));
+        self.body.push_str("</details>\n");
+    }
+
+    /// A plot with its title and caption.
+    pub fn figure(&mut self, figure: &Figure) {
         self.figures += 1;
-        self.out.push_str(&format!(
+        self.body.push_str(&format!(
             "<figure class=\"plot\">\n{}<figcaption><b>Figure {}. {}.</b> {}</figcaption>\n</figure>\n",
             figure.svg(),
             self.figures,
@@ -128,17 +65,46 @@ impl Writer {
         ));
     }
 
-    /// A table under its caption.
-    fn table(&mut self, caption: &str, head: &[String], rows: &[Vec<String>]) {
-        self.out.push_str("<figure class=\"table\">\n");
-        let mut name = "Table".to_string();
-        if !caption.is_empty() {
-            self.tables += 1;
-            name = format!("Table {}", self.tables);
-            self.out.push_str(&format!("<figcaption><b>{name}.</b> {}</figcaption>\n", prose(caption)));
-        }
-        table(&mut self.out, &name, head, rows);
-        self.out.push_str("</figure>\n");
+    /// A table under its caption, in a box that scrolls sideways if the table is wide, also with the keyboard. A column is right-aligned if all its
+    /// cells are numbers. Each row has as many cells as `head`.
+    pub fn table<H: AsRef<str>>(&mut self, caption: &str, head: &[H], rows: &[Vec<String>]) {
+        self.tables += 1;
+        let numeric: Vec<bool> = (0..head.len()).map(|j| numeric(rows.iter().map(|row| row[j].as_str()))).collect();
+        let class = |j: usize| if numeric[j] { " class=\"n\"" } else { "" };
+        let name = |(j, name): (usize, &H)| format!("<th scope=\"col\"{}>{}</th>", class(j), escape(name.as_ref()));
+        let cell = |(j, cell): (usize, &String)| match j == 0 && !numeric[0] {
+            true => format!("<th scope=\"row\">{}</th>", escape(cell)),
+            false => format!("<td{}>{}</td>", class(j), escape(cell)),
+        };
+        let row = |row: &Vec<String>| format!("<tr>{}</tr>\n", row.iter().enumerate().map(cell).collect::<String>());
+        self.body.push_str(&format!(
+            "<figure class=\"table\">\n<figcaption><b>Table {n}.</b> {}</figcaption>\n\
+             <div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"Table {n}\">\n<table>\n\
+             <thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n</figure>\n",
+            prose(caption),
+            head.iter().enumerate().map(name).collect::<String>(),
+            rows.iter().map(row).collect::<String>(),
+            n = self.tables
+        ));
+    }
+
+    /// The page as HTML, with a title and a lead at its top.
+    pub fn html(&self, title: &str, lead: &str) -> String {
+        let (title, lead) = (escape(title), paragraphs("<p class=\"lead\">", lead));
+        let link = |(i, text): (usize, &String)| format!("<li><a href=\"#s{}\">{text}</a></li>\n", i + 1);
+        let links: String = self.headings.iter().enumerate().map(link).collect();
+        let contents = match self.headings.len() {
+            ..CONTENTS => String::new(),
+            _ => format!("<nav aria-label=\"Contents\">\n<ol>\n{links}</ol>\n</nav>\n"),
+        };
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light dark\"/>\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
+             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{title}</h1>\n{lead}</header>\n\
+             {contents}{}</main>\n</body>\n</html>\n",
+            self.body
+        )
     }
 }
 
@@ -147,35 +113,9 @@ fn prose(text: &str) -> String {
     escape(text).replace(" %", "\u{a0}%")
 }
 
-fn paragraphs(out: &mut String, class: &str, text: &str) {
-    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
-    for paragraph in text.split("\n\n").filter(|p| !p.trim().is_empty()) {
-        out.push_str(&format!("<p{class}>{}</p>\n", prose(paragraph.trim())));
-    }
-}
-
-/// A table in a box that scrolls sideways if the table is wide, also with the keyboard.
-fn table(out: &mut String, name: &str, head: &[String], rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).chain([head.len()]).max().unwrap_or(0);
-    let numeric: Vec<bool> = (0..columns).map(|j| numeric(rows.iter().map(|row| row.get(j).map_or("", String::as_str)))).collect();
-    let class = |j: usize| if numeric[j] { " class=\"n\"" } else { "" };
-    let cell = |row: &[String], j: usize| row.get(j).map_or(String::new(), |c| escape(c));
-    out.push_str(&format!("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{name}\">\n<table>\n<thead><tr>"));
-    for j in 0..columns {
-        out.push_str(&format!("<th scope=\"col\"{}>{}</th>", class(j), cell(head, j)));
-    }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    for row in rows {
-        out.push_str("<tr>");
-        for j in 0..columns {
-            out.push_str(&match j == 0 && !numeric[0] {
-                true => format!("<th scope=\"row\">{}</th>", cell(row, j)),
-                false => format!("<td{}>{}</td>", class(j), cell(row, j)),
-            });
-        }
-        out.push_str("</tr>\n");
-    }
-    out.push_str("</tbody>\n</table>\n</div>\n");
+/// The paragraphs of a text, each after the tag `open`.
+fn paragraphs(open: &str, text: &str) -> String {
+    text.split("\n\n").map(str::trim).filter(|p| !p.is_empty()).map(|p| format!("{open}{}</p>\n", prose(p))).collect()
 }
 
 /// Whether each cell is a number, an interval or empty, and at least one has a digit.
@@ -195,28 +135,26 @@ fn numeric<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::figure::{Axis, AxisScale, Bar, Plot};
+    use crate::study::figure::{Bar, Plot};
 
     fn strings(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|c| c.to_string()).collect()
     }
 
     fn page() -> String {
-        let axis = |label: &str| Axis { label: label.into(), scale: AxisScale::Linear };
         let bars = vec![Bar { name: "a & b".into(), value: 2.0, interval: None, mark: None }];
-        let figure = Figure { title: "T".into(), caption: "C.".into(), x: axis("x"), y: axis("y"), plot: Plot::Bars(bars) };
-        let rows = vec![strings(&["<b>", "1,538", "60.10 (58.00–62.13)", "–"]), strings(&["q", "7", "1.5e-3"])];
-        let blocks = [
-            Block::Heading("A < B".into()),
-            Block::Text("one\n\ntwo <script>alert(1)</script> \u{8}".into()),
-            Block::Table { caption: "\"quoted\"".into(), head: strings(&["name", "n", "%", "seen", "more"]), rows },
-            Block::Heading("Second".into()),
-            Block::Code("lowrank study --rows 'a' && echo <done>".into()),
-            Block::Verdict { claim: "x < y".into(), verdict: Verdict::NotSupported, measured: "p > 0.05".into() },
-            Block::Heading("Third".into()),
-            Block::Details { summary: "more & more".into(), blocks: vec![Block::Heading("inner".into()), Block::Figure(figure)] },
-        ];
-        html("Title & <title>", "The lead.", &blocks)
+        let rows = [strings(&["<b>", "1,538", "60.10 (58.00–62.13)", "–", ""]), strings(&["q", "7", "1.5e-3", "", ""])];
+        let mut page = Page::default();
+        page.heading("A < B");
+        page.text("one\n\ntwo <script>alert(1)</script> \u{8}");
+        page.table("\"quoted\"", &["name", "n", "%", "seen", "more"], &rows);
+        page.heading("Second");
+        page.code("lowrank study --rows 'a' && echo <done>");
+        page.verdict("x < y", Verdict::NotSupported, "p > 0.05");
+        page.heading("Third");
+        page.details("more & more", ["inner", "text"]);
+        page.figure(&Figure::linear("T", "C.", ["x", "y"], Plot::Bars(bars)));
+        page.html("Title & <title>", "The lead.")
     }
 
     /// Whether all elements are closed in order and each `&` begins an entity, as XML requires.
@@ -294,9 +232,11 @@ mod tests {
     fn headings_are_linked_and_figures_numbered() {
         let page = page();
         assert!(page.contains("<a href=\"#s2\">Second</a>") && page.contains("<h2 id=\"s2\">Second</h2>"));
-        assert!(page.contains("<h3>inner</h3>") && !page.contains("\"#s4\""));
+        assert!(page.contains("<p>inner</p>") && !page.contains("\"#s4\""));
         assert!(page.contains("<b>Figure 1. T.</b> C.") && page.contains("<b>Table 1.</b> &quot;quoted&quot;"));
-        assert!(!html("t", "l", &[Block::Heading("a".into())]).contains("<nav"));
+        let mut short = Page::default();
+        short.heading("a");
+        assert!(!short.html("t", "l").contains("<nav"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The report: all results of a study on one page.
 
 use super::figure::{Bar, Figure, Heat, Plot, Point, Series};
-use super::page::{Block, html};
+use super::page::Page;
 use super::statistics::{McNemar, accuracy, p_value};
-use super::table::{Cells, with_results};
+use super::table::{cells, with_results};
 use super::{Claim, Row, RowResult, Setting, origin, settings};
 use lowrank::Result;
 use lowrank::nn::Config;
@@ -68,47 +68,49 @@ const SHOWN: usize = 12;
 const EXCERPT: usize = 600;
 
 /// The page as HTML.
-pub fn report(findings: Findings, provenance: &Provenance) -> String {
-    let mut blocks = vec![Block::Heading("The table".into()), table(&findings)];
-    blocks.extend([accuracies(&findings), sizes(&findings)].map(Block::Figure));
-    blocks.push(Block::Heading("The recipe".into()));
-    let settings = provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect();
-    blocks.push(Block::table("What each run used: a value for all, or each value with its rows.", &["setting", "value"], settings));
-    blocks.push(Block::Heading("Training".into()));
-    blocks.push(Block::Figure(curve(&findings, "Training loss", "cross-entropy (nats)", |r| r.losses.clone())));
+pub fn report(findings: &Findings, provenance: &Provenance) -> String {
+    let mut page = Page::default();
+    page.heading("The table");
+    table(&mut page, findings);
+    page.figure(&accuracies(findings));
+    page.figure(&sizes(findings));
+    page.heading("The recipe");
+    let settings: Vec<_> = provenance.settings.iter().map(|setting| vec![setting.name.clone(), setting.text()]).collect();
+    page.table("What each run used: a value for all, or each value with its rows.", &["setting", "value"], &settings);
+    page.heading("Training");
+    page.figure(&curve(findings, "Training loss", "cross-entropy (nats)", |r| r.losses.clone()));
     let percent = |r: &RowResult| r.accuracies.iter().map(|a| 100.0 * a).collect();
-    blocks.push(Block::Figure(curve(&findings, "Training accuracy", "accuracy (%)", percent)));
-    blocks.push(Block::Heading("Confusions".into()));
-    blocks.push(confusions(&findings));
+    page.figure(&curve(findings, "Training accuracy", "accuracy (%)", percent));
+    page.heading("Confusions");
+    confusions(&mut page, findings);
     if !findings.neighbours.is_empty() {
-        blocks.push(Block::Heading("Whether neighbours in the table differ".into()));
-        blocks.push(tests(&findings));
+        page.heading("Whether neighbours in the table differ");
+        tests(&mut page, findings);
     }
-    let Findings { rows, results, labels, label_names, texts, claims, changes, figures, .. } = findings;
-    if !changes.is_empty() {
-        blocks.push(Block::Heading("What full fine-tuning changed".into()));
+    if !findings.changes.is_empty() {
+        page.heading("What full fine-tuning changed");
         let caption = "Root mean square of the change of the weights, in cells of neighbouring rows and columns.";
         let labels = ["input of the matrix", "output of the matrix"];
-        blocks.push(Block::Figure(Figure::linear("ΔW by layer and matrix", caption, labels, Plot::Heat(changes))));
+        page.figure(&Figure::linear("ΔW by layer and matrix", caption, labels, Plot::Heat(findings.changes.clone())));
     }
-    if !figures.is_empty() {
-        blocks.push(Block::Heading("Ranks and times".into()));
-        blocks.extend(figures.into_iter().map(Block::Figure));
+    if !findings.figures.is_empty() {
+        page.heading("Ranks and times");
     }
-    if !claims.is_empty() {
-        blocks.push(Block::Heading("What the study claims".into()));
+    findings.figures.iter().for_each(|figure| page.figure(figure));
+    if !findings.claims.is_empty() {
+        page.heading("What the study claims");
     }
-    for Claim { claim, verdict, measured, figures } in claims {
-        blocks.push(Block::Verdict { claim, verdict, measured });
-        blocks.extend(figures.into_iter().map(Block::Figure));
+    for Claim { claim, verdict, measured, figures } in &findings.claims {
+        page.verdict(claim, *verdict, measured);
+        figures.iter().for_each(|figure| page.figure(figure));
     }
-    blocks.push(Block::Heading("Where they disagree".into()));
-    blocks.extend(disagreements(rows, results, labels, label_names, texts));
-    blocks.push(Block::Heading("How this was made".into()));
-    blocks.push(Block::Code(provenance.command.clone()));
-    let facts = provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
-    blocks.push(Block::table("What was given.", &["what", "value"], facts));
-    html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead, &blocks)
+    page.heading("Where they disagree");
+    disagreements(&mut page, findings);
+    page.heading("How this was made");
+    page.code(&provenance.command);
+    let facts: Vec<_> = provenance.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    page.table("What was given.", &["what", "value"], &facts);
+    page.html("LoRA fine-tuning of DistilBERT: the study", &provenance.lead)
 }
 
 /// The content of the report as JSON: `results.json`.
@@ -132,19 +134,20 @@ impl Findings<'_> {
     }
 }
 
-fn table(findings: &Findings) -> Block {
+fn table(page: &mut Page, findings: &Findings) {
     let head = ["configuration", "trainable", "%", "accuracy (%)", "95 % interval", "the study's (%)", "minutes", "memory (MB)"];
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
-        let c = Cells::new(row, &of);
-        vec![c.name, c.trainable, c.percent, c.accuracy, c.interval, c.stated, c.minutes, c.memory.unwrap_or("–".into())]
+        let (cells, memory) = cells(row, &of);
+        cells.into_iter().chain([memory.unwrap_or("–".into())]).collect()
     };
+    let rows: Vec<_> = findings.table().map(row).collect();
     let seeds = findings.table().map(|(_, of)| of.len()).max().unwrap_or(0);
     let mean = if seeds > 1 { format!(" Accuracies are means over {seeds} seeds.") } else { String::new() };
     let caption = format!(
         "The interval is that of the sample of reviews. Memory is the peak of the process until the row was done, so a small row after a large one \
          shows the peak of the large one. The study's accuracies are those of distilbert-base-uncased on all of IMDB.{mean}"
     );
-    Block::table(&caption, &head, findings.table().map(row).collect())
+    page.table(&caption, &head, &rows);
 }
 
 fn accuracies(findings: &Findings) -> Figure {
@@ -181,20 +184,20 @@ fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> V
     Figure::linear(title, caption, ["step", y], Plot::Lines(series.collect()))
 }
 
-fn confusions(findings: &Findings) -> Block {
+fn confusions(page: &mut Page, findings: &Findings) {
     let names = findings.label_names;
-    let pairs = || names.iter().enumerate().flat_map(|(i, _)| (0..names.len()).map(move |j| (i, j)));
-    let head = pairs().map(|(i, j)| format!("{} answered {}", names[i], names[j]));
-    let head: Vec<String> = std::iter::once("configuration".to_string()).chain(head).collect();
+    let pairs = names.iter().flat_map(|label| names.iter().map(move |answer| format!("{label} answered {answer}")));
+    let head: Vec<String> = ["configuration".to_string()].into_iter().chain(pairs).collect();
     let row = |(row, of): (&Row, Vec<&RowResult>)| {
-        let cells = pairs().map(|(i, j)| thousands(of[0].test.confusion.get(i).and_then(|r| r.get(j)).copied().unwrap_or(0)));
-        std::iter::once(row.name.clone()).chain(cells).collect()
+        let cells = of[0].test.confusion.iter().flatten().map(|n| thousands(*n));
+        [row.name.clone()].into_iter().chain(cells).collect()
     };
-    Block::table("Test reviews of each class by the answer, with the first seed.", &head, findings.table().map(row).collect())
+    let rows: Vec<_> = findings.table().map(row).collect();
+    page.table("Test reviews of each class by the answer, with the first seed.", &head, &rows);
 }
 
 /// McNemar's tests.
-fn tests(findings: &Findings) -> Block {
+fn tests(page: &mut Page, findings: &Findings) {
     let name = |key: &str| findings.rows.iter().find(|row| row.key == key).map_or(key, |row| &row.name).to_string();
     let row = |test: &McNemar| {
         let McNemar { a, b, seed, only_a, only_b, p } = test;
@@ -202,34 +205,30 @@ fn tests(findings: &Findings) -> Block {
     };
     let caption = "McNemar's exact test: test reviews that one row alone has right, and the two-sided p of both being right equally often.";
     let head = ["configuration", "next", "seed", "the first alone is right", "the next alone is right", "p"];
-    Block::table(caption, &head, findings.neighbours.iter().map(row).collect())
+    page.table(caption, &head, &findings.neighbours.iter().map(row).collect::<Vec<_>>());
 }
 
 /// The reviews on which about half of the rows are right.
-fn disagreements(rows: &[Row], results: &[RowResult], labels: &[u32], names: &[String], texts: &[String]) -> Vec<Block> {
+fn disagreements(page: &mut Page, findings: &Findings) {
+    let Findings { results, labels, texts, .. } = findings;
     let seed = results.first().map_or(0, |r| r.seed);
     let table: Vec<(&Row, &RowResult)> =
-        rows.iter().filter_map(|row| Some((row, results.iter().find(|r| r.row == row.key && r.seed == seed)?))).collect();
+        findings.table().filter_map(|(row, of)| Some((row, of.into_iter().find(|r| r.seed == seed)?))).collect();
     let right = |i: usize| table.iter().filter(|(_, r)| r.answers[i] == labels[i]).count();
     let mut divided: Vec<usize> = (0..labels.len().min(texts.len())).filter(|&i| (1..table.len()).contains(&right(i))).collect();
     divided.sort_by_key(|&i| (right(i).abs_diff(table.len() / 2), i));
-    let whole = divided.len();
-    let mut blocks = vec![Block::Text(format!(
+    page.text(&format!(
         "On {} of {} test reviews some configurations are right and others are not. The {} on which they are divided most evenly:",
-        thousands(whole),
+        thousands(divided.len()),
         thousands(labels.len()),
         divided.len().min(SHOWN)
-    ))];
-    let name = |label: u32| names.get(label as usize).map_or("?", String::as_str);
+    ));
+    let name = |label: u32| &findings.label_names[label as usize];
     for i in divided.into_iter().take(SHOWN) {
         let answers: Vec<String> = table.iter().map(|(row, r)| format!("{}: {}", row.name, name(r.answers[i]))).collect();
-        let text: String = texts[i].chars().take(EXCERPT).collect();
+        let begin = |most: usize| texts[i].chars().take(most).collect::<String>();
         let more = if texts[i].chars().count() > EXCERPT { " …" } else { "" };
-        let first: String = text.chars().take(70).collect();
-        blocks.push(Block::Details {
-            summary: format!("{} – {first} …", name(labels[i])),
-            blocks: vec![Block::Text(format!("{text}{more}")), Block::Text(answers.join("; "))],
-        });
+        let summary = format!("{} – {} …", name(labels[i]), begin(70));
+        page.details(&summary, [&(begin(EXCERPT) + more), &answers.join("; ")]);
     }
-    blocks
 }

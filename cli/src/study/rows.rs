@@ -40,6 +40,8 @@ pub fn rounded(x: f64) -> f64 {
 const ATTENTION: [&str; 4] = ["q_lin", "k_lin", "v_lin", "out_lin"];
 /// The linears that the study adapts in most rows.
 const QV: [&str; 2] = ["q_lin", "v_lin"];
+/// Trains the classification head alone, without the layer before it.
+const HEAD: Method = Method::Head { pre_classifier: false };
 /// The study's learning rates: of LoRA and of full fine-tuning.
 const LORA_LR: f64 = 3e-4;
 const FULL_LR: f64 = 2e-5;
@@ -48,25 +50,23 @@ fn row(key: impl Into<String>, name: impl Into<String>, method: Method, lr: f64)
     Row { key: key.into(), name: name.into(), method, lr, stated: None, epoch_factor: 1, cache_trunk: false, subsample: 1 }
 }
 
-fn lora(key: &str, name: &str, rank: usize, targets: &[&str], lr: f64) -> Row {
-    row(key, name, Method::Lora(LoraConfig::new(rank, targets)), lr)
+fn lora(rank: usize, targets: &[&str]) -> Method {
+    Method::Lora(LoraConfig::new(rank, targets))
 }
 
 /// The rows of the table, in the study's order: alpha = 2r, dropout 0.1, lr 3e-4; full fine-tuning 2e-5. The study does not state the head's
 /// learning rate, so 1e-3 is our choice. `scale` multiplies all learning rates.
 pub fn rows(scale: f64) -> Vec<Row> {
-    let scaled = |lr: f64| rounded(scale * lr);
-    let lora = |key, name, rank, targets: &[&str]| lora(key, name, rank, targets, scaled(LORA_LR));
-    let stated = |row: Row, accuracy| Row { stated: Some(accuracy), ..row };
-    vec![
-        stated(row("head", "classification head only", Method::Head { pre_classifier: false }, scaled(1e-3)), 82.18),
-        stated(lora("qv4", "Q+V r=4", 4, &QV), 92.28),
-        stated(lora("qv8", "Q+V r=8", 8, &QV), 92.48),
-        stated(lora("qv16", "Q+V r=16", 16, &QV), 92.67),
-        stated(lora("attention", "all attention r=8", 8, &ATTENTION), 93.00),
-        stated(lora("all", "all attention + FFN r=8", 8, &["all-linear"]), 93.32),
-        stated(row("full", "full fine-tuning", Method::Full, scaled(FULL_LR)), 93.26),
-    ]
+    let rows = [
+        ("head", "classification head only", HEAD, 1e-3, 82.18),
+        ("qv4", "Q+V r=4", lora(4, &QV), LORA_LR, 92.28),
+        ("qv8", "Q+V r=8", lora(8, &QV), LORA_LR, 92.48),
+        ("qv16", "Q+V r=16", lora(16, &QV), LORA_LR, 92.67),
+        ("attention", "all attention r=8", lora(8, &ATTENTION), LORA_LR, 93.00),
+        ("all", "all attention + FFN r=8", lora(8, &["all-linear"]), LORA_LR, 93.32),
+        ("full", "full fine-tuning", Method::Full, FULL_LR, 93.26),
+    ];
+    rows.map(|(key, name, method, lr, stated)| Row { stated: Some(stated), ..row(key, name, method, rounded(scale * lr)) }).into()
 }
 
 /// Sample efficiency: train on one review of 8, 4 and 2.
@@ -79,21 +79,19 @@ const ADAPTER_SHARE: f64 = 0.03;
 /// The further rows for a model of `config`. `scale` multiplies the learning rates that the study states, but not those that we chose.
 pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
     let (lora_lr, full_lr) = (rounded(scale * LORA_LR), rounded(scale * FULL_LR));
-    let with = |key: &str, name: &str, config: LoraConfig| row(key, name, Method::Lora(config), lora_lr);
     let qv = |rank| LoraConfig::new(rank, &QV);
+    let (alpha4, alpha16) = (LoraConfig { alpha: 16.0, ..qv(4) }, LoraConfig { alpha: 16.0, ..qv(16) });
+    let gaussian = LoraConfig { init: Init::Gaussian, ..qv(8) };
+    let adapters = Method::Bottleneck { size: adapter_size(config), placement: Placement::Houlsby };
     let mut rows = vec![
-        lora("qv1", "Q+V r=1", 1, &QV, lora_lr),
-        lora("qv2", "Q+V r=2", 2, &QV, lora_lr),
-        with("qv4-alpha16", "Q+V r=4, alpha 16", LoraConfig { alpha: 16.0, ..qv(4) }),
-        with("qv16-alpha16", "Q+V r=16, alpha 16", LoraConfig { alpha: 16.0, ..qv(16) }),
-        with("qv8-gaussian", "Q+V r=8, A Gaussian", LoraConfig { init: Init::Gaussian, ..qv(8) }),
-        row("adapter", "adapters (Houlsby)", Method::Bottleneck { size: adapter_size(config), placement: Placement::Houlsby }, lora_lr),
-        Row {
-            epoch_factor: 20,
-            cache_trunk: true,
-            ..row("head-long", "head, 20 times as long", Method::Head { pre_classifier: false }, 1e-2)
-        },
-        lora("qv8-slow", "Q+V r=8, full fine-tuning's rate", 8, &QV, full_lr),
+        row("qv1", "Q+V r=1", lora(1, &QV), lora_lr),
+        row("qv2", "Q+V r=2", lora(2, &QV), lora_lr),
+        row("qv4-alpha16", "Q+V r=4, alpha 16", Method::Lora(alpha4), lora_lr),
+        row("qv16-alpha16", "Q+V r=16, alpha 16", Method::Lora(alpha16), lora_lr),
+        row("qv8-gaussian", "Q+V r=8, A Gaussian", Method::Lora(gaussian), lora_lr),
+        row("adapter", "adapters (Houlsby)", adapters, lora_lr),
+        Row { epoch_factor: 20, cache_trunk: true, ..row("head-long", "head, 20 times as long", HEAD, 1e-2) },
+        row("qv8-slow", "Q+V r=8, full fine-tuning's rate", lora(8, &QV), full_lr),
         row("full-fast", "full fine-tuning, LoRA's rate", Method::Full, lora_lr),
     ];
     for top in [1, 2].into_iter().filter(|top| *top < config.n_layers) {
@@ -102,14 +100,10 @@ pub fn claim_rows(config: &Config, scale: f64) -> Vec<Row> {
         rows.push(row(format!("top{top}"), format!("the upper {top} {layers}"), method, full_lr));
     }
     for part in PARTS {
-        let of = |key: &str, name: &str, row: Row| Row {
-            key: format!("{key}-1of{part}"),
-            name: format!("{name}, 1/{part} of the reviews"),
-            subsample: part,
-            ..row
-        };
-        rows.push(of("qv8", "Q+V r=8", lora("", "", 8, &QV, lora_lr)));
-        rows.push(of("full", "full fine-tuning", row("", "", Method::Full, full_lr)));
+        for (key, name, method, lr) in [("qv8", "Q+V r=8", lora(8, &QV), lora_lr), ("full", "full fine-tuning", Method::Full, full_lr)] {
+            let whole = row(format!("{key}-1of{part}"), format!("{name}, 1/{part} of the reviews"), method, lr);
+            rows.push(Row { subsample: part, ..whole });
+        }
     }
     for dimension in DIMENSIONS {
         let method = Method::Intrinsic { dimension, seed: 0 };

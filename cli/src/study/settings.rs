@@ -38,33 +38,28 @@ impl Setting {
     }
 }
 
-/// The distinct values of a setting over the seeds, by the name of the row.
-type ByRow<'a> = Vec<(&'a str, Vec<String>)>;
-
 /// All settings that the runs used, those of the recipe and of the method included: one value if the rows agree, else a value for each row.
 ///
 /// # Errors
 /// If a value cannot be written as JSON.
 pub fn settings(rows: &[Row], results: &[RowResult]) -> Result<Vec<Setting>> {
-    let mut all: Vec<(String, ByRow)> = Vec::new();
+    // The distinct values over the seeds, by setting and row.
+    let mut by_row: Vec<((String, &str), Vec<String>)> = Vec::new();
     for result in results {
         let row = rows.iter().find(|row| row.key == result.row).map_or(&result.row, |row| &row.name);
         for (name, value) in facts(result)? {
-            let of_rows = entry(&mut all, name);
-            let values = entry(of_rows, row.as_str());
+            let values = entry(&mut by_row, (name, row.as_str()));
             if !values.contains(&value) {
                 values.push(value);
             }
         }
     }
-    let setting = |(name, of_rows): (String, ByRow)| {
-        let mut values: Vec<(String, Vec<String>)> = Vec::new();
-        for (row, of_seeds) in of_rows {
-            entry(&mut values, of_seeds.join(", ")).push(row.to_string());
-        }
-        Setting { name, values }
-    };
-    Ok(all.into_iter().map(setting).collect())
+    let mut all = Vec::new();
+    for ((name, row), values) in by_row {
+        let rows: &mut Vec<String> = entry(entry(&mut all, name), values.join(", "));
+        rows.push(row.to_string());
+    }
+    Ok(all.into_iter().map(|(name, values)| Setting { name, values }).collect())
 }
 
 /// The value of `key`, which is added if it is missing.
@@ -218,7 +213,7 @@ mod tests {
         };
         let json = results_json(&findings, &provenance, &config);
         let table = markdown(&rows, &results) + &recipe_lines(&rows, &results).unwrap();
-        (result, report(findings, &provenance), json, table)
+        (result, report(&findings, &provenance), json, table)
     }
 
     /// The page, the file and the lines must contain each of these pairs, and each value must differ from `before`.

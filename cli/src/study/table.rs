@@ -5,40 +5,22 @@ use super::{Row, RowResult, origin, settings};
 use lowrank::Result;
 use lowrank::text::thousands;
 
-/// The cells of a row of the table.
-pub struct Cells {
-    pub name: String,
-    pub trainable: String,
-    /// Trainable parameters in per cent of the base.
-    pub percent: String,
-    /// Mean over the seeds, in per cent.
-    pub accuracy: String,
-    /// 95 % interval of the sample of reviews, in per cent.
-    pub interval: String,
-    /// Accuracy that the study states, in per cent.
-    pub stated: String,
-    /// Mean over the seeds.
-    pub minutes: String,
-    /// Peak memory in MB, if it is known.
-    pub memory: Option<String>,
-}
-
-impl Cells {
-    /// For a row and its results, one a seed and at least one.
-    pub fn new(row: &Row, of: &[&RowResult]) -> Cells {
-        let (mean, (low, high)) = accuracy(of);
-        let minutes = of.iter().map(|r| r.seconds).sum::<f64>() / 60.0 / of.len() as f64;
-        Cells {
-            name: row.name.clone(),
-            trainable: thousands(of[0].trainable),
-            percent: format!("{:.2}", 100.0 * of[0].trainable as f64 / of[0].base as f64),
-            accuracy: format!("{mean:.2}"),
-            interval: format!("{low:.2}–{high:.2}"),
-            stated: row.stated.map_or("–".into(), |stated| format!("{stated:.2}")),
-            minutes: format!("{minutes:.1}"),
-            memory: of[0].peak_memory.map(|bytes| format!("{:.0}", bytes as f64 / 1e6)),
-        }
-    }
+/// The cells of a row of the table, from its results, one a seed and at least one: name; trainable parameters; these in per cent of the base; mean
+/// accuracy over the seeds in per cent; its 95 % interval for the sample of reviews; the study's accuracy in per cent; mean minutes. And the peak
+/// memory in MB, if it is known.
+pub fn cells(row: &Row, of: &[&RowResult]) -> ([String; 7], Option<String>) {
+    let (mean, (low, high)) = accuracy(of);
+    let minutes = of.iter().map(|r| r.seconds).sum::<f64>() / 60.0 / of.len() as f64;
+    let cells = [
+        row.name.clone(),
+        thousands(of[0].trainable),
+        format!("{:.2}", 100.0 * of[0].trainable as f64 / of[0].base as f64),
+        format!("{mean:.2}"),
+        format!("{low:.2}–{high:.2}"),
+        row.stated.map_or("–".into(), |stated| format!("{stated:.2}")),
+        format!("{minutes:.1}"),
+    ];
+    (cells, of[0].peak_memory.map(|bytes| format!("{:.0}", bytes as f64 / 1e6)))
 }
 
 /// The rows that have results, with these results.
@@ -52,7 +34,7 @@ pub fn markdown(rows: &[Row], results: &[RowResult]) -> String {
     let mut out = String::from("| configuration | trainable | % | test accuracy (95 % interval) | the study's | minutes | peak memory |\n");
     out.push_str("|---|---|---|---|---|---|---|\n");
     for (row, of) in with_results(rows, results) {
-        let Cells { name, trainable, percent, accuracy, interval, stated, minutes, memory } = Cells::new(row, &of);
+        let ([name, trainable, percent, accuracy, interval, stated, minutes], memory) = cells(row, &of);
         let accuracies = of.iter().map(|r| 100.0 * r.test.accuracy);
         let (lowest, highest) = accuracies.fold((100.0, 0.0), |(low, high): (f64, f64), a| (low.min(a), high.max(a)));
         let seeds = if of.len() == 1 { String::new() } else { format!(", {} seeds {lowest:.2}–{highest:.2}", of.len()) };

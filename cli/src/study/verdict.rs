@@ -37,6 +37,15 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Supported if a measured fact is true.
+pub fn holds(fact: Option<bool>) -> Verdict {
+    match fact {
+        Some(true) => Verdict::Supported,
+        Some(false) => Verdict::NotSupported,
+        None => Verdict::NotMeasured,
+    }
+}
+
 /// Supported if the whole interval is above `least`, not supported if the whole interval is below.
 fn beyond(difference: Option<(f64, f64)>, least: f64) -> Verdict {
     match difference {

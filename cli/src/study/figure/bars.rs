@@ -1,6 +1,6 @@
 //! Horizontal bars, or dots if all values are of similar size.
 
-use super::draw::{Anchor, LINE, WIDTH, line, marker, rect, shifted, text, width, wrap};
+use super::draw::{Anchor, LINE, WIDTH, line, marker, rect, shifted, text, widest, width, wrap};
 use super::frame::{self, fitting};
 use super::legend;
 use super::plot::{AxisScale, Bar, Figure};
@@ -30,9 +30,9 @@ pub(super) fn draw(out: &mut String, figure: &Figure, bars: &[Bar]) -> Option<f6
         values.push(0.0);
     }
     let names: Vec<Vec<String>> = bars.iter().map(|b| wrap(&b.name, NAME)).collect();
-    let left = 10.0 + names.iter().flatten().map(|n| width(n)).fold(width(&figure.y.label).min(NAME), f64::max);
+    let left = 10.0 + widest(names.iter().flatten()).max(width(&figure.y.label).min(NAME));
     let labels = labels(&bars);
-    let right = WIDTH - 14.0 - labels.iter().map(|l| width(l)).fold(0.0, f64::max);
+    let right = WIDTH - 14.0 - widest(&labels);
     let x = fitting(&values, scale, right - left)?.between(left, right);
     let top = key(out, &bars, dots);
     frame::y_label(out, figure, left - 10.0, top, Anchor::End);

@@ -24,20 +24,10 @@ pub(super) fn svg(title: &str, description: &str, height: f64, body: &str) -> St
 
 /// Escapes text for an element or an attribute. Characters that XML forbids become spaces.
 pub(in crate::study) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
+    let forbidden = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    // The ampersand is the first, because the other entities contain one.
+    let entities = [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")];
+    entities.iter().fold(text.replace(forbidden, " "), |text, (c, entity)| text.replace(*c, entity))
 }
 
 /// A coordinate, rounded to a tenth.
@@ -82,24 +72,18 @@ pub(super) fn rect(out: &mut String, attributes: &str, [x, y, w, h]: [f64; 4]) {
     let _ = writeln!(out, "<rect {attributes} x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>");
 }
 
-/// Number of marker shapes.
-pub(super) const SHAPES: usize = 5;
+/// Marker shapes around a point as path data; a circle stands before them.
+const SHAPES: [&str; 4] = ["m-3.5-3.5h7v7h-7z", "m0-4.8l4.6 8.2h-9.2z", "m0-5l5 5l-5 5l-5-5z", "m0 4.8l4.6-8.2h-9.2z"];
 
 /// The marker of series `i`, with a radius of about 4. `told` is shown when the pointer rests on it.
 pub(super) fn marker(out: &mut String, i: usize, (x, y): (f64, f64), told: &str) {
     let title = if told.is_empty() { String::new() } else { format!("<title>{}</title>", escape(told)) };
-    let (px, py) = (number(x), number(y));
-    let d = match (i + i / COLOURS) % SHAPES {
-        0 => {
-            let _ = writeln!(out, "<circle class=\"mark c{}\" cx=\"{px}\" cy=\"{py}\" r=\"3.8\">{title}</circle>", i % COLOURS);
-            return;
-        }
-        1 => "m-3.5-3.5h7v7h-7z",
-        2 => "m0-4.8l4.6 8.2h-9.2z",
-        3 => "m0-5l5 5l-5 5l-5-5z",
-        _ => "m0 4.8l4.6-8.2h-9.2z",
+    let (x, y) = (number(x), number(y));
+    let (element, shape) = match (i + i / COLOURS) % (SHAPES.len() + 1) {
+        0 => ("circle", format!("cx=\"{x}\" cy=\"{y}\" r=\"3.8\"")),
+        k => ("path", format!("d=\"M{x} {y}{}\"", SHAPES[k - 1])),
     };
-    let _ = writeln!(out, "<path class=\"mark c{}\" d=\"M{px} {py}{d}\">{title}</path>", i % COLOURS);
+    let _ = writeln!(out, "<{element} class=\"mark c{}\" {shape}>{title}</{element}>", i % COLOURS);
 }
 
 /// Number of series colours in `report.css`.
@@ -119,19 +103,18 @@ pub(super) fn width(text: &str) -> f64 {
     LARGE * text.chars().map(em).sum::<f64>()
 }
 
+/// Width of the widest text; 0 if there is none.
+pub(super) fn widest<'a>(texts: impl IntoIterator<Item = &'a String>) -> f64 {
+    texts.into_iter().map(|text| width(text)).fold(0.0, f64::max)
+}
+
 /// The text, shortened to fit into `room`.
 pub(super) fn fit(text: &str, room: f64) -> String {
     if width(text) <= room {
         return text.to_string();
     }
-    let mut kept: Vec<char> = text.chars().collect();
-    while kept.pop().is_some() {
-        let short: String = kept.iter().collect::<String>().trim_end().to_string() + "…";
-        if width(&short) <= room {
-            return short;
-        }
-    }
-    String::new()
+    let mut shorter = text.char_indices().rev().map(|(end, _)| format!("{}…", text[..end].trim_end()));
+    shorter.find(|short| width(short) <= room).unwrap_or_default()
 }
 
 /// The text in one or two lines of width `room`, broken at the space that makes the longer line as short as possible.

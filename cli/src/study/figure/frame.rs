@@ -30,7 +30,7 @@ impl Frame {
 /// Draws the axes below `top`. All values must be drawable. `None` if there are no values.
 pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], top: f64) -> Option<Frame> {
     let y = Ticks::of(ys, figure.y.scale, 6)?;
-    let left = 10.0 + y.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
+    let left = 10.0 + y.widest_label();
     let x = fitting(xs, figure.x.scale, WIDTH - left - 20.0)?;
     let right = WIDTH - 4.0 - x.major.last().map_or(0.0, |(_, label)| width(label) / 2.0);
     y_label(out, figure, 0.0, top, Anchor::Start);
@@ -43,7 +43,7 @@ pub(super) fn draw(out: &mut String, figure: &Figure, xs: &[f64], ys: &[f64], to
 /// Ticks for an axis of length `length`: the largest number of ticks whose labels do not overlap.
 pub(super) fn fitting(values: &[f64], scale: AxisScale, length: f64) -> Option<Ticks> {
     let fits = |ticks: &Ticks| {
-        let widest = ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
+        let widest = ticks.widest_label();
         (widest + 14.0) * ticks.major.len() as f64 <= length + widest
     };
     let tried: Vec<Ticks> = (2..=7).rev().map_while(|most| Ticks::of(values, scale, most)).collect();
@@ -69,12 +69,10 @@ fn grid(out: &mut String, frame: &Frame) {
 /// The x axis at the height `y`: its line, ticks, labels and name.
 pub(super) fn x_axis(out: &mut String, figure: &Figure, x: &AxisMap, y: f64) {
     line(out, "axis", (x.start, y), (x.end, y));
-    let ticks = |values: &mut dyn Iterator<Item = f64>, length: f64| {
-        values.map(|v| format!("M{} {}v{}", number(x.at(v)), number(y), number(length))).collect::<String>()
-    };
-    let major = ticks(&mut x.ticks.major.iter().map(|(v, _)| *v), TICK);
-    let minor = ticks(&mut x.ticks.minor.iter().copied(), 0.6 * TICK);
-    out.push_str(&format!("<path class=\"axis\" d=\"{major}{minor}\"/>\n"));
+    let tick = |v: f64, length: f64| format!("M{} {}v{}", number(x.at(v)), number(y), number(length));
+    let major = x.ticks.major.iter().map(|(v, _)| tick(*v, TICK));
+    let ticks: String = major.chain(x.ticks.minor.iter().map(|v| tick(*v, 0.6 * TICK))).collect();
+    out.push_str(&format!("<path class=\"axis\" d=\"{ticks}\"/>\n"));
     for (value, label) in &x.ticks.major {
         text(out, (x.at(*value), y + TICK + 12.0), "tick", Anchor::Middle, label);
     }

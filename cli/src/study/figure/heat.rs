@@ -19,13 +19,8 @@ const SHARE: f64 = 0.995;
 pub(super) fn draw(out: &mut String, figure: &Figure, maps: &[Heat]) -> Option<f64> {
     let (scale, clipped) = colours(maps)?;
     let (grid, loose) = arranged(maps);
-    let mut bottom = 0.0;
-    if !grid.maps.is_empty() {
-        bottom = in_grid(out, &grid, &scale);
-    }
-    if !loose.is_empty() {
-        bottom = in_rows(out, &loose, &scale, bottom);
-    }
+    let bottom = if grid.maps.is_empty() { 0.0 } else { in_grid(out, &grid, &scale) };
+    let bottom = if loose.is_empty() { bottom } else { in_rows(out, &loose, &scale, bottom) };
     let middle = number(bottom / 2.0);
     let label = fit(&figure.y.label, bottom.max(100.0));
     text(out, (10.0, bottom / 2.0), &format!("axis-label\" transform=\"rotate(-90 10 {middle})"), Anchor::Middle, &label);
@@ -73,19 +68,22 @@ fn arranged(maps: &[Heat]) -> (Grid<'_>, Vec<&Heat>) {
     for map in maps {
         match map.name.rsplit_once(' ').filter(in_grid) {
             Some((row, column)) => {
-                let at = |names: &mut Vec<_>, name| {
-                    names.iter().position(|n| *n == name).unwrap_or_else(|| {
-                        names.push(name);
-                        names.len() - 1
-                    })
-                };
-                let (i, j) = (at(&mut grid.rows, row), at(&mut grid.columns, column));
+                let (i, j) = (index(&mut grid.rows, row), index(&mut grid.columns, column));
                 grid.maps.push((i, j, map));
             }
             None => loose.push(map),
         }
     }
     (grid, loose)
+}
+
+/// The index of a name, which is added if it is missing.
+fn index<'a>(names: &mut Vec<&'a str>, name: &'a str) -> usize {
+    let found = names.iter().position(|n| *n == name);
+    if found.is_none() {
+        names.push(name);
+    }
+    found.unwrap_or(names.len() - 1)
 }
 
 /// Draws the grid with column names above and row names at the left. Returns its lower end.
@@ -170,8 +168,7 @@ fn legend(out: &mut String, scale: &Ticks, clipped: bool, y: f64) {
     }
     rect(out, "class=\"tile\"", [x.start, y, side, 12.0]);
     // Wide labels: print every second one.
-    let widest = x.ticks.major.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
-    let stride = if (widest + 8.0) * (x.ticks.major.len() - 1) as f64 > side { 2 } else { 1 };
+    let stride = if (x.ticks.widest_label() + 8.0) * (x.ticks.major.len() - 1) as f64 > side { 2 } else { 1 };
     let last = x.ticks.major.len() - 1;
     for (i, (value, label)) in x.ticks.major.iter().enumerate() {
         if (last - i).is_multiple_of(stride) {

@@ -1,6 +1,6 @@
 //! The legend: the name of each colour and marker.
 
-use super::draw::{Anchor, LINE, WIDTH, fit, text, width};
+use super::draw::{Anchor, LINE, WIDTH, fit, text, widest};
 
 /// Width of the sample of a line or marker.
 pub(super) const SAMPLE: f64 = 26.0;
@@ -27,9 +27,8 @@ pub(super) fn draw(out: &mut String, names: &[String], mut sample: impl FnMut(&m
 fn starts(names: &[String], rows: usize) -> Vec<f64> {
     let mut starts = vec![0.0];
     for (i, column) in names.chunks(rows).enumerate() {
-        let widest = column.iter().map(|name| width(name)).fold(0.0, f64::max);
         let between = if (i + 1) * rows < names.len() { BETWEEN } else { 0.0 };
-        starts.push(starts[i] + SAMPLE + GAP + widest + between);
+        starts.push(starts[i] + SAMPLE + GAP + widest(column) + between);
     }
     starts
 }

@@ -54,17 +54,13 @@ pub(super) fn draw(out: &mut String, figure: &Figure, points: &[(String, Point)]
             Anchor::Middle => 0.0,
             Anchor::End => -3.0,
         };
-        text(out, (label.at.0 + gap, label.text_y()), "label", label.anchor, name);
+        let middle = (label.area[1] + label.area[3]) / 2.0;
+        text(out, (label.at.0 + gap, middle), "label", label.anchor, name);
     }
     Some(frame.height())
 }
 
 impl Label {
-    /// Vertical middle of the text.
-    fn text_y(&self) -> f64 {
-        (self.area[1] + self.area[3]) / 2.0
-    }
-
     /// A name of width `width`, at `distance` from a point in direction `k`.
     fn new(width: f64, (px, py): (f64, f64), distance: f64, k: usize) -> Label {
         let angle = std::f64::consts::TAU * k as f64 / DIRECTIONS as f64;

@@ -1,5 +1,6 @@
 //! Maps values to positions, and chooses the ticks of an axis.
 
+use super::draw::widest;
 use super::plot::{AxisScale, Point};
 use lowrank::text::thousands;
 
@@ -46,10 +47,9 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    /// About `most` steps that cover `values`, which must be drawable. `None` if there are none.
+    /// About `most` steps, at least 2, that cover `values`, which must be drawable. `None` if there are none.
     pub fn of(values: &[f64], scale: AxisScale, most: usize) -> Option<Ticks> {
         let (low, high) = extent(values.iter().copied())?;
-        let most = most.max(2);
         Some(match scale {
             AxisScale::Linear => linear(low, high, most),
             AxisScale::Log if powers_of_two(values) && low < high && (high / low).log2() < most as f64 + 0.5 => binary(low, high),
@@ -61,6 +61,11 @@ impl Ticks {
     pub fn share(&self, value: f64) -> f64 {
         let t = |v: f64| if self.scale == AxisScale::Log { v.log10() } else { v };
         (t(value) - t(self.from)) / (t(self.to) - t(self.from))
+    }
+
+    /// Width of the widest label.
+    pub fn widest_label(&self) -> f64 {
+        widest(self.major.iter().map(|(_, label)| label))
     }
 
     /// Puts the ends of the axis at these coordinates.
@@ -102,9 +107,9 @@ fn linear(low: f64, high: f64, most: usize) -> Ticks {
     let (low, high) = (low - pad, high + pad);
     let step = round_up((high - low) / most as f64);
     let (first, last) = ((low / step + 1e-6).floor(), (high / step - 1e-6).ceil());
-    let values: Vec<f64> = (0..=(last - first) as usize).map(|i| (first + i as f64) * step).collect();
+    let values = (0..=(last - first) as usize).map(|i| (first + i as f64) * step);
     let size = (first * step).abs().max((last * step).abs());
-    let major = values.iter().map(|&v| (v, linear_label(v, step, size))).collect();
+    let major = values.map(|v| (v, linear_label(v, step, size))).collect();
     Ticks { scale: AxisScale::Linear, from: first * step, to: last * step, major, minor: Vec::new() }
 }
 
@@ -137,13 +142,7 @@ pub(super) fn grouped(value: f64, decimals: usize) -> String {
 }
 
 fn power_of_ten(exponent: i32) -> String {
-    let digit = |c| match c {
-        '-' => '⁻',
-        '1' => '¹',
-        '2' => '²',
-        '3' => '³',
-        c => char::from_u32('⁰' as u32 + (c as u32).saturating_sub('0' as u32)).unwrap_or(c),
-    };
+    let digit = |c: char| c.to_digit(10).and_then(|digit| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(digit as usize)).unwrap_or('⁻');
     format!("10{}", exponent.to_string().chars().map(digit).collect::<String>())
 }
 
