@@ -7,7 +7,7 @@ use super::head::BaseModel;
 use super::method::MethodArgs;
 use super::notes::{note, warning};
 use super::outcome::Outcome;
-use super::output::{Input, Output, OutputState, output_state};
+use super::output::{Input, Output};
 use super::parts::Reader;
 use super::progress::StepProgress;
 use super::run::{RunState, TrainingRun};
