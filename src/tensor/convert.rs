@@ -1,7 +1,7 @@
 //! Conversions between data types.
 
 use super::gemm::Mat;
-use super::{Accum, DType, Pooled, Scalar, Shape, Tensor};
+use super::{Accum, DType, Pooled, Scalar, Shape, Tensor, alloc, dispatch_any, rows, simd};
 use crate::{Error, Result};
 use half::{bf16, f16};
 
@@ -18,7 +18,11 @@ impl Tensor {
             return self.to_host()?.to_dtype(dtype)?.to_device_of(self);
         }
         if (self.dtype(), dtype) == (DType::F32, DType::BF16) {
-            return Tensor::new(<bf16 as Scalar>::narrow_all(self.to_accum()?), &self.shape);
+            let (from, mut rounded) = (self.host()?, alloc(self.shape.len()));
+            rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
+                simd::vectorised(|| to.iter_mut().zip(&from[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
+            });
+            return Tensor::new(rounded, &self.shape);
         }
         // f64 holds every value of the other types, so each value is rounded once.
         let wide = self.to_f64()?;
@@ -38,13 +42,10 @@ impl Tensor {
     /// If the elements are integers.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         let host = self.to_host()?;
-        Ok(match self.dtype() {
-            DType::F32 => host.host::<f32>()?.iter().map(|&x| x.into()).collect(),
-            DType::F64 => host.host::<f64>()?.to_vec(),
-            DType::BF16 => host.host::<bf16>()?.iter().map(|&x| x.into()).collect(),
-            DType::F16 => host.host::<f16>()?.iter().map(|&x| x.into()).collect(),
-            DType::U32 => return Err(Error::dtype("to_f64", "a floating-point type", &[DType::U32])),
-        })
+        if self.dtype() == DType::U32 {
+            return Err(Error::dtype("to_f64", "a floating-point type", &[DType::U32]));
+        }
+        dispatch_any!(self.dtype(), T => Ok(host.host::<T>()?.iter().map(|&x| x.into()).collect()))
     }
 
     /// A tensor of `dtype` from f64 values, each rounded once.

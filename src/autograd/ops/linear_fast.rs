@@ -32,15 +32,15 @@ pub(super) fn forward<T: Scalar>(x: &Tensor, linears: &[LowRankLinear]) -> Resul
 /// dx `[n, in]` = Σ dy W + Σ drop(dh A), with dy W given as `products` (none if dx is not wanted), and the gradients of the terms.
 pub(super) fn backward<T: Scalar>(products: &[(Tensor, Tensor)], terms: &[LowRankCotangent]) -> Result<LinearGradients> {
     let pairs = products.iter().map(|(dy, w)| Ok((Mat::of(dy)?, Mat::of(w)?))).collect::<Result<Vec<_>>>()?;
+    let dims = products.first().map_or([0, 0], |(dy, w)| [dy.shape().rows(), w.shape().cols()]);
     let (dx, grads) = if terms.is_empty() {
-        (sum_of::<_, T>(&pairs), Vec::new())
+        (Tensor::new(sum_of::<_, T>(&pairs), dims)?, Vec::new())
     } else {
         let mut dx = sum_of::<_, T::Acc>(&pairs);
         let grads = low_rank::backward(terms, &mut dx)?;
-        (T::narrow_all(dx), grads)
+        (Tensor::new(dx, dims)?.to_dtype(T::DTYPE)?, grads)
     };
-    let dims = products.first().map(|(dy, w)| [dy.shape().rows(), w.shape().cols()]);
-    Ok((dims.map(|dims| Tensor::new(dx, dims)).transpose()?, grads))
+    Ok(((!products.is_empty()).then_some(dx), grads))
 }
 
 /// Σ A·B, stored as C; nothing for no products.
