@@ -5,7 +5,7 @@
 
 use super::low_rank;
 use crate::Result;
-use crate::tensor::gemm::{Init, Mat, Threads, gemm, gemm_sum};
+use crate::tensor::gemm::{Init, Mat, gemm, gemm_sum};
 use crate::tensor::{Accum, LinearGradients, LowRankCotangent, LowRankLinear, Pooled, Scalar, Tensor, alloc, rows, zeroed};
 
 /// y `[G, n, out]` of a group of G linears, and h `[n, r]` of each term.
@@ -24,7 +24,7 @@ pub(super) fn forward<T: Scalar>(x: &Tensor, linears: &[LowRankLinear]) -> Resul
             products.push((Mat::of(h)?, Mat::new(b, out, h.shape().cols()).t()));
         }
         let init = bias.as_ref().map_or(Init::Zero, |b| Init::Bias(b));
-        gemm_sum(&products, init, y, out, Threads::Parallel);
+        gemm_sum(&products, init, y, out);
     }
     Ok((Tensor::new(y, [linears.len(), n, out])?, hidden))
 }
@@ -47,7 +47,7 @@ pub(super) fn backward<T: Scalar>(products: &[(Tensor, Tensor)], terms: &[LowRan
 fn sum_of<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)]) -> Pooled<C> {
     let [m, n] = products.first().map_or([0, 0], |(a, b)| [a.rows(), b.cols()]);
     let mut c = alloc(m * n);
-    gemm_sum(products, Init::Zero, &mut c, n, Threads::Parallel);
+    gemm_sum(products, Init::Zero, &mut c, n);
     c
 }
 
