@@ -25,23 +25,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// The files of each kind of result: an adapter, a checkpoint, the saved state of a run. A directory with any other file is never replaced.
-const KINDS: [&[&str]; 3] = [
-    &["adapter_config.json", "adapter_model.safetensors", "lowrank.json", "metrics.jsonl", "result.json"],
-    &[
-        "added_tokens.json",
-        "config.json",
-        "lowrank.json",
-        "metrics.jsonl",
-        "model.safetensors",
-        "result.json",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.txt",
-    ],
-    &["checkpoint.safetensors", "metrics.jsonl"],
-];
+// The files of each kind of result.
+const ADAPTER: &[&str] = &["adapter_config.json", "adapter_model.safetensors", "lowrank.json", "metrics.jsonl", "result.json"];
+const MODEL: &[&str] = &["config.json", "lowrank.json", "metrics.jsonl", "model.safetensors", "result.json"];
+const TOKENIZER: &[&str] = &["added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
+const RUN: &[&str] = &["checkpoint.safetensors", "metrics.jsonl"];
+
+/// The kinds of results: an adapter, a checkpoint, the saved state of a run. A directory with any other file is never replaced.
+const KINDS: [[&[&str]; 2]; 3] = [[ADAPTER, &[]], [MODEL, TOKENIZER], [RUN, &[]]];
 
 /// Refuses a directory that [`write_directory`] would not replace. Call it before long work.
 ///
@@ -62,19 +53,15 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
         entries.push((entry.file_name(), entry.file_type().map_err(|e| Error::io(path, e))?.is_file()));
     }
     entries.sort();
-    let misfits = |kind: &&[&str]| {
-        let fits = |name: &OsStr| name.to_str().is_some_and(|name| kind.contains(&name));
+    let misfits = |kind: &[&[&str]; 2]| {
+        let fits = |name: &OsStr| name.to_str().is_some_and(|name| kind.iter().any(|names| names.contains(&name)));
         entries.iter().filter(|(name, is_file)| !is_file || !fits(name)).map(|(name, _)| name).collect::<Vec<_>>()
     };
     // The message names a file that keeps the directory from being the kind of result that it resembles most.
-    match KINDS.iter().map(misfits).min_by_key(Vec::len).and_then(|misfits| misfits.into_iter().next()) {
-        Some(name) => Err(Error::file(
-            path,
-            format!("{name:?}"),
-            "is not a file that lowrank writes: choose another directory, this one is left as it is",
-        )),
-        None => Ok(()),
-    }
+    let fewest = KINDS.iter().map(misfits).min_by_key(Vec::len).unwrap_or_default();
+    let Some(name) = fewest.first() else { return Ok(()) };
+    let problem = "is not a file that lowrank writes: choose another directory, this one is left as it is";
+    Err(Error::file(path, format!("{name:?}"), problem))
 }
 
 /// `path`, or the target if it is a link: the link stays, and its target is replaced.
