@@ -1,7 +1,7 @@
 //! Conversions between data types.
 
 use super::gemm::Mat;
-use super::{Accum, DType, Pooled, Scalar, Shape, Tensor, alloc, dispatch_any, rows, simd};
+use super::{Accum, DType, Pooled, Scalar, Shape, Tensor, alloc, rows, simd};
 use crate::{Error, Result};
 use half::{bf16, f16};
 
@@ -42,10 +42,13 @@ impl Tensor {
     /// If the elements are integers.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         let host = self.to_host()?;
-        if self.dtype() == DType::U32 {
-            return Err(Error::dtype("to_f64", "a floating-point type", &[DType::U32]));
-        }
-        dispatch_any!(self.dtype(), T => Ok(host.host::<T>()?.iter().map(|&x| x.into()).collect()))
+        Ok(match self.dtype() {
+            DType::F32 => host.host::<f32>()?.iter().map(|&x| x.into()).collect(),
+            DType::F64 => host.host::<f64>()?.to_vec(),
+            DType::BF16 => host.host::<bf16>()?.iter().map(|&x| x.into()).collect(),
+            DType::F16 => host.host::<f16>()?.iter().map(|&x| x.into()).collect(),
+            DType::U32 => return Err(Error::dtype("to_f64", "a floating-point type", &[DType::U32])),
+        })
     }
 
     /// A tensor of `dtype` from f64 values, each rounded once.
