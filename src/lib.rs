@@ -27,10 +27,17 @@
 //!
 //! # Reading order
 //!
-//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it. Four things besides the formulas occur early; a
-//! first reader can take them as given: `on_device!` chooses between host and GPU code, `dispatch!` chooses the Rust type for a [`tensor::DType`], `alloc`
-//! takes a buffer with arbitrary content from a pool, and `suite()` at the end of an op's file draws inputs for step 5. Fast versions stand in files of
-//! their own, named in the list; a first reader skips them.
+//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it. Fast versions stand in files of their own,
+//! named in the list; a first reader skips them. Some things besides the formulas occur early. A first reader can take them as given:
+//!
+//! - `on_device!` chooses between host and GPU code, and `dispatch!` chooses the Rust type for a [`tensor::DType`].
+//! - `alloc` takes a buffer with arbitrary content from a pool.
+//! - `rows::for_each(out, cols, f)` cuts `out` into groups of whole rows, and calls `f(first row, group)` for each, with all threads.
+//! - `vectorised(f)` runs the loop `f` with wider registers, where the processor has them. An argument `fma` says that a·b + c is one fast instruction
+//!   there. Neither changes what is computed, except the rounding of a·b + c.
+//! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)` takes n rows from
+//!   row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
+//! - `suite()` at the end of an op's file draws inputs for step 5.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
 //!    sums use. `tensor/sequences.rs`: packed batches.
@@ -43,7 +50,9 @@
 //!    `autograd/ops/gelu.rs`: one of them. `autograd/ops/arithmetic.rs`: sum and products.
 //! 7. **Dropout.** `tensor/mask.rs`: a mask that is never stored. `autograd/ops/dropout.rs`: the op.
 //! 8. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`).
-//!    `autograd/ops/attention.rs` (fast: `attention_fast`). `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
+//!    What its host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a term, and
+//!    the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take `AttentionInputs`: q, k, v, the
+//!    sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
 //!    model runs two fused ops, `residual_layer_norm` and `embedding_layer_norm`: each equals dropout, sum and layer norm, or embeddings, sum and layer
 //!    norm, one after another. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.

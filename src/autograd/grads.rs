@@ -75,7 +75,7 @@ pub(super) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
     }
     on_device!(
         total,
-        |device| launch::elementwise(device, OP, ["add_f32", "add_bf16"], &[&total, &g]),
+        |device| launch::elementwise(device, OP, "add", &[&total, &g]),
         dispatch!(OP, total.dtype(), T => zip_in_place::<T>(total, &g, |a, b| a + b))
     )
 }

@@ -26,7 +26,7 @@ impl Tape<'_> {
     /// Bytes that are kept for backward. Each storage counts once; those in `model`, the model's own, do not count.
     pub fn kept_bytes(&self, model: &BTreeSet<usize>) -> usize {
         let mut seen = model.clone();
-        let mut count = |t: &Tensor| if seen.insert(t.storage_id()) { t.storage().bytes() } else { 0 };
+        let mut count = |t: &Tensor| if seen.insert(t.storage_id()) { t.storage().bytes } else { 0 };
         let kept = self.nodes.iter().map(|node| match node {
             Node::Leaf(_) => 0,
             Node::Op { saved, .. } => saved.iter().map(|(_, t)| count(t)).sum::<usize>(),

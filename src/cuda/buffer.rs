@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Device;
-use super::context::failed;
+use super::context::{failed, lock};
 use crate::{Error, Result};
 use cudarc::driver::result;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Buffer {
     /// # Errors
     /// If the device has no more memory.
     pub fn take(device: &Arc<Device>, bytes: usize) -> Result<Buffer> {
-        let (address, capacity) = device.take_memory(bytes)?;
+        let (address, capacity) = lock(&device.memory).take(&device.context, &device.name, bytes)?;
         Ok(Buffer { device: device.clone(), address, bytes, capacity })
     }
 
@@ -101,7 +101,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.device.give_memory(self.address, self.capacity);
+        // Launched work may still read it: all later work waits for that in the stream.
+        lock(&self.device.memory).give(&self.device.context, self.address, self.capacity);
     }
 }
 

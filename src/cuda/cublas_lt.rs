@@ -21,15 +21,9 @@ pub(super) struct CublasLt {
     chosen: HashMap<Product, Option<Algorithm>>,
 }
 
-/// Everything that the choice of an algorithm depends on. `alignments` are the powers of two that divide the addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Product {
-    sizes: [usize; 3],
-    strides: [usize; 3],
-    transposed: [bool; 2],
-    dtypes: [DataType; 2],
-    alignments: [u32; 3],
-}
+/// What the choice of an algorithm depends on: the matrices as cuBLASLt takes them. The largest power of two that divides an address, at most 256,
+/// stands in place of the address.
+type Product = [Matrix; 3];
 
 /// An object of cuBLASLt, which is destroyed when this is dropped.
 struct Own {
@@ -98,7 +92,7 @@ impl CublasLt {
             let own = Own { pointer, destroy: self.cublas.preference_destroy };
             let bytes = self.workspace.1 as u64;
             check(set(pointer, preference::MAX_WORKSPACE_BYTES, std::ptr::from_ref(&bytes).cast(), 8))?;
-            let [of_a, of_b, of_c] = product.alignments;
+            let [of_a, of_b, of_c] = product.map(|m| m.address as u32);
             for (attribute, alignment) in preference::MIN_ALIGNMENT_BYTES.into_iter().zip([of_a, of_b, of_c, of_c]) {
                 check(set(pointer, attribute, std::ptr::from_ref(&alignment).cast(), 4))?;
             }
@@ -114,22 +108,16 @@ impl CublasLt {
 
     /// c = a · b + bias in each row, on `stream` of the current context. False, and nothing computed, if cuBLASLt has no algorithm for it.
     pub(super) fn gemm_bias(&mut self, a: Matrix, b: Matrix, bias: u64, c: Matrix, stream: Stream) -> Result<bool> {
-        let [m, k, n] = dims(a, b, c)?;
+        let [m, _, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(true);
         }
         // As in `gemm`: cᵀ = bᵀ·aᵀ, column-major.
         let description = self.describe(b, a, bias)?;
         let [of_b, of_a, of_c] = [self.layout(b)?, self.layout(a)?, self.layout(c)?];
-        let alignment = |address: u64| 1 << address.trailing_zeros().min(8);
-        let product = Product {
-            sizes: [m, k, n],
-            strides: [a.stride, b.stride, c.stride],
-            transposed: [a.operation(), b.operation()].map(|o| o == cublas_sys::Operation::T),
-            dtypes: [a.dtype, c.dtype],
-            // The bias is read in vectors too.
-            alignments: [b.address, a.address, c.address | bias].map(alignment),
-        };
+        let aligned = |m: Matrix, address: u64| Matrix { address: 1 << address.trailing_zeros().min(8), ..m };
+        // The bias is read in vectors too.
+        let product = [aligned(b, b.address), aligned(a, a.address), aligned(c, c.address | bias)];
         let Some(algorithm) = self.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
         let (alpha, beta) = (1.0f32, 0.0f32);
         let to = c.address as *mut c_void;

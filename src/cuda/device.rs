@@ -20,11 +20,11 @@ const TF32: &str = "LOWRANK_TF32";
 
 /// An opened NVIDIA GPU.
 pub struct Device {
-    name: String,
+    pub(super) name: String,
     ordinal: usize,
     pub(super) context: Context,
     kernels: Mutex<Kernels>,
-    memory: Mutex<Memory>,
+    pub(super) memory: Mutex<Memory>,
     blas: Mutex<Blas>,
     blas_lt: Mutex<CublasLt>,
 }
@@ -112,21 +112,11 @@ impl Device {
         lock(&self.memory).reserved()
     }
 
-    /// The address and the size of a part of memory of at least `bytes`.
-    pub(super) fn take_memory(&self, bytes: usize) -> Result<(u64, usize)> {
-        lock(&self.memory).take(&self.context, &self.name, bytes)
-    }
-
-    /// Takes back a part of memory. Launched work may still read it: all later work waits for that in the stream.
-    pub(super) fn give_memory(&self, address: u64, size: usize) {
-        lock(&self.memory).give(&self.context, address, size);
-    }
-
     /// Launches the kernel `name` on `grid` blocks of `block` threads, with `shared` bytes of dynamic shared memory. An empty grid launches nothing.
     ///
     /// # Errors
     /// If there is no such kernel, or the driver refuses the launch.
-    pub fn launch(&self, name: &'static str, grid: [usize; 3], block: usize, shared: usize, arguments: &[Argument]) -> Result<()> {
+    pub fn launch(&self, name: &str, grid: [usize; 3], block: usize, shared: usize, arguments: &[Argument]) -> Result<()> {
         lock(&self.kernels).launch(&self.context, name, (grid, block, shared), arguments)
     }
 

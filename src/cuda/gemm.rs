@@ -71,7 +71,7 @@ pub(super) fn check(what: impl Display, status: Status) -> Result<()> {
 }
 
 /// A row-major matrix on a device, or its transpose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Matrix {
     /// The address of the first element.
     pub address: u64,

@@ -20,7 +20,7 @@ const SHARED: u32 = 48 << 10;
 pub(super) struct Kernels {
     module: sys::CUmodule,
     /// Each kernel that was launched, and the bytes of dynamic shared memory that it may use.
-    functions: HashMap<&'static str, (sys::CUfunction, u32)>,
+    functions: HashMap<String, (sys::CUfunction, u32)>,
 }
 
 /// An argument of a kernel.
@@ -63,9 +63,10 @@ impl Kernels {
     }
 
     /// The kernel `name`, allowed to use `shared` bytes of dynamic shared memory.
-    fn function(&mut self, name: &'static str, shared: u32) -> Result<sys::CUfunction> {
-        let (handle, allowed) = match self.functions.get(name) {
-            Some(&found) => found,
+    fn function(&mut self, name: &str, shared: u32) -> Result<sys::CUfunction> {
+        let known = self.functions.get(name).copied();
+        let (handle, allowed) = match known {
+            Some(found) => found,
             None => {
                 let symbol = CString::new(name).map_err(|e| Error::invalid(format!("cuda: {name}: {e}")))?;
                 // SAFETY: the module is never unloaded.
@@ -80,7 +81,9 @@ impl Kernels {
             unsafe { result::function::set_function_attribute(handle, attribute, shared as i32) }
                 .map_err(failed(&format!("{name} cannot have {shared} bytes of shared memory")))?;
         }
-        self.functions.insert(name, (handle, allowed.max(shared)));
+        if known.is_none() || shared > allowed {
+            self.functions.insert(name.to_string(), (handle, allowed.max(shared)));
+        }
         Ok(handle)
     }
 
@@ -88,7 +91,7 @@ impl Kernels {
     pub(super) fn launch(
         &mut self,
         context: &Context,
-        name: &'static str,
+        name: &str,
         (grid, block, shared): ([usize; 3], usize, usize),
         arguments: &[Argument],
     ) -> Result<()> {

@@ -22,16 +22,16 @@ static SOURCES: [(&str, &str); 17] = sources! {
 pub(super) fn compile((major, minor): (i32, i32)) -> Result<Vec<u8>> {
     let nvrtc = Nvrtc::load().map_err(Error::invalid)?;
     let text = |s: &str| CString::new(s).map_err(|e| Error::invalid(format!("cuda: a kernel holds a zero byte: {e}")));
-    let all = |items: &[String]| items.iter().map(|s| text(s)).collect::<Result<Vec<CString>>>();
+    let all = |items: &[&str]| items.iter().map(|s| text(s)).collect::<Result<Vec<CString>>>();
     let pointers = |items: &[CString]| items.iter().map(|s| s.as_ptr()).collect::<Vec<*const c_char>>();
 
     let kernels = SOURCES.iter().filter(|(name, _)| name.ends_with(".cu"));
     let whole = text(&kernels.map(|(name, _)| format!("#include \"{name}\"\n")).collect::<String>())?;
-    let names = all(&SOURCES.map(|(name, _)| name.to_string()))?;
-    let files = all(&SOURCES.map(|(_, file)| file.to_string()))?;
+    let names = all(&SOURCES.map(|(name, _)| name))?;
+    let files = all(&SOURCES.map(|(_, file)| file))?;
     let options =
         [&format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17", "-default-device", "--restrict", "--extra-device-vectorization"];
-    let options = all(&options.map(str::to_string))?;
+    let options = all(&options)?;
 
     let mut program: Program = std::ptr::null_mut();
     // SAFETY: every pointer is to a string or an array that lives until after the calls. Each buffer has the size that NVRTC returned just before.

@@ -4,7 +4,6 @@ use crate::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 
 /// The message for a file that is a pointer of Git LFS.
@@ -39,24 +38,26 @@ pub(crate) struct Unique<T>(pub Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Object<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-            type Value = Unique<T>;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
+        deserializer.deserialize_map(Unique(Vec::new()))
+    }
+}
+
+/// Appends the entries of an object.
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Unique<T> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<Self, A::Error> {
+        let mut seen = HashSet::new();
+        while let Some((key, value)) = map.next_entry::<String, T>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Unique<T>, A::Error> {
-                let mut seen = HashSet::new();
-                let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, T>()? {
-                    if !seen.insert(key.clone()) {
-                        return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
-                    }
-                    entries.push((key, value));
-                }
-                Ok(Unique(entries))
-            }
+            self.0.push((key, value));
         }
-        deserializer.deserialize_map(Object(PhantomData))
+        Ok(self)
     }
 }

@@ -1,4 +1,7 @@
-//! The arguments of the linear and attention kernels, on the host and on a GPU.
+//! What the linear and attention ops give to their code for the host and for a GPU.
+//!
+//! The types of a linear: a [`LowRankLinear`] has W, b and its terms. A [`LowRankTerm`] is one term: A, B, s and its dropout. A
+//! [`LowRankCotangent`] is a term with what its backward reads: dy (the cotangent of the output), x and h.
 
 use super::{Mask, Sequences, Tensor};
 

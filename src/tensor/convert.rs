@@ -1,7 +1,7 @@
 //! Conversions between data types.
 
 use super::gemm::Mat;
-use super::{Accum, DType, Pooled, Scalar, Shape, Tensor};
+use super::{Accum, DType, Pooled, Scalar, Shape, Tensor, alloc, rows, simd};
 use crate::{Error, Result};
 use half::{bf16, f16};
 
@@ -18,7 +18,11 @@ impl Tensor {
             return self.to_host()?.to_dtype(dtype)?.to_device_of(self);
         }
         if (self.dtype(), dtype) == (DType::F32, DType::BF16) {
-            return Tensor::new(<bf16 as Scalar>::narrow_all(self.to_accum()?), &self.shape);
+            let (from, mut rounded) = (self.host()?, alloc(self.shape.len()));
+            rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
+                simd::vectorised(|| to.iter_mut().zip(&from[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
+            });
+            return Tensor::new(rounded, &self.shape);
         }
         // f64 holds every value of the other types, so each value is rounded once.
         let wide = self.to_f64()?;

@@ -1,8 +1,7 @@
 //! Tensors in the memory of a GPU.
 
 use super::sequences::DeviceSequences;
-use super::storage::OnDevice;
-use super::{DType, Sequences, Shape, Storage, Tensor, alloc, dispatch_any};
+use super::{DType, Place, Sequences, Shape, Storage, Tensor, alloc, dispatch_any};
 use crate::cuda::{Argument, Buffer, DataType, Device, Matrix};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -11,7 +10,12 @@ use zerocopy::IntoBytes;
 impl Tensor {
     /// A tensor of all bytes of a buffer.
     fn of_buffer(buffer: Buffer, dtype: DType, shape: Shape) -> Tensor {
-        Tensor::whole(Storage::Cuda(OnDevice { buffer, dtype }), shape)
+        Tensor::whole(Storage { dtype, bytes: buffer.bytes(), place: Place::Cuda(buffer) }, shape)
+    }
+
+    /// The buffer that contains the elements; `None` if they are on the host.
+    fn buffer(&self) -> Option<&Buffer> {
+        if let Place::Cuda(buffer) = &self.storage.place { Some(buffer) } else { None }
     }
 
     /// A tensor on a GPU whose elements have arbitrary values.
@@ -34,10 +38,7 @@ impl Tensor {
 
     /// The GPU that contains the elements; `None` if they are on the host.
     pub fn device(&self) -> Option<&Arc<Device>> {
-        match &*self.storage {
-            Storage::Cuda(c) => Some(c.buffer.device()),
-            _ => None,
-        }
+        self.buffer().map(Buffer::device)
     }
 
     /// The same elements on a GPU. No copy is made if they are there.
@@ -60,20 +61,19 @@ impl Tensor {
     /// If the GPU has no more memory.
     pub(crate) fn own_on(&mut self, device: &Arc<Device>) -> Result<()> {
         *self = self.to_device(device)?;
-        let Storage::Cuda(c) = &*self.storage else { return Err(Error::invalid(format!("{self:?} is not on the GPU"))) };
-        if Arc::strong_count(&self.storage) > 1 {
-            let buffer = c.buffer.copy(self.offset * c.dtype.size(), self.bytes())?;
-            *self = Tensor::of_buffer(buffer, c.dtype, self.shape.clone());
+        if let Some(buffer) = self.buffer().filter(|_| Arc::strong_count(&self.storage) > 1) {
+            let own = buffer.copy(self.offset * self.dtype().size(), self.bytes())?;
+            *self = Tensor::of_buffer(own, self.dtype(), self.shape.clone());
         }
         Ok(())
     }
 
     /// The same elements in host memory. Waits for the device.
     pub(super) fn download(&self) -> Result<Tensor> {
-        let Storage::Cuda(c) = &*self.storage else { return Ok(self.clone()) };
-        dispatch_any!(c.dtype, T => {
+        let Some(buffer) = self.buffer() else { return Ok(self.clone()) };
+        dispatch_any!(self.dtype(), T => {
             let mut values = alloc::<T>(self.shape.len());
-            c.buffer.download(self.offset * size_of::<T>(), values.as_mut_bytes())?;
+            buffer.download(self.offset * size_of::<T>(), values.as_mut_bytes())?;
             Tensor::new(values, &self.shape)
         })
     }
@@ -91,10 +91,8 @@ impl Tensor {
     /// # Errors
     /// If the tensor is on the host.
     pub fn address(&self) -> Result<u64> {
-        match &*self.storage {
-            Storage::Cuda(c) => Ok(c.buffer.address() + (self.offset * c.dtype.size()) as u64),
-            _ => Err(Error::invalid(format!("{self:?} is on the host, and a GPU should read it"))),
-        }
+        let buffer = self.buffer().ok_or_else(|| Error::invalid(format!("{self:?} is on the host, and a GPU should read it")))?;
+        Ok(buffer.address() + (self.offset * self.dtype().size()) as u64)
     }
 
     /// The tensor `[.., cols]` as a matrix for cuBLAS.

@@ -7,18 +7,27 @@
 //! dispatch!("relu", x.dtype(), T => relu::<T>(x.host()?))     // calls relu::<f32>, relu::<f64> or relu::<BF16>
 //! ```
 
-/// Evaluates `$body` with the [`Scalar`](crate::tensor::Scalar) type `$T` of a data type. Other data types give an error that names the op.
+/// Evaluates `$body` with the Rust type `$T` of a data type, for the listed types. `$rest` is the arm for all others.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! dispatch_types {
+    ([$($name:ident $type:ty),*] $dtype:expr, $T:ident => $body:expr $(, $other:ident => $rest:expr)?) => {
+        match $dtype {
+            $($crate::tensor::DType::$name => {
+                type $T = $type;
+                $body
+            })*
+            $($other => $rest,)?
+        }
+    };
+}
+
+/// For the types that ops compute with ([`Scalar`](crate::tensor::Scalar)). Other data types give an error that names the op.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! dispatch {
     ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            $crate::tensor::DType::BF16 => {
-                type $T = $crate::tensor::BF16;
-                $body
-            }
-            other => $crate::dispatch_float!($op, other, $T => $body),
-        }
+        $crate::dispatch_types!([BF16 $crate::tensor::BF16] $dtype, $T => $body, other => $crate::dispatch_float!($op, other, $T => $body))
     };
 }
 
@@ -27,47 +36,16 @@ macro_rules! dispatch {
 #[doc(hidden)]
 macro_rules! dispatch_float {
     ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            $crate::tensor::DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::tensor::DType::F64 => {
-                type $T = f64;
-                $body
-            }
-            other => Err($crate::Error::dtype($op, "a floating-point type that one can compute in", &[other])),
-        }
+        $crate::dispatch_types!([F32 f32, F64 f64] $dtype, $T => $body,
+            other => Err($crate::Error::dtype($op, "a floating-point type that one can compute in", &[other])))
     };
 }
 
 /// As `dispatch!`, for all five data types: for code that moves elements and computes nothing.
 macro_rules! dispatch_any {
-    ($dtype:expr, $T:ident => $body:expr) => {{
-        use $crate::tensor::DType;
-        match $dtype {
-            DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            DType::F64 => {
-                type $T = f64;
-                $body
-            }
-            DType::BF16 => {
-                type $T = half::bf16;
-                $body
-            }
-            DType::F16 => {
-                type $T = half::f16;
-                $body
-            }
-            DType::U32 => {
-                type $T = u32;
-                $body
-            }
-        }
-    }};
+    ($dtype:expr, $T:ident => $body:expr) => {
+        $crate::dispatch_types!([F32 f32, F64 f64, BF16 half::bf16, F16 half::f16, U32 u32] $dtype, $T => $body)
+    };
 }
 pub(crate) use dispatch_any;
 

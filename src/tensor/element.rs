@@ -3,15 +3,14 @@
 //! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or
 //! `f64`), because a sum of many bf16 numbers would lose most of its digits.
 
-use super::pool::{Poolable, Pooled, alloc};
-use super::{rows, simd, special};
+use super::special;
 use half::{bf16, f16};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
 /// The data type of the elements of a [`Tensor`](super::Tensor).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum DType {
     /// 32-bit float.
     F32,
@@ -55,7 +54,7 @@ impl fmt::Display for DType {
 
 /// A Rust type that a tensor can contain: one for each [`DType`]. No other crate can add one.
 pub trait Element:
-    Poolable + PartialEq + Send + Sync + fmt::Debug + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable
+    Copy + Default + PartialEq + Send + Sync + fmt::Debug + 'static + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable
 {
     /// Its data type.
     const DTYPE: DType;
@@ -89,8 +88,6 @@ pub trait Scalar: Element {
     fn narrow(x: Self::Acc) -> Self;
     /// The elements as the input of a matrix product.
     fn source(data: &[Self]) -> Elements<'_, Self::Acc>;
-    /// Rounds every element. No copy is made if `Self` is the accumulator type.
-    fn narrow_all(sums: Pooled<Self::Acc>) -> Pooled<Self>;
 }
 
 /// A type of accumulators, with the arithmetic that ops need: `f32` or `f64`.
@@ -137,7 +134,6 @@ macro_rules! floats {
             #[inline(always)]
             fn narrow(x: $type) -> $type { x }
             fn source(data: &[$type]) -> Elements<'_, $type> { Elements::Same(data) }
-            fn narrow_all(sums: Pooled<$type>) -> Pooled<$type> { sums }
         }
         impl Accum for $type {
             const ZERO: $type = 0.0;
@@ -179,13 +175,6 @@ impl Scalar for bf16 {
     }
     fn source(data: &[bf16]) -> Elements<'_, f32> {
         Elements::BF16(data)
-    }
-    fn narrow_all(sums: Pooled<f32>) -> Pooled<bf16> {
-        let mut rounded = alloc(sums.len());
-        rows::for_each(&mut rounded, 1, |at, to: &mut [bf16]| {
-            simd::vectorised(|| to.iter_mut().zip(&sums[at..]).for_each(|(to, &x)| *to = bf16::narrow(x)));
-        });
-        rounded
     }
 }
 

@@ -45,9 +45,7 @@ pub use mask::Mask;
 pub use pool::{Pooled, alloc, zeroed};
 pub use sequences::Sequences;
 pub use shape::Shape;
-#[cfg(feature = "cuda")]
-pub use storage::OnDevice;
-pub use storage::{Host, Mapped, Storage};
+pub use storage::{Place, Storage};
 
 use crate::{Error, Result};
 use std::fmt;
@@ -89,7 +87,7 @@ impl Tensor {
         {
             return None;
         }
-        Some(Tensor::whole(Storage::Mapped(Mapped { map: map.clone(), bytes, dtype }), shape))
+        Some(Tensor::whole(Storage { dtype, bytes: bytes.len(), place: Place::Mapped(map.clone(), bytes) }, shape))
     }
 
     /// A tensor of all elements of `storage`.
@@ -109,7 +107,7 @@ impl Tensor {
 
     /// The data type.
     pub fn dtype(&self) -> DType {
-        self.storage.dtype()
+        self.storage.dtype
     }
 
     /// Bytes of the elements.
@@ -145,10 +143,10 @@ impl Tensor {
     /// # Errors
     /// If the data type is not that of `T`, or the tensor is on a GPU.
     pub fn into_host<T: Element>(mut self) -> Result<Pooled<T>> {
-        let all = size_of_val(self.host::<T>()?) == self.storage.bytes();
+        let all = size_of_val(self.host::<T>()?) == self.storage.bytes;
         if all
-            && let Some(Storage::Host(host)) = Arc::get_mut(&mut self.storage)
-            && let Some(buffer) = host.buffer.downcast_mut::<Pooled<T>>()
+            && let Some(Storage { place: Place::Host(buffer), .. }) = Arc::get_mut(&mut self.storage)
+            && let Some(buffer) = buffer.downcast_mut::<Pooled<T>>()
         {
             return Ok(std::mem::replace(buffer, Vec::new().into()));
         }

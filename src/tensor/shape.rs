@@ -61,21 +61,10 @@ fn product(sizes: &[usize]) -> Option<usize> {
     product.map(|product| if sizes.contains(&0) { 0 } else { product })
 }
 
-impl<const N: usize> From<[usize; N]> for Shape {
-    fn from(dims: [usize; N]) -> Self {
-        Shape(dims.to_vec())
-    }
-}
-
-impl From<&[usize]> for Shape {
-    fn from(dims: &[usize]) -> Self {
-        Shape(dims.to_vec())
-    }
-}
-
-impl From<Vec<usize>> for Shape {
-    fn from(dims: Vec<usize>) -> Self {
-        Shape(dims)
+/// From anything that can be read as a slice of sizes: an array, a slice, a `Vec`.
+impl<T: AsRef<[usize]>> From<T> for Shape {
+    fn from(dims: T) -> Self {
+        Shape(dims.as_ref().to_vec())
     }
 }
 

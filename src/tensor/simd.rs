@@ -1,7 +1,7 @@
 //! Runs a loop on the host with the widest vectors of the processor.
 //!
-//! A [`Kernel`] is here a plain loop on the host. Inside a function with `#[target_feature]`, the compiler turns the same loop into code for wider registers and fused
-//! multiply-add. So there is one source and one compiled version for each instruction set. The version is chosen at run time.
+//! A [`Kernel`] is here a plain loop on the host. Inside a function with `#[target_feature]`, the compiler turns the same loop into code for wider
+//! registers and fused multiply-add. So there is one source and one compiled version for each instruction set. The version is chosen at run time.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
@@ -37,12 +37,7 @@ impl Isa {
 
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Isa::Portable => "portable",
-            Isa::Avx2 => "avx2",
-            Isa::Avx512 => "avx512",
-            Isa::Avx512Bf16 => "avx512bf16",
-        })
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 
@@ -69,19 +64,14 @@ pub(super) fn widest() -> Isa {
 /// The instruction set in use: the widest of this processor, or the one that `LOWRANK_SIMD` names.
 pub fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| chosen().ok().flatten().unwrap_or_else(widest))
+    *ISA.get_or_init(|| choice().ok().flatten().unwrap_or_else(widest))
 }
 
-/// Checks the environment variable `LOWRANK_SIMD`.
+/// The instruction set that the environment variable `LOWRANK_SIMD` names, if it is set.
 ///
 /// # Errors
 /// If it names an instruction set that does not exist, or that this processor lacks.
-pub fn check_choice() -> Result<()> {
-    chosen().map(|_| ())
-}
-
-/// The instruction set that `LOWRANK_SIMD` names, if it is set.
-fn chosen() -> Result<Option<Isa>> {
+pub fn choice() -> Result<Option<Isa>> {
     let Ok(choice) = std::env::var(CHOICE) else { return Ok(None) };
     let can: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| *isa <= widest()).collect();
     let names: Vec<String> = can.iter().map(Isa::to_string).collect();

@@ -1,7 +1,7 @@
 //! What a run's memory was used for.
 
 use crate::nn::DistilBert;
-use crate::tensor::Storage;
+use crate::tensor::Place;
 use std::collections::BTreeMap;
 
 /// The largest amount of memory that this process ever held, in bytes. `None` where the system does not tell (only Linux does).
@@ -18,7 +18,7 @@ pub fn memory_by_category(model: &DistilBert, peak: usize, kept: usize, data: us
     let trains: usize = trained.iter().map(|p| p.value().bytes()).sum();
     for weight in model.weights().into_iter().filter(|w| w.parameter().is_none()) {
         let Ok(value) = weight.value() else { continue };
-        let kind = if matches!(**value.storage(), Storage::Mapped(_)) { &mut mapped } else { &mut converted };
+        let kind = if matches!(value.storage().place, Place::Mapped(..)) { &mut mapped } else { &mut converted };
         kind.insert(value.storage_id(), value.bytes());
     }
     let mut all = vec![

@@ -148,18 +148,18 @@ impl Inspect {
             facts.push(format!("DistilBERT: {sizes}, vocabulary {}, {} positions", c.vocab_size, c.max_position_embeddings));
         }
         let tensors: Vec<_> = file.names().filter_map(|name| Some((name, file.info(name)?))).collect();
-        let bytes: usize = tensors.iter().map(|(_, i)| i.bytes).sum();
+        let bytes: usize = tensors.iter().map(|(_, i)| i.bytes.len()).sum();
         let numbers: usize = tensors.iter().map(|(_, i)| i.shape.iter().product::<usize>()).sum();
         if self.json {
             let list: Vec<_> =
-                tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes })).collect();
+                tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes.len() })).collect();
             let all = json!({ "path": file.path(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
             return say_json(&all).map(|()| Outcome::Done);
         }
         say(file.path().display())?;
         facts.iter().try_for_each(say)?;
         for (name, info) in &tensors {
-            say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes)))?;
+            say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes.len())))?;
         }
         say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))?;
         Ok(Outcome::Done)

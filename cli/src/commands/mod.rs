@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Outcome> {
-    lowrank::tensor::simd::check_choice()?;
+    lowrank::tensor::simd::choice()?;
     if arguments.quiet {
         notes::be_quiet();
     }

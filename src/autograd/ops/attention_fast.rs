@@ -7,7 +7,7 @@
 //! Rows of scores are padded to a multiple of 16. Padding gets probability 0. So loops over rows are whole vectors, without a remainder.
 
 use crate::Result;
-use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial};
+use crate::tensor::gemm::{Mat, Packed, gemm_packed, gemm_serial};
 use crate::tensor::simd::{self, Kernel, vectorised};
 use crate::tensor::{Accum, AttentionInputs, Mask, Pooled, Scalar, Sequences, Shape, Tensor, alloc, math, rows, zeroed};
 
@@ -149,7 +149,7 @@ impl<'a, S: Accum> Head<'a, S> {
     /// y `[nq, K]`, and the log-sum-exp of each row of scores.
     fn forward<T: Scalar<Acc = S>>(&self) -> [Pooled<S>; 2] {
         let (nq, nk, width) = (self.q.rows(), self.k.rows(), self.q.cols());
-        let k_t = Packed::for_products_of(self.q, self.k.t(), Threads::Serial);
+        let k_t = Packed::for_products_of(self.q, self.k.t());
         let mut scores = Scores::<T>::new(QUERIES.min(nq), nk);
         let v = scores.pack(self.v);
         let (mut y, mut lse, mut factors) = (alloc(nq * width), alloc(nq), self.no_dropout());
@@ -161,7 +161,7 @@ impl<'a, S: Accum> Head<'a, S> {
                 let (p, rounded) = scores.row(i);
                 lse[first + i] = simd::dispatch(SoftmaxRow { p, rounded, nk, factors: &factors, scale: self.scale() });
             }
-            gemm_packed(&[(scores.rounded(n), &v)], Init::Zero, &mut y[first * width..], width, Threads::Serial); // drop(P) v
+            gemm_packed(scores.rounded(n), &v, &mut y[first * width..], width, false); // drop(P) v
         }
         [y, lse]
     }
@@ -170,8 +170,8 @@ impl<'a, S: Accum> Head<'a, S> {
     fn backward<T: Scalar<Acc = S>>(&self, y: Mat<S>, dy: Mat<S>, lse: &[S]) -> [Pooled<S>; 3] {
         let (nq, nk, width) = (self.q.rows(), self.k.rows(), self.q.cols());
         let [mut scores, mut d_scores] = [(); 2].map(|()| Scores::<T>::new(QUERIES.min(nq), nk));
-        let k_t = Packed::for_products_of(self.q, self.k.t(), Threads::Serial);
-        let v_t = Packed::for_products_of(dy, self.v.t(), Threads::Serial);
+        let k_t = Packed::for_products_of(self.q, self.k.t());
+        let v_t = Packed::for_products_of(dy, self.v.t());
         let k = d_scores.pack(self.k);
         let (mut dq, mut dk, mut dv) = (alloc(nq * width), zeroed(nk * width), zeroed(nk * width));
         let mut factors = self.no_dropout();
@@ -189,7 +189,7 @@ impl<'a, S: Accum> Head<'a, S> {
             }
             gemm_serial(scores.rounded(n).t(), dy_rows, &mut dv, width, true); // dv += drop(P)ᵀ dy
             gemm_serial(d_scores.rounded(n).t(), q_rows, &mut dk, width, true); // dk += dSᵀ q / √K
-            gemm_packed(&[(d_scores.rounded(n), &k)], Init::Zero, &mut dq[first * width..], width, Threads::Serial); // dq = dS k / √K
+            gemm_packed(d_scores.rounded(n), &k, &mut dq[first * width..], width, false); // dq = dS k / √K
         }
         [dq, dk, dv]
     }
@@ -215,12 +215,12 @@ impl<T: Scalar> Scores<T> {
 
     /// Packs `by` for products of these scores and it.
     fn pack(&self, by: Mat<T::Acc>) -> Packed<T::Acc> {
-        Packed::for_products_of(self.rounded(0), by, Threads::Serial)
+        Packed::for_products_of(self.rounded(0), by)
     }
 
     /// Sets the scores to the product of `rows` and the packed matrix.
     fn multiply(&mut self, rows: Mat<T::Acc>, by: &Packed<T::Acc>) {
-        gemm_packed(&[(rows, by)], Init::Zero, &mut self.sums, self.stride, Threads::Serial);
+        gemm_packed(rows, by, &mut self.sums, self.stride, false);
     }
 
     /// Row i with its padding, and where its rounded form goes.

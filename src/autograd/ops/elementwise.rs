@@ -33,9 +33,9 @@ pub trait Elementwise: Sync + 'static {
     const NAME: &'static str;
     /// What forward keeps for [`Elementwise::df`].
     const KEEPS: Keeps = Keeps::X;
-    /// Names of the GPU kernels (`src/cuda/kernels`): `[[forward f32, forward bf16], [backward f32, backward bf16]]`. The arguments are (x, y, n)
-    /// and (kept, dy, dx, n). `None`: only the host computes this function.
-    const KERNELS: Option<[[&'static str; 2]; 2]> = None;
+    /// Names of the GPU kernels of forward and backward (`src/cuda/kernels`), without the type at their end (`_f32`, `_bf16`). The arguments are
+    /// (x, y, n) and (kept, dy, dx, n). `None`: only the host computes this function.
+    const KERNELS: Option<[&'static str; 2]> = None;
 
     /// y = f(x).
     fn f(&self, x: f64) -> f64;

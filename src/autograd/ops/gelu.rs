@@ -16,8 +16,7 @@ pub struct Gelu;
 
 impl Elementwise for Gelu {
     const NAME: &'static str = "gelu";
-    const KERNELS: Option<[[&'static str; 2]; 2]> =
-        Some([["gelu_forward_f32", "gelu_forward_bf16"], ["gelu_backward_f32", "gelu_backward_bf16"]]);
+    const KERNELS: Option<[&'static str; 2]> = Some(["gelu_forward", "gelu_backward"]);
 
     fn f(&self, x: f64) -> f64 {
         x * distribution(x)

@@ -5,7 +5,7 @@
 
 use super::low_rank;
 use crate::Result;
-use crate::tensor::gemm::{Init, Mat, Threads, gemm, gemm_sum};
+use crate::tensor::gemm::{Init, Mat, gemm, gemm_sum};
 use crate::tensor::{Accum, LinearGradients, LowRankCotangent, LowRankLinear, Pooled, Scalar, Tensor, alloc, rows, zeroed};
 
 /// y `[G, n, out]` of a group of G linears, and h `[n, r]` of each term.
@@ -24,7 +24,7 @@ pub(super) fn forward<T: Scalar>(x: &Tensor, linears: &[LowRankLinear]) -> Resul
             products.push((Mat::of(h)?, Mat::new(b, out, h.shape().cols()).t()));
         }
         let init = bias.as_ref().map_or(Init::Zero, |b| Init::Bias(b));
-        gemm_sum(&products, init, y, out, Threads::Parallel);
+        gemm_sum(&products, init, y, out);
     }
     Ok((Tensor::new(y, [linears.len(), n, out])?, hidden))
 }
@@ -32,22 +32,22 @@ pub(super) fn forward<T: Scalar>(x: &Tensor, linears: &[LowRankLinear]) -> Resul
 /// dx `[n, in]` = Σ dy W + Σ drop(dh A), with dy W given as `products` (none if dx is not wanted), and the gradients of the terms.
 pub(super) fn backward<T: Scalar>(products: &[(Tensor, Tensor)], terms: &[LowRankCotangent]) -> Result<LinearGradients> {
     let pairs = products.iter().map(|(dy, w)| Ok((Mat::of(dy)?, Mat::of(w)?))).collect::<Result<Vec<_>>>()?;
+    let dims = products.first().map_or([0, 0], |(dy, w)| [dy.shape().rows(), w.shape().cols()]);
     let (dx, grads) = if terms.is_empty() {
-        (sum_of::<_, T>(&pairs), Vec::new())
+        (Tensor::new(sum_of::<_, T>(&pairs), dims)?, Vec::new())
     } else {
         let mut dx = sum_of::<_, T::Acc>(&pairs);
         let grads = low_rank::backward(terms, &mut dx)?;
-        (T::narrow_all(dx), grads)
+        (Tensor::new(dx, dims)?.to_dtype(T::DTYPE)?, grads)
     };
-    let dims = products.first().map(|(dy, w)| [dy.shape().rows(), w.shape().cols()]);
-    Ok((dims.map(|dims| Tensor::new(dx, dims)).transpose()?, grads))
+    Ok(((!products.is_empty()).then_some(dx), grads))
 }
 
 /// Σ A·B, stored as C; nothing for no products.
 fn sum_of<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)]) -> Pooled<C> {
     let [m, n] = products.first().map_or([0, 0], |(a, b)| [a.rows(), b.cols()]);
     let mut c = alloc(m * n);
-    gemm_sum(products, Init::Zero, &mut c, n, Threads::Parallel);
+    gemm_sum(products, Init::Zero, &mut c, n);
     c
 }
 

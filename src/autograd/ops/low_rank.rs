@@ -5,7 +5,7 @@
 //! A dropout mask is never stored. Each pass draws it once, for the block at hand.
 
 use crate::Result;
-use crate::tensor::gemm::{Init, Mat, Packed, Threads, gemm_packed, gemm_serial, gemm_sum};
+use crate::tensor::gemm::{Mat, Packed, gemm_packed, gemm_serial};
 use crate::tensor::simd::vectorised;
 use crate::tensor::{Accum, LowRankCotangent, LowRankTerm, Pooled, Tensor, alloc, rows, zeroed};
 
@@ -35,7 +35,7 @@ pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    let packed_a = terms.iter().map(|t| Ok(Packed::new(Mat::of(&t.a)?.t(), Threads::Serial))).collect::<Result<Vec<_>>>()?;
+    let packed_a = terms.iter().map(|t| Ok(Packed::new(Mat::of(&t.a)?.t()))).collect::<Result<Vec<_>>>()?;
     let mut hidden: Vec<Pooled<S>> = terms.iter().map(|t| alloc(n * t.rank())).collect();
     let mut blocks: Vec<_> = hidden.iter_mut().zip(terms).map(|(h, t)| h.chunks_mut((BLOCK * t.rank()).max(1))).collect();
     // A task takes a block of rows, and writes those rows of every h.
@@ -49,7 +49,7 @@ pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<
                 x.scale(&mut dropped);
             }
             let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
-            gemm_packed(&[(x, a)], Init::Zero, h, term.rank(), Threads::Serial);
+            gemm_packed(x, a, h, term.rank(), false);
         }
     });
     hidden.into_iter().zip(terms).map(|(h, t)| Tensor::new(h, [n, t.rank()])).collect()
@@ -119,8 +119,8 @@ impl<'a, S: Accum> TermPass<'a, S> {
             dy,
             x: x.as_ref().map(Mat::of).transpose()?,
             h: h.as_ref().map(Mat::of).transpose()?,
-            scaled_b: Packed::new(Mat::new(&scaled_b, dy.cols(), term.rank()), Threads::Serial),
-            a: Packed::new(a, Threads::Serial),
+            scaled_b: Packed::new(Mat::new(&scaled_b, dy.cols(), term.rank())),
+            a: Packed::new(a),
         })
     }
 
@@ -135,24 +135,24 @@ impl<'a, S: Accum> TermPass<'a, S> {
         let dy = self.dy.rows_from(first, n);
         if let Some(h) = self.h {
             // dBᵀ / s += hᵀ dy
-            gemm_sum(&[(h.rows_from(first, n).t(), dy)], Init::Keep, db, dy.cols(), Threads::Serial);
+            gemm_serial(h.rows_from(first, n).t(), dy, db, dy.cols(), true);
         }
         if dx.is_empty() && self.x.is_none() {
             return;
         }
         // dh = dy (s B)
         let mut dh = alloc::<S>(n * r);
-        gemm_packed(&[(dy, &self.scaled_b)], Init::Zero, &mut dh, r, Threads::Serial);
+        gemm_packed(dy, &self.scaled_b, &mut dh, r, false);
         let dh = Mat::new(&dh, n, r);
         let mut factors = alloc::<S>(n * d);
         let masked = draw_factors(self.term, first, d, &mut factors);
         // dx += drop(dh A)
         if masked && !dx.is_empty() {
             let mut through = alloc::<S>(n * d);
-            gemm_packed(&[(dh, &self.a)], Init::Zero, &mut through, d, Threads::Serial);
+            gemm_packed(dh, &self.a, &mut through, d, false);
             vectorised(|| dx.iter_mut().zip(&*through).zip(&*factors).for_each(|((dx, &g), &f)| *dx += f * g));
         } else if !dx.is_empty() {
-            gemm_packed(&[(dh, &self.a)], Init::Keep, dx, d, Threads::Serial);
+            gemm_packed(dh, &self.a, dx, d, true);
         }
         // dA += dhᵀ drop(x)
         if let Some(x) = self.x {

@@ -12,8 +12,7 @@ pub struct Relu;
 impl Elementwise for Relu {
     const NAME: &'static str = "relu";
     const KEEPS: Keeps = Keeps::Y;
-    const KERNELS: Option<[[&'static str; 2]; 2]> =
-        Some([["relu_forward_f32", "relu_forward_bf16"], ["relu_backward_f32", "relu_backward_bf16"]]);
+    const KERNELS: Option<[&'static str; 2]> = Some(["relu_forward", "relu_backward"]);
 
     fn f(&self, x: f64) -> f64 {
         if x <= 0.0 { 0.0 } else { x }

@@ -1,6 +1,6 @@
 //! Attention by the kernels of `attention.cu`. A block of threads takes a tile of rows of one sequence and head.
 
-use super::{bits, cast, cast_to, named, or_null, size};
+use super::{bits, cast, cast_to, launch, named, or_null, size};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{AttentionInputs, DType, Sequences, Tensor};
 use crate::{Error, Result};
@@ -8,39 +8,26 @@ use std::sync::Arc;
 
 /// y `[Tq, D]`, and the log-sum-exp of each row of scores, `[H, Tq]` f32.
 pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs) -> Result<(Tensor, Tensor)> {
-    let launch = Launch::new(device, x)?;
+    let kernels = Launch::new(device, x)?;
     let y = Tensor::empty_on(device, x.qkv[0].dtype(), x.qkv[0].shape())?;
     let lse = Tensor::empty_on(device, DType::F32, [x.heads, x.queries.tokens()])?;
-    let names = ["attention_forward_f32", "attention_forward_bf16", "attention_forward_bf16_w32", "attention_forward_bf16_w64"];
-    launch.run(names, x.queries, 0, 0, &[y.argument()?, lse.argument()?])?;
+    kernels.run("attention_forward", x.queries, 0, 0, &[y.argument()?, lse.argument()?])?;
     Ok((y, lse))
 }
 
 /// Writes the gradients of what attention reads to `grads`, from y, the log-sum-exps and dy.
 pub(crate) fn backward(device: &Arc<Device>, x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3], grads: &AttentionInputs) -> Result<()> {
-    let launch = Launch::new(device, x)?;
+    let kernels = Launch::new(device, x)?;
     let [dq, dk, dv] = &grads.qkv;
-    let delta = delta(device, x, launch.width, y, dy)?;
+    let delta = delta(device, x, kernels.width, y, dy)?;
     let common = [dy.argument()?, lse.argument()?, delta.argument()?];
-    let names = [
-        "attention_backward_queries_f32",
-        "attention_backward_queries_bf16",
-        "attention_backward_queries_bf16_w32",
-        "attention_backward_queries_bf16_w64",
-    ];
-    launch.run(names, x.queries, 0, 1, &[&common[..], &[dq.argument()?]].concat())?;
+    kernels.run("attention_backward_queries", x.queries, 0, 1, &[&common[..], &[dq.argument()?]].concat())?;
 
     // Each sequence's part of the gradients of the extra keys and values: [B, E, D].
     let dims = [x.keys.count(), x.extra_rows(), dy.shape().cols()];
     let parts = x.extra.iter().flatten().map(|_| Tensor::empty_on(device, DType::F32, dims)).collect::<Result<Vec<_>>>()?;
     let outputs = [dk.argument()?, dv.argument()?, or_null(parts.first())?, or_null(parts.get(1))?];
-    let names = [
-        "attention_backward_keys_f32",
-        "attention_backward_keys_bf16",
-        "attention_backward_keys_bf16_w32",
-        "attention_backward_keys_bf16_w64",
-    ];
-    launch.run(names, x.keys, x.extra_rows(), 2, &[&common[..], &outputs].concat())?;
+    kernels.run("attention_backward_keys", x.keys, x.extra_rows(), 2, &[&common[..], &outputs].concat())?;
     parts.iter().zip(grads.extra.iter().flatten()).try_for_each(|(parts, to)| sum_sequences(device, parts, to))
 }
 
@@ -48,9 +35,8 @@ pub(crate) fn backward(device: &Arc<Device>, x: &AttentionInputs, [y, lse, dy]: 
 fn delta(device: &Arc<Device>, x: &AttentionInputs, width: usize, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let tq = x.queries.tokens();
     let delta = Tensor::empty_on(device, DType::F32, [x.heads, tq])?;
-    let name = named("attention", dy.dtype(), ["attention_backward_delta_f32", "attention_backward_delta_bf16"])?;
     let arguments = [y.argument()?, dy.argument()?, delta.argument()?, size(tq), size(width)];
-    device.launch(name, [tq.div_ceil(8), x.heads, 1], 256, 0, &arguments)?;
+    launch(device, "attention", "attention_backward_delta", dy.dtype(), [tq.div_ceil(8), x.heads, 1], &arguments)?;
     Ok(delta)
 }
 
@@ -86,15 +72,13 @@ impl<'a> Launch<'a> {
         Ok(Launch { device, x, extra, width, tensor_cores })
     }
 
-    /// Launches a kernel over the rows of `sequences`, each with `more` rows in front: the one of `names` (f32, bf16, and bf16 on tensor cores with
-    /// heads of 32 and 64 columns) that fits. `pass`: 0 for y, 1 for dq, 2 for dk and dv. `own`: what only this kernel takes.
-    fn run(&self, names: [&'static str; 4], sequences: &Sequences, more: usize, pass: usize, own: &[Argument]) -> Result<()> {
-        let [f32, bf16, w32, w64] = names;
-        let name = match (self.tensor_cores, self.width) {
-            (true, 32) => w32,
-            (true, _) => w64,
-            _ => named("attention", self.x.qkv[0].dtype(), [f32, bf16])?,
-        };
+    /// Launches the kernel `stem` over the rows of `sequences`, each with `more` rows in front. Its name ends in the type, and on tensor cores also in
+    /// the width of a head, such as `_bf16_w32`. `pass`: 0 for y, 1 for dq, 2 for dk and dv. `own`: what only this kernel takes.
+    fn run(&self, stem: &str, sequences: &Sequences, more: usize, pass: usize, own: &[Argument]) -> Result<()> {
+        let mut name = named("attention", self.x.qkv[0].dtype(), stem)?;
+        if self.tensor_cores {
+            name += &format!("_w{}", self.width);
+        }
         // Rows of a block, and its bytes of shared memory.
         let (tile, shared) = match self.tensor_cores {
             true => (64, [640 * self.width, 512 * self.width, 512 * self.width + 512]),
@@ -103,7 +87,7 @@ impl<'a> Launch<'a> {
         let longest = (0..sequences.count()).map(|b| sequences.length(b)).max().unwrap_or(0) + more;
         let grid = [longest.div_ceil(tile), self.x.heads, sequences.count()];
         let arguments = [self.inputs()?, own.to_vec(), self.settings()?].concat();
-        self.device.launch(name, grid, 128, shared[pass], &arguments)
+        self.device.launch(&name, grid, 128, shared[pass], &arguments)
     }
 
     /// The arguments that every kernel begins with.

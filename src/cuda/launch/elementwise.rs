@@ -1,29 +1,31 @@
 //! Kernels that compute each element from the elements at the same place.
 
-use super::{blocks, count, named};
+use super::{addresses, blocks, count, launch};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// y = kernel(inputs), all of one shape and type; `kernels` names those for f32 and bf16.
-pub(crate) fn elementwise(device: &Arc<Device>, op: &'static str, kernels: [&'static str; 2], inputs: &[&Tensor]) -> Result<Tensor> {
+/// y = kernel(inputs), all of one shape and type.
+pub(crate) fn elementwise(device: &Arc<Device>, op: &'static str, kernel: &str, inputs: &[&Tensor]) -> Result<Tensor> {
     let x = inputs[0];
     if let Some(other) = inputs.iter().find(|t| t.shape() != x.shape() || t.dtype() != x.dtype()) {
         return Err(Error::shape(op, "equal shapes and types", &[x.shape(), other.shape()]));
     }
-    let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
-    let mut arguments = inputs.iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
-    arguments.extend([y.argument()?, count(x.shape().len())]);
-    device.launch(named(op, x.dtype(), kernels)?, blocks(x.shape().len()), 256, 0, &arguments)?;
-    Ok(y)
+    each(device, op, kernel, inputs, &[])
 }
 
 /// c·x.
 pub(crate) fn scaled(device: &Arc<Device>, x: &Tensor, c: f64) -> Result<Tensor> {
+    each(device, "scale", "scale", &[x], &[Argument::F32(c as f32)])
+}
+
+/// y = kernel(inputs, settings), one thread for each element.
+fn each(device: &Arc<Device>, op: &'static str, kernel: &str, inputs: &[&Tensor], settings: &[Argument]) -> Result<Tensor> {
+    let (x, n) = (inputs[0], inputs[0].shape().len());
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
-    let arguments = [x.argument()?, y.argument()?, Argument::F32(c as f32), count(x.shape().len())];
-    device.launch(named("scale", x.dtype(), ["scale_f32", "scale_bf16"])?, blocks(x.shape().len()), 256, 0, &arguments)?;
+    let arguments = [&addresses(inputs)?[..], &[y.argument()?], settings, &[count(n)]].concat();
+    launch(device, op, kernel, x.dtype(), blocks(n), &arguments)?;
     Ok(y)
 }
 

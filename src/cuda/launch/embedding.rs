@@ -1,6 +1,6 @@
 //! Table lookup, and the gradient of a table.
 
-use super::{blocks, count, named, of_either, size};
+use super::{addresses, blocks, count, launch, of_either, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::cuda::upload_together;
@@ -13,8 +13,7 @@ pub(crate) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype:
     let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
     let mut arguments = of_either("embedding", Some(table))?.to_vec();
     arguments.extend([ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)]);
-    let name = named("embedding", dtype, ["embedding_forward_f32", "embedding_forward_bf16"])?;
-    device.launch(name, blocks(y.shape().len()), 256, 0, &arguments)?;
+    launch(device, "embedding", "embedding_forward", dtype, blocks(y.shape().len()), &arguments)?;
     Ok(y)
 }
 
@@ -34,9 +33,8 @@ pub(crate) fn table_gradient(device: &Arc<Device>, dy: &Tensor, mut picks: Vec<(
     let groups = unique.len();
     let [unique, starts, rows] = upload_together(device, [&unique, &starts, &rows])?;
     let dtable = Tensor::zeros_on(device, DType::F32, shape)?;
-    let mut arguments = [dy, &unique, &starts, &rows, &dtable].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    let mut arguments = addresses(&[dy, &unique, &starts, &rows, &dtable])?;
     arguments.push(size(shape.cols()));
-    let name = named("embedding", dy.dtype(), ["embedding_backward_f32", "embedding_backward_bf16"])?;
-    device.launch(name, [groups, 1, 1], 256, 0, &arguments)?;
+    launch(device, "embedding", "embedding_backward", dy.dtype(), [groups, 1, 1], &arguments)?;
     Ok(dtable)
 }

@@ -1,6 +1,6 @@
 //! Layer normalisation. The same kernel also computes the rows s that it normalises: the end of a sublayer, or the embeddings.
 
-use super::{cast, column_sums, dropped, named, of_either, or_null, size};
+use super::{addresses, cast, column_sums, dropped, launch, named, of_either, or_null, size};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{DType, Mask, Sequences, Tensor};
 use crate::{Error, Result};
@@ -29,11 +29,11 @@ pub(crate) fn layer_norm(
     eps: f64,
     keep: [bool; 2],
 ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
-    let (op, dtype, shape, kernels) = match rows {
-        NormRows::Sublayer { x, .. } => ("layer_norm", x.dtype(), x.shape().clone(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"]),
+    let (op, stem, dtype, shape) = match rows {
+        NormRows::Sublayer { x, .. } => ("layer_norm", "layer_norm_forward", x.dtype(), x.shape().clone()),
         NormRows::Embeddings { dtype, words, sequences, .. } => {
-            let kernels = ["embedding_layer_norm_forward_f32", "embedding_layer_norm_forward_bf16"];
-            ("embedding_layer_norm", *dtype, [sequences.tokens(), words.shape().cols()].into(), kernels)
+            let shape = [sequences.tokens(), words.shape().cols()].into();
+            ("embedding_layer_norm", "embedding_layer_norm_forward", *dtype, shape)
         }
     };
     let (n, cols) = (shape.rows(), shape.cols());
@@ -63,7 +63,7 @@ pub(crate) fn layer_norm(
             arguments.push(size(prompt.map_or(0, |prompt| prompt.shape().rows())));
         }
     }
-    device.launch(named(op, dtype, kernels)?, [n.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
+    device.launch(&named(op, dtype, stem)?, [n.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
     Ok((y, h, rstd))
 }
 
@@ -76,14 +76,13 @@ pub(crate) fn layer_norm_backward(
     [need_dgamma, need_dbeta]: [bool; 2],
 ) -> Result<[Option<Tensor>; 3]> {
     let (rows, cols) = (dy.shape().rows(), dy.shape().cols());
-    let dbeta = if need_dbeta { Some(column_sums(device, dy, None, None)?) } else { None };
-    let dgamma = if need_dgamma { Some(column_sums(device, dy, h, None)?) } else { None };
+    let dbeta = need_dbeta.then(|| column_sums(device, dy, None, None)).transpose()?;
+    let dgamma = need_dgamma.then(|| column_sums(device, dy, h, None)).transpose()?;
     let (Some([rstd, gamma]), Some(h)) = (rstd_gamma, h) else { return Ok([None, dgamma, dbeta]) };
     let gamma = cast(device, gamma, DType::F32)?;
     let ds = Tensor::empty_on(device, dy.dtype(), dy.shape())?;
-    let mut arguments = [h, rstd, &gamma, dy, &ds].iter().map(|t| t.argument()).collect::<Result<Vec<_>>>()?;
+    let mut arguments = addresses(&[h, rstd, &gamma, dy, &ds])?;
     arguments.extend([size(rows), size(cols)]);
-    let name = named("layer_norm", dy.dtype(), ["layer_norm_backward_f32", "layer_norm_backward_bf16"])?;
-    device.launch(name, [rows.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    launch(device, "layer_norm", "layer_norm_backward", dy.dtype(), [rows.div_ceil(8), 1, 1], &arguments)?;
     Ok([Some(ds), dgamma, dbeta])
 }

@@ -2,7 +2,7 @@
 //!
 //! The products of a linear are summed in f32 and rounded once, to the type of x.
 
-use super::{blocks, cast, count, dropped, named, of_either, or_null, size, sum_parts};
+use super::{blocks, cast, count, dropped, launch, of_either, or_null, size, sum_parts};
 use crate::cuda::{Argument, Device, Matrix};
 use crate::tensor::{DType, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm, Tensor};
 use crate::{Error, Result};
@@ -102,7 +102,7 @@ fn affine(device: &Arc<Device>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y
 fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
     let b = cast(device, b, DType::F32)?;
     let arguments = [b.argument()?, y.argument()?, count(y.shape().len()), size(y.shape().cols())];
-    device.launch(named("linear", y.dtype(), ["fill_rows_f32", "fill_rows_bf16"])?, blocks(y.shape().len()), 256, 0, &arguments)
+    launch(device, "linear", "fill_rows", y.dtype(), blocks(y.shape().len()), &arguments)
 }
 
 /// h = drop(x) Aᵀ `[n, r]`.
@@ -111,8 +111,7 @@ fn hidden_of(device: &Arc<Device>, x: &Tensor, term: &LowRankTerm) -> Result<Ten
     let (h, a) = (Tensor::empty_on(device, x.dtype(), [n, r])?, cast(device, &term.a, DType::F32)?);
     let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, x.shape().cols(), r])?);
-    let name = named("linear", x.dtype(), ["low_rank_hidden_f32", "low_rank_hidden_bf16"])?;
-    device.launch(name, [n.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    launch(device, "linear", "low_rank_hidden", x.dtype(), [n.div_ceil(8), 1, 1], &arguments)?;
     Ok(h)
 }
 
@@ -126,8 +125,7 @@ fn add_output(device: &Arc<Device>, sum: Option<&Tensor>, bias: Option<&Tensor>,
     arguments.extend(of_either("linear", bias)?);
     arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(n), size(out), size(term.rank())]);
     arguments.push(Argument::F32(term.scale as f32));
-    let names = ["low_rank_output_f32_f32", "low_rank_output_bf16_f32", "low_rank_output_bf16_bf16"];
-    device.launch(by_types([h, y], names)?, [out.div_ceil(256), n.div_ceil(ROWS), 1], 256, 0, &arguments)
+    device.launch(&by_types("low_rank_output", [h, y])?, [out.div_ceil(256), n.div_ceil(ROWS), 1], 256, 0, &arguments)
 }
 
 /// dA = dhᵀ drop(x) `[r, in]` f32.
@@ -140,8 +138,7 @@ fn weight_a(device: &Arc<Device>, x: &Tensor, dh: &Tensor, term: &LowRankTerm) -
     let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, cols, r])?);
     arguments.push(size(ROWS));
-    let name = named("linear", x.dtype(), ["low_rank_weight_f32", "low_rank_weight_bf16"])?;
-    device.launch(name, blocks(parts * cols.div_ceil(4)), 256, 0, &arguments)?;
+    launch(device, "linear", "low_rank_weight", x.dtype(), blocks(parts * cols.div_ceil(4)), &arguments)?;
     sum_parts(device, &partial, None, [r, cols])
 }
 
@@ -151,16 +148,15 @@ fn add_input(device: &Arc<Device>, sum: Option<&Tensor>, dh: &Tensor, term: &Low
     let (n, cols) = (dx.shape().rows(), dx.shape().cols());
     let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, dx.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, cols, term.rank()])?);
-    let names = ["low_rank_input_f32_f32", "low_rank_input_bf16_f32", "low_rank_input_bf16_bf16"];
-    device.launch(by_types([dh, dx], names)?, blocks(n * cols.div_ceil(4)), 256, 0, &arguments)
+    device.launch(&by_types("low_rank_input", [dh, dx])?, blocks(n * cols.div_ceil(4)), 256, 0, &arguments)
 }
 
-/// Of the kernels for (f32, f32), (bf16, f32) and (bf16, bf16), the one for these two tensors.
-fn by_types(tensors: [&Tensor; 2], [f32, bf16_f32, bf16]: [&'static str; 3]) -> Result<&'static str> {
+/// The name of the kernel for these two tensors: `stem` with their types at its end.
+fn by_types(stem: &str, tensors: [&Tensor; 2]) -> Result<String> {
     match tensors.map(Tensor::dtype) {
-        [DType::F32, DType::F32] => Ok(f32),
-        [DType::BF16, DType::F32] => Ok(bf16_f32),
-        [DType::BF16, DType::BF16] => Ok(bf16),
+        [DType::F32, DType::F32] => Ok(format!("{stem}_f32_f32")),
+        [DType::BF16, DType::F32] => Ok(format!("{stem}_bf16_f32")),
+        [DType::BF16, DType::BF16] => Ok(format!("{stem}_bf16_bf16")),
         other => Err(Error::dtype("linear", "f32 or bf16 on a GPU", &other)),
     }
 }

@@ -1,6 +1,6 @@
 //! Launches of `magnitude.cu`: DoRA's scaling by m / n, and the row norms n.
 
-use super::{blocks, cast, count, named, or_null, size};
+use super::{blocks, cast, count, launch, or_null, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::{DType, Tensor};
@@ -12,7 +12,7 @@ pub(crate) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Te
     let b = b.map(|b| cast(device, b, DType::F32)).transpose()?;
     let mut arguments = vec![x.argument()?, m.argument()?, norms.argument()?, or_null(b.as_ref())?, y.argument()?];
     arguments.extend([count(x.shape().len()), size(x.shape().cols())]);
-    device.launch(named("magnitude", x.dtype(), ["magnitude_f32", "magnitude_bf16"])?, blocks(x.shape().len()), 256, 0, &arguments)?;
+    launch(device, "magnitude", "magnitude", x.dtype(), blocks(x.shape().len()), &arguments)?;
     Ok(y)
 }
 

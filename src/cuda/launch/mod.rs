@@ -26,17 +26,27 @@ use crate::tensor::{DType, Mask, Sequences, Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// The kernel for `dtype`, of those for f32 and bf16.
-pub(crate) fn named(op: &'static str, dtype: DType, [f32, bf16]: [&'static str; 2]) -> Result<&'static str> {
+/// The name of the kernel for `dtype`: `stem` with the type at its end.
+fn named(op: &'static str, dtype: DType, stem: &str) -> Result<String> {
     match dtype {
-        DType::F32 => Ok(f32),
-        DType::BF16 => Ok(bf16),
+        DType::F32 => Ok(format!("{stem}_f32")),
+        DType::BF16 => Ok(format!("{stem}_bf16")),
         other => Err(Error::dtype(op, "f32 or bf16 on a GPU", &[other])),
     }
 }
 
+/// Launches the kernel `stem` for `dtype` on `grid` blocks of 256 threads.
+fn launch(device: &Device, op: &'static str, stem: &str, dtype: DType, grid: [usize; 3], arguments: &[Argument]) -> Result<()> {
+    device.launch(&named(op, dtype, stem)?, grid, 256, 0, arguments)
+}
+
+/// The addresses of tensors.
+fn addresses(tensors: &[&Tensor]) -> Result<Vec<Argument>> {
+    tensors.iter().map(|t| t.argument()).collect()
+}
+
 /// The arguments of a mask: seed, site, threshold and keep factor. A threshold of 0 drops nothing.
-pub(crate) fn bits(mask: Option<&Mask>) -> [Argument; 4] {
+fn bits(mask: Option<&Mask>) -> [Argument; 4] {
     match mask {
         Some(mask) => {
             let (threshold, keep) = (mask.threshold(), (1.0 / (1.0 - mask.p)) as f32);
@@ -84,8 +94,7 @@ pub(crate) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tenso
     let parts = rows.div_ceil(ROWS);
     let partial = Tensor::empty_on(device, DType::F32, [parts, cols])?;
     let arguments = [x.argument()?, or_null(times)?, partial.argument()?, size(rows), size(cols), size(ROWS)];
-    let name = named("column sums", x.dtype(), ["column_sums_f32", "column_sums_bf16"])?;
-    device.launch(name, [cols.div_ceil(256), parts, 1], 256, 0, &arguments)?;
+    launch(device, "column sums", "column_sums", x.dtype(), [cols.div_ceil(256), parts, 1], &arguments)?;
     sum_parts(device, &partial, divisor, [cols])
 }
 

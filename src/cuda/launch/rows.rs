@@ -1,6 +1,6 @@
 //! Kernels over the rows of a packed batch: dropout, and the first row of each sequence.
 
-use super::{blocks, dropped, named, size};
+use super::{blocks, dropped, launch, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::{Mask, Sequences, Tensor};
@@ -12,7 +12,7 @@ pub(crate) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let mut arguments = vec![x.argument()?, y.argument()?];
     arguments.extend(dropped(device, Some((mask, sequences)), &[rows, cols])?);
-    device.launch(named("dropout", x.dtype(), ["dropout_f32", "dropout_bf16"])?, blocks(rows * cols.div_ceil(4)), 256, 0, &arguments)?;
+    launch(device, "dropout", "dropout", x.dtype(), blocks(rows * cols.div_ceil(4)), &arguments)?;
     Ok(y)
 }
 
@@ -21,8 +21,7 @@ pub(crate) fn first_row(device: &Arc<Device>, x: &Tensor, sequences: &Sequences)
     let (b, cols) = (sequences.count(), x.shape().cols());
     let y = Tensor::empty_on(device, x.dtype(), [b, cols])?;
     let arguments = [x.argument()?, y.argument()?, sequences.on(device)?.offsets.argument()?, size(cols)];
-    let name = named("first_row", x.dtype(), ["first_row_forward_f32", "first_row_forward_bf16"])?;
-    device.launch(name, [b, 1, 1], 256, 0, &arguments)?;
+    launch(device, "first_row", "first_row_forward", x.dtype(), [b, 1, 1], &arguments)?;
     Ok(y)
 }
 
@@ -31,7 +30,6 @@ pub(crate) fn first_row_backward(device: &Arc<Device>, dy: &Tensor, sequences: &
     let cols = dy.shape().cols();
     let dx = Tensor::zeros_on(device, dy.dtype(), [sequences.tokens(), cols])?;
     let arguments = [dy.argument()?, dx.argument()?, sequences.on(device)?.offsets.argument()?, size(cols)];
-    let name = named("first_row", dy.dtype(), ["first_row_backward_f32", "first_row_backward_bf16"])?;
-    device.launch(name, [sequences.count(), 1, 1], 256, 0, &arguments)?;
+    launch(device, "first_row", "first_row_backward", dy.dtype(), [sequences.count(), 1, 1], &arguments)?;
     Ok(dx)
 }

@@ -1,6 +1,6 @@
 //! Launches of `submatrix.cu`.
 
-use super::{blocks, named, size};
+use super::{blocks, launch, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::Tensor;
@@ -10,13 +10,7 @@ use std::sync::Arc;
 pub(crate) fn submatrix(device: &Arc<Device>, x: &Tensor, [m, n]: [usize; 2]) -> Result<Tensor> {
     let y = Tensor::empty_on(device, x.dtype(), [m, n])?;
     let arguments = [x.argument()?, y.argument()?, size(m), size(n), size(x.shape().cols())];
-    device.launch(
-        named("submatrix", x.dtype(), ["submatrix_forward_f32", "submatrix_forward_bf16"])?,
-        blocks(m * n),
-        256,
-        0,
-        &arguments,
-    )?;
+    launch(device, "submatrix", "submatrix_forward", x.dtype(), blocks(m * n), &arguments)?;
     Ok(y)
 }
 
@@ -25,12 +19,6 @@ pub(crate) fn submatrix_backward(device: &Arc<Device>, x: &Tensor, dy: &Tensor) 
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let dx = Tensor::empty_on(device, dy.dtype(), x.shape())?;
     let arguments = [dy.argument()?, dx.argument()?, size(rows), size(cols), size(dy.shape().rows()), size(dy.shape().cols())];
-    device.launch(
-        named("submatrix", dy.dtype(), ["submatrix_backward_f32", "submatrix_backward_bf16"])?,
-        blocks(rows * cols),
-        256,
-        0,
-        &arguments,
-    )?;
+    launch(device, "submatrix", "submatrix_backward", dy.dtype(), blocks(rows * cols), &arguments)?;
     Ok(dx)
 }

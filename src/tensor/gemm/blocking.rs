@@ -3,15 +3,6 @@
 use crate::tensor::Accum;
 use crate::tensor::simd::Isa;
 
-/// Whether a product may use all threads. A task that runs on one of them uses `Serial`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Threads {
-    /// The calling thread alone.
-    Serial,
-    /// All threads, if there is enough work.
-    Parallel,
-}
-
 /// Rows of a task's tile of C: a multiple of every MR.
 pub(super) const MC: usize = 96;
 /// Columns of a task's tile of C: a multiple of every NR.

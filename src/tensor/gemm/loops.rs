@@ -1,7 +1,7 @@
 //! Loops 5 to 1 of the product: see the drawing in `gemm/mod.rs`.
 #![allow(unsafe_code)]
 
-use super::blocking::{LINE, MC, NC, Threads, WORTH_THREADS, depth, tile};
+use super::blocking::{LINE, MC, NC, WORTH_THREADS, depth, tile};
 use super::call::{Call, Rows};
 use super::mat::Mat;
 use super::micro::{self, Operand};
@@ -20,6 +20,13 @@ pub enum Init<'a, S> {
     Keep,
     /// A bias: one number for each column of C.
     Bias(&'a [S]),
+}
+
+impl<S> Init<'_, S> {
+    /// C itself if `accumulate`, else zero.
+    pub(super) fn of(accumulate: bool) -> Self {
+        if accumulate { Init::Keep } else { Init::Zero }
+    }
 }
 
 /// C by address: element (i, j) is at `data + i · strides[0] + j · strides[1]`. Tasks write disjoint tiles of it.
@@ -69,7 +76,7 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
     init: Init<S>,
     c: &mut [C],
     strides: [usize; 2],
-    threads: Threads,
+    parallel: bool,
 ) {
     let Some(&(a, b)) = products.first() else { return };
     let (m, n, isa) = (a.rows, b.n, b.isa);
@@ -90,7 +97,7 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
     let tile = tile::<S>(isa, n);
     // Loops 5 and 4: over tiles of C, column by column.
     let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
-    let parallel = threads == Threads::Parallel && (m * n).saturating_mul(depth.max(1)) > WORTH_THREADS;
+    let parallel = parallel && (m * n).saturating_mul(depth.max(1)) > WORTH_THREADS;
     rows::for_tasks(across * down, parallel, |task| {
         let (i, j) = (task % down * MC, task / down * NC);
         let place = [i, j, MC.min(m - i), NC.min(n - j)];
@@ -133,6 +140,16 @@ enum Onto<'a, S> {
     Sums(Target<S>),
 }
 
+/// A block of A, the same rows of B, and the value to which their product is added.
+struct Block<'a, S, T> {
+    panels: Panels<T>,
+    /// All strips of B.
+    strips: &'a [T],
+    /// The rows of B, the first one of the block, and their number.
+    inner: [usize; 3],
+    onto: Onto<'a, S>,
+}
+
 impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Kernel for Tile<'_, S, C, MR, NR> {
     type Output = ();
 
@@ -173,12 +190,18 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Kernel for 
                 let last = (block == blocks && narrow).then_some(c);
                 match (&b.strips, a.data) {
                     (Strips::Pairs(strips), Elements::BF16(data)) => {
-                        let panels = Panels::pairs::<S, MR>(a, data, &mut a_pairs);
-                        self.block::<_, FMA>(&panels, strips, inner, onto, sums, last);
+                        let block = Block { panels: Panels::pairs::<S, MR>(a, data, &mut a_pairs), strips, inner, onto };
+                        match last {
+                            Some(c) => self.sweep::<_, _, FMA>(&block, c),
+                            None => self.sweep::<_, _, FMA>(&block, sums),
+                        }
                     }
                     (Strips::Wide(strips), _) => {
-                        let panels = Panels::wide::<MR>(a, n, &mut a_wide);
-                        self.block::<_, FMA>(&panels, strips, inner, onto, sums, last);
+                        let block = Block { panels: Panels::wide::<MR>(a, n, &mut a_wide), strips, inner, onto };
+                        match last {
+                            Some(c) => self.sweep::<_, _, FMA>(&block, c),
+                            None => self.sweep::<_, _, FMA>(&block, sums),
+                        }
                     }
                     (Strips::Pairs(_), Elements::Same(_)) => panic!("gemm: B was packed for a product with bf16"),
                 }
@@ -189,34 +212,10 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Kernel for 
 }
 
 impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S, C, MR, NR> {
-    /// [`Tile::sweep`] with the sums as its result, or with C for the last block, which is rounded (`last`).
+    /// Loops 2 and 1: `to = onto + A·B` for a block.
     #[inline(always)]
-    fn block<T: Operand<S>, const FMA: bool>(
-        &self,
-        panels: &Panels<T>,
-        strips: &[T],
-        inner: [usize; 3],
-        onto: Onto<S>,
-        sums: Target<S>,
-        last: Option<Target<C>>,
-    ) {
-        match last {
-            Some(c) => self.sweep::<_, _, FMA>(panels, strips, inner, onto, c),
-            None => self.sweep::<_, _, FMA>(panels, strips, inner, onto, sums),
-        }
-    }
-
-    /// Loops 2 and 1: `to = onto + A·B` for a block of A and the same rows of B. `inner`: the rows of B, the first one of the block, and their
-    /// number.
-    #[inline(always)]
-    fn sweep<T: Operand<S>, D: Scalar<Acc = S>, const FMA: bool>(
-        &self,
-        panels: &Panels<T>,
-        strips: &[T],
-        inner: [usize; 3],
-        onto: Onto<S>,
-        to: Target<D>,
-    ) {
+    fn sweep<T: Operand<S>, D: Scalar<Acc = S>, const FMA: bool>(&self, block: &Block<S, T>, to: Target<D>) {
+        let &Block { ref panels, strips, inner, onto } = block;
         let [_, j0, m, n] = self.place;
         let [k, k0, kc] = inner.map(|rows| rows.next_multiple_of(T::AT_ONCE));
         let hardware = self.products[0].1.isa.min(simd::widest());

@@ -38,8 +38,8 @@
 //! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on other rows of A.
 //!
 //! The types, in the order of use: [`Mat`] is a matrix over a borrowed slice, with strides. [`Elements`] is that slice: of the accumulator type
-//! S, or of bf16. [`Init`] is the value to which products are added. [`Threads`] chooses between one thread and all. [`Packed`] is B in strips,
-//! for callers that use one B for several products. [`Isa`] is an instruction set of the processor. An `Operand` (`micro.rs`) is what the
+//! S, or of bf16. [`Init`] is the value to which products are added. [`Packed`] is B in strips, for callers that use one B for several
+//! products. [`Isa`] is an instruction set of the processor. An `Operand` (`micro.rs`) is what the
 //! micro-kernel multiplies: elements of type S, or pairs of bf16.
 
 #[cfg(target_arch = "x86_64")]
@@ -57,7 +57,6 @@ mod tests;
 mod transpose;
 
 pub use super::element::Elements;
-pub use blocking::Threads;
 pub use loops::Init;
 pub use mat::Mat;
 pub use naive::gemm_naive;
@@ -76,7 +75,7 @@ const SHORT: usize = 48;
 /// # Panics
 /// If the sizes do not fit.
 pub fn gemm<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
-    gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Parallel);
+    sum_on(simd::isa(), &[(a, b)], Init::of(accumulate), c, ldc, true);
 }
 
 /// [`gemm`] on the calling thread alone.
@@ -84,41 +83,35 @@ pub fn gemm<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc
 /// # Panics
 /// If the sizes do not fit.
 pub fn gemm_serial<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
-    gemm_sum(&[(a, b)], if accumulate { Init::Keep } else { Init::Zero }, c, ldc, Threads::Serial);
+    sum_on(simd::isa(), &[(a, b)], Init::of(accumulate), c, ldc, false);
+}
+
+/// [`gemm_serial`] with B already packed.
+///
+/// # Panics
+/// If the sizes do not fit, or B was packed for an A of another type.
+pub fn gemm_packed<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: &Packed<S>, c: &mut [C], ldc: usize, accumulate: bool) {
+    loops::run(&[(a, b)], Init::of(accumulate), c, [ldc, 1], false);
 }
 
 /// C = init + Σ A·B over pairs (A, B), rounded once to C's type. Every A has C's rows, every B has C's columns. Without pairs, C stays as it is.
 ///
-/// On processors that multiply bf16, the product of two bf16 matrices adds pairs of neighbouring inner indices in f32.
+/// Uses all threads. On processors that multiply bf16, the product of two bf16 matrices adds pairs of neighbouring inner indices in f32.
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub fn gemm_sum<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize, threads: Threads) {
-    sum_on(simd::isa(), products, init, c, ldc, threads);
+pub fn gemm_sum<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize) {
+    sum_on(simd::isa(), products, init, c, ldc, true);
 }
 
-/// [`gemm_sum`] with the block sizes and the packing for the instruction set `isa`.
-fn sum_on<S: Accum, C: Scalar<Acc = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize, threads: Threads) {
+/// [`gemm_sum`] with the block sizes and the packing for the instruction set `isa`, with all threads if `parallel`.
+fn sum_on<S: Accum, C: Scalar<Acc = S>>(isa: Isa, products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize, parallel: bool) {
     let Some(&(a, b)) = products.first() else { return };
     products.iter().for_each(|(a, b)| assert_eq!(a.cols, b.rows, "gemm: inner sizes"));
     let swapped = a.rows <= SHORT && a.rows < b.cols;
     // Cᵀ = Bᵀ·Aᵀ for a short A.
     let operands = products.iter().map(|&(a, b)| if swapped { (b.t(), a.t()) } else { (a, b) });
-    let products: Vec<_> = operands.map(|(a, b)| (a, Packed::on(isa, a, b, threads))).collect();
+    let products: Vec<_> = operands.map(|(a, b)| (a, Packed::on(isa, a, b, parallel))).collect();
     let products: Vec<_> = products.iter().map(|(a, b)| (*a, b)).collect();
-    loops::run(&products, init, c, if swapped { [1, ldc] } else { [ldc, 1] }, threads);
-}
-
-/// [`gemm_sum`] with each B already packed.
-///
-/// # Panics
-/// If the sizes do not fit, or a B was packed for an A of another type.
-pub fn gemm_packed<S: Accum, C: Scalar<Acc = S>>(
-    products: &[(Mat<S>, &Packed<S>)],
-    init: Init<S>,
-    c: &mut [C],
-    ldc: usize,
-    threads: Threads,
-) {
-    loops::run(products, init, c, [ldc, 1], threads);
+    loops::run(&products, init, c, if swapped { [1, ldc] } else { [ldc, 1] }, parallel);
 }

@@ -1,6 +1,9 @@
 //! The matrix product as three loops. It defines what the fast product computes, and every test compares the two.
 //!
 //! A [`Mat`] is a matrix over a borrowed slice, with strides (`mat.rs`). [`Init`] is the start of each sum: 0, the old C, or a bias (`loops.rs`).
+//!
+//! Several products go into one sum because a linear layer with LoRA terms is such a sum, x Wᵀ + b + h (s B)ᵀ. The whole sum is kept in the
+//! accumulator type S and rounded once to C's type. A separate C for each product would be rounded each time, and written and read again.
 
 use super::loops::Init;
 use super::mat::Mat;

@@ -1,6 +1,6 @@
 //! Packs B into strips of NR columns, each of which the micro-kernel reads from start to end.
 
-use super::blocking::{Threads, WORTH_THREADS, tile};
+use super::blocking::{WORTH_THREADS, tile};
 use super::mat::Mat;
 use super::transpose::{GROUP, prefetch_ahead, transpose};
 use crate::tensor::element::Elements;
@@ -26,41 +26,37 @@ pub(super) enum Strips<S: Accum> {
 }
 
 impl<S: Accum> Packed<S> {
-    /// Packs `b` in the accumulator type.
-    pub fn new(b: Mat<S>, threads: Threads) -> Self {
-        Packed::strips(simd::isa(), b, false, threads)
+    /// Packs `b` in the accumulator type, on the calling thread.
+    pub fn new(b: Mat<S>) -> Self {
+        Packed::strips(simd::isa(), b, false, false)
     }
 
-    /// Packs `b` for products with matrices of the type of `a`: in pairs if both are bf16 and the processor multiplies bf16, else in the
-    /// accumulator type.
-    pub fn for_products_of(a: Mat<S>, b: Mat<S>, threads: Threads) -> Self {
-        Packed::on(simd::isa(), a, b, threads)
+    /// Packs `b` on the calling thread for products with matrices of the type of `a`: in pairs if both are bf16 and the processor multiplies bf16,
+    /// else in the accumulator type.
+    pub fn for_products_of(a: Mat<S>, b: Mat<S>) -> Self {
+        Packed::on(simd::isa(), a, b, false)
     }
 
-    /// [`Packed::for_products_of`] on `isa`.
-    pub(super) fn on(isa: Isa, a: Mat<S>, b: Mat<S>, threads: Threads) -> Self {
+    /// [`Packed::for_products_of`] on `isa`, with all threads if `parallel`.
+    pub(super) fn on(isa: Isa, a: Mat<S>, b: Mat<S>, parallel: bool) -> Self {
         let pairs = isa == Isa::Avx512Bf16 && [a, b].iter().all(|m| matches!(m.data, Elements::BF16(_)));
-        Packed::strips(isa, b, pairs, threads)
+        Packed::strips(isa, b, pairs, parallel)
     }
 
-    /// Packs `b`: in pairs if `pairs` and it is bf16.
-    fn strips(isa: Isa, b: Mat<S>, pairs: bool, threads: Threads) -> Self {
+    /// Packs `b`: in pairs if `pairs`, for which it must be bf16.
+    fn strips(isa: Isa, b: Mat<S>, pairs: bool, parallel: bool) -> Self {
         let [_, nr] = tile::<S>(isa, b.cols);
-        let parallel = threads == Threads::Parallel && b.rows * b.cols >= WORTH_THREADS;
-        let strip = |i: usize| (b.cols_from(i * nr, nr.min(b.cols - i * nr)), nr);
-        let width = b.cols.next_multiple_of(nr);
-        let strips = match b.data {
-            Elements::BF16(_) if pairs => {
-                let k = b.rows.next_multiple_of(2);
-                let mut data = alloc::<bf16>(checked_product(width, k));
-                rows::for_chunks(&mut data, nr * k, parallel, |i, to| simd::dispatch(PairStrip(strip(i), to)));
-                Strips::Pairs(data)
-            }
-            _ => {
-                let mut data = alloc::<S>(checked_product(width, b.rows));
-                rows::for_chunks(&mut data, nr * b.rows, parallel, |i, to| simd::dispatch(WideStrip(strip(i), to)));
-                Strips::Wide(data)
-            }
+        let parallel = parallel && b.rows * b.cols >= WORTH_THREADS;
+        let columns = |i: usize| b.cols_from(i * nr, nr.min(b.cols - i * nr));
+        let (width, pair_rows) = (b.cols.next_multiple_of(nr), b.rows.next_multiple_of(2));
+        let strips = if pairs {
+            let mut data = alloc::<bf16>(checked_product(width, pair_rows));
+            rows::for_chunks(&mut data, nr * pair_rows, parallel, |i, to| simd::dispatch(Strip { b: columns(i), nr, to }));
+            Strips::Pairs(data)
+        } else {
+            let mut data = alloc::<S>(checked_product(width, b.rows));
+            rows::for_chunks(&mut data, nr * b.rows, parallel, |i, to| simd::dispatch(Strip { b: columns(i), nr, to }));
+            Strips::Wide(data)
         };
         Packed { strips, k: b.rows, n: b.cols, isa }
     }
@@ -71,25 +67,28 @@ fn checked_product(a: usize, b: usize) -> usize {
     a.checked_mul(b).unwrap_or_else(|| panic!("gemm: {a} times {b} elements are too many to pack"))
 }
 
-/// Packs a matrix of at most NR columns as one strip. The first field is (matrix, NR).
-struct WideStrip<'a, S: Accum>((Mat<'a, S>, usize), &'a mut [S]);
+/// Packs a matrix of at most NR columns as one strip: of elements of type S, or of pairs of bf16.
+struct Strip<'a, S: Accum, T> {
+    b: Mat<'a, S>,
+    nr: usize,
+    to: &'a mut [T],
+}
 
-impl<S: Accum> Kernel for WideStrip<'_, S> {
+impl<S: Accum> Kernel for Strip<'_, S, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let WideStrip((b, nr), to) = self;
-        match b.data {
-            Elements::Same(data) => wide_strip(b, data, nr, to, |x| x),
-            Elements::BF16(data) => wide_strip(b, data, nr, to, |x: bf16| S::of(x.widen().into())),
+        match self.b.data {
+            Elements::Same(data) => wide_strip(self, data, |x| x),
+            Elements::BF16(data) => wide_strip(self, data, |x: bf16| S::of(x.widen().into())),
         }
     }
 }
 
-/// Packs `b`, whose elements are `from`, as one strip of `nr` columns, and converts each element with `widen`.
+/// Packs a strip of the elements `from`, each converted with `widen`.
 #[inline(always)]
-fn wide_strip<S: Accum, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S], widen: impl Fn(T) -> S) {
+fn wide_strip<S: Accum, T: Copy>(Strip { b, nr, to }: Strip<S, S>, from: &[T], widen: impl Fn(T) -> S) {
     if b.col_stride == 1 {
         for (p, to) in to.chunks_exact_mut(nr).enumerate() {
             prefetch_ahead(from, p * b.row_stride, b.row_stride, b.cols);
@@ -109,28 +108,40 @@ fn wide_strip<S: Accum, T: Copy>(b: Mat<S>, from: &[T], nr: usize, to: &mut [S],
         }
         return;
     }
+    let at = |p: usize, j: usize| if j < b.cols { widen(from[p * b.row_stride + j * b.col_stride]) } else { S::ZERO };
+    turned(b.cols, nr, to, |j| &from[j * b.col_stride..][..b.rows], &widen, at);
+}
+
+/// Packs a column-major matrix. The first `whole` columns may be read with `column`, and are transposed in groups. The others are read with `at`:
+/// row, column.
+#[inline(always)]
+fn turned<'a, T: Copy + 'a, U: Copy>(
+    whole: usize,
+    nr: usize,
+    to: &mut [U],
+    column: impl Fn(usize) -> &'a [T],
+    convert: impl Fn(T) -> U,
+    at: impl Fn(usize, usize) -> U,
+) {
     for j0 in (0..nr).step_by(GROUP) {
-        if b.cols >= j0 + GROUP {
-            transpose(std::array::from_fn(|j| &from[(j0 + j) * b.col_stride..][..b.rows]), &mut to[j0..], nr, &widen);
-        } else {
-            for (p, to) in to.chunks_exact_mut(nr).enumerate() {
-                for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
-                    *to = if j < b.cols { widen(from[p * b.row_stride + j * b.col_stride]) } else { S::ZERO };
-                }
+        if j0 + GROUP <= whole {
+            transpose(std::array::from_fn(|j| column(j0 + j)), &mut to[j0..], nr, &convert);
+            continue;
+        }
+        for (p, to) in to.chunks_exact_mut(nr).enumerate() {
+            for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
+                *to = at(p, j);
             }
         }
     }
 }
 
-/// Packs a bf16 matrix of at most NR columns as one strip of pairs. The first field is (matrix, NR).
-struct PairStrip<'a, S: Accum>((Mat<'a, S>, usize), &'a mut [bf16]);
-
-impl<S: Accum> Kernel for PairStrip<'_, S> {
+impl<S: Accum> Kernel for Strip<'_, S, bf16> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let PairStrip((b, nr), to) = self;
+        let Strip { b, nr, to } = self;
         let Elements::BF16(from) = b.data else { return };
         let to = to.as_chunks_mut::<2>().0;
         let at = |p: usize, j: usize| if p < b.rows && j < b.cols { from[p * b.row_stride + j * b.col_stride] } else { bf16::ZERO };
@@ -152,17 +163,8 @@ impl<S: Accum> Kernel for PairStrip<'_, S> {
             }
             return;
         }
-        for j0 in (0..nr).step_by(GROUP) {
-            if b.row_stride == 1 && b.cols >= j0 + GROUP && b.rows.is_multiple_of(2) {
-                let column = |j: usize| from[(j0 + j) * b.col_stride..][..b.rows].as_chunks::<2>().0;
-                transpose(std::array::from_fn(column), &mut to[j0..], nr, |pair| pair);
-                continue;
-            }
-            for (q, to) in to.chunks_exact_mut(nr).enumerate() {
-                for (j, to) in to.iter_mut().enumerate().skip(j0).take(GROUP) {
-                    *to = pair(q, j);
-                }
-            }
-        }
+        // A pair of rows is read as one element, which an odd number of rows does not allow.
+        let whole = if b.rows.is_multiple_of(2) { b.cols } else { 0 };
+        turned(whole, nr, to, |j| from[j * b.col_stride..][..b.rows].as_chunks::<2>().0, |pair| pair, pair);
     }
 }

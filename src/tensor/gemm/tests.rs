@@ -27,16 +27,15 @@ fn check<T: Scalar<Acc = S>, S: Accum>(isa: Isa, sizes: [usize; 4], layout: [boo
         [(stored(&a, m, k, layout[0]), stored(&b, k, n, layout[1])), (stored(&a2, m, k2, layout[2]), stored(&b2, k2, n, layout[1]))];
     let mut want = c0.clone();
     gemm_naive(&exact, [Init::Zero, Init::Keep, Init::Bias(&bias)][start], &mut want, ldc);
-    let threads = if layout[3] { Threads::Parallel } else { Threads::Serial };
     let (ta, tb, ta2, tb2) = (as_type::<T, S>(&a), as_type::<T, S>(&b), as_type::<T, S>(&a2), as_type::<T, S>(&b2));
     let wide_bias: Vec<S> = bias.iter().map(|&x| S::of(x)).collect();
     let init = [Init::Zero, Init::Keep, Init::Bias(&wide_bias)][start];
     let mut c = as_type::<T, S>(&c0);
     let products =
         [(stored(&ta, m, k, layout[0]), stored(&tb, k, n, layout[1])), (stored(&ta2, m, k2, layout[2]), stored(&tb2, k2, n, layout[1]))];
-    sum_on(isa, &products, init, &mut c, ldc, threads);
+    sum_on(isa, &products, init, &mut c, ldc, layout[3]);
     let mut wide = as_type::<S, S>(&c0);
-    sum_on(isa, &products, init, &mut wide, ldc, threads);
+    sum_on(isa, &products, init, &mut wide, ldc, layout[3]);
     assert!(c.iter().zip(&wide).all(|(&c, &wide)| c == T::narrow(wide)), "{isa} {}: rounded once, from the same sums", T::DTYPE);
     for (at, (c, &want)) in c.iter().zip(&want).enumerate() {
         let (i, j, got) = (at / ldc, at % ldc, c.widen().f64());
@@ -76,7 +75,7 @@ fn check_nan<T: Scalar<Acc = S>, S: Accum>(isa: Isa, [m, n, k]: [usize; 3], rows
         let (a, b) = (as_type::<T, S>(&a), as_type::<T, S>(&b));
         let mut c = vec![T::narrow(S::ONE); m * n];
         let product = (stored(&a, m, k, rows_first[0]), stored(&b, k, n, rows_first[1]));
-        sum_on(isa, &[product], Init::Zero, &mut c, n, Threads::Serial);
+        sum_on(isa, &[product], Init::Zero, &mut c, n, false);
         for (at, c) in c.iter().enumerate() {
             let line = if in_a { (at / n, m) } else { (at % n, n) };
             let (c, nan) = (c.widen().f64(), line.0 == if first { 0 } else { line.1 - 1 });
@@ -109,8 +108,8 @@ fn special_sums_are_rounded_as_single_numbers_are() {
             let (mut c, mut wide) = (vec![bf16::ZERO; m * n], vec![0.0; m * n]);
             let ones = vec![1.0f32; n];
             let product = (Mat::new(&a[..m], m, 1), Mat::new(&ones, 1, n));
-            sum_on(isa, &[product], Init::Zero, &mut c, n, Threads::Serial);
-            sum_on(isa, &[product], Init::Zero, &mut wide, n, Threads::Serial);
+            sum_on(isa, &[product], Init::Zero, &mut c, n, false);
+            sum_on(isa, &[product], Init::Zero, &mut wide, n, false);
             for (at, (c, &wide)) in c.iter().zip(&wide).enumerate() {
                 let (x, want) = (a[at / n], bf16::narrow(wide));
                 assert!(wide == x || wide.is_nan() && x.is_nan(), "{isa} {n}: {x} became {wide}");

@@ -14,3 +14,12 @@ mod write;
 pub use header::TensorInfo;
 pub use read::SafeTensors;
 pub use write::{to_bytes, write};
+
+use super::DType;
+
+/// Turns elements from the byte order of the file to that of this machine, or back.
+fn little_endian(bytes: &mut [u8], dtype: DType) {
+    if cfg!(target_endian = "big") {
+        bytes.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
+    }
+}

@@ -2,21 +2,21 @@
 #![allow(unsafe_code)]
 
 use super::header::{self, TensorInfo};
+use super::little_endian;
 use super::pickle::pickle;
 use crate::error::nearest;
 use crate::files::{Unique, read_text};
-use crate::tensor::{DType, Element, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor, alloc, dispatch_any};
 use crate::{Error, Result};
-use byteorder::{ByteOrder, LittleEndian};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use zerocopy::IntoBytes;
 
 /// One safetensors file, or a sharded set under `model.safetensors.index.json`.
+#[derive(Default)]
 pub struct SafeTensors {
     path: PathBuf,
     files: Vec<PathBuf>,
@@ -69,11 +69,8 @@ impl SafeTensors {
         let paths: Vec<PathBuf> = shards.iter().map(|s| directory.join(s)).collect();
         let all = SafeTensors::open_all(index, &paths)?;
         for (name, shard) in &weight_map {
-            match all.tensors.get(name) {
-                Some((i, _)) if shards[*i] == shard => {}
-                _ => {
-                    return Err(Error::file(directory.join(shard), format!("tensor {name:?}"), "the index says it is here, but it is not"));
-                }
+            if all.tensors.get(name).is_none_or(|(i, _)| shards[*i] != shard) {
+                return Err(Error::file(directory.join(shard), format!("tensor {name:?}"), "the index says it is here, but it is not"));
             }
         }
         if let Some(name) = all.tensors.keys().find(|name| !weight_map.contains_key(*name)) {
@@ -83,19 +80,13 @@ impl SafeTensors {
     }
 
     fn open_all(path: &Path, files: &[PathBuf]) -> Result<SafeTensors> {
-        let mut result = SafeTensors {
-            path: path.to_path_buf(),
-            files: files.to_vec(),
-            maps: Vec::new(),
-            tensors: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-        };
+        let mut result = SafeTensors { path: path.to_path_buf(), files: files.to_vec(), ..SafeTensors::default() };
         for (i, file) in files.iter().enumerate() {
             let handle = File::open(file).map_err(|e| Error::io(file, e))?;
             // SAFETY: the map is read-only. It relies on one fact: nobody changes or truncates the file while it is mapped. The writers of this
             // crate never do, because they rename a new file over the old one (`files::write_file`). Other programs are trusted.
             let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io(file, e))?;
-            let header = header::parse(&map).map_err(|(place, problem)| Error::file(file, place, problem))?;
+            let header = header::parse(file, &map)?;
             for (name, info) in header.tensors {
                 if result.tensors.insert(name.clone(), (i, info)).is_some() {
                     return Err(Error::file(file, format!("tensor {name:?}"), "stands in another shard too"));
@@ -130,7 +121,7 @@ impl SafeTensors {
     /// The bytes of a tensor in its file, and the path of that file.
     pub fn bytes(&self, name: &str) -> Option<(&[u8], &Path)> {
         let (file, info) = self.tensors.get(name)?;
-        Some((&self.maps[*file][info.start..info.start + info.bytes], &self.files[*file]))
+        Some((&self.maps[*file][info.bytes.clone()], &self.files[*file]))
     }
 
     /// The texts under `__metadata__`.
@@ -145,7 +136,8 @@ impl SafeTensors {
         if let Some((file, info)) = self.tensors.get(name) {
             // SAFETY: the map is backed by a file and read-only, so the dropped pages are only copies: a later access reads the same bytes from
             // the file. If the system refuses, nothing changes.
-            let _ = unsafe { self.maps[*file].unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.start, info.bytes) };
+            let _ =
+                unsafe { self.maps[*file].unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.bytes.start, info.bytes.len()) };
         }
         #[cfg(not(unix))]
         let _ = name;
@@ -156,35 +148,25 @@ impl SafeTensors {
     /// # Errors
     /// If there is no such tensor (the message lists the nearest names), or its data type is not F32, F64, F16, BF16 or U32.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let Some((file, info)) = self.tensors.get(name) else {
-            let near = nearest(name, self.names(), 3).join(", ");
-            return Err(Error::file(&self.path, format!("tensor {name:?}"), format!("is not there; the nearest names are {near}")));
-        };
-        let Some(dtype) = DType::ALL.into_iter().find(|dtype| dtype.to_string() == info.dtype) else {
-            let problem = format!("data type {} cannot be computed with: convert it to F32, BF16 or F16", info.dtype);
-            return Err(Error::file(&self.path, format!("tensor {name:?}"), problem));
-        };
-        let (map, range) = (&self.maps[*file], info.start..info.start + info.bytes);
-        let shape = Shape::from(&info.shape[..]);
-        match Tensor::mapped(map, range.clone(), dtype, shape.clone()) {
+        let refused = |problem: String| Error::file(&self.path, format!("tensor {name:?}"), problem);
+        let missing = || refused(format!("is not there; the nearest names are {}", nearest(name, self.names(), 3).join(", ")));
+        let (file, info) = self.tensors.get(name).ok_or_else(missing)?;
+        let unknown = || refused(format!("data type {} cannot be computed with: convert it to F32, BF16 or F16", info.dtype));
+        let dtype = DType::ALL.into_iter().find(|dtype| dtype.to_string() == info.dtype).ok_or_else(unknown)?;
+        let (map, shape) = (&self.maps[*file], Shape::from(&info.shape));
+        match Tensor::mapped(map, info.bytes.clone(), dtype, shape.clone()) {
             Some(tensor) => Ok(tensor),
-            None => copied(&map[range], dtype, shape),
+            None => copied(&map[info.bytes.clone()], dtype, shape),
         }
     }
 }
 
 /// A tensor of the little-endian elements in `bytes`.
 fn copied(bytes: &[u8], dtype: DType, shape: Shape) -> Result<Tensor> {
-    fn read<T: Element>(shape: Shape, read: impl FnOnce(&mut [T])) -> Result<Tensor> {
-        let mut values = vec![T::default(); shape.len()];
-        read(&mut values);
+    dispatch_any!(dtype, T => {
+        let mut values = alloc::<T>(shape.len());
+        values.as_mut_bytes().copy_from_slice(bytes);
+        little_endian(values.as_mut_bytes(), dtype);
         Tensor::new(values, shape)
-    }
-    match dtype {
-        DType::F32 => read(shape, |to| LittleEndian::read_f32_into(bytes, to)),
-        DType::F64 => read(shape, |to| LittleEndian::read_f64_into(bytes, to)),
-        DType::BF16 => read(shape, |to: &mut [bf16]| LittleEndian::read_u16_into(bytes, to.reinterpret_cast_mut())),
-        DType::F16 => read(shape, |to: &mut [f16]| LittleEndian::read_u16_into(bytes, to.reinterpret_cast_mut())),
-        DType::U32 => read(shape, |to| LittleEndian::read_u32_into(bytes, to)),
-    }
+    })
 }
