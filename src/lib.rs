@@ -29,7 +29,7 @@
 //!
 //! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it. Four things besides the formulas occur early; a
 //! first reader can take them as given: `on_device!` chooses between host and GPU code, `dispatch!` chooses the Rust type for a [`tensor::DType`], `alloc`
-//! takes a buffer with arbitrary content from a pool, and `suite()` at the end of an op's file draws inputs for step 5. Fast versions stand in files of
+//! takes a buffer with arbitrary content from a pool, and `random_case` at the end of an op's file draws inputs for step 5. Fast versions stand in files of
 //! their own, named in the list; a first reader skips them.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that

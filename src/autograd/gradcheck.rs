@@ -146,13 +146,18 @@ pub struct Case {
 }
 
 impl Case {
+    /// `op` at `inputs`.
+    pub fn new(op: impl Op, inputs: Vec<Tensor>) -> Case {
+        Case { op: Rc::new(op), inputs }
+    }
+
     /// `op` at `n` inputs of one random shape.
     ///
     /// # Errors
     /// None. The type is that of [`Suite::case`].
     pub fn of_equal_shapes(op: impl Op, n: usize, random: &mut Stream) -> Result<Case> {
         let dims = [random_size(random, 5), random_size(random, 7)];
-        Ok(Case { op: Rc::new(op), inputs: (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()? })
+        Ok(Case::new(op, (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()?))
     }
 
     /// One comparison for the gradients that `needs` asks for.

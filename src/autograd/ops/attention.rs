@@ -6,14 +6,13 @@
 //! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
 
 use super::attention_fast;
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
+use crate::autograd::gradcheck::{random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::philox::Stream;
 use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
@@ -174,12 +173,8 @@ fn cut(mut all: &[f64], shapes: &[&Shape]) -> Result<Vec<Tensor>> {
     shapes.iter().map(next).collect()
 }
 
-pub(super) fn suite() -> Suite {
-    Suite { op: "Attention", tolerance: 1e-6, case: |random| random_case(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
-}
-
 /// A few short sequences, with the inputs in one, two or three tensors.
-fn random_case(random: &mut Stream) -> Result<(Attention, Vec<Tensor>)> {
+pub(super) fn random_inputs(random: &mut Stream) -> Result<(Attention, Vec<Tensor>)> {
     let keys = random_sequences(random, 5)?;
     let (heads, width) = (1 + random.below(2), 1 + random.below(4));
     let d = heads * width;
@@ -244,7 +239,7 @@ mod tests {
         #[test]
         fn the_op_is_its_plain_form(seed: u64) {
             let mut random = Stream::new(seed, "attention");
-            let (op, inputs) = random_case(&mut random).unwrap();
+            let (op, inputs) = random_inputs(&mut random).unwrap();
             check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
         }
     }

@@ -2,16 +2,15 @@
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
 use super::{embedding, layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, on_device};
+use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
@@ -164,24 +163,19 @@ impl Op for EmbeddingLayerNorm {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "EmbeddingLayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            let text = random_sequences(random, 4)?;
-            let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
-            let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
-            let ids = Tensor::new(ids, [text.tokens()])?;
-            let mut inputs = vec![ids, random_tensor(random, &[v, d])?, random_tensor(random, &[4 + prompt, d])?];
-            inputs.extend([random_tensor(random, &[d])?, random_tensor(random, &[d])?]);
-            if prompt > 0 {
-                inputs.push(random_tensor(random, &[prompt, d])?);
-            }
-            let sequences = Arc::new(text.lengthened(prompt));
-            Ok(Case { op: Rc::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }), inputs })
-        },
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let text = random_sequences(random, 4)?;
+    let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
+    let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
+    let ids = Tensor::new(ids, [text.tokens()])?;
+    let mut inputs = vec![ids, random_tensor(random, &[v, d])?, random_tensor(random, &[4 + prompt, d])?];
+    inputs.extend([random_tensor(random, &[d])?, random_tensor(random, &[d])?]);
+    if prompt > 0 {
+        inputs.push(random_tensor(random, &[prompt, d])?);
     }
+    let sequences = Arc::new(text.lengthened(prompt));
+    Ok(Case::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }, inputs))
 }
 
 #[cfg(test)]
@@ -193,8 +187,8 @@ mod tests {
     proptest! {
         #[test]
         fn it_equals_its_parts(seed: u64) {
-            let mut random = crate::tensor::philox::Stream::new(seed, "parts");
-            let inputs = (suite().case)(&mut random).unwrap().inputs;
+            let mut random = Stream::new(seed, "parts");
+            let inputs = random_case(&mut random).unwrap().inputs;
             let [v, d] = *inputs[1].dims() else { unreachable!() };
             let prompt = inputs.get(5).map_or(0, |p| p.shape().rows());
             // Two sequences where there are ids for two.

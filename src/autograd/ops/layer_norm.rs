@@ -1,13 +1,12 @@
 //! Layer normalisation. Ba, Kiros & Hinton 2016, <https://arxiv.org/abs/1607.06450>, section 3. The loops over rows are in `layer_norm_fast.rs`.
 
 use super::layer_norm_fast as fast;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Scalar, Tensor, on_device};
+use crate::tensor::{Scalar, Tensor, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 
 /// y = x̂ ⊙ γ + β with the normalised x, x̂ = (x − mean(x)) rstd, and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and β `[d]`.
 ///
@@ -106,24 +105,18 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "LayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            // Two columns or more, and a visible eps: with one column, or two equal ones, y does not depend on x.
-            let (n, d) = (random_size(random, 5), 2 + random.below(9));
-            let inputs = vec![random_tensor(random, &[n, d])?, random_tensor(random, &[d])?, random_tensor(random, &[d])?];
-            Ok(Case { op: Rc::new(LayerNorm { eps: 0.1 }), inputs })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    // Two columns or more, and a visible eps: with one column, or two equal ones, y does not depend on x.
+    let (n, d) = (random_size(random, 5), 2 + random.below(9));
+    let inputs = vec![random_tensor(random, &[n, d])?, random_tensor(random, &[d])?, random_tensor(random, &[d])?];
+    Ok(Case::new(LayerNorm { eps: 0.1 }, inputs))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tensor::DType;
-    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {

@@ -1,11 +1,10 @@
 //! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
 
 use super::linear::{GroupedLinear, Linear, Term};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use crate::autograd::gradcheck::{random_sequences, random_size, random_tensor};
 use crate::tensor::philox::Stream;
 use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};
 use crate::{Error, Result};
-use std::rc::Rc;
 
 /// One value for each input of a linear: the tensor itself, or whether its gradient is needed.
 pub(super) struct LinearInputs<T> {
@@ -78,10 +77,6 @@ impl Linear {
         });
         Ok((tensor, bound.collect()))
     }
-}
-
-pub(super) fn suite() -> Suite {
-    Suite { op: "Linear", tolerance: 1e-8, case: |random| random_group(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
 }
 
 /// One to three linears with up to two terms each, and their inputs.

@@ -2,16 +2,15 @@
 
 use super::dropout::drop_rows;
 use super::{layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
+use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::simd::vectorised;
-use crate::tensor::{Mask, Scalar, Sequences, Tensor, on_device};
+use crate::tensor::{Mask, Scalar, Sequences, Tensor, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// y = LN(f ⊙ x + r) γ + β; x and the residual r `[T, d]`, γ and β `[d]`, f the factors of dropout. Inputs, in order: x, r, γ, β.
@@ -90,20 +89,15 @@ impl Op for ResidualLayerNorm {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "ResidualLayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            let sequences = random_sequences(random, 4)?;
-            let (t, d) = (sequences.tokens(), 2 + random.below(9));
-            let mut draw = |dims: &[usize]| random_tensor(random, dims);
-            let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
-            let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
-            let mask = (random.below(2) == 0).then_some(mask);
-            Ok(Case { op: Rc::new(ResidualLayerNorm { eps: 0.1, mask, sequences }), inputs })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let sequences = random_sequences(random, 4)?;
+    let (t, d) = (sequences.tokens(), 2 + random.below(9));
+    let mut draw = |dims: &[usize]| random_tensor(random, dims);
+    let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
+    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
+    let mask = (random.below(2) == 0).then_some(mask);
+    Ok(Case::new(ResidualLayerNorm { eps: 0.1, mask, sequences }, inputs))
 }
 
 #[cfg(test)]
@@ -115,7 +109,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_equals_its_three_parts(seed: u64) {
-            let mut random = crate::tensor::philox::Stream::new(seed, "parts");
+            let mut random = Stream::new(seed, "parts");
             let sequences = random_sequences(&mut random, 4).unwrap();
             let (t, d) = (sequences.tokens(), 2 + random.below(40));
             let p: Vec<Parameter> = [vec![t, d], vec![t, d], vec![d], vec![d]]

@@ -1,0 +1,87 @@
+//! Rectified linear unit, and hyperbolic tangent.
+
+use super::elementwise::Elementwise;
+use crate::Result;
+use crate::autograd::gradcheck::Case;
+use crate::autograd::{Tape, Var};
+use crate::tensor::{Accum, Tensor, philox::Stream};
+
+/// y = max(x, 0), any shape. dy/dx = 1 where y > 0, else 0. A NaN stays NaN in y and in dx, unlike in the maximum of IEEE 754.
+pub struct Relu;
+
+impl Elementwise for Relu {
+    const NAME: &'static str = "relu";
+    const KEEPS_Y: bool = true;
+    const KERNELS: Option<[[&'static str; 2]; 2]> =
+        Some([["relu_forward_f32", "relu_forward_bf16"], ["relu_backward_f32", "relu_backward_bf16"]]);
+
+    fn f(&self, x: f64) -> f64 {
+        if x <= 0.0 { 0.0 } else { x }
+    }
+
+    fn df(&self, y: f64) -> f64 {
+        if y.is_nan() { y } else { f64::from(u8::from(y > 0.0)) }
+    }
+
+    /// Without a product: where y = 0, dx is 0 whatever dy is.
+    #[inline(always)]
+    fn dx_fast<T: Accum>(&self, y: T, dy: T, _fma: bool) -> T {
+        match y.partial_cmp(&T::ZERO) {
+            Some(std::cmp::Ordering::Greater) => dy,
+            Some(_) => T::ZERO,
+            None => y,
+        }
+    }
+}
+
+/// y = tanh x, any shape. dy/dx = 1 − y².
+pub struct Tanh;
+
+impl Elementwise for Tanh {
+    const NAME: &'static str = "tanh";
+    const KEEPS_Y: bool = true;
+
+    fn f(&self, x: f64) -> f64 {
+        x.tanh()
+    }
+
+    fn df(&self, y: f64) -> f64 {
+        1.0 - y * y
+    }
+
+    #[inline(always)]
+    fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
+        x.tanh()
+    }
+
+    #[inline(always)]
+    fn dx_fast<T: Accum>(&self, y: T, dy: T, _fma: bool) -> T {
+        dy * (T::ONE - y * y)
+    }
+}
+
+impl Tape<'_> {
+    /// y = max(x, 0); see [`Relu`].
+    ///
+    /// # Errors
+    /// If `x` is not a float.
+    pub fn relu(&mut self, x: &Var) -> Result<Var> {
+        self.apply(Relu, &[x])
+    }
+
+    /// y = tanh x; see [`Tanh`].
+    ///
+    /// # Errors
+    /// If `x` is not a float.
+    pub fn tanh(&mut self, x: &Var) -> Result<Var> {
+        self.apply(Tanh, &[x])
+    }
+}
+
+/// Random inputs of [`Relu`], further from the kink at 0 than the steps of the difference.
+pub(super) fn random_relu(random: &mut Stream) -> Result<Case> {
+    let mut case = Case::of_equal_shapes(Relu, 1, random)?;
+    let away = case.inputs[0].host::<f64>()?.iter().map(|x| x + 0.1 * x.signum()).collect::<Vec<_>>();
+    case.inputs[0] = Tensor::new(away, case.inputs[0].shape())?;
+    Ok(case)
+}
