@@ -32,14 +32,8 @@ pub struct EmbeddingLayerNorm {
     pub prompt: usize,
 }
 
-/// Where a row of e comes from, apart from its position.
-enum RowSource {
-    Prompt(usize),
-    Word(u32),
-}
-
-/// The tables: their places among the inputs, and their names in what is saved.
-const TABLES: [(usize, &str); 3] = [(1, "words"), (2, "positions"), (5, "prompt")];
+/// The tables: their names in what is saved, and their places among the inputs.
+const TABLES: [(&str, usize); 3] = [("words", 1), ("positions", 2), ("prompt", 5)];
 
 impl EmbeddingLayerNorm {
     /// The plain form, for the tests. `table` `[V + P, d]` has the words, and below them the prompt.
@@ -67,15 +61,12 @@ impl EmbeddingLayerNorm {
         let (ids, words, positions) = (inputs[0], inputs[1], inputs[2]);
         let longest = (0..self.sequences.count()).map(|b| self.sequences.length(b)).max().unwrap_or(0);
         let fits = |t: &Tensor| t.dims().len() == 2 && t.shape().cols() == words.shape().cols();
+        let broken = |rule, table: &Tensor| Err(Error::shape("embedding_layer_norm", rule, &[words.shape(), table.shape()]));
         if !fits(positions) || longest > positions.shape().rows() {
-            return Err(Error::shape(
-                "embedding_layer_norm",
-                "words [V, d] and a position [d] for each place",
-                &[words.shape(), positions.shape()],
-            ));
+            return broken("words [V, d] and a position [d] for each place", positions);
         }
         if let Some(prompt) = inputs.get(5).filter(|p| !fits(p) || p.shape().rows() != self.prompt) {
-            return Err(Error::shape("embedding_layer_norm", "words [V, d] and a prompt [P, d]", &[words.shape(), prompt.shape()]));
+            return broken("words [V, d] and a prompt [P, d]", prompt);
         }
         let tokens = self.sequences.tokens();
         if ids.shape().len() + self.sequences.count() * self.prompt != tokens {
@@ -84,26 +75,23 @@ impl EmbeddingLayerNorm {
         embedding::check(words, ids)
     }
 
-    /// The place of a row in its sequence, and where it comes from.
-    fn source(&self, row: usize, ids: &[u32]) -> (usize, RowSource) {
+    /// The two rows whose sum is row `row` of e: each a table's number in [`TABLES`], and a row of that table.
+    fn picked(&self, row: usize, ids: &[u32]) -> [(usize, u32); 2] {
         let (b, place) = self.sequences.locate(row);
-        let source = if place < self.prompt { RowSource::Prompt(place) } else { RowSource::Word(ids[row - (b + 1) * self.prompt]) };
-        (place, source)
+        let own = if place < self.prompt { (2, place as u32) } else { (0, ids[row - (b + 1) * self.prompt]) };
+        [own, (1, place as u32)]
     }
 
-    /// For input `i`, a table: which of its rows each row of e took.
-    fn picks(&self, i: usize, ids: &[u32]) -> Vec<embedding::Pick> {
-        let picked = |row| match (i, self.source(row, ids)) {
-            (1, (_, RowSource::Word(id))) => Some(id),
-            (2, (place, _)) | (5, (_, RowSource::Prompt(place))) => Some(place as u32),
-            _ => None,
-        };
-        (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, picked(row)?))).collect()
+    /// Which rows of table number `table` the rows of e took.
+    fn picks(&self, table: usize, ids: &[u32]) -> Vec<embedding::Pick> {
+        let of_table = |row| self.picked(row, ids).into_iter().find(|&(picked, _)| picked == table);
+        (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, of_table(row)?.1))).collect()
     }
 
-    /// The tables that a gradient must reach.
-    fn trained(needs: &[bool]) -> impl Iterator<Item = (usize, &'static str)> {
-        TABLES.into_iter().filter(|&(i, _)| needs.get(i) == Some(&true))
+    /// Number, name and input of the tables that a gradient must reach.
+    fn trained(needs: &[bool]) -> impl Iterator<Item = (usize, &'static str, usize)> {
+        let tables = TABLES.into_iter().enumerate().map(|(table, (name, input))| (table, name, input));
+        tables.filter(|&(_, _, input)| needs.get(input) == Some(&true))
     }
 }
 
@@ -117,7 +105,7 @@ impl Op for EmbeddingLayerNorm {
         let e_trains = Self::trained(needs).next().is_some();
         saved.keep_if(e_trains, "ids", inputs[0]);
         // For their shapes alone. The tables are the model's own, so they cost nothing.
-        Self::trained(needs).for_each(|(i, name)| saved.keep(name, inputs[i]));
+        Self::trained(needs).for_each(|(_, name, input)| saved.keep(name, inputs[input]));
         let (words, positions, prompt, weights) = (inputs[1], inputs[2], inputs.get(5).copied(), [inputs[3], inputs[4]]);
         let reads = layer_norm::reads([e_trains, needs[3]]);
         let normalised = on_device!(
@@ -129,17 +117,13 @@ impl Op for EmbeddingLayerNorm {
             },
             dispatch!("embedding_layer_norm", self.dtype, T => {
                 let shape = Shape::from([self.sequences.tokens(), words.shape().cols()]);
-                let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?];
-                let prompt = prompt.map(Mat::of).transpose()?.unwrap_or(words);
+                // Without a prompt, no row is taken from the third table.
+                let tables = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?, Mat::of(prompt.unwrap_or(words))?];
                 fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, reads, |first, rows| {
                     for (i, e) in rows.chunks_exact_mut(shape.cols().max(1)).enumerate() {
-                        let (place, source) = self.source(first + i, ids);
-                        let row = match source {
-                            RowSource::Prompt(row) => prompt.rows_from(row, 1),
-                            RowSource::Word(id) => words.rows_from(id as usize, 1),
-                        };
-                        let (row, position) = (row.to_accum(), positions.rows_from(place, 1).to_accum());
-                        e.iter_mut().zip(&*row).zip(&*position).for_each(|((e, &row), &position)| *e = row + position);
+                        let picked = self.picked(first + i, ids);
+                        let [own, position] = picked.map(|(table, row)| tables[table].rows_from(row as usize, 1).to_accum());
+                        e.iter_mut().zip(&*own).zip(&*position).for_each(|((e, &own), &position)| *e = own + position);
                     }
                 })
             })
@@ -150,13 +134,13 @@ impl Op for EmbeddingLayerNorm {
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let e_trains = Self::trained(needs).next().is_some();
         let ids = saved.take_if(e_trains, "ids")?;
-        let tables = Self::trained(needs).map(|(i, name)| Ok((i, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
+        let tables = Self::trained(needs).map(|(table, name, _)| Ok((table, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
         let [de, dgamma, dbeta] = layer_norm::backward("embedding_layer_norm", saved, dy, [e_trains, needs[3], needs[4]])?;
         let mut grads = vec![None, None, None, dgamma, dbeta];
         grads.resize_with(needs.len(), || None);
         if let (Some(de), Some(ids)) = (de, ids) {
-            for (i, table) in tables {
-                grads[i] = Some(embedding::table_gradient(&de, self.picks(i, ids.host()?), table.shape())?);
+            for (table, values) in tables {
+                grads[TABLES[table].1] = Some(embedding::table_gradient(&de, self.picks(table, ids.host()?), values.shape())?);
             }
         }
         Ok(grads)

@@ -1,9 +1,9 @@
 //! Layer normalisation of rows: groups of rows on all threads, each row in one pass of vector code. The formulas are in `layer_norm.rs`.
 
+use super::linear_fast::{column_sums, sum_rows};
 use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows, zeroed};
+use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows};
 use crate::{Error, Result};
-use std::ops::Range;
 
 /// y `[.., d]`, and where they are kept, x̂ `[n, d]` and rstd `[n]`.
 pub type Normalised = (Tensor, Option<Tensor>, Option<Tensor>);
@@ -80,17 +80,11 @@ pub fn backward<T: Scalar>(
     let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
     let x_hat = x_hat.map(|x_hat| x_hat.host::<T>()).transpose()?.unwrap_or_default();
     let from = dy.host::<T>()?;
-    let dbeta = need_dbeta.then(|| {
-        column_sums::<T>(n, d, |row, sum| {
-            sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
-        })
-    });
-    let dgamma = need_dgamma.then(|| {
-        column_sums::<T>(n, d, |row, sum| {
-            sum.iter_mut().zip(&x_hat[row * d..]).zip(&from[row * d..]).for_each(|((s, x_hat), dy)| *s += dy.widen() * x_hat.widen());
-        })
-    });
-    let (dgamma, dbeta) = (dgamma.transpose()?, dbeta.transpose()?);
+    let dbeta = need_dbeta.then(|| column_sums::<T>(&dy)).transpose()?;
+    let add_row = |row: usize, sum: &mut [T::Acc]| {
+        sum.iter_mut().zip(&x_hat[row * d..]).zip(&from[row * d..]).for_each(|((s, x_hat), dy)| *s += dy.widen() * x_hat.widen());
+    };
+    let dgamma = need_dgamma.then(|| sum_rows::<T>(n, d, add_row)).transpose()?;
     let Some([rstd, gamma]) = rstd_gamma else { return Ok([None, dgamma, dbeta]) };
     let (rstd, gamma) = (rstd.host::<T::Acc>()?, gamma.to_accum::<T::Acc>()?);
     let mut dx = dy.into_host::<T>()?;
@@ -99,17 +93,6 @@ pub fn backward<T: Scalar>(
         rows.for_each(|((dx, x_hat), &rstd)| simd::dispatch(Backward::<T> { dx, x_hat, gamma: &gamma, rstd }));
     });
     Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
-}
-
-/// Σ over n rows, `[d]`; `add` adds one row to the sum.
-fn column_sums<T: Scalar>(n: usize, d: usize, add: impl Fn(usize, &mut [T::Acc]) + Sync + Send) -> Result<Tensor> {
-    let part = |range: Range<usize>| {
-        let mut sum = zeroed::<T::Acc>(d);
-        range.for_each(|row| add(row, &mut sum));
-        sum
-    };
-    let total = rows::reduce(n, d, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
-    Tensor::new(total.unwrap_or_else(|| zeroed(d)), [d])
 }
 
 /// dx of one row. `dx` holds dy at first.

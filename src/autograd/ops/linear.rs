@@ -91,9 +91,9 @@ impl Linear {
 
 /// y `[n, out]` of one linear, and dW, db, and dA, dB of each term. Adds the linear's part to dx `[n, in]`.
 fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
-    let mut y = product(mat(x)?, mat(linear.w)?.t())?.to_f64()?; // x Wᵀ
-    let mut grads = vec![product(mat(dy)?.t(), mat(x)?)?]; // dW = dyᵀ x
-    add(dx, &product(mat(dy)?, mat(linear.w)?)?)?; // dx, term 1: dy W
+    let mut y = product(1.0, Mat::of(x)?, Mat::of(linear.w)?.t())?.to_f64()?; // x Wᵀ
+    let mut grads = vec![product(1.0, Mat::of(dy)?.t(), Mat::of(x)?)?]; // dW = dyᵀ x
+    add(dx, &product(1.0, Mat::of(dy)?, Mat::of(linear.w)?)?)?; // dx += dy W
     if let Some(bias) = linear.bias {
         y.iter_mut().zip(bias.host::<f64>()?.iter().cycle()).for_each(|(y, b)| *y += b); // + b
         let mut db = vec![0.0; dy.shape().cols()];
@@ -102,36 +102,27 @@ fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64])
     }
     for term in &linear.terms {
         let dropped = plain_dropout(term, x)?; // drop(x)
-        let scaled_h = scaled(term.scale, &product(mat(&dropped)?, mat(&term.a)?.t())?)?; // s h, h = drop(x) Aᵀ
-        add(&mut y, &product(mat(&scaled_h)?, mat(&term.b)?.t())?)?; // + s h Bᵀ
-        let dh = scaled(term.scale, &product(mat(dy)?, mat(&term.b)?)?)?; // dh = s dy B
-        grads.push(product(mat(&dh)?.t(), mat(&dropped)?)?); // dA = dhᵀ drop(x)
-        grads.push(product(mat(dy)?.t(), mat(&scaled_h)?)?); // dB = s dyᵀ h
-        add(dx, &plain_dropout(term, &product(mat(&dh)?, mat(&term.a)?)?)?)?; // dx, term 2: drop(dh A)
+        let h = product(1.0, Mat::of(&dropped)?, Mat::of(&term.a)?.t())?; // h = drop(x) Aᵀ
+        add(&mut y, &product(term.scale, Mat::of(&h)?, Mat::of(&term.b)?.t())?)?; // + s h Bᵀ
+        let dh = product(term.scale, Mat::of(dy)?, Mat::of(&term.b)?)?; // dh = s dy B
+        grads.push(product(1.0, Mat::of(&dh)?.t(), Mat::of(&dropped)?)?); // dA = dhᵀ drop(x)
+        grads.push(product(term.scale, Mat::of(dy)?.t(), Mat::of(&h)?)?); // dB = s dyᵀ h
+        add(dx, &plain_dropout(term, &product(1.0, Mat::of(&dh)?, Mat::of(&term.a)?)?)?)?; // dx += drop(dh A)
     }
     Ok((y, grads))
 }
 
-/// The tensor as a matrix of f64.
-fn mat(tensor: &Tensor) -> Result<Mat<'_, f64>> {
-    Mat::of(tensor)
+/// s · P·Q `[p.rows, q.cols]`.
+fn product(s: f64, p: Mat<f64>, q: Mat<f64>) -> Result<Tensor> {
+    let mut c = vec![0.0; p.rows() * q.cols()];
+    gemm_naive(&[(p, q)], Init::Zero, &mut c, q.cols());
+    c.iter_mut().for_each(|c| *c *= s);
+    Tensor::new(c, [p.rows(), q.cols()])
 }
 
-/// A·B `[a.rows, b.cols]`.
-fn product(a: Mat<f64>, b: Mat<f64>) -> Result<Tensor> {
-    let mut c = vec![0.0; a.rows() * b.cols()];
-    gemm_naive(&[(a, b)], Init::Zero, &mut c, b.cols());
-    Tensor::new(c, [a.rows(), b.cols()])
-}
-
-/// s · x.
-fn scaled(s: f64, x: &Tensor) -> Result<Tensor> {
-    Tensor::new(x.host::<f64>()?.iter().map(|x| s * x).collect::<Vec<_>>(), x.shape())
-}
-
-/// sum += x.
-fn add(sum: &mut [f64], x: &Tensor) -> Result<()> {
-    sum.iter_mut().zip(x.host::<f64>()?).for_each(|(sum, x)| *sum += x);
+/// to += x.
+fn add(to: &mut [f64], x: &Tensor) -> Result<()> {
+    to.iter_mut().zip(x.host::<f64>()?).for_each(|(to, x)| *to += x);
     Ok(())
 }
 
