@@ -76,10 +76,20 @@ fn check_along<'m>(
     random: &mut Stream,
     mut spoil: impl FnMut(Tensor) -> Result<Tensor>,
 ) -> Result<Found> {
-    // x: every tensor that moves, by identity. An input that needs a gradient gets a fresh identity, as if it were a parameter.
-    let mut x = parameters_of(&f, inputs)?;
+    // f on `tape`. An input that needs a gradient is a leaf with an identity of its own, as if it were a parameter.
     let ids: Vec<Option<ParamId>> = needs.iter().map(|&need| need.then(ParamId::fresh)).collect();
-    x.extend(ids.iter().zip(inputs).filter_map(|(id, input)| id.map(|id| (id, input.clone()))));
+    let run = |tape: &mut Tape<'m>| -> Result<Var> {
+        let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, x)| id.map_or(tape.constant(x), |id| tape.leaf(id, x))).collect();
+        f(tape, &vars.iter().collect::<Vec<_>>())
+    };
+    // x: the value of every leaf. A first run finds them.
+    let found = Rc::new(RefCell::new(BTreeMap::new()));
+    let to = found.clone();
+    run(&mut Tape::with_constants(Rc::new(move |id, x| {
+        to.borrow_mut().insert(id, x.clone());
+        x.clone()
+    })))?;
+    let x: BTreeMap<ParamId, Tensor> = found.take();
     let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
 
     // y at x + step · u, on a tape on which nothing trains.
@@ -89,10 +99,7 @@ fn check_along<'m>(
             let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, u)| x + step * u).collect();
             moved.insert(*id, Tensor::new(values, x.shape())?);
         }
-        let values = ids.iter().zip(inputs).map(|(id, input)| id.map_or(input, |id| &moved[&id]));
-        let vars: Vec<Var> = values.map(|value| Var { value: value.clone(), node: None }).collect();
-        let mut tape = Tape::with_constants(Rc::new(move |p| moved[&p.id()].clone()));
-        f(&mut tape, &vars.iter().collect::<Vec<_>>())?.value().to_f64()
+        run(&mut Tape::with_constants(Rc::new(move |id, _| moved[&id].clone())))?.value().to_f64()
     };
     // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
     let h = STEP / u.values().flatten().map(|u| u * u).sum::<f64>().sqrt().max(STEP);
@@ -100,8 +107,7 @@ fn check_along<'m>(
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
 
     let mut tape = Tape::new();
-    let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, input)| id.map_or(tape.constant(input), |id| tape.leaf(id, input))).collect();
-    let y = f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
+    let y = run(&mut tape)?;
     let v = uniform(random, y.shape().len());
     let mut gradients = tape.vjp(&y, Tensor::new(v.clone(), y.shape())?)?;
     if gradients.is_empty() {
@@ -119,19 +125,6 @@ fn check_along<'m>(
     let (numeric, backward) = (vju.iter().sum::<f64>(), ug.iter().sum::<f64>());
     let scale = vju.iter().chain(&ug).map(|x| x.abs()).sum::<f64>() / 2.0;
     Ok(Found { numeric, backward, error: (numeric - backward).abs() / scale.max(SMALLEST_SCALE) })
-}
-
-/// The parameters that `f` puts on the tape.
-fn parameters_of<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<BTreeMap<ParamId, Tensor>> {
-    let found = Rc::new(RefCell::new(BTreeMap::new()));
-    let to = found.clone();
-    let mut tape = Tape::with_constants(Rc::new(move |p| {
-        to.borrow_mut().insert(p.id(), p.value().clone());
-        p.value().clone()
-    }));
-    let vars: Vec<Var> = inputs.iter().map(|x| tape.constant(x)).collect();
-    f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
-    Ok(found.take())
 }
 
 /// `n` random numbers in [-1, 1).

@@ -53,9 +53,9 @@ pub(super) enum Node<'m> {
 /// From dy, the contribution to each input of a segment, if a gradient must reach it. Gradients of parameters are added to the [`Grads`].
 pub(super) type SegmentBackward<'m> = dyn FnOnce(Tensor, &mut Grads) -> Result<Vec<Option<Tensor>>> + 'm;
 
-/// On a tape for inference, gives the value of each parameter: its own value. A gradient check compares y at several values of the parameters, and
-/// so gives other values, moved by small steps.
-pub(super) type Substitute = Rc<dyn Fn(&Parameter) -> Tensor>;
+/// On a tape for inference, gives the value of each leaf in place of its own value. A gradient check computes y at several places near x, and so moves
+/// each leaf by a small step.
+pub(super) type Substitute = Rc<dyn Fn(ParamId, &Tensor) -> Tensor>;
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
 #[derive(Default)]
@@ -74,10 +74,10 @@ impl<'m> Tape<'m> {
 
     /// A tape on which nothing trains: it stays empty, operations save nothing, and there are no gradients.
     pub fn inference() -> Self {
-        Tape::with_constants(Rc::new(|p| p.value().clone()))
+        Tape::with_constants(Rc::new(|_, value| value.clone()))
     }
 
-    /// A tape for inference on which each parameter has the value that `substitute` gives.
+    /// A tape for inference on which each leaf has the value that `substitute` gives.
     pub(super) fn with_constants(substitute: Substitute) -> Self {
         Tape { substitute: Some(substitute), ..Tape::default() }
     }
@@ -89,14 +89,14 @@ impl<'m> Tape<'m> {
 
     /// A trained tensor, the only source of gradients. The same parameter gives the same leaf.
     pub fn parameter(&mut self, p: &'m Parameter) -> Var {
-        match &self.substitute {
-            Some(substitute) => self.constant(&substitute(p)),
-            None => self.leaf(p.id(), p.value()),
-        }
+        self.leaf(p.id(), p.value())
     }
 
     /// The leaf whose gradient is found under `id`.
     pub(super) fn leaf(&mut self, id: ParamId, value: &Tensor) -> Var {
+        if let Some(substitute) = &self.substitute {
+            return self.constant(&substitute(id, value));
+        }
         let node = *self.leaves.entry(id).or_insert_with(|| {
             self.nodes.push(Node::Leaf(id));
             self.nodes.len() - 1

@@ -31,20 +31,18 @@ impl Term {
 impl Linear {
     /// Splits a list in the order of the op's inputs into the value of x and those of each linear.
     pub(super) fn arrange<T: Copy>(&self, list: &[T]) -> Result<(T, Vec<LinearInputs<T>>)> {
-        let sizes: Vec<usize> = self.members.iter().map(|m| 1 + usize::from(m.bias) + 2 * m.terms.len()).collect();
-        let count = 1 + sizes.iter().sum::<usize>();
-        if list.len() != count || sizes.is_empty() {
+        let count = 1 + self.members.iter().map(|m| 1 + usize::from(m.bias) + 2 * m.terms.len()).sum::<usize>();
+        if list.len() != count || self.members.is_empty() {
             return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", list.len())));
         }
-        let mut rest = &list[1..];
-        let mut linears = Vec::new();
-        for (member, size) in self.members.iter().zip(sizes) {
-            let (own, after) = rest.split_at(size);
-            let (affine, terms) = own.split_at(1 + usize::from(member.bias));
-            linears.push(LinearInputs { w: affine[0], bias: affine.get(1).copied(), terms: terms.as_chunks().0.to_vec() });
-            rest = after;
-        }
-        Ok((list[0], linears))
+        let (x, mut rest) = (list[0], &list[1..]);
+        let mut take = |n: usize| rest.split_off(..n).unwrap_or_default();
+        let each = self.members.iter().map(|member| LinearInputs {
+            w: take(1)[0],
+            bias: take(member.bias.into()).first().copied(),
+            terms: take(2 * member.terms.len()).as_chunks().0.to_vec(),
+        });
+        Ok((x, each.collect()))
     }
 
     /// x and the tensors of each linear, with all shapes checked.
