@@ -90,19 +90,20 @@ fn check_along<'m>(
         x.clone()
     })))?;
     let x: BTreeMap<ParamId, Tensor> = found.take();
+    // u: a random direction for each leaf.
     let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
 
     // y at x + step · u, on a tape on which nothing trains.
     let forward = |step: f64| -> Result<Vec<f64>> {
         let mut moved = BTreeMap::new();
         for (id, x) in &x {
-            let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, u)| x + step * u).collect();
+            let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, ui)| x + step * ui).collect();
             moved.insert(*id, Tensor::new(values, x.shape())?);
         }
         run(&mut Tape::with_constants(Rc::new(move |id, _| moved[&id].clone())))?.value().to_f64()
     };
     // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
-    let h = STEP / u.values().flatten().map(|u| u * u).sum::<f64>().sqrt().max(STEP);
+    let h = STEP / u.values().flatten().map(|ui| ui * ui).sum::<f64>().sqrt().max(STEP);
     let [a, b, c, d] = [forward(2.0 * h)?, forward(h)?, forward(-h)?, forward(-2.0 * h)?];
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
 
@@ -116,10 +117,10 @@ fn check_along<'m>(
 
     let vju: Vec<f64> = v.iter().zip(ju).map(|(v, ju)| v * ju).collect();
     let mut ug = Vec::new();
-    for (&id, u) in &u {
+    for (&id, along) in &u {
         // Where no gradient arrives, it is zero.
         if let Some(g) = gradients.take_id(id) {
-            ug.extend(u.iter().zip(spoil(g)?.host::<f64>()?).map(|(u, g)| u * g));
+            ug.extend(along.iter().zip(spoil(g)?.host::<f64>()?).map(|(ui, gi)| ui * gi));
         }
     }
     let (numeric, backward) = (vju.iter().sum::<f64>(), ug.iter().sum::<f64>());

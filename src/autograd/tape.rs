@@ -43,8 +43,8 @@ impl Var {
 pub(super) enum Node<'m> {
     /// A parameter: its gradient is a result.
     Leaf(ParamId),
-    /// An operation: `inputs[i]` is the node of input i, if a gradient must reach it. `like[i]` is the shape and type of input i: `run.rs` checks
-    /// that its gradient has the same.
+    /// An operation, shared (`Rc`) because a gradient check records one op on several tapes. `inputs[i]` is the node of input i, if a gradient must
+    /// reach it. `like[i]` is the shape and type of input i: `run.rs` checks that its gradient has the same.
     Op { op: Rc<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, like: Vec<(Shape, DType)> },
     /// A checkpointed part of a model: its operations run again in backward (`checkpoint.rs`). The tape keeps only its inputs.
     Segment { inputs: Vec<Var>, backward: Box<SegmentBackward<'m>> },

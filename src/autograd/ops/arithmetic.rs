@@ -29,7 +29,7 @@ impl Op for Add {
 pub struct Mul;
 
 /// a ⊙ b on the host: no kernel for a GPU multiplies tensors.
-fn product(a: Tensor, b: &Tensor) -> Result<Tensor> {
+fn times(a: Tensor, b: &Tensor) -> Result<Tensor> {
     dispatch!("mul", a.dtype(), T => zip_in_place::<T>(a, b, |a, b| a * b))
 }
 
@@ -43,12 +43,12 @@ impl Op for Mul {
         equal_shapes("mul", a, b)?;
         saved.keep_if(needs[1], "a", a);
         saved.keep_if(needs[0], "b", b);
-        product(a.clone(), b)
+        times(a.clone(), b)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (a, b) = (saved.take_if(needs[1], "a")?, saved.take_if(needs[0], "b")?);
-        let times_dy = |t: Option<Tensor>| t.map(|t| product(t, &dy)).transpose();
+        let times_dy = |t: Option<Tensor>| t.map(|t| times(t, &dy)).transpose();
         Ok(vec![times_dy(b)?, times_dy(a)?])
     }
 }
@@ -60,13 +60,14 @@ pub struct Scale(
 );
 
 impl Scale {
-    fn times(&self, a: &Tensor) -> Result<Tensor> {
+    fn scaled(&self, a: &Tensor) -> Result<Tensor> {
         on_device!(
             a,
             |device| launch::scaled(device, a, self.0),
             dispatch!("scale", a.dtype(), T => {
                 let (from, c) = (a.host::<T>()?, <T as Scalar>::Acc::of(self.0));
                 let mut y = alloc::<T>(from.len());
+                // `for_each` splits y over threads: each gets the part of y from element `at` on. `vectorised` compiles its loop for wide vectors.
                 rows::for_each(&mut y, 1, |at, y| {
                     simd::vectorised(|| y.iter_mut().zip(&from[at..]).for_each(|(y, a)| *y = T::narrow(c * a.widen())));
                 });
@@ -82,11 +83,11 @@ impl Op for Scale {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        self.times(inputs[0])
+        self.scaled(inputs[0])
     }
 
     fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(self.times(&dy)?)])
+        Ok(vec![Some(self.scaled(&dy)?)])
     }
 }
 

@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
 ///
+/// In one sequence there are nq queries and nk keys. In the batch there are Tq queries and T keys, and E extra keys that every sequence sees. K is the
+/// width of a head, and k a matrix of keys. P is here the matrix of probabilities.
+///
 /// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query sees the
 /// keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
 /// queries are the first row of each sequence.
@@ -72,10 +75,10 @@ impl Attention {
                 let delta = dot(&p, &dp); // δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ
                 for (j, ((p, f), dp)) in all_keys.range(b).zip(p.iter().zip(&f).zip(&dp)) {
                     let ds = p * (dp - delta); // dS = P ⊙ (dP − δ)
-                    add(&mut y[at(i)], f * p, &v[at(j)]); // forward: y = (f ⊙ P) v
-                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // term 1: dv = (f ⊙ P)ᵀ dy
-                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // term 2: dq = dS k / √K
-                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // term 3: dk = dSᵀ q / √K
+                    add(&mut y[at(i)], f * p, &v[at(j)]); // y = (f ⊙ P) v
+                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // dv = (f ⊙ P)ᵀ dy
+                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // dq = dS k / √K
+                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // dk = dSᵀ q / √K
                 }
             }
         }
@@ -157,9 +160,9 @@ impl Op for Attention {
 
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         let pairs: usize = (0..self.keys.count()).map(|b| self.queries.length(b) * self.keys.length(b)).sum();
-        let product = 2 * (pairs * inputs[0].shape().cols()) as u64;
+        let one_product = 2 * (pairs * inputs[0].shape().cols()) as u64;
         // Forward has two products. Backward computes the scores again, and has four more.
-        (2 * product, if needs.contains(&true) { 5 * product } else { 0 })
+        (2 * one_product, if needs.contains(&true) { 5 * one_product } else { 0 })
     }
 }
 

@@ -43,8 +43,8 @@ pub trait Elementwise: Sync + 'static {
     /// dy/dx as a function of what is kept: x, or y where [`Elementwise::KEEPS_Y`] says so.
     fn df(&self, kept: f64) -> f64;
 
-    /// f in the accumulator's type, if f64 is too slow. `fma` as in [`Accum::exp`]. Mark it `#[inline(always)]`, or it will not become vector
-    /// code.
+    /// f in the accumulator's type, if f64 is too slow. `fma`: the processor multiplies and adds in one fast instruction, as in
+    /// [`Accum::exp`]. Mark it `#[inline(always)]`, or it will not become vector code.
     #[inline(always)]
     fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
         T::of(self.f(x.f64()))

@@ -36,8 +36,8 @@ fn plain_backward(dy: &[f64], gamma: &[f64], x_hat: &[f64], rstd: f64) -> Vec<f6
     let d = dy.len() as f64;
     let dx_hat: Vec<f64> = dy.iter().zip(gamma).map(|(dy, gamma)| dy * gamma).collect();
     let mean_dx_hat = dx_hat.iter().sum::<f64>() / d;
-    let mean_product = dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| dx_hat * x_hat).sum::<f64>() / d;
-    dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| rstd * (dx_hat - mean_dx_hat - x_hat * mean_product)).collect()
+    let mean_dx_hat_x_hat = dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| dx_hat * x_hat).sum::<f64>() / d;
+    dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| rstd * (dx_hat - mean_dx_hat - x_hat * mean_dx_hat_x_hat)).collect()
 }
 
 impl Op for LayerNorm {
@@ -51,6 +51,7 @@ impl Op for LayerNorm {
         let normalised = on_device!(
             x,
             |device| {
+                // The kernel can also add a residual to x before it normalises; `ResidualLayerNorm` has one.
                 let rows = launch::NormRows::Sublayer { x, residual: None, drop: None };
                 launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads(trains))
             },
@@ -74,7 +75,7 @@ pub(super) fn reads([x_trains, gamma_trains]: [bool; 2]) -> [bool; 2] {
     [x_trains || gamma_trains, x_trains]
 }
 
-/// Saves x̂, rstd and γ for backward, where they are given; returns y.
+/// From y, x̂ and rstd (a [`fast::Normalised`]), saves x̂, rstd and γ for backward where they are given; returns y.
 pub(super) fn save((y, x_hat, rstd): fast::Normalised, gamma: &Tensor, saved: &mut Saved) -> Tensor {
     x_hat.iter().for_each(|x_hat| saved.keep("x_hat", x_hat));
     if let Some(rstd) = &rstd {

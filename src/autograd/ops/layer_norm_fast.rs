@@ -111,9 +111,9 @@ impl<T: Scalar> Kernel for Backward<'_, T> {
         let Backward { dx, x_hat, gamma, rstd } = self;
         let n = T::Acc::of(dx.len() as f64);
         let mean_dx_hat = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
-        let mean_product = math::sum3(dx, gamma, x_hat, |dy, g, x_hat| dy.widen() * g * x_hat.widen()) / n;
+        let mean_dx_hat_x_hat = math::sum3(dx, gamma, x_hat, |dy, g, x_hat| dy.widen() * g * x_hat.widen()) / n;
         for ((dx, &x_hat), &g) in dx.iter_mut().zip(x_hat).zip(gamma) {
-            *dx = T::narrow(rstd * (dx.widen() * g - mean_dx_hat - x_hat.widen() * mean_product));
+            *dx = T::narrow(rstd * (dx.widen() * g - mean_dx_hat - x_hat.widen() * mean_dx_hat_x_hat));
         }
     }
 }

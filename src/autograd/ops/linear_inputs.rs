@@ -8,7 +8,9 @@ use crate::{Error, Result};
 
 /// One value for each input of a linear: the tensor itself, or whether its gradient is needed.
 pub(super) struct LinearInputs<T> {
+    /// W.
     pub w: T,
+    /// b, if the linear has one.
     pub bias: Option<T>,
     /// [A, B] of each term.
     pub terms: Vec<[T; 2]>,
