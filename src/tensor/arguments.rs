@@ -1,6 +1,6 @@
-//! The arguments of the linear and attention kernels, on the host and on a GPU.
+//! The arguments of the linear, attention and layer norm kernels, on the host and on a GPU.
 
-use super::{Mask, Sequences, Tensor};
+use super::{DType, Mask, Sequences, Tensor};
 
 /// What attention reads.
 pub(crate) struct AttentionInputs<'a> {
@@ -67,4 +67,19 @@ impl LowRankTerm<'_> {
     pub fn rank(&self) -> usize {
         self.a.shape().rows()
     }
+}
+
+/// The rows s `[n, d]` that a layer norm normalises. They are computed just before, and never stored.
+pub(crate) enum NormRows<'a> {
+    /// s = f ⊙ x + r, with the factors f of dropout and the residual r: the end of a sublayer. s = x without a residual and dropout.
+    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Sequences)> },
+    /// Rows of the words plus rows of the positions, in `dtype`. In each sequence, the rows of the prompt come first.
+    Embeddings {
+        dtype: DType,
+        ids: &'a Tensor,
+        words: &'a Tensor,
+        positions: &'a Tensor,
+        prompt: Option<&'a Tensor>,
+        sequences: &'a Sequences,
+    },
 }

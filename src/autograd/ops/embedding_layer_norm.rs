@@ -1,16 +1,13 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
-use super::{embedding, layer_norm, layer_norm_fast as fast};
+use super::{embedding, layer_norm};
 use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-#[cfg(feature = "cuda")]
-use crate::cuda::launch;
-use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, on_device, philox::Stream};
-use crate::{Error, Result, dispatch};
+use crate::tensor::{DType, NormRows, Sequences, Tensor, philox::Stream};
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
@@ -32,7 +29,7 @@ pub struct EmbeddingLayerNorm {
     pub prompt: usize,
 }
 
-/// The tables: their names in what is saved, and their places among the inputs.
+/// The tables, in the order of [`embedding::picked`]: their names in what is saved, and their places among the inputs.
 const TABLES: [(&str, usize); 3] = [("words", 1), ("positions", 2), ("prompt", 5)];
 
 impl EmbeddingLayerNorm {
@@ -53,8 +50,9 @@ impl EmbeddingLayerNorm {
         tape.layer_norm(&e, gamma, beta, self.eps)
     }
 
-    /// The ids, if all inputs fit.
-    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<&'a [u32]> {
+    /// # Errors
+    /// If an input does not fit.
+    fn check(&self, inputs: &[&Tensor]) -> Result<()> {
         if inputs.len() != 5 + usize::from(self.prompt > 0) {
             return Err(Error::invalid("embedding_layer_norm: takes ids, words, positions, gamma and beta, and a prompt if it has rows"));
         }
@@ -72,19 +70,12 @@ impl EmbeddingLayerNorm {
         if ids.shape().len() + self.sequences.count() * self.prompt != tokens {
             return Err(Error::shape("embedding_layer_norm", "an id for each row without a prompt", &[ids.shape(), &[tokens].into()]));
         }
-        embedding::check(words, ids)
-    }
-
-    /// The two rows whose sum is row `row` of e: each a table's number in [`TABLES`], and a row of that table.
-    fn picked(&self, row: usize, ids: &[u32]) -> [(usize, u32); 2] {
-        let (b, place) = self.sequences.locate(row);
-        let own = if place < self.prompt { (2, place as u32) } else { (0, ids[row - (b + 1) * self.prompt]) };
-        [own, (1, place as u32)]
+        embedding::check(words, ids).map(|_| ())
     }
 
     /// Which rows of table number `table` the rows of e took.
     fn picks(&self, table: usize, ids: &[u32]) -> Vec<embedding::Pick> {
-        let of_table = |row| self.picked(row, ids).into_iter().find(|&(picked, _)| picked == table);
+        let of_table = |row| embedding::picked(&self.sequences, self.prompt, ids, row).into_iter().find(|&(picked, _)| picked == table);
         (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, of_table(row)?.1))).collect()
     }
 
@@ -101,34 +92,14 @@ impl Op for EmbeddingLayerNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let ids = self.check(inputs)?;
+        self.check(inputs)?;
         let e_trains = Self::trained(needs).next().is_some();
         saved.keep_if(e_trains, "ids", inputs[0]);
         // For their shapes alone. The tables are the model's own, so they cost nothing.
         Self::trained(needs).for_each(|(_, name, input)| saved.keep(name, inputs[input]));
-        let (words, positions, prompt, weights) = (inputs[1], inputs[2], inputs.get(5).copied(), [inputs[3], inputs[4]]);
-        let reads = layer_norm::reads([e_trains, needs[3]]);
-        let normalised = on_device!(
-            words,
-            |device| {
-                let (dtype, ids, sequences) = (self.dtype, inputs[0], &*self.sequences);
-                let rows = launch::NormRows::Embeddings { dtype, ids, words, positions, prompt, sequences };
-                launch::layer_norm(device, &rows, weights, self.eps, reads)
-            },
-            dispatch!("embedding_layer_norm", self.dtype, T => {
-                let shape = Shape::from([self.sequences.tokens(), words.shape().cols()]);
-                // Without a prompt, no row is taken from the third table.
-                let tables = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?, Mat::of(prompt.unwrap_or(words))?];
-                fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, reads, |first, rows| {
-                    for (i, e) in rows.chunks_exact_mut(shape.cols().max(1)).enumerate() {
-                        let picked = self.picked(first + i, ids);
-                        let [own, position] = picked.map(|(table, row)| tables[table].rows_from(row as usize, 1).to_accum());
-                        e.iter_mut().zip(&*own).zip(&*position).for_each(|((e, &own), &position)| *e = own + position);
-                    }
-                })
-            })
-        )?;
-        Ok(layer_norm::save(normalised, weights[0], saved))
+        let (dtype, prompt, sequences) = (self.dtype, inputs.get(5).copied(), &*self.sequences);
+        let rows = NormRows::Embeddings { dtype, ids: inputs[0], words: inputs[1], positions: inputs[2], prompt, sequences };
+        layer_norm::forward(self.name(), &rows, [inputs[3], inputs[4]], self.eps, [e_trains, needs[3]], saved)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {

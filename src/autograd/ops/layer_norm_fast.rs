@@ -1,25 +1,67 @@
 //! Layer normalisation of rows: groups of rows on all threads, each row in one pass of vector code. The formulas are in `layer_norm.rs`.
 
+use super::embedding::picked;
 use super::linear_fast::{column_sums, sum_rows};
-use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows};
+use crate::tensor::gemm::Mat;
+use crate::tensor::simd::{self, Kernel, vectorised};
+use crate::tensor::{Accum, NormRows, Scalar, Shape, Tensor, alloc, math, rows};
 use crate::{Error, Result};
 
 /// y `[.., d]`, and where they are kept, x̂ `[n, d]` and rstd `[n]`.
 pub type Normalised = (Tensor, Option<Tensor>, Option<Tensor>);
 
-/// Normalises the rows that `load(first row, rows)` writes. Returns y, and x̂ and rstd if they are kept.
+/// Writes the rows s from a first row on, in the accumulator's type.
+type Load<'a, S> = Box<dyn Fn(usize, &mut [S]) + Sync + Send + 'a>;
+
+/// The shape of s, and the function that computes its rows.
+fn load<'a, T: Scalar>(rows: &NormRows<'a>) -> Result<(Shape, Load<'a, T::Acc>)> {
+    match *rows {
+        NormRows::Sublayer { x, residual, drop } => {
+            let (shape, d) = (x.shape().clone(), x.shape().cols());
+            let (all_x, all_r) = (x.host::<T>()?, residual.map(Tensor::host::<T>).transpose()?);
+            let load = move |first: usize, s: &mut [T::Acc]| {
+                let x = &all_x[first * d..][..s.len()];
+                let r = all_r.map(|r| &r[first * d..][..s.len()]);
+                if let Some((mask, sequences)) = drop {
+                    mask.factor_rows(sequences, first, d, s); // f
+                }
+                vectorised(|| match (drop.is_some(), r) {
+                    (true, Some(r)) => s.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()),
+                    (true, None) => s.iter_mut().zip(x).for_each(|(s, x)| *s *= x.widen()),
+                    (false, Some(r)) => s.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen()),
+                    (false, None) => s.iter_mut().zip(x).for_each(|(s, x)| *s = x.widen()),
+                });
+            };
+            Ok((shape, Box::new(load)))
+        }
+        NormRows::Embeddings { ids, words, positions, prompt, sequences, .. } => {
+            let (ids, d, prompt_rows) = (ids.host::<u32>()?, words.shape().cols(), prompt.map_or(0, |p| p.shape().rows()));
+            // Without a prompt, no row is taken from the third table.
+            let tables = [Mat::<T::Acc>::of(words)?, Mat::of(positions)?, Mat::of(prompt.unwrap_or(words))?];
+            let load = move |first: usize, s: &mut [T::Acc]| {
+                for (i, s) in s.chunks_exact_mut(d.max(1)).enumerate() {
+                    let picked = picked(sequences, prompt_rows, ids, first + i);
+                    let [own, position] = picked.map(|(table, row)| tables[table].rows_from(row as usize, 1).to_accum());
+                    s.iter_mut().zip(&*own).zip(&*position).for_each(|((s, &own), &position)| *s = own + position);
+                }
+            };
+            Ok((Shape::from([sequences.tokens(), d]), Box::new(load)))
+        }
+    }
+}
+
+/// Normalises rows. Returns y, and x̂ and rstd if they are kept.
 pub fn forward<T: Scalar>(
     op: &'static str,
-    shape: &Shape,
+    rows: &NormRows,
     [gamma, beta]: [&Tensor; 2],
     eps: f64,
     [keep_x_hat, keep_rstd]: [bool; 2],
-    load: impl Fn(usize, &mut [T::Acc]) + Sync + Send,
 ) -> Result<Normalised> {
+    let (shape, load) = load::<T>(rows)?;
     let (n, d) = (shape.rows(), shape.cols());
     if gamma.dims() != [d] || beta.dims() != [d] {
-        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
+        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[&shape, gamma.shape(), beta.shape()]));
     }
     let (g, b, eps) = (gamma.to_accum::<T::Acc>()?, beta.to_accum::<T::Acc>()?, T::Acc::of(eps));
     let (mut y, mut x_hat) = (alloc::<T>(n * d), alloc::<T>(if keep_x_hat { n * d } else { 0 }));

@@ -1,16 +1,13 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
 use super::dropout::drop_rows;
-use super::{layer_norm, layer_norm_fast as fast};
+use super::layer_norm;
 use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-#[cfg(feature = "cuda")]
-use crate::cuda::launch;
-use crate::tensor::simd::vectorised;
-use crate::tensor::{Mask, Scalar, Sequences, Tensor, on_device, philox::Stream};
-use crate::{Error, Result, dispatch};
+use crate::tensor::{Mask, NormRows, Sequences, Tensor, philox::Stream};
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// y = LN(f ⊙ x + r) γ + β; x and the residual r `[T, d]`, γ and β `[d]`, f the factors of dropout. Inputs, in order: x, r, γ, β.
@@ -54,29 +51,9 @@ impl Op for ResidualLayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let [x, residual, gamma, beta] = self.check(inputs)?;
-        let reads = layer_norm::reads([needs[0] || needs[1], needs[2]]);
-        let normalised = on_device!(
-            x,
-            |device| {
-                let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
-                let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
-                launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads)
-            },
-            dispatch!("residual_layer_norm", x.dtype(), T => {
-                let (all_x, all_r, d) = (x.host::<T>()?, residual.host::<T>()?, x.shape().cols());
-                fast::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, reads, |first, sums| {
-                    let (x, r) = (&all_x[first * d..][..sums.len()], &all_r[first * d..][..sums.len()]);
-                    match &self.mask {
-                        Some(mask) => {
-                            mask.factor_rows(&self.sequences, first, d, sums);
-                            vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()));
-                        }
-                        None => vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen())),
-                    }
-                })
-            })
-        )?;
-        Ok(layer_norm::save(normalised, gamma, saved))
+        let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
+        let rows = NormRows::Sublayer { x, residual: Some(residual), drop };
+        layer_norm::forward(self.name(), &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
