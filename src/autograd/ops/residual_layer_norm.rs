@@ -31,17 +31,6 @@ impl ResidualLayerNorm {
         let sum = tape.add(&dropped, r)?;
         tape.layer_norm(&sum, gamma, beta, self.eps)
     }
-
-    /// x, the residual, γ and β, if the first two fit.
-    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
-        let &[x, residual, gamma, beta] = inputs else {
-            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
-        };
-        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.sequences.tokens()) {
-            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
-        }
-        Ok([x, residual, gamma, beta])
-    }
 }
 
 impl Op for ResidualLayerNorm {
@@ -50,7 +39,12 @@ impl Op for ResidualLayerNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, residual, gamma, beta] = self.check(inputs)?;
+        let &[x, residual, gamma, beta] = inputs else {
+            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
+        };
+        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.sequences.tokens()) {
+            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
+        }
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
         let rows = NormRows::Sublayer { x, residual: Some(residual), drop };
         layer_norm::forward(self.name(), &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
