@@ -37,7 +37,7 @@
 //!   there. Neither changes what is computed, except the rounding of a·b + c.
 //! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)` takes n rows from
 //!   row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
-//! - `suite()` at the end of an op's file draws inputs for step 5.
+//! - `random_case` at the end of an op's file draws inputs for step 5.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
 //!    sums use. `tensor/sequences.rs`: packed batches.
@@ -67,7 +67,8 @@
 //! feed-forward width, V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt or prefix, E extra keys and values of
 //! attention. N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes. In a low-rank term:
 //! A `[r, in]`, B `[out, r]`, r its rank and s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any
-//! matrices. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
+//! matrices. d is the number of columns of any tensor. h is a hidden state; in a low-rank term, h = drop(x) Aᵀ. In attention's formulas, P is the
+//! matrix of probabilities, and k one of keys. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Example
 //! ```

@@ -4,41 +4,18 @@
 //! A segment of a model runs, and its saved tensors are dropped: only its inputs stay. Backward runs the segment once more, on a tape of its own,
 //! and differentiates that tape. The second run must compute the same numbers; dropout does, because its masks are drawn from counters.
 
-use super::tape::{Node, Segment, Tape, Var};
+use super::tape::{Node, Tape, Var};
 use super::{Grads, ParamId};
 use crate::Result;
 use crate::tensor::Tensor;
 
-/// A part of a model, as a function of its inputs.
-type Run<'m> = dyn Fn(&mut Tape<'m>, &[Var]) -> Result<Var> + 'm;
-
-struct Checkpoint<'m> {
-    run: Box<Run<'m>>,
-    inputs: Vec<Var>,
-}
-
-impl Segment for Checkpoint<'_> {
-    fn inputs(&self) -> &[Var] {
-        &self.inputs
-    }
-
-    fn backward(&self, dy: Tensor, result: &mut Grads) -> Result<Vec<Option<Tensor>>> {
-        let mut tape = Tape::new();
-        let (ids, leaves) = add_leaves(&mut tape, &self.inputs);
-        let y = (self.run)(&mut tape, &leaves)?;
-        let mut grads = tape.vjp(&y, dy)?;
-        let contributions = ids.into_iter().map(|id| grads.take_id(id)).collect();
-        result.add(grads)?;
-        Ok(contributions)
-    }
-}
-
 /// On the tape of a segment, each input that a gradient must reach is a leaf. Returns the inputs there, and the identities of their leaves.
 fn add_leaves(tape: &mut Tape, inputs: &[Var]) -> (Vec<ParamId>, Vec<Var>) {
-    let ids: Vec<ParamId> = inputs.iter().map(|_| ParamId::fresh()).collect();
-    let leaves = inputs.iter().zip(&ids).map(|(v, &id)| if v.needs_grad() { tape.leaf(id, &v.value) } else { v.clone() });
-    let leaves = leaves.collect();
-    (ids, leaves)
+    let leaf = |v: &Var| {
+        let id = ParamId::fresh();
+        (id, if v.needs_grad() { tape.leaf(id, &v.value) } else { v.clone() })
+    };
+    inputs.iter().map(leaf).unzip()
 }
 
 impl<'m> Tape<'m> {
@@ -58,8 +35,17 @@ impl<'m> Tape<'m> {
         if !value.needs_grad() {
             return Ok(value);
         }
-        self.nodes.push(Node::Segment(Box::new(Checkpoint { run: Box::new(segment), inputs })));
-        Ok(Var { value: value.value, node: Some(self.nodes.len() - 1) })
+        let kept = inputs.clone();
+        let backward = move |dy: Tensor, result: &mut Grads| {
+            let mut tape = Tape::new();
+            let (ids, leaves) = add_leaves(&mut tape, &kept);
+            let y = segment(&mut tape, &leaves)?;
+            let mut grads = tape.vjp(&y, dy)?;
+            let contributions = ids.into_iter().map(|id| grads.take_id(id)).collect();
+            result.add(grads)?;
+            Ok(contributions)
+        };
+        Ok(self.push(Node::Segment { inputs, backward: Box::new(backward) }, value.value))
     }
 }
 

@@ -60,46 +60,55 @@ const SMALLEST_SCALE: f64 = 1e-3;
 /// # Errors
 /// Those of `f`, and if an input or a parameter is not f64.
 pub fn check<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<Found> {
-    let draw = |seed| check_along(&f, inputs, &vec![true; inputs.len()], &mut Stream::new(seed, "gradcheck"));
+    let draw = |seed| check_along(&f, inputs, &vec![true; inputs.len()], &mut Stream::new(seed, "gradcheck"), Ok);
     let [a, b, c] = [draw(0)?, draw(1)?, draw(2)?];
     // A NaN counts as the largest error.
     let worse = |a: Found, b: Found| if a.error.total_cmp(&b.error).is_lt() { b } else { a };
     Ok(worse(worse(a, b), c))
 }
 
-/// One comparison along directions from `random`. Inputs that `needs` leaves out are constants.
-pub(super) fn check_along<'m>(
+/// One comparison along directions from `random`. Inputs that `needs` leaves out are constants. Each gradient goes through `spoil`, which returns it
+/// as it is, or with a planted bug.
+fn check_along<'m>(
     f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>,
     inputs: &[Tensor],
     needs: &[bool],
     random: &mut Stream,
+    mut spoil: impl FnMut(Tensor) -> Result<Tensor>,
 ) -> Result<Found> {
-    // x: every tensor that moves, by identity. An input that needs a gradient gets a fresh identity, as if it were a parameter.
-    let mut x = parameters_of(&f, inputs)?;
+    // f on `tape`. An input that needs a gradient is a leaf with an identity of its own, as if it were a parameter.
     let ids: Vec<Option<ParamId>> = needs.iter().map(|&need| need.then(ParamId::fresh)).collect();
-    x.extend(ids.iter().zip(inputs).filter_map(|(id, input)| id.map(|id| (id, input.clone()))));
+    let run = |tape: &mut Tape<'m>| -> Result<Var> {
+        let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, x)| id.map_or(tape.constant(x), |id| tape.leaf(id, x))).collect();
+        f(tape, &vars.iter().collect::<Vec<_>>())
+    };
+    // x: the value of every leaf. A first run finds them.
+    let found = Rc::new(RefCell::new(BTreeMap::new()));
+    let to = found.clone();
+    run(&mut Tape::with_constants(Rc::new(move |id, x| {
+        to.borrow_mut().insert(id, x.clone());
+        x.clone()
+    })))?;
+    let x: BTreeMap<ParamId, Tensor> = found.take();
+    // u: a random direction for each leaf.
     let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
 
     // y at x + step · u, on a tape on which nothing trains.
     let forward = |step: f64| -> Result<Vec<f64>> {
         let mut moved = BTreeMap::new();
         for (id, x) in &x {
-            let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, u)| x + step * u).collect();
+            let values: Vec<f64> = x.host::<f64>()?.iter().zip(&u[id]).map(|(x, ui)| x + step * ui).collect();
             moved.insert(*id, Tensor::new(values, x.shape())?);
         }
-        let values = ids.iter().zip(inputs).map(|(id, input)| id.map_or(input, |id| &moved[&id]));
-        let vars: Vec<Var> = values.map(|value| Var { value: value.clone(), node: None }).collect();
-        let mut tape = Tape::with_constants(Rc::new(move |p| moved[&p.id()].clone()));
-        f(&mut tape, &vars.iter().collect::<Vec<_>>())?.value().to_f64()
+        run(&mut Tape::with_constants(Rc::new(move |id, _| moved[&id].clone())))?.value().to_f64()
     };
     // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
-    let h = STEP / u.values().flatten().map(|u| u * u).sum::<f64>().sqrt().max(STEP);
+    let h = STEP / u.values().flatten().map(|ui| ui * ui).sum::<f64>().sqrt().max(STEP);
     let [a, b, c, d] = [forward(2.0 * h)?, forward(h)?, forward(-h)?, forward(-2.0 * h)?];
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
 
     let mut tape = Tape::new();
-    let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, input)| id.map_or(tape.constant(input), |id| tape.leaf(id, input))).collect();
-    let y = f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
+    let y = run(&mut tape)?;
     let v = uniform(random, y.shape().len());
     let mut gradients = tape.vjp(&y, Tensor::new(v.clone(), y.shape())?)?;
     if gradients.is_empty() {
@@ -108,28 +117,15 @@ pub(super) fn check_along<'m>(
 
     let vju: Vec<f64> = v.iter().zip(ju).map(|(v, ju)| v * ju).collect();
     let mut ug = Vec::new();
-    for (&id, u) in &u {
+    for (&id, along) in &u {
         // Where no gradient arrives, it is zero.
         if let Some(g) = gradients.take_id(id) {
-            ug.extend(u.iter().zip(g.host::<f64>()?).map(|(u, g)| u * g));
+            ug.extend(along.iter().zip(spoil(g)?.host::<f64>()?).map(|(ui, gi)| ui * gi));
         }
     }
     let (numeric, backward) = (vju.iter().sum::<f64>(), ug.iter().sum::<f64>());
     let scale = vju.iter().chain(&ug).map(|x| x.abs()).sum::<f64>() / 2.0;
     Ok(Found { numeric, backward, error: (numeric - backward).abs() / scale.max(SMALLEST_SCALE) })
-}
-
-/// The parameters that `f` puts on the tape.
-fn parameters_of<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<BTreeMap<ParamId, Tensor>> {
-    let found = Rc::new(RefCell::new(BTreeMap::new()));
-    let to = found.clone();
-    let mut tape = Tape::with_constants(Rc::new(move |p| {
-        to.borrow_mut().insert(p.id(), p.value().clone());
-        p.value().clone()
-    }));
-    let vars: Vec<Var> = inputs.iter().map(|x| tape.constant(x)).collect();
-    f(&mut tape, &vars.iter().collect::<Vec<_>>())?;
-    Ok(found.take())
 }
 
 /// `n` random numbers in [-1, 1).
@@ -146,18 +142,23 @@ pub struct Case {
 }
 
 impl Case {
+    /// `op` at `inputs`.
+    pub fn new(op: impl Op, inputs: Vec<Tensor>) -> Case {
+        Case { op: Rc::new(op), inputs }
+    }
+
     /// `op` at `n` inputs of one random shape.
     ///
     /// # Errors
     /// None. The type is that of [`Suite::case`].
     pub fn of_equal_shapes(op: impl Op, n: usize, random: &mut Stream) -> Result<Case> {
         let dims = [random_size(random, 5), random_size(random, 7)];
-        Ok(Case { op: Rc::new(op), inputs: (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()? })
+        Ok(Case::new(op, (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()?))
     }
 
-    /// One comparison for the gradients that `needs` asks for.
-    pub(super) fn check(&self, needs: &[bool], random: &mut Stream) -> Result<Found> {
-        check_along(|tape, x| tape.apply(self.op.clone(), x), &self.inputs, needs, random)
+    /// One comparison for the gradients that `needs` asks for. `spoil` may plant a bug in each of them.
+    pub(super) fn check(&self, needs: &[bool], random: &mut Stream, spoil: impl FnMut(Tensor) -> Result<Tensor>) -> Result<Found> {
+        check_along(|tape, x| tape.apply_shared(self.op.clone(), x), &self.inputs, needs, random, spoil)
     }
 }
 
@@ -193,7 +194,7 @@ impl Suite {
         for number in 0..cases {
             let case = (self.case)(&mut random)?;
             for needs in patterns(&case.inputs, &mut random) {
-                let found = case.check(&needs, &mut random)?;
+                let found = case.check(&needs, &mut random, Ok)?;
                 worst.checks += 1;
                 if found.error.is_nan() || found.error >= worst.found.error {
                     let shapes: Vec<_> = case.inputs.iter().map(Tensor::shape).collect();
@@ -334,11 +335,8 @@ mod tests {
             // Only types at the start of a line: not those of tests and doc comments.
             for rest in ["\nimpl Op for ", "\nimpl Elementwise for "].iter().flat_map(|implementation| text.split(implementation).skip(1)) {
                 let op = rest.split_whitespace().next().unwrap();
-                // Wrappers are not ops of their own.
-                if !["Planted", "std::rc::Rc<dyn"].contains(&op) {
-                    assert!(suites.contains(&op), "{op} has no gradient check");
-                    found += 1;
-                }
+                assert!(suites.contains(&op), "{op} has no gradient check");
+                found += 1;
             }
         }
         assert_eq!(found, suites.len());

@@ -1,11 +1,9 @@
 //! Gradients by parameter, and the one place where gradients are summed.
 
-use super::ops::elementwise_fast::zip_in_place;
+use super::ops::elementwise_op::add;
 use super::{ParamId, Parameter};
-#[cfg(feature = "cuda")]
-use crate::cuda::launch;
-use crate::tensor::{Accum, Tensor, on_device};
-use crate::{Error, Result, dispatch, dispatch_float};
+use crate::tensor::{Accum, Tensor};
+use crate::{Result, dispatch_float};
 use std::collections::BTreeMap;
 
 /// Gradients keyed by parameter. Tied weights share an entry, and those of several micro-batches are added.
@@ -66,16 +64,10 @@ fn sum_of_squares(g: &Tensor) -> Result<f64> {
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
-/// total + g, or g if there is no total yet. On the host, `zip_in_place` adds each pair of elements, in the total's buffer if nothing else shares it.
+/// total + g, in the total's buffer if nothing else shares it; g if there is no total yet.
 pub(super) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
-    const OP: &str = "sum of gradients";
-    let Some(total) = total else { return Ok(g) };
-    if total.shape() != g.shape() {
-        return Err(Error::shape(OP, "equal shapes", &[total.shape(), g.shape()]));
+    match total {
+        Some(total) => add("sum of gradients", total, &g),
+        None => Ok(g),
     }
-    on_device!(
-        total,
-        |device| launch::elementwise(device, OP, "add", &[&total, &g]),
-        dispatch!(OP, total.dtype(), T => zip_in_place::<T>(total, &g, |a, b| a + b))
-    )
 }

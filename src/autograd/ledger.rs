@@ -30,7 +30,7 @@ impl Tape<'_> {
         let kept = self.nodes.iter().map(|node| match node {
             Node::Leaf(_) => 0,
             Node::Op { saved, .. } => saved.iter().map(|(_, t)| count(t)).sum::<usize>(),
-            Node::Segment(segment) => segment.inputs().iter().map(|v| count(&v.value)).sum(),
+            Node::Segment { inputs, .. } => inputs.iter().map(|v| count(&v.value)).sum(),
         });
         kept.sum()
     }

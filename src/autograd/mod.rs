@@ -60,7 +60,8 @@ pub use tape::{Tape, Var};
 
 use crate::{Result, tensor::Tensor};
 
-/// A differentiable operation: its value y = f(x₀, x₁, …), and its vector-Jacobian product, dyᵀ · ∂y/∂x.
+/// A differentiable operation y = f(x₀, x₁, …). Forward computes y. Backward gets dy = dL/dy, and returns dL/dxᵢ for each input: by the chain rule
+/// the product dyᵀ · ∂y/∂xᵢ of a vector and a Jacobian matrix, which is itself never formed.
 pub trait Op: 'static {
     /// Name in errors and ledgers.
     fn name(&self) -> &'static str;
@@ -81,25 +82,5 @@ pub trait Op: 'static {
     /// Floating-point operations of forward, and of backward under `needs`, for the ledger. A multiply-add counts two; small ops say zero.
     fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
         (0, 0)
-    }
-
-    /// Floating-point operations that backward does not spend because inputs are frozen.
-    fn flops_frozen(&self, inputs: &[&Tensor], needs: &[bool]) -> u64 {
-        self.flops(inputs, &vec![true; needs.len()]).1 - self.flops(inputs, needs).1
-    }
-}
-
-impl Op for std::rc::Rc<dyn Op> {
-    fn name(&self) -> &'static str {
-        (**self).name()
-    }
-    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        (**self).forward(inputs, needs, saved)
-    }
-    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        (**self).backward(saved, dy, needs)
-    }
-    fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
-        (**self).flops(inputs, needs)
     }
 }

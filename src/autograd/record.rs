@@ -30,13 +30,14 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn record(&mut self, op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &Saved, output: &Shape) {
         let (forward, backward) = op.flops(inputs, needs);
+        let unfrozen = op.flops(inputs, &vec![true; needs.len()]).1;
         self.records.push(Record {
             op: op.name(),
             layer: self.layer.clone(),
             output: output.clone(),
             needs: needs.to_vec(),
             saved: saved.iter().map(|(name, t)| (name, t.bytes(), t.storage_id())).collect(),
-            flops: [forward, if needs.contains(&true) { backward } else { 0 }, op.flops_frozen(inputs, needs)],
+            flops: [forward, if needs.contains(&true) { backward } else { 0 }, unfrozen - backward],
         });
     }
 }

@@ -43,24 +43,19 @@ impl Var {
 pub(super) enum Node<'m> {
     /// A parameter: its gradient is a result.
     Leaf(ParamId),
-    /// An operation: `inputs[i]` is the node of input i, if a gradient must reach it. `like[i]` is the shape and type of input i: `run.rs` checks
-    /// that its gradient has the same.
-    Op { op: Box<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, like: Vec<(Shape, DType)> },
-    /// A checkpointed part of a model: its operations run again in backward (`checkpoint.rs`).
-    Segment(Box<dyn Segment + 'm>),
+    /// An operation, shared (`Rc`) because a gradient check records one op on several tapes. `inputs[i]` is the node of input i, if a gradient must
+    /// reach it. `like[i]` is the shape and type of input i: `run.rs` checks that its gradient has the same.
+    Op { op: Rc<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, like: Vec<(Shape, DType)> },
+    /// A checkpointed part of a model: its operations run again in backward (`checkpoint.rs`). The tape keeps only its inputs.
+    Segment { inputs: Vec<Var>, backward: Box<SegmentBackward<'m>> },
 }
 
-/// A part of a model. The tape keeps only its inputs; see [`Tape::checkpoint`].
-pub(super) trait Segment {
-    /// Its inputs. Their nodes are on the same tape as the segment.
-    fn inputs(&self) -> &[Var];
+/// From dy, the contribution to each input of a segment, if a gradient must reach it. Gradients of parameters are added to the [`Grads`].
+pub(super) type SegmentBackward<'m> = dyn FnOnce(Tensor, &mut Grads) -> Result<Vec<Option<Tensor>>> + 'm;
 
-    /// The contribution to each input, if a gradient must reach it. Gradients of parameters go to `result`.
-    fn backward(&self, dy: Tensor, result: &mut Grads) -> Result<Vec<Option<Tensor>>>;
-}
-
-/// On a tape for inference, gives the value of each parameter: its own value, or another one in a gradient check.
-pub(super) type Substitute = Rc<dyn Fn(&Parameter) -> Tensor>;
+/// On a tape for inference, gives the value of each leaf in place of its own value. A gradient check computes y at several places near x, and so moves
+/// each leaf by a small step.
+pub(super) type Substitute = Rc<dyn Fn(ParamId, &Tensor) -> Tensor>;
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
 #[derive(Default)]
@@ -79,10 +74,10 @@ impl<'m> Tape<'m> {
 
     /// A tape on which nothing trains: it stays empty, operations save nothing, and there are no gradients.
     pub fn inference() -> Self {
-        Tape::with_constants(Rc::new(|p| p.value().clone()))
+        Tape::with_constants(Rc::new(|_, value| value.clone()))
     }
 
-    /// A tape for inference on which each parameter has the value that `substitute` gives.
+    /// A tape for inference on which each leaf has the value that `substitute` gives.
     pub(super) fn with_constants(substitute: Substitute) -> Self {
         Tape { substitute: Some(substitute), ..Tape::default() }
     }
@@ -94,14 +89,14 @@ impl<'m> Tape<'m> {
 
     /// A trained tensor, the only source of gradients. The same parameter gives the same leaf.
     pub fn parameter(&mut self, p: &'m Parameter) -> Var {
-        match &self.substitute {
-            Some(substitute) => self.constant(&substitute(p)),
-            None => self.leaf(p.id(), p.value()),
-        }
+        self.leaf(p.id(), p.value())
     }
 
     /// The leaf whose gradient is found under `id`.
     pub(super) fn leaf(&mut self, id: ParamId, value: &Tensor) -> Var {
+        if let Some(substitute) = &self.substitute {
+            return self.constant(&substitute(id, value));
+        }
         let node = *self.leaves.entry(id).or_insert_with(|| {
             self.nodes.push(Node::Leaf(id));
             self.nodes.len() - 1
@@ -114,20 +109,30 @@ impl<'m> Tape<'m> {
     /// # Errors
     /// Those of the op, and if it has no kernel for the GPU that its inputs are on.
     pub fn apply(&mut self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
+        self.apply_shared(Rc::new(op), inputs)
+    }
+
+    /// [`Tape::apply`] for an op that several tapes share: a gradient check runs one op many times.
+    pub(super) fn apply_shared(&mut self, op: Rc<dyn Op>, inputs: &[&Var]) -> Result<Var> {
         let nodes: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
         let needs: Vec<bool> = nodes.iter().map(Option::is_some).collect();
         let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
         let mut saved = Saved::default();
-        let value = run::forward(&op, &values, &needs, &mut saved)?;
+        let value = run::forward(&*op, &values, &needs, &mut saved)?;
         if let Some(ledger) = &mut self.ledger {
-            ledger.record(&op, &values, &needs, &saved, value.shape());
+            ledger.record(&*op, &values, &needs, &saved, value.shape());
         }
         if !needs.contains(&true) {
             return Ok(Var { value, node: None });
         }
         let like = values.iter().map(|v| (v.shape().clone(), v.dtype())).collect();
-        self.nodes.push(Node::Op { op: Box::new(op), saved, inputs: nodes, like });
-        Ok(Var { value, node: Some(self.nodes.len() - 1) })
+        Ok(self.push(Node::Op { op, saved, inputs: nodes, like }, value))
+    }
+
+    /// Records the node of `value`.
+    pub(super) fn push(&mut self, node: Node<'m>, value: Tensor) -> Var {
+        self.nodes.push(node);
+        Var { value, node: Some(self.nodes.len() - 1) }
     }
 
     /// How many leaves and operations are recorded.
@@ -174,10 +179,7 @@ impl<'m> Tape<'m> {
                     let contributions = run::backward(&*op, saved, dy, &inputs, &like)?;
                     (inputs, contributions)
                 }
-                Node::Segment(segment) => {
-                    let contributions = segment.backward(dy, &mut result)?;
-                    (segment.inputs().iter().map(|v| v.node).collect(), contributions)
-                }
+                Node::Segment { inputs, backward } => (inputs.iter().map(|v| v.node).collect(), backward(dy, &mut result)?),
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 if let (Some(input), Some(g)) = (input, contribution) {

@@ -1,9 +1,9 @@
-//! What the linear and attention ops give to their code for the host and for a GPU.
+//! What the linear, attention and layer norm ops give to their code for the host and for a GPU.
 //!
 //! The types of a linear: a [`LowRankLinear`] has W, b and its terms. A [`LowRankTerm`] is one term: A, B, s and its dropout. A
 //! [`LowRankCotangent`] is a term with what its backward reads: dy (the cotangent of the output), x and h.
 
-use super::{Mask, Sequences, Tensor};
+use super::{DType, Mask, Sequences, Tensor};
 
 /// What attention reads.
 pub(crate) struct AttentionInputs<'a> {
@@ -70,4 +70,19 @@ impl LowRankTerm<'_> {
     pub fn rank(&self) -> usize {
         self.a.shape().rows()
     }
+}
+
+/// The rows s `[n, d]` that a layer norm normalises. They are computed just before, and never stored.
+pub(crate) enum NormRows<'a> {
+    /// s = f ⊙ x + r, with the factors f of dropout and the residual r: the end of a sublayer. s = x without a residual and dropout.
+    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Sequences)> },
+    /// Rows of the words plus rows of the positions, in `dtype`. In each sequence, the rows of the prompt come first.
+    Embeddings {
+        dtype: DType,
+        ids: &'a Tensor,
+        words: &'a Tensor,
+        positions: &'a Tensor,
+        prompt: Option<&'a Tensor>,
+        sequences: &'a Sequences,
+    },
 }

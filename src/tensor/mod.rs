@@ -37,7 +37,7 @@ mod special;
 mod storage;
 pub mod svd;
 
-pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm};
+pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm, NormRows};
 pub(crate) use dispatch::{dispatch_any, on_device};
 pub use element::{Accum, DType, Element, Scalar};
 pub use half::bf16 as BF16;

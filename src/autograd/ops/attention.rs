@@ -6,17 +6,19 @@
 //! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
 
 use super::attention_fast;
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
+use crate::autograd::gradcheck::{random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::philox::Stream;
 use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
+///
+/// In one sequence there are nq queries and nk keys. In the batch there are Tq queries and T keys, and E extra keys that every sequence sees. K is the
+/// width of a head, and k a matrix of keys. P is here the matrix of probabilities.
 ///
 /// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query sees the
 /// keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
@@ -73,10 +75,10 @@ impl Attention {
                 let delta = dot(&p, &dp); // δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ
                 for (j, ((p, f), dp)) in all_keys.range(b).zip(p.iter().zip(&f).zip(&dp)) {
                     let ds = p * (dp - delta); // dS = P ⊙ (dP − δ)
-                    add(&mut y[at(i)], f * p, &v[at(j)]); // forward: y = (f ⊙ P) v
-                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // term 1: dv = (f ⊙ P)ᵀ dy
-                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // term 2: dq = dS k / √K
-                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // term 3: dk = dSᵀ q / √K
+                    add(&mut y[at(i)], f * p, &v[at(j)]); // y = (f ⊙ P) v
+                    add(&mut dv[at(j)], f * p, &dy[at(i)]); // dv = (f ⊙ P)ᵀ dy
+                    add(&mut dq[at(i)], ds * scale, &k[at(j)]); // dq = dS k / √K
+                    add(&mut dk[at(j)], ds * scale, &q[at(i)]); // dk = dSᵀ q / √K
                 }
             }
         }
@@ -158,9 +160,9 @@ impl Op for Attention {
 
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         let pairs: usize = (0..self.keys.count()).map(|b| self.queries.length(b) * self.keys.length(b)).sum();
-        let product = 2 * (pairs * inputs[0].shape().cols()) as u64;
+        let one_product = 2 * (pairs * inputs[0].shape().cols()) as u64;
         // Forward has two products. Backward computes the scores again, and has four more.
-        (2 * product, if needs.contains(&true) { 5 * product } else { 0 })
+        (2 * one_product, if needs.contains(&true) { 5 * one_product } else { 0 })
     }
 }
 
@@ -174,12 +176,8 @@ fn cut(mut all: &[f64], shapes: &[&Shape]) -> Result<Vec<Tensor>> {
     shapes.iter().map(next).collect()
 }
 
-pub(super) fn suite() -> Suite {
-    Suite { op: "Attention", tolerance: 1e-6, case: |random| random_case(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
-}
-
 /// A few short sequences, with the inputs in one, two or three tensors.
-fn random_case(random: &mut Stream) -> Result<(Attention, Vec<Tensor>)> {
+pub(super) fn random_inputs(random: &mut Stream) -> Result<(Attention, Vec<Tensor>)> {
     let keys = random_sequences(random, 5)?;
     let (heads, width) = (1 + random.below(2), 1 + random.below(4));
     let d = heads * width;
@@ -244,7 +242,7 @@ mod tests {
         #[test]
         fn the_op_is_its_plain_form(seed: u64) {
             let mut random = Stream::new(seed, "attention");
-            let (op, inputs) = random_case(&mut random).unwrap();
+            let (op, inputs) = random_inputs(&mut random).unwrap();
             check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
         }
     }

@@ -40,7 +40,9 @@ pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3
     });
     let [dq_parts, dk_parts, dv_parts] = [0, 1, 2].map(|i| parts.iter().map(|p| &*p[i]).collect::<Vec<_>>());
     let mut buffers: Vec<Pooled<T>> = shapes.iter().map(|shape| alloc(shape.len())).collect();
-    let [dq, dk, dv] = thirds(&mut buffers, [0, 1].map(|i| x.qkv[i].shape().len()));
+    // The buffers hold dq, dk and dv in this order: one buffer all three, or two buffers one and two of them, or three buffers one each.
+    let mut thirds = buffers.iter_mut().zip(&x.qkv).flat_map(|(buffer, part)| buffer.chunks_mut(part.shape().len().max(1)));
+    let [dq, dk, dv] = [(); 3].map(|()| thirds.next().unwrap_or_default());
     write_heads(x.heads, x.queries, 0, &dq_parts, dq);
     write_heads(x.heads, x.keys, x.extra_rows(), &dk_parts, dk);
     write_heads(x.heads, x.keys, x.extra_rows(), &dv_parts, dv);
@@ -49,23 +51,6 @@ pub(super) fn backward<T: Scalar>(x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3
         grads.push(extra_gradient(x, &parts, extra)?);
     }
     Ok(grads)
-}
-
-/// The places of dq, dk and dv in the gradients of one, two or three input tensors. dq and dk have these lengths.
-fn thirds<T: Scalar>(grads: &mut [Pooled<T>], [q, k]: [usize; 2]) -> [&mut [T]; 3] {
-    match grads {
-        [dq, dk, dv] => [dq, dk, dv],
-        [dq, dkv] => {
-            let (dk, dv) = dkv.split_at_mut(k);
-            [dq, dk, dv]
-        }
-        [dqkv, ..] => {
-            let (dq, dkv) = dqkv.split_at_mut(q);
-            let (dk, dv) = dkv.split_at_mut(k);
-            [dq, dk, dv]
-        }
-        [] => Default::default(),
-    }
 }
 
 /// (sequence, head) of each task.

@@ -1,6 +1,5 @@
 //! Change of data type.
 
-use crate::autograd::gradcheck::{Case, Suite};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
@@ -42,8 +41,4 @@ impl Tape<'_> {
     pub fn cast(&mut self, x: &Var, dtype: DType) -> Result<Var> {
         if x.value().dtype() == dtype { Ok(x.clone()) } else { self.apply(Cast { dtype }, &[x]) }
     }
-}
-
-pub(super) fn suite() -> Suite {
-    Suite { op: "Cast", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Cast { dtype: DType::F64 }, 1, random) }
 }

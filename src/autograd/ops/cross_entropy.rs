@@ -1,12 +1,11 @@
 //! Cross-entropy of logits against class labels: the loss of classification.
 
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Accum, Tensor, alloc, on_device};
+use crate::tensor::{Accum, Tensor, alloc, on_device, philox::Stream};
 use crate::{Error, Result, dispatch_float};
-use std::rc::Rc;
 
 /// `L = −(1/N) Σ ln softmax(z)[label]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) − onehot(label)) dy / N, where dy is the
 /// gradient that comes into L.
@@ -94,15 +93,10 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "CrossEntropy",
-        tolerance: 1e-8,
-        case: |random| {
-            let (b, c) = (random_size(random, 5), 2 + random.below(4));
-            let labels: Vec<u32> = (0..b).map(|_| random.below(c) as u32).collect();
-            let inputs = vec![random_tensor(random, &[b, c])?, Tensor::new(labels, [b])?];
-            Ok(Case { op: Rc::new(CrossEntropy { divisor: b }), inputs })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let (b, c) = (random_size(random, 5), 2 + random.below(4));
+    let labels: Vec<u32> = (0..b).map(|_| random.below(c) as u32).collect();
+    let inputs = vec![random_tensor(random, &[b, c])?, Tensor::new(labels, [b])?];
+    Ok(Case::new(CrossEntropy { divisor: b }, inputs))
 }

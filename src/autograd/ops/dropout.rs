@@ -1,13 +1,11 @@
 //! Dropout. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
 
-use crate::autograd::gradcheck::random_sequences;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Mask, Sequences, Tensor, alloc, on_device};
+use crate::tensor::{Mask, Sequences, Tensor, alloc, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// y = f ⊙ x; x `[T, d]`, packed. dx = f ⊙ dy.
@@ -82,18 +80,13 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Dropout",
-        tolerance: 1e-8,
-        case: |random| {
-            let sequences = random_sequences(random, 5)?;
-            let d = random_size(random, 9);
-            let x = random_tensor(random, &[sequences.tokens(), d])?;
-            let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 3 };
-            Ok(Case { op: Rc::new(Dropout { mask, sequences }), inputs: vec![x] })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let sequences = random_sequences(random, 5)?;
+    let d = random_size(random, 9);
+    let x = random_tensor(random, &[sequences.tokens(), d])?;
+    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 3 };
+    Ok(Case::new(Dropout { mask, sequences }, vec![x]))
 }
 
 #[cfg(test)]
@@ -103,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_fast_form_is_the_plain_one() {
-        let mut random = crate::tensor::philox::Stream::new(2, "plain");
+        let mut random = Stream::new(2, "plain");
         let (sequences, d) = (random_sequences(&mut random, 9).unwrap(), 37);
         let mask = Mask { p: 0.3, seed: 5, site: 2 };
         for (dtype, bound) in [(DType::F64, 0.0), (DType::F32, 1e-6), (DType::BF16, 1e-2)] {

@@ -1,7 +1,7 @@
 //! Elementwise functions, y = f(x).
 //!
 //! `elementwise_op.rs` implements [`Op`](crate::autograd::Op) for every type that implements [`Elementwise`]: it makes forward and backward from
-//! f and its derivative, for the host and for a GPU. The loops are in `elementwise_fast.rs`.
+//! f and its derivative, for the host and for a GPU.
 
 use crate::tensor::Accum;
 
@@ -31,8 +31,8 @@ use crate::tensor::Accum;
 pub trait Elementwise: Sync + 'static {
     /// Name in errors and ledgers.
     const NAME: &'static str;
-    /// What forward keeps for [`Elementwise::df`].
-    const KEEPS: Keeps = Keeps::X;
+    /// Forward keeps x for [`Elementwise::df`], or y if this is true: often the derivative is shorter in y.
+    const KEEPS_Y: bool = false;
     /// Names of the GPU kernels of forward and backward (`src/cuda/kernels`), without the type at their end (`_f32`, `_bf16`). The arguments are
     /// (x, y, n) and (kept, dy, dx, n). `None`: only the host computes this function.
     const KERNELS: Option<[&'static str; 2]> = None;
@@ -40,11 +40,11 @@ pub trait Elementwise: Sync + 'static {
     /// y = f(x).
     fn f(&self, x: f64) -> f64;
 
-    /// dy/dx as a function of what is kept: x, or y where [`Elementwise::KEEPS`] says so.
+    /// dy/dx as a function of what is kept: x, or y where [`Elementwise::KEEPS_Y`] says so.
     fn df(&self, kept: f64) -> f64;
 
-    /// f in the accumulator's type, if f64 is too slow. `fma` as in [`Accum::exp`]. Mark it `#[inline(always)]`, or it will not become vector
-    /// code.
+    /// f in the accumulator's type, if f64 is too slow. `fma`: the processor multiplies and adds in one fast instruction, as in
+    /// [`Accum::exp`]. Mark it `#[inline(always)]`, or it will not become vector code.
     #[inline(always)]
     fn f_fast<T: Accum>(&self, x: T, _fma: bool) -> T {
         T::of(self.f(x.f64()))
@@ -55,12 +55,4 @@ pub trait Elementwise: Sync + 'static {
     fn dx_fast<T: Accum>(&self, kept: T, dy: T, _fma: bool) -> T {
         T::of(dy.f64() * self.df(kept.f64()))
     }
-}
-
-/// The tensor that forward keeps for backward.
-pub enum Keeps {
-    /// The input.
-    X,
-    /// The output: often the derivative is shorter in y.
-    Y,
 }

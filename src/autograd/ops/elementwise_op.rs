@@ -1,11 +1,12 @@
-//! `Op` for every elementwise function.
+//! [`Op`] for every elementwise function, and the loops behind it: split over threads, and compiled for the widest vectors. Each element is
+//! widened to the accumulator's type, and each result is rounded once.
 
-use super::elementwise::{Elementwise, Keeps};
-use super::elementwise_fast as fast;
+use super::elementwise::Elementwise;
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Device, launch};
-use crate::tensor::{Tensor, on_device};
+use crate::tensor::simd::{self, Kernel, vectorised};
+use crate::tensor::{Pooled, Scalar, Tensor, alloc, on_device, rows};
 use crate::{Error, Result, dispatch};
 
 impl<E: Elementwise> Op for E {
@@ -14,24 +15,23 @@ impl<E: Elementwise> Op for E {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x] = inputs else { return Err(Error::invalid(format!("{}: takes one input", E::NAME))) };
-        let y = on_device!(x, |device| kernel::<E>(device, 0, &[x]), dispatch!(E::NAME, x.dtype(), T => fast::forward::<T, E>(self, x)))?;
-        match E::KEEPS {
-            Keeps::X => saved.keep_if(needs[0], "x", x),
-            Keeps::Y => saved.keep_if(needs[0], "y", &y),
-        }
+        let &[x] = inputs else { return Err(Error::invalid(format!("{}: takes one input", E::NAME))) };
+        let y = on_device!(
+            x,
+            |device| launch_kernel::<E>(device, 0, &[x]),
+            dispatch!(E::NAME, x.dtype(), T => each::<T, E, false>(self, x, alloc(x.shape().len())))
+        )?;
+        let (name, kept) = if E::KEEPS_Y { ("y", &y) } else { ("x", x) };
+        saved.keep_if(needs[0], name, kept);
         Ok(y)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let kept = match E::KEEPS {
-            Keeps::X => saved.take("x")?,
-            Keeps::Y => saved.take("y")?,
-        };
+        let kept = saved.take(if E::KEEPS_Y { "y" } else { "x" })?;
         let dx = on_device!(
             kept,
-            |device| kernel::<E>(device, 1, &[&kept, &dy]),
-            dispatch!(E::NAME, dy.dtype(), T => fast::backward::<T, E>(self, &kept, dy))
+            |device| launch_kernel::<E>(device, 1, &[&kept, &dy]),
+            dispatch!(E::NAME, dy.dtype(), T => each::<T, E, true>(self, &kept, dy.into_host()?))
         )?;
         Ok(vec![Some(dx)])
     }
@@ -39,9 +39,63 @@ impl<E: Elementwise> Op for E {
 
 /// Launches the GPU kernel for forward (0) or backward (1).
 #[cfg(feature = "cuda")]
-fn kernel<E: Elementwise>(device: &std::sync::Arc<Device>, direction: usize, inputs: &[&Tensor]) -> Result<Tensor> {
+fn launch_kernel<E: Elementwise>(device: &std::sync::Arc<Device>, direction: usize, inputs: &[&Tensor]) -> Result<Tensor> {
     let kernels = E::KERNELS.ok_or(Error::OnGpu)?;
     launch::elementwise(device, E::NAME, kernels[direction], inputs)
+}
+
+/// y = f(x), where `from` is x; or, if `BACKWARD`, dx = dy · df(kept), where `from` is what was kept, and `to` is dy at first.
+fn each<T: Scalar, E: Elementwise, const BACKWARD: bool>(op: &E, from: &Tensor, mut to: Pooled<T>) -> Result<Tensor> {
+    let all = from.host::<T>()?;
+    rows::for_each(&mut to, 1, |at, to| simd::dispatch(Each::<T, E, BACKWARD> { op, from: &all[at..][..to.len()], to }));
+    Tensor::new(to, from.shape())
+}
+
+/// [`each`] on the elements of one task.
+struct Each<'a, T, E, const BACKWARD: bool> {
+    op: &'a E,
+    from: &'a [T],
+    to: &'a mut [T],
+}
+
+impl<T: Scalar, E: Elementwise, const BACKWARD: bool> Kernel for Each<'_, T, E, BACKWARD> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        for (to, &from) in self.to.iter_mut().zip(self.from) {
+            let from = from.widen();
+            *to = T::narrow(if BACKWARD { self.op.dx_fast(from, to.widen(), FMA) } else { self.op.f_fast(from, FMA) });
+        }
+    }
+}
+
+/// # Errors
+/// If the shapes differ.
+pub fn equal_shapes(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+    match a.shape() == b.shape() {
+        true => Ok(()),
+        false => Err(Error::shape(op, "equal shapes", &[a.shape(), b.shape()])),
+    }
+}
+
+/// a + b. On the host, the sum is computed in a's buffer if nothing else shares it.
+pub fn add(op: &'static str, a: Tensor, b: &Tensor) -> Result<Tensor> {
+    equal_shapes(op, &a, b)?;
+    on_device!(
+        a,
+        |device| launch::elementwise(device, op, "add", &[&a, b]),
+        dispatch!(op, a.dtype(), T => zip_in_place::<T>(a, b, |a, b| a + b))
+    )
+}
+
+/// f(a, b) of each pair of elements, in a's buffer if nothing else shares it.
+pub fn zip_in_place<T: Scalar>(a: Tensor, b: &Tensor, f: impl Fn(T::Acc, T::Acc) -> T::Acc + Copy + Sync) -> Result<Tensor> {
+    let (mut y, from) = (a.into_host::<T>()?, b.host::<T>()?);
+    rows::for_each(&mut y, 1, |at, y| {
+        vectorised(|| y.iter_mut().zip(&from[at..]).for_each(|(y, &b)| *y = T::narrow(f(y.widen(), b.widen()))));
+    });
+    Tensor::new(y, b.shape())
 }
 
 #[cfg(test)]
@@ -60,7 +114,7 @@ mod tests {
         let [Some(dx)] = &op.backward(saved, dy.clone(), &[true]).unwrap()[..] else { panic!("no dx") };
         let [x, dy, y, dx] = [&x, &dy, &y, dx].map(|t| t.to_f64().unwrap());
         for i in 0..x.len() {
-            let kept = if let Keeps::X = E::KEEPS { x[i] } else { op.f(x[i]) };
+            let kept = if E::KEEPS_Y { op.f(x[i]) } else { x[i] };
             let (plain_y, plain_dx) = (op.f(x[i]), dy[i] * op.df(kept));
             assert!((y[i] - plain_y).abs() <= bound, "{} {dtype}: f({}) = {plain_y}, got {}", E::NAME, x[i], y[i]);
             assert!((dx[i] - plain_dx).abs() <= bound, "{} {dtype}: dx at {} is {plain_dx}, got {}", E::NAME, x[i], dx[i]);

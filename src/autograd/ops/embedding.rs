@@ -1,13 +1,12 @@
 //! Table lookup. A token's embedding is a row of a table.
 
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Shape, Tensor, alloc, on_device, rows, zeroed};
+use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, alloc, on_device, philox::Stream, rows, zeroed};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over all t with `indices[t] = v`.
 ///
@@ -55,6 +54,14 @@ impl Op for Embedding {
 /// A row of y, and the row of the table that it was taken from.
 pub(super) type Pick = (u32, u32);
 
+/// The two rows whose sum is the embedding of row `row` of a packed batch. Each is a table's number and a row of it: table 0 has the words, table 1 the
+/// positions, and table 2 the prompt of `prompt` rows, which come before the words of each sequence.
+pub(super) fn picked(sequences: &Sequences, prompt: usize, ids: &[u32], row: usize) -> [(usize, u32); 2] {
+    let (b, place) = sequences.locate(row);
+    let own = if place < prompt { (2, place as u32) } else { (0, ids[row - (b + 1) * prompt]) };
+    [own, (1, place as u32)]
+}
+
 /// The gradient of a table of `shape` `[V, d]`: each row of dy `[T, d]` is added to the row of the table that was picked for it.
 pub(super) fn table_gradient(dy: &Tensor, picks: Vec<Pick>, shape: &Shape) -> Result<Tensor> {
     let d = shape.cols();
@@ -95,17 +102,9 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Embedding",
-        tolerance: 1e-8,
-        case: |random| {
-            let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
-            let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
-            Ok(Case {
-                op: Rc::new(Embedding { dtype: DType::F64 }),
-                inputs: vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?],
-            })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
+    let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
+    Ok(Case::new(Embedding { dtype: DType::F64 }, vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?]))
 }

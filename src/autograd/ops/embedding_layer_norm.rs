@@ -1,17 +1,13 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
-use super::{embedding, layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use super::{embedding, layer_norm};
+use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-#[cfg(feature = "cuda")]
-use crate::cuda::launch;
-use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, on_device};
-use crate::{Error, Result, dispatch};
-use std::rc::Rc;
+use crate::tensor::{DType, NormRows, Sequences, Tensor, philox::Stream};
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
@@ -33,14 +29,8 @@ pub struct EmbeddingLayerNorm {
     pub prompt: usize,
 }
 
-/// Where a row of e comes from, apart from its position.
-enum RowSource {
-    Prompt(usize),
-    Word(u32),
-}
-
-/// The tables: their places among the inputs, and their names in what is saved.
-const TABLES: [(usize, &str); 3] = [(1, "words"), (2, "positions"), (5, "prompt")];
+/// The tables, in the order of [`embedding::picked`]: their names in what is saved, and their places among the inputs.
+const TABLES: [(&str, usize); 3] = [("words", 1), ("positions", 2), ("prompt", 5)];
 
 impl EmbeddingLayerNorm {
     /// The plain form, for the tests. `table` `[V + P, d]` has the words, and below them the prompt.
@@ -60,51 +50,39 @@ impl EmbeddingLayerNorm {
         tape.layer_norm(&e, gamma, beta, self.eps)
     }
 
-    /// The ids, if all inputs fit.
-    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<&'a [u32]> {
+    /// # Errors
+    /// If an input does not fit.
+    fn check(&self, inputs: &[&Tensor]) -> Result<()> {
         if inputs.len() != 5 + usize::from(self.prompt > 0) {
             return Err(Error::invalid("embedding_layer_norm: takes ids, words, positions, gamma and beta, and a prompt if it has rows"));
         }
         let (ids, words, positions) = (inputs[0], inputs[1], inputs[2]);
         let longest = (0..self.sequences.count()).map(|b| self.sequences.length(b)).max().unwrap_or(0);
         let fits = |t: &Tensor| t.dims().len() == 2 && t.shape().cols() == words.shape().cols();
+        let broken = |rule, table: &Tensor| Err(Error::shape("embedding_layer_norm", rule, &[words.shape(), table.shape()]));
         if !fits(positions) || longest > positions.shape().rows() {
-            return Err(Error::shape(
-                "embedding_layer_norm",
-                "words [V, d] and a position [d] for each place",
-                &[words.shape(), positions.shape()],
-            ));
+            return broken("words [V, d] and a position [d] for each place", positions);
         }
         if let Some(prompt) = inputs.get(5).filter(|p| !fits(p) || p.shape().rows() != self.prompt) {
-            return Err(Error::shape("embedding_layer_norm", "words [V, d] and a prompt [P, d]", &[words.shape(), prompt.shape()]));
+            return broken("words [V, d] and a prompt [P, d]", prompt);
         }
         let tokens = self.sequences.tokens();
         if ids.shape().len() + self.sequences.count() * self.prompt != tokens {
             return Err(Error::shape("embedding_layer_norm", "an id for each row without a prompt", &[ids.shape(), &[tokens].into()]));
         }
-        embedding::check(words, ids)
+        embedding::check(words, ids).map(|_| ())
     }
 
-    /// The place of a row in its sequence, and where it comes from.
-    fn source(&self, row: usize, ids: &[u32]) -> (usize, RowSource) {
-        let (b, place) = self.sequences.locate(row);
-        let source = if place < self.prompt { RowSource::Prompt(place) } else { RowSource::Word(ids[row - (b + 1) * self.prompt]) };
-        (place, source)
+    /// Which rows of table number `table` the rows of e took.
+    fn picks(&self, table: usize, ids: &[u32]) -> Vec<embedding::Pick> {
+        let of_table = |row| embedding::picked(&self.sequences, self.prompt, ids, row).into_iter().find(|&(picked, _)| picked == table);
+        (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, of_table(row)?.1))).collect()
     }
 
-    /// For input `i`, a table: which of its rows each row of e took.
-    fn picks(&self, i: usize, ids: &[u32]) -> Vec<embedding::Pick> {
-        let picked = |row| match (i, self.source(row, ids)) {
-            (1, (_, RowSource::Word(id))) => Some(id),
-            (2, (place, _)) | (5, (_, RowSource::Prompt(place))) => Some(place as u32),
-            _ => None,
-        };
-        (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, picked(row)?))).collect()
-    }
-
-    /// The tables that a gradient must reach.
-    fn trained(needs: &[bool]) -> impl Iterator<Item = (usize, &'static str)> {
-        TABLES.into_iter().filter(|&(i, _)| needs.get(i) == Some(&true))
+    /// Number, name and input of the tables that a gradient must reach.
+    fn trained(needs: &[bool]) -> impl Iterator<Item = (usize, &'static str, usize)> {
+        let tables = TABLES.into_iter().enumerate().map(|(table, (name, input))| (table, name, input));
+        tables.filter(|&(_, _, input)| needs.get(input) == Some(&true))
     }
 }
 
@@ -114,74 +92,45 @@ impl Op for EmbeddingLayerNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let ids = self.check(inputs)?;
+        self.check(inputs)?;
         let e_trains = Self::trained(needs).next().is_some();
         saved.keep_if(e_trains, "ids", inputs[0]);
         // For their shapes alone. The tables are the model's own, so they cost nothing.
-        Self::trained(needs).for_each(|(i, name)| saved.keep(name, inputs[i]));
-        let (words, positions, prompt, weights) = (inputs[1], inputs[2], inputs.get(5).copied(), [inputs[3], inputs[4]]);
-        let reads = layer_norm::reads([e_trains, needs[3]]);
-        let normalised = on_device!(
-            words,
-            |device| {
-                let (dtype, ids, sequences) = (self.dtype, inputs[0], &*self.sequences);
-                let rows = launch::NormRows::Embeddings { dtype, ids, words, positions, prompt, sequences };
-                launch::layer_norm(device, &rows, weights, self.eps, reads)
-            },
-            dispatch!("embedding_layer_norm", self.dtype, T => {
-                let shape = Shape::from([self.sequences.tokens(), words.shape().cols()]);
-                let [words, positions] = [Mat::<<T as Scalar>::Acc>::of(words)?, Mat::of(positions)?];
-                let prompt = prompt.map(Mat::of).transpose()?.unwrap_or(words);
-                fast::forward::<T>("embedding_layer_norm", &shape, weights, self.eps, reads, |first, rows| {
-                    for (i, e) in rows.chunks_exact_mut(shape.cols().max(1)).enumerate() {
-                        let (place, source) = self.source(first + i, ids);
-                        let row = match source {
-                            RowSource::Prompt(row) => prompt.rows_from(row, 1),
-                            RowSource::Word(id) => words.rows_from(id as usize, 1),
-                        };
-                        let (row, position) = (row.to_accum(), positions.rows_from(place, 1).to_accum());
-                        e.iter_mut().zip(&*row).zip(&*position).for_each(|((e, &row), &position)| *e = row + position);
-                    }
-                })
-            })
-        )?;
-        Ok(layer_norm::save(normalised, weights[0], saved))
+        Self::trained(needs).for_each(|(_, name, input)| saved.keep(name, inputs[input]));
+        let (dtype, prompt, sequences) = (self.dtype, inputs.get(5).copied(), &*self.sequences);
+        let rows = NormRows::Embeddings { dtype, ids: inputs[0], words: inputs[1], positions: inputs[2], prompt, sequences };
+        layer_norm::forward(self.name(), &rows, [inputs[3], inputs[4]], self.eps, [e_trains, needs[3]], saved)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let e_trains = Self::trained(needs).next().is_some();
         let ids = saved.take_if(e_trains, "ids")?;
-        let tables = Self::trained(needs).map(|(i, name)| Ok((i, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
+        let tables = Self::trained(needs).map(|(table, name, _)| Ok((table, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
         let [de, dgamma, dbeta] = layer_norm::backward("embedding_layer_norm", saved, dy, [e_trains, needs[3], needs[4]])?;
         let mut grads = vec![None, None, None, dgamma, dbeta];
         grads.resize_with(needs.len(), || None);
         if let (Some(de), Some(ids)) = (de, ids) {
-            for (i, table) in tables {
-                grads[i] = Some(embedding::table_gradient(&de, self.picks(i, ids.host()?), table.shape())?);
+            for (table, values) in tables {
+                grads[TABLES[table].1] = Some(embedding::table_gradient(&de, self.picks(table, ids.host()?), values.shape())?);
             }
         }
         Ok(grads)
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "EmbeddingLayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            let text = random_sequences(random, 4)?;
-            let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
-            let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
-            let ids = Tensor::new(ids, [text.tokens()])?;
-            let mut inputs = vec![ids, random_tensor(random, &[v, d])?, random_tensor(random, &[4 + prompt, d])?];
-            inputs.extend([random_tensor(random, &[d])?, random_tensor(random, &[d])?]);
-            if prompt > 0 {
-                inputs.push(random_tensor(random, &[prompt, d])?);
-            }
-            let sequences = Arc::new(text.lengthened(prompt));
-            Ok(Case { op: Rc::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }), inputs })
-        },
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let text = random_sequences(random, 4)?;
+    let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
+    let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
+    let ids = Tensor::new(ids, [text.tokens()])?;
+    let mut inputs = vec![ids, random_tensor(random, &[v, d])?, random_tensor(random, &[4 + prompt, d])?];
+    inputs.extend([random_tensor(random, &[d])?, random_tensor(random, &[d])?]);
+    if prompt > 0 {
+        inputs.push(random_tensor(random, &[prompt, d])?);
     }
+    let sequences = Arc::new(text.lengthened(prompt));
+    Ok(Case::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }, inputs))
 }
 
 #[cfg(test)]
@@ -193,8 +142,8 @@ mod tests {
     proptest! {
         #[test]
         fn it_equals_its_parts(seed: u64) {
-            let mut random = crate::tensor::philox::Stream::new(seed, "parts");
-            let inputs = (suite().case)(&mut random).unwrap().inputs;
+            let mut random = Stream::new(seed, "parts");
+            let inputs = random_case(&mut random).unwrap().inputs;
             let [v, d] = *inputs[1].dims() else { unreachable!() };
             let prompt = inputs.get(5).map_or(0, |p| p.shape().rows());
             // Two sequences where there are ids for two.

@@ -1,13 +1,12 @@
 //! The first row of each sequence of a packed batch.
 
 use super::dropout::check_rows;
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Sequences, Tensor, alloc, on_device, zeroed};
+use crate::tensor::{Sequences, Tensor, alloc, on_device, philox::Stream, zeroed};
 use crate::{Result, dispatch};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// `y[b] = x[offsets[b]]`, the row of `[CLS]`; x `[T, d]`, packed, y `[B, d]`. `dx[offsets[b]] = dy[b]`, and dx is 0 in all other rows.
@@ -64,14 +63,9 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "FirstRow",
-        tolerance: 1e-8,
-        case: |random| {
-            let (sequences, d) = (random_sequences(random, 4)?, random_size(random, 5));
-            let x = random_tensor(random, &[sequences.tokens(), d])?;
-            Ok(Case { op: Rc::new(FirstRow { sequences }), inputs: vec![x] })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let (sequences, d) = (random_sequences(random, 4)?, random_size(random, 5));
+    let x = random_tensor(random, &[sequences.tokens(), d])?;
+    Ok(Case::new(FirstRow { sequences }, vec![x]))
 }

@@ -1,13 +1,12 @@
 //! Layer normalisation. Ba, Kiros & Hinton 2016, <https://arxiv.org/abs/1607.06450>, section 3. The loops over rows are in `layer_norm_fast.rs`.
 
 use super::layer_norm_fast as fast;
-use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Scalar, Tensor, on_device};
+use crate::tensor::{NormRows, Tensor, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
-use std::rc::Rc;
 
 /// y = x̂ ⊙ γ + β with the normalised x, x̂ = (x − mean(x)) rstd, and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and β `[d]`.
 ///
@@ -19,26 +18,19 @@ pub struct LayerNorm {
     pub eps: f64,
 }
 
-/// The plain form of one row, for the tests: y, x̂ and rstd.
+/// The plain form of one row, for the tests: y, dx, and the row's part of dγ.
 #[cfg(test)]
-fn plain_forward(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>, f64) {
-    let d = x.len() as f64;
-    let mean = x.iter().sum::<f64>() / d;
-    let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d;
-    let rstd = 1.0 / (var + eps).sqrt();
-    let x_hat: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
-    let y = (0..x.len()).map(|j| x_hat[j] * gamma[j] + beta[j]).collect();
-    (y, x_hat, rstd)
-}
-
-/// The plain form of dx of one row.
-#[cfg(test)]
-fn plain_backward(dy: &[f64], gamma: &[f64], x_hat: &[f64], rstd: f64) -> Vec<f64> {
-    let d = dy.len() as f64;
-    let dx_hat: Vec<f64> = dy.iter().zip(gamma).map(|(dy, gamma)| dy * gamma).collect();
-    let mean_dx_hat = dx_hat.iter().sum::<f64>() / d;
-    let mean_product = dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| dx_hat * x_hat).sum::<f64>() / d;
-    dx_hat.iter().zip(x_hat).map(|(dx_hat, x_hat)| rstd * (dx_hat - mean_dx_hat - x_hat * mean_product)).collect()
+fn plain(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64, dy: &[f64]) -> [Vec<f64>; 3] {
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<f64>>();
+    let centred: Vec<f64> = x.iter().map(|xi| xi - mean(x)).collect();
+    let rstd = 1.0 / (mean(&product(&centred, &centred)) + eps).sqrt();
+    let x_hat: Vec<f64> = centred.iter().map(|c| c * rstd).collect();
+    let y = product(&x_hat, gamma).iter().zip(beta).map(|(p, b)| p + b).collect();
+    let dx_hat = product(dy, gamma);
+    let (mean_dx_hat, mean_dx_hat_x_hat) = (mean(&dx_hat), mean(&product(&dx_hat, &x_hat)));
+    let dx = dx_hat.iter().zip(&x_hat).map(|(dx_hat, x_hat)| rstd * (dx_hat - mean_dx_hat - x_hat * mean_dx_hat_x_hat)).collect();
+    [y, dx, product(dy, &x_hat)]
 }
 
 impl Op for LayerNorm {
@@ -48,21 +40,8 @@ impl Op for LayerNorm {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let &[x, gamma, beta] = inputs else { return Err(Error::invalid("layer_norm: takes x, gamma and beta")) };
-        let trains = [needs[0], needs[1]];
-        let normalised = on_device!(
-            x,
-            |device| {
-                let rows = launch::NormRows::Sublayer { x, residual: None, drop: None };
-                launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads(trains))
-            },
-            dispatch!("layer_norm", x.dtype(), T => {
-                let (from, d) = (x.host::<T>()?, x.shape().cols());
-                fast::forward::<T>("layer_norm", x.shape(), [gamma, beta], self.eps, reads(trains), |first, rows| {
-                    rows.iter_mut().zip(&from[first * d..]).for_each(|(row, x)| *row = x.widen());
-                })
-            })
-        )?;
-        Ok(save(normalised, gamma, saved))
+        let rows = NormRows::Sublayer { x, residual: None, drop: None };
+        forward("layer_norm", &rows, [gamma, beta], self.eps, [needs[0], needs[1]], saved)
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -70,22 +49,35 @@ impl Op for LayerNorm {
     }
 }
 
-/// Whether backward reads x̂, and whether it reads rstd, given whether x and γ train.
-pub(super) fn reads([x_trains, gamma_trains]: [bool; 2]) -> [bool; 2] {
-    [x_trains || gamma_trains, x_trains]
-}
-
-/// Saves x̂, rstd and γ for backward, where they are given; returns y.
-pub(super) fn save((y, x_hat, rstd): fast::Normalised, gamma: &Tensor, saved: &mut Saved) -> Tensor {
+/// y = LN(s) ⊙ γ + β for rows s; saves x̂, rstd and γ where backward reads them. Three ops end in a layer norm and share this, with their own names.
+pub(super) fn forward(
+    op: &'static str,
+    rows: &NormRows,
+    [gamma, beta]: [&Tensor; 2],
+    eps: f64,
+    [s_trains, gamma_trains]: [bool; 2],
+    saved: &mut Saved,
+) -> Result<Tensor> {
+    // Whether backward reads x̂ `[n, d]`, and whether it reads rstd `[n]`.
+    let keep = [s_trains || gamma_trains, s_trains];
+    let (source, dtype) = match rows {
+        NormRows::Sublayer { x, .. } => (x, x.dtype()),
+        NormRows::Embeddings { words, dtype, .. } => (words, *dtype),
+    };
+    let (y, x_hat, rstd) = on_device!(
+        source,
+        |device| launch::layer_norm(device, rows, [gamma, beta], eps, keep),
+        dispatch!(op, dtype, T => fast::forward::<T>(op, rows, [gamma, beta], eps, keep))
+    )?;
     x_hat.iter().for_each(|x_hat| saved.keep("x_hat", x_hat));
     if let Some(rstd) = &rstd {
         saved.keep("rstd", rstd);
         saved.keep("gamma", gamma);
     }
-    y
+    Ok(y)
 }
 
-/// dx, dγ and dβ, where they are needed. Three ops that end in a layer norm share this, with their own names.
+/// ds, dγ and dβ, where they are needed, for the same three ops.
 pub(super) fn backward(op: &'static str, mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
     let x_hat = saved.take_if(needs[0] || needs[1], "x_hat")?;
     let rstd_gamma = if needs[0] { Some([saved.take("rstd")?, saved.take("gamma")?]) } else { None };
@@ -106,24 +98,18 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "LayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            // Two columns or more, and a visible eps: with one column, or two equal ones, y does not depend on x.
-            let (n, d) = (random_size(random, 5), 2 + random.below(9));
-            let inputs = vec![random_tensor(random, &[n, d])?, random_tensor(random, &[d])?, random_tensor(random, &[d])?];
-            Ok(Case { op: Rc::new(LayerNorm { eps: 0.1 }), inputs })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    // Two columns or more, and a visible eps: with one column, or two equal ones, y does not depend on x.
+    let (n, d) = (random_size(random, 5), 2 + random.below(9));
+    let inputs = vec![random_tensor(random, &[n, d])?, random_tensor(random, &[d])?, random_tensor(random, &[d])?];
+    Ok(Case::new(LayerNorm { eps: 0.1 }, inputs))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tensor::DType;
-    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {
@@ -143,10 +129,11 @@ mod tests {
                 let (mut dgamma, mut dbeta) = (vec![0.0; d], vec![0.0; d]);
                 let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= bound * (1.0 + b.abs()));
                 for row in (0..n).map(|row| row * d..(row + 1) * d) {
-                    let (dy, (plain_y, x_hat, rstd)) = (&dy[row.clone()], plain_forward(&x[row.clone()], &gamma, &beta, eps));
+                    let dy = &dy[row.clone()];
+                    let [plain_y, plain_dx, plain_dgamma] = plain(&x[row.clone()], &gamma, &beta, eps, dy);
                     prop_assert!(close(&y[row.clone()], &plain_y), "{} {:?}", dtype, plain_y);
-                    prop_assert!(close(&grads[0][row], &plain_backward(dy, &gamma, &x_hat, rstd)), "{}: dx", dtype);
-                    (0..d).for_each(|j| dgamma[j] += dy[j] * x_hat[j]);
+                    prop_assert!(close(&grads[0][row], &plain_dx), "{}: dx", dtype);
+                    (0..d).for_each(|j| dgamma[j] += plain_dgamma[j]);
                     (0..d).for_each(|j| dbeta[j] += dy[j]);
                 }
                 prop_assert!(close(&grads[1], &dgamma) && close(&grads[2], &dbeta), "{}: dgamma or dbeta", dtype);

@@ -1,25 +1,67 @@
 //! Layer normalisation of rows: groups of rows on all threads, each row in one pass of vector code. The formulas are in `layer_norm.rs`.
 
-use crate::tensor::simd::{self, Kernel};
-use crate::tensor::{Accum, Scalar, Shape, Tensor, alloc, math, rows, zeroed};
+use super::embedding::picked;
+use super::linear_fast::{column_sums, sum_rows};
+use crate::tensor::gemm::Mat;
+use crate::tensor::simd::{self, Kernel, vectorised};
+use crate::tensor::{Accum, NormRows, Scalar, Shape, Tensor, alloc, math, rows};
 use crate::{Error, Result};
-use std::ops::Range;
 
 /// y `[.., d]`, and where they are kept, x̂ `[n, d]` and rstd `[n]`.
 pub type Normalised = (Tensor, Option<Tensor>, Option<Tensor>);
 
-/// Normalises the rows that `load(first row, rows)` writes. Returns y, and x̂ and rstd if they are kept.
+/// Writes the rows s from a first row on, in the accumulator's type.
+type Load<'a, S> = Box<dyn Fn(usize, &mut [S]) + Sync + Send + 'a>;
+
+/// The shape of s, and the function that computes its rows.
+fn load<'a, T: Scalar>(rows: &NormRows<'a>) -> Result<(Shape, Load<'a, T::Acc>)> {
+    match *rows {
+        NormRows::Sublayer { x, residual, drop } => {
+            let (shape, d) = (x.shape().clone(), x.shape().cols());
+            let (all_x, all_r) = (x.host::<T>()?, residual.map(Tensor::host::<T>).transpose()?);
+            let load = move |first: usize, s: &mut [T::Acc]| {
+                let x = &all_x[first * d..][..s.len()];
+                let r = all_r.map(|r| &r[first * d..][..s.len()]);
+                if let Some((mask, sequences)) = drop {
+                    mask.factor_rows(sequences, first, d, s); // f
+                }
+                vectorised(|| match (drop.is_some(), r) {
+                    (true, Some(r)) => s.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()),
+                    (true, None) => s.iter_mut().zip(x).for_each(|(s, x)| *s *= x.widen()),
+                    (false, Some(r)) => s.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen()),
+                    (false, None) => s.iter_mut().zip(x).for_each(|(s, x)| *s = x.widen()),
+                });
+            };
+            Ok((shape, Box::new(load)))
+        }
+        NormRows::Embeddings { ids, words, positions, prompt, sequences, .. } => {
+            let (ids, d, prompt_rows) = (ids.host::<u32>()?, words.shape().cols(), prompt.map_or(0, |p| p.shape().rows()));
+            // Without a prompt, no row is taken from the third table.
+            let tables = [Mat::<T::Acc>::of(words)?, Mat::of(positions)?, Mat::of(prompt.unwrap_or(words))?];
+            let load = move |first: usize, s: &mut [T::Acc]| {
+                for (i, s) in s.chunks_exact_mut(d.max(1)).enumerate() {
+                    let picked = picked(sequences, prompt_rows, ids, first + i);
+                    let [own, position] = picked.map(|(table, row)| tables[table].rows_from(row as usize, 1).to_accum());
+                    s.iter_mut().zip(&*own).zip(&*position).for_each(|((s, &own), &position)| *s = own + position);
+                }
+            };
+            Ok((Shape::from([sequences.tokens(), d]), Box::new(load)))
+        }
+    }
+}
+
+/// Normalises rows. Returns y, and x̂ and rstd if they are kept.
 pub fn forward<T: Scalar>(
     op: &'static str,
-    shape: &Shape,
+    rows: &NormRows,
     [gamma, beta]: [&Tensor; 2],
     eps: f64,
     [keep_x_hat, keep_rstd]: [bool; 2],
-    load: impl Fn(usize, &mut [T::Acc]) + Sync + Send,
 ) -> Result<Normalised> {
+    let (shape, load) = load::<T>(rows)?;
     let (n, d) = (shape.rows(), shape.cols());
     if gamma.dims() != [d] || beta.dims() != [d] {
-        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[shape, gamma.shape(), beta.shape()]));
+        return Err(Error::shape(op, "x [.., d], gamma [d] and beta [d]", &[&shape, gamma.shape(), beta.shape()]));
     }
     let (g, b, eps) = (gamma.to_accum::<T::Acc>()?, beta.to_accum::<T::Acc>()?, T::Acc::of(eps));
     let (mut y, mut x_hat) = (alloc::<T>(n * d), alloc::<T>(if keep_x_hat { n * d } else { 0 }));
@@ -80,17 +122,11 @@ pub fn backward<T: Scalar>(
     let (n, d, shape) = (dy.shape().rows(), dy.shape().cols(), dy.shape().clone());
     let x_hat = x_hat.map(|x_hat| x_hat.host::<T>()).transpose()?.unwrap_or_default();
     let from = dy.host::<T>()?;
-    let dbeta = need_dbeta.then(|| {
-        column_sums::<T>(n, d, |row, sum| {
-            sum.iter_mut().zip(&from[row * d..]).for_each(|(s, dy)| *s += dy.widen());
-        })
-    });
-    let dgamma = need_dgamma.then(|| {
-        column_sums::<T>(n, d, |row, sum| {
-            sum.iter_mut().zip(&x_hat[row * d..]).zip(&from[row * d..]).for_each(|((s, x_hat), dy)| *s += dy.widen() * x_hat.widen());
-        })
-    });
-    let (dgamma, dbeta) = (dgamma.transpose()?, dbeta.transpose()?);
+    let dbeta = need_dbeta.then(|| column_sums::<T>(&dy)).transpose()?;
+    let add_row = |row: usize, sum: &mut [T::Acc]| {
+        sum.iter_mut().zip(&x_hat[row * d..]).zip(&from[row * d..]).for_each(|((s, x_hat), dy)| *s += dy.widen() * x_hat.widen());
+    };
+    let dgamma = need_dgamma.then(|| sum_rows::<T>(n, d, add_row)).transpose()?;
     let Some([rstd, gamma]) = rstd_gamma else { return Ok([None, dgamma, dbeta]) };
     let (rstd, gamma) = (rstd.host::<T::Acc>()?, gamma.to_accum::<T::Acc>()?);
     let mut dx = dy.into_host::<T>()?;
@@ -99,17 +135,6 @@ pub fn backward<T: Scalar>(
         rows.for_each(|((dx, x_hat), &rstd)| simd::dispatch(Backward::<T> { dx, x_hat, gamma: &gamma, rstd }));
     });
     Ok([Some(Tensor::new(dx, shape)?), dgamma, dbeta])
-}
-
-/// Σ over n rows, `[d]`; `add` adds one row to the sum.
-fn column_sums<T: Scalar>(n: usize, d: usize, add: impl Fn(usize, &mut [T::Acc]) + Sync + Send) -> Result<Tensor> {
-    let part = |range: Range<usize>| {
-        let mut sum = zeroed::<T::Acc>(d);
-        range.for_each(|row| add(row, &mut sum));
-        sum
-    };
-    let total = rows::reduce(n, d, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));
-    Tensor::new(total.unwrap_or_else(|| zeroed(d)), [d])
 }
 
 /// dx of one row. `dx` holds dy at first.
@@ -128,9 +153,9 @@ impl<T: Scalar> Kernel for Backward<'_, T> {
         let Backward { dx, x_hat, gamma, rstd } = self;
         let n = T::Acc::of(dx.len() as f64);
         let mean_dx_hat = math::sum2(dx, gamma, |dy, g| dy.widen() * g) / n;
-        let mean_product = math::sum3(dx, gamma, x_hat, |dy, g, x_hat| dy.widen() * g * x_hat.widen()) / n;
+        let mean_dx_hat_x_hat = math::sum3(dx, gamma, x_hat, |dy, g, x_hat| dy.widen() * g * x_hat.widen()) / n;
         for ((dx, &x_hat), &g) in dx.iter_mut().zip(x_hat).zip(gamma) {
-            *dx = T::narrow(rstd * (dx.widen() * g - mean_dx_hat - x_hat.widen() * mean_product));
+            *dx = T::narrow(rstd * (dx.widen() * g - mean_dx_hat - x_hat.widen() * mean_dx_hat_x_hat));
         }
     }
 }

@@ -25,8 +25,8 @@ use std::sync::Arc;
 /// If the shapes do not fit.
 pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], term: &Term, sequences: &Arc<Sequences>) -> Result<Var> {
     let dropped = tape.dropout(x, term.mask.clone(), sequences)?; // drop(x)
-    let hidden = tape.linear(&dropped, a, None)?; // drop(x) Aᵀ
-    let update = tape.linear(&hidden, b, None)?; // drop(x) Aᵀ Bᵀ
+    let h = tape.linear(&dropped, a, None)?; // drop(x) Aᵀ
+    let update = tape.linear(&h, b, None)?; // drop(x) Aᵀ Bᵀ
     let update = tape.scale(&update, term.scale)?; // s · drop(x) Aᵀ Bᵀ
     tape.add(affine, &update) // x Wᵀ + b + s · drop(x) Aᵀ Bᵀ
 }
@@ -91,9 +91,9 @@ impl Linear {
 
 /// y `[n, out]` of one linear, and dW, db, and dA, dB of each term. Adds the linear's part to dx `[n, in]`.
 fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64]) -> Result<(Vec<f64>, Vec<Tensor>)> {
-    let mut y = product(mat(x)?, mat(linear.w)?.t())?.to_f64()?; // x Wᵀ
-    let mut grads = vec![product(mat(dy)?.t(), mat(x)?)?]; // dW = dyᵀ x
-    add(dx, &product(mat(dy)?, mat(linear.w)?)?)?; // dx, term 1: dy W
+    let mut y = matmul(1.0, Mat::of(x)?, Mat::of(linear.w)?.t())?.to_f64()?; // x Wᵀ
+    let mut grads = vec![matmul(1.0, Mat::of(dy)?.t(), Mat::of(x)?)?]; // dW = dyᵀ x
+    add(dx, &matmul(1.0, Mat::of(dy)?, Mat::of(linear.w)?)?)?; // dx += dy W
     if let Some(bias) = linear.bias {
         y.iter_mut().zip(bias.host::<f64>()?.iter().cycle()).for_each(|(y, b)| *y += b); // + b
         let mut db = vec![0.0; dy.shape().cols()];
@@ -102,36 +102,27 @@ fn plain_linear(x: &Tensor, linear: &LowRankLinear, dy: &Tensor, dx: &mut [f64])
     }
     for term in &linear.terms {
         let dropped = plain_dropout(term, x)?; // drop(x)
-        let scaled_h = scaled(term.scale, &product(mat(&dropped)?, mat(&term.a)?.t())?)?; // s h, h = drop(x) Aᵀ
-        add(&mut y, &product(mat(&scaled_h)?, mat(&term.b)?.t())?)?; // + s h Bᵀ
-        let dh = scaled(term.scale, &product(mat(dy)?, mat(&term.b)?)?)?; // dh = s dy B
-        grads.push(product(mat(&dh)?.t(), mat(&dropped)?)?); // dA = dhᵀ drop(x)
-        grads.push(product(mat(dy)?.t(), mat(&scaled_h)?)?); // dB = s dyᵀ h
-        add(dx, &plain_dropout(term, &product(mat(&dh)?, mat(&term.a)?)?)?)?; // dx, term 2: drop(dh A)
+        let h = matmul(1.0, Mat::of(&dropped)?, Mat::of(&term.a)?.t())?; // h = drop(x) Aᵀ
+        add(&mut y, &matmul(term.scale, Mat::of(&h)?, Mat::of(&term.b)?.t())?)?; // + s h Bᵀ
+        let dh = matmul(term.scale, Mat::of(dy)?, Mat::of(&term.b)?)?; // dh = s dy B
+        grads.push(matmul(1.0, Mat::of(&dh)?.t(), Mat::of(&dropped)?)?); // dA = dhᵀ drop(x)
+        grads.push(matmul(term.scale, Mat::of(dy)?.t(), Mat::of(&h)?)?); // dB = s dyᵀ h
+        add(dx, &plain_dropout(term, &matmul(1.0, Mat::of(&dh)?, Mat::of(&term.a)?)?)?)?; // dx += drop(dh A)
     }
     Ok((y, grads))
 }
 
-/// The tensor as a matrix of f64.
-fn mat(tensor: &Tensor) -> Result<Mat<'_, f64>> {
-    Mat::of(tensor)
+/// s · P·Q `[p.rows, q.cols]`.
+fn matmul(s: f64, p: Mat<f64>, q: Mat<f64>) -> Result<Tensor> {
+    let mut c = vec![0.0; p.rows() * q.cols()];
+    gemm_naive(&[(p, q)], Init::Zero, &mut c, q.cols());
+    c.iter_mut().for_each(|c| *c *= s);
+    Tensor::new(c, [p.rows(), q.cols()])
 }
 
-/// A·B `[a.rows, b.cols]`.
-fn product(a: Mat<f64>, b: Mat<f64>) -> Result<Tensor> {
-    let mut c = vec![0.0; a.rows() * b.cols()];
-    gemm_naive(&[(a, b)], Init::Zero, &mut c, b.cols());
-    Tensor::new(c, [a.rows(), b.cols()])
-}
-
-/// s · x.
-fn scaled(s: f64, x: &Tensor) -> Result<Tensor> {
-    Tensor::new(x.host::<f64>()?.iter().map(|x| s * x).collect::<Vec<_>>(), x.shape())
-}
-
-/// sum += x.
-fn add(sum: &mut [f64], x: &Tensor) -> Result<()> {
-    sum.iter_mut().zip(x.host::<f64>()?).for_each(|(sum, x)| *sum += x);
+/// to += x.
+fn add(to: &mut [f64], x: &Tensor) -> Result<()> {
+    to.iter_mut().zip(x.host::<f64>()?).for_each(|(to, x)| *to += x);
     Ok(())
 }
 
@@ -151,18 +142,18 @@ impl Op for Linear {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let (x, linears) = self.resolve(inputs)?;
-        let (y, hidden) = on_device!(
+        let (y, each_h) = on_device!(
             x,
             |device| launch::linear::forward(device, x, &linears),
             dispatch!("linear", x.dtype(), T => linear_fast::forward::<T>(x, &linears))
         )?;
         let (needs_x, each_needs) = self.arrange(needs)?;
         saved.keep_if(each_needs.iter().any(|needs| needs.read_x()), "x", x);
-        let mut hidden = hidden.iter(); // h of every term, linear by linear
+        let mut each_h = each_h.iter(); // h of every term, linear by linear
         for (linear, needs_of) in linears.iter().zip(&each_needs) {
             // To save W, A or B costs no memory: they are weights of the model. So backward may take A and B of every term, needed or not.
             saved.keep_if(needs_x, "w", linear.w);
-            for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(hidden.by_ref()) {
+            for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(each_h.by_ref()) {
                 saved.keep_if(needs.contains(&true), "a", &term.a);
                 saved.keep_if(needs.contains(&true), "b", &term.b);
                 saved.keep_if(needs_b, "h", h);
@@ -213,15 +204,16 @@ impl Op for Linear {
 
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         let (Ok((x, linears)), Ok((needs_x, each_needs))) = (self.arrange(inputs), self.arrange(needs)) else { return (0, 0) };
-        let product = |weight: &Tensor| 2 * (x.shape().rows() * weight.shape().len()) as u64;
+        // Of the product of a matrix with x's rows and a weight.
+        let cost = |weight: &Tensor| 2 * (x.shape().rows() * weight.shape().len()) as u64;
         let (mut forward, mut backward) = (0, 0);
         for (linear, needs) in linears.iter().zip(each_needs) {
-            forward += product(linear.w);
-            backward += product(linear.w) * (u64::from(needs_x) + u64::from(needs.w));
+            forward += cost(linear.w);
+            backward += cost(linear.w) * (u64::from(needs_x) + u64::from(needs.w));
             for ([a, b], [needs_a, needs_b]) in linear.terms.iter().zip(needs.terms) {
-                forward += product(a) + product(b);
-                backward += product(b) * (u64::from(needs_b) + u64::from(needs_x || needs_a));
-                backward += product(a) * (u64::from(needs_a) + u64::from(needs_x));
+                forward += cost(a) + cost(b);
+                backward += cost(b) * (u64::from(needs_b) + u64::from(needs_x || needs_a));
+                backward += cost(a) * (u64::from(needs_a) + u64::from(needs_x));
             }
         }
         (forward, backward)

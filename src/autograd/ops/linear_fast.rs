@@ -62,11 +62,14 @@ pub(super) fn product<S: Accum>(a: Mat<S>, b: Mat<S>) -> Result<Tensor> {
 /// Σ over the rows of x `[n, cols]`.
 pub(super) fn column_sums<T: Scalar>(x: &Tensor) -> Result<Tensor> {
     let (n, cols, x) = (x.shape().rows(), x.shape().cols(), x.host::<T>()?);
+    sum_rows::<T>(n, cols, |row, sum| sum.iter_mut().zip(&x[row * cols..]).for_each(|(s, x)| *s += x.widen()))
+}
+
+/// Σ over n rows, `[cols]`; `add` adds one row to the sum.
+pub(super) fn sum_rows<T: Scalar>(n: usize, cols: usize, add: impl Fn(usize, &mut [T::Acc]) + Sync + Send) -> Result<Tensor> {
     let part = |range: std::ops::Range<usize>| {
         let mut sum = zeroed::<T::Acc>(cols);
-        for row in x[range.start * cols..range.end * cols].chunks_exact(cols.max(1)) {
-            sum.iter_mut().zip(row).for_each(|(s, x)| *s += x.widen());
-        }
+        range.for_each(|row| add(row, &mut sum));
         sum
     };
     let total = rows::reduce(n, cols, part, |sum, part| sum.iter_mut().zip(&*part).for_each(|(s, &p)| *s += p));

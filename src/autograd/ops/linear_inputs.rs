@@ -1,15 +1,16 @@
 //! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
 
 use super::linear::{GroupedLinear, Linear, Term};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use crate::autograd::gradcheck::{random_sequences, random_size, random_tensor};
 use crate::tensor::philox::Stream;
 use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};
 use crate::{Error, Result};
-use std::rc::Rc;
 
 /// One value for each input of a linear: the tensor itself, or whether its gradient is needed.
 pub(super) struct LinearInputs<T> {
+    /// W.
     pub w: T,
+    /// b, if the linear has one.
     pub bias: Option<T>,
     /// [A, B] of each term.
     pub terms: Vec<[T; 2]>,
@@ -32,20 +33,18 @@ impl Term {
 impl Linear {
     /// Splits a list in the order of the op's inputs into the value of x and those of each linear.
     pub(super) fn arrange<T: Copy>(&self, list: &[T]) -> Result<(T, Vec<LinearInputs<T>>)> {
-        let sizes: Vec<usize> = self.members.iter().map(|m| 1 + usize::from(m.bias) + 2 * m.terms.len()).collect();
-        let count = 1 + sizes.iter().sum::<usize>();
-        if list.len() != count || sizes.is_empty() {
+        let count = 1 + self.members.iter().map(|m| 1 + usize::from(m.bias) + 2 * m.terms.len()).sum::<usize>();
+        if list.len() != count || self.members.is_empty() {
             return Err(Error::invalid(format!("linear: takes {count} inputs, got {}", list.len())));
         }
-        let mut rest = &list[1..];
-        let mut linears = Vec::new();
-        for (member, size) in self.members.iter().zip(sizes) {
-            let (own, after) = rest.split_at(size);
-            let (affine, terms) = own.split_at(1 + usize::from(member.bias));
-            linears.push(LinearInputs { w: affine[0], bias: affine.get(1).copied(), terms: terms.as_chunks().0.to_vec() });
-            rest = after;
-        }
-        Ok((list[0], linears))
+        let (x, mut rest) = (list[0], &list[1..]);
+        let mut take = |n: usize| rest.split_off(..n).unwrap_or_default();
+        let each = self.members.iter().map(|member| LinearInputs {
+            w: take(1)[0],
+            bias: take(member.bias.into()).first().copied(),
+            terms: take(2 * member.terms.len()).as_chunks().0.to_vec(),
+        });
+        Ok((x, each.collect()))
     }
 
     /// x and the tensors of each linear, with all shapes checked.
@@ -78,10 +77,6 @@ impl Linear {
         });
         Ok((tensor, bound.collect()))
     }
-}
-
-pub(super) fn suite() -> Suite {
-    Suite { op: "Linear", tolerance: 1e-8, case: |random| random_group(random).map(|(op, inputs)| Case { op: Rc::new(op), inputs }) }
 }
 
 /// One to three linears with up to two terms each, and their inputs.

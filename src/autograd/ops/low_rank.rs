@@ -29,6 +29,15 @@ fn draw_factors<S: Accum>(term: &LowRankTerm, first: usize, cols: usize, factors
     term.drop.is_some()
 }
 
+/// drop(x), computed in `factors` if they were drawn (`masked`); else x itself.
+fn dropped<'a, S: Accum>(masked: bool, x: Mat<'a, S>, factors: &'a mut [S]) -> Mat<'a, S> {
+    if !masked {
+        return x;
+    }
+    x.scale(factors);
+    Mat::new(factors, x.rows(), x.cols())
+}
+
 /// h = drop(x) Aᵀ `[n, r]` of each term, with x `[n, in]`.
 pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<Tensor>> {
     let (n, d) = (x.rows(), x.cols());
@@ -42,14 +51,10 @@ pub(super) fn hidden<S: Accum>(x: Mat<S>, terms: &[&LowRankTerm]) -> Result<Vec<
     let tasks = (0..n).step_by(BLOCK).map(|first| (first, blocks.iter_mut().map(|h| h.next().unwrap_or_default()).collect::<Vec<_>>()));
     rows::map(tasks.collect(), |(first, hidden)| {
         let x = x.rows_from(first, BLOCK.min(n - first));
-        let mut dropped = alloc::<S>(x.rows() * d);
+        let mut factors = alloc::<S>(x.rows() * d);
         for ((term, a), h) in terms.iter().zip(&packed_a).zip(hidden) {
-            let masked = draw_factors(term, first, d, &mut dropped);
-            if masked {
-                x.scale(&mut dropped);
-            }
-            let x = if masked { Mat::new(&dropped, x.rows(), d) } else { x };
-            gemm_packed(x, a, h, term.rank(), false);
+            let masked = draw_factors(term, first, d, &mut factors);
+            gemm_packed(dropped(masked, x, &mut factors), a, h, term.rank(), false);
         }
     });
     hidden.into_iter().zip(terms).map(|(h, t)| Tensor::new(h, [n, t.rank()])).collect()
@@ -156,12 +161,7 @@ impl<'a, S: Accum> TermPass<'a, S> {
         }
         // dA += dhᵀ drop(x)
         if let Some(x) = self.x {
-            let x = x.rows_from(first, n);
-            if masked {
-                x.scale(&mut factors);
-            }
-            let x = if masked { Mat::new(&factors, n, d) } else { x };
-            gemm_serial(dh.t(), x, da, d, true);
+            gemm_serial(dh.t(), dropped(masked, x.rows_from(first, n), &mut factors), da, d, true);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The differentiable operations, one a file (`arithmetic.rs` has four).
 //!
-//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and the
-//! suite of the gradient check. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. The suite of [`Linear`] is in
-//! `linear_inputs.rs`.) If a plain implementation is too slow, the file has a plain form for the tests, and another file has the fast form:
+//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and random
+//! inputs for the gradient check, `random_case`. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. Random inputs
+//! of [`Linear`] are in `linear_inputs.rs`.) If a plain implementation is too slow, the file has a plain form for the tests, and another file has the fast form:
 //!
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
-//! | [`Gelu`], [`Relu`], [`Tanh`] | y = f(x) | `f` and `df` in the op's file, see [`Elementwise`] | `gelu_fast.rs`, `elementwise_fast.rs` |
-//! | [`Add`], [`Mul`], [`Scale`], [`Sum`] | sums and products | the code itself | `elementwise_fast.rs` |
+//! | [`Gelu`], [`Relu`], [`Tanh`] | y = f(x) | `f` and `df`, see [`Elementwise`] | `f_fast` and `dx_fast`; loops in `elementwise_op.rs` |
+//! | [`Add`], [`Mul`], [`Scale`], [`Sum`] | sums and products | the code itself | `elementwise_op.rs` |
 //! | [`Dropout`] | y = f ⊙ x, f: 0 or 1/(1 − p) | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + r) | composed tape calls | `layer_norm_fast.rs` |
@@ -27,13 +27,11 @@ mod cast;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
-pub(super) mod elementwise_fast;
-mod elementwise_op;
+pub(super) mod elementwise_op;
 mod embedding;
 mod embedding_layer_norm;
 mod first_row;
 mod gelu;
-mod gelu_fast;
 mod layer_norm;
 mod layer_norm_fast;
 mod linear;
@@ -51,7 +49,7 @@ pub use attention::Attention;
 pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
 pub use dropout::Dropout;
-pub use elementwise::{Elementwise, Keeps};
+pub use elementwise::Elementwise;
 pub use embedding::Embedding;
 pub use embedding_layer_norm::EmbeddingLayerNorm;
 pub use first_row::FirstRow;
@@ -62,14 +60,28 @@ pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
 pub use tanh::Tanh;
 
-use super::gradcheck::Suite;
+use super::gradcheck::{Case, Suite};
+use crate::tensor::DType;
 
-/// The gradient checks of every op.
+/// The gradient checks of every op. A tolerance is 1e-8 where the op is smooth, 1e-6 where it divides.
 pub fn suites() -> Vec<Suite> {
-    let mut suites = Vec::from(arithmetic::suites());
-    suites.extend([relu::suite(), tanh::suite(), gelu::suite(), dropout::suite(), layer_norm::suite(), residual_layer_norm::suite()]);
-    suites.push(linear_inputs::suite());
-    suites.extend([embedding::suite(), embedding_layer_norm::suite(), attention::suite(), first_row::suite()]);
-    suites.extend([cross_entropy::suite(), cast::suite()]);
-    suites
+    vec![
+        Suite { op: "Add", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Add, 2, random) },
+        Suite { op: "Mul", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Mul, 2, random) },
+        Suite { op: "Scale", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Scale(-1.7), 1, random) },
+        Suite { op: "Sum", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Sum, 1, random) },
+        Suite { op: "Relu", tolerance: 1e-8, case: relu::random_case },
+        Suite { op: "Tanh", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Tanh, 1, random) },
+        Suite { op: "Gelu", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Gelu, 1, random) },
+        Suite { op: "Dropout", tolerance: 1e-8, case: dropout::random_case },
+        Suite { op: "LayerNorm", tolerance: 1e-6, case: layer_norm::random_case },
+        Suite { op: "ResidualLayerNorm", tolerance: 1e-6, case: residual_layer_norm::random_case },
+        Suite { op: "Linear", tolerance: 1e-8, case: |random| linear_inputs::random_group(random).map(|(op, x)| Case::new(op, x)) },
+        Suite { op: "Embedding", tolerance: 1e-8, case: embedding::random_case },
+        Suite { op: "EmbeddingLayerNorm", tolerance: 1e-6, case: embedding_layer_norm::random_case },
+        Suite { op: "Attention", tolerance: 1e-6, case: |random| attention::random_inputs(random).map(|(op, x)| Case::new(op, x)) },
+        Suite { op: "FirstRow", tolerance: 1e-8, case: first_row::random_case },
+        Suite { op: "CrossEntropy", tolerance: 1e-8, case: cross_entropy::random_case },
+        Suite { op: "Cast", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Cast { dtype: DType::F64 }, 1, random) },
+    ]
 }

@@ -1,17 +1,17 @@
 //! Rectified linear unit.
 
-use super::elementwise::{Elementwise, Keeps};
+use super::elementwise::Elementwise;
 use crate::Result;
-use crate::autograd::gradcheck::{Case, Suite};
+use crate::autograd::gradcheck::Case;
 use crate::autograd::{Tape, Var};
-use crate::tensor::{Accum, Tensor};
+use crate::tensor::{Accum, Tensor, philox::Stream};
 
 /// y = max(x, 0), any shape. dy/dx = 1 where y > 0, else 0. A NaN stays NaN in y and in dx, unlike in the maximum of IEEE 754.
 pub struct Relu;
 
 impl Elementwise for Relu {
     const NAME: &'static str = "relu";
-    const KEEPS: Keeps = Keeps::Y;
+    const KEEPS_Y: bool = true;
     const KERNELS: Option<[&'static str; 2]> = Some(["relu_forward", "relu_backward"]);
 
     fn f(&self, x: f64) -> f64 {
@@ -43,16 +43,10 @@ impl Tape<'_> {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "Relu",
-        tolerance: 1e-8,
-        case: |random| {
-            let mut case = Case::of_equal_shapes(Relu, 1, random)?;
-            // Further from the kink at 0 than the steps of the difference.
-            let away = case.inputs[0].host::<f64>()?.iter().map(|x| x + 0.1 * x.signum()).collect::<Vec<_>>();
-            case.inputs[0] = Tensor::new(away, case.inputs[0].shape())?;
-            Ok(case)
-        },
-    }
+/// Random inputs of [`Relu`], further from the kink at 0 than the steps of the difference.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let mut case = Case::of_equal_shapes(Relu, 1, random)?;
+    let away = case.inputs[0].host::<f64>()?.iter().map(|x| x + 0.1 * x.signum()).collect::<Vec<_>>();
+    case.inputs[0] = Tensor::new(away, case.inputs[0].shape())?;
+    Ok(case)
 }

@@ -1,17 +1,13 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
 use super::dropout::drop_rows;
-use super::{layer_norm, layer_norm_fast as fast};
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_tensor};
+use super::layer_norm;
+use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-#[cfg(feature = "cuda")]
-use crate::cuda::launch;
-use crate::tensor::simd::vectorised;
-use crate::tensor::{Mask, Scalar, Sequences, Tensor, on_device};
-use crate::{Error, Result, dispatch};
-use std::rc::Rc;
+use crate::tensor::{Mask, NormRows, Sequences, Tensor, philox::Stream};
+use crate::{Error, Result};
 use std::sync::Arc;
 
 /// y = LN(f ⊙ x + r) γ + β; x and the residual r `[T, d]`, γ and β `[d]`, f the factors of dropout. Inputs, in order: x, r, γ, β.
@@ -35,17 +31,6 @@ impl ResidualLayerNorm {
         let sum = tape.add(&dropped, r)?;
         tape.layer_norm(&sum, gamma, beta, self.eps)
     }
-
-    /// x, the residual, γ and β, if the first two fit.
-    fn check<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
-        let &[x, residual, gamma, beta] = inputs else {
-            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
-        };
-        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.sequences.tokens()) {
-            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
-        }
-        Ok([x, residual, gamma, beta])
-    }
 }
 
 impl Op for ResidualLayerNorm {
@@ -54,30 +39,15 @@ impl Op for ResidualLayerNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
-        let [x, residual, gamma, beta] = self.check(inputs)?;
-        let reads = layer_norm::reads([needs[0] || needs[1], needs[2]]);
-        let normalised = on_device!(
-            x,
-            |device| {
-                let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
-                let rows = launch::NormRows::Sublayer { x, residual: Some(residual), drop };
-                launch::layer_norm(device, &rows, [gamma, beta], self.eps, reads)
-            },
-            dispatch!("residual_layer_norm", x.dtype(), T => {
-                let (all_x, all_r, d) = (x.host::<T>()?, residual.host::<T>()?, x.shape().cols());
-                fast::forward::<T>("residual_layer_norm", x.shape(), [gamma, beta], self.eps, reads, |first, sums| {
-                    let (x, r) = (&all_x[first * d..][..sums.len()], &all_r[first * d..][..sums.len()]);
-                    match &self.mask {
-                        Some(mask) => {
-                            mask.factor_rows(&self.sequences, first, d, sums);
-                            vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = *s * x.widen() + r.widen()));
-                        }
-                        None => vectorised(|| sums.iter_mut().zip(x).zip(r).for_each(|((s, x), r)| *s = x.widen() + r.widen())),
-                    }
-                })
-            })
-        )?;
-        Ok(layer_norm::save(normalised, gamma, saved))
+        let &[x, residual, gamma, beta] = inputs else {
+            return Err(Error::invalid("residual_layer_norm: takes x, the residual, gamma and beta"));
+        };
+        if x.shape() != residual.shape() || (self.mask.is_some() && x.shape().rows() != self.sequences.tokens()) {
+            return Err(Error::shape("residual_layer_norm", "x and the residual [T, d]", &[x.shape(), residual.shape()]));
+        }
+        let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
+        let rows = NormRows::Sublayer { x, residual: Some(residual), drop };
+        layer_norm::forward(self.name(), &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -90,20 +60,15 @@ impl Op for ResidualLayerNorm {
     }
 }
 
-pub(super) fn suite() -> Suite {
-    Suite {
-        op: "ResidualLayerNorm",
-        tolerance: 1e-6,
-        case: |random| {
-            let sequences = random_sequences(random, 4)?;
-            let (t, d) = (sequences.tokens(), 2 + random.below(9));
-            let mut draw = |dims: &[usize]| random_tensor(random, dims);
-            let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
-            let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
-            let mask = (random.below(2) == 0).then_some(mask);
-            Ok(Case { op: Rc::new(ResidualLayerNorm { eps: 0.1, mask, sequences }), inputs })
-        },
-    }
+/// Random sizes and inputs.
+pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
+    let sequences = random_sequences(random, 4)?;
+    let (t, d) = (sequences.tokens(), 2 + random.below(9));
+    let mut draw = |dims: &[usize]| random_tensor(random, dims);
+    let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
+    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
+    let mask = (random.below(2) == 0).then_some(mask);
+    Ok(Case::new(ResidualLayerNorm { eps: 0.1, mask, sequences }, inputs))
 }
 
 #[cfg(test)]
@@ -115,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_equals_its_three_parts(seed: u64) {
-            let mut random = crate::tensor::philox::Stream::new(seed, "parts");
+            let mut random = Stream::new(seed, "parts");
             let sequences = random_sequences(&mut random, 4).unwrap();
             let (t, d) = (sequences.tokens(), 2 + random.below(40));
             let p: Vec<Parameter> = [vec![t, d], vec![t, d], vec![d], vec![d]]

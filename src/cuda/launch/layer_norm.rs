@@ -2,24 +2,9 @@
 
 use super::{addresses, cast, column_sums, dropped, launch, named, of_either, or_null, size};
 use crate::cuda::{Argument, Device};
-use crate::tensor::{DType, Mask, Sequences, Tensor};
+use crate::tensor::{DType, NormRows, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
-
-/// The rows s.
-pub(crate) enum NormRows<'a> {
-    /// f ⊙ x + r; x alone without a residual and dropout.
-    Sublayer { x: &'a Tensor, residual: Option<&'a Tensor>, drop: Option<(&'a Mask, &'a Sequences)> },
-    /// Rows of the words plus rows of the positions, in `dtype`. In each sequence, the rows of the prompt come first.
-    Embeddings {
-        dtype: DType,
-        ids: &'a Tensor,
-        words: &'a Tensor,
-        positions: &'a Tensor,
-        prompt: Option<&'a Tensor>,
-        sequences: &'a Sequences,
-    },
-}
 
 /// y = LN(s) γ + β, and h and rstd where `keep` asks for them.
 pub(crate) fn layer_norm(

@@ -14,7 +14,7 @@ mod submatrix;
 pub use adamw::{Update, adamw};
 pub(crate) use elementwise::{cast, cast_to, elementwise, scaled};
 pub(crate) use embedding::{look_up, table_gradient};
-pub(crate) use layer_norm::{NormRows, layer_norm, layer_norm_backward};
+pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
 pub(crate) use loss::cross_entropy;
 pub(crate) use magnitude::magnitude;
 pub use magnitude::row_norms;
