@@ -18,7 +18,6 @@ mod layer_norm;
 mod linear;
 mod load;
 mod save;
-mod share;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
