@@ -29,7 +29,7 @@ impl Op for Subspace {
         }
         on_device!(
             z,
-            |device| self.projection.image_on(device, &self.origin, z),
+            |device| self.projection.on(device)?.image(device, &self.origin, z),
             dispatch_float!("subspace", z.dtype(), T => {
                 let mut y = self.origin.to_accum::<T>()?;
                 self.projection.add_image(z.host::<T>()?, &mut y);
@@ -41,7 +41,7 @@ impl Op for Subspace {
     fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let dz = on_device!(
             dy,
-            |device| self.projection.transposed_on(device, &dy),
+            |device| self.projection.on(device)?.transposed(device, &dy),
             dispatch_float!("subspace", dy.dtype(), T => {
                 Tensor::new(self.projection.transposed(dy.host::<T>()?), [self.projection.dims()[1]])
             })
