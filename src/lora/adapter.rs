@@ -11,7 +11,7 @@ use crate::nn::DistilBert;
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,11 +25,11 @@ impl From<LoraConfig> for Method {
     }
 }
 
-/// The content of `adapter_config.json` for `method`.
-fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
+/// The text of `adapter_config.json` for `method`.
+fn config_text(model: &DistilBert, method: &Method, base: &str) -> Result<String> {
     let (peft_type, mut config) = match method {
-        Method::Lora(config) => return Ok(peft::config_json(config, base)),
-        Method::Prompt { tokens } => return Ok(peft::prompt_json(*tokens, base, model)),
+        Method::Lora(config) => return peft::config_text(config, base).map_err(Error::invalid),
+        Method::Prompt { tokens } => ("PROMPT_TUNING", peft::prompt_json(*tokens, model)),
         Method::Full | Method::Selective { .. } => {
             return Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter"));
         }
@@ -46,7 +46,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
     config["base_model_name_or_path"] = json!(base);
     config["peft_type"] = json!(peft_type);
     config["task_type"] = json!("SEQ_CLS");
-    Ok(config)
+    serde_json::to_string_pretty(&config).map_err(Error::invalid)
 }
 
 /// The method of the adapter in `directory`, from `adapter_config.json`.
@@ -117,15 +117,10 @@ pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
 /// # Errors
 /// If a file cannot be written, the method trains whole layers, or a tensor is not finite. Such a tensor is found before anything is written.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
-    let config = config_json(model, method, base)?;
+    let config = config_text(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(&tensors_path(directory), &tensors(model)?, &metadata)?;
-    let path = directory.join(CONFIG);
-    let text = match method {
-        Method::Lora(patterns) => peft::with_patterns(config, patterns),
-        _ => serde_json::to_string_pretty(&config),
-    };
-    crate::files::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
+    crate::files::write_file(&directory.join(CONFIG), config.as_bytes())
 }
 
 /// Writes what `method` trained into the folder `directory`, which must exist: an adapter, or a whole checkpoint if the method trains whole layers.

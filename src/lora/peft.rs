@@ -21,36 +21,21 @@ const DEFAULT_ALPHA: f64 = 8.0;
 #[serde(untagged)]
 enum Entry {
     Plain(Value),
-    /// A map whose first matching key decides, so that its order matters.
-    Patterns(InOrder),
+    /// A map whose first matching key decides, so that it is written in its own order.
+    #[serde(serialize_with = "in_order")]
+    InOrder(Vec<(String, Value)>),
 }
 
-/// A map that is written in its own order.
-struct InOrder(Vec<(String, Value)>);
-
-impl Serialize for InOrder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
+fn in_order<S: Serializer>(map: &[(String, Value)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter().map(|(key, value)| (key, value)))
 }
 
 fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-/// The text of [`config_json`] and the two patterns in their own order. All other keys are sorted.
-pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::Result<String> {
-    let fields: BTreeMap<String, Value> = serde_json::from_value(fields)?;
-    let mut all: BTreeMap<String, Entry> = fields.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
-    let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
-    let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
-    all.insert("rank_pattern".into(), Entry::Patterns(InOrder(ranks)));
-    all.insert("alpha_pattern".into(), Entry::Patterns(InOrder(alphas)));
-    serde_json::to_string_pretty(&all)
-}
-
-/// The fields that PEFT 0.21.2 writes: all 41 but the two patterns.
-pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
+/// The text of `adapter_config.json`, with the fields that PEFT 0.21.2 writes, sorted. The two patterns keep their own order.
+pub(super) fn config_text(config: &LoraConfig, base: &str) -> serde_json::Result<String> {
     let mut targets = config.targets.clone();
     targets.sort();
     let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
@@ -71,7 +56,7 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         None if config.exclude.is_empty() => Value::Null,
         None => json!(config.exclude),
     };
-    json!({
+    let plain = json!({
         "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
         "base_model_name_or_path": base, "bias": bias, "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
         "exclude_modules": excluded, "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": init, "kasa_config": null,
@@ -82,17 +67,23 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
         "trainable_token_indices": null, "use_bdlora": null, "use_dora": config.dora, "use_qalora": false, "use_rslora": config.rank_stabilised,
         "velora_config": null
-    })
+    });
+    let plain: BTreeMap<String, Value> = serde_json::from_value(plain)?;
+    let mut all: BTreeMap<String, Entry> = plain.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
+    let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
+    let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
+    all.insert("rank_pattern".into(), Entry::InOrder(ranks));
+    all.insert("alpha_pattern".into(), Entry::InOrder(alphas));
+    serde_json::to_string_pretty(&all)
 }
 
-/// The fields that PEFT 0.21.2 writes for prompt tuning.
-pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Value {
+/// The fields that PEFT 0.21.2 writes for prompt tuning, besides those of every adapter.
+pub(super) fn prompt_json(tokens: usize, model: &DistilBert) -> Value {
     let c = &model.config;
     json!({
-        "auto_mapping": null, "base_model_name_or_path": base, "inference_mode": true, "modules_to_save": HEAD,
+        "auto_mapping": null, "inference_mode": true, "modules_to_save": HEAD,
         "num_attention_heads": c.n_heads, "num_layers": c.n_layers, "num_transformer_submodules": 1, "num_virtual_tokens": tokens,
-        "peft_type": "PROMPT_TUNING", "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null,
-        "revision": null, "task_type": "SEQ_CLS", "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
+        "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null, "revision": null, "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
     })
 }
 
