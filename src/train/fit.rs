@@ -68,11 +68,14 @@ impl<'a> Training<'a> {
             }
             let indices = &epoch_order[place * step_size..self.data.len().min((place + 1) * step_size)];
             let step = self.step(model, optimizer, indices, epoch)?;
-            // A GPU goes on computing until the host must know.
+            // On a GPU reports wait, so that it goes on computing, but not beyond the end of an epoch or of this call.
             let at_once = step.norm.on_host() || place + 1 == self.steps_per_epoch || optimizer.steps() == until;
             unreported.push(step);
-            if (at_once || unreported.len() == UNREPORTED) && !report_steps(&mut unreported, recipe.lr, model, optimizer, observer)? {
-                break;
+            if at_once || unreported.len() == UNREPORTED {
+                let go_on = report_steps(&mut unreported, recipe.lr, model, optimizer, observer)?;
+                if !go_on {
+                    break;
+                }
             }
         }
         Ok(optimizer.steps() >= self.schedule.total)

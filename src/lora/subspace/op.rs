@@ -23,7 +23,7 @@ impl Op for Subspace {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let (z, [n, d]) = (inputs[0], self.projection.dims());
+        let (z, [n, d]) = (inputs[0], self.projection.dims);
         if z.dims() != [d] || self.origin.shape().len() != n {
             return Err(Error::shape("subspace", "z [d] and an origin of n elements", &[z.shape(), self.origin.shape(), &[n, d].into()]));
         }
@@ -43,7 +43,7 @@ impl Op for Subspace {
             dy,
             |device| self.projection.on(device)?.transposed(device, &dy),
             dispatch_float!("subspace", dy.dtype(), T => {
-                Tensor::new(self.projection.transposed(dy.host::<T>()?), [self.projection.dims()[1]])
+                Tensor::new(self.projection.transposed(dy.host::<T>()?), [self.projection.dims[1]])
             })
         )?;
         Ok(vec![Some(dz)])

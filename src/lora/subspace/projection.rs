@@ -18,8 +18,8 @@ use zerocopy::IntoBytes;
 /// power of two from d. B is diagonal with random signs, H is the Walsh-Hadamard matrix, Π is a permutation, and G is diagonal with elements
 /// N(0, 1). Le et al. 2013, "Fastfood", <https://arxiv.org/abs/1408.3060>, equation 7. A product then takes n log d steps, and P 7 bytes a row.
 pub struct Projection {
-    n: usize,
-    d: usize,
+    /// n and d.
+    pub(super) dims: [usize; 2],
     form: Form,
     #[cfg(feature = "cuda")]
     on_device: OnceLock<OnDevice>,
@@ -61,15 +61,15 @@ impl Projection {
             let elements = (0..n * d).map(|_| (std * stream.normal()) as f32).collect();
             return Ok(Projection::of([n, d], Form::Dense(elements)));
         }
-        let draw = |block: usize| Block::draw(d.next_power_of_two(), &mut Stream::new(seed, &format!("{name} {block}")));
-        let blocks = rows::map((0..n.div_ceil(d.next_power_of_two())).collect(), draw);
+        let size = d.next_power_of_two();
+        let draw = |block: usize| Block::draw(size, &mut Stream::new(seed, &format!("{name} {block}")));
+        let blocks = rows::map((0..n.div_ceil(size)).collect(), draw);
         Ok(Projection::of([n, d], Form::Fastfood(blocks)))
     }
 
-    fn of([n, d]: [usize; 2], form: Form) -> Projection {
+    fn of(dims: [usize; 2], form: Form) -> Projection {
         Projection {
-            n,
-            d,
+            dims,
             form,
             #[cfg(feature = "cuda")]
             on_device: OnceLock::new(),
@@ -83,25 +83,25 @@ impl Projection {
         Projection::of([n, d], Form::Fastfood(blocks))
     }
 
-    /// n and d.
-    pub(super) fn dims(&self) -> [usize; 2] {
-        [self.n, self.d]
+    /// S, the rows of a block of a Fastfood P.
+    fn size(&self) -> usize {
+        self.dims[1].next_power_of_two()
     }
 
     /// 1/√(S n).
     fn scale(&self) -> f64 {
-        ((self.d.next_power_of_two() * self.n) as f64).sqrt().recip()
+        ((self.size() * self.dims[0]) as f64).sqrt().recip()
     }
 
     /// Adds P z `[n]` to y.
     pub(super) fn add_image<S: Accum>(&self, z: &[S], y: &mut [S]) {
         match &self.form {
             Form::Dense(elements) => {
-                let rows = y.iter_mut().zip(elements.chunks_exact(self.d));
+                let rows = y.iter_mut().zip(elements.chunks_exact(self.dims[1]));
                 rows.for_each(|(y, row)| *y += row.iter().zip(z).map(|(&p, &z)| S::of(p.into()) * z).fold(S::ZERO, |s, x| s + x));
             }
             Form::Fastfood(blocks) => {
-                let (size, scale) = (self.d.next_power_of_two(), S::of(self.scale()));
+                let (size, scale) = (self.size(), S::of(self.scale()));
                 rows::for_chunks(y, size, true, |block, y| {
                     let Block { signs, permutation, gauss } = &blocks[block];
                     let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
@@ -119,15 +119,15 @@ impl Projection {
 
     /// Pᵀ g `[d]`.
     pub(super) fn transposed<S: Accum>(&self, g: &[S]) -> Pooled<S> {
-        let mut z = zeroed::<S>(self.d);
+        let mut z = zeroed::<S>(self.dims[1]);
         match &self.form {
             Form::Dense(elements) => {
-                for (&g, row) in g.iter().zip(elements.chunks_exact(self.d)) {
+                for (&g, row) in g.iter().zip(elements.chunks_exact(self.dims[1])) {
                     z.iter_mut().zip(row).for_each(|(z, &p)| *z += S::of(p.into()) * g);
                 }
             }
             Form::Fastfood(blocks) => {
-                let (size, scale) = (self.d.next_power_of_two(), S::of(self.scale()));
+                let (size, scale) = (self.size(), S::of(self.scale()));
                 let parts = rows::map(g.chunks(size).zip(blocks).collect(), |(g, block): (&[S], &Block)| {
                     let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
                     // The transposed factors in reverse order: H and the diagonals are their own transposes, Πᵀ writes where Π reads.
@@ -153,12 +153,12 @@ impl Projection {
             return Ok(found);
         }
         let new = match &self.form {
-            Form::Dense(elements) => OnDevice::Dense(Tensor::new(elements.clone(), self.dims())?.to_device(device)?),
+            Form::Dense(elements) => OnDevice::Dense(Tensor::new(elements.clone(), self.dims)?.to_device(device)?),
             Form::Fastfood(blocks) => {
                 let signs: Vec<i8> = blocks.iter().flat_map(|block| &block.signs).copied().collect();
                 let permutation: Vec<u16> = blocks.iter().flat_map(|block| &block.permutation).copied().collect();
                 let gauss: Vec<f32> = blocks.iter().flat_map(|block| &block.gauss).copied().collect();
-                OnDevice::fastfood(device, self.dims(), self.scale(), [signs.as_bytes(), permutation.as_bytes(), gauss.as_bytes()])?
+                OnDevice::fastfood(device, self.dims, self.scale(), [signs.as_bytes(), permutation.as_bytes(), gauss.as_bytes()])?
             }
         };
         Ok(self.on_device.get_or_init(|| new))
