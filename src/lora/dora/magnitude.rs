@@ -1,7 +1,7 @@
 //! The op of DoRA: every output column is scaled by a trained magnitude over a fixed norm.
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Device, launch};
 use crate::tensor::{Accum, DType, Scalar, Tensor, alloc, on_device, rows, zeroed};
@@ -126,17 +126,6 @@ impl Op for Magnitude {
             )?);
         }
         Ok(grads)
-    }
-}
-
-impl Tape<'_> {
-    /// x ∘ m / norms + bias; see [`Magnitude`].
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn magnitude(&mut self, x: &Var, m: &Var, bias: Option<&Var>, norms: Tensor) -> Result<Var> {
-        let inputs: Vec<&Var> = [x, m].into_iter().chain(bias).collect();
-        self.apply(Magnitude { norms }, &inputs)
     }
 }
 

@@ -95,7 +95,8 @@ impl Variant for Dora {
         let y = tape.apply(op, &[&dropped, &w, &a, &b]).at(|| linear.name.clone())?;
         let m = self.magnitude.var(tape, pass)?;
         let bias = linear.bias.as_ref().map(|b| b.var(tape, pass)).transpose()?;
-        let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
+        let inputs: Vec<&Var> = [&y, &m].into_iter().chain(&bias).collect();
+        let y = tape.apply(Magnitude { norms }, &inputs)?;
         if !drops {
             return Ok(y);
         }

@@ -2,7 +2,7 @@
 
 use super::projection::Projection;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved};
 use crate::tensor::{Tensor, on_device};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// y = y₀ + P z. Li et al. 2018, <https://arxiv.org/abs/1804.08838>, equation 2. y₀ and y of any shape with n elements, z `[d]`, P `[n, d]`.
 /// dz = Pᵀ dy. The only input is z; nothing is saved.
+#[derive(Clone)]
 pub struct Subspace {
     /// y₀.
     pub origin: Tensor,
@@ -47,16 +48,6 @@ impl Op for Subspace {
             })
         )?;
         Ok(vec![Some(dz)])
-    }
-}
-
-impl Tape<'_> {
-    /// origin + P z; see [`Subspace`].
-    ///
-    /// # Errors
-    /// If the sizes of z and the origin are not those of P.
-    pub fn subspace(&mut self, z: &Var, origin: &Tensor, projection: &Arc<Projection>) -> Result<Var> {
-        self.apply(Subspace { origin: origin.clone(), projection: projection.clone() }, &[z])
     }
 }
 
