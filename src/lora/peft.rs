@@ -83,7 +83,8 @@ pub(super) fn prompt_json(tokens: usize, model: &DistilBert) -> Value {
     json!({
         "auto_mapping": null, "inference_mode": true, "modules_to_save": HEAD,
         "num_attention_heads": c.n_heads, "num_layers": c.n_layers, "num_transformer_submodules": 1, "num_virtual_tokens": tokens,
-        "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null, "revision": null, "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
+        "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null, "revision": null,
+        "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
     })
 }
 
