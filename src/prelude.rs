@@ -15,7 +15,8 @@
 //! let bad = ["Dull and far too long.", "I left after an hour.", "Wooden acting.", "What a bore!", "Loud and silly."];
 //! let pairs = good.map(|text| (text, "positive")).into_iter().chain(bad.map(|text| (text, "negative")));
 //!
-//! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // 20 % for the test, seed 0; equal texts stay together
+//! let (test_share, seed) = (0.2, 0);
+//! let data = Dataset::from_pairs(pairs)?.split(test_share, seed)?;    // into data.train and data.test; equal texts stay together
 //! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
 //! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
 //! println!("{}", model.trainable());                                  // PEFT's line

@@ -12,7 +12,7 @@ use lowrank::nn::{Config, DistilBert, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Sequences, Tensor};
-use lowrank::train::{AdamW, Group, Observer, Recipe, StepReport, Training, fit, load_checkpoint, save_checkpoint};
+use lowrank::train::{AdamW, Observer, Recipe, StepReport, Training, fit, load_checkpoint, save_checkpoint};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -418,7 +418,7 @@ fn every_row_norm_agrees_with_the_host() {
     }
 }
 
-/// Parameters of sizes below, at and above what a block of threads takes, and an optimizer with two groups.
+/// Parameters of sizes below, at and above what a block of threads takes, and an optimizer with two learning rates.
 fn parameters(device: Option<&Arc<Device>>) -> (Vec<Parameter>, AdamW) {
     let mut random = Stream::new(2, "parameters");
     let new = |(i, n)| {
@@ -427,7 +427,7 @@ fn parameters(device: Option<&Arc<Device>>) -> (Vec<Parameter>, AdamW) {
     };
     let parameters = [1, 255, 4096, 4097, 10_000].into_iter().enumerate().map(new).collect();
     let mut adamw = AdamW::new(0.1);
-    adamw.group = Box::new(|name| Group { lr: if name == "p1" { 3.0 } else { 1.0 }, decay: name != "p2" });
+    adamw.lr_factor = Box::new(|name| if name == "p1" { 3.0 } else { 1.0 });
     (parameters, adamw)
 }
 

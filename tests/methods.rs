@@ -234,7 +234,7 @@ fn lenient_loading_warns_where_strict_loading_fails() {
     method.apply(&mut model, 0).unwrap();
     moved(&mut model, 0.1);
     adapter::save(&model, &method, "base", directory.path()).unwrap();
-    let load = || adapter::load_leniently(&mut fresh(), directory.path()).map(|(_, warnings)| warnings);
+    let load = || adapter::load_with(&mut fresh(), directory.path(), true).map(|(_, warnings)| warnings);
     assert_eq!(load().unwrap(), Vec::<String>::new());
     let config = directory.path().join("adapter_config.json");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -253,7 +253,7 @@ fn lenient_loading_warns_where_strict_loading_fails() {
     tensors.push(("surplus".into(), tensors[0].1.clone()));
     lowrank::tensor::safetensors::write(&directory.path().join("adapter_model.safetensors"), &tensors, &Default::default()).unwrap();
     let mut again = fresh();
-    let warnings = adapter::load_leniently(&mut again, directory.path()).unwrap().1;
+    let warnings = adapter::load_with(&mut again, directory.path(), true).unwrap().1;
     assert!(warnings.len() == 1 && warnings[0].contains("surplus"), "{warnings:?}");
     assert_eq!(logits(&model), logits(&again));
 }

@@ -77,7 +77,7 @@ fn keys_that_change_the_function_are_refused_by_name() {
         let (directory, _) = saved();
         change(directory.path(), key, value);
         refused(directory.path(), &["adapter_config.json", key].map(|w| if key == "trainable_token_indices" { key } else { w }));
-        assert!(adapter::load_leniently(&mut fresh(), directory.path()).is_err(), "{key}");
+        assert!(adapter::load_with(&mut fresh(), directory.path(), true).is_err(), "{key}");
     }
 }
 
@@ -92,7 +92,7 @@ fn keys_that_are_not_known_are_refused_unless_they_say_nothing() {
         let (directory, _) = saved();
         change(directory.path(), "use_rslorra", value);
         refused(directory.path(), &["\"use_rslorra\"", "not known", "use_rslora"]);
-        let (_, warnings) = adapter::load_leniently(&mut fresh(), directory.path()).unwrap();
+        let (_, warnings) = adapter::load_with(&mut fresh(), directory.path(), true).unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("use_rslorra") && warnings[0].contains("ignored"), "{warnings:?}");
     }
     // Harmless whatever they say.

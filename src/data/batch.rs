@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Batch {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
-    /// Sequence boundaries, and the number of each sequence in the run, which keys its dropout masks.
+    /// Sequence boundaries, and the example number of each sequence, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
     /// Label of each sequence: `[B]`.
     pub labels: Vec<u32>,
@@ -45,10 +45,10 @@ pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64)
     indices
 }
 
-/// Packs the sequences `indices` of `data`. The sequence with index i in `data` has the number `epoch` · N + i in the run.
+/// Packs the sequences `indices` of `data`. The sequence with index i in `data` has the example number `epoch` · N + i.
 ///
 /// # Errors
-/// If there is no index or one is not below N, a sequence is empty, or a number in the run is not below 2³² − 1.
+/// If there is no index or one is not below N, a sequence is empty, or an example number is not below 2³² − 1.
 pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch> {
     let n = data.len();
     if indices.is_empty() {
@@ -57,14 +57,14 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     if let Some(i) = indices.iter().find(|&&i| i >= n) {
         return Err(Error::invalid(format_args!("sequence {i} is not in a data set of {n}")));
     }
-    let ordinal = |&i: &usize| {
-        let ordinal = epoch.checked_mul(n).and_then(|first| u32::try_from(first.checked_add(i)?).ok());
+    let example_number = |&i: &usize| {
+        let number = epoch.checked_mul(n).and_then(|first| u32::try_from(first.checked_add(i)?).ok());
         // The largest u32 is reserved: it keys every `Stream` (initialisation, order, rank).
-        ordinal
-            .filter(|&o| o != u32::MAX)
-            .ok_or_else(|| Error::invalid(format_args!("epoch {epoch} of {n} sequences exceeds 32-bit ordinals")))
+        number
+            .filter(|&number| number != u32::MAX)
+            .ok_or_else(|| Error::invalid(format_args!("epoch {epoch} of {n} sequences exceeds 32-bit example numbers")))
     };
-    let examples = indices.iter().map(ordinal).collect::<Result<Vec<u32>>>()?;
+    let examples = indices.iter().map(example_number).collect::<Result<Vec<u32>>>()?;
     let lengths: Vec<usize> = indices.iter().map(|&i| data.sequence(i).len()).collect();
     Ok(Batch {
         ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),

@@ -3,15 +3,15 @@
 //! For LoRA these are PEFT's files (`peft.rs`). Methods that PEFT lacks use the same files with another `peft_type`, which PEFT refuses.
 
 use super::fields::{Fields, Report};
-use super::file::{Contents, Names, TENSORS, check_ranks, held, holds};
+use super::file::{Contents, check_ranks, held};
 use super::names::names_in;
 use super::peft::Beside;
 use super::{LoraConfig, Method, Placement, peft, start};
-use crate::nn::{DistilBert, WeightMut};
+use crate::nn::DistilBert;
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,40 +25,28 @@ impl From<LoraConfig> for Method {
     }
 }
 
-/// The content of `adapter_config.json` for `method`.
-fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value> {
-    let own = |peft_type: &str| json!({ "base_model_name_or_path": base, "peft_type": peft_type, "task_type": "SEQ_CLS" });
-    match method {
-        Method::Lora(config) => Ok(peft::config_json(config, base)),
-        Method::Head { pre_classifier } => {
-            let mut config = own("HEAD");
-            config["train_pre_classifier"] = json!(pre_classifier);
-            Ok(config)
+/// The text of `adapter_config.json` for `method`.
+fn config_text(model: &DistilBert, method: &Method, base: &str) -> Result<String> {
+    let (peft_type, mut config) = match method {
+        Method::Lora(config) => return peft::config_text(config, base).map_err(Error::invalid),
+        Method::Prompt { tokens } => ("PROMPT_TUNING", peft::prompt_json(*tokens, model)),
+        Method::Full | Method::Selective { .. } => {
+            return Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter"));
         }
-        Method::BitFit => Ok(own("BITFIT")),
+        Method::Head { pre_classifier } => ("HEAD", json!({ "train_pre_classifier": pre_classifier })),
+        Method::BitFit => ("BITFIT", json!({})),
         Method::Bottleneck { size, placement } => {
-            let mut config = own("BOTTLENECK");
-            config["bottleneck_size"] = json!(size);
-            config["placement"] = json!(match placement {
-                Placement::Houlsby => "houlsby",
-                Placement::Pfeiffer => "pfeiffer",
-            });
-            Ok(config)
+            let placement = if *placement == Placement::Houlsby { "houlsby" } else { "pfeiffer" };
+            ("BOTTLENECK", json!({ "bottleneck_size": size, "placement": placement }))
         }
-        Method::Prompt { tokens } => Ok(peft::prompt_json(*tokens, base, model)),
         // PEFT has prefix tuning but refuses it for DistilBERT, so this has another `peft_type`.
-        Method::Prefix { tokens } => {
-            let mut config = own("DISTILBERT_PREFIX");
-            config["num_virtual_tokens"] = json!(tokens);
-            Ok(config)
-        }
-        Method::Intrinsic { dimension, seed } => {
-            let mut config = own("INTRINSIC");
-            (config["dimension"], config["projection_seed"]) = (json!(dimension), json!(seed));
-            Ok(config)
-        }
-        Method::Full | Method::Selective { .. } => Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter")),
-    }
+        Method::Prefix { tokens } => ("DISTILBERT_PREFIX", json!({ "num_virtual_tokens": tokens })),
+        Method::Intrinsic { dimension, seed } => ("INTRINSIC", json!({ "dimension": dimension, "projection_seed": seed })),
+    };
+    config["base_model_name_or_path"] = json!(base);
+    config["peft_type"] = json!(peft_type);
+    config["task_type"] = json!("SEQ_CLS");
+    serde_json::to_string_pretty(&config).map_err(Error::invalid)
 }
 
 /// The method of the adapter in `directory`, from `adapter_config.json`.
@@ -66,7 +54,7 @@ fn config_json(model: &DistilBert, method: &Method, base: &str) -> Result<Value>
 /// # Errors
 /// If the file is missing or malformed, or the method is not implemented.
 pub fn method(directory: &Path) -> Result<Method> {
-    Ok(read_method(directory, &mut Report { lenient: false, notes: Vec::new() })?.0)
+    Ok(read_method(directory, &mut Report::default())?.0)
 }
 
 /// Facts from `adapter_config.json` that are not part of the method, for a user: how PEFT's adapter changes the base, and what PEFT ignores.
@@ -74,16 +62,13 @@ pub fn method(directory: &Path) -> Result<Method> {
 /// # Errors
 /// As [`method`].
 pub fn facts(directory: &Path) -> Result<Vec<String>> {
-    Ok(read_method(directory, &mut Report { lenient: false, notes: Vec::new() })?.1.facts())
+    Ok(read_method(directory, &mut Report::default())?.1.facts())
 }
 
 fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)> {
     let path = directory.join(CONFIG);
-    let fields = Fields::read(&path)?;
-    let number = |key: &str| {
-        let number = fields.value(key).as_u64().and_then(|n| usize::try_from(n).ok());
-        number.ok_or_else(|| fields.problem(key, format!("is {}: must be a whole number", fields.value(key))))
-    };
+    let fields = Fields::open(&path)?;
+    let number = |key: &str| fields.read::<usize>(key, "a whole number");
     let mut beside = Beside::default();
     let method = match fields.value("peft_type").as_str() {
         Some("LORA") => {
@@ -123,8 +108,8 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
 /// # Errors
 /// Never for a model on the host.
 pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
-    let names = Names::of(model);
-    held(model).into_iter().map(|w| Ok((names.name(w.name()), w.value()?.to_dtype(DType::F32)?))).collect()
+    let key = keys(model);
+    held(model.parts()).map(|w| Ok((key(w.name()), w.value()?.to_dtype(DType::F32)?))).collect()
 }
 
 /// Writes the two files into the folder `directory`, which must exist. `base` is the name or path of the base for the file.
@@ -132,15 +117,10 @@ pub fn tensors(model: &DistilBert) -> Result<Vec<(String, Tensor)>> {
 /// # Errors
 /// If a file cannot be written, the method trains whole layers, or a tensor is not finite. Such a tensor is found before anything is written.
 pub fn save(model: &DistilBert, method: &Method, base: &str, directory: &Path) -> Result<()> {
-    let config = config_json(model, method, base)?;
+    let config = config_text(model, method, base)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::write(&directory.join(TENSORS), &tensors(model)?, &metadata)?;
-    let path = directory.join(CONFIG);
-    let text = match method {
-        Method::Lora(patterns) => peft::with_patterns(config, patterns),
-        _ => serde_json::to_string_pretty(&config),
-    };
-    crate::files::write_file(&path, text.map_err(|e| Error::file(&path, "config", e))?.as_bytes())
+    safetensors::write(&tensors_path(directory), &tensors(model)?, &metadata)?;
+    crate::files::write_file(&directory.join(CONFIG), config.as_bytes())
 }
 
 /// Writes what `method` trained into the folder `directory`, which must exist: an adapter, or a whole checkpoint if the method trains whole layers.
@@ -163,19 +143,11 @@ pub fn load(model: &mut DistilBert, directory: &Path) -> Result<Method> {
     Ok(load_with(model, directory, false)?.0)
 }
 
-/// [`load`] with warnings instead of errors: a missing tensor keeps its initial value, an unused tensor and an unknown key are ignored, and the
-/// rank is that of the tensors. Returns the warnings.
+/// [`load`], with notes for a user: names in the configuration that the model lacks are skipped. With `lenient`, further problems are notes instead
+/// of errors: a missing tensor keeps its initial value, an unused tensor and an unknown key are ignored, and the rank is that of the tensors.
 ///
 /// # Errors
-/// If a file cannot be read, or a tensor is not finite or does not fit the model.
-pub fn load_leniently(model: &mut DistilBert, directory: &Path) -> Result<(Method, Vec<String>)> {
-    load_with(model, directory, true)
-}
-
-/// [`load`], or [`load_leniently`] if `lenient`. Returns notes for a user, too: names in the configuration that the model lacks are skipped.
-///
-/// # Errors
-/// Those of [`load`] or [`load_leniently`].
+/// Those of [`load`]. With `lenient`, if a file cannot be read, or a tensor is not finite or does not fit the model.
 pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Result<(Method, Vec<String>)> {
     let mut report = Report { lenient, notes: Vec::new() };
     let (mut method, beside) = read_method(directory, &mut report)?;
@@ -186,13 +158,9 @@ pub fn load_with(model: &mut DistilBert, directory: &Path, lenient: bool) -> Res
         check_ranks(&file, config, &mut report)?;
     }
     method.apply(model, 0)?;
-    let mut contents = Contents::new(&file, Names::of(model));
-    for part in model.parts_mut() {
-        let extra = matches!(part, WeightMut::Extra(_));
-        let weight = part.weight();
-        if holds(weight, extra) {
-            contents.fill(weight, &mut report)?;
-        }
+    let mut contents = Contents::new(&file, model);
+    for weight in held(model.parts_mut()) {
+        contents.fill(weight, &mut report)?;
     }
     contents.replace_frozen(model)?;
     for (embedding, rows) in &beside.tokens {

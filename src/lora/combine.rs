@@ -143,17 +143,16 @@ fn join(linears: &[(&Linear, f64)], how: Combination) -> Result<Option<Factors>>
     let mut all = linears.iter().map(|(linear, weight)| pairs(linear, *weight)).collect::<Result<Vec<_>>>()?;
     let (output, input) = first.dims();
     if how == Combination::Linear {
-        let sum = all.remove(0);
-        if all.iter().any(|other| other.len() != sum.len()) {
-            return Err(problem(first, "the ranks differ: combine by cat or svd"));
-        }
-        let sum = all.into_iter().fold(sum, |mut sum, other| {
+        let mut sum = all.remove(0);
+        for other in all {
+            if other.len() != sum.len() {
+                return Err(problem(first, "the ranks differ: combine by cat or svd"));
+            }
             for ((a, b), (x, y)) in sum.iter_mut().zip(other) {
                 a.iter_mut().zip(x).for_each(|(a, x)| *a += x);
                 b.iter_mut().zip(y).for_each(|(b, y)| *b += y);
             }
-            sum
-        });
+        }
         return Ok(Some(side_by_side(&sum, output)));
     }
     let joined = side_by_side(&all.concat(), output);

@@ -1,7 +1,13 @@
 //! What a LoRA adapter is: ranks, scales, and the linears that get a term.
 //!
-//! `pattern.rs` matches names as PEFT does: `named` (the whole name, or its end after a dot), `whole` (a regular expression of the whole name), `ends`
-//! (a key of `rank_pattern`), `within` (inside of a module), `layer` (the number of the layer).
+//! Names are matched as in PEFT (`pattern.rs`). PEFT has a rule for each field:
+//!
+//! | field | what it matches | function |
+//! |---|---|---|
+//! | `targets`, `exclude` | the whole name of a linear, or its end after a dot | `named` |
+//! | `target_pattern`, `exclude_pattern` | the whole name, as a regular expression | `whole` |
+//! | a key of `rank_pattern` or `alpha_pattern` | the whole name or its end after a dot, as a regular expression | `ends` |
+//! | `modules_to_save` | a module; the linears inside get no term | `within` |
 
 use super::pattern::{ends, layer, named, whole, within};
 use crate::Result;
@@ -37,6 +43,8 @@ pub enum Bias {
 }
 
 /// A LoRA configuration: y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ for the chosen linears. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
+///
+/// Before it is applied to a model, `ranges.rs` checks its numbers, and `names.rs` that each of its names is in the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
     /// Rank r: A is `[r, in]`, B is `[out, r]`. From 1 to 4096.
@@ -131,19 +139,16 @@ impl LoraConfig {
         self.matches(name).unwrap_or(false)
     }
 
-    /// [`LoraConfig::adapts`], or the error of a wrong pattern.
+    /// [`LoraConfig::adapts`], or the error of a wrong pattern. A linear gets a term if it is a target, in one of `layers`, and nothing bars it: a
+    /// saved module that it is inside of, the head, or `exclude`.
     pub(super) fn matches(&self, name: &str) -> Result<bool> {
         for module in self.modules_to_save.iter().map(String::as_str).chain(HEAD) {
             if within(name, module)? {
                 return Ok(false);
             }
         }
-        if self.exclude.iter().any(|end| named(name, end)) {
-            return Ok(false);
-        }
-        if let Some(pattern) = &self.exclude_pattern
-            && whole(name, pattern)?
-        {
+        let excluded = self.exclude_pattern.as_ref().map(|pattern| whole(name, pattern)).transpose()?;
+        if excluded == Some(true) || self.exclude.iter().any(|end| named(name, end)) {
             return Ok(false);
         }
         if let Some(pattern) = &self.target_pattern {

@@ -3,8 +3,9 @@
 use crate::error::nearest;
 use crate::files::{Unique, read_text};
 use crate::{Error, Result};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Keys of every kind of adapter that never change what is computed.
@@ -43,6 +44,7 @@ fn known(peft_type: &str) -> (Vec<&'static str>, Vec<&'static str>) {
 }
 
 /// Decides what a problem in an adapter's files is: an error, or in lenient loading a note.
+#[derive(Default)]
 pub(super) struct Report {
     /// Whether loading goes on where it can.
     pub lenient: bool,
@@ -73,7 +75,7 @@ pub(super) struct Fields<'a> {
 
 impl Fields<'_> {
     /// Reads the file at `path`.
-    pub fn read(path: &Path) -> Result<Fields<'_>> {
+    pub fn open(path: &Path) -> Result<Fields<'_>> {
         let Unique(entries) = serde_json::from_str(&read_text(path)?).map_err(|e| Error::file(path, "config", e))?;
         Ok(Fields { path, entries })
     }
@@ -93,34 +95,30 @@ impl Fields<'_> {
         serde_json::from_str(self.raw(key)).unwrap_or_default()
     }
 
+    /// The value of `key`, or an error that it must be `what`.
+    pub fn read<T: DeserializeOwned>(&self, key: &str, what: &str) -> Result<T> {
+        serde_json::from_str(self.raw(key)).map_err(|_| self.problem(key, format!("is {}: must be {what}", self.value(key))))
+    }
+
     /// A boolean; false if it is null or missing.
     pub fn flag(&self, key: &str) -> Result<bool> {
-        match self.value(key) {
-            Value::Null => Ok(false),
-            Value::Bool(flag) => Ok(flag),
-            other => Err(self.problem(key, format!("is {other}: must be true or false"))),
-        }
+        Ok(self.read::<Option<bool>>(key, "true or false")?.unwrap_or_default())
     }
 
     /// A list of names; empty if it is null or missing.
     pub fn names(&self, key: &str) -> Result<Vec<String>> {
-        let value = self.value(key);
-        match serde_json::from_value::<Option<Vec<String>>>(value.clone()) {
-            Ok(names) if !names.iter().flatten().any(String::is_empty) => Ok(names.unwrap_or_default()),
-            _ => Err(self.problem(key, format!("is {value}: must be a list of names"))),
+        let names = self.read::<Option<Vec<String>>>(key, "a list of names")?.unwrap_or_default();
+        match names.iter().any(String::is_empty) {
+            true => Err(self.problem(key, format!("is {}: must be a list of names", self.value(key)))),
+            false => Ok(names),
         }
     }
 
-    /// A map of names to numbers, in the order of the file.
-    pub fn numbers(&self, key: &str) -> Result<Vec<(String, f64)>> {
-        let problem = |e| self.problem(key, format!("must be a map of names to numbers: {e}"));
-        Ok(serde_json::from_str::<Option<Unique<f64>>>(self.raw(key)).map_err(problem)?.map_or(Vec::new(), |Unique(entries)| entries))
-    }
-
-    /// A map of names to lists of whole numbers, in the order of the file.
-    pub fn lists(&self, key: &str) -> Result<Vec<(String, Vec<usize>)>> {
-        let problem = |e| self.problem(key, format!("must be a list of token ids, or a map of embeddings to such lists: {e}"));
-        Ok(serde_json::from_str::<Unique<Vec<usize>>>(self.raw(key)).map_err(problem)?.0)
+    /// A map of names to values, in the order of the file; empty if it is null or missing. `what` says in an error what it must be.
+    pub fn map<T: DeserializeOwned>(&self, key: &str, what: &str) -> Result<Vec<(String, T)>> {
+        let map = serde_json::from_str::<Option<Unique<T>>>(self.raw(key));
+        let map = map.map_err(|e| self.problem(key, format!("must be {what}: {e}")))?;
+        Ok(map.map_or(Vec::new(), |Unique(entries)| entries))
     }
 
     /// Refuses keys that may change what the adapter computes: all unknown ones, unless they are null, false or empty.
@@ -128,7 +126,8 @@ impl Fields<'_> {
         let (known, other) = known(self.value("peft_type").as_str().unwrap_or_default());
         for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
             let value = self.value(key);
-            if is_nothing(&value) {
+            // Null, false and empty values change nothing.
+            if [json!(null), json!(false), json!(""), json!([]), json!({})].contains(&value) {
                 continue;
             }
             let (shown, key) = (shortened(&value.to_string()), &shortened(key));
@@ -150,17 +149,5 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),
-    }
-}
-
-/// Whether a value is null, false or empty.
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Number(_) => false,
     }
 }

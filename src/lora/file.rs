@@ -3,63 +3,46 @@
 use super::LoraConfig;
 use super::fields::Report;
 use super::virtual_tokens::PROMPT;
-use crate::nn::{DistilBert, Weight, WeightMut, WeightRef};
+use crate::nn::{DistilBert, Origin, Weight, WeightMut};
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-pub(super) const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
-const EMBEDDINGS: &str = "distilbert.embeddings.";
 
-/// Whether an adapter's file holds this weight: every weight that trains, every weight that a method added, and the whole head. The head is held even if it is frozen,
-/// because a head that the base lacks is random and would be lost.
-pub(super) fn holds(weight: &Weight, extra: bool) -> bool {
-    extra || matches!(weight, Weight::Trained(_)) || !weight.name().starts_with("distilbert.")
+/// The weights that an adapter's file holds: every weight that trains, every weight that a method added, and the whole head. The head is held even if
+/// it is frozen, because a head that the base lacks is random and would be lost.
+pub(super) fn held<W: Borrow<Weight>>(parts: Vec<Origin<W>>) -> impl Iterator<Item = W> {
+    let held = parts.into_iter().filter(|part| match part {
+        Origin::Base(w) => matches!(w.borrow(), Weight::Trained(_)) || !w.borrow().name().starts_with("distilbert."),
+        Origin::Extra(_) => true,
+    });
+    held.map(Origin::weight)
 }
 
-/// The weights that an adapter of `model` holds.
-pub(super) fn held(model: &DistilBert) -> Vec<&Weight> {
-    let parts = model.parts().into_iter().map(|part| (matches!(part, WeightRef::Extra(_)), part.weight()));
-    parts.filter(|(extra, weight)| holds(weight, *extra)).map(|(_, weight)| weight).collect()
-}
-
-/// How PEFT names the tensors of a model.
-pub(super) struct Names {
-    /// The linears with a low-rank term: PEFT wraps them, and their own weights are called `base_layer`.
-    adapted: BTreeSet<String>,
-    /// Whether there is a prompt: then PEFT does not wrap the model, and the prefix is shorter.
-    prompt: bool,
-}
-
-impl Names {
-    pub(super) fn of(model: &DistilBert) -> Names {
-        let adapted = held(model).into_iter().filter_map(|w| w.name().strip_suffix(".lora_A.weight")).map(String::from).collect();
-        Names { adapted, prompt: model.prompt.is_some() }
-    }
-
-    pub(super) fn name(&self, name: &str) -> String {
-        match name.rsplit_once('.') {
-            _ if name == PROMPT => PROMPT.to_string(),
-            _ if self.prompt => format!("{UNWRAPPED}{name}"),
-            Some((linear, part @ ("weight" | "bias"))) if self.adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.{part}"),
-            _ => format!("{PREFIX}{name}"),
-        }
-    }
-}
-
-/// A function from the names of weights of `model` to their names in an adapter's file.
+/// A function from the names of weights of `model` to their names in an adapter's file, which are PEFT's.
 pub fn keys(model: &DistilBert) -> impl Fn(&str) -> String + use<> {
-    let names = Names::of(model);
-    move |name| names.name(name)
+    // PEFT wraps the linears with a low-rank term, and calls their own weights `base_layer`.
+    let adapted = held(model.parts()).filter_map(|w| w.name().strip_suffix(".lora_A.weight"));
+    let adapted: BTreeSet<String> = adapted.map(String::from).collect();
+    // With a prompt, PEFT does not wrap the model, and the prefix is shorter.
+    let prompt = model.prompt.is_some();
+    move |name| match name.rsplit_once('.') {
+        _ if name == PROMPT => PROMPT.to_string(),
+        _ if prompt => format!("{UNWRAPPED}{name}"),
+        Some((linear, part @ ("weight" | "bias"))) if adapted.contains(linear) => format!("{PREFIX}{linear}.base_layer.{part}"),
+        _ => format!("{PREFIX}{name}"),
+    }
 }
 
 /// The file of an adapter's tensors.
 pub fn tensors_path(directory: &Path) -> PathBuf {
-    directory.join(TENSORS)
+    directory.join("adapter_model.safetensors")
 }
 
 /// Number of classes of the adapter's head.
@@ -72,9 +55,14 @@ pub fn classes(directory: &Path) -> Result<usize> {
     let info = file.info(&name).or_else(|| file.info(&format!("{UNWRAPPED}classifier.weight")));
     match info.map(|i| i.shape.as_slice()) {
         Some(&[classes, _]) => Ok(classes),
-        Some(shape) => Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is {shape:?}, expected [C, D]"))),
-        None => Err(Error::file(file.path(), format!("tensor {name:?}"), lost_head(&file))),
+        Some(shape) => Err(error(&file, &name, format!("is {shape:?}, expected [C, D]"))),
+        None => Err(error(&file, &name, lost_head(&file))),
     }
+}
+
+/// An error that names a tensor of `file` and its problem.
+fn error(file: &SafeTensors, name: &str, problem: impl Display) -> Error {
+    Error::file(file.path(), format!("tensor {name:?}"), problem)
 }
 
 /// The likely cause why a file holds no classifier under PEFT's name.
@@ -113,8 +101,7 @@ pub(super) fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, report: &
         if let Some(&[found, input]) = file.info(name).map(|i| i.shape.as_slice())
             && found != rank
         {
-            let problem = format!("has rank {found}, and \"r\" in adapter_config.json is {rank}");
-            let error = Error::file(file.path(), format!("tensor {name:?}"), problem);
+            let error = error(file, name, format!("has rank {found}, and \"r\" in adapter_config.json is {rank}"));
             // A rank up to `in` needs no more memory than the weight itself.
             if !(1..=input).contains(&found) {
                 return Err(error);
@@ -129,24 +116,25 @@ pub(super) fn check_ranks(file: &SafeTensors, config: &mut LoraConfig, report: &
 /// The tensors of a file, and those of them that are not in the model yet.
 pub(super) struct Contents<'a> {
     file: &'a SafeTensors,
-    names: Names,
+    /// The name in the file of a weight of the model.
+    key: Box<dyn Fn(&str) -> String>,
     left: BTreeSet<String>,
 }
 
 impl Contents<'_> {
-    pub(super) fn new(file: &SafeTensors, names: Names) -> Contents<'_> {
+    pub(super) fn new<'a>(file: &'a SafeTensors, model: &DistilBert) -> Contents<'a> {
         // PEFT writes the modules to save twice: again under the names of its wrapper.
         let wrapped = |name: &str| name.contains(".modules_to_save.") || name.contains(".original_module.");
         let left = file.names().filter(|name| !wrapped(name)).map(String::from).collect();
-        Contents { file, names, left }
+        Contents { file, key: Box::new(keys(model)), left }
     }
 
     fn tensor(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         let tensor = self.file.tensor(name)?;
         if tensor.shape() == shape {
             tensor.check_finite(|what| {
-                let problem = format!("{what}: the adapter answers nothing; its training failed, or the file is damaged: take another one");
-                Error::file(self.file.path(), format!("tensor {name:?}"), problem)
+                let advice = "the adapter answers nothing; its training failed, or the file is damaged: take another one";
+                error(self.file, name, format!("{what}: {advice}"))
             })?;
             return Ok(tensor);
         }
@@ -157,12 +145,12 @@ impl Contents<'_> {
         } else {
             "r, target_modules or the base model differ"
         };
-        Err(Error::file(self.file.path(), format!("tensor {name:?}"), format!("is {}, expected {shape}: {cause}", tensor.shape())))
+        Err(error(self.file, name, format!("is {}, expected {shape}: {cause}", tensor.shape())))
     }
 
     fn missing(&self, name: &str, report: &mut Report) -> Result<()> {
         let problem = "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut";
-        report.skip(Error::file(self.file.path(), format!("tensor {name:?}"), problem), "it stays as it was initialised")
+        report.skip(error(self.file, name, problem), "it stays as it was initialised")
     }
 
     /// The name of a tensor in the file, which may contain the name of PEFT's adapter, `default`. The tensor then counts as loaded.
@@ -173,7 +161,7 @@ impl Contents<'_> {
 
     /// Gives `weight` its value from the file.
     pub(super) fn fill(&mut self, weight: &mut Weight, report: &mut Report) -> Result<()> {
-        let plain = self.names.name(weight.name());
+        let plain = (self.key)(weight.name());
         let Some(name) = self.find(&plain) else { return self.missing(&plain, report) };
         let tensor = self.tensor(&name, weight.shape())?;
         weight.set(tensor.to_dtype(weight.value()?.dtype())?)
@@ -184,7 +172,7 @@ impl Contents<'_> {
         for part in model.parts_mut() {
             let WeightMut::Base(weight) = part else { continue };
             let module = weight.name().strip_suffix(".weight").unwrap_or_default();
-            let names = [self.names.name(weight.name()), format!("{PREFIX}{module}.token_adapter.base_layer.weight")];
+            let names = [(self.key)(weight.name()), format!("{PREFIX}{module}.token_adapter.base_layer.weight")];
             if let Some(name) = names.into_iter().find(|name| self.left.remove(name)) {
                 change(weight, self.tensor(&name, weight.shape())?)?;
             }
@@ -195,18 +183,14 @@ impl Contents<'_> {
     /// Replaces rows of an embedding by their trained values.
     pub(super) fn replace_rows(&mut self, model: &mut DistilBert, embedding: &str, rows: &[usize], report: &mut Report) -> Result<()> {
         let place = format!("\"trainable_token_indices\" {embedding:?}");
-        let [words, positions] = [&mut model.word_embeddings, &mut model.position_embeddings];
-        let found =
-            [words, positions].into_iter().find(|w| w.name().strip_suffix(".weight").is_some_and(|module| module.ends_with(embedding)));
-        let Some(weight) = found.filter(|_| embedding.ends_with("_embeddings")) else {
-            return Err(Error::file(
-                self.file.path(),
-                place,
-                format!("names no embedding of {EMBEDDINGS}: rows of one alone can be replaced"),
-            ));
+        let module = |weight: &Weight| weight.name().trim_end_matches(".weight").to_string();
+        let tables = [&mut model.word_embeddings, &mut model.position_embeddings];
+        let found = tables.into_iter().find(|table| embedding.ends_with("_embeddings") && module(table).ends_with(embedding));
+        let Some(weight) = found else {
+            let problem = "names no embedding of distilbert.embeddings.: rows of one alone can be replaced";
+            return Err(Error::file(self.file.path(), place, problem));
         };
-        let module = weight.name().strip_suffix(".weight").unwrap_or_default();
-        let name = format!("{PREFIX}{module}.token_adapter.trainable_tokens_delta");
+        let name = format!("{PREFIX}{}.token_adapter.trainable_tokens_delta", module(weight));
         if !self.left.remove(&name) {
             return self.missing(&name, report);
         }
@@ -219,8 +203,7 @@ impl Contents<'_> {
         for (&row, new) in rows.iter().zip(new.chunks_exact(width)) {
             values[row * width..][..width].copy_from_slice(new);
         }
-        let shape = weight.shape().clone();
-        change(weight, Tensor::from_f64(values, DType::F64, shape)?)
+        change(weight, Tensor::from_f64(values, DType::F64, [all, width])?)
     }
 
     /// Adds the terms' own biases b₁ to b: y = W x + b + s (B A x + b₁) has the bias b + s b₁.
@@ -232,10 +215,9 @@ impl Contents<'_> {
                 self.missing(&plain, report)?;
                 continue;
             };
-            let own = self.tensor(&name, bias.shape())?.to_f64()?;
-            let sum = bias.value()?.to_f64()?.iter().zip(own).map(|(b, own)| b + term.scale * own).collect();
-            let shape = bias.shape().clone();
-            change(bias, Tensor::from_f64(sum, DType::F64, shape)?)?;
+            let own = self.tensor(&name, bias.shape())?;
+            let sum = bias.value()?.to_f64()?.iter().zip(own.to_f64()?).map(|(b, own)| b + term.scale * own).collect();
+            change(bias, Tensor::from_f64(sum, DType::F64, own.shape())?)?;
         }
         Ok(())
     }
@@ -247,7 +229,7 @@ impl Contents<'_> {
                 true => "is a low-rank term on an embedding, which is not implemented",
                 false => "is not part of the adapter that adapter_config.json describes",
             };
-            report.skip(Error::file(self.file.path(), format!("tensor {name:?}"), problem), "it is ignored")?;
+            report.skip(error(self.file, name, problem), "it is ignored")?;
         }
         Ok(())
     }

@@ -6,21 +6,15 @@
 //! of s B A that is less than about 1/500 of its element of W is lost: a small adapter can vanish in part. Merge into an f32 base to keep it.
 
 use super::check_finite;
-use crate::nn::{DistilBert, Linear, LowRank, Variant, Weight};
+use crate::nn::{DistilBert, Linear, Weight};
 use crate::tensor::gemm::{Mat, gemm};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// What [`merge`] took out of a model, to undo it.
-pub struct Merged(Vec<Taken>);
-
-/// What one linear, by its number in the model, had before.
-struct Taken {
-    linear: usize,
-    weight: Weight,
-    terms: Vec<LowRank>,
-    variant: Option<Box<dyn Variant>>,
-}
+///
+/// Each merged linear as it was, but without its bias, which stays in the model; and its number in the model.
+pub struct Merged(Vec<(usize, Linear)>);
 
 /// Merges every low-rank term into its weight. The sums are computed in f64 and rounded once, to the weight's type.
 ///
@@ -43,8 +37,8 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
         // It keeps the base's type, bf16 too: a merged model is for inference.
         let merged = Weight::trained(linear.weight.name(), merged_weight(linear)?);
         check_finite("merge", &merged)?;
-        let weight = std::mem::replace(&mut linear.weight, merged);
-        taken.push(Taken { linear: i, weight, terms: std::mem::take(&mut linear.terms), variant: linear.variant.take() });
+        let plain = Linear::new(&linear.name, merged, linear.bias.take(), linear.site);
+        taken.push((i, std::mem::replace(linear, plain)));
     }
     Ok(Merged(taken))
 }
@@ -68,8 +62,9 @@ impl Merged {
     /// Puts back the weights, bit for bit, and the terms.
     pub fn undo(self, model: &mut DistilBert) {
         let mut linears = model.linears_mut();
-        for Taken { linear, weight, terms, variant } in self.0 {
-            (linears[linear].weight, linears[linear].terms, linears[linear].variant) = (weight, terms, variant);
+        for (i, linear) in self.0 {
+            let bias = linears[i].bias.take();
+            *linears[i] = Linear { bias, ..linear };
         }
     }
 

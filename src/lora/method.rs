@@ -91,7 +91,7 @@ impl Method {
     /// # Errors
     /// If a number is out of its range, or the model lacks something that the method names, such as a target or a layer.
     pub fn apply(&self, model: &mut DistilBert, seed: u64) -> Result<Vec<String>> {
-        self.check(&model.config)?;
+        self.check(&model.config)?; // the ranges of its numbers: `ranges.rs`
         let mut adapted = Vec::new();
         match self {
             Method::Lora(config) => adapted = terms::add(model, config, seed)?,

@@ -48,13 +48,15 @@ impl LoraConfig {
             if self.matches(name)? {
                 adapted.push(name);
             }
-            self.pattern_keys().try_for_each(|key| ends(name, key).map(|_| ()))?;
+            self.pattern_keys().try_for_each(|(_, key)| ends(name, key).map(|_| ()))?;
         }
         Ok(Known { adapted, weights })
     }
 
-    fn pattern_keys(&self) -> impl Iterator<Item = &String> {
-        self.rank_pattern.iter().map(|(key, _)| key).chain(self.alpha_pattern.iter().map(|(key, _)| key))
+    /// The keys of the two patterns, each with the name of its pattern.
+    fn pattern_keys(&self) -> impl Iterator<Item = (&str, &String)> {
+        let ranks = self.rank_pattern.iter().map(|(key, _)| ("rank", key));
+        ranks.chain(self.alpha_pattern.iter().map(|(key, _)| ("alpha", key)))
     }
 
     /// Removes the names that are not in the model, and returns a note for each: a file of PEFT may hold such names, and PEFT skips them.
@@ -91,20 +93,21 @@ impl LoraConfig {
             return wrong("layers go with target names: a target pattern says itself which layers it means".into());
         }
         let names = self.known(linears, weights)?;
-        let targets = if self.target_pattern.is_some() { &[][..] } else { &self.targets };
-        if let Some(pattern) = self.target_pattern.as_ref().filter(|_| names.adapted.is_empty()) {
-            return wrong(self.unmatched("target pattern", pattern, linears));
+        let (what, unknown) = match &self.target_pattern {
+            Some(pattern) => ("target pattern", names.adapted.is_empty().then_some(pattern)),
+            None => ("target", self.targets.iter().find(|target| !names.target(target))),
+        };
+        if let Some(target) = unknown {
+            return wrong(self.unmatched(what, target, linears));
         }
-        if let Some(target) = targets.iter().find(|target| !names.target(target)) {
-            return wrong(self.unmatched("target", target, linears));
-        }
-        if let Some(key) = self.pattern_keys().find(|key| !names.pattern(key)) {
-            return wrong(self.unmatched("rank or alpha pattern", key, linears));
-        }
-        let (mut ranks, mut alphas) = (BTreeSet::new(), BTreeSet::new());
-        let twice = self.rank_pattern.iter().map(|(key, _)| key).find(|key| !ranks.insert(*key));
-        if let Some(key) = twice.or_else(|| self.alpha_pattern.iter().map(|(key, _)| key).find(|key| !alphas.insert(*key))) {
-            return wrong(format!("the rank or alpha pattern {key:?} is given twice"));
+        let mut seen = BTreeSet::new();
+        for (of, key) in self.pattern_keys() {
+            if !names.pattern(key) {
+                return wrong(self.unmatched("rank or alpha pattern", key, linears));
+            }
+            if !seen.insert((of, key)) {
+                return wrong(format!("the rank or alpha pattern {key:?} is given twice"));
+            }
         }
         if let Some(layer) = self.layers.iter().find(|&&layer| !names.layer(layer)) {
             return wrong(format!("layer {layer} has no linear that a target names"));

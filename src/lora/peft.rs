@@ -6,50 +6,36 @@ use super::start::InitFromBase;
 use super::{Bias, Init, LoraConfig};
 use crate::Result;
 use crate::nn::DistilBert;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// What `rank_pattern` and `alpha_pattern` must be.
+const NUMBERS: &str = "a map of names to numbers";
 
 /// PEFT's alpha for a file without `lora_alpha`.
 const DEFAULT_ALPHA: f64 = 8.0;
 
 /// A value in `adapter_config.json`.
-#[derive(serde::Serialize)]
+#[derive(Serialize)]
 #[serde(untagged)]
 enum Entry {
     Plain(Value),
-    /// A map whose first matching key decides, so that its order matters.
-    Patterns(InOrder),
+    /// A map whose first matching key decides, so that it is written in its own order.
+    #[serde(serialize_with = "in_order")]
+    InOrder(Vec<(String, Value)>),
 }
 
-/// A map that is written in its own order.
-struct InOrder(Vec<(String, Value)>);
-
-impl Serialize for InOrder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        self.0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
-        map.end()
-    }
+fn in_order<S: Serializer>(map: &[(String, Value)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter().map(|(key, value)| (key, value)))
 }
 
 fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-/// The text of [`config_json`] and the two patterns in their own order. All other keys are sorted.
-pub(super) fn with_patterns(fields: Value, config: &LoraConfig) -> serde_json::Result<String> {
-    let fields: BTreeMap<String, Value> = serde_json::from_value(fields)?;
-    let mut all: BTreeMap<String, Entry> = fields.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
-    let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
-    let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
-    all.insert("rank_pattern".into(), Entry::Patterns(InOrder(ranks)));
-    all.insert("alpha_pattern".into(), Entry::Patterns(InOrder(alphas)));
-    serde_json::to_string_pretty(&all)
-}
-
-/// The fields that PEFT 0.21.2 writes: all 41 but the two patterns.
-pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
+/// The text of `adapter_config.json`, with the fields that PEFT 0.21.2 writes, sorted. The two patterns keep their own order.
+pub(super) fn config_text(config: &LoraConfig, base: &str) -> serde_json::Result<String> {
     let mut targets = config.targets.clone();
     targets.sort();
     let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
@@ -70,7 +56,7 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         None if config.exclude.is_empty() => Value::Null,
         None => json!(config.exclude),
     };
-    json!({
+    let plain = json!({
         "alora_invocation_tokens": null, "arrow_config": null, "auto_mapping": null,
         "base_model_name_or_path": base, "bias": bias, "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
         "exclude_modules": excluded, "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": init, "kasa_config": null,
@@ -81,17 +67,24 @@ pub(super) fn config_json(config: &LoraConfig, base: &str) -> Value {
         "revision": null, "target_modules": targets, "target_parameters": null, "task_type": "SEQ_CLS",
         "trainable_token_indices": null, "use_bdlora": null, "use_dora": config.dora, "use_qalora": false, "use_rslora": config.rank_stabilised,
         "velora_config": null
-    })
+    });
+    let plain: BTreeMap<String, Value> = serde_json::from_value(plain)?;
+    let mut all: BTreeMap<String, Entry> = plain.into_iter().map(|(key, value)| (key, Entry::Plain(value))).collect();
+    let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect();
+    let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), whole(*alpha))).collect();
+    all.insert("rank_pattern".into(), Entry::InOrder(ranks));
+    all.insert("alpha_pattern".into(), Entry::InOrder(alphas));
+    serde_json::to_string_pretty(&all)
 }
 
-/// The fields that PEFT 0.21.2 writes for prompt tuning.
-pub(super) fn prompt_json(tokens: usize, base: &str, model: &DistilBert) -> Value {
+/// The fields that PEFT 0.21.2 writes for prompt tuning, besides those of every adapter.
+pub(super) fn prompt_json(tokens: usize, model: &DistilBert) -> Value {
     let c = &model.config;
     json!({
-        "auto_mapping": null, "base_model_name_or_path": base, "inference_mode": true, "modules_to_save": HEAD,
+        "auto_mapping": null, "inference_mode": true, "modules_to_save": HEAD,
         "num_attention_heads": c.n_heads, "num_layers": c.n_layers, "num_transformer_submodules": 1, "num_virtual_tokens": tokens,
-        "peft_type": "PROMPT_TUNING", "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null,
-        "revision": null, "task_type": "SEQ_CLS", "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
+        "peft_version": "0.21.2", "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": null, "revision": null,
+        "token_dim": c.dim, "tokenizer_kwargs": null, "tokenizer_name_or_path": null
     })
 }
 
@@ -111,26 +104,16 @@ pub(super) struct Beside {
 impl Beside {
     /// A sentence for each of these, for the user.
     pub fn facts(&self) -> Vec<String> {
-        let mut facts = Vec::new();
-        match self.start {
-            InitFromBase::Apart => {}
-            InitFromBase::Pissa => {
-                facts.push("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded".into())
-            }
-            InitFromBase::Olora => {
-                facts.push("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded".into())
-            }
-        }
-        facts.extend(self.tokens.iter().map(|(name, rows)| format!("{} rows of {name} replaced", rows.len())));
-        if self.bias {
-            facts.push("each low-rank term has a bias".into());
-        }
-        if self.uncalled {
-            facts.push(
-                "aLoRA: its terms wait for tokens that call them; on a classifier PEFT never applies them, and neither does lowrank".into(),
-            );
-        }
-        facts
+        let start = match self.start {
+            InitFromBase::Apart => None,
+            InitFromBase::Pissa => Some("PiSSA: the largest singular values of the base are taken out of it when the adapter is loaded"),
+            InitFromBase::Olora => Some("OLoRA: the first columns of Q and rows of R are taken out of the base when the adapter is loaded"),
+        };
+        let tokens = self.tokens.iter().map(|(name, rows)| format!("{} rows of {name} replaced", rows.len()));
+        let bias = self.bias.then_some("each low-rank term has a bias");
+        let uncalled = "aLoRA: its terms wait for tokens that call them; on a classifier PEFT never applies them, and neither does lowrank";
+        let uncalled = self.uncalled.then_some(uncalled);
+        start.map(String::from).into_iter().chain(tokens).chain(bias.into_iter().chain(uncalled).map(String::from)).collect()
     }
 }
 
@@ -163,8 +146,8 @@ pub(super) fn config(fields: &Fields, report: &mut Report) -> Result<(LoraConfig
         dora: fields.flag("use_dora")?,
         // PEFT's files do not say, and it matters in training only.
         freeze_a: false,
-        rank_pattern: fields.numbers("rank_pattern")?.into_iter().map(whole_rank).collect::<Result<_>>()?,
-        alpha_pattern: fields.numbers("alpha_pattern")?,
+        rank_pattern: fields.map("rank_pattern", NUMBERS)?.into_iter().map(whole_rank).collect::<Result<_>>()?,
+        alpha_pattern: fields.map("alpha_pattern", NUMBERS)?,
         layers: layers(fields)?,
         exclude,
         exclude_pattern,
@@ -204,12 +187,12 @@ fn targets(fields: &Fields) -> Result<(Option<String>, Vec<String>)> {
 }
 
 fn bias(fields: &Fields) -> Result<Bias> {
-    match fields.value("bias") {
-        Value::Null => Ok(Bias::None),
-        none if none == "none" => Ok(Bias::None),
-        only if only == "lora_only" => Ok(Bias::LoraOnly),
-        all if all == "all" => Ok(Bias::All),
-        other => Err(fields.problem("bias", format!("is {other}: must be none, lora_only or all"))),
+    match fields.value("bias").as_str() {
+        Some("none") => Ok(Bias::None),
+        Some("lora_only") => Ok(Bias::LoraOnly),
+        Some("all") => Ok(Bias::All),
+        None if fields.value("bias").is_null() => Ok(Bias::None),
+        _ => Err(fields.problem("bias", format!("is {}: must be none, lora_only or all", fields.value("bias")))),
     }
 }
 
@@ -265,10 +248,10 @@ fn start(fields: &Fields) -> Result<(Init, InitFromBase)> {
 /// The layers whose linears are adapted.
 fn layers(fields: &Fields) -> Result<Vec<usize>> {
     let value = fields.value("layers_to_transform");
-    let one = value.as_u64().map(|layer| Some(vec![layer as usize]));
-    let wrong = || fields.problem("layers_to_transform", format!("is {value}: must be a number or a list of numbers"));
-    let layers =
-        one.map_or_else(|| serde_json::from_value::<Option<Vec<usize>>>(value.clone()), Ok).map_err(|_| wrong())?.unwrap_or_default();
+    let layers: Vec<usize> = match value.as_u64() {
+        Some(one) => vec![one as usize],
+        None => fields.read::<Option<_>>("layers_to_transform", "a number or a list of numbers")?.unwrap_or_default(),
+    };
     // The name of a list of layers. This model has one list.
     let lists = match fields.value("layers_pattern") {
         Value::String(name) => vec![name],
@@ -291,6 +274,6 @@ fn tokens(fields: &Fields) -> Result<Vec<(String, Vec<usize>)>> {
             Ok(rows) => Ok(vec![("word_embeddings".to_string(), rows)]),
             Err(e) => Err(fields.problem(key, format!("must be a list of token ids: {e}"))),
         },
-        _ => fields.lists(key),
+        _ => fields.map(key, "a list of token ids, or a map of embeddings to such lists"),
     }
 }

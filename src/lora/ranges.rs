@@ -1,16 +1,18 @@
-//! The range of every number of a method. Training and loading check the same ranges, so that every trained adapter can be loaded. They check before
-//! memory is allocated, because a number from a command line or a file may have any size.
+//! The range of every number of a method. A number from a command line or a file may have any size, so both ways to a model check the ranges
+//! before they allocate memory: [`Method::apply`], which trains, and `adapter.rs`, which reads an adapter's files. Every trained adapter can be loaded,
+//! because the ranges are the same.
 
 use super::{LoraConfig, Method};
 use crate::nn::Config;
 use crate::{Error, Result};
+use std::iter::once;
 
 /// The highest rank, the largest width of a bottleneck, and the most virtual tokens.
-pub const LARGEST: usize = 4096;
+const LARGEST: usize = 4096;
 /// The largest dimension of a subspace.
-pub const LARGEST_SUBSPACE: usize = 1 << 16;
+const LARGEST_SUBSPACE: usize = 1 << 16;
 /// The largest |alpha|.
-pub const LARGEST_ALPHA: f64 = 1e9;
+const LARGEST_ALPHA: f64 = 1e9;
 
 fn within(what: &str, n: usize, most: usize) -> Result<()> {
     match (1..=most).contains(&n) {
@@ -26,27 +28,24 @@ impl Method {
     /// If one is out of its range; the message names it.
     pub fn check(&self, config: &Config) -> Result<()> {
         self.check_ranges()?;
-        let layers = config.n_layers;
-        match self {
+        let (layers, positions) = (config.n_layers, config.max_position_embeddings);
+        let problem = match self {
             Method::Selective { frozen_layers } if *frozen_layers > layers => {
-                Err(Error::invalid(format!("selective: {frozen_layers} frozen layers, but the model has {layers}")))
+                format!("selective: {frozen_layers} frozen layers, but the model has {layers}")
             }
-            Method::Prompt { tokens } if *tokens + 3 > config.max_position_embeddings => {
-                let most = config.max_position_embeddings;
-                let left = most.saturating_sub(*tokens);
-                Err(Error::invalid(format!(
-                    "prompt: {tokens} virtual tokens leaves {left} positions: there must be room for a text, which needs 3, in the model's {most}"
-                )))
+            Method::Prompt { tokens } if *tokens + 3 > positions => {
+                let left = positions.saturating_sub(*tokens);
+                let room = format!("there must be room for a text, which needs 3, in the model's {positions}");
+                format!("prompt: {tokens} virtual tokens leaves {left} positions: {room}")
             }
             Method::Lora(lora) => match lora.layers.iter().find(|&&layer| layer >= layers) {
-                Some(layer) if layers == 0 => Err(Error::invalid(format!("lora: there is no layer {layer}: the model has no layers"))),
-                Some(layer) => {
-                    Err(Error::invalid(format!("lora: there is no layer {layer}: the model has the layers 0 to {}", layers - 1)))
-                }
-                None => Ok(()),
+                Some(layer) if layers == 0 => format!("lora: there is no layer {layer}: the model has no layers"),
+                Some(layer) => format!("lora: there is no layer {layer}: the model has the layers 0 to {}", layers - 1),
+                None => return Ok(()),
             },
-            _ => Ok(()),
-        }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(problem))
     }
 
     /// The part of [`Method::check`] that does not depend on the model.
@@ -56,10 +55,7 @@ impl Method {
             Method::Bottleneck { size, .. } => within("adapter: the size", *size, LARGEST),
             Method::Prompt { tokens } => within("prompt: the number of virtual tokens", *tokens, LARGEST),
             Method::Prefix { tokens } => within("prefix: the number of virtual tokens", *tokens, LARGEST),
-            Method::Intrinsic { dimension, .. } => {
-                let what = format!("intrinsic: a subspace of dimension {dimension}: the dimension");
-                within(&what, *dimension, LARGEST_SUBSPACE)
-            }
+            Method::Intrinsic { dimension, .. } => within("intrinsic: the dimension of the subspace", *dimension, LARGEST_SUBSPACE),
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => Ok(()),
         }
     }
@@ -67,13 +63,13 @@ impl Method {
 
 impl LoraConfig {
     fn check_ranges(&self) -> Result<()> {
-        [&self.rank]
-            .into_iter()
-            .chain(self.rank_pattern.iter().map(|(_, rank)| rank))
-            .try_for_each(|&rank| within("lora: the rank", rank, LARGEST))?;
-        let alphas = [&self.alpha].into_iter().chain(self.alpha_pattern.iter().map(|(_, alpha)| alpha));
-        if let Some(alpha) = alphas.into_iter().find(|alpha| !(-LARGEST_ALPHA..=LARGEST_ALPHA).contains(*alpha)) {
-            return Err(Error::invalid(format!("lora: alpha must lie between -{LARGEST_ALPHA:e} and {LARGEST_ALPHA:e}, got {alpha}")));
+        for rank in once(self.rank).chain(self.rank_pattern.iter().map(|(_, rank)| *rank)) {
+            within("lora: the rank", rank, LARGEST)?;
+        }
+        for alpha in once(self.alpha).chain(self.alpha_pattern.iter().map(|(_, alpha)| *alpha)) {
+            if !(-LARGEST_ALPHA..=LARGEST_ALPHA).contains(&alpha) {
+                return Err(Error::invalid(format!("lora: alpha must lie between -{LARGEST_ALPHA:e} and {LARGEST_ALPHA:e}, got {alpha}")));
+            }
         }
         match (0.0..1.0).contains(&self.dropout) {
             true => Ok(()),

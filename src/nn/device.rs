@@ -1,6 +1,6 @@
 //! Moves a model to a GPU.
 
-use super::{Block, DistilBert, Weight};
+use super::{Block, DistilBert, Origin, Weight};
 use crate::cuda::Device;
 use crate::tensor::DType;
 use crate::{Error, Result};
@@ -21,17 +21,17 @@ impl DistilBert {
                 *value = value.to_dtype(self.dtype)?;
             }
         }
-        self.parts_mut().into_iter().try_for_each(|part| move_weight(part.weight(), device))
-    }
-}
-
-fn move_weight(weight: &mut Weight, device: &Arc<Device>) -> Result<()> {
-    if let Weight::Computed { function, .. } = weight {
-        for constant in function.constants_mut() {
-            *constant = constant.to_device(device)?;
+        for weight in self.parts_mut().into_iter().map(Origin::weight) {
+            match weight {
+                Weight::Frozen { value, .. } => *value = value.to_device(device)?,
+                Weight::Trained(p) => p.set(p.value().to_device(device)?),
+                Weight::Computed { function, .. } => {
+                    for constant in function.constants_mut() {
+                        *constant = constant.to_device(device)?;
+                    }
+                }
+            }
         }
-        return Ok(());
+        Ok(())
     }
-    let moved = weight.value()?.to_device(device)?;
-    weight.set(moved)
 }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
-/// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes; P rows of a prompt before each sequence, if there is one.
-/// `h[CLS]` is the first row of each sequence. With a prompt, that is the prompt's first row; comments here and in the ops still call it `[CLS]`.
+/// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes. `h[CLS]` is the first row of each sequence.
+///
+/// With a prompt of P rows (a first reader may skip it), each sequence is P rows longer. The caller passes ids of its T tokens. Everywhere inside of the
+/// model T stands for all rows, T + B·P of them, and `[CLS]` for the first row of the prompt.
 pub struct DistilBert {
     /// Sizes and dropouts, from the checkpoint's `config.json`.
     pub config: Config,
@@ -80,8 +82,7 @@ impl DistilBert {
         Ok(states)
     }
 
-    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector. With a prompt, the caller's T tokens
-    /// become T + B·P rows; the comments below call that number T.
+    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector.
     pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
         if ids.len() != pass.sequences.tokens() {
             return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))

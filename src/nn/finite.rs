@@ -1,6 +1,6 @@
 //! Finds the weight that makes a model answer NaN.
 
-use super::{DistilBert, Pass};
+use super::{DistilBert, Origin, Pass};
 use crate::Result;
 use crate::autograd::Tape;
 use crate::tensor::Sequences;
@@ -16,7 +16,7 @@ impl DistilBert {
         let mut tape = Tape::inference();
         // Weights do not depend on the sequences.
         let pass = self.with_shared(&mut tape, &Pass::evaluation(Arc::new(Sequences::new(&[], Vec::new())?)))?;
-        for weight in self.parts().into_iter().map(|part| part.weight()) {
+        for weight in self.parts().into_iter().map(Origin::weight) {
             if let Some(what) = weight.var(&mut tape, &pass)?.value().not_finite()? {
                 return Ok(Some(format!("tensor {:?} {what}", weight.name())));
             }

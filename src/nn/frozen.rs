@@ -38,7 +38,7 @@ impl DistilBert {
         let layers = self.frozen_layers()..self.blocks.len();
         // The features go to the device of the model, which any weight that is not computed tells.
         let h = tape.constant(&features.to_device_of(&self.layer_norm.gamma.value()?)?);
-        let cls = if layers.is_empty() { h } else { self.layers(tape, h, layers, &pass, &mut |_, _| {})? };
+        let cls = self.layers(tape, h, layers, &pass, &mut |_, _| {})?;
         self.head(tape, &cls, &pass.first_rows())
     }
 }

@@ -1,4 +1,4 @@
-//! A DistilBERT from a checkpoint, or from a random generator.
+//! A DistilBERT from a checkpoint, from another model, or from a random generator.
 
 use super::{Block, Config, DistilBert, LayerNorm, Linear, Weight, site};
 use crate::tensor::philox::Stream;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Differences between a model and the checkpoint that it was loaded from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LoadReport {
     /// Weights of the model that the checkpoint lacks. They were initialised at random.
     pub initialised: Vec<String>,
@@ -39,13 +39,22 @@ enum Role {
     Small,
 }
 
-/// Source of weights: a checkpoint's file, or without a file the random generator.
-struct Checkpoint<'a> {
-    file: Option<&'a SafeTensors>,
+/// Where weights come from. What a source lacks is random.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    File(&'a SafeTensors),
+    /// Another model, whose values are shared.
+    Model(&'a DistilBert),
+    Nothing,
+}
+
+/// Builds a model, weight by weight.
+struct Builder<'a> {
+    source: Source<'a>,
+    config: &'a Config,
     options: &'a LoadOptions<'a>,
-    /// Standard deviation of random matrices.
-    range: f64,
-    report: LoadReport,
+    initialised: Vec<String>,
+    /// Names of the file's tensors that were read.
     used: BTreeSet<String>,
 }
 
@@ -60,63 +69,78 @@ pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
 }
 
-impl<'a> Checkpoint<'a> {
-    fn new(file: Option<&'a SafeTensors>, options: &'a LoadOptions<'a>, config: &Config) -> Checkpoint<'a> {
-        Checkpoint { file, options, range: config.initializer_range, report: LoadReport::default(), used: BTreeSet::new() }
-    }
-
-    fn find(&self, name: &str) -> Option<String> {
-        find(self.file?, name)
+impl<'a> Builder<'a> {
+    fn new(source: Source<'a>, config: &'a Config, options: &'a LoadOptions<'a>) -> Builder<'a> {
+        Builder { source, config, options, initialised: Vec::new(), used: BTreeSet::new() }
     }
 
     fn weight(&mut self, name: String, role: Role, dims: &[usize]) -> Result<Weight> {
-        if let (Some(file), Some(found)) = (self.file, self.find(&name).filter(|found| !self.renews(&name, found, dims))) {
-            let tensor = file.tensor(&found)?;
-            if let (&[own, _], &[wanted, _], "classifier.weight") = (tensor.dims(), dims, &*name)
-                && own != wanted
-            {
-                let problem = format!(
-                    "the checkpoint's head has {own} classes, and {wanted} are wanted: correct num_labels or id2label in config.json (without either, it is 2), or train with --new-head"
-                );
-                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
+        let found = match self.source {
+            Source::File(file) => self.read(file, &name, role, dims)?,
+            Source::Model(model) => {
+                let weight = model.weights().into_iter().find(|w| w.name() == name && w.shape().dims() == dims);
+                weight.map(Weight::value).transpose()?
             }
-            if tensor.dims() != dims {
-                let problem = format!("expected {dims:?} by config.json, got {}", tensor.shape());
-                return Err(Error::file(file.path(), format!("tensor {found:?}"), problem));
+            Source::Nothing => None,
+        };
+        let value = match found {
+            Some(value) => value,
+            None => {
+                self.initialised.push(name.clone());
+                self.random(&name, role, dims)?
             }
-            let dtype = self.stored_as(&name, role, tensor.dtype());
-            let value = tensor.to_dtype(dtype)?;
-            if dtype != tensor.dtype() {
-                file.release(&found);
-            }
-            self.used.insert(found);
-            return Ok(Weight::frozen(name, value));
-        }
-        if let Some(file) = self.file
-            && name.starts_with("distilbert.")
-        {
-            let near = crate::error::nearest(&name, file.names(), 2).join(", ");
-            return Err(Error::file(file.path(), format!("tensor {name:?}"), format!("is missing; the nearest names are {near}")));
-        }
-        let value = self.random(&name, role, dims)?;
-        self.report.initialised.push(name.clone());
+        };
         Ok(Weight::frozen(name, value))
     }
 
-    /// Whether a new random weight replaces the file's tensor `found`.
-    fn renews(&self, name: &str, found: &str, dims: &[usize]) -> bool {
-        let other_size = || self.file.and_then(|file| file.info(found)).is_some_and(|info| info.shape.first() != dims.first());
-        name.starts_with("classifier.") && (self.options.head == Head::New || (self.options.head == Head::Fitting && other_size()))
+    /// The file's value of weight `name`; `None` if it is a weight of the head that is to be new.
+    fn read(&mut self, file: &SafeTensors, name: &str, role: Role, dims: &[usize]) -> Result<Option<Tensor>> {
+        let error = |tensor: &str, problem: String| Err(Error::file(file.path(), format!("tensor {tensor:?}"), problem));
+        let Some(found) = find(file, name) else {
+            if !name.starts_with("distilbert.") {
+                return Ok(None);
+            }
+            let near = crate::error::nearest(name, file.names(), 2).join(", ");
+            return error(name, format!("is missing; the nearest names are {near}"));
+        };
+        let classes = file.info(&found).and_then(|info| info.shape.first());
+        let renewed = match self.options.head {
+            Head::Kept => false,
+            Head::Fitting => classes != dims.first(),
+            Head::New => true,
+        };
+        if name.starts_with("classifier.") && renewed {
+            return Ok(None);
+        }
+        let tensor = file.tensor(&found)?;
+        if let (&[own, _], &[wanted, _], "classifier.weight") = (tensor.dims(), dims, name)
+            && own != wanted
+        {
+            let problem = format!(
+                "the checkpoint's head has {own} classes, and {wanted} are wanted: correct num_labels or id2label in config.json (without either, it is 2), or train with --new-head"
+            );
+            return error(&found, problem);
+        }
+        if tensor.dims() != dims {
+            return error(&found, format!("expected {dims:?} by config.json, got {}", tensor.shape()));
+        }
+        let dtype = self.stored_as(name, role, tensor.dtype());
+        let value = tensor.to_dtype(dtype)?;
+        if dtype != tensor.dtype() {
+            file.release(&found);
+        }
+        self.used.insert(found);
+        Ok(Some(value))
     }
 
-    /// N(0, range²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight is drawn from the random stream of its name.
+    /// N(0, `initializer_range`²) for matrices, 1 for a layer norm's γ, 0 for biases. Each weight is drawn from the random stream of its name.
     fn random(&self, name: &str, role: Role, dims: &[usize]) -> Result<Tensor> {
         let n = dims.iter().product();
         let mut stream = Stream::new(self.options.seed, name);
         let values = match dims.len() {
             1 if name.ends_with("weight") => vec![1.0; n],
             1 => vec![0.0; n],
-            _ => (0..n).map(|_| self.range * stream.normal()).collect(),
+            _ => (0..n).map(|_| self.config.initializer_range * stream.normal()).collect(),
         };
         Tensor::from_f64(values, self.stored_as(name, role, self.options.dtype.accum()), dims)
     }
@@ -137,16 +161,15 @@ impl<'a> Checkpoint<'a> {
         Ok(Linear::new(name, weight, bias, site))
     }
 
-    fn layer_norm(&mut self, name: &str, dim: usize) -> Result<LayerNorm> {
-        Ok(LayerNorm {
-            gamma: self.weight(format!("{name}.weight"), Role::Small, &[dim])?,
-            beta: self.weight(format!("{name}.bias"), Role::Small, &[dim])?,
-        })
+    fn layer_norm(&mut self, name: String) -> Result<LayerNorm> {
+        let d = self.config.dim;
+        let gamma = self.weight(format!("{name}.weight"), Role::Small, &[d])?;
+        Ok(LayerNorm { gamma, beta: self.weight(format!("{name}.bias"), Role::Small, &[d])? })
     }
 
-    fn block(&mut self, layer: usize, c: &Config) -> Result<Block> {
+    fn block(&mut self, layer: usize) -> Result<Block> {
         let name = |part: &str| format!("distilbert.transformer.layer.{layer}.{part}");
-        let (d, f) = (c.dim, c.hidden_dim);
+        let (c, d, f) = (self.config, self.config.dim, self.config.hidden_dim);
         Ok(Block {
             layer,
             heads: c.n_heads,
@@ -158,28 +181,25 @@ impl<'a> Checkpoint<'a> {
                 self.linear(name("attention.v_lin"), Role::Matrix, [d, d], site::term(layer, 2))?,
             ],
             out: self.linear(name("attention.out_lin"), Role::Matrix, [d, d], site::term(layer, 3))?,
-            sa_layer_norm: self.layer_norm(&name("sa_layer_norm"), d)?,
+            sa_layer_norm: self.layer_norm(name("sa_layer_norm"))?,
             lin1: self.linear(name("ffn.lin1"), Role::Matrix, [f, d], site::term(layer, 4))?,
             lin2: self.linear(name("ffn.lin2"), Role::Matrix, [d, f], site::term(layer, 5))?,
-            output_layer_norm: self.layer_norm(&name("output_layer_norm"), d)?,
+            output_layer_norm: self.layer_norm(name("output_layer_norm"))?,
             prefix: None,
             hooks: [None, None],
         })
     }
 
-    fn model(&mut self, config: &Config, classes: usize) -> Result<DistilBert> {
-        let (c, d) = (config, config.dim);
+    fn model(&mut self, classes: usize) -> Result<DistilBert> {
+        let name = |part: &str| format!("distilbert.embeddings.{part}");
+        let (c, d) = (self.config, self.config.dim);
         Ok(DistilBert {
-            config: config.clone(),
+            config: c.clone(),
             dtype: self.options.dtype,
-            word_embeddings: self.weight("distilbert.embeddings.word_embeddings.weight".into(), Role::Table, &[c.vocab_size, d])?,
-            position_embeddings: self.weight(
-                "distilbert.embeddings.position_embeddings.weight".into(),
-                Role::Table,
-                &[c.max_position_embeddings, d],
-            )?,
-            layer_norm: self.layer_norm("distilbert.embeddings.LayerNorm", d)?,
-            blocks: (0..c.n_layers).map(|layer| self.block(layer, c)).collect::<Result<_>>()?,
+            word_embeddings: self.weight(name("word_embeddings.weight"), Role::Table, &[c.vocab_size, d])?,
+            position_embeddings: self.weight(name("position_embeddings.weight"), Role::Table, &[c.max_position_embeddings, d])?,
+            layer_norm: self.layer_norm(name("LayerNorm"))?,
+            blocks: (0..c.n_layers).map(|layer| self.block(layer)).collect::<Result<_>>()?,
             pre_classifier: self.linear("pre_classifier".into(), Role::Small, [d, d], site::PRE_CLASSIFIER_TERM)?,
             classifier: self.linear("classifier".into(), Role::Small, [classes, d], site::CLASSIFIER_TERM)?,
             prompt: None,
@@ -230,10 +250,10 @@ impl DistilBert {
         }
         let classes = options.classes.unwrap_or_else(|| config.labels().len());
         let file = SafeTensors::open(model)?;
-        let mut source = Checkpoint::new(Some(&file), options, &config);
-        let model = source.model(&config, classes)?;
-        let unused = file.names().filter(|n| !source.used.contains(*n)).map(String::from).collect();
-        Ok((model, LoadReport { unused, ..source.report }))
+        let mut builder = Builder::new(Source::File(&file), &config, options);
+        let model = builder.model(classes)?;
+        let unused = file.names().filter(|n| !builder.used.contains(*n)).map(String::from).collect();
+        Ok((model, LoadReport { initialised: builder.initialised, unused }))
     }
 
     /// A randomly initialised model.
@@ -242,6 +262,37 @@ impl DistilBert {
     /// Never for sizes that fit memory.
     pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
         let options = LoadOptions { dtype, seed, head: Head::New, ..LoadOptions::default() };
-        Checkpoint::new(None, &options, config).model(config, classes)
+        Builder::new(Source::Nothing, config, &options).model(classes)
+    }
+
+    /// Another model with the same weights, all frozen, and without low-rank terms or other additions. The weights are in memory once; a method
+    /// that is applied to one model does not change the other. If `classes` is not this model's number of classes, the classifier is random.
+    ///
+    /// # Errors
+    /// If a weight is computed.
+    pub fn share(&self, classes: usize) -> Result<DistilBert> {
+        let options = LoadOptions { dtype: self.dtype, ..LoadOptions::default() };
+        Builder::new(Source::Model(self), &self.config, &options).model(classes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_in_memory_once_and_models_apart() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 2, 40);
+        let base = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
+        let mut one = base.share(2).unwrap();
+        let other = base.share(3).unwrap();
+        let ids = |model: &DistilBert| model.weights().iter().map(|w| w.value().unwrap().storage_id()).collect::<Vec<_>>();
+        assert_eq!(ids(&base), ids(&one));
+        let differ = ids(&base).iter().zip(ids(&other)).filter(|(a, b)| **a != *b).count();
+        assert_eq!((differ, other.classifier.dims()), (2, (3, 8)), "the classifier alone is another");
+        let lin1 = &mut one.blocks[0].lin1.weight;
+        lin1.set(Tensor::zeros(DType::F32, [16, 8])).unwrap();
+        assert!(base.blocks[0].lin1.weight.value().unwrap().to_f64().unwrap().iter().any(|&x| x != 0.0));
     }
 }

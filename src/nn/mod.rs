@@ -18,7 +18,6 @@ mod layer_norm;
 mod linear;
 mod load;
 mod save;
-mod share;
 mod weight;
 
 pub use block::{Block, Hook, Wanted};
@@ -39,7 +38,7 @@ use std::sync::Arc;
 /// What a forward pass needs to know besides the token ids.
 #[derive(Clone)]
 pub struct Pass {
-    /// Sequence boundaries of the packed batch, and each sequence's number in the run, which keys its dropout masks.
+    /// Sequence boundaries of the packed batch, and the example number of each sequence, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
     /// Training: the seed of every dropout mask. Evaluation: `None`, and nothing is dropped.
     pub dropout: Option<u64>,

@@ -5,7 +5,7 @@
 
 use super::evaluate::cause;
 use super::observer::{MicroBatch, Unreported, not_finite, report_steps};
-use super::{AdamW, FrozenFeatures, LinearSchedule, Observer, Recipe, StepReport};
+use super::{AdamW, FrozenFeatures, LinearSchedule, Observer, Recipe};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::lora::dylora::first_ranks;
@@ -58,49 +58,43 @@ impl<'a> Training<'a> {
     /// # Errors
     /// Those of [`fit`].
     pub fn run(&self, model: &mut DistilBert, optimizer: &mut AdamW, until: usize, observer: &mut dyn Observer) -> Result<bool> {
-        let (recipe, total) = (self.recipe, self.schedule.total);
+        let (recipe, until) = (self.recipe, until.min(self.schedule.total));
         let step_size = recipe.batch * recipe.accumulate;
-        let mut unreported = Vec::new();
-        while optimizer.steps() < total.min(until) {
-            let epoch = optimizer.steps() / self.steps_per_epoch;
-            let epoch_order = match recipe.group_by_length {
-                true => order_by_length(&self.data.lengths(), step_size, epoch, recipe.seed),
-                false => order(self.data.len(), epoch, recipe.seed),
-            };
-            for indices in epoch_order.chunks(step_size).skip(optimizer.steps() % self.steps_per_epoch) {
-                let t = optimizer.steps(); // from 0
-                let Step { parts, grads, tokens, kept_bytes } = self.step(model, indices, epoch, t)?;
-                check_losses(model, &parts, t + 1, recipe.lr)?;
-                if t == 0 {
-                    check_reached(model, &grads)?;
-                }
-                let lr = recipe.lr * self.schedule.factor(t);
-                // Clips the gradients, too. If their norm is not finite, it changes nothing, and `report_steps` below returns the error.
-                let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
-                let at_once = norm.on_host();
-                // Placeholders: `report_steps` reads the numbers from the device.
-                let (loss, accuracy, grad_norm) = (0.0, 0.0, 0.0);
-                let (step, epoch) = (t + 1, epoch + 1);
-                let report = StepReport { step, steps: total, epoch, loss, accuracy, grad_norm, lr, tokens, kept_bytes };
-                unreported.push(Unreported { report, parts, norm });
-                let pause = step.is_multiple_of(self.steps_per_epoch) || step == until;
-                if at_once || pause || unreported.len() == UNREPORTED {
-                    let go_on = report_steps(&mut unreported, recipe.lr, model, optimizer, observer)?;
-                    if !go_on || step == until {
-                        return Ok(step == total);
-                    }
+        let (mut epoch_order, mut unreported) = (Vec::new(), Vec::new());
+        while optimizer.steps() < until {
+            let (epoch, place) = (optimizer.steps() / self.steps_per_epoch, optimizer.steps() % self.steps_per_epoch);
+            if place == 0 || epoch_order.is_empty() {
+                epoch_order = self.order(epoch);
+            }
+            let indices = &epoch_order[place * step_size..self.data.len().min((place + 1) * step_size)];
+            let step = self.step(model, optimizer, indices, epoch)?;
+            // On a GPU reports wait, so that it goes on computing, but not beyond the end of an epoch or of this call.
+            let at_once = step.norm.on_host() || place + 1 == self.steps_per_epoch || optimizer.steps() == until;
+            unreported.push(step);
+            if at_once || unreported.len() == UNREPORTED {
+                let go_on = report_steps(&mut unreported, recipe.lr, model, optimizer, observer)?;
+                if !go_on {
+                    break;
                 }
             }
         }
-        Ok(optimizer.steps() >= total)
+        Ok(optimizer.steps() >= self.schedule.total)
     }
 
-    /// Forward, loss and backward of optimizer step `t`, from 0, over the sequences `indices`. Gradients of micro-batches are added.
-    fn step(&self, model: &DistilBert, indices: &[usize], epoch: usize, t: usize) -> Result<Step> {
+    /// The order of the sequences in an epoch, from 0.
+    fn order(&self, epoch: usize) -> Vec<usize> {
         let recipe = self.recipe;
+        match recipe.group_by_length {
+            true => order_by_length(&self.data.lengths(), recipe.batch * recipe.accumulate, epoch, recipe.seed),
+            false => order(self.data.len(), epoch, recipe.seed),
+        }
+    }
+
+    /// The next optimizer step, over the sequences `indices`: forward, loss and backward of each micro-batch, whose gradients are added, and the update.
+    fn step(&self, model: &mut DistilBert, optimizer: &mut AdamW, indices: &[usize], epoch: usize) -> Result<Unreported> {
+        let (recipe, t) = (self.recipe, optimizer.steps()); // t from 0
         let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
-        let mut sum = Step::default();
-        let weights = model.storages();
+        let (mut parts, mut grads) = (Vec::new(), Grads::default());
         for micro in indices.chunks(recipe.batch) {
             let packed = batch(self.data, micro, epoch)?;
             let pass =
@@ -113,22 +107,18 @@ impl<'a> Training<'a> {
             };
             // The sum over the micro-batch, divided by the number of sequences of the whole step.
             let loss = tape.cross_entropy(&logits, &packed.labels, indices.len())?;
-            sum.parts.push(MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: packed.labels });
-            sum.tokens += packed.ids.len();
-            sum.kept_bytes = sum.kept_bytes.max(tape.kept_bytes(&weights));
-            sum.grads.add(tape.backward(&loss)?)?;
+            parts.push(MicroBatch::new(model, &tape, &loss, &logits, packed));
+            grads.add(tape.backward(&loss)?)?;
         }
-        Ok(sum)
+        check_losses(model, &parts, t + 1, recipe.lr)?;
+        if t == 0 {
+            check_reached(model, &grads)?;
+        }
+        let lr = recipe.lr * self.schedule.factor(t);
+        // Clips the gradients, too. If their norm is not finite, it changes nothing, and `report_steps` returns the error.
+        let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
+        Ok(Unreported { step: t + 1, steps: self.schedule.total, epoch: epoch + 1, lr, parts, norm })
     }
-}
-
-/// Results of one optimizer step, before the update.
-#[derive(Default)]
-struct Step {
-    parts: Vec<MicroBatch>,
-    grads: Grads,
-    tokens: usize,
-    kept_bytes: usize,
 }
 
 /// Refuses a loss that is not finite, before it changes anything. On a GPU this would wait for the device: there, the loss is checked when

@@ -1,6 +1,8 @@
 //! What a run tells its observer after each step.
 
 use super::{AdamW, argmax, evaluate};
+use crate::autograd::{Tape, Var};
+use crate::data::Batch;
 use crate::nn::DistilBert;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -45,16 +47,29 @@ impl Observer for () {
     }
 }
 
-/// Loss and logits of a micro-batch, still on their device, and its labels.
+/// What is reported of a micro-batch. Loss and logits are still on their device.
 pub(super) struct MicroBatch {
     pub loss: Tensor,
-    pub logits: Tensor,
-    pub labels: Vec<u32>,
+    logits: Tensor,
+    labels: Vec<u32>,
+    tokens: usize,
+    kept_bytes: usize,
 }
 
-/// An optimizer step that is not reported yet. Loss, accuracy and norm of the report are still to be read from the device.
+impl MicroBatch {
+    /// Of the batch `packed`, after the forward pass of `model` on `tape`.
+    pub fn new(model: &DistilBert, tape: &Tape, loss: &Var, logits: &Var, packed: Batch) -> MicroBatch {
+        let (tokens, kept_bytes) = (packed.ids.len(), tape.kept_bytes(&model.storages()));
+        MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: packed.labels, tokens, kept_bytes }
+    }
+}
+
+/// An optimizer step that is not reported yet. The norm of its gradients is still on its device. The numbers are those of [`StepReport`].
 pub(super) struct Unreported {
-    pub report: StepReport,
+    pub step: usize,
+    pub steps: usize,
+    pub epoch: usize,
+    pub lr: f64,
     pub parts: Vec<MicroBatch>,
     pub norm: Tensor,
 }
@@ -68,10 +83,9 @@ pub(super) fn report_steps(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let mut go_on = true;
-    for Unreported { mut report, parts, norm } in steps.drain(..) {
-        report.loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
-        report.grad_norm = norm.item()?;
-        let StepReport { step, loss, grad_norm, .. } = report;
+    for Unreported { step, steps, epoch, lr: step_lr, parts, norm } in steps.drain(..) {
+        let loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
+        let grad_norm = norm.item()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             optimizer.reset_steps(step - 1);
             return Err(not_finite(model, step, lr, &format!("the loss is {loss} and the gradient norm {grad_norm}")));
@@ -83,8 +97,10 @@ pub(super) fn report_steps(
             right += answers.zip(&part.labels).filter(|(answer, label)| *answer == **label as usize).count();
             count += part.labels.len();
         }
-        report.accuracy = right as f64 / count as f64;
-        go_on &= observer.step(&report);
+        let accuracy = right as f64 / count as f64;
+        let tokens = parts.iter().map(|part| part.tokens).sum();
+        let kept_bytes = parts.iter().map(|part| part.kept_bytes).max().unwrap_or(0);
+        go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr: step_lr, tokens, kept_bytes });
     }
     Ok(go_on)
 }

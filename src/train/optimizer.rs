@@ -21,9 +21,9 @@ pub struct AdamW {
     pub betas: (f64, f64),
     /// Added to √v̂.
     pub eps: f64,
-    /// Settings of a parameter, by its name.
-    pub group: Groups,
-    /// Decay of the groups that decay.
+    /// The factor of the learning rate for a parameter, by its name.
+    pub lr_factor: LrFactor,
+    /// Decay of every parameter.
     pub weight_decay: f64,
     /// t of the last step.
     pub(super) step: i32,
@@ -34,25 +34,16 @@ pub struct AdamW {
     pub(super) clip: Option<Tensor>,
 }
 
-/// Settings of a group of parameters.
-#[derive(Clone, Copy, Debug)]
-pub struct Group {
-    /// Factor of the learning rate.
-    pub lr: f64,
-    /// Whether weight decay applies.
-    pub decay: bool,
-}
-
-/// Settings by the name of a parameter.
-pub type Groups = Box<dyn Fn(&str) -> Group + Send + Sync>;
+/// A factor of the learning rate by the name of a parameter.
+pub type LrFactor = Box<dyn Fn(&str) -> f64 + Send + Sync>;
 
 impl AdamW {
-    /// β = (0.9, 0.999), eps = 1e-8, one group of all parameters, decay on all: PyTorch's defaults but for the decay.
+    /// β = (0.9, 0.999), eps = 1e-8, one learning rate for all parameters: PyTorch's defaults but for the decay.
     pub fn new(weight_decay: f64) -> AdamW {
         AdamW {
             betas: (0.9, 0.999),
             eps: 1e-8,
-            group: Box::new(|_| Group { lr: 1.0, decay: true }),
+            lr_factor: Box::new(|_| 1.0),
             weight_decay,
             step: 0,
             state: HashMap::new(),
@@ -99,14 +90,14 @@ impl AdamW {
         Ok(returned)
     }
 
-    /// 1 − lr · decay and lr / (1 − β₁ᵗ), with the settings of the parameter's group.
+    /// What θ and m are multiplied with in step t: `shrink` = 1 − lr · decay and `rate` = lr / (1 − β₁ᵗ), which makes lr · m̂ of m. lr includes the
+    /// parameter's factor.
     pub(super) fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
-        let group = (self.group)(p.name());
-        let (lr, decay) = (lr * group.lr, if group.decay { self.weight_decay } else { 0.0 });
-        (1.0 - lr * decay, lr / (1.0 - self.betas.0.powi(step)))
+        let lr = lr * (self.lr_factor)(p.name());
+        (1.0 - lr * self.weight_decay, lr / (1.0 - self.betas.0.powi(step)))
     }
 
-    /// Constants of the step: β₁, β₂, 1 − β₁, 1 − β₂, 1 / √(1 − β₂ᵗ) and eps.
+    /// Constants of the step: β₁, β₂, 1 − β₁, 1 − β₂, `root` = 1 / √(1 − β₂ᵗ), which makes √v̂ of √v, and eps.
     pub(super) fn constants(&self, step: i32) -> [f64; 6] {
         let (b1, b2) = self.betas;
         [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(step)).sqrt().recip(), self.eps]
@@ -138,7 +129,7 @@ impl AdamW {
     }
 }
 
-/// The update of one tensor, as in the formula of [`AdamW`].
+/// The update of one tensor: the formula of [`AdamW`], with m̂ and v̂ as [`AdamW::rates`] and [`AdamW::constants`] have them.
 fn update<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], clip_factor: f64, (shrink, rate): (f64, f64), constants: [f64; 6]) {
     let [clip_factor, shrink, rate] = [clip_factor, shrink, rate].map(T::of);
     let [b1, b2, c1, c2, root, eps] = constants.map(T::of);
@@ -155,11 +146,11 @@ fn update<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], clip_fac
 ///
 /// # Errors
 /// If the ratio is not a positive finite number.
-pub fn lora_plus(parameters: &[&Parameter], ratio: f64) -> Result<Groups> {
+pub fn lora_plus(parameters: &[&Parameter], ratio: f64) -> Result<LrFactor> {
     if !(ratio > 0.0 && ratio.is_finite()) {
         return Err(Error::invalid(format!("lora+: the ratio is {ratio}, and must be positive")));
     }
     let faster = parameters.iter().filter(|p| p.name().contains(".lora_B.") || p.value().dims().len() == 1);
     let faster: BTreeSet<String> = faster.map(|p| p.name().to_string()).collect();
-    Ok(Box::new(move |name| Group { lr: if faster.contains(name) { ratio } else { 1.0 }, decay: true }))
+    Ok(Box::new(move |name| if faster.contains(name) { ratio } else { 1.0 }))
 }

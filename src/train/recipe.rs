@@ -67,16 +67,14 @@ impl Recipe {
     /// Optimizer steps of a run over `n` sequences.
     ///
     /// # Errors
-    /// If `epochs` · `n` does not fit 31 bits: each sequence of each epoch has a 32-bit number, and the optimizer counts steps in an `i32`.
+    /// If `epochs` · `n` does not fit 31 bits: each sequence of each epoch has a 32-bit example number, and the optimizer counts steps in an `i32`.
     pub fn steps(&self, n: usize) -> Result<usize> {
-        match n.checked_mul(self.epochs) {
-            Some(seen) if seen < i32::MAX as usize => Ok(self.steps_per_epoch(n) * self.epochs),
-            _ => {
-                let most = (i32::MAX - 1) as usize / n.max(1);
-                let problem = format!("{} epochs of {n} sequences are more than can be counted: at most {most} epochs", self.epochs);
-                Err(Error::invalid(format!("recipe: {problem}")))
-            }
+        let most = (i32::MAX - 1) as usize / n.max(1);
+        if self.epochs > most {
+            let problem = format!("{} epochs of {n} sequences are more than can be counted: at most {most} epochs", self.epochs);
+            return Err(Error::invalid(format!("recipe: {problem}")));
         }
+        Ok(self.steps_per_epoch(n) * self.epochs)
     }
 
     /// Checks every number.

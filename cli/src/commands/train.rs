@@ -219,7 +219,7 @@ impl Train {
         let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.what.lora_plus_ratio() != 1.0 {
-            optimizer.group = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
+            optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
         let mut run = TrainingRun {
             out: &self.output.out,

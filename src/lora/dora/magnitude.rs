@@ -1,10 +1,10 @@
 //! The op of DoRA: every output column is scaled by a trained magnitude over a fixed norm.
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Device, launch};
-use crate::tensor::{Accum, DType, Pooled, Scalar, Tensor, alloc, on_device, rows, zeroed};
+use crate::tensor::{Accum, DType, Scalar, Tensor, alloc, on_device, rows, zeroed};
 use crate::{Error, Result, dispatch};
 use std::rc::Rc;
 #[cfg(feature = "cuda")]
@@ -35,23 +35,25 @@ impl Magnitude {
         Ok(())
     }
 
-    /// m / n, `[d]`.
-    fn factors<T: Scalar>(&self, m: &Tensor) -> Result<Pooled<T::Acc>> {
-        let mut factors = m.to_accum::<T::Acc>()?;
-        self.divide::<T>(&mut factors)?;
-        Ok(factors)
-    }
-
     /// v / n in place.
     fn divide<T: Scalar>(&self, v: &mut [T::Acc]) -> Result<()> {
         v.iter_mut().zip(self.norms.to_f64()?).for_each(|(v, n)| *v = *v / T::Acc::of(n));
         Ok(())
     }
 
-    fn forward_host<T: Scalar>(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        let (x, d) = (inputs[0], inputs[0].shape().cols());
-        let (from, factors) = (x.host::<T>()?, self.factors::<T>(inputs[1])?);
-        let bias = match inputs.get(2) {
+    /// x ∘ m / n + b. Without b, this gives dx of dy, too.
+    fn scaled(&self, x: &Tensor, m: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        on_device!(
+            x,
+            |device| launch::magnitude(device, x, m, &self.norms_on(device)?, bias),
+            dispatch!("magnitude", x.dtype(), T => self.scaled_host::<T>(x, m, bias))
+        )
+    }
+
+    fn scaled_host<T: Scalar>(&self, x: &Tensor, m: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (d, from, mut factors) = (x.shape().cols(), x.host::<T>()?, m.to_accum::<T::Acc>()?);
+        self.divide::<T>(&mut factors)?;
+        let bias = match bias {
             Some(b) => b.to_accum::<T::Acc>()?,
             None => zeroed(d),
         };
@@ -65,19 +67,7 @@ impl Magnitude {
         Tensor::new(y, x.shape())
     }
 
-    /// dy ∘ m / n, in the memory of dy.
-    fn dx_host<T: Scalar>(&self, m: &Tensor, dy: Tensor) -> Result<Tensor> {
-        let (d, shape, factors) = (dy.shape().cols(), dy.shape().clone(), self.factors::<T>(m)?);
-        let mut dx = dy.into_host::<T>()?;
-        rows::for_each(&mut dx, d, |_, dx| {
-            for dx in dx.chunks_exact_mut(d) {
-                dx.iter_mut().zip(&*factors).for_each(|(dx, &f)| *dx = T::narrow(dx.widen() * f));
-            }
-        });
-        Tensor::new(dx, shape)
-    }
-
-    /// Σ dy ∘ x / n over the rows.
+    /// dm = Σ dy ∘ x / n over the rows.
     fn dm_host<T: Scalar>(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let d = dy.shape().cols();
         let mut dm = zeroed::<T::Acc>(d);
@@ -94,7 +84,7 @@ impl Magnitude {
     }
 }
 
-/// Σ dy over the rows.
+/// db = Σ dy over the rows.
 fn db_host<T: Scalar>(dy: &Tensor) -> Result<Tensor> {
     let d = dy.shape().cols();
     let mut db = zeroed::<T::Acc>(d);
@@ -112,15 +102,14 @@ impl Op for Magnitude {
         let (x, m) = (inputs[0], inputs[1]);
         saved.keep_if(needs[1], "x", x);
         saved.keep_if(needs[0], "m", m);
-        on_device!(
-            x,
-            |device| launch::magnitude(device, x, m, &self.norms_on(device)?, inputs.get(2).copied()),
-            dispatch!("magnitude", x.dtype(), T => self.forward_host::<T>(inputs))
-        )
+        self.scaled(x, m, inputs.get(2).copied())
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let mut grads: Vec<Option<Tensor>> = needs.iter().map(|_| None).collect();
+        if needs[0] {
+            grads[0] = Some(self.scaled(&dy, &saved.take("m")?, None)?);
+        }
         if needs[1] {
             let x = saved.take("x")?;
             grads[1] = Some(on_device!(
@@ -136,26 +125,7 @@ impl Op for Magnitude {
                 dispatch!("magnitude", dy.dtype(), T => db_host::<T>(&dy))
             )?);
         }
-        if needs[0] {
-            let m = saved.take("m")?;
-            grads[0] = Some(on_device!(
-                dy,
-                |device| launch::magnitude(device, &dy, &m, &self.norms_on(device)?, None),
-                dispatch!("magnitude", dy.dtype(), T => self.dx_host::<T>(&m, dy))
-            )?);
-        }
         Ok(grads)
-    }
-}
-
-impl Tape<'_> {
-    /// x ∘ m / norms + bias; see [`Magnitude`].
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn magnitude(&mut self, x: &Var, m: &Var, bias: Option<&Var>, norms: Tensor) -> Result<Var> {
-        let inputs: Vec<&Var> = [x, m].into_iter().chain(bias).collect();
-        self.apply(Magnitude { norms }, &inputs)
     }
 }
 

@@ -21,15 +21,9 @@ use std::cell::RefCell;
 struct Dora {
     /// m.
     magnitude: Weight,
-    /// The last row norms of an evaluation.
-    cache: RefCell<Option<Norms>>,
-}
-
-/// Row norms, and the W, A and B that they are of.
-struct Norms {
-    /// Kept here, so that no other tensor can get their storage and be taken for them.
-    of: [Tensor; 3],
-    norms: Tensor,
+    /// The last row norms of an evaluation, and the W, A and B that they are of: kept, so that no other tensor can get their storage and be taken for
+    /// them.
+    cache: RefCell<Option<([Tensor; 3], Tensor)>>,
 }
 
 /// Makes `linear`, which has one low-rank term with B = 0, a DoRA layer. It computes the same as before.
@@ -77,13 +71,13 @@ impl Dora {
         }
         let of = [linear.weight.value()?, term.a.value()?, term.b.value()?];
         let mut cache = self.cache.borrow_mut();
-        if let Some(known) = &*cache
-            && known.of.iter().zip(&of).all(|(a, b)| a.storage_id() == b.storage_id())
+        if let Some((known, norms)) = &*cache
+            && known.iter().zip(&of).all(|(a, b)| a.storage_id() == b.storage_id())
         {
-            return Ok(known.norms.clone());
+            return Ok(norms.clone());
         }
         let norms = row_norms(linear)?;
-        *cache = Some(Norms { of, norms: norms.clone() });
+        *cache = Some((of, norms.clone()));
         Ok(norms)
     }
 }
@@ -101,7 +95,8 @@ impl Variant for Dora {
         let y = tape.apply(op, &[&dropped, &w, &a, &b]).at(|| linear.name.clone())?;
         let m = self.magnitude.var(tape, pass)?;
         let bias = linear.bias.as_ref().map(|b| b.var(tape, pass)).transpose()?;
-        let y = tape.magnitude(&y, &m, bias.as_ref(), norms)?;
+        let inputs: Vec<&Var> = [&y, &m].into_iter().chain(&bias).collect();
+        let y = tape.apply(Magnitude { norms }, &inputs)?;
         if !drops {
             return Ok(y);
         }

@@ -32,7 +32,8 @@ impl TermPart for FirstRanks {
             return Ok((a, b, scale));
         }
         let (input, output) = (a.shape().cols(), b.shape().rows());
-        Ok((tape.submatrix(&a, [rank, input])?, tape.submatrix(&b, [output, rank])?, scale))
+        let mut first = |x: &Var, dims| tape.apply(Submatrix { dims }, &[x]);
+        Ok((first(&a, [rank, input])?, first(&b, [output, rank])?, scale))
     }
 }
 

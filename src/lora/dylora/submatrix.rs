@@ -1,7 +1,7 @@
 //! The op of DyLoRA: the top left block of a matrix.
 
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::{Tensor, alloc, on_device, zeroed};
@@ -53,16 +53,6 @@ impl Op for Submatrix {
             })
         )?;
         Ok(vec![Some(dx)])
-    }
-}
-
-impl Tape<'_> {
-    /// The first rows and columns of a matrix; see [`Submatrix`].
-    ///
-    /// # Errors
-    /// If the matrix has fewer.
-    pub fn submatrix(&mut self, x: &Var, dims: [usize; 2]) -> Result<Var> {
-        self.apply(Submatrix { dims }, &[x])
     }
 }
 

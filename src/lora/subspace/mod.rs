@@ -22,17 +22,10 @@ use std::sync::Arc;
 /// Name of z in an adapter's file.
 const VECTOR: &str = "intrinsic_vector";
 
-/// θ₀ + P z of one weight.
-struct Image {
-    /// θ₀.
-    origin: Tensor,
-    /// P.
-    projection: Arc<Projection>,
-}
-
-impl WeightFn for Image {
+/// The op as a weight of the model, with θ₀ as its origin.
+impl WeightFn for Subspace {
     fn forward(&self, tape: &mut Tape, z: &Var) -> Result<Var> {
-        tape.subspace(z, &self.origin, &self.projection)
+        tape.apply(self.clone(), &[z])
     }
 
     fn shape(&self) -> &Shape {
@@ -52,7 +45,7 @@ pub(super) fn project(model: &mut DistilBert, dimension: usize, seed: u64) -> Re
         {
             let (name, origin) = (weight.name().to_string(), weight.value()?);
             let projection = Arc::new(Projection::new(origin.shape().len(), dimension, seed, &name)?);
-            *weight = Weight::Computed { name, function: Box::new(Image { origin, projection }) };
+            *weight = Weight::Computed { name, function: Box::new(Subspace { origin, projection }) };
         }
     }
     model.shared = Some(Weight::trained(VECTOR, Tensor::zeros(model.dtype.accum(), [dimension])));

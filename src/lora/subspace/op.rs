@@ -2,7 +2,7 @@
 
 use super::projection::Projection;
 use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved};
 use crate::tensor::{Tensor, on_device};
 use crate::{Error, Result, dispatch_float};
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// y = y₀ + P z. Li et al. 2018, <https://arxiv.org/abs/1804.08838>, equation 2. y₀ and y of any shape with n elements, z `[d]`, P `[n, d]`.
 /// dz = Pᵀ dy. The only input is z; nothing is saved.
+#[derive(Clone)]
 pub struct Subspace {
     /// y₀.
     pub origin: Tensor,
@@ -23,13 +24,13 @@ impl Op for Subspace {
     }
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool], _saved: &mut Saved) -> Result<Tensor> {
-        let (z, [n, d]) = (inputs[0], self.projection.dims());
+        let (z, [n, d]) = (inputs[0], self.projection.dims);
         if z.dims() != [d] || self.origin.shape().len() != n {
             return Err(Error::shape("subspace", "z [d] and an origin of n elements", &[z.shape(), self.origin.shape(), &[n, d].into()]));
         }
         on_device!(
             z,
-            |device| self.projection.image_on(device, &self.origin, z),
+            |device| self.projection.on(device)?.image(device, &self.origin, z),
             dispatch_float!("subspace", z.dtype(), T => {
                 let mut y = self.origin.to_accum::<T>()?;
                 self.projection.add_image(z.host::<T>()?, &mut y);
@@ -41,22 +42,12 @@ impl Op for Subspace {
     fn backward(&self, _saved: Saved, dy: Tensor, _needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let dz = on_device!(
             dy,
-            |device| self.projection.transposed_on(device, &dy),
+            |device| self.projection.on(device)?.transposed(device, &dy),
             dispatch_float!("subspace", dy.dtype(), T => {
-                Tensor::new(self.projection.transposed(dy.host::<T>()?), [self.projection.dims()[1]])
+                Tensor::new(self.projection.transposed(dy.host::<T>()?), [self.projection.dims[1]])
             })
         )?;
         Ok(vec![Some(dz)])
-    }
-}
-
-impl Tape<'_> {
-    /// origin + P z; see [`Subspace`].
-    ///
-    /// # Errors
-    /// If the sizes of z and the origin are not those of P.
-    pub fn subspace(&mut self, z: &Var, origin: &Tensor, projection: &Arc<Projection>) -> Result<Var> {
-        self.apply(Subspace { origin: origin.clone(), projection: projection.clone() }, &[z])
     }
 }
 

@@ -6,12 +6,11 @@ use crate::tensor::philox::Stream;
 use crate::tensor::{Accum, Pooled, alloc, rows, zeroed};
 use crate::{Error, Result};
 #[cfg(feature = "cuda")]
-use crate::{
-    cuda::Device,
-    tensor::{DType, Tensor},
-};
+use crate::{cuda::Device, tensor::Tensor};
 #[cfg(feature = "cuda")]
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "cuda")]
+use zerocopy::IntoBytes;
 
 /// A random P `[n, d]` whose columns have length 1 on average.
 ///
@@ -19,6 +18,8 @@ use std::sync::{Arc, OnceLock};
 /// power of two from d. B is diagonal with random signs, H is the Walsh-Hadamard matrix, Π is a permutation, and G is diagonal with elements
 /// N(0, 1). Le et al. 2013, "Fastfood", <https://arxiv.org/abs/1408.3060>, equation 7. A product then takes n log d steps, and P 7 bytes a row.
 pub struct Projection {
+    /// n and d.
+    pub(super) dims: [usize; 2],
     form: Form,
     #[cfg(feature = "cuda")]
     on_device: OnceLock<OnDevice>,
@@ -26,22 +27,20 @@ pub struct Projection {
 
 /// The random numbers of a P.
 enum Form {
-    Dense {
-        d: usize,
-        /// `[n, d]`.
-        elements: Vec<f32>,
-    },
-    /// One entry for each row of each block: n rounded up to whole blocks.
-    Fastfood {
-        /// n and d.
-        dims: [usize; 2],
-        /// The diagonal of B.
-        signs: Vec<i8>,
-        /// Π: row i of a block takes this row of the block.
-        permutation: Vec<u16>,
-        /// The diagonal of G.
-        gauss: Vec<f32>,
-    },
+    /// The elements `[n, d]`.
+    Dense(Vec<f32>),
+    /// Enough blocks for n rows.
+    Fastfood(Vec<Block>),
+}
+
+/// The random numbers of one block of S rows: one of each kind for each row.
+struct Block {
+    /// The diagonal of B.
+    signs: Vec<i8>,
+    /// Π: row i takes this row.
+    permutation: Vec<u16>,
+    /// The diagonal of G.
+    gauss: Vec<f32>,
 }
 
 /// The most elements of a dense P.
@@ -60,63 +59,56 @@ impl Projection {
             let mut stream = Stream::new(seed, name);
             let std = (n as f64).sqrt().recip();
             let elements = (0..n * d).map(|_| (std * stream.normal()) as f32).collect();
-            return Ok(Projection::of(Form::Dense { d, elements }));
+            return Ok(Projection::of([n, d], Form::Dense(elements)));
         }
         let size = d.next_power_of_two();
-        let blocks = rows::map((0..n.div_ceil(size)).collect(), |block: usize| {
-            Block::draw(size, &mut Stream::new(seed, &format!("{name} {block}")))
-        });
-        Ok(Projection::fastfood([n, d], blocks))
+        let draw = |block: usize| Block::draw(size, &mut Stream::new(seed, &format!("{name} {block}")));
+        let blocks = rows::map((0..n.div_ceil(size)).collect(), draw);
+        Ok(Projection::of([n, d], Form::Fastfood(blocks)))
     }
 
-    fn of(form: Form) -> Projection {
+    fn of(dims: [usize; 2], form: Form) -> Projection {
         Projection {
+            dims,
             form,
             #[cfg(feature = "cuda")]
             on_device: OnceLock::new(),
         }
     }
 
-    fn fastfood(dims: [usize; 2], blocks: Vec<Block>) -> Projection {
-        let (mut signs, mut permutation, mut gauss) = (Vec::new(), Vec::new(), Vec::new());
-        for block in blocks {
-            signs.extend(block.signs);
-            permutation.extend(block.permutation);
-            gauss.extend(block.gauss);
-        }
-        Projection::of(Form::Fastfood { dims, signs, permutation, gauss })
-    }
-
     /// A Fastfood P of a size for which [`Projection::new`] makes a dense one, for tests.
     pub(super) fn small_fastfood([n, d]: [usize; 2], random: &mut Stream) -> Projection {
         let size = d.next_power_of_two();
-        Projection::fastfood([n, d], (0..n.div_ceil(size)).map(|_| Block::draw(size, random)).collect())
+        let blocks = (0..n.div_ceil(size)).map(|_| Block::draw(size, random)).collect();
+        Projection::of([n, d], Form::Fastfood(blocks))
     }
 
-    /// n and d.
-    pub(super) fn dims(&self) -> [usize; 2] {
-        match &self.form {
-            Form::Dense { d, elements } => [elements.len() / d, *d],
-            Form::Fastfood { dims, .. } => *dims,
-        }
+    /// S, the rows of a block of a Fastfood P.
+    fn size(&self) -> usize {
+        self.dims[1].next_power_of_two()
+    }
+
+    /// 1/√(S n).
+    fn scale(&self) -> f64 {
+        ((self.size() * self.dims[0]) as f64).sqrt().recip()
     }
 
     /// Adds P z `[n]` to y.
     pub(super) fn add_image<S: Accum>(&self, z: &[S], y: &mut [S]) {
         match &self.form {
-            Form::Dense { d, elements } => {
-                let rows = y.iter_mut().zip(elements.chunks_exact(*d));
+            Form::Dense(elements) => {
+                let rows = y.iter_mut().zip(elements.chunks_exact(self.dims[1]));
                 rows.for_each(|(y, row)| *y += row.iter().zip(z).map(|(&p, &z)| S::of(p.into()) * z).fold(S::ZERO, |s, x| s + x));
             }
-            Form::Fastfood { dims, signs, permutation, gauss } => {
-                let (size, scale) = (dims[1].next_power_of_two(), S::of(scale(*dims)));
+            Form::Fastfood(blocks) => {
+                let (size, scale) = (self.size(), S::of(self.scale()));
                 rows::for_chunks(y, size, true, |block, y| {
-                    let at = block * size..(block + 1) * size;
+                    let Block { signs, permutation, gauss } = &blocks[block];
                     let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
                     // first = H B z, z padded with zeros to S; second = H G Π first.
-                    first.iter_mut().zip(z).zip(&signs[at.clone()]).for_each(|((x, &z), &s)| *x = z * S::of(s.into()));
+                    first.iter_mut().zip(z).zip(signs).for_each(|((x, &z), &s)| *x = z * S::of(s.into()));
                     hadamard(&mut first);
-                    let draws = permutation[at.clone()].iter().zip(&gauss[at]);
+                    let draws = permutation.iter().zip(gauss);
                     second.iter_mut().zip(draws).for_each(|(x, (&p, &g))| *x = first[usize::from(p)] * S::of(g.into()));
                     hadamard(&mut second);
                     y.iter_mut().zip(&*second).for_each(|(y, &x)| *y += scale * x);
@@ -127,26 +119,24 @@ impl Projection {
 
     /// Pᵀ g `[d]`.
     pub(super) fn transposed<S: Accum>(&self, g: &[S]) -> Pooled<S> {
-        let d = self.dims()[1];
-        let mut z = zeroed::<S>(d);
+        let mut z = zeroed::<S>(self.dims[1]);
         match &self.form {
-            Form::Dense { elements, .. } => {
-                for (&g, row) in g.iter().zip(elements.chunks_exact(d)) {
+            Form::Dense(elements) => {
+                for (&g, row) in g.iter().zip(elements.chunks_exact(self.dims[1])) {
                     z.iter_mut().zip(row).for_each(|(z, &p)| *z += S::of(p.into()) * g);
                 }
             }
-            Form::Fastfood { dims, signs, permutation, gauss } => {
-                let (size, scale) = (d.next_power_of_two(), S::of(scale(*dims)));
-                let parts = rows::map(g.chunks(size).enumerate().collect(), |(block, g): (usize, &[S])| {
-                    let at = block * size..(block + 1) * size;
+            Form::Fastfood(blocks) => {
+                let (size, scale) = (self.size(), S::of(self.scale()));
+                let parts = rows::map(g.chunks(size).zip(blocks).collect(), |(g, block): (&[S], &Block)| {
                     let (mut first, mut second) = (zeroed::<S>(size), alloc::<S>(size));
                     // The transposed factors in reverse order: H and the diagonals are their own transposes, Πᵀ writes where Π reads.
                     first[..g.len()].copy_from_slice(g);
                     hadamard(&mut first);
-                    let draws = permutation[at.clone()].iter().zip(&gauss[at.clone()]);
+                    let draws = block.permutation.iter().zip(&block.gauss);
                     first.iter().zip(draws).for_each(|(&x, (&p, &g))| second[usize::from(p)] = x * S::of(g.into()));
                     hadamard(&mut second);
-                    second.iter_mut().zip(&signs[at]).for_each(|(x, &s)| *x *= scale * S::of(s.into()));
+                    second.iter_mut().zip(&block.signs).for_each(|(x, &s)| *x *= scale * S::of(s.into()));
                     second
                 });
                 // Added in the order of the blocks, so that the sum does not depend on the number of threads.
@@ -158,38 +148,21 @@ impl Projection {
 
     /// P on a device, copied there on the first call.
     #[cfg(feature = "cuda")]
-    fn on(&self, device: &Arc<Device>) -> Result<&OnDevice> {
+    pub(super) fn on(&self, device: &Arc<Device>) -> Result<&OnDevice> {
         if let Some(found) = self.on_device.get() {
             return Ok(found);
         }
         let new = match &self.form {
-            Form::Dense { d, elements } => OnDevice::Dense(Tensor::new(elements.clone(), [elements.len() / d, *d])?.to_device(device)?),
-            Form::Fastfood { dims, signs, permutation, gauss } => {
-                OnDevice::fastfood(device, *dims, scale(*dims), signs, permutation, gauss)?
+            Form::Dense(elements) => OnDevice::Dense(Tensor::new(elements.clone(), self.dims)?.to_device(device)?),
+            Form::Fastfood(blocks) => {
+                let signs: Vec<i8> = blocks.iter().flat_map(|block| &block.signs).copied().collect();
+                let permutation: Vec<u16> = blocks.iter().flat_map(|block| &block.permutation).copied().collect();
+                let gauss: Vec<f32> = blocks.iter().flat_map(|block| &block.gauss).copied().collect();
+                OnDevice::fastfood(device, self.dims, self.scale(), [signs.as_bytes(), permutation.as_bytes(), gauss.as_bytes()])?
             }
         };
         Ok(self.on_device.get_or_init(|| new))
     }
-
-    /// origin + P z on a device, f32.
-    #[cfg(feature = "cuda")]
-    pub(super) fn image_on(&self, device: &Arc<Device>, origin: &Tensor, z: &Tensor) -> Result<Tensor> {
-        let origin = if origin.dtype() == DType::BF16 { origin.clone() } else { origin.to_dtype(DType::F32)? };
-        self.on(device)?.image(device, &origin.to_device(device)?, z)
-    }
-
-    /// Pᵀ g on a device, f32.
-    #[cfg(feature = "cuda")]
-    pub(super) fn transposed_on(&self, device: &Arc<Device>, g: &Tensor) -> Result<Tensor> {
-        self.on(device)?.transposed(device, g)
-    }
-}
-
-/// The random numbers of one block of S rows.
-struct Block {
-    signs: Vec<i8>,
-    permutation: Vec<u16>,
-    gauss: Vec<f32>,
 }
 
 impl Block {
@@ -199,11 +172,6 @@ impl Block {
         stream.shuffle(&mut permutation);
         Block { signs, permutation, gauss: (0..size).map(|_| stream.normal() as f32).collect() }
     }
-}
-
-/// 1/√(S n).
-fn scale([n, d]: [usize; 2]) -> f64 {
-    ((d.next_power_of_two() * n) as f64).sqrt().recip()
 }
 
 /// H x in place, H of elements ±1; the length is a power of two.

@@ -5,7 +5,6 @@ use crate::cuda::{Argument, Buffer, Device};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
-use zerocopy::IntoBytes;
 
 /// The random numbers of P.
 pub(super) enum OnDevice {
@@ -22,21 +21,16 @@ pub(super) enum OnDevice {
 }
 
 impl OnDevice {
-    pub fn fastfood(
-        device: &Arc<Device>,
-        dims: [usize; 2],
-        scale: f64,
-        signs: &[i8],
-        permutation: &[u16],
-        gauss: &[f32],
-    ) -> Result<OnDevice> {
+    /// `draws` are the bytes of the diagonal of B, i8, of Π, u16, and of the diagonal of G, f32.
+    pub fn fastfood(device: &Arc<Device>, dims: [usize; 2], scale: f64, [signs, permutation, gauss]: [&[u8]; 3]) -> Result<OnDevice> {
         let upload = |bytes| Buffer::upload(device, bytes);
-        let draws = [upload(signs.as_bytes())?, upload(permutation.as_bytes())?, upload(gauss.as_bytes())?];
-        Ok(OnDevice::Fastfood { dims, scale: scale as f32, draws })
+        Ok(OnDevice::Fastfood { dims, scale: scale as f32, draws: [upload(signs)?, upload(permutation)?, upload(gauss)?] })
     }
 
     /// origin + P z, f32.
     pub fn image(&self, device: &Arc<Device>, origin: &Tensor, z: &Tensor) -> Result<Tensor> {
+        let origin = if origin.dtype() == DType::BF16 { origin.clone() } else { origin.to_dtype(DType::F32)? };
+        let origin = &origin.to_device(device)?;
         match self {
             OnDevice::Dense(p) => {
                 let mut y = cast(device, origin, DType::F32)?;
