@@ -2,7 +2,6 @@
 
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
-use super::outcome::Outcome;
 use crate::study::{Timing, latency};
 use clap::{Args, Subcommand, ValueEnum};
 use lowrank::Result;
@@ -74,7 +73,7 @@ enum MethodKind {
 
 impl Bench {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         match self.what {
             What::Latency(latency) => latency.run(),
             #[cfg(feature = "cuda")]
@@ -96,7 +95,7 @@ impl LatencyArgs {
         }
     }
 
-    fn run(self) -> Result<Outcome> {
+    fn run(self) -> Result<()> {
         let config = Config::open(&self.model)?;
         self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
         checked(&self.model, user_cache().as_deref())?;
@@ -106,7 +105,7 @@ impl LatencyArgs {
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
         if self.json {
             let all = json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows });
-            return say_json(&all).map(|()| Outcome::Done);
+            return say_json(&all);
         }
         say(format!("{} texts of {} tokens, {} rounds; medians with 95 % intervals", self.batch, self.length, self.rounds))?;
         for row in &rows {
@@ -118,6 +117,6 @@ impl LatencyArgs {
         if rows.iter().any(|row| row.cost.is_none()) {
             say(format!("{} rounds are too few for a verdict: it takes ten", self.rounds))?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 }

@@ -1,10 +1,9 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::base::checked;
-use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
+use super::common::{Checkpoint, ComputeType, Outcome, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use super::golden::compare;
-use super::outcome::Outcome;
 use clap::Args;
 use lowrank::error::nearest;
 use lowrank::lora::all_suites;

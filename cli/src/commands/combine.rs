@@ -2,7 +2,6 @@
 
 use super::adapted::{BaseArgs, Named};
 use super::common::say;
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::files::write_directory;
@@ -41,7 +40,7 @@ enum How {
 
 impl Combine {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         if self.rank.is_some() && self.how != How::Svd {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
@@ -69,7 +68,6 @@ impl Combine {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)
         })?;
-        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))?;
-        Ok(Outcome::Done)
+        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))
     }
 }

@@ -7,12 +7,23 @@ use lowrank::data::{
 };
 use lowrank::nn::Config;
 use lowrank::tensor::DType;
+use lowrank::text::thousands;
+use lowrank::train::Evaluation;
 use lowrank::{Error, Result};
 use serde::Serialize;
 use std::io::Write;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// How a command ended.
+pub enum Outcome {
+    Done,
+    /// A check found a difference.
+    Failed,
+    /// Ctrl-C or another signal asked to stop; the state was saved.
+    Interrupted,
+}
 
 /// Data types of a computation.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -190,4 +201,10 @@ pub fn say(line: impl std::fmt::Display) -> Result<()> {
 /// Prints a value as one line of JSON.
 pub fn say_json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?)
+}
+
+/// A measurement in words: `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.
+pub fn describe(e: &Evaluation) -> String {
+    let [accuracy, low, high] = [e.accuracy, e.interval.0, e.interval.1].map(|x| 100.0 * x);
+    format!("accuracy {accuracy:.2} % ({low:.2}–{high:.2}) on {} reviews, loss {:.4}", thousands(e.examples), e.loss)
 }

@@ -1,8 +1,7 @@
 //! `lowrank demo`: runs the study on the bundled encoder and the bundled reviews.
 
-use super::common::say;
+use super::common::{Outcome, say};
 use super::notes::{is_quiet, note};
-use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::study::rows;
 use lowrank::files::{check_replaceable, recover_directory, write_directory, write_file};

@@ -1,10 +1,8 @@
 //! `lowrank eval`: measures a model on labelled texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{DataArgs, limited, say, say_json};
-use super::measure::describe;
+use super::common::{DataArgs, describe, limited, say, say_json};
 use super::notes::note;
-use super::outcome::Outcome;
 use super::parts::{is_trained_on, part_of, tell};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
@@ -64,7 +62,7 @@ struct Measured {
 
 impl Eval {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let all = self.adapted.open(self.source.cache_folder().as_deref())?;
         let mut results = Vec::new();
         for adapted in &all {
@@ -76,7 +74,7 @@ impl Eval {
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
             lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
         }
-        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
+        if self.json { say_one_or_all(results) } else { Ok(()) }
     }
 
     /// Names of the labels, the result as JSON, and the result as lines of text.
@@ -155,11 +153,7 @@ impl Eval {
         }
         let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
         let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
-            let data = match held_out {
-                Some(held_out) => part_of(held_out, data, test)?,
-                None => data,
-            };
-            limited(data, self.limit, 0)
+            limited(part_of(held_out.and_then(|t| t.held_out), data, test, |text| text.key)?, self.limit, 0)
         })?;
         tell("measured", &tokens, adapted.max_length);
         let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };

@@ -2,7 +2,6 @@
 
 use super::base::checked;
 use super::common::{Checkpoint, open_wordpiece, say, user_cache};
-use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::{Record, Tape};
 use lowrank::lora::{Counts, LoraConfig, adapt};
@@ -34,7 +33,7 @@ pub struct Explain {
 
 impl Explain {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         checked(&self.model, user_cache().as_deref())?;
         let classes = Config::open(&self.model)?.labels().len();
         let mut model = DistilBert::open_with(&self.model, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
@@ -58,7 +57,7 @@ impl Explain {
         if grads.len() != parameters.len() {
             return Err(Error::invalid("explain: a parameter was not reached"));
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     fn print(&self, ledger: &[Record], own: &BTreeSet<usize>) -> Result<()> {

@@ -1,7 +1,6 @@
 //! `lowrank init` writes a random checkpoint; `lowrank inspect` shows the contents of one.
 
 use super::common::{say, say_json};
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
@@ -40,7 +39,7 @@ enum Like {
 
 impl InitArgs {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let Like::DistilbertBase = self.like;
         let out = &self.output.out;
         let input = |vocab: &'_ PathBuf| match vocab.is_dir() {
@@ -71,8 +70,7 @@ impl InitArgs {
             safetensors::write(&directory.join("model.safetensors"), &tensors, &metadata)
         })?;
         let numbers: usize = tensors.iter().map(|(_, t)| t.shape().len()).sum();
-        say(format!("{}: {} random weights, {} numbers", out.display(), tensors.len(), thousands(numbers)))?;
-        Ok(Outcome::Done)
+        say(format!("{}: {} random weights, {} numbers", out.display(), tensors.len(), thousands(numbers)))
     }
 }
 
@@ -116,7 +114,7 @@ pub struct Inspect {
 
 impl Inspect {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let adapter = self.path.join("adapter_model.safetensors");
         let is_adapter = adapter.exists();
         let file = SafeTensors::open(if is_adapter { &adapter } else { &self.path })?;
@@ -153,15 +151,14 @@ impl Inspect {
             let list: Vec<_> =
                 tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes })).collect();
             let all = json!({ "path": file.path(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
-            return say_json(&all).map(|()| Outcome::Done);
+            return say_json(&all);
         }
         say(file.path().display())?;
         facts.iter().try_for_each(say)?;
         for (name, info) in &tensors {
             say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes)))?;
         }
-        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))?;
-        Ok(Outcome::Done)
+        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))
     }
 }
 

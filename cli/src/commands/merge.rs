@@ -2,7 +2,6 @@
 
 use super::adapted::{Adapted, BaseArgs, Named};
 use super::common::say;
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use clap::Args;
 use lowrank::files::write_directory;
@@ -37,7 +36,7 @@ const PROBE: [&str; 4] = [
 
 impl Merge {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
@@ -69,7 +68,6 @@ impl Merge {
             merged.linears(),
             PROBE.len(),
             out.display()
-        ))?;
-        Ok(Outcome::Done)
+        ))
     }
 }

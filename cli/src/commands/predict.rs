@@ -3,7 +3,6 @@
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
-use super::outcome::Outcome;
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
@@ -35,7 +34,7 @@ const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         self.input.check("predict")?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
@@ -48,8 +47,7 @@ impl Predict {
             Some(texts) => texts,
             None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
         };
-        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))?;
-        Ok(Outcome::Done)
+        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))
     }
 
     /// Sets the names of the classes from `--labels`.
@@ -67,10 +65,10 @@ impl Predict {
     }
 
     /// Answers the texts from arguments.
-    fn answer_arguments(&self, all: &[Adapted]) -> Result<Outcome> {
+    fn answer_arguments(&self, all: &[Adapted]) -> Result<()> {
         if !self.json {
             all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.input.texts))?;
-            return Ok(Outcome::Done);
+            return Ok(());
         }
         let mut results = Vec::new();
         for adapted in all {
@@ -78,11 +76,11 @@ impl Predict {
             let predictions: Vec<Value> = self.input.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
             results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
         }
-        say_one_or_all(results).map(|()| Outcome::Done)
+        say_one_or_all(results)
     }
 
     /// Answers each line of standard input as soon as it arrives.
-    fn answer_input(&self, all: &[Adapted]) -> Result<Outcome> {
+    fn answer_input(&self, all: &[Adapted]) -> Result<()> {
         let mut lines = InputLines::new();
         while let Some(first) = lines.next() {
             let mut texts = vec![first?];
@@ -92,7 +90,7 @@ impl Predict {
             }
             self.answer_lines(all, &texts)?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Prints one line for each text and model.

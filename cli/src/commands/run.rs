@@ -1,11 +1,11 @@
 //! A training run: its steps, the measurements after each epoch, and the saved state. A run that was stopped or killed resumes from the saved
 //! state and gives the same bytes.
 
-use super::measure::describe;
-use super::notes::warning;
+use super::common::{Outcome, describe};
+use super::notes::{note, warning};
 use super::progress::StepProgress;
 use lowrank::data::Tokenized;
-use lowrank::files::{write_directory, write_file};
+use lowrank::files::{read_text, write_directory, write_file};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::SafeTensors;
@@ -59,29 +59,36 @@ pub struct RunState {
 }
 
 impl TrainingRun<'_> {
-    /// Trains to the end of the recipe. Returns false if it was stopped.
+    /// Trains to the end and measures on the test texts; `None` if the run was stopped.
     ///
     /// # Errors
-    /// The errors of training, and of saving the state.
-    pub fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
+    /// The errors of training and of the model, and of saving the state.
+    pub fn train_and_test(
+        &mut self,
+        model: &mut DistilBert,
+        train: &Tokenized,
+        test: &Tokenized,
+        recipe: &Recipe,
+        optimizer: &mut AdamW,
+    ) -> Result<Option<Evaluation>> {
+        let finished = self.train(model, train, recipe, optimizer);
+        self.progress.bar.finish();
+        if finished? { self.evaluate_best(model, test) } else { Ok(None) }
+    }
+
+    /// Trains to the end of the recipe. Returns false if it was stopped.
+    fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
         let started = Instant::now();
         let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
         let training = Training::new(model, data, recipe)?;
         loop {
-            let done = optimizer.steps();
-            if done > 0
-                && done.is_multiple_of(per_epoch)
-                && self.state.measured < done / per_epoch
-                && !self.measure(done / per_epoch, model)?
-            {
+            let (done, epoch) = (optimizer.steps(), optimizer.steps() / per_epoch);
+            if done.is_multiple_of(per_epoch) && self.state.measured < epoch && !self.measure(epoch, model)? {
                 return Ok(false);
             }
-            if done == steps {
-                return Ok(true);
-            }
-            if self.stopped() {
-                return Ok(false);
+            if done == steps || self.stopped() {
+                return Ok(done == steps);
             }
             let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
             training.run(model, optimizer, until, self)?;
@@ -117,20 +124,14 @@ impl TrainingRun<'_> {
     }
 
     /// Evaluates on tokenised texts; `None` if it was stopped.
-    ///
-    /// # Errors
-    /// The errors of the model.
-    pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
+    fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
         let predicted = predict_while(model, &data.sequences(), self.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
     /// Evaluates the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
-    /// has the parameters of the last epoch.
-    ///
-    /// # Errors
-    /// The errors of the model, which then has the parameters of the last epoch.
-    pub fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
+    /// has the parameters of the last epoch, as it has after an error.
+    fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
         let last: Vec<Tensor> = model.parameters().iter().map(|p| p.value().clone()).collect();
         let set = |model: &mut DistilBert, values: &[Tensor]| {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
@@ -157,15 +158,42 @@ impl TrainingRun<'_> {
     }
 
     /// The file of the saved state.
-    pub fn file(&self) -> PathBuf {
+    fn file(&self) -> PathBuf {
         self.out.join("checkpoint.safetensors")
     }
 
-    /// Saves the state, completely or not at all.
+    /// Saves the state of a run that a signal stopped, and says how to resume.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
+    /// If the state cannot be written.
+    pub fn stopped_by_user(&self, model: &DistilBert, optimizer: &AdamW) -> Result<Outcome> {
+        if optimizer.steps() == 0 {
+            note!("stopped before the first step: there is nothing to save");
+            return Ok(Outcome::Interrupted);
+        }
+        self.save(model, optimizer)?;
+        note!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), self.file().display());
+        Ok(Outcome::Interrupted)
+    }
+
+    /// Saves the state of a run that failed, and says how to resume. Returns the error of the run.
+    pub fn save_after(&self, failure: Error, model: &DistilBert, optimizer: &AdamW) -> Error {
+        let step = optimizer.steps();
+        if step == 0 {
+            return failure;
+        }
+        match self.save(model, optimizer) {
+            Ok(()) => warning!(
+                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
+                self.file().display()
+            ),
+            Err(problem) => warning!("the state after step {step} could not be saved: {problem}"),
+        }
+        failure
+    }
+
+    /// Saves the state, completely or not at all.
+    fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
         let RunState { metrics, seconds, measured, best, .. } = &self.state;
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
@@ -186,8 +214,7 @@ impl TrainingRun<'_> {
     /// # Errors
     /// If a file is missing or damaged, or the saved run had other settings.
     pub fn resume(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<()> {
-        let path = self.out.join("metrics.jsonl");
-        let metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let metrics = read_text(&self.out.join("metrics.jsonl"))?;
         let file = load_checkpoint(&self.file(), model, optimizer, &self.settings)?;
         let machine = file.metadata().get("machine").map_or("", String::as_str);
         if machine != self.machine {

@@ -1,11 +1,9 @@
 //! `lowrank study`: runs the study and writes its results.
 
 use super::base::checked;
-use super::common::{count, length, open_wordpiece, say};
+use super::common::{Outcome, count, describe, length, open_wordpiece, say};
 use super::hashes::{checkpoint_hash, digest};
-use super::measure::describe;
 use super::notes::note;
-use super::outcome::Outcome;
 use super::output::{check_apart, output_state};
 use super::parts::Reader;
 use super::progress::StepProgress;
@@ -137,7 +135,7 @@ impl StudyArgs {
         let max_length = length(args.max_length, config.max_position_embeddings)?;
         let wordpiece = open_wordpiece(&args.model, &config)?;
         // The reviews are read once: they are the same for all rows and seeds.
-        let reader = Reader { args, labels: args.source.labels(None)?, wordpiece: &wordpiece, max_length, seed: 0 };
+        let reader = Reader::new(args, args.source.labels(None)?, &wordpiece, max_length, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let cpu = processor();
