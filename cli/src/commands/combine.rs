@@ -44,8 +44,8 @@ impl Combine {
         if self.rank.is_some() && self.how != How::Svd {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
-        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
-        self.output.check(&adapters.chain([Input::Model("the model", &self.base.model)]).collect::<Vec<_>>())?;
+        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", named.directory.clone()));
+        self.output.check(&adapters.chain([Input::Model("the model", self.base.model.to_path_buf())]).collect::<Vec<_>>())?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),

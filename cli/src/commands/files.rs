@@ -42,13 +42,16 @@ impl InitArgs {
     pub(super) fn run(self) -> Result<()> {
         let Like::DistilbertBase = self.like;
         let out = &self.output.out;
-        let input = |vocab: &'_ PathBuf| match vocab.is_dir() {
-            true => Input::Data("the vocabulary", vocab.join("vocab.txt")),
-            false => Input::Data("the vocabulary", vocab.clone()),
-        };
-        let folder = self.vocab.as_deref().map(|vocab| if vocab.is_dir() { vocab } else { vocab.parent().unwrap_or(vocab) });
-        let model = folder.filter(|folder| folder.join("config.json").exists()).map(|folder| Input::Model("the model", folder));
-        self.output.check(&self.vocab.iter().map(input).chain(model).collect::<Vec<_>>())?;
+        let mut inputs = Vec::new();
+        if let Some(vocab) = &self.vocab {
+            let (folder, file) =
+                if vocab.is_dir() { (vocab.as_path(), vocab.join("vocab.txt")) } else { (vocab.parent().unwrap_or(vocab), vocab.clone()) };
+            inputs.push(Input::Data("the vocabulary", file));
+            if folder.join("config.json").exists() {
+                inputs.push(Input::Model("the model", folder.to_path_buf()));
+            }
+        }
+        self.output.check(&inputs)?;
         let mut config = Config::distilbert_base();
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {

@@ -40,7 +40,8 @@ impl Merge {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
-        self.output.check(&[Input::Model("the model", &self.base.model), Input::Model("the adapter", &self.adapter)])?;
+        self.output
+            .check(&[Input::Model("the model", self.base.model.to_path_buf()), Input::Model("the adapter", self.adapter.clone())])?;
         let out = &self.output.out;
         let (hash, mut adapted) = self.base.open(&[Named { name: None, directory: self.adapter.clone() }])?;
         let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted.remove(0);

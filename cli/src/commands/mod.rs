@@ -15,7 +15,6 @@ mod explain;
 mod fetch;
 mod files;
 mod golden;
-mod hashes;
 mod head;
 mod merge;
 mod method;

@@ -5,8 +5,9 @@ use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
 use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
-use lowrank::text::thousands;
+use lowrank::text::{hex, thousands};
 use lowrank::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Default share of the texts that is held out for the test.
@@ -188,4 +189,12 @@ pub fn tell(name: &str, part: &Tokenized, max_length: usize) {
     if odd.lossy > 0 {
         warning!("{} of the texts had bytes that could not be decoded; they became replacement characters", thousands(odd.lossy));
     }
+}
+
+/// SHA-256 of the ids, labels and offsets of a part.
+pub fn digest(data: &Tokenized) -> String {
+    let mut hash = Sha256::new();
+    data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
+    data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
+    hex(&hash.finalize())
 }

@@ -1,11 +1,10 @@
 //! `lowrank study`: runs the study and writes its results.
 
-use super::base::checked;
+use super::base::{checked, weights_hash};
 use super::common::{Outcome, count, describe, length, open_wordpiece, say};
-use super::hashes::{checkpoint_hash, digest};
 use super::notes::note;
 use super::output::{check_apart, output_state};
-use super::parts::Reader;
+use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::signals::interrupt_flag;
 use super::training_args::TrainingArgs;
@@ -145,7 +144,7 @@ impl StudyArgs {
             let about = About::new(model, &train.label_names, max_length, seed);
             About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
-        let hashes = [checkpoint_hash(&args.model)?, digest(&train), digest(&test)];
+        let hashes = [weights_hash(&args.model)?, digest(&train), digest(&test)];
         let study = Study {
             model: &args.model,
             config: &config,

@@ -3,12 +3,11 @@
 use super::base::checked;
 use super::common::{Outcome, count, describe, length, open_wordpiece, say, say_json};
 use super::device::device_memory;
-use super::hashes::digest;
 use super::head::BaseModel;
 use super::method::MethodArgs;
 use super::notes::note;
 use super::output::{Input, Output, OutputState, output_state};
-use super::parts::Reader;
+use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::run::{RunState, TrainingRun};
 use super::signals::interrupt_flag;
