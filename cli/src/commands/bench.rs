@@ -35,7 +35,7 @@ struct LatencyArgs {
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
     /// Methods to compare with the base
-    #[arg(long, value_parser = METHODS, value_delimiter = ',', default_values = METHODS)]
+    #[arg(long, value_parser = METHODS, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
     methods: Vec<String>,
     /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = count::<1024>)]

@@ -51,8 +51,8 @@ impl Combine {
             None => Ok(1.0),
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
-        let (hash, all) = self.base.open(&self.adapters)?;
-        let (labels, max_length) = (all[0].labels.clone(), all[0].max_length);
+        let all = self.base.open(self.adapters)?;
+        let (labels, max_length, base_hash) = (all[0].labels.clone(), all[0].max_length, Some(all[0].base_hash.clone()));
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
             return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
         }
@@ -62,12 +62,12 @@ impl Combine {
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
         let mut model = DistilBert::open_with(&self.base.model, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
-        let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
-        let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
+        let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
+        let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)
         })?;
-        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))
+        say(format!("{} adapters on {} linears joined; written to {}", weights.len(), config.targets.len(), out.display()))
     }
 }

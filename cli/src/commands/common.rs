@@ -1,6 +1,6 @@
 //! Arguments and helpers that several commands share.
 
-use crate::hub;
+use crate::hub::Hub;
 use clap::{Args, ValueEnum};
 use lowrank::data::{
     Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
@@ -57,7 +57,7 @@ impl FromStr for Checkpoint {
 
     fn from_str(name: &str) -> Result<Checkpoint> {
         let path = Path::new(name);
-        Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { hub::model_path(path)? } })
+        Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { Hub::from_env()?.model_path(path)? } })
     }
 }
 
@@ -69,9 +69,10 @@ impl Deref for Checkpoint {
     }
 }
 
-/// The path of labelled texts; `imdb` stands for the fetched archive.
+/// The path of labelled texts; `imdb` stands for the fetched archive, unless there is a file of that name.
 fn data(name: &str) -> Result<PathBuf> {
-    hub::data_path(Path::new(name))
+    let path = Path::new(name);
+    if name == "imdb" && !path.exists() { Hub::from_env()?.data_path(path) } else { Ok(path.to_path_buf()) }
 }
 
 /// Arguments that select labelled texts.

@@ -35,7 +35,7 @@ fn device(text: &str) -> std::result::Result<DeviceChoice, String> {
 pub struct DeviceArgs {
     /// auto (a GPU if there is one), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = device)]
-    device: DeviceChoice,
+    pub device: DeviceChoice,
 }
 
 impl DeviceArgs {

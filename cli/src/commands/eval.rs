@@ -53,13 +53,6 @@ impl SplitArg {
     }
 }
 
-/// The texts to measure.
-struct Measured {
-    tokens: Tokenized,
-    /// Printed after the numbers; not empty if the model was trained on these texts.
-    remark: &'static str,
-}
-
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<()> {
@@ -87,7 +80,7 @@ impl Eval {
             Some(names) => Labels::named(&names),
             None => self.source.labels(Some(&adapted.labels))?,
         };
-        let Measured { tokens, remark } = self.texts(adapted, &labels)?;
+        let (tokens, remark) = self.texts(adapted, &labels)?;
         let result = evaluate(&adapted.model, &tokens, self.batch)?;
         let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
@@ -100,7 +93,7 @@ impl Eval {
     /// [`Eval::measure`] for a head whose outputs are not classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
-        let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let (tokens, remark) = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
@@ -124,8 +117,8 @@ impl Eval {
         Ok((adapted.labels.clone(), result, vec![line]))
     }
 
-    /// Reads the texts to measure.
-    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
+    /// Reads the texts to measure. The remark is printed after the numbers; it is not empty if the model was trained on these texts.
+    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<(Tokenized, &'static str)> {
         let path = &self.source.data;
         let (wanted, _) = self.split.parts();
         let found = find(path, wanted)?;
@@ -157,7 +150,7 @@ impl Eval {
         })?;
         tell("measured", &tokens, adapted.max_length);
         let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };
-        Ok(Measured { tokens, remark })
+        Ok((tokens, remark))
     }
 }
 

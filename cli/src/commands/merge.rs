@@ -43,23 +43,21 @@ impl Merge {
         self.output
             .check(&[Input::Model("the model", self.base.model.to_path_buf()), Input::Model("the adapter", self.adapter.clone())])?;
         let out = &self.output.out;
-        let (hash, mut adapted) = self.base.open(&[Named { name: None, directory: self.adapter.clone() }])?;
-        let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
+        let mut adapted = self.base.open(vec![Named { name: None, directory: self.adapter.clone() }])?;
+        let Adapted { mut model, base_hash, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let before = logits(&model, &ids, PROBE.len())?.concat();
         let merged = merge(&mut model)?;
         let after = logits(&model, &ids, PROBE.len())?.concat();
         let difference = largest(before.iter().zip(&after).map(|(a, b)| (a - b).abs()));
-        // False if the difference is NaN.
-        let close = difference <= self.tolerance;
-        if !close {
+        if difference.is_nan() || difference > self.tolerance {
             let problem =
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
         let trained_on = about.and_then(|about| about.trained_on);
-        let about = About { trained_on, base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) };
+        let about = About { trained_on, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
         write_directory(out, |directory| {
             model.save(&self.base.model, &labels, directory)?;
             about.write(directory)

@@ -74,12 +74,11 @@ impl StudyArgs {
     fn check_out(&self, rows: &[Row]) -> Result<()> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
-        match self.demo {
-            true => {
-                OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).try_for_each(|path| check_apart(&path, &inputs))?
-            }
-            false => check_apart(&self.out, &inputs)?,
-        }
+        let places = match self.demo {
+            true => OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect(),
+            false => vec![self.out.clone()],
+        };
+        places.iter().try_for_each(|place| check_apart(place, &inputs))?;
         self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
         let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
         let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
@@ -200,25 +199,21 @@ impl StudyArgs {
         let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
-        let (judged, figures) = match self.claims {
-            true => (claims(&evidence), Vec::new()),
-            false => (Vec::new(), figures(&evidence)),
-        };
+        let judged = if self.claims { claims(&evidence) } else { Vec::new() };
         for Claim { claim, verdict, measured, .. } in &judged {
             say(format!("{verdict}: {claim}\n    {measured}"))?;
         }
         let texts = reader.texts(study.train)?;
-        let labels = (&study.test.labels[..], &study.train.label_names[..]);
         let findings = Findings {
             rows: table,
             results,
-            labels: labels.0,
-            label_names: labels.1,
+            labels: &study.test.labels,
+            label_names: &study.train.label_names,
             texts: &texts,
             claims: judged,
             changes,
-            neighbours: neighbours(table, results, labels.0),
-            figures,
+            neighbours: neighbours(table, results, &study.test.labels),
+            figures: if self.claims { Vec::new() } else { figures(&evidence) },
         };
         let json = results_json(&findings, provenance, study.config);
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
