@@ -81,11 +81,6 @@ impl Adapted {
 }
 
 impl AdaptedArgs {
-    /// Whether there are several adapters.
-    pub fn several(&self) -> bool {
-        self.adapter.len() > 1
-    }
-
     /// Opens one model for each adapter; all share one base. Without adapters, opens a checkpoint with its own head. The hash of the base is kept
     /// in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {

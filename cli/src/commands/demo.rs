@@ -81,11 +81,9 @@ fn prepare(out: &Path) -> Result<()> {
         }
     }
     write_file(&mark, MARK_TEXT.as_bytes())?;
-    for file in outputs.iter().filter(|file| file.exists()) {
-        fs::remove_file(file).map_err(|e| Error::io(file, e))?;
-    }
-    for row in rows.iter().filter(|row| row.exists()) {
-        fs::remove_dir_all(row).map_err(|e| Error::io(row, e))?;
+    for old in outputs.iter().chain(&rows).filter(|path| path.exists()) {
+        let removed = if old.is_dir() { fs::remove_dir_all(old) } else { fs::remove_file(old) };
+        removed.map_err(|e| Error::io(old, e))?;
     }
     for (folder, files) in BUNDLED {
         let folder = out.join(folder);

@@ -39,7 +39,7 @@ impl Predict {
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
         if !self.input.texts.is_empty() {
-            return self.answer_arguments(&all);
+            return if self.json { self.answer_together(&all) } else { self.answer_lines(&all, &self.input.texts) };
         }
         let Some(path) = &self.input.file else { return self.answer_input(&all) };
         let options = TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), label_column: None };
@@ -64,12 +64,8 @@ impl Predict {
         Ok(())
     }
 
-    /// Answers the texts from arguments.
-    fn answer_arguments(&self, all: &[Adapted]) -> Result<()> {
-        if !self.json {
-            all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.input.texts))?;
-            return Ok(());
-        }
+    /// Answers the texts from arguments with one JSON object.
+    fn answer_together(&self, all: &[Adapted]) -> Result<()> {
         let mut results = Vec::new();
         for adapted in all {
             let rows = answers(adapted, &self.input.texts)?;
@@ -96,7 +92,7 @@ impl Predict {
     /// Prints one line for each text and model.
     fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
         for adapted in all {
-            let name = if self.adapted.several() { Some(&adapted.name) } else { None };
+            let name = (all.len() > 1).then_some(&adapted.name);
             for (text, row) in texts.iter().zip(answers(adapted, texts)?) {
                 if self.json {
                     let mut object = object(adapted, text, &row);

@@ -18,6 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// The tokenised texts of a run.
+pub struct Texts {
+    pub train: Tokenized,
+    pub test: Tokenized,
+    /// Held-out texts that are measured after each epoch.
+    pub dev: Option<Tokenized>,
+}
+
 /// A training run.
 pub struct TrainingRun<'a> {
     /// Folder in which the state is saved.
@@ -30,13 +38,11 @@ pub struct TrainingRun<'a> {
     pub machine: String,
     /// Set by a signal: the run stops after the current step.
     pub stop: Arc<AtomicBool>,
-    /// Texts of a micro-batch.
-    pub batch: usize,
-    /// Held-out texts that are measured after each epoch.
-    pub dev: Option<&'a Tokenized>,
-    /// Test texts, if they are measured after each epoch.
-    pub test: Option<&'a Tokenized>,
-    /// Keep the epoch that is best on `dev`.
+    pub recipe: &'a Recipe,
+    pub texts: &'a Texts,
+    /// Measure on the test texts after each epoch too, not only at the end.
+    pub test_each_epoch: bool,
+    /// Keep the epoch that is best on the held-out texts.
     pub keep_best: bool,
     pub progress: StepProgress,
     /// Results of the run so far, without the parameters.
@@ -63,21 +69,15 @@ impl TrainingRun<'_> {
     ///
     /// # Errors
     /// The errors of training and of the model, and of saving the state.
-    pub fn train_and_test(
-        &mut self,
-        model: &mut DistilBert,
-        train: &Tokenized,
-        test: &Tokenized,
-        recipe: &Recipe,
-        optimizer: &mut AdamW,
-    ) -> Result<Option<Evaluation>> {
-        let finished = self.train(model, train, recipe, optimizer);
+    pub fn train_and_test(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<Option<Evaluation>> {
+        let finished = self.train(model, optimizer);
         self.progress.bar.finish();
-        if finished? { self.evaluate_best(model, test) } else { Ok(None) }
+        if finished? { self.evaluate_best(model) } else { Ok(None) }
     }
 
     /// Trains to the end of the recipe. Returns false if it was stopped.
-    fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
+    fn train(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<bool> {
+        let (recipe, data) = (self.recipe, &self.texts.train);
         let started = Instant::now();
         let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
@@ -106,7 +106,8 @@ impl TrainingRun<'_> {
     /// Measures an epoch, counted from 1. Returns false if it was stopped; then nothing is recorded.
     fn measure(&mut self, epoch: usize, model: &DistilBert) -> Result<bool> {
         let mut found = Vec::new();
-        for (name, data) in [("held-out", self.dev), ("test", self.test)] {
+        let test = self.test_each_epoch.then_some(&self.texts.test);
+        for (name, data) in [("held-out", self.texts.dev.as_ref()), ("test", test)] {
             let Some(data) = data else { continue };
             let Some(result) = self.evaluate(model, data)? else { return Ok(false) };
             found.push((name, result));
@@ -116,7 +117,7 @@ impl TrainingRun<'_> {
             self.log(&json!({ "epoch": epoch, name: result }));
             let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
             if name == "held-out" && self.keep_best && better {
-                self.state.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
+                self.state.best = Some((result.accuracy, values(model)));
             }
         }
         self.state.measured = epoch;
@@ -125,14 +126,14 @@ impl TrainingRun<'_> {
 
     /// Evaluates on tokenised texts; `None` if it was stopped.
     fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_while(model, &data.sequences(), self.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &data.sequences(), self.recipe.batch, &mut |_| !self.stopped())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
     /// Evaluates the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
     /// has the parameters of the last epoch, as it has after an error.
-    fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let last: Vec<Tensor> = model.parameters().iter().map(|p| p.value().clone()).collect();
+    fn evaluate_best(&self, model: &mut DistilBert) -> Result<Option<Evaluation>> {
+        let last = values(model);
         let set = |model: &mut DistilBert, values: &[Tensor]| {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
         };
@@ -146,7 +147,7 @@ impl TrainingRun<'_> {
             };
             p.value().check_finite(error)
         });
-        let result = finite.and_then(|()| self.evaluate(model, data));
+        let result = finite.and_then(|()| self.evaluate(model, &self.texts.test));
         if !matches!(result, Ok(Some(_))) {
             set(model, &last);
         }
@@ -231,6 +232,10 @@ impl TrainingRun<'_> {
             RunState { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..RunState::default() };
         Ok(())
     }
+}
+
+fn values(model: &DistilBert) -> Vec<Tensor> {
+    model.parameters().iter().map(|p| p.value().clone()).collect()
 }
 
 /// A number that was saved as text.

@@ -9,12 +9,11 @@ use super::notes::note;
 use super::output::{Input, Output, OutputState, output_state};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
-use super::run::{RunState, TrainingRun};
+use super::run::{RunState, Texts, TrainingRun};
 use super::signals::interrupt_flag;
 use super::summary::{kernel_path, tell_model};
 use super::training_args::TrainingArgs;
 use clap::Args;
-use lowrank::data::Tokenized;
 use lowrank::files::{remove_flat, write_directory, write_file};
 use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
@@ -88,13 +87,6 @@ pub struct Train {
     /// Print one JSON object on standard output, and nothing else there
     #[arg(long)]
     json: bool,
-}
-
-/// The tokenised texts of a run.
-struct Texts {
-    train: Tokenized,
-    test: Tokenized,
-    dev: Option<Tokenized>,
 }
 
 impl Train {
@@ -226,9 +218,9 @@ impl Train {
             settings: self.settings(&recipe, &method, &base, max_length, &texts),
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             stop: interrupt_flag()?,
-            batch: args.batch,
-            dev: texts.dev.as_ref(),
-            test: self.eval_every_epoch.then_some(&texts.test),
+            recipe: &recipe,
+            texts: &texts,
+            test_each_epoch: self.eval_every_epoch,
             keep_best: self.keep_best,
             progress: StepProgress::new(recipe.steps(texts.train.len())?),
             state: RunState::default(),
@@ -239,7 +231,7 @@ impl Train {
         } else if self.restart && output_state(run.out)? == OutputState::Unfinished {
             remove_flat(run.out)?;
         }
-        let result = match run.train_and_test(&mut model, &texts.train, &texts.test, &recipe, &mut optimizer) {
+        let result = match run.train_and_test(&mut model, &mut optimizer) {
             Ok(Some(result)) => result,
             Ok(None) => return run.stopped_by_user(&model, &optimizer),
             Err(e) => return Err(run.save_after(e, &model, &optimizer)),
