@@ -84,7 +84,7 @@ impl AdaptedArgs {
     /// Opens one model for each adapter; all share one base. Without adapters, opens a checkpoint with its own head. The hash of the base is kept
     /// in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
-        let hash = checked(&self.model, cache)?;
+        let hash = checked(&self.model.path, cache)?;
         let mut all = match self.adapter.first() {
             Some(first) => self.open_adapters(adapter::classes(&first.directory)?, &hash)?,
             None => vec![self.open_whole(hash)?],
@@ -101,7 +101,7 @@ impl AdaptedArgs {
 
     /// Loads the base with a head of `classes`, and shares it between models with one adapter each.
     fn open_adapters(&self, classes: usize, hash: &str) -> Result<Vec<Adapted>> {
-        let base: &Path = &self.model;
+        let base = &self.model.path;
         // Each adapter brings a head of its own.
         let options = LoadOptions { classes: Some(classes), dtype: self.dtype.into(), head: Head::Fitting, ..LoadOptions::default() };
         let mut shared = DistilBert::open_with(base, &options)?.0;
@@ -135,7 +135,7 @@ impl AdaptedArgs {
 
     /// Loads a checkpoint with its own head.
     fn open_whole(&self, base_hash: String) -> Result<Adapted> {
-        let base: &Path = &self.model;
+        let base = &self.model.path;
         let (model, report) = DistilBert::open_with(base, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?;
         if let Some(name) = report.initialised.first() {
             let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";

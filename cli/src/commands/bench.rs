@@ -88,10 +88,10 @@ impl LatencyArgs {
     }
 
     fn run(self) -> Result<()> {
-        let config = Config::open(&self.model)?;
+        let config = Config::open(&self.model.path)?;
         self.methods.iter().try_for_each(|name| self.method(name).check(&config))?;
-        checked(&self.model, user_cache().as_deref())?;
-        let base = DistilBert::open_with(&self.model, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?.0;
+        checked(&self.model.path, user_cache().as_deref())?;
+        let base = DistilBert::open_with(&self.model.path, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?.0;
         let methods: Vec<_> = self.methods.iter().map(|name| (name.clone(), self.method(name), name == "merged")).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
         if self.json {

@@ -45,7 +45,7 @@ impl Combine {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
         let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", named.directory.clone()));
-        self.output.check(&adapters.chain([Input::Model("the model", self.base.model.to_path_buf())]).collect::<Vec<_>>())?;
+        self.output.check(&adapters.chain([Input::Model("the model", self.base.model.path.clone())]).collect::<Vec<_>>())?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),
@@ -61,7 +61,8 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model = DistilBert::open_with(&self.base.model, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
+        let mut model =
+            DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
         let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {

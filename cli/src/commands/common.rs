@@ -12,7 +12,6 @@ use lowrank::train::Evaluation;
 use lowrank::{Error, Result};
 use serde::Serialize;
 use std::io::Write;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -49,7 +48,7 @@ impl From<ComputeType> for DType {
 pub struct Checkpoint {
     /// The argument as given. Adapters store it as the name of their base.
     pub name: String,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 impl FromStr for Checkpoint {
@@ -58,14 +57,6 @@ impl FromStr for Checkpoint {
     fn from_str(name: &str) -> Result<Checkpoint> {
         let path = Path::new(name);
         Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { Hub::from_env()?.model_path(path)? } })
-    }
-}
-
-impl Deref for Checkpoint {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -1,12 +1,14 @@
-//! `--device`: the CPU or a GPU.
+//! `--device`: the CPU or a GPU, and what it computes with.
 
 #[cfg(feature = "cuda")]
 use super::notes::warning;
 use clap::Args;
-use lowrank::nn::DistilBert;
-use lowrank::{Error, Result};
 #[cfg(feature = "cuda")]
-use lowrank::{cuda::Device, tensor::DType};
+use lowrank::cuda::Device;
+use lowrank::nn::DistilBert;
+use lowrank::tensor::DType;
+use lowrank::tensor::simd::{self, Isa};
+use lowrank::{Error, Result};
 
 /// A device, as given on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +69,15 @@ impl DeviceArgs {
             DeviceChoice::Cuda(_) => Err(Error::invalid("this build has no GPU support: build with the feature `cuda`")),
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
         }
+    }
+}
+
+/// Data type and instruction set of the computation.
+pub fn kernel_path(dtype: DType) -> String {
+    match (dtype, simd::isa()) {
+        (DType::BF16, isa @ Isa::Avx512Bf16) => format!("bf16, multiplied as such ({isa})"),
+        (DType::BF16, isa) => format!("bf16, widened to f32 in the kernels ({isa})"),
+        (other, isa) => format!("{} ({isa})", other.to_string().to_lowercase()),
     }
 }
 

@@ -40,8 +40,7 @@ impl Merge {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
-        self.output
-            .check(&[Input::Model("the model", self.base.model.to_path_buf()), Input::Model("the adapter", self.adapter.clone())])?;
+        self.output.check(&[Input::Model("the model", self.base.model.path.clone()), Input::Model("the adapter", self.adapter.clone())])?;
         let out = &self.output.out;
         let mut adapted = self.base.open(vec![Named { name: None, directory: self.adapter.clone() }])?;
         let Adapted { mut model, base_hash, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
@@ -59,7 +58,7 @@ impl Merge {
         let trained_on = about.and_then(|about| about.trained_on);
         let about = About { trained_on, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
         write_directory(out, |directory| {
-            model.save(&self.base.model, &labels, directory)?;
+            model.save(&self.base.model.path, &labels, directory)?;
             about.write(directory)
         })?;
         say(format!(

@@ -27,7 +27,6 @@ mod progress;
 mod run;
 mod signals;
 mod study;
-mod summary;
 mod texts;
 mod tokenize;
 mod train;

@@ -163,34 +163,30 @@ impl TrainingRun<'_> {
         self.out.join("checkpoint.safetensors")
     }
 
-    /// Saves the state of a run that a signal stopped, and says how to resume.
+    /// Saves the state of a run that a signal stopped or that failed, and says how to resume.
     ///
     /// # Errors
-    /// If the state cannot be written.
-    pub fn stopped_by_user(&self, model: &DistilBert, optimizer: &AdamW) -> Result<Outcome> {
-        if optimizer.steps() == 0 {
-            note!("stopped before the first step: there is nothing to save");
+    /// The failure of the run; if there is none, why the state cannot be written.
+    pub fn ended_early(&self, model: &DistilBert, optimizer: &AdamW, failure: Option<Error>) -> Result<Outcome> {
+        let (step, file) = (optimizer.steps(), self.file());
+        let saved = if step > 0 { self.save(model, optimizer) } else { Ok(()) };
+        let Some(failure) = failure else {
+            saved?;
+            match step {
+                0 => note!("stopped before the first step: there is nothing to save"),
+                _ => note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display()),
+            }
             return Ok(Outcome::Interrupted);
-        }
-        self.save(model, optimizer)?;
-        note!("stopped after step {}; saved to {}: run again with --resume to go on", optimizer.steps(), self.file().display());
-        Ok(Outcome::Interrupted)
-    }
-
-    /// Saves the state of a run that failed, and says how to resume. Returns the error of the run.
-    pub fn save_after(&self, failure: Error, model: &DistilBert, optimizer: &AdamW) -> Error {
-        let step = optimizer.steps();
-        if step == 0 {
-            return failure;
-        }
-        match self.save(model, optimizer) {
-            Ok(()) => warning!(
-                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
-                self.file().display()
-            ),
+        };
+        match saved {
             Err(problem) => warning!("the state after step {step} could not be saved: {problem}"),
+            Ok(()) if step > 0 => warning!(
+                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
+                file.display()
+            ),
+            Ok(()) => {}
         }
-        failure
+        Err(failure)
     }
 
     /// Saves the state, completely or not at all.

@@ -121,17 +121,17 @@ impl StudyArgs {
     /// Runs the rows and writes the results.
     pub(super) fn study(self) -> Result<Outcome> {
         let args = &self.args;
-        let config = Config::open(&args.model)?;
+        let config = Config::open(&args.model.path)?;
         let [table, more] = self.rows(&config)?;
         self.check_out(&[&table[..], &more[..]].concat())?;
         let recipe = Recipe { epochs: args.epochs, batch: args.batch, ..Recipe::default() };
         recipe.check()?;
-        let base_hash = checked(&args.model, args.source.cache_folder().as_deref())?;
+        let base_hash = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // Files that were half written when an earlier run was killed.
         OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
         let max_length = length(args.max_length, config.max_position_embeddings)?;
-        let wordpiece = open_wordpiece(&args.model, &config)?;
+        let wordpiece = open_wordpiece(&args.model.path, &config)?;
         // The reviews are read once: they are the same for all rows and seeds.
         let reader = Reader::new(args, args.source.labels(None)?, &wordpiece, max_length, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
@@ -143,9 +143,9 @@ impl StudyArgs {
             let about = About::new(model, &train.label_names, max_length, seed);
             About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
-        let hashes = [weights_hash(&args.model)?, digest(&train), digest(&test)];
+        let hashes = [weights_hash(&args.model.path)?, digest(&train), digest(&test)];
         let study = Study {
-            model: &args.model,
+            model: &args.model.path,
             config: &config,
             hashes: &hashes,
             base: &args.model.name,

@@ -28,7 +28,7 @@ pub struct Tokenize {
 impl Tokenize {
     /// Runs the command.
     pub(super) fn run(self) -> Result<()> {
-        let wordpiece = WordPiece::open(&self.model)?;
+        let wordpiece = WordPiece::open(&self.model.path)?;
         self.input.check("tokenize")?;
         let TextArgs { texts, file, encoding } = self.input;
         let given = !texts.is_empty();

@@ -2,8 +2,8 @@
 
 use super::base::checked;
 use super::common::{Outcome, count, describe, length, open_wordpiece, say, say_json};
-use super::device::device_memory;
-use super::head::BaseModel;
+use super::device::{device_memory, kernel_path};
+use super::head::{BaseModel, tell_model};
 use super::method::MethodArgs;
 use super::notes::note;
 use super::output::{Input, Output, OutputState, output_state};
@@ -11,7 +11,6 @@ use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::run::{RunState, Texts, TrainingRun};
 use super::signals::interrupt_flag;
-use super::summary::{kernel_path, tell_model};
 use super::training_args::TrainingArgs;
 use clap::Args;
 use lowrank::files::{remove_flat, write_directory, write_file};
@@ -135,7 +134,7 @@ impl Train {
         self.output.check_run(&inputs, self.resume, self.restart)?;
         self.what.check()?;
         recipe.check()?;
-        method.check(&Config::open(&self.args.model)?)?;
+        method.check(&Config::open(&self.args.model.path)?)?;
         if !(0.0..1.0).contains(&self.dev_fraction) {
             return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
         }
@@ -194,18 +193,18 @@ impl Train {
     pub(super) fn run(self) -> Result<Outcome> {
         let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
         self.check(&recipe, &method)?;
-        let base = checked(&args.model, args.source.cache_folder().as_deref())?;
+        let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         let checkpoint =
-            BaseModel { folder: &args.model, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
+            BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
         let opened = checkpoint.open()?;
         let max_length = self.max_length(&opened.model, &method)?;
-        let wordpiece = open_wordpiece(&args.model, &opened.model.config)?;
+        let wordpiece = open_wordpiece(&args.model.path, &opened.model.config)?;
         let labels = args.source.labels(opened.names.as_deref())?;
         let reader = Reader::new(args, labels, &wordpiece, max_length, self.seed)?;
         let texts = self.texts(&reader, opened.names.as_deref())?;
         let (mut model, report) = checkpoint.with_head_for(opened, &texts.train.label_names)?;
         let adapted = method.apply(&mut model, self.seed)?;
-        tell_model(&args.model, &model, &report, &adapted);
+        tell_model(&args.model.path, &model, &report, &adapted);
         note!("{} reviews to train on ({} tokens), {} to test", texts.train.len(), thousands(texts.train.tokens()), texts.test.len());
         let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
@@ -233,8 +232,7 @@ impl Train {
         }
         let result = match run.train_and_test(&mut model, &mut optimizer) {
             Ok(Some(result)) => result,
-            Ok(None) => return run.stopped_by_user(&model, &optimizer),
-            Err(e) => return Err(run.save_after(e, &model, &optimizer)),
+            stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
         let about = About {
             trained_on: Some(reader.trained_on()?),
@@ -274,7 +272,7 @@ impl Train {
 
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
         write_directory(&self.output.out, |directory| {
-            adapter::save_trained(model, method, &self.args.model, &self.args.model.name, &about.labels, directory)?;
+            adapter::save_trained(model, method, &self.args.model.path, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })

@@ -45,6 +45,6 @@ impl TrainingArgs {
     /// Everything that is read.
     pub fn inputs(&self) -> Vec<Input> {
         let test = self.test.as_deref().map(Input::test);
-        Input::of(&self.source).into_iter().chain(test).chain([Input::Model("the model", self.model.to_path_buf())]).collect()
+        Input::of(&self.source).into_iter().chain(test).chain([Input::Model("the model", self.model.path.clone())]).collect()
     }
 }
