@@ -4,6 +4,7 @@
 use super::common::{Outcome, describe};
 use super::notes::{note, warning};
 use super::progress::StepProgress;
+use super::signals::asked_to_stop;
 use lowrank::data::Tokenized;
 use lowrank::files::{read_text, write_directory, write_file};
 use lowrank::nn::DistilBert;
@@ -14,8 +15,6 @@ use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// The tokenised texts of a run.
@@ -36,8 +35,6 @@ pub struct TrainingRun<'a> {
     pub settings: String,
     /// Version and machine; the bytes of the result depend on them too.
     pub machine: String,
-    /// Set by a signal: the run stops after the current step.
-    pub stop: Arc<AtomicBool>,
     pub recipe: &'a Recipe,
     pub texts: &'a Texts,
     /// Measure on the test texts after each epoch too, not only at the end.
@@ -87,20 +84,16 @@ impl TrainingRun<'_> {
             if done.is_multiple_of(per_epoch) && self.state.measured < epoch && !self.measure(epoch, model)? {
                 return Ok(false);
             }
-            if done == steps || self.stopped() {
+            if done == steps || asked_to_stop() {
                 return Ok(done == steps);
             }
             let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
             training.run(model, optimizer, until, self)?;
             self.state.seconds = before + started.elapsed().as_secs_f64();
-            if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
+            if optimizer.steps().is_multiple_of(self.every) && !asked_to_stop() {
                 self.save(model, optimizer)?;
             }
         }
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
     }
 
     /// Measures an epoch, counted from 1. Returns false if it was stopped; then nothing is recorded.
@@ -114,7 +107,7 @@ impl TrainingRun<'_> {
         }
         for (name, result) in found {
             self.progress.bar.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
-            self.log(&json!({ "epoch": epoch, name: result }));
+            self.state.metrics += &format!("{}\n", json!({ "epoch": epoch, name: result }));
             let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
             if name == "held-out" && self.keep_best && better {
                 self.state.best = Some((result.accuracy, values(model)));
@@ -126,7 +119,7 @@ impl TrainingRun<'_> {
 
     /// Evaluates on tokenised texts; `None` if it was stopped.
     fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_while(model, &data.sequences(), self.recipe.batch, &mut |_| !self.stopped())?;
+        let predicted = predict_while(model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
@@ -152,10 +145,6 @@ impl TrainingRun<'_> {
             set(model, &last);
         }
         result
-    }
-
-    fn log(&mut self, value: &serde_json::Value) {
-        self.state.metrics.push_str(&format!("{value}\n"));
     }
 
     /// The file of the saved state.
@@ -257,7 +246,7 @@ impl Observer for TrainingRun<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.progress.step(report);
         self.state.kept = self.state.kept.max(report.kept_bytes);
-        self.log(&json!(report));
-        !self.stopped()
+        self.state.metrics += &format!("{}\n", json!(report));
+        !asked_to_stop()
     }
 }

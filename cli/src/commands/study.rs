@@ -6,7 +6,7 @@ use super::notes::note;
 use super::output::{check_apart, output_state};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
-use super::signals::interrupt_flag;
+use super::signals::{asked_to_stop, catch_signals};
 use super::training_args::TrainingArgs;
 use crate::study::{
     Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
@@ -21,8 +21,6 @@ use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that a study writes, apart from the folders of its rows.
 pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
@@ -83,13 +81,10 @@ impl StudyArgs {
         let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
         let is_row = |folder: PathBuf| ["result.json", "checkpoint.safetensors"].iter().any(|name| folder.join(name).exists());
         let is_study = entries.flatten().any(|entry| is_row(entry.path()));
-        match OUTPUTS.iter().find(|name| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file())) {
-            Some(name) => {
-                let problem = "was not written by a study: its folder has no rows of a study. Choose another --out; nothing was changed";
-                Err(Error::file(&self.out, name, problem))
-            }
-            None => Ok(()),
-        }
+        let foreign = |name: &&&str| self.out.join(name).symlink_metadata().is_ok_and(|found| !is_study || !found.is_file());
+        let Some(name) = OUTPUTS.iter().find(foreign) else { return Ok(()) };
+        let problem = "was not written by a study: its folder has no rows of a study. Choose another --out; nothing was changed";
+        Err(Error::file(&self.out, name, problem))
     }
 
     /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
@@ -109,17 +104,8 @@ impl StudyArgs {
         }
     }
 
-    /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        let outcome = self.study()?;
-        if let Outcome::Interrupted = outcome {
-            note!("stopped; the same command goes on from there");
-        }
-        Ok(outcome)
-    }
-
     /// Runs the rows and writes the results.
-    pub(super) fn study(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
         let config = Config::open(&args.model.path)?;
         let [table, more] = self.rows(&config)?;
@@ -159,15 +145,17 @@ impl StudyArgs {
             place: &place,
             describe: &describe,
         };
-        match self.run_rows(&study, &table, &more)? {
-            Some(results) => self.report(&study, &reader, &table, &more, &results).map(|()| Outcome::Done),
-            None => Ok(Outcome::Interrupted),
-        }
+        let Some(results) = self.run_rows(&study, &table, &more)? else {
+            note!("stopped; {}", if self.demo { "the next run begins anew" } else { "the same command goes on from there" });
+            return Ok(Outcome::Interrupted);
+        };
+        self.report(&study, &reader, &table, &more, &results).map(|()| Outcome::Done)
     }
 
     /// The results of all rows; `None` if the study was stopped. `table.md` grows with each row.
     fn run_rows(&self, study: &Study, table: &[Row], more: &[Row]) -> Result<Option<Vec<RowResult>>> {
-        let mut watch = Watch { bar: None, stop: interrupt_flag()?, begun: false };
+        catch_signals()?;
+        let mut watch = Watch::default();
         let mut results = Vec::new();
         for (row, seed) in self.runs(table, more) {
             let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
@@ -179,7 +167,7 @@ impl StudyArgs {
             let p = p_value(p);
             say(format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)"))?;
         }
-        Ok((!watch.stop.load(Ordering::Relaxed)).then_some(results))
+        Ok((!asked_to_stop()).then_some(results))
     }
 
     /// Rows and seeds in running order. The rows of the claims are many, so they run with the first seed only.
@@ -243,9 +231,9 @@ pub(super) fn quoted(word: &str) -> String {
 }
 
 /// Shows the progress of a row, and stops it on Ctrl-C.
+#[derive(Default)]
 struct Watch {
     bar: Option<StepProgress>,
-    stop: Arc<AtomicBool>,
     /// Whether the header of the table was printed.
     begun: bool,
 }
@@ -259,12 +247,12 @@ impl StudyProgress for Watch {
 
     fn step(&mut self, report: &StepReport) -> bool {
         self.bar.iter_mut().for_each(|bar| bar.step(report));
-        !self.stop.load(Ordering::Relaxed)
+        !asked_to_stop()
     }
 
     fn test(&mut self, done: usize, of: usize) -> bool {
         self.bar.iter_mut().for_each(|bar| bar.test(done, of));
-        !self.stop.load(Ordering::Relaxed)
+        !asked_to_stop()
     }
 
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {

@@ -10,7 +10,7 @@ use super::output::{Input, Output, OutputState, output_state};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::run::{RunState, Texts, TrainingRun};
-use super::signals::interrupt_flag;
+use super::signals::catch_signals;
 use super::training_args::TrainingArgs;
 use clap::Args;
 use lowrank::files::{remove_flat, write_directory, write_file};
@@ -211,12 +211,12 @@ impl Train {
         if self.what.lora_plus_ratio() != 1.0 {
             optimizer.group = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
+        catch_signals()?;
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
             settings: self.settings(&recipe, &method, &base, max_length, &texts),
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
-            stop: interrupt_flag()?,
             recipe: &recipe,
             texts: &texts,
             test_each_epoch: self.eval_every_epoch,
