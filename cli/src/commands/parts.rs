@@ -1,10 +1,11 @@
 //! The parts of labelled data: training texts, held-out texts, and test texts.
 
-use super::common::limited;
+use super::common::{limited, open_wordpiece};
 use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
 use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
+use lowrank::nn::Config;
 use lowrank::text::{hex, thousands};
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -34,7 +35,7 @@ pub struct Reader<'a> {
     args: &'a TrainingArgs,
     /// Names of the classes, if the model has names.
     labels: Labels,
-    wordpiece: &'a WordPiece,
+    wordpiece: WordPiece,
     /// Tokens kept of a text.
     max_length: usize,
     /// Seed of the sample that `--train-limit` draws, and of the development part.
@@ -46,11 +47,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Finds the test texts, and reads nothing yet.
+    /// Opens the tokenizer and finds the test texts; reads no texts yet.
     ///
     /// # Errors
-    /// If there are test texts and `--test-fraction` is given.
-    pub fn new(args: &'a TrainingArgs, labels: Labels, wordpiece: &'a WordPiece, max_length: usize, seed: u64) -> Result<Reader<'a>> {
+    /// If there are test texts and `--test-fraction` is given, or the tokenizer does not fit the model.
+    pub fn new(args: &'a TrainingArgs, config: &Config, labels: Labels, max_length: usize, seed: u64) -> Result<Reader<'a>> {
+        let wordpiece = open_wordpiece(&args.model.path, config)?;
         let data = &args.source.data;
         let apart = match &args.test {
             Some(path) => Some(path.clone()),
@@ -77,7 +79,7 @@ impl<'a> Reader<'a> {
     fn training(&self, dev_fraction: f64, dev: bool) -> Result<Tokenized> {
         let (source, limit, held_out) = (&self.args.source, self.args.train_limit, self.held_out);
         let selection = format!("rest {held_out:?} limit {limit:?} dev {dev_fraction} seed {} {dev}", self.seed);
-        source.tokens((&source.data, Split::Train), &self.labels, self.wordpiece, self.max_length, &selection, |data| {
+        source.tokens((&source.data, Split::Train), &self.labels, &self.wordpiece, self.max_length, &selection, |data| {
             let data = limited(part_of(held_out, data, false, |text| text.key)?, limit, self.seed)?;
             if dev_fraction == 0.0 {
                 return Ok(data);
@@ -113,6 +115,7 @@ impl<'a> Reader<'a> {
             let of = self.args.source.data.display();
             note!("{of} has no test split: {share} of its different texts of each class are held out to test on, the same in every run");
         }
+        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         self.tell("training", &train, None);
         self.tell("test", &test, Some(&train));
         Ok((train, test))
@@ -133,7 +136,7 @@ impl<'a> Reader<'a> {
                 None if find(&source.data, Split::Validation)? == Found::There => &source.data,
                 None => return Ok(None),
             };
-            source.tokens((path, Split::Validation), &self.as_in(train), self.wordpiece, self.max_length, "", Ok)?
+            source.tokens((path, Split::Validation), &self.as_in(train), &self.wordpiece, self.max_length, "", Ok)?
         };
         self.tell("held-out", &part, Some(train));
         note!("{} of them also stand among the test texts", thousands(part.shared_with(test)));
@@ -144,7 +147,7 @@ impl<'a> Reader<'a> {
         let (path, split) = &self.test;
         // Seed 0 always, so that the test sample does not depend on the seed of training.
         let selection = format!("part {:?} limit {:?} seed 0", self.held_out, self.args.test_limit);
-        self.args.source.tokens((path, *split), &self.as_in(train), self.wordpiece, self.max_length, &selection, |data| {
+        self.args.source.tokens((path, *split), &self.as_in(train), &self.wordpiece, self.max_length, &selection, |data| {
             self.select_test(data, |text| text.key)
         })
     }

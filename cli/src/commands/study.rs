@@ -1,7 +1,7 @@
 //! `lowrank study`: runs the study and writes its results.
 
 use super::base::{checked, weights_hash};
-use super::common::{Outcome, count, describe, length, open_wordpiece, say};
+use super::common::{Outcome, count, describe, length, say};
 use super::notes::note;
 use super::output::{check_apart, output_state};
 use super::parts::{Reader, digest};
@@ -16,7 +16,6 @@ use clap::{Args, Command, FromArgMatches};
 use lowrank::files::{recover_directory, write_file};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
-use lowrank::text::thousands;
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
@@ -117,11 +116,9 @@ impl StudyArgs {
         // Files that were half written when an earlier run was killed.
         OUTPUTS.iter().try_for_each(|name| recover_directory(&self.out.join(name)))?;
         let max_length = length(args.max_length, config.max_position_embeddings)?;
-        let wordpiece = open_wordpiece(&args.model.path, &config)?;
         // The reviews are read once: they are the same for all rows and seeds.
-        let reader = Reader::new(args, args.source.labels(None)?, &wordpiece, max_length, 0)?;
+        let reader = Reader::new(args, &config, args.source.labels(None)?, max_length, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
-        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let cpu = processor();
         let place = |model: &mut DistilBert| Ok(args.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let trained_on = reader.trained_on()?;

@@ -1,7 +1,7 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
 use super::base::checked;
-use super::common::{Outcome, count, describe, length, open_wordpiece, say, say_json};
+use super::common::{Outcome, count, describe, length, say, say_json};
 use super::device::{device_memory, kernel_path};
 use super::head::{BaseModel, tell_model};
 use super::method::MethodArgs;
@@ -17,7 +17,6 @@ use lowrank::files::{remove_flat, write_directory, write_file};
 use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
-use lowrank::text::thousands;
 use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus, memory_by_category, peak_memory};
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -198,14 +197,12 @@ impl Train {
             BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
         let opened = checkpoint.open()?;
         let max_length = self.max_length(&opened.model, &method)?;
-        let wordpiece = open_wordpiece(&args.model.path, &opened.model.config)?;
         let labels = args.source.labels(opened.names.as_deref())?;
-        let reader = Reader::new(args, labels, &wordpiece, max_length, self.seed)?;
+        let reader = Reader::new(args, &opened.model.config, labels, max_length, self.seed)?;
         let texts = self.texts(&reader, opened.names.as_deref())?;
         let (mut model, report) = checkpoint.with_head_for(opened, &texts.train.label_names)?;
         let adapted = method.apply(&mut model, self.seed)?;
         tell_model(&args.model.path, &model, &report, &adapted);
-        note!("{} reviews to train on ({} tokens), {} to test", texts.train.len(), thousands(texts.train.tokens()), texts.test.len());
         let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.what.lora_plus_ratio() != 1.0 {
