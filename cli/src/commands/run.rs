@@ -247,6 +247,7 @@ impl Observer for TrainingRun<'_> {
         self.progress.step(report);
         self.state.kept = self.state.kept.max(report.kept_bytes);
         self.state.metrics += &format!("{}\n", json!(report));
+        // A signal stops the run after this step.
         !asked_to_stop()
     }
 }

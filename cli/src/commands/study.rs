@@ -71,10 +71,8 @@ impl StudyArgs {
     fn check_out(&self, rows: &[Row]) -> Result<()> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
-        let places = match self.demo {
-            true => OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect(),
-            false => vec![self.out.clone()],
-        };
+        let outputs = || OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect();
+        let places = if self.demo { outputs() } else { vec![self.out.clone()] };
         places.iter().try_for_each(|place| check_apart(place, &inputs))?;
         self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
         let Ok(entries) = std::fs::read_dir(&self.out) else { return Ok(()) };
@@ -97,10 +95,10 @@ impl StudyArgs {
             let more = if self.claims { "" } else { "; with --claims there are more" };
             return Err(Error::invalid(format!("--rows {unknown}: there are {}{more}", keys.join(", "))));
         }
-        match self.rows.is_empty() {
-            true => Ok(all),
-            false => Ok([all.into_iter().flatten().filter(|row| self.rows.contains(&row.key)).collect(), Vec::new()]),
+        if self.rows.is_empty() {
+            return Ok(all);
         }
+        Ok([all.into_iter().flatten().filter(|row| self.rows.contains(&row.key)).collect(), Vec::new()])
     }
 
     /// Runs the rows and writes the results.
