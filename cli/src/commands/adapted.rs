@@ -2,13 +2,12 @@
 
 use super::base::{check_same, checked};
 use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
-use super::device::DeviceArgs;
+use super::device::{DeviceArgs, DeviceChoice};
 use super::notes::warning;
 use clap::Args;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
 use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
-use lowrank::tensor::DType;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +61,8 @@ pub struct Adapted {
     /// Name of the adapter, or its folder if it has no name.
     pub name: String,
     pub model: DistilBert,
+    /// Hash of the base.
+    pub base_hash: String,
     pub wordpiece: Arc<WordPiece>,
     /// Names of the classes.
     pub labels: Vec<String>,
@@ -80,25 +81,76 @@ impl Adapted {
 }
 
 impl AdaptedArgs {
-    /// Whether there are several adapters.
-    pub fn several(&self) -> bool {
-        self.adapter.len() > 1
-    }
-
-    /// Opens one model for each adapter; all share one base. The hash of the base is kept in `cache`.
+    /// Opens one model for each adapter; all share one base. Without adapters, opens a checkpoint with its own head. The hash of the base is kept
+    /// in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
-        let hash = checked(&self.model, cache)?;
-        let hash = (!self.any_base).then_some(&hash[..]);
-        let place = |model: &mut DistilBert| self.device.place(model).map(|_| ());
-        let mut all = open_adapted(&self.model, &self.adapter, hash, self.max_length, self.dtype.into(), self.lenient, &place)?;
+        let hash = checked(&self.model.path, cache)?;
+        let mut all = match self.adapter.first() {
+            Some(first) => self.open_adapters(adapter::classes(&first.directory)?, &hash)?,
+            None => vec![self.open_whole(hash)?],
+        };
         for adapted in &mut all {
             if let Some(rank) = self.rank {
                 truncate(&mut adapted.model, rank)?;
             }
-            // Moves the adapter's weights; the base is on the device already.
-            place(&mut adapted.model)?;
+            // Moves the adapter's weights; a shared base is on the device already.
+            self.device.place(&mut adapted.model)?;
         }
         Ok(all)
+    }
+
+    /// Loads the base with a head of `classes`, and shares it between models with one adapter each.
+    fn open_adapters(&self, classes: usize, hash: &str) -> Result<Vec<Adapted>> {
+        let base = &self.model.path;
+        // Each adapter brings a head of its own.
+        let options = LoadOptions { classes: Some(classes), dtype: self.dtype.into(), head: Head::Fitting, ..LoadOptions::default() };
+        let mut shared = DistilBert::open_with(base, &options)?.0;
+        self.device.place(&mut shared)?;
+        let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
+        let open = |named: &Named| {
+            let directory = &named.directory;
+            let (about, classes) = (About::open(directory)?, adapter::classes(directory)?);
+            let mut model = shared.share(classes)?;
+            if let Some(about) = &about {
+                check_base(about, &model, classes, directory, base)?;
+                if !self.any_base {
+                    check_same(about, directory, base, hash)?;
+                }
+            }
+            let warnings = adapter::load_with(&mut model, directory, self.lenient)?.1;
+            warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
+            // Without lowrank.json (PEFT): names and kind of head come from the base. This program trains only heads for classes.
+            let of_base = || match shared.config.labels() {
+                labels if labels.len() == classes => labels,
+                _ => (0..classes).map(generic_label).collect(),
+            };
+            let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
+            let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
+            let max_length = self.max_length(&model, about.as_ref())?;
+            let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
+            Ok(Adapted { name, model, base_hash: hash.to_string(), wordpiece: wordpiece.clone(), labels, outputs, about, max_length })
+        };
+        self.adapter.iter().map(open).collect()
+    }
+
+    /// Loads a checkpoint with its own head.
+    fn open_whole(&self, base_hash: String) -> Result<Adapted> {
+        let base = &self.model.path;
+        let (model, report) = DistilBert::open_with(base, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?;
+        if let Some(name) = report.initialised.first() {
+            let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
+            return Err(Error::file(base, format!("tensor {name:?}"), problem));
+        }
+        let (labels, about) = (model.config.labels(), About::open(base)?);
+        let (outputs, max_length) = (model.config.outputs(labels.len()), self.max_length(&model, about.as_ref())?);
+        let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
+        Ok(Adapted { name: base.display().to_string(), model, base_hash, wordpiece, labels, outputs, about, max_length })
+    }
+
+    /// Tokens kept of each text: as given, else as in training, else as many as the model has positions for.
+    fn max_length(&self, model: &DistilBert, about: Option<&About>) -> Result<usize> {
+        let longest = model.longest_text();
+        check_length(self.max_length.or(about.map(|about| about.max_length)).unwrap_or(longest), longest)
     }
 }
 
@@ -114,70 +166,12 @@ pub struct BaseArgs {
 }
 
 impl BaseArgs {
-    /// The hash of the base, and one f32 model on the CPU for each adapter.
-    pub fn open(&self, adapters: &[Named]) -> Result<(String, Vec<Adapted>)> {
-        let hash = checked(&self.model, user_cache().as_deref())?;
-        let wanted = (!self.any_base).then_some(&hash[..]);
-        let all = open_adapted(&self.model, adapters, wanted, None, DType::F32, false, &|_| Ok(()))?;
-        Ok((hash, all))
+    /// One f32 model on the CPU for each adapter.
+    pub fn open(&self, adapter: Vec<Named>) -> Result<Vec<Adapted>> {
+        let (model, any_base, device) = (self.model.clone(), self.any_base, DeviceArgs { device: DeviceChoice::Cpu });
+        let args = AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, max_length: None, dtype: ComputeType::F32, device };
+        args.open(user_cache().as_deref())
     }
-}
-
-/// Loads a base with adapters, or a checkpoint with its own head if there are no adapters. If `hash` is given, the adapters must have been trained
-/// on a base with this hash. `place` moves the base to its device before the adapters share it.
-fn open_adapted(
-    base: &Path,
-    adapters: &[Named],
-    hash: Option<&str>,
-    max_length: Option<usize>,
-    dtype: DType,
-    lenient: bool,
-    place: &dyn Fn(&mut DistilBert) -> Result<()>,
-) -> Result<Vec<Adapted>> {
-    let Some(first) = adapters.first() else { return Ok(vec![open_whole(base, max_length, dtype)?]) };
-    // Each adapter brings a head of its own.
-    let options = LoadOptions { classes: Some(adapter::classes(&first.directory)?), dtype, head: Head::Fitting, ..LoadOptions::default() };
-    let mut shared = DistilBert::open_with(base, &options)?.0;
-    place(&mut shared)?;
-    let wordpiece = Arc::new(open_wordpiece(base, &shared.config)?);
-    let open = |named: &Named| {
-        let directory = &named.directory;
-        let (about, classes) = (About::open(directory)?, adapter::classes(directory)?);
-        let mut model = shared.share(classes)?;
-        if let Some(about) = &about {
-            check_base(about, &model, classes, directory, base)?;
-            hash.map_or(Ok(()), |hash| check_same(about, directory, base, hash))?;
-        }
-        let warnings = adapter::load_with(&mut model, directory, lenient)?.1;
-        warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
-        // Without lowrank.json (PEFT): names and kind of head come from the base. This program trains only heads for classes.
-        let of_base = || match shared.config.labels() {
-            labels if labels.len() == classes => labels,
-            _ => (0..classes).map(generic_label).collect(),
-        };
-        let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
-        let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
-        let longest = model.longest_text();
-        let max_length = check_length(max_length.or(about.as_ref().map(|a| a.max_length)).unwrap_or(longest), longest)?;
-        let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
-        Ok(Adapted { name, model, wordpiece: wordpiece.clone(), labels, outputs, about, max_length })
-    };
-    adapters.iter().map(open).collect()
-}
-
-/// Loads a checkpoint with its own head.
-fn open_whole(base: &Path, max_length: Option<usize>, dtype: DType) -> Result<Adapted> {
-    let (model, report) = DistilBert::open_with(base, &LoadOptions { dtype, ..LoadOptions::default() })?;
-    let labels = model.config.labels();
-    if let Some(name) = report.initialised.first() {
-        let problem = "is missing: the checkpoint has no trained head; give an adapter with --adapter";
-        return Err(Error::file(base, format!("tensor {name:?}"), problem));
-    }
-    let (about, outputs) = (About::open(base)?, model.config.outputs(labels.len()));
-    let max_length = max_length.or(about.as_ref().map(|a| a.max_length)).unwrap_or(model.longest_text());
-    let max_length = check_length(max_length, model.longest_text())?;
-    let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
-    Ok(Adapted { name: base.display().to_string(), wordpiece, max_length, model, labels, outputs, about })
 }
 
 /// Checks that the adapter was trained on a base of these shapes, and that its labels fit its head.

@@ -2,6 +2,7 @@
 //! bytes, so the result is cached until the files change.
 
 use super::notes::warning;
+use lowrank::data::hash_file;
 use lowrank::files::write_file;
 use lowrank::lora::About;
 use lowrank::nn::{Config, fingerprint};
@@ -29,82 +30,71 @@ struct Kept {
 /// # Errors
 /// If the checkpoint cannot be read, or contains a number that is not finite.
 pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
-    let key = key(folder);
-    let place = cache.zip(key.as_ref()).map(|(cache, key)| {
-        let name = hex(&Sha256::digest(key.text.as_bytes())[..16]);
-        cache.join(format!("{name}.base"))
-    });
-    let kept = place.as_ref().and_then(|place| serde_json::from_slice::<Kept>(&std::fs::read(place).ok()?).ok());
-    if let (Some(Kept { key: kept, hash }), Some(key)) = (kept, &key)
-        && kept == key.text
-    {
-        return Ok(hash);
+    let compute = || {
+        let config = Config::open(folder)?;
+        fingerprint(&SafeTensors::open(folder)?, &config)
+    };
+    let (Some(cache), Some((key, changed))) = (cache, identify(folder)) else { return compute() };
+    let place = cache.join(format!("{}.base", hex(&Sha256::digest(key.as_bytes())[..16])));
+    let kept = std::fs::read(&place).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    if let Some(kept) = kept.filter(|kept| kept.key == key) {
+        return Ok(kept.hash);
     }
-    let config = Config::open(folder)?;
-    let hash = fingerprint(&SafeTensors::open(folder)?, &config)?;
-    if let (Some(place), Some(before)) = (place, key)
-        && SystemTime::now().duration_since(before.changed).is_ok_and(|age| age > SETTLED)
-        && self::key(folder).is_some_and(|after| after.text == before.text)
-    {
-        let kept = Kept { key: before.text, hash: hash.clone() };
+    let hash = compute()?;
+    let settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > SETTLED);
+    if settled && identify(folder).is_some_and(|(after, _)| after == key) {
         // A cache only saves time.
-        let _ = place.parent().map(std::fs::create_dir_all);
-        let _ = serde_json::to_vec(&kept).map(|text| write_file(&place, &text));
+        let _ = std::fs::create_dir_all(cache);
+        let _ = serde_json::to_vec(&Kept { key, hash: hash.clone() }).map(|text| write_file(&place, &text));
     }
     Ok(hash)
 }
 
-/// Identifies the files of a checkpoint without reading them.
-struct Key {
-    text: String,
-    /// The last time that one of them changed.
-    changed: SystemTime,
-}
-
-/// The key of the files that determine the numbers of a checkpoint; `None` if the metadata of one cannot be read.
-fn key(folder: &Path) -> Option<Key> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).ok()?.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().ok()?;
-    let counts = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default();
-        name == "config.json" || name == "model.safetensors.index.json" || file.extension().is_some_and(|e| e == "safetensors")
-    };
-    files.retain(counts);
+/// Identifies the files that determine the numbers of a checkpoint without reading them: a key, and the last time that one of them changed. `None`
+/// if the metadata of one cannot be read.
+fn identify(folder: &Path) -> Option<(String, SystemTime)> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.map(|entry| Some(entry.ok()?.path())).collect::<Option<_>>()?;
+    files.retain(|file| is_weights(file) || file.ends_with("config.json") || file.ends_with("model.safetensors.index.json"));
     files.sort();
-    let mut key = Key { text: "1".to_string(), changed: SystemTime::UNIX_EPOCH };
+    let (mut key, mut last) = ("1".to_string(), SystemTime::UNIX_EPOCH);
     for file in files {
         let (path, facts) = (file.canonicalize().ok()?, std::fs::metadata(&file).ok()?);
-        key.text.push_str(&format!("\n{:?} {path:?} {} {:?}", file.file_name()?, facts.len(), identity(&facts)));
-        key.changed = key.changed.max(changed(&facts)?);
+        let (identity, changed) = identity(&facts)?;
+        key.push_str(&format!("\n{:?} {path:?} {} {identity}", file.file_name()?, facts.len()));
+        last = last.max(changed);
     }
-    Some(key)
+    Some((key, last))
 }
 
-/// Device, inode, mtime and ctime in ns. Programs can set mtime back, but not ctime.
+fn is_weights(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "safetensors")
+}
+
+/// Device, inode, mtime and ctime in ns, and the time of the last change. Programs can set mtime back, but not ctime.
 #[cfg(unix)]
-fn identity(facts: &Metadata) -> [i128; 4] {
+fn identity(facts: &Metadata) -> Option<(String, SystemTime)> {
     use std::os::unix::fs::MetadataExt;
     let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
-    [facts.dev().into(), facts.ino().into(), ns(facts.mtime(), facts.mtime_nsec()), ns(facts.ctime(), facts.ctime_nsec())]
+    let own: [i128; 4] =
+        [facts.dev().into(), facts.ino().into(), ns(facts.mtime(), facts.mtime_nsec()), ns(facts.ctime(), facts.ctime_nsec())];
+    let ctime = Duration::new(facts.ctime().try_into().ok()?, facts.ctime_nsec().try_into().ok()?);
+    Some((format!("{own:?}"), facts.modified().ok()?.max(SystemTime::UNIX_EPOCH + ctime)))
 }
 
+/// The time of the last change, as a text and as such.
 #[cfg(not(unix))]
-fn identity(facts: &Metadata) -> Option<SystemTime> {
-    facts.modified().ok()
+fn identity(facts: &Metadata) -> Option<(String, SystemTime)> {
+    let modified = facts.modified().ok();
+    Some((format!("{modified:?}"), modified?))
 }
 
-/// Time of the last change of a file.
-#[cfg(unix)]
-fn changed(facts: &Metadata) -> Option<SystemTime> {
-    use std::os::unix::fs::MetadataExt;
-    let seconds = u64::try_from(facts.ctime()).ok()?;
-    let ctime = SystemTime::UNIX_EPOCH + Duration::new(seconds, u32::try_from(facts.ctime_nsec()).ok()?);
-    Some(ctime.max(facts.modified().ok()?))
-}
-
-#[cfg(not(unix))]
-fn changed(facts: &Metadata) -> Option<SystemTime> {
-    facts.modified().ok()
+/// SHA-256 of the weights in `folder`, one for each file.
+pub fn weights_hash(folder: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut files: Vec<PathBuf> = entries.map(|f| Ok(f.map_err(|e| Error::io(folder, e))?.path())).collect::<Result<_>>()?;
+    files.retain(|file| is_weights(file));
+    files.sort();
+    Ok(files.iter().map(|file| Ok(hex(&hash_file(file)?))).collect::<Result<Vec<_>>>()?.join(" "))
 }
 
 /// Checks that the adapter in `directory` was trained on the base at `base`, whose hash is `given`. Warns if the adapter has no hash.
@@ -112,28 +102,23 @@ fn changed(facts: &Metadata) -> Option<SystemTime> {
 /// # Errors
 /// If it was trained on another base.
 pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> Result<()> {
-    match &about.base_hash {
-        Some(trained) if trained != given => {
-            let short = |hash: &str| hash.chars().take(12).collect::<String>();
-            let problem = format!(
-                "the adapter was trained on another base, {} (hash {}…), than {} (hash {}…): give that one with --model, or --any-base to use it all the same",
-                base_name(directory).unwrap_or_else(|| "a base without a name".to_string()),
-                short(trained),
-                base.display(),
-                short(given)
-            );
-            Err(Error::file(directory, "lowrank.json", problem))
-        }
-        Some(_) => Ok(()),
-        None => {
-            warning!(
-                "{}: lowrank.json has no base_hash: whether {} is the base that it was trained on is not known",
-                directory.display(),
-                base.display()
-            );
-            Ok(())
-        }
+    let Some(trained) = &about.base_hash else {
+        let (directory, base) = (directory.display(), base.display());
+        warning!("{directory}: lowrank.json has no base_hash: whether {base} is the base that it was trained on is not known");
+        return Ok(());
+    };
+    if trained == given {
+        return Ok(());
     }
+    let short = |hash: &str| hash.chars().take(12).collect::<String>();
+    let problem = format!(
+        "the adapter was trained on another base, {} (hash {}…), than {} (hash {}…): give that one with --model, or --any-base to use it all the same",
+        base_name(directory).unwrap_or_else(|| "a base without a name".to_string()),
+        short(trained),
+        base.display(),
+        short(given)
+    );
+    Err(Error::file(directory, "lowrank.json", problem))
 }
 
 /// The name of the base in an adapter's configuration.

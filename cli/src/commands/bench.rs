@@ -2,9 +2,8 @@
 
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
-use super::outcome::Outcome;
 use crate::study::{Timing, latency};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use lowrank::Result;
 use lowrank::lora::{LoraConfig, Method, Placement};
 use lowrank::nn::{Config, DistilBert, LoadOptions};
@@ -26,6 +25,9 @@ enum What {
     Gpu(super::bench_gpu::Gpu),
 }
 
+/// The methods that can be timed. `merged`: LoRA added to the weights.
+const METHODS: [&str; 7] = ["merged", "lora", "dora", "adapter", "adapter-pfeiffer", "prefix", "prompt"];
+
 /// Arguments of `bench latency`.
 #[derive(Args)]
 struct LatencyArgs {
@@ -33,8 +35,8 @@ struct LatencyArgs {
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
     /// Methods to compare with the base
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
-    methods: Vec<MethodKind>,
+    #[arg(long, value_parser = METHODS, value_delimiter = ',', default_value = "merged,lora,dora,adapter,adapter-pfeiffer,prefix,prompt")]
+    methods: Vec<String>,
     /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = count::<1024>)]
     batch: usize,
@@ -61,20 +63,9 @@ struct LatencyArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MethodKind {
-    Merged,
-    Lora,
-    Dora,
-    Adapter,
-    AdapterPfeiffer,
-    Prefix,
-    Prompt,
-}
-
 impl Bench {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         match self.what {
             What::Latency(latency) => latency.run(),
             #[cfg(feature = "cuda")]
@@ -84,29 +75,28 @@ impl Bench {
 }
 
 impl LatencyArgs {
-    fn method(&self, kind: MethodKind) -> Method {
+    fn method(&self, name: &str) -> Method {
         let lora = |dora| Method::Lora(LoraConfig { dora, ..LoraConfig::new(self.rank, &["all-linear"]) });
-        match kind {
-            MethodKind::Merged | MethodKind::Lora => lora(false),
-            MethodKind::Dora => lora(true),
-            MethodKind::Adapter => Method::Bottleneck { size: self.adapter_size, placement: Placement::Houlsby },
-            MethodKind::AdapterPfeiffer => Method::Bottleneck { size: self.adapter_size, placement: Placement::Pfeiffer },
-            MethodKind::Prefix => Method::Prefix { tokens: self.virtual_tokens },
-            MethodKind::Prompt => Method::Prompt { tokens: self.virtual_tokens },
+        match name {
+            "dora" => lora(true),
+            "adapter" => Method::Bottleneck { size: self.adapter_size, placement: Placement::Houlsby },
+            "adapter-pfeiffer" => Method::Bottleneck { size: self.adapter_size, placement: Placement::Pfeiffer },
+            "prefix" => Method::Prefix { tokens: self.virtual_tokens },
+            "prompt" => Method::Prompt { tokens: self.virtual_tokens },
+            _ => lora(false),
         }
     }
 
-    fn run(self) -> Result<Outcome> {
-        let config = Config::open(&self.model)?;
-        self.methods.iter().try_for_each(|&kind| self.method(kind).check(&config))?;
-        checked(&self.model, user_cache().as_deref())?;
-        let base = DistilBert::open_with(&self.model, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?.0;
-        let name = |kind: MethodKind| kind.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string());
-        let methods: Vec<_> = self.methods.iter().map(|&kind| (name(kind), self.method(kind), kind == MethodKind::Merged)).collect();
+    fn run(self) -> Result<()> {
+        let config = Config::open(&self.model.path)?;
+        self.methods.iter().try_for_each(|name| self.method(name).check(&config))?;
+        checked(&self.model.path, user_cache().as_deref())?;
+        let base = DistilBert::open_with(&self.model.path, &LoadOptions { dtype: self.dtype.into(), ..LoadOptions::default() })?.0;
+        let methods: Vec<_> = self.methods.iter().map(|name| (name.clone(), self.method(name), name == "merged")).collect();
         let rows = latency(&base, &methods, &Timing { batch: self.batch, length: self.length, rounds: self.rounds })?;
         if self.json {
             let all = json!({ "batch": self.batch, "length": self.length, "rounds": self.rounds, "methods": rows });
-            return say_json(&all).map(|()| Outcome::Done);
+            return say_json(&all);
         }
         say(format!("{} texts of {} tokens, {} rounds; medians with 95 % intervals", self.batch, self.length, self.rounds))?;
         for row in &rows {
@@ -118,6 +108,6 @@ impl LatencyArgs {
         if rows.iter().any(|row| row.cost.is_none()) {
             say(format!("{} rounds are too few for a verdict: it takes ten", self.rounds))?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! `lowrank bench gpu`: the peak speed of a GPU, for comparison with the time of a training step.
 
 use super::common::{count, say};
-use super::outcome::Outcome;
 use clap::Args;
 use lowrank::Result;
 use lowrank::autograd::Tape;
@@ -26,7 +25,7 @@ pub(super) struct Gpu {
 
 impl Gpu {
     /// Runs the command.
-    pub(super) fn run(&self) -> Result<Outcome> {
+    pub(super) fn run(&self) -> Result<()> {
         let device = Device::open(self.device)?;
         say(device.name())?;
         let n = self.size;
@@ -46,8 +45,7 @@ impl Gpu {
             let x = tape.constant(&values);
             tape.scale(&x, 1.0).map(|_| ())
         })?;
-        say(format!("copy: {:.0} GB/s", 8.0 * (n * n) as f64 / copy / 1e9))?;
-        Ok(Outcome::Done)
+        say(format!("copy: {:.0} GB/s", 8.0 * (n * n) as f64 / copy / 1e9))
     }
 
     /// Shortest time of `work` over the rounds, in seconds.

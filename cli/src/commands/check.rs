@@ -1,10 +1,9 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::base::checked;
-use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
+use super::common::{Checkpoint, ComputeType, Outcome, count, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use super::golden::compare;
-use super::outcome::Outcome;
 use clap::Args;
 use lowrank::error::nearest;
 use lowrank::lora::all_suites;
@@ -85,8 +84,8 @@ pub struct Compare {
 impl Compare {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        checked(&self.model, user_cache().as_deref())?;
-        let found = compare(&self.model, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
+        checked(&self.model.path, user_cache().as_deref())?;
+        let found = compare(&self.model.path, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
         let first = found.iter().find(|c| !c.passed());
         if self.json {
             say_json(&json!({ "comparisons": found, "first_failure": first.map(|c| &c.name), "passed": first.is_none() }))?;

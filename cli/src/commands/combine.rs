@@ -2,7 +2,6 @@
 
 use super::adapted::{BaseArgs, Named};
 use super::common::say;
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
@@ -41,19 +40,20 @@ enum How {
 
 impl Combine {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         if self.rank.is_some() && self.how != How::Svd {
             return Err(Error::invalid("--rank is used by --how svd alone: the other ways leave no choice of a rank; leave it out"));
         }
-        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", &named.directory));
-        let _lock = self.output.check(&adapters.chain([Input::Model("the model", &self.base.model)]).collect::<Vec<_>>())?;
+        let adapters = self.adapters.iter().map(|named| Input::Model("the adapter", named.directory.clone()));
+        let inputs = adapters.chain([Input::Model("the model", self.base.model.path.clone())]).collect::<Vec<_>>();
+        let _lock = self.output.check(&inputs)?;
         let weight = |named: &Named| match &named.name {
             Some(text) => text.parse::<f64>().map_err(|_| Error::invalid(format!("--adapter {text}=…: the weight must be a number"))),
             None => Ok(1.0),
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
-        let (hash, all) = self.base.open(&self.adapters)?;
-        let (labels, max_length) = (all[0].labels.clone(), all[0].max_length);
+        let all = self.base.open(self.adapters)?;
+        let (labels, max_length, base_hash) = (all[0].labels.clone(), all[0].max_length, Some(all[0].base_hash.clone()));
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
             return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
         }
@@ -62,14 +62,14 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model = DistilBert::open_with(&self.base.model, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
-        let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights).collect(), how)?;
-        let (out, about) = (&self.output.out, About { base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) });
+        let mut model =
+            DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
+        let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
+        let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, max_length, 0) });
         write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)
         })?;
-        say(format!("{} adapters on {} linears joined; written to {}", self.adapters.len(), config.targets.len(), out.display()))?;
-        Ok(Outcome::Done)
+        say(format!("{} adapters on {} linears joined; written to {}", weights.len(), config.targets.len(), out.display()))
     }
 }

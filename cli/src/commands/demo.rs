@@ -1,8 +1,7 @@
 //! `lowrank demo`: runs the study on the bundled encoder and the bundled reviews.
 
-use super::common::say;
+use super::common::{Outcome, say};
 use super::notes::{is_quiet, note};
-use super::outcome::Outcome;
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::folder::{self, MARKER, check_replaceable, check_replaceable_file, recover, replace_file, write_directory};
 use crate::study::rows;
@@ -31,12 +30,8 @@ pub(super) fn run() -> Result<Outcome> {
         "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
     );
     let [encoder, reviews] = [ENCODER, REVIEWS].map(|name| out.join(name));
-    let outcome = StudyArgs::demo(&encoder, &reviews, out)?.study()?;
-    if let Outcome::Interrupted = outcome {
-        note!("stopped; the next run begins anew");
-        return Ok(outcome);
-    }
-    if is_quiet() {
+    let outcome = StudyArgs::demo(&encoder, &reviews, out)?.run()?;
+    if matches!(outcome, Outcome::Interrupted) || is_quiet() {
         return Ok(outcome);
     }
     let program = std::env::args().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program));

@@ -1,10 +1,8 @@
 //! `lowrank eval`: measures a model on labelled texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{DataArgs, limited, say, say_json};
-use super::measure::describe;
+use super::common::{DataArgs, describe, limited, say, say_json};
 use super::notes::note;
-use super::outcome::Outcome;
 use super::parts::{is_trained_on, part_of, tell};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
@@ -55,16 +53,9 @@ impl SplitArg {
     }
 }
 
-/// The texts to measure.
-struct Measured {
-    tokens: Tokenized,
-    /// Printed after the numbers; not empty if the model was trained on these texts.
-    remark: &'static str,
-}
-
 impl Eval {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let all = self.adapted.open(self.source.cache_folder().as_deref())?;
         let mut results = Vec::new();
         for adapted in &all {
@@ -76,7 +67,7 @@ impl Eval {
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
             lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
         }
-        if self.json { say_one_or_all(results) } else { Ok(()) }.map(|()| Outcome::Done)
+        if self.json { say_one_or_all(results) } else { Ok(()) }
     }
 
     /// Names of the labels, the result as JSON, and the result as lines of text.
@@ -89,7 +80,7 @@ impl Eval {
             Some(names) => Labels::named(&names),
             None => self.source.labels(Some(&adapted.labels))?,
         };
-        let Measured { tokens, remark } = self.texts(adapted, &labels)?;
+        let (tokens, remark) = self.texts(adapted, &labels)?;
         let result = evaluate(&adapted.model, &tokens, self.batch)?;
         let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
@@ -102,7 +93,7 @@ impl Eval {
     /// [`Eval::measure`] for a head whose outputs are not classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
-        let Measured { tokens, remark } = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let (tokens, remark) = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
@@ -126,8 +117,8 @@ impl Eval {
         Ok((adapted.labels.clone(), result, vec![line]))
     }
 
-    /// Reads the texts to measure.
-    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<Measured> {
+    /// Reads the texts to measure. The remark is printed after the numbers; it is not empty if the model was trained on these texts.
+    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<(Tokenized, &'static str)> {
         let path = &self.source.data;
         let (wanted, _) = self.split.parts();
         let found = find(path, wanted)?;
@@ -155,15 +146,11 @@ impl Eval {
         }
         let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
         let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
-            let data = match held_out {
-                Some(held_out) => part_of(held_out, data, test)?,
-                None => data,
-            };
-            limited(data, self.limit, 0)
+            limited(part_of(held_out.and_then(|t| t.held_out), data, test, |text| text.key)?, self.limit, 0)
         })?;
         tell("measured", &tokens, adapted.max_length);
         let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };
-        Ok(Measured { tokens, remark })
+        Ok((tokens, remark))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::base::checked;
 use super::common::{Checkpoint, open_wordpiece, say, user_cache};
-use super::outcome::Outcome;
 use clap::Args;
 use lowrank::autograd::{Record, Tape};
 use lowrank::lora::{Counts, LoraConfig, adapt};
@@ -34,13 +33,13 @@ pub struct Explain {
 
 impl Explain {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        checked(&self.model, user_cache().as_deref())?;
-        let classes = Config::open(&self.model)?.labels().len();
-        let mut model = DistilBert::open_with(&self.model, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
+    pub(super) fn run(self) -> Result<()> {
+        checked(&self.model.path, user_cache().as_deref())?;
+        let classes = Config::open(&self.model.path)?.labels().len();
+        let mut model = DistilBert::open_with(&self.model.path, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
         adapt(&mut model, &LoraConfig::new(self.rank, &targets), 0)?;
-        let wordpiece = open_wordpiece(&self.model, &model.config)?;
+        let wordpiece = open_wordpiece(&self.model.path, &model.config)?;
         let ids: Vec<Vec<u32>> = self.texts.iter().map(|t| wordpiece.encode(t, model.config.max_position_embeddings)).collect();
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let sequences = Sequences::new(&lengths, (0..ids.len() as u32).collect())?;
@@ -58,7 +57,7 @@ impl Explain {
         if grads.len() != parameters.len() {
             return Err(Error::invalid("explain: a parameter was not reached"));
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     fn print(&self, ledger: &[Record], own: &BTreeSet<usize>) -> Result<()> {

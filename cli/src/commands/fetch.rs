@@ -2,7 +2,6 @@
 
 use super::common::say;
 use super::notes::note;
-use super::outcome::Outcome;
 use super::progress::ProgressBar;
 use crate::hub::{DownloadProgress, Hub, fetch};
 use clap::Args;
@@ -21,7 +20,7 @@ pub struct Fetch {
 
 impl Fetch {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let hub = Hub::from_env()?;
         for name in &self.names {
             let mut bars = FileBars::default();
@@ -32,8 +31,7 @@ impl Fetch {
             say(format!("{name}: {how} {}", fetched.path.display()))?;
         }
         let model = self.names.iter().find(|name| *name != "imdb").map_or("distilbert-base-uncased", String::as_str);
-        say(format!("go on with: lowrank train --model {model} --data imdb --out adapter"))?;
-        Ok(Outcome::Done)
+        say(format!("go on with: lowrank train --model {model} --data imdb --out adapter"))
     }
 }
 

@@ -1,7 +1,6 @@
 //! `lowrank init` writes a random checkpoint; `lowrank inspect` shows the contents of one.
 
 use super::common::{say, say_json};
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
@@ -41,16 +40,19 @@ enum Like {
 
 impl InitArgs {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let Like::DistilbertBase = self.like;
         let out = &self.output.out;
-        let input = |vocab: &'_ PathBuf| match vocab.is_dir() {
-            true => Input::Data("the vocabulary", vocab.join("vocab.txt")),
-            false => Input::Data("the vocabulary", vocab.clone()),
-        };
-        let folder = self.vocab.as_deref().map(|vocab| if vocab.is_dir() { vocab } else { vocab.parent().unwrap_or(vocab) });
-        let model = folder.filter(|folder| folder.join("config.json").exists()).map(|folder| Input::Model("the model", folder));
-        let _lock = self.output.check(&self.vocab.iter().map(input).chain(model).collect::<Vec<_>>())?;
+        let mut inputs = Vec::new();
+        if let Some(vocab) = &self.vocab {
+            let (folder, file) =
+                if vocab.is_dir() { (vocab.as_path(), vocab.join("vocab.txt")) } else { (vocab.parent().unwrap_or(vocab), vocab.clone()) };
+            inputs.push(Input::Data("the vocabulary", file));
+            if folder.join("config.json").exists() {
+                inputs.push(Input::Model("the model", folder.to_path_buf()));
+            }
+        }
+        let _lock = self.output.check(&inputs)?;
         let mut config = Config::distilbert_base();
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {
@@ -72,8 +74,7 @@ impl InitArgs {
             safetensors::write(&directory.join("model.safetensors"), &tensors, &metadata)
         })?;
         let numbers: usize = tensors.iter().map(|(_, t)| t.shape().len()).sum();
-        say(format!("{}: {} random weights, {} numbers", out.display(), tensors.len(), thousands(numbers)))?;
-        Ok(Outcome::Done)
+        say(format!("{}: {} random weights, {} numbers", out.display(), tensors.len(), thousands(numbers)))
     }
 }
 
@@ -117,7 +118,7 @@ pub struct Inspect {
 
 impl Inspect {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         let adapter = self.path.join("adapter_model.safetensors");
         let is_adapter = adapter.exists();
         let file = SafeTensors::open(if is_adapter { &adapter } else { &self.path })?;
@@ -154,15 +155,14 @@ impl Inspect {
             let list: Vec<_> =
                 tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes.len() })).collect();
             let all = json!({ "path": file.path(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
-            return say_json(&all).map(|()| Outcome::Done);
+            return say_json(&all);
         }
         say(file.path().display())?;
         facts.iter().try_for_each(say)?;
         for (name, info) in &tensors {
             say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes.len())))?;
         }
-        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))?;
-        Ok(Outcome::Done)
+        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))
     }
 }
 

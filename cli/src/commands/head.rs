@@ -1,15 +1,16 @@
 //! The classifier head of the checkpoint that `train` starts from: kept, or replaced by a new one.
 
-use super::common::Checkpoint;
-use super::notes::warning;
-use lowrank::lora::Method;
+use super::notes::{note, warning};
+use lowrank::lora::{Counts, Method};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions, LoadReport, Outputs};
 use lowrank::tensor::DType;
+use lowrank::text::thousands;
 use lowrank::{Error, Result};
+use std::path::Path;
 
 /// How the checkpoint is opened.
 pub struct BaseModel<'a> {
-    pub folder: &'a Checkpoint,
+    pub folder: &'a Path,
     /// Weights that this method trains are loaded in the precision of the checkpoint.
     pub method: &'a Method,
     pub dtype: DType,
@@ -85,4 +86,19 @@ impl BaseModel<'_> {
 /// Whether the checkpoint has a classifier.
 fn has_head(report: &LoadReport) -> bool {
     report.initialised.iter().all(|name| name != "classifier.weight")
+}
+
+/// Says what was loaded from `checkpoint`, which linears are `adapted`, and how many parameters train.
+pub fn tell_model(checkpoint: &Path, model: &DistilBert, report: &LoadReport, adapted: &[String]) {
+    let list = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
+    note!("{}: {} weights, newly initialised: {}", checkpoint.display(), model.weights().len(), list(&report.initialised));
+    if !report.unused.is_empty() {
+        note!("unused tensors of the checkpoint: {}", list(&report.unused));
+    }
+    if !adapted.is_empty() {
+        note!("low-rank terms on {} linears: {}", adapted.len(), list(adapted));
+    }
+    let counts = Counts::of(model);
+    note!("{}", counts.peft_line());
+    note!("{:.2} % of the model's own {} parameters", counts.percent(), thousands(counts.base));
 }

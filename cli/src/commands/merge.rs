@@ -2,7 +2,6 @@
 
 use super::adapted::{Adapted, BaseArgs, Named};
 use super::common::say;
-use super::outcome::Outcome;
 use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::Args;
@@ -37,31 +36,30 @@ const PROBE: [&str; 4] = [
 
 impl Merge {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
-        let _lock = self.output.check(&[Input::Model("the model", &self.base.model), Input::Model("the adapter", &self.adapter)])?;
+        let inputs = [Input::Model("the model", self.base.model.path.clone()), Input::Model("the adapter", self.adapter.clone())];
+        let _lock = self.output.check(&inputs)?;
         let out = &self.output.out;
-        let (hash, mut adapted) = self.base.open(&[Named { name: None, directory: self.adapter.clone() }])?;
-        let Adapted { mut model, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
+        let mut adapted = self.base.open(vec![Named { name: None, directory: self.adapter.clone() }])?;
+        let Adapted { mut model, base_hash, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let before = logits(&model, &ids, PROBE.len())?.concat();
         let merged = merge(&mut model)?;
         let after = logits(&model, &ids, PROBE.len())?.concat();
         let difference = largest(before.iter().zip(&after).map(|(a, b)| (a - b).abs()));
-        // False if the difference is NaN.
-        let close = difference <= self.tolerance;
-        if !close {
+        if difference.is_nan() || difference > self.tolerance {
             let problem =
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
         let trained_on = about.and_then(|about| about.trained_on);
-        let about = About { trained_on, base_hash: Some(hash), ..About::new(&model, &labels, max_length, 0) };
+        let about = About { trained_on, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
         write_directory(out, |directory| {
-            model.save(&self.base.model, &labels, directory)?;
+            model.save(&self.base.model.path, &labels, directory)?;
             about.write(directory)
         })?;
         say(format!(
@@ -69,7 +67,6 @@ impl Merge {
             merged.linears(),
             PROBE.len(),
             out.display()
-        ))?;
-        Ok(Outcome::Done)
+        ))
     }
 }

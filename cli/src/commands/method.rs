@@ -147,16 +147,12 @@ impl MethodArgs {
             ("lora-init", self.lora_init.is_some(), LOW_RANK),
             ("lora-plus-ratio", self.lora_plus_ratio.is_some(), LOW_RANK),
         ];
-        match given.into_iter().find(|(_, given, users)| *given && !users.contains(&self.method)) {
-            Some((option, _, users)) => {
-                let users = users.iter().map(|&method| name(method)).collect::<Vec<_>>().join(", ");
-                let own = name(self.method);
-                Err(Error::invalid(format!(
-                    "--{option} is not used by --method {own}: leave it out, or choose a method that uses it ({users})"
-                )))
-            }
-            None => Ok(()),
-        }
+        let Some((option, _, users)) = given.into_iter().find(|(_, given, users)| *given && !users.contains(&self.method)) else {
+            return Ok(());
+        };
+        let (own, users) = (name(self.method), users.iter().map(|&user| name(user)).collect::<Vec<_>>().join(", "));
+        let advice = format!("leave it out, or choose a method that uses it ({users})");
+        Err(Error::invalid(format!("--{option} is not used by --method {own}: {advice}")))
     }
 
     /// The factor for the learning rate of B.

@@ -15,13 +15,10 @@ mod explain;
 mod fetch;
 mod files;
 mod golden;
-mod hashes;
 mod head;
-mod measure;
 mod merge;
 mod method;
 mod notes;
-mod outcome;
 mod output;
 mod pages;
 mod parts;
@@ -30,7 +27,6 @@ mod progress;
 mod run;
 mod signals;
 mod study;
-mod summary;
 mod texts;
 mod tokenize;
 mod train;
@@ -38,9 +34,9 @@ mod training_args;
 
 use crate::lost;
 use clap::{CommandFactory, Parser, Subcommand};
+use common::Outcome;
 use lowrank::{Error, Result};
 use notes::warning;
-use outcome::Outcome;
 use std::process::ExitCode;
 
 /// Fine-tunes DistilBERT with LoRA, on its own tensor engine.
@@ -135,23 +131,24 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         }
         lowrank::tensor::rows::use_threads(n)?;
     }
-    match arguments.command {
-        Command::Demo => demo::run(),
-        Command::Train(c) => c.run(),
+    let done = match arguments.command {
+        Command::Demo => return demo::run(),
+        Command::Train(c) => return c.run(),
+        Command::Study(c) => return c.run(),
+        Command::Gradcheck(c) => return c.run(),
+        Command::Compare(c) => return c.run(),
         Command::Eval(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Merge(c) => c.run(),
         Command::Combine(c) => c.run(),
         Command::Bench(c) => c.run(),
-        Command::Study(c) => c.run(),
         Command::Fetch(c) => c.run(),
         Command::Tokenize(c) => c.run(),
         Command::Init(c) => c.run(),
         Command::Inspect(c) => c.run(),
-        Command::Gradcheck(c) => c.run(),
         Command::Explain(c) => c.run(),
-        Command::Compare(c) => c.run(),
         Command::Completions(c) => c.run(Arguments::command()),
         Command::Man(c) => c.run(Arguments::command()),
-    }
+    };
+    done.map(|()| Outcome::Done)
 }

@@ -21,21 +21,21 @@ pub struct Output {
 }
 
 /// An input of a command.
-pub enum Input<'a> {
+pub enum Input {
     /// The folder of a model or of an adapter. Nothing may be written inside it.
-    Model(&'a str, &'a Path),
+    Model(&'static str, PathBuf),
     /// Data, a vocabulary or a cache, with a name for messages.
-    Data(&'a str, PathBuf),
+    Data(&'static str, PathBuf),
 }
 
-impl Input<'_> {
+impl Input {
     /// Labelled texts for the test.
-    pub fn test(path: &Path) -> Input<'static> {
+    pub fn test(path: &Path) -> Input {
         Input::Data("the texts to measure on", path.to_path_buf())
     }
 
     /// The files of labelled texts, and the cache of their tokens.
-    pub fn of(source: &DataArgs) -> Vec<Input<'static>> {
+    pub fn of(source: &DataArgs) -> Vec<Input> {
         let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| location(&source.data, split));
         let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
         let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
@@ -75,13 +75,7 @@ impl Output {
     /// # Errors
     /// If one would be lost; the message says what to do.
     pub fn check(&self, inputs: &[Input]) -> Result<Lock> {
-        let (lock, found) = self.look(inputs)?;
-        match found {
-            OutputState::Unfinished => {
-                Err(self.refuse("holds the saved state of a training run that is not finished: choose another --out"))
-            }
-            found => self.check_finished(found).map(|()| lock),
-        }
+        self.check_state(inputs, false, Some("holds the saved state of a training run that is not finished: choose another --out"))
     }
 
     /// [`Output::check`] for a run that can resume from its saved state, or discard it (`restart`).
@@ -89,38 +83,26 @@ impl Output {
     /// # Errors
     /// As [`Output::check`].
     pub fn check_run(&self, inputs: &[Input], resume: bool, restart: bool) -> Result<Lock> {
-        let (lock, found) = self.look(inputs)?;
-        match (found, resume) {
-            (OutputState::Unfinished, false) if !restart => Err(self.refuse(
-                "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew",
-            )),
-            (OutputState::Unfinished, _) => Ok(lock),
-            (OutputState::Finished, true) => Err(self.refuse(
-                "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
-            )),
-            (OutputState::Empty, true) => {
-                Err(self.refuse("holds no saved state of a run, so there is nothing to --resume: begin without --resume"))
-            }
-            (found, false) => self.check_finished(found).map(|()| lock),
-        }
+        let problem = "holds the saved state of a run that is not finished: give --resume to go on with it, or --restart to throw it away and begin anew";
+        self.check_state(inputs, resume, (!resume && !restart).then_some(problem))
     }
 
-    /// Locks the place of the result, and looks what is there.
-    fn look(&self, inputs: &[Input]) -> Result<(Lock, OutputState)> {
+    /// Locks the place of the result. `unfinished`: why the folder is refused if it holds the saved state of a run.
+    fn check_state(&self, inputs: &[Input], resume: bool, unfinished: Option<&str>) -> Result<Lock> {
         check_apart(&self.out, inputs)?;
         let lock = lock(&self.out)?;
-        Ok((lock, output_state(&self.out)?))
-    }
-
-    fn check_finished(&self, found: OutputState) -> Result<()> {
-        match found == OutputState::Finished && !self.overwrite {
-            true => Err(self.refuse("holds a finished result: give --overwrite to replace it, or choose another --out")),
-            false => Ok(()),
-        }
-    }
-
-    fn refuse(&self, problem: &str) -> Error {
-        Error::file(&self.out, "--out", problem)
+        let problem = match (output_state(&self.out)?, resume) {
+            (OutputState::Unfinished, _) => unfinished,
+            (OutputState::Finished, true) => Some(
+                "holds a finished result, so there is nothing to --resume: the run is finished. With --overwrite in place of --resume it is run again",
+            ),
+            (OutputState::Empty, true) => Some("holds no saved state of a run, so there is nothing to --resume: begin without --resume"),
+            (OutputState::Finished, false) if !self.overwrite => {
+                Some("holds a finished result: give --overwrite to replace it, or choose another --out")
+            }
+            _ => None,
+        };
+        problem.map_or(Ok(lock), |problem| Err(Error::file(&self.out, "--out", problem)))
     }
 }
 
@@ -131,10 +113,8 @@ impl Output {
 pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
     let place = canonical(out)?;
     for input in inputs {
-        let (what, path, is_model) = match input {
-            Input::Model(what, path) => (*what, *path, true),
-            Input::Data(what, path) => (*what, path.as_path(), false),
-        };
+        let (Input::Model(what, path) | Input::Data(what, path)) = input;
+        let is_model = matches!(input, Input::Model(..));
         let read = canonical(path)?;
         // The files of a snapshot in the hub's cache are links to other folders.
         let mut files = match (is_model, fs::read_dir(path)) {
@@ -159,30 +139,18 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
 
 /// The path without links and dots. Its last parts need not exist.
 fn canonical(path: &Path) -> Result<PathBuf> {
-    let mut start = std::path::absolute(path).map_err(|e| Error::io(path, e))?;
-    let mut end = Vec::new();
-    loop {
-        match fs::canonicalize(&start) {
-            Ok(found) => {
-                return Ok(end.iter().rev().fold(found, |mut path, part: &std::ffi::OsString| {
-                    match Path::new(part).components().next() {
-                        Some(Component::ParentDir) => drop(path.pop()),
-                        _ => path.push(part),
-                    }
-                    path
-                }));
+    let absolute = std::path::absolute(path).map_err(|e| Error::io(path, e))?;
+    match (fs::canonicalize(&absolute), absolute.parent(), absolute.components().next_back()) {
+        (Ok(found), ..) => Ok(found),
+        (Err(e), Some(parent), Some(last)) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            let mut found = canonical(parent)?;
+            match last {
+                Component::ParentDir => drop(found.pop()),
+                _ => found.push(last),
             }
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                let Some(last) = start.components().next_back().map(|part| part.as_os_str().to_os_string()) else {
-                    return Err(Error::io(path, e));
-                };
-                end.push(last);
-                if !start.pop() {
-                    return Err(Error::io(path, e));
-                }
-            }
-            Err(e) => return Err(Error::io(path, e)),
+            Ok(found)
         }
+        (Err(e), ..) => Err(Error::io(path, e)),
     }
 }
 
@@ -209,7 +177,11 @@ mod tests {
         fs::write(at("a/data/train.tsv"), "").unwrap();
         let model = at("a/model");
         let inputs = || {
-            vec![Input::Model("the model", &model), Input::Data("the data", at("a/data")), Input::Data("the data", at("a/data/train.tsv"))]
+            vec![
+                Input::Model("the model", model.clone()),
+                Input::Data("the data", at("a/data")),
+                Input::Data("the data", at("a/data/train.tsv")),
+            ]
         };
         for (out, wanted) in [
             ("a/model", "is"),
@@ -244,7 +216,7 @@ mod tests {
         symlink(at("blobs/x/weights"), at("hub/snapshots/1/model.safetensors")).unwrap();
         symlink(at("hub"), at("link")).unwrap();
         let model = at("link/snapshots/1");
-        let inputs = || [Input::Model("the model", &model)];
+        let inputs = || [Input::Model("the model", model.clone())];
         for (out, wanted) in [
             ("hub/snapshots/1", "is"),
             ("link", "contains"),

@@ -1,6 +1,5 @@
 //! `lowrank completions` and `lowrank man`: a completion script and manual pages.
 
-use super::outcome::Outcome;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use lowrank::{Error, Result};
@@ -16,7 +15,7 @@ pub struct Completions {
 
 impl Completions {
     /// Runs the command.
-    pub(super) fn run(self, mut program: Command) -> Result<Outcome> {
+    pub(super) fn run(self, mut program: Command) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "lowrank", &mut script);
         print(&script)
@@ -32,7 +31,7 @@ pub struct Man {
 
 impl Man {
     /// Runs the command.
-    pub(super) fn run(self, mut program: Command) -> Result<Outcome> {
+    pub(super) fn run(self, mut program: Command) -> Result<()> {
         // Gives the subcommands their full names.
         program.build();
         let command = match &self.command {
@@ -49,8 +48,7 @@ impl Man {
 }
 
 /// Writes to standard output; a closed pipe becomes an error, not a panic.
-fn print(bytes: &[u8]) -> Result<Outcome> {
+fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))?;
-    Ok(Outcome::Done)
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
 }

@@ -3,7 +3,6 @@
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
-use super::outcome::Outcome;
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
@@ -35,12 +34,12 @@ const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<()> {
         self.input.check("predict")?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
         if !self.input.texts.is_empty() {
-            return self.answer_arguments(&all);
+            return if self.json { self.answer_together(&all) } else { self.answer_lines(&all, &self.input.texts) };
         }
         let Some(path) = &self.input.file else { return self.answer_input(&all) };
         let options = TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), label_column: None };
@@ -48,8 +47,7 @@ impl Predict {
             Some(texts) => texts,
             None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
         };
-        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))?;
-        Ok(Outcome::Done)
+        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))
     }
 
     /// Sets the names of the classes from `--labels`.
@@ -66,23 +64,19 @@ impl Predict {
         Ok(())
     }
 
-    /// Answers the texts from arguments.
-    fn answer_arguments(&self, all: &[Adapted]) -> Result<Outcome> {
-        if !self.json {
-            all.iter().try_for_each(|adapted| self.answer_lines(std::slice::from_ref(adapted), &self.input.texts))?;
-            return Ok(Outcome::Done);
-        }
+    /// Answers the texts from arguments with one JSON object.
+    fn answer_together(&self, all: &[Adapted]) -> Result<()> {
         let mut results = Vec::new();
         for adapted in all {
             let rows = answers(adapted, &self.input.texts)?;
             let predictions: Vec<Value> = self.input.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
             results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
         }
-        say_one_or_all(results).map(|()| Outcome::Done)
+        say_one_or_all(results)
     }
 
     /// Answers each line of standard input as soon as it arrives.
-    fn answer_input(&self, all: &[Adapted]) -> Result<Outcome> {
+    fn answer_input(&self, all: &[Adapted]) -> Result<()> {
         let mut lines = InputLines::new();
         while let Some(first) = lines.next() {
             let mut texts = vec![first?];
@@ -92,13 +86,13 @@ impl Predict {
             }
             self.answer_lines(all, &texts)?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Prints one line for each text and model.
     fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
         for adapted in all {
-            let name = if self.adapted.several() { Some(&adapted.name) } else { None };
+            let name = (all.len() > 1).then_some(&adapted.name);
             for (text, row) in texts.iter().zip(answers(adapted, texts)?) {
                 if self.json {
                     let mut object = object(adapted, text, &row);

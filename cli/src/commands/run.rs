@@ -1,12 +1,13 @@
 //! A training run: its steps, the measurements after each epoch, and the saved state. A run that was stopped or killed resumes from the saved
 //! state and gives the same bytes.
 
-use super::measure::describe;
-use super::notes::warning;
+use super::common::{Outcome, describe};
+use super::notes::{note, warning};
 use super::progress::StepProgress;
+use super::signals::asked_to_stop;
 use crate::folder::write_directory;
 use lowrank::data::Tokenized;
-use lowrank::files::write_file;
+use lowrank::files::{read_text, write_file};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::SafeTensors;
@@ -15,9 +16,15 @@ use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// The tokenised texts of a run.
+pub struct Texts {
+    pub train: Tokenized,
+    pub test: Tokenized,
+    /// Held-out texts that are measured after each epoch.
+    pub dev: Option<Tokenized>,
+}
 
 /// A training run.
 pub struct TrainingRun<'a> {
@@ -29,15 +36,11 @@ pub struct TrainingRun<'a> {
     pub settings: String,
     /// Version and machine; the bytes of the result depend on them too.
     pub machine: String,
-    /// Set by a signal: the run stops after the current step.
-    pub stop: Arc<AtomicBool>,
-    /// Texts of a micro-batch.
-    pub batch: usize,
-    /// Held-out texts that are measured after each epoch.
-    pub dev: Option<&'a Tokenized>,
-    /// Test texts, if they are measured after each epoch.
-    pub test: Option<&'a Tokenized>,
-    /// Keep the epoch that is best on `dev`.
+    pub recipe: &'a Recipe,
+    pub texts: &'a Texts,
+    /// Measure on the test texts after each epoch too, not only at the end.
+    pub test_each_epoch: bool,
+    /// Keep the epoch that is best on the held-out texts.
     pub keep_best: bool,
     pub progress: StepProgress,
     /// Results of the run so far, without the parameters.
@@ -60,57 +63,55 @@ pub struct RunState {
 }
 
 impl TrainingRun<'_> {
-    /// Trains to the end of the recipe. Returns false if it was stopped.
+    /// Trains to the end and measures on the test texts; `None` if the run was stopped.
     ///
     /// # Errors
-    /// The errors of training, and of saving the state.
-    pub fn train(&mut self, model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW) -> Result<bool> {
+    /// The errors of training and of the model, and of saving the state.
+    pub fn train_and_test(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<Option<Evaluation>> {
+        let finished = self.train(model, optimizer);
+        self.progress.bar.finish();
+        if finished? { self.evaluate_best(model) } else { Ok(None) }
+    }
+
+    /// Trains to the end of the recipe. Returns false if it was stopped.
+    fn train(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<bool> {
+        let (recipe, data) = (self.recipe, &self.texts.train);
         let started = Instant::now();
         let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
         let training = Training::new(model, data, recipe)?;
         loop {
-            let done = optimizer.steps();
-            if done > 0
-                && done.is_multiple_of(per_epoch)
-                && self.state.measured < done / per_epoch
-                && !self.measure(done / per_epoch, model)?
-            {
+            let (done, epoch) = (optimizer.steps(), optimizer.steps() / per_epoch);
+            if done.is_multiple_of(per_epoch) && self.state.measured < epoch && !self.measure(epoch, model)? {
                 return Ok(false);
             }
-            if done == steps {
-                return Ok(true);
-            }
-            if self.stopped() {
-                return Ok(false);
+            if done == steps || asked_to_stop() {
+                return Ok(done == steps);
             }
             let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
             training.run(model, optimizer, until, self)?;
             self.state.seconds = before + started.elapsed().as_secs_f64();
-            if optimizer.steps().is_multiple_of(self.every) && !self.stopped() {
+            if optimizer.steps().is_multiple_of(self.every) && !asked_to_stop() {
                 self.save(model, optimizer)?;
             }
         }
     }
 
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
     /// Measures an epoch, counted from 1. Returns false if it was stopped; then nothing is recorded.
     fn measure(&mut self, epoch: usize, model: &DistilBert) -> Result<bool> {
         let mut found = Vec::new();
-        for (name, data) in [("held-out", self.dev), ("test", self.test)] {
+        let test = self.test_each_epoch.then_some(&self.texts.test);
+        for (name, data) in [("held-out", self.texts.dev.as_ref()), ("test", test)] {
             let Some(data) = data else { continue };
             let Some(result) = self.evaluate(model, data)? else { return Ok(false) };
             found.push((name, result));
         }
         for (name, result) in found {
             self.progress.bar.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
-            self.log(&json!({ "epoch": epoch, name: result }));
+            self.state.metrics += &format!("{}\n", json!({ "epoch": epoch, name: result }));
             let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
             if name == "held-out" && self.keep_best && better {
-                self.state.best = Some((result.accuracy, model.parameters().iter().map(|p| p.value().clone()).collect()));
+                self.state.best = Some((result.accuracy, values(model)));
             }
         }
         self.state.measured = epoch;
@@ -118,21 +119,15 @@ impl TrainingRun<'_> {
     }
 
     /// Evaluates on tokenised texts; `None` if it was stopped.
-    ///
-    /// # Errors
-    /// The errors of the model.
-    pub fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_while(model, &data.sequences(), self.batch, &mut |_| !self.stopped())?;
+    fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
+        let predicted = predict_while(model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
     /// Evaluates the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
-    /// has the parameters of the last epoch.
-    ///
-    /// # Errors
-    /// The errors of the model, which then has the parameters of the last epoch.
-    pub fn evaluate_best(&self, model: &mut DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let last: Vec<Tensor> = model.parameters().iter().map(|p| p.value().clone()).collect();
+    /// has the parameters of the last epoch, as it has after an error.
+    fn evaluate_best(&self, model: &mut DistilBert) -> Result<Option<Evaluation>> {
+        let last = values(model);
         let set = |model: &mut DistilBert, values: &[Tensor]| {
             model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
         };
@@ -146,27 +141,46 @@ impl TrainingRun<'_> {
             };
             p.value().check_finite(error)
         });
-        let result = finite.and_then(|()| self.evaluate(model, data));
+        let result = finite.and_then(|()| self.evaluate(model, &self.texts.test));
         if !matches!(result, Ok(Some(_))) {
             set(model, &last);
         }
         result
     }
 
-    fn log(&mut self, value: &serde_json::Value) {
-        self.state.metrics.push_str(&format!("{value}\n"));
-    }
-
     /// The file of the saved state.
-    pub fn file(&self) -> PathBuf {
+    fn file(&self) -> PathBuf {
         self.out.join("checkpoint.safetensors")
     }
 
-    /// Saves the state, completely or not at all.
+    /// Saves the state of a run that a signal stopped or that failed, and says how to resume.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
+    /// The failure of the run; if there is none, why the state cannot be written.
+    pub fn ended_early(&self, model: &DistilBert, optimizer: &AdamW, failure: Option<Error>) -> Result<Outcome> {
+        let (step, file) = (optimizer.steps(), self.file());
+        let saved = if step > 0 { self.save(model, optimizer) } else { Ok(()) };
+        let Some(failure) = failure else {
+            saved?;
+            match step {
+                0 => note!("stopped before the first step: there is nothing to save"),
+                _ => note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display()),
+            }
+            return Ok(Outcome::Interrupted);
+        };
+        match saved {
+            Err(problem) => warning!("the state after step {step} could not be saved: {problem}"),
+            Ok(()) if step > 0 => warning!(
+                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
+                file.display()
+            ),
+            Ok(()) => {}
+        }
+        Err(failure)
+    }
+
+    /// Saves the state, completely or not at all.
+    fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
         let RunState { metrics, seconds, measured, best, .. } = &self.state;
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
@@ -187,8 +201,7 @@ impl TrainingRun<'_> {
     /// # Errors
     /// If a file is missing or damaged, or the saved run had other settings.
     pub fn resume(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<()> {
-        let path = self.out.join("metrics.jsonl");
-        let metrics = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let metrics = read_text(&self.out.join("metrics.jsonl"))?;
         let file = load_checkpoint(&self.file(), model, optimizer, &self.settings)?;
         let machine = file.metadata().get("machine").map_or("", String::as_str);
         if machine != self.machine {
@@ -205,6 +218,10 @@ impl TrainingRun<'_> {
             RunState { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..RunState::default() };
         Ok(())
     }
+}
+
+fn values(model: &DistilBert) -> Vec<Tensor> {
+    model.parameters().iter().map(|p| p.value().clone()).collect()
 }
 
 /// A number that was saved as text.
@@ -230,7 +247,8 @@ impl Observer for TrainingRun<'_> {
     fn step(&mut self, report: &StepReport) -> bool {
         self.progress.step(report);
         self.state.kept = self.state.kept.max(report.kept_bytes);
-        self.log(&json!(report));
-        !self.stopped()
+        self.state.metrics += &format!("{}\n", json!(report));
+        // A signal stops the run after this step.
+        !asked_to_stop()
     }
 }

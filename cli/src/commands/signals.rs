@@ -2,17 +2,22 @@
 #![allow(unsafe_code)]
 
 use lowrank::{Error, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that Ctrl-C, SIGTERM or SIGHUP sets. The second signal ends the program at once. If SIGHUP is ignored, as under `nohup`, it stays ignored.
-pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal asked the program to stop.
+pub fn asked_to_stop() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Lets Ctrl-C, SIGTERM and SIGHUP ask the program to stop. The second signal ends it at once. If SIGHUP is ignored, as under `nohup`, it stays
+/// ignored.
+pub fn catch_signals() -> Result<()> {
     #[cfg(unix)]
     let ignored = ignore_hang_up().is_some_and(|before| matches!(before, SigHandler::SigIgn));
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
     })
@@ -21,7 +26,7 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     if ignored {
         ignore_hang_up();
     }
-    Ok(flag)
+    Ok(())
 }
 
 #[cfg(unix)]

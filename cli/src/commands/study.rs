@@ -1,15 +1,12 @@
 //! `lowrank study`: runs the study and writes its results.
 
-use super::base::checked;
-use super::common::{count, length, open_wordpiece, say};
-use super::hashes::{checkpoint_hash, digest};
-use super::measure::describe;
+use super::base::{checked, weights_hash};
+use super::common::{Outcome, count, describe, length, say};
 use super::notes::note;
-use super::outcome::Outcome;
 use super::output::{check_apart, output_state};
-use super::parts::Reader;
+use super::parts::{Reader, digest};
 use super::progress::StepProgress;
-use super::signals::interrupt_flag;
+use super::signals::{asked_to_stop, catch_signals};
 use super::training_args::TrainingArgs;
 use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
 use crate::study::{
@@ -19,13 +16,10 @@ use crate::study::{
 use clap::{Args, Command, FromArgMatches};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
-use lowrank::text::thousands;
 use lowrank::train::{Recipe, StepReport};
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that a study writes, apart from the folders of its rows.
 pub(super) const OUTPUTS: [&str; 3] = ["table.md", "results.json", "report.html"];
@@ -77,12 +71,9 @@ impl StudyArgs {
     fn check_out(&self, rows: &[Row]) -> Result<Lock> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
-        match self.demo {
-            true => {
-                OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).try_for_each(|path| check_apart(&path, &inputs))?
-            }
-            false => check_apart(&self.out, &inputs)?,
-        }
+        let outputs = || OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect();
+        let places = if self.demo { outputs() } else { vec![self.out.clone()] };
+        places.iter().try_for_each(|place| check_apart(place, &inputs))?;
         let lock = lock(&self.out)?;
         self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
         OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
@@ -100,39 +91,28 @@ impl StudyArgs {
             let more = if self.claims { "" } else { "; with --claims there are more" };
             return Err(Error::invalid(format!("--rows {unknown}: there are {}{more}", keys.join(", "))));
         }
-        match self.rows.is_empty() {
-            true => Ok(all),
-            false => Ok([all.into_iter().flatten().filter(|row| self.rows.contains(&row.key)).collect(), Vec::new()]),
+        if self.rows.is_empty() {
+            return Ok(all);
         }
-    }
-
-    /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        let outcome = self.study()?;
-        if let Outcome::Interrupted = outcome {
-            note!("stopped; the same command goes on from there");
-        }
-        Ok(outcome)
+        Ok([all.into_iter().flatten().filter(|row| self.rows.contains(&row.key)).collect(), Vec::new()])
     }
 
     /// Runs the rows and writes the results.
-    pub(super) fn study(self) -> Result<Outcome> {
+    pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
-        let config = Config::open(&args.model)?;
+        let config = Config::open(&args.model.path)?;
         let [table, more] = self.rows(&config)?;
         let _lock = self.check_out(&[&table[..], &more[..]].concat())?;
         let recipe = Recipe { epochs: args.epochs, batch: args.batch, ..Recipe::default() };
         recipe.check()?;
-        let base_hash = checked(&args.model, args.source.cache_folder().as_deref())?;
+        let base_hash = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // Files that were half written when an earlier run was killed.
         OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
         let max_length = length(args.max_length, config.max_position_embeddings)?;
-        let wordpiece = open_wordpiece(&args.model, &config)?;
         // The reviews are read once: they are the same for all rows and seeds.
-        let reader = Reader { args, labels: args.source.labels(None)?, wordpiece: &wordpiece, max_length, seed: 0 };
+        let reader = Reader::new(args, &config, args.source.labels(None)?, max_length, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
-        note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         let cpu = processor();
         let place = |model: &mut DistilBert| Ok(args.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let trained_on = reader.trained_on()?;
@@ -140,9 +120,9 @@ impl StudyArgs {
             let about = About::new(model, &train.label_names, max_length, seed);
             About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
-        let hashes = [checkpoint_hash(&args.model)?, digest(&train), digest(&test)];
+        let hashes = [weights_hash(&args.model.path)?, digest(&train), digest(&test)];
         let study = Study {
-            model: &args.model,
+            model: &args.model.path,
             config: &config,
             hashes: &hashes,
             base: &args.model.name,
@@ -156,15 +136,17 @@ impl StudyArgs {
             place: &place,
             describe: &describe,
         };
-        match self.run_rows(&study, &table, &more)? {
-            Some(results) => self.report(&study, &reader, &table, &more, &results).map(|()| Outcome::Done),
-            None => Ok(Outcome::Interrupted),
-        }
+        let Some(results) = self.run_rows(&study, &table, &more)? else {
+            note!("stopped; {}", if self.demo { "the next run begins anew" } else { "the same command goes on from there" });
+            return Ok(Outcome::Interrupted);
+        };
+        self.report(&study, &reader, &table, &more, &results).map(|()| Outcome::Done)
     }
 
     /// The results of all rows; `None` if the study was stopped. `table.md` grows with each row.
     fn run_rows(&self, study: &Study, table: &[Row], more: &[Row]) -> Result<Option<Vec<RowResult>>> {
-        let mut watch = Watch { bar: None, stop: interrupt_flag()?, begun: false };
+        catch_signals()?;
+        let mut watch = Watch::default();
         let mut results = Vec::new();
         for (row, seed) in self.runs(table, more) {
             let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
@@ -176,7 +158,7 @@ impl StudyArgs {
             let p = p_value(p);
             say(format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)"))?;
         }
-        Ok((!watch.stop.load(Ordering::Relaxed)).then_some(results))
+        Ok((!asked_to_stop()).then_some(results))
     }
 
     /// Rows and seeds in running order. The rows of the claims are many, so they run with the first seed only.
@@ -196,25 +178,21 @@ impl StudyArgs {
         let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
-        let (judged, figures) = match self.claims {
-            true => (claims(&evidence), Vec::new()),
-            false => (Vec::new(), figures(&evidence)),
-        };
+        let judged = if self.claims { claims(&evidence) } else { Vec::new() };
         for Claim { claim, verdict, measured, .. } in &judged {
             say(format!("{verdict}: {claim}\n    {measured}"))?;
         }
         let texts = reader.texts(study.train)?;
-        let labels = (&study.test.labels[..], &study.train.label_names[..]);
         let findings = Findings {
             rows: table,
             results,
-            labels: labels.0,
-            label_names: labels.1,
+            labels: &study.test.labels,
+            label_names: &study.train.label_names,
             texts: &texts,
             claims: judged,
             changes,
-            neighbours: neighbours(table, results, labels.0),
-            figures,
+            neighbours: neighbours(table, results, &study.test.labels),
+            figures: if self.claims { Vec::new() } else { figures(&evidence) },
         };
         let json = results_json(&findings, provenance, study.config);
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
@@ -244,9 +222,9 @@ pub(super) fn quoted(word: &str) -> String {
 }
 
 /// Shows the progress of a row, and stops it on Ctrl-C.
+#[derive(Default)]
 struct Watch {
     bar: Option<StepProgress>,
-    stop: Arc<AtomicBool>,
     /// Whether the header of the table was printed.
     begun: bool,
 }
@@ -260,12 +238,12 @@ impl StudyProgress for Watch {
 
     fn step(&mut self, report: &StepReport) -> bool {
         self.bar.iter_mut().for_each(|bar| bar.step(report));
-        !self.stop.load(Ordering::Relaxed)
+        !asked_to_stop()
     }
 
     fn test(&mut self, done: usize, of: usize) -> bool {
         self.bar.iter_mut().for_each(|bar| bar.test(done, of));
-        !self.stop.load(Ordering::Relaxed)
+        !asked_to_stop()
     }
 
     fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {

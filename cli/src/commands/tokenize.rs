@@ -2,7 +2,6 @@
 
 use super::common::{Checkpoint, say, say_json};
 use super::notes::warning;
-use super::outcome::Outcome;
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{WordPiece, read_text};
@@ -28,8 +27,8 @@ pub struct Tokenize {
 
 impl Tokenize {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<Outcome> {
-        let wordpiece = WordPiece::open(&self.model)?;
+    pub(super) fn run(self) -> Result<()> {
+        let wordpiece = WordPiece::open(&self.model.path)?;
         self.input.check("tokenize")?;
         let TextArgs { texts, file, encoding } = self.input;
         let given = !texts.is_empty();
@@ -63,6 +62,6 @@ impl Tokenize {
                 say(ids.join(" "))?;
             }
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 }

@@ -1,30 +1,27 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
 use super::base::checked;
-use super::common::{count, length, open_wordpiece};
-use super::hashes::digest;
-use super::head::BaseModel;
+use super::common::{Outcome, count, describe, length, say, say_json};
+use super::device::{device_memory, kernel_path};
+use super::head::{BaseModel, tell_model};
 use super::method::MethodArgs;
-use super::notes::{note, warning};
-use super::outcome::Outcome;
+use super::notes::note;
 use super::output::{Input, Output};
-use super::parts::Reader;
+use super::parts::{Reader, digest};
 use super::progress::StepProgress;
-use super::run::{RunState, TrainingRun};
-use super::signals::interrupt_flag;
-use super::summary::{Summary, kernel_path, tell_model};
+use super::run::{RunState, Texts, TrainingRun};
+use super::signals::catch_signals;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
 use clap::Args;
-use lowrank::data::Tokenized;
 use lowrank::files::write_file;
 use lowrank::lora::{About, Counts, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
-use lowrank::text::thousands;
-use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus};
+use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus, memory_by_category, peak_memory};
 use lowrank::{Error, Result};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `train`.
@@ -91,13 +88,6 @@ pub struct Train {
     json: bool,
 }
 
-/// The tokenised texts of a run.
-struct Texts {
-    train: Tokenized,
-    test: Tokenized,
-    dev: Option<Tokenized>,
-}
-
 impl Train {
     fn recipe(&self) -> Result<Recipe> {
         Ok(Recipe {
@@ -143,7 +133,7 @@ impl Train {
         let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.dev.as_deref().map(Input::test)).collect();
         self.what.check()?;
         recipe.check()?;
-        method.check(&Config::open(&self.args.model)?)?;
+        method.check(&Config::open(&self.args.model.path)?)?;
         if !(0.0..1.0).contains(&self.dev_fraction) {
             return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
         }
@@ -202,34 +192,31 @@ impl Train {
     pub(super) fn run(self) -> Result<Outcome> {
         let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
         let _lock = self.check(&recipe, &method)?;
-        let base = checked(&args.model, args.source.cache_folder().as_deref())?;
+        let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         let checkpoint =
-            BaseModel { folder: &args.model, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
+            BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
         let opened = checkpoint.open()?;
         let max_length = self.max_length(&opened.model, &method)?;
-        let wordpiece = open_wordpiece(&args.model, &opened.model.config)?;
         let labels = args.source.labels(opened.names.as_deref())?;
-        let reader = Reader { args, labels, wordpiece: &wordpiece, max_length, seed: self.seed };
+        let reader = Reader::new(args, &opened.model.config, labels, max_length, self.seed)?;
         let texts = self.texts(&reader, opened.names.as_deref())?;
         let (mut model, report) = checkpoint.with_head_for(opened, &texts.train.label_names)?;
         let adapted = method.apply(&mut model, self.seed)?;
-        tell_model(&args.model, &model, &report, &adapted);
-        let counts = Counts::of(&model);
-        note!("{} reviews to train on ({} tokens), {} to test", texts.train.len(), thousands(texts.train.tokens()), texts.test.len());
+        tell_model(&args.model.path, &model, &report, &adapted);
         let machine = self.place(&mut model)?;
         let mut optimizer = AdamW::new(self.weight_decay);
         if self.what.lora_plus_ratio() != 1.0 {
             optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
+        catch_signals()?;
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
             settings: self.settings(&recipe, &method, &base, max_length, &texts),
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
-            stop: interrupt_flag()?,
-            batch: args.batch,
-            dev: texts.dev.as_ref(),
-            test: self.eval_every_epoch.then_some(&texts.test),
+            recipe: &recipe,
+            texts: &texts,
+            test_each_epoch: self.eval_every_epoch,
             keep_best: self.keep_best,
             progress: StepProgress::new(recipe.steps(texts.train.len())?),
             state: RunState::default(),
@@ -238,10 +225,9 @@ impl Train {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
         }
-        let ended = train_and_test(&mut run, &mut model, &texts, &recipe, &mut optimizer);
-        let result = match ended {
+        let result = match run.train_and_test(&mut model, &mut optimizer) {
             Ok(Some(result)) => result,
-            stopped_or_failed => return stopped(&run, &model, &optimizer, stopped_or_failed.err()),
+            stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
         let about = About {
             trained_on: Some(reader.trained_on()?),
@@ -249,52 +235,41 @@ impl Train {
             ..About::new(&model, &texts.train.label_names, max_length, self.seed)
         };
         self.save(&model, &method, &about, &run.state.metrics)?;
-        let summary = Summary { counts, out: &self.output.out, seed: self.seed, epochs: recipe.epochs, result: &result, state: &run.state };
-        summary.print(&model, &texts.train, &texts.test, self.json)?;
+        self.print(&model, &texts, &result, &run.state)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
     }
 
+    /// Prints the result, or with `--json` one object with all numbers, and says how much memory was used.
+    fn print(&self, model: &DistilBert, texts: &Texts, result: &Evaluation, state: &RunState) -> Result<()> {
+        let (train, counts, seconds, peak) = (&texts.train, Counts::of(model), state.seconds, peak_memory());
+        let data_bytes = train.bytes() + texts.test.bytes();
+        let by_category = peak.map(|peak| memory_by_category(model, peak, state.kept, data_bytes)).unwrap_or_default();
+        let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
+        if let Some(bytes) = peak {
+            let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
+            note!("peak memory {}: {}", mega(bytes), parts.join(", "));
+        }
+        let on_device = device_memory(model);
+        if let Some(bytes) = on_device {
+            note!("memory on the GPU: {}", mega(bytes));
+        }
+        if !self.json {
+            return say(format!("trained in {seconds:.0} s; {}", describe(result)));
+        }
+        say_json(&json!({
+            "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
+            "seconds": seconds, "tokens_per_second": (train.tokens() * self.args.epochs) as f64 / seconds, "test": result,
+            "out": self.output.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
+            "device_memory_bytes": on_device,
+        }))
+    }
+
     fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
         folder::write_directory(&self.output.out, |directory| {
-            adapter::save_trained(model, method, &self.args.model, &self.args.model.name, &about.labels, directory)?;
+            adapter::save_trained(model, method, &self.args.model.path, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
         })
     }
-}
-
-/// Trains to the end and measures on the test set; `None` if the run was stopped.
-fn train_and_test(
-    run: &mut TrainingRun,
-    model: &mut DistilBert,
-    texts: &Texts,
-    recipe: &Recipe,
-    optimizer: &mut AdamW,
-) -> Result<Option<Evaluation>> {
-    let finished = run.train(model, &texts.train, recipe, optimizer);
-    run.progress.bar.finish();
-    if finished? { run.evaluate_best(model, &texts.test) } else { Ok(None) }
-}
-
-/// Saves the state of a run that was stopped or failed, and says how to resume.
-fn stopped(run: &TrainingRun, model: &DistilBert, optimizer: &AdamW, error: Option<Error>) -> Result<Outcome> {
-    let (step, file) = (optimizer.steps(), run.file());
-    let saved = if step > 0 { Some(run.save(model, optimizer)) } else { None };
-    if let Some(e) = error {
-        match saved {
-            Some(Ok(())) => warning!(
-                "the state after step {step} is saved to {}: run again with --resume to go on with the same arguments, or with --restart to begin anew with others",
-                file.display()
-            ),
-            Some(Err(problem)) => warning!("the state after step {step} could not be saved: {problem}"),
-            None => {}
-        }
-        return Err(e);
-    }
-    match saved.transpose()? {
-        Some(()) => note!("stopped after step {step}; saved to {}: run again with --resume to go on", file.display()),
-        None => note!("stopped before the first step: there is nothing to save"),
-    }
-    Ok(Outcome::Interrupted)
 }

@@ -43,8 +43,8 @@ pub struct TrainingArgs {
 
 impl TrainingArgs {
     /// Everything that is read.
-    pub fn inputs(&self) -> Vec<Input<'_>> {
+    pub fn inputs(&self) -> Vec<Input> {
         let test = self.test.as_deref().map(Input::test);
-        Input::of(&self.source).into_iter().chain(test).chain([Input::Model("the model", &self.model)]).collect()
+        Input::of(&self.source).into_iter().chain(test).chain([Input::Model("the model", self.model.path.clone())]).collect()
     }
 }

@@ -154,10 +154,8 @@ impl Answer {
     /// Reads bytes of the body; 0 at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Tried<usize> {
         let n = self.body.read(buffer).map_err(|e| Error::io("curl", e))?;
-        match if n == 0 { self.running.trouble(&self.url) } else { None } {
-            Some(trouble) => Err(trouble),
-            None => Ok(n),
-        }
+        let trouble = if n == 0 { self.running.trouble(&self.url) } else { None };
+        trouble.map_or(Ok(n), Err)
     }
 
     fn unless_refused(self, known: bool) -> Tried<Answer> {
@@ -180,11 +178,10 @@ impl Running {
         if let Some(stderr) = self.child.stderr.take() {
             let _ = stderr.take(HEADERS).read_to_string(&mut said);
         }
-        let status = self.child.wait().map_err(|e| Error::io("curl", e));
-        match status {
+        match self.child.wait() {
             Ok(status) if status.success() => None,
             Ok(status) => Some(complaint(status, &said, self.secret.as_deref(), url)),
-            Err(e) => Some(e.into()),
+            Err(e) => Some(Error::io("curl", e).into()),
         }
     }
 }

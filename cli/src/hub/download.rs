@@ -1,8 +1,7 @@
 //! Downloads one file. It resumes an earlier download, retries, checks the SHA-256, and the file appears complete or not at all.
 
 use super::curl::{Answer, Ask, request};
-use super::partial_file::PartialFile;
-use super::remote_file::RemoteFile;
+use super::partial_file::{PartialFile, RemoteFile};
 use super::settings::Hub;
 use super::trouble::{Tried, Trouble};
 use lowrank::Error;
@@ -18,12 +17,6 @@ pub trait DownloadProgress {
     fn bytes(&mut self, name: &str, done: u64, total: u64);
     /// Something causes a delay: a retry, or another process that holds the lock.
     fn note(&mut self, text: &str);
-}
-
-/// Shows nothing.
-impl DownloadProgress for () {
-    fn bytes(&mut self, _: &str, _: u64, _: u64) {}
-    fn note(&mut self, _: &str) {}
 }
 
 /// Makes sure that the file is at its path. Returns whether it had to be downloaded.
@@ -70,9 +63,9 @@ fn lock(wanted: &RemoteFile, progress: &mut dyn DownloadProgress) -> Tried<File>
 
 /// Decides whether to retry after an error, and waits before it.
 pub struct Patience {
-    first: Duration,
+    /// The first pause; each further one is twice as long.
     pause: Duration,
-    left: u32,
+    tries: u32,
     /// Whether the server was reached at least once.
     contact: bool,
 }
@@ -80,22 +73,21 @@ pub struct Patience {
 impl Patience {
     /// With the first pause of `hub`.
     pub fn new(hub: &Hub) -> Patience {
-        Patience { first: hub.pause, pause: hub.pause, left: TRIES, contact: false }
+        Patience { pause: hub.pause, tries: 0, contact: false }
     }
 
     /// Waits, or returns the error if a retry will not help. `advanced`: whether new bytes came since the last error.
     pub fn after(&mut self, trouble: Trouble, advanced: bool, progress: &mut dyn DownloadProgress) -> Tried<()> {
         if advanced {
-            *self = Patience { pause: self.first, left: TRIES, contact: true, ..*self };
+            (self.tries, self.contact) = (0, true);
         }
         match &trouble {
-            Trouble::Passing(why) if self.left > 0 => progress.note(&format!("{why}; trying again")),
-            Trouble::Unreachable(why) if self.left > 0 && self.contact => progress.note(&format!("{why}; trying again")),
+            Trouble::Passing(why) if self.tries < TRIES => progress.note(&format!("{why}; trying again")),
+            Trouble::Unreachable(why) if self.tries < TRIES && self.contact => progress.note(&format!("{why}; trying again")),
             _ => return Err(trouble),
         }
-        std::thread::sleep(self.pause);
-        self.pause *= 2;
-        self.left -= 1;
+        std::thread::sleep(self.pause * 2_u32.pow(self.tries));
+        self.tries += 1;
         Ok(())
     }
 }
@@ -133,19 +125,13 @@ fn receive(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress: &mu
     }
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = answer.read(&mut buffer)?;
-        if n == 0 {
-            break;
+        match answer.read(&mut buffer)? {
+            0 if part.length < wanted.size => return Err(Trouble::Passing(format!("{}: the connection ended early", answer.url))),
+            0 => return Ok(()),
+            n if part.length + n as u64 > wanted.size => return Err(part.wrong_size(wanted, &answer.url, format_args!("more"))),
+            n => part.write(&buffer[..n], wanted)?,
         }
-        if part.length + n as u64 > wanted.size {
-            return Err(part.wrong_size(wanted, &answer.url, format_args!("more")));
-        }
-        part.write(&buffer[..n], wanted)?;
         progress.bytes(wanted.name, part.length, wanted.size);
-    }
-    match part.length < wanted.size {
-        true => Err(Trouble::Passing(format!("{}: the connection ended early", answer.url))),
-        false => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::cache::{NEEDED, Repo, VOCABULARIES, is_plain, is_whole};
 use super::curl::{Ask, request};
 use super::download::{DownloadProgress, Patience, download};
-use super::remote_file::RemoteFile;
+use super::partial_file::RemoteFile;
 use super::settings::{Hub, hub_name, no_model};
 use super::trouble::{Refusal, Tried, Trouble};
 use super::url;
@@ -51,10 +51,8 @@ fn fetch_imdb(hub: &Hub, progress: &mut dyn DownloadProgress) -> Result<Fetched>
         let advice = format!("set LOWRANK_IMDB_URL to a mirror, or put the archive at {}", path.display());
         Error::invalid(format!("{}: status {}; {advice}", r.url, r.status))
     };
-    match download(hub, &wanted, progress) {
-        Ok(downloaded) => Ok(Fetched { path, downloaded }),
-        Err(trouble) => Err(explain(trouble, by_hand, refused)),
-    }
+    let downloaded = download(hub, &wanted, progress).map_err(|trouble| explain(trouble, by_hand, refused))?;
+    Ok(Fetched { path, downloaded })
 }
 
 /// A file of a model, as the hub describes it.

@@ -5,7 +5,7 @@
 //! TLS library would need a C compiler. Only [`fetch()`] needs curl or a network.
 //!
 //! ```text
-//! url, trouble ──► settings ──► curl ──► remote_file, partial_file ──► download ──► fetch
+//! url, trouble ──► settings ──► curl ──► partial_file ──► download ──► fetch
 //!                  cache ──┘
 //! ```
 
@@ -14,11 +14,10 @@ mod curl;
 mod download;
 mod fetch;
 mod partial_file;
-mod remote_file;
 mod settings;
 mod trouble;
 mod url;
 
 pub use download::DownloadProgress;
 pub use fetch::{Fetched, fetch};
-pub use settings::{Archive, Hub, data_path, model_path};
+pub use settings::{Archive, Hub};

@@ -1,13 +1,35 @@
-//! A partly downloaded file. When it is complete and correct it gets its final name.
+//! A file to download, and the part of it that has arrived. When it is complete and correct it gets its final name.
 
-use super::remote_file::RemoteFile;
 use super::trouble::Trouble;
 use super::url;
+use lowrank::text::hex;
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// A file to download.
+pub struct RemoteFile<'a> {
+    /// Name shown in progress messages.
+    pub name: &'a str,
+    pub url: &'a str,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256 in hexadecimal digits, if it is known.
+    pub sha256: Option<&'a str>,
+    /// Where the finished file belongs.
+    pub path: &'a Path,
+    /// Lock file: one process at a time downloads this file.
+    pub lock: &'a Path,
+}
+
+impl RemoteFile<'_> {
+    /// Whether the finished file exists. Its content was checked before it got this name, so the size is enough here.
+    pub fn exists(&self) -> bool {
+        self.path.metadata().is_ok_and(|m| m.is_file() && m.len() == self.size)
+    }
+}
 
 /// The bytes received so far, in the file `<name>.incomplete`.
 pub struct PartialFile {
@@ -72,7 +94,7 @@ impl PartialFile {
     }
 
     fn sha256(&self) -> String {
-        self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.hash.clone().finalize())
     }
 
     /// Whether the content has the expected SHA-256; true if none is known.

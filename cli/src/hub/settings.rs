@@ -117,7 +117,7 @@ impl Hub {
     /// # Errors
     /// If the archive was not fetched; the message says how to do that.
     pub fn data_path(&self, name: &Path) -> Result<PathBuf> {
-        if !is_imdb(name) {
+        if name != Path::new("imdb") || name.exists() {
             return Ok(name.to_path_buf());
         }
         let archive = self.home.join(&self.imdb.file);
@@ -126,26 +126,6 @@ impl Hub {
         }
         Err(Error::invalid(format!("imdb: nothing here is called so, and {} is not there; run: lowrank fetch imdb", archive.display())))
     }
-}
-
-/// [`Hub::model_path`] with the settings of the environment. A folder needs none.
-///
-/// # Errors
-/// As there.
-pub fn model_path(name: &Path) -> Result<PathBuf> {
-    if name.is_dir() { Ok(name.to_path_buf()) } else { Hub::from_env()?.model_path(name) }
-}
-
-/// [`Hub::data_path`] with the settings of the environment. Only `imdb` needs them.
-///
-/// # Errors
-/// As there.
-pub fn data_path(name: &Path) -> Result<PathBuf> {
-    if is_imdb(name) { Hub::from_env()?.data_path(name) } else { Ok(name.to_path_buf()) }
-}
-
-fn is_imdb(name: &Path) -> bool {
-    name == Path::new("imdb") && !name.exists()
 }
 
 pub(super) fn no_model(name: &Path) -> Error {

@@ -42,7 +42,7 @@ impl World {
     }
 
     fn fails(&self, message: &str) {
-        let error = fetch(&self.hub, "owner/name", &mut ()).err().unwrap().to_string();
+        let error = fetch(&self.hub, "owner/name", &mut Told::default()).err().unwrap().to_string();
         assert!(error.contains(message) && !error.contains(TOKEN), "should say {message:?}: {error}");
         let main = self.folder("models--owner--name/refs/main");
         assert!(!main.exists(), "main stands for whole snapshots");
@@ -101,7 +101,7 @@ fn a_model_lies_where_huggingface_hub_keeps_it() {
     assert_eq!(told.bytes.last().unwrap(), &("model.safetensors".to_string(), 300_000, 300_000));
     // Finished: no further request.
     let before = world.site.log().len();
-    assert!(!fetch(&world.hub, "owner/name", &mut ()).unwrap().downloaded);
+    assert!(!fetch(&world.hub, "owner/name", &mut Told::default()).unwrap().downloaded);
     assert_eq!(world.site.log().len(), before);
 }
 
@@ -119,7 +119,7 @@ fn the_token_goes_to_the_hub_alone() {
         assert!(std::process::Command::new("sh").args(make).status().unwrap().success());
         world.hub.curl = script.into();
     }
-    fetch(&world.hub, "owner/name", &mut ()).unwrap();
+    fetch(&world.hub, "owner/name", &mut Told::default()).unwrap();
     let bearer = format!("Bearer {TOKEN}");
     assert!(world.site.log().iter().all(|asked| asked.header("authorization") == Some(&bearer)), "{:?}", world.site.log());
     let cdn = world.cdn.log();
@@ -143,7 +143,7 @@ fn renamed_models_and_mirrors_are_followed() {
         Some(Answer::new(307).with(format!("Location: /owner/new{rest}")))
     };
     let world = World::new(renamed);
-    let path = fetch(&world.hub, "old", &mut ()).unwrap().path;
+    let path = fetch(&world.hub, "old", &mut Told::default()).unwrap().path;
     assert_eq!(path, world.folder("models--old/snapshots").join(COMMIT), "under the name that was asked for");
     assert!(fs::read(path.join("model.safetensors")).unwrap() == weights());
     assert_eq!(world.site.log()[0].path, "/old/resolve/main/config.json");
@@ -151,7 +151,7 @@ fn renamed_models_and_mirrors_are_followed() {
     let to = world.site.at("localhost");
     let mirror = World::new(move |asked| Some(Answer::new(308).with(format!("Location: {to}{}", asked.path))));
     let before = world.site.log().len();
-    let path = fetch(&mirror.hub, "owner/name", &mut ()).unwrap().path;
+    let path = fetch(&mirror.hub, "owner/name", &mut Told::default()).unwrap().path;
     assert!(fs::read(path.join("model.safetensors")).unwrap() == weights());
     let after = world.site.log().split_off(before);
     assert!(!after.is_empty() && after.iter().all(|asked| asked.header("authorization").is_none()));
@@ -184,7 +184,7 @@ fn refusals_say_what_to_do() {
     absent.fails("/owner/name/resolve/main/model.safetensors into a folder");
     let names = ["./imdb", "a/b/c", "/tmp", "..", "a--b", "-a", "", "a b", "a\n"];
     for name in names {
-        let error = fetch(&absent.hub, name, &mut ()).err().unwrap().to_string();
+        let error = fetch(&absent.hub, name, &mut Told::default()).err().unwrap().to_string();
         assert!(error.contains("expected the folder of a checkpoint, or a model's name"), "{name:?}: {error}");
     }
 }
@@ -205,7 +205,7 @@ fn a_wrong_hash_leaves_the_rest_of_the_model() {
     // Bytes that were received are not requested again.
     let world = World::new(|_| None);
     fs::rename(lies.folder(""), world.folder("")).unwrap();
-    fetch(&world.hub, "owner/name", &mut ()).unwrap();
+    fetch(&world.hub, "owner/name", &mut Told::default()).unwrap();
     let asked: Vec<String> = world.site.asked("GET").into_iter().map(|asked| asked.path).collect();
     assert_eq!(asked, [format!("/owner/name/resolve/{COMMIT}/model.safetensors")]);
 }
