@@ -7,10 +7,12 @@ use super::split::Split;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Folder and class name of each IMDB label.
 const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
@@ -18,10 +20,30 @@ const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
 /// Largest size of a review in bytes. IMDB's have fewer than 14 thousand. This bounds the memory that a hostile archive can use.
 const LONGEST: u64 = 16 << 20;
 
+/// Most bytes that may stand before an entry of an archive, besides the content of the entry before: headers, long names and attributes, which
+/// tar reads into memory. A long path has a few hundred bytes.
+const HEADERS: u64 = 1 << 20;
+
+/// A reader that ends with an error after a number of bytes that can be set anew at any time.
+struct Limited<R> {
+    from: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(to)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other(format!("headers of more than {HEADERS} bytes")))?);
+        Ok(read)
+    }
+}
+
 /// Emits the reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive.
 pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row)) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+    let left = Rc::new(Cell::new(HEADERS));
+    let mut archive = tar::Archive::new(Limited { from: MultiGzDecoder::new(BufReader::new(file)), left: left.clone() });
     let mut last = "the first entry".to_string();
     let damaged = |last: &str, e: io::Error| {
         Error::file(path, format_args!("after {last}"), format_args!("the archive is damaged or truncated ({e}); download it again"))
@@ -29,6 +51,8 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
     let mut found = HashSet::new();
     for entry in archive.entries().map_err(|e| Error::io(path, e))? {
         let entry = entry.map_err(|e| damaged(&last, e))?;
+        // The content of this entry, and the headers of the next one.
+        left.set(entry.size().saturating_add(HEADERS));
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let (text, lossy) = decode::lossily(read(entry).map_err(|e| damaged(&last, e))?, None);
@@ -36,7 +60,7 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
         found.insert(label);
     }
     // The archive's checksum is after the part that tar reads: read to the end to verify it.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| damaged(&last, e))?;
+    io::copy(&mut archive.into_inner().from, &mut io::sink()).map_err(|e| damaged(&last, e))?;
     match LABELS.iter().find(|(_, label)| !found.contains(label)) {
         Some((class, _)) => {
             let problem = "holds no review; expected aclImdb_v1.tar.gz or its folder";
@@ -208,5 +232,9 @@ mod tests {
         assert!(error(&path).contains("train/neg/*.txt: holds no review"));
         std::fs::write(&path, archive(&[FILES[0], FILES[1], FILES[0]])).unwrap();
         assert!(error(&path).contains("twice"));
+        // A long name of 3 MiB, which gzip makes small.
+        let long = "a/".repeat(3 << 19);
+        std::fs::write(&path, archive(&[FILES[0], (&format!("{long}train/pos/1_9.txt"), b"fine"), FILES[1]])).unwrap();
+        assert!(error(&path).contains("headers of more than"), "{}", error(&path));
     }
 }

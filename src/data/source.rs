@@ -131,7 +131,7 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
         let mut f = make();
         move |Row { name, text, label, lossy }| Row { name, text: f(text), label, lossy }
     };
-    let mut rows = stream::map_produced(read, convert)?;
+    let mut rows = stream::map_produced(read, |row: &Row| row.text.len(), convert)?;
     if *kind != Kind::Table {
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = rows.windows(2).find(|w| w[0].name == w[1].name) {

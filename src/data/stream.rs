@@ -19,11 +19,15 @@ where
     made.into_iter().flat_map(|(_, chunk)| chunk).collect()
 }
 
+/// Bytes after which a task gets no further item. It bounds the memory of the items that wait, however large they are.
+const CHUNK_BYTES: usize = 1 << 20;
+
 /// [`map_chunks`] of the items that `produce` emits. `produce` runs on its own thread while the others work. It waits when it is a few chunks
-/// ahead.
+/// ahead. `size` is the size of an item in bytes.
 #[cfg(feature = "data")]
 pub(super) fn map_produced<I, O, F, E>(
     produce: impl FnOnce(&mut dyn FnMut(I)) -> Result<(), E> + Send,
+    size: impl Fn(&I) -> usize + Send,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Vec<O>, E>
 where
@@ -34,10 +38,12 @@ where
 {
     let (send, receive) = std::sync::mpsc::sync_channel(8);
     let send_all = move || {
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK), 0);
         produce(&mut |item| {
+            bytes += size(&item);
             chunk.push(item);
-            if chunk.len() == CHUNK {
+            if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
+                bytes = 0;
                 // This fails only if a worker panicked, and then the result is lost anyway.
                 let _ = send.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
             }
@@ -73,7 +79,7 @@ mod tests {
             let want: Vec<usize> = items.iter().map(|i| i * i).collect();
             assert_eq!(map_chunks(items.chunks(CHUNK), || |i: &usize| i * i), want);
             #[cfg(feature = "data")]
-            assert_eq!(map_produced(up_to(n), || |i| i * i), Ok(want));
+            assert_eq!(map_produced(up_to(n), |_| 8, || |i| i * i), Ok(want));
         }
     }
 
@@ -84,8 +90,8 @@ mod tests {
             (0..1000).for_each(emit);
             Err("broken")
         };
-        assert_eq!(map_produced(produce, || |i| i), Err("broken"));
-        let panics = std::panic::catch_unwind(|| map_produced(up_to(10_000), || |i: usize| assert!(i < 100, "too many")));
+        assert_eq!(map_produced(produce, |_| CHUNK_BYTES / 3, || |i| i), Err("broken"));
+        let panics = std::panic::catch_unwind(|| map_produced(up_to(10_000), |_| 8, || |i: usize| assert!(i < 100, "too many")));
         assert!(panics.is_err());
     }
 }

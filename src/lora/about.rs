@@ -62,7 +62,7 @@ impl About {
             base_hash: None,
             seed,
             trained_on: None,
-            command: std::env::args().collect(),
+            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }
     }
 

@@ -21,6 +21,7 @@ pub fn fingerprint(file: &SafeTensors, config: &Config) -> Result<String> {
     let mut lines = rows::map(names(config).into_iter().filter_map(found).collect(), |(found, name)| line(file, &found, name))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
+    file.check_unchanged()?;
     lines.retain(|line| line.starts_with("distilbert."));
     lines.sort();
     Ok(hex(&Sha256::digest(lines.concat())))

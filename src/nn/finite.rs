@@ -1,12 +1,31 @@
-//! Finds the weight that makes a model answer NaN.
+//! Checks of a model's weights: numbers that are not finite, and files that another program changed.
 
-use super::{DistilBert, Origin, Pass};
+use super::{DistilBert, Origin, Pass, Weight};
 use crate::Result;
 use crate::autograd::Tape;
-use crate::tensor::Sequences;
+use crate::tensor::{MappedFile, Sequences};
 use std::sync::Arc;
 
 impl DistilBert {
+    /// Checks that no other program wrote to the mapped files of the frozen weights since they were opened. What was computed with them may be used
+    /// only after this.
+    ///
+    /// # Errors
+    /// If one did; the message names the file.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let mut last = None;
+        for weight in self.weights() {
+            let Weight::Frozen { value, .. } = weight else { continue };
+            // Neighbours are mostly from one file.
+            let file = value.mapped_file();
+            if file.map(std::ptr::from_ref) != last {
+                file.map_or(Ok(()), MappedFile::check_unchanged)?;
+                last = file.map(std::ptr::from_ref);
+            }
+        }
+        Ok(())
+    }
+
     /// The first weight that holds a NaN or an infinity, as `tensor "classifier.bias" holds NaN at [0]`; `None` if all numbers are finite.
     /// It reads the whole model, for the message of an error.
     ///

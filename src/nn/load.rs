@@ -252,6 +252,8 @@ impl DistilBert {
         let file = SafeTensors::open(model)?;
         let mut builder = Builder::new(Source::File(&file), &config, options);
         let model = builder.model(classes)?;
+        // Weights that were converted are copies.
+        file.check_unchanged()?;
         let unused = file.names().filter(|n| !builder.used.contains(*n)).map(String::from).collect();
         Ok((model, LoadReport { initialised: builder.initialised, unused }))
     }

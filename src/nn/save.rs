@@ -56,6 +56,8 @@ impl DistilBert {
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
         // First, because this may fail.
         write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+        self.check_unchanged()?;
+        original.check_unchanged()?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
         for name in TOKENIZER_FILES {
             let from = base.join(name);

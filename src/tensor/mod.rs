@@ -22,6 +22,7 @@ mod dispatch;
 mod element;
 mod finite;
 pub mod gemm;
+mod mapped_file;
 mod mask;
 pub mod math;
 pub mod philox;
@@ -41,6 +42,7 @@ pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, L
 pub(crate) use dispatch::{dispatch_any, on_device};
 pub use element::{Accum, DType, Element, Scalar};
 pub use half::bf16 as BF16;
+pub use mapped_file::MappedFile;
 pub use mask::Mask;
 pub use pool::{Pooled, alloc, zeroed};
 pub use sequences::Sequences;
@@ -81,13 +83,18 @@ impl Tensor {
     }
 
     /// A view of the bytes of a mapped file. `None` if they are not aligned for `dtype`, or their number is not that of `shape`.
-    pub(crate) fn mapped(map: &Arc<memmap2::Mmap>, bytes: Range<usize>, dtype: DType, shape: Shape) -> Option<Tensor> {
+    pub(crate) fn mapped(map: &Arc<MappedFile>, bytes: Range<usize>, dtype: DType, shape: Shape) -> Option<Tensor> {
         let aligned = map.get(bytes.clone())?.as_ptr().addr() % dtype.size() == 0;
         if !aligned || Some(bytes.len()) != shape.checked_len().and_then(|len| len.checked_mul(dtype.size())) || cfg!(target_endian = "big")
         {
             return None;
         }
         Some(Tensor::whole(Storage { dtype, bytes: bytes.len(), place: Place::Mapped(map.clone(), bytes) }, shape))
+    }
+
+    /// The mapped file with the elements. `None` if they are elsewhere.
+    pub(crate) fn mapped_file(&self) -> Option<&MappedFile> {
+        if let Place::Mapped(file, _) = &self.storage.place { Some(file) } else { None }
     }
 
     /// A tensor of all elements of `storage`.

@@ -1,10 +1,8 @@
 //! Tensors that are too large for memory: written to a temporary file, then read through a memory map.
-#![allow(unsafe_code)]
 
-use super::{DType, Tensor};
+use super::{DType, MappedFile, Tensor};
 use crate::files::temporary;
 use crate::{Error, Result, dispatch};
-use memmap2::Mmap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -50,10 +48,9 @@ impl Scratch {
     /// # Errors
     /// If the file cannot be written or mapped, or the number of elements is not rows · cols.
     pub fn finish(mut self, dtype: DType, [rows, cols]: [usize; 2]) -> Result<Tensor> {
-        self.file.flush().map_err(|e| Error::io(&self.path, e))?;
-        // SAFETY: `new` created the file and removed its name, so no other program can change it, and nothing is written after this. On systems
-        // other than Unix it keeps a name that is random and hidden.
-        let map = unsafe { Mmap::map(self.file.get_ref()) }.map_err(|e| Error::io(&self.path, e))?;
+        let io = |e| Error::io(&self.path, e);
+        self.file.flush().map_err(io)?;
+        let map = MappedFile::new(self.file.get_ref().try_clone().map_err(io)?, &self.path)?;
         let shape = [rows, cols].into();
         Tensor::mapped(&Arc::new(map), 0..self.bytes, dtype, shape)
             .ok_or_else(|| Error::file(&self.path, "size", format!("{} bytes are not {rows} rows of {cols} {dtype}", self.bytes)))
@@ -63,6 +60,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Some systems cannot remove a mapped file. It then stays until the system clears its temporary files.
-        let _ = std::fs::remove_file(&self.path);
+        if !cfg!(unix) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

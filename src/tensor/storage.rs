@@ -1,6 +1,6 @@
 //! Where the elements of a tensor are: in host memory, in a mapped file, or in the memory of a GPU.
 
-use super::{DType, Element, Pooled};
+use super::{DType, Element, MappedFile, Pooled};
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub enum Place {
     /// Host memory: a [`Pooled`] of the Rust type that belongs to the data type.
     Host(Box<dyn Any + Send + Sync>),
     /// A range of bytes of a mapped file, aligned for the data type.
-    Mapped(Arc<memmap2::Mmap>, Range<usize>),
+    Mapped(Arc<MappedFile>, Range<usize>),
     /// Memory of a GPU.
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::Buffer),

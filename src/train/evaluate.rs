@@ -51,7 +51,9 @@ fn logits_while(
         let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
         let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
         let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
-        for (row, &i) in logits.value().to_f64()?.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
+        let rows = logits.value().to_f64()?;
+        model.check_unchanged()?;
+        for (row, &i) in rows.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
             if let Some(bad) = row.iter().find(|z| !z.is_finite()) {
                 let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
                 return Err(Error::invalid(format!("text {}: the model answers {bad}: {}: {advice}", i + 1, cause(model.not_finite()?))));

@@ -43,6 +43,7 @@ impl FrozenFeatures {
             let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
             let batch = batch(data, &indices, 0)?;
             let part = model.frozen_features(&batch.ids, &batch.sequences)?.to_host()?;
+            model.check_unchanged()?;
             match &mut file {
                 Some(file) => file.append(&part)?,
                 None => parts.push(part),

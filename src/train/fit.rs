@@ -110,6 +110,7 @@ impl<'a> Training<'a> {
             parts.push(MicroBatch::new(model, &tape, &loss, &logits, packed));
             grads.add(tape.backward(&loss)?)?;
         }
+        model.check_unchanged()?;
         check_losses(model, &parts, t + 1, recipe.lr)?;
         if t == 0 {
             check_reached(model, &grads)?;

@@ -1,7 +1,7 @@
 //! Models for inference: a base with adapters.
 
 use super::base::{check_same, checked};
-use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, user_cache};
+use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, parsed, user_cache};
 use super::device::{DeviceArgs, DeviceChoice};
 use super::notes::warning;
 use clap::Args;
@@ -9,6 +9,7 @@ use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
 use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
 use lowrank::{Error, Result};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct AdaptedArgs {
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
     /// Folder of the adapter; not needed if the checkpoint has a trained head. Several adapters share one base in memory
-    #[arg(long, value_name = "[NAME=]DIR", value_parser = named)]
+    #[arg(long, value_name = "[NAME=]DIR", value_parser = parsed(named))]
     adapter: Vec<Named>,
     /// Use only the first N ranks of each low-rank term; for adapters trained with --method dylora
     #[arg(long, value_name = "N")]
@@ -48,11 +49,11 @@ pub struct Named {
 }
 
 /// Parses `NAME=DIR`, or a folder whose name may contain a `=`.
-pub fn named(text: &str) -> std::result::Result<Named, String> {
-    let name = text.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']) && !Path::new(text).exists());
-    Ok(match name {
-        Some((name, directory)) => Named { name: Some(name.to_string()), directory: directory.into() },
-        None => Named { name: None, directory: text.into() },
+pub fn named(text: OsString) -> Result<Named> {
+    let parts = text.to_str().and_then(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']));
+    Ok(match parts {
+        Some((name, directory)) if !Path::new(&text).exists() => Named { name: Some(name.to_string()), directory: directory.into() },
+        _ => Named { name: None, directory: text.into() },
     })
 }
 

@@ -1,7 +1,7 @@
 //! `lowrank combine`: makes one adapter of several.
 
-use super::adapted::{BaseArgs, Named};
-use super::common::say;
+use super::adapted::{BaseArgs, Named, named};
+use super::common::{parsed, say};
 use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
@@ -15,7 +15,7 @@ pub struct Combine {
     #[command(flatten)]
     base: BaseArgs,
     /// Folder of a LoRA adapter, with its weight [default: 1]; can be given several times
-    #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = super::adapted::named)]
+    #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = parsed(named))]
     adapters: Vec<Named>,
     /// How the adapters are combined
     #[arg(long, value_enum, default_value_t = How::Svd)]

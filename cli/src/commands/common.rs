@@ -2,6 +2,7 @@
 
 use super::notes::printable;
 use crate::hub::Hub;
+use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
 use clap::{Args, ValueEnum};
 use lowrank::data::{
     Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
@@ -12,9 +13,9 @@ use lowrank::text::thousands;
 use lowrank::train::Evaluation;
 use lowrank::{Error, Result};
 use serde::Serialize;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// How a command ended.
 pub enum Outcome {
@@ -52,19 +53,29 @@ pub struct Checkpoint {
     pub path: PathBuf,
 }
 
-impl FromStr for Checkpoint {
-    type Err = Error;
+impl ValueParserFactory for Checkpoint {
+    type Parser = Parsed<Checkpoint>;
 
-    fn from_str(name: &str) -> Result<Checkpoint> {
-        let path = Path::new(name);
-        Ok(Checkpoint { name: name.to_string(), path: if path.exists() { path.to_path_buf() } else { Hub::from_env()?.model_path(path)? } })
+    fn value_parser() -> Self::Parser {
+        parsed(|name| {
+            let path = Path::new(&name);
+            let found = if path.exists() { path.to_path_buf() } else { Hub::from_env()?.model_path(path)? };
+            Ok(Checkpoint { name: name.to_string_lossy().into_owned(), path: found })
+        })
     }
 }
 
+type Parsed<T> = TryMapValueParser<OsStringValueParser, fn(OsString) -> Result<T>>;
+
+/// Parses an argument with `f`. Unlike a function of `&str`, it accepts names of files that are not UTF-8.
+pub fn parsed<T: Clone + Send + Sync + 'static>(f: fn(OsString) -> Result<T>) -> Parsed<T> {
+    OsStringValueParser::new().try_map(f)
+}
+
 /// The path of labelled texts; `imdb` stands for the fetched archive, unless there is a file of that name.
-fn data(name: &str) -> Result<PathBuf> {
-    let path = Path::new(name);
-    if name == "imdb" && !path.exists() { Hub::from_env()?.data_path(path) } else { Ok(path.to_path_buf()) }
+fn data(name: OsString) -> Result<PathBuf> {
+    let path = PathBuf::from(name);
+    if path == Path::new("imdb") && !path.exists() { Hub::from_env()?.data_path(&path) } else { Ok(path) }
 }
 
 /// Arguments that select labelled texts.
@@ -72,7 +83,7 @@ fn data(name: &str) -> Result<PathBuf> {
 pub struct DataArgs {
     /// imdb (after fetch), aclImdb_v1.tar.gz or its unpacked folder; a CSV, TSV, JSON or JSONL file (also with .gz); or a folder with train.*
     /// and optionally validation.* and test.*, or with a folder of .txt files for each class
-    #[arg(long, value_name = "PATH", value_parser = data)]
+    #[arg(long, value_name = "PATH", value_parser = parsed(data))]
     pub data: PathBuf,
     /// Column of the text [default: text]
     #[arg(long, value_name = "NAME")]

@@ -34,7 +34,7 @@ pub(super) fn run() -> Result<Outcome> {
     if matches!(outcome, Outcome::Interrupted) || is_quiet() {
         return Ok(outcome);
     }
-    let program = std::env::args().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program));
+    let program = std::env::args_os().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program.to_string_lossy()));
     say("\nThe folder has the model, the data and the results. This command computes one number of the table again, from its adapter:")?;
     say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;

@@ -37,6 +37,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use common::Outcome;
 use lowrank::{Error, Result};
 use notes::warning;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 /// Fine-tunes DistilBERT with LoRA, on its own tensor engine.
@@ -91,8 +92,8 @@ enum Command {
     Man(pages::Man),
 }
 
-/// Largest value of `--threads`.
-const MOST_THREADS: usize = 1024;
+/// Largest value of `--threads` for each core. More threads than cores only wait for each other, and hundreds of them for minutes.
+const THREADS_PER_CORE: usize = 8;
 
 /// Parses the arguments and runs the command. Exit codes: 0 done, 1 an error or a failed check, 2 wrong usage, 130 stopped by Ctrl-C, SIGTERM or
 /// SIGHUP after the state was saved.
@@ -125,9 +126,11 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         notes::be_quiet();
     }
     if let Some(n) = arguments.threads {
-        // Each thread takes memory when it starts.
-        if !(1..=MOST_THREADS).contains(&n) {
-            return Err(Error::invalid(format!("--threads must be at least 1 and at most {MOST_THREADS}, got {n}")));
+        let most = THREADS_PER_CORE * std::thread::available_parallelism().map_or(1, NonZero::get);
+        if !(1..=most).contains(&n) {
+            return Err(Error::invalid(format!(
+                "--threads must be at least 1 and at most {most}, {THREADS_PER_CORE} for each core; got {n}"
+            )));
         }
         lowrank::tensor::rows::use_threads(n)?;
     }

@@ -175,7 +175,7 @@ impl StudyArgs {
     fn report(&self, study: &Study, reader: &Reader, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
         note!("measuring what changed in the weights, and times of inference");
         let all = [table, more].concat();
-        let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
+        let command = std::env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
         let judged = if self.claims { claims(&evidence) } else { Vec::new() };

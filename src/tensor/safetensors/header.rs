@@ -68,9 +68,10 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header> {
         .get(..length as usize)
         .ok_or_else(|| header(&format!("the file ends within its header of {length} bytes: it is truncated")))?;
     let (data, base) = (&rest[length as usize..], 8 + length as usize);
-    let json = std::str::from_utf8(json).map_err(|_| header("not UTF-8"))?;
+    // A copy: the file is mapped, and another program could change it while it is parsed.
+    let json = String::from_utf8(json.to_vec()).map_err(|_| header("not UTF-8"))?;
     let Unique::<Box<RawValue>>(entries) =
-        serde_json::from_str(json).map_err(|e| header(&format!("not the JSON of a safetensors header: {e}")))?;
+        serde_json::from_str(&json).map_err(|e| header(&format!("not the JSON of a safetensors header: {e}")))?;
     let mut result = Header { tensors: BTreeMap::new(), metadata: BTreeMap::new() };
     for (name, value) in entries {
         if name == "__metadata__" {

@@ -1,14 +1,12 @@
 //! Reading safetensors files: one mapped file, or a set of shards with an index.
-#![allow(unsafe_code)]
 
 use super::header::{self, TensorInfo};
 use super::little_endian;
 use super::pickle::pickle;
 use crate::error::nearest;
 use crate::files::{Unique, read_text};
-use crate::tensor::{DType, Shape, Tensor, alloc, dispatch_any};
+use crate::tensor::{DType, MappedFile, Shape, Tensor, alloc, dispatch_any};
 use crate::{Error, Result};
-use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +18,7 @@ use zerocopy::IntoBytes;
 pub struct SafeTensors {
     path: PathBuf,
     files: Vec<PathBuf>,
-    maps: Vec<Arc<Mmap>>,
+    maps: Vec<Arc<MappedFile>>,
     /// For each name: the index of its file, and its entry in that file's header.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     metadata: BTreeMap<String, String>,
@@ -83,9 +81,7 @@ impl SafeTensors {
         let mut result = SafeTensors { path: path.to_path_buf(), files: files.to_vec(), ..SafeTensors::default() };
         for (i, file) in files.iter().enumerate() {
             let handle = File::open(file).map_err(|e| Error::io(file, e))?;
-            // SAFETY: the map is read-only. It relies on one fact: nobody changes or truncates the file while it is mapped. The writers of this
-            // crate never do, because they rename a new file over the old one (`files::write_file`). Other programs are trusted.
-            let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io(file, e))?;
+            let map = MappedFile::new(handle, file)?;
             let header = header::parse(file, &map)?;
             for (name, info) in header.tensors {
                 if result.tensors.insert(name.clone(), (i, info)).is_some() {
@@ -132,15 +128,17 @@ impl SafeTensors {
     /// Frees the memory of the mapped pages of a tensor, for example after it was converted to another data type. A later access reads the pages
     /// from the file again. Does nothing on systems that cannot do this.
     pub fn release(&self, name: &str) {
-        #[cfg(unix)]
         if let Some((file, info)) = self.tensors.get(name) {
-            // SAFETY: the map is backed by a file and read-only, so the dropped pages are only copies: a later access reads the same bytes from
-            // the file. If the system refuses, nothing changes.
-            let _ =
-                unsafe { self.maps[*file].unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, info.bytes.start, info.bytes.len()) };
+            self.maps[*file].release(info.bytes.clone());
         }
-        #[cfg(not(unix))]
-        let _ = name;
+    }
+
+    /// Checks that no other program wrote to the files since they were opened.
+    ///
+    /// # Errors
+    /// If one did; the message names the file.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.maps.iter().try_for_each(|map| map.check_unchanged())
     }
 
     /// The tensor of this name: a view of the mapped file if its bytes are aligned, else a copy.
