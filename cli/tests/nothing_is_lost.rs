@@ -137,7 +137,7 @@ fn files_of_others_are_left() {
         refused(at, &format!("merge --model {ENCODER} --adapter adapter --overwrite --out {out}"), &[out]);
         refused(at, &format!("init --like distilbert-base --overwrite --out {out}"), &[out]);
     }
-    refused(at, &format!("study --model {ENCODER} --data {ASSETS} --no-cache --out table"), &["table.md", "no rows"]);
+    refused(at, &format!("study --model {ENCODER} --data {ASSETS} --no-cache --out table"), &["table.md", "not written by lowrank"]);
     assert_eq!(fs::read_to_string(at.join("mine/README.md")).unwrap(), "thesis");
     assert_eq!(fs::read_to_string(at.join("mine/vocab.txt/chapter.tex")).unwrap(), "precious");
     assert_eq!(fs::read_to_string(at.join("table/table.md")).unwrap(), "mine");
@@ -230,7 +230,7 @@ fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
     let at = dir.path();
     let more = "--train-limit 40 --epochs 12 --batch 8 --lr 1e-2 --dev-fraction 0.4 --keep-best --eval-every-epoch --checkpoint-every 2";
     ok(at, &train(&format!("{more} --out whole")));
-    let whole = [content(&at.join("whole"))[1].clone(), content(&at.join("whole"))[3].clone()];
+    let whole = [content(&at.join("whole"))[2].clone(), content(&at.join("whole"))[4].clone()];
     assert_eq!(whole.each_ref().map(|(name, _)| &name[..]), ["adapter_model.safetensors", "metrics.jsonl"]);
     assert_eq!(String::from_utf8_lossy(&whole[1].1).matches("held-out").count(), 12);
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
@@ -312,6 +312,73 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
     // A wrong batch fails at the first step, a wrong end at the last.
     ok(at, &train(&format!("{more} --restart --epochs 1")));
     assert!(at.join("out/adapter_model.safetensors").exists());
+}
+
+/// `cp` truncates a file and writes it again. The step that reads it meanwhile is thrown away.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_that_changes_ends_the_run_and_its_state_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    copy(ENCODER, &at.join("model"));
+    let weights = at.join("model/model.safetensors");
+    let arguments = train("--model model --epochs 4000 --batch 4 --checkpoint-every 2 --out out");
+    for change in ["truncated", "written again"] {
+        let resume = if change == "truncated" { "" } else { "--resume" };
+        let command = format!("{arguments} {resume}");
+        let child = program(at, &command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(120);
+        let state = || fs::metadata(at.join("out/checkpoint.safetensors")).and_then(|found| found.modified()).ok();
+        let before = state();
+        while state() == before {
+            assert!(Instant::now() < until, "no state was saved");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // The place is taken as long as the run lives.
+        refused(at, &train("--out out --restart"), &["another process"]);
+        let bytes = fs::read(&weights).unwrap();
+        let kept = if change == "truncated" { 0 } else { bytes.len() };
+        fs::write(&weights, &bytes[..kept]).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{change}: {said}");
+        assert!(said.contains("model.safetensors") && said.contains("while it was in use") && said.contains("--resume"), "{said}");
+        assert!(at.join("out/checkpoint.safetensors").exists());
+        fs::write(&weights, bytes).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn file_names_that_are_not_utf8_work() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let [model, out] = [b"m\xff", b"o\xff"].map(|name| Path::new(OsStr::from_bytes(name)));
+    copy(ENCODER, &at.join(model));
+    let with = |arguments: &str, more: [&OsStr; 4]| {
+        let ended = program(at, arguments).args(more).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    with(&train(""), ["--model".as_ref(), model.as_ref(), "--out".as_ref(), out.as_ref()]);
+    assert!(at.join(out).join("adapter_model.safetensors").exists());
+    with("predict good", ["--model".as_ref(), model.as_ref(), "--adapter".as_ref(), out.as_ref()]);
+}
+
+#[test]
+fn control_characters_of_others_do_not_reach_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let rows: String = (0..8).map(|i| format!("good\t\u{1b}]0;evil\u{7}{}\n", i % 2)).collect();
+    fs::write(at.join("t.tsv"), format!("text\tlabel\n{rows}")).unwrap();
+    let trained = run(at, &format!("train --model {ENCODER} --data t.tsv --no-cache --epochs 1 --max-length 16 --threads 1 --out a"));
+    let predicted = run(at, &format!("predict --model {ENCODER} --adapter a x\u{1b}[2J"));
+    let wrong = run(at, "predict --modle\u{1b}[2J");
+    for said in [&trained.stdout, &trained.stderr, &predicted.stdout, &predicted.stderr, &wrong.stderr] {
+        assert!(!said.contains(&0x1b) && !said.contains(&7), "{}", String::from_utf8_lossy(said));
+    }
+    assert!(predicted.status.success() && String::from_utf8_lossy(&predicted.stdout).contains("\\u{1b}[2J"));
 }
 
 #[test]
