@@ -305,7 +305,7 @@ fn counts_are_those_of_the_formulas() {
         (lora(LoraConfig { layers: vec![3], ..LoraConfig::new(2, &["q_lin"]) }), "no layer 3: the model has the layers 0 to 2"),
         (lora(LoraConfig { layers: vec![1, 3], ..LoraConfig::new(2, &["q_lin"]) }), "no layer 3"),
         (lora(LoraConfig { modules_to_save: vec!["layer_nrm".into()], ..LoraConfig::new(2, &["q_lin"]) }), "layer_norm"),
-        (Method::Intrinsic { dimension: 0, seed: 0 }, "dimension 0"),
+        (Method::Intrinsic { dimension: 0, seed: 0 }, "the dimension of the subspace must be at least 1"),
         (lora(LoraConfig { rank_pattern: [("v_lim".to_string(), 3)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "v_lin"),
         (lora(LoraConfig { rank_pattern: [("q_lin".to_string(), 0)].into(), ..LoraConfig::new(2, &["q_lin"]) }), "at least 1"),
     ] {

@@ -95,7 +95,7 @@ fn check_bundled(folder: &Path, files: &assets::Files) -> Result<()> {
     }
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if !files.iter().any(|(name, _)| path == folder.join(name)) {
+        if path != folder.join(MARKER) && !files.iter().any(|(name, _)| path == folder.join(name)) {
             return Err(foreign(&path, "was not written by the demo"));
         }
     }

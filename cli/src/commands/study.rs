@@ -75,7 +75,9 @@ impl StudyArgs {
         let places = if self.demo { outputs() } else { vec![self.out.clone()] };
         places.iter().try_for_each(|place| check_apart(place, &inputs))?;
         let lock = lock(&self.out)?;
-        self.folders(rows).try_for_each(|folder| output_state(&folder).map(|_| ()))?;
+        // The result of a finished run is read, and never replaced.
+        let to_write = self.folders(rows).filter(|folder| !folder.join("result.json").exists());
+        to_write.map(|folder| output_state(&folder)).try_for_each(|found| found.map(drop))?;
         OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
         Ok(lock)
     }
