@@ -26,7 +26,7 @@ pub struct TextClassifier {
     base: PathBuf,
     /// What trains.
     method: Option<Method>,
-    /// Seed of new weights; after `fit`, the recipe's seed.
+    /// Seed that `save` records: that of new weights, and after `fit` that of the data's order and of dropout.
     seed: u64,
 }
 

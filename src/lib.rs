@@ -37,6 +37,9 @@
 //!   there. Neither changes what is computed, except the rounding of a·b + c.
 //! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)` takes n rows from
 //!   row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
+//! - Words that occur before their step: a *checkpoint* is a file of weights (in `checkpoint.rs` files: a saved run, or a part of a model that backward
+//!   computes again); an *example number* counts the texts of a run, and dropout masks are drawn from it; a *micro-batch* is the part of a step that is
+//!   computed at once; a *prompt* or *prefix* is trained rows before the text; the *ledger* counts bytes and operations.
 //! - `random_case` at the end of an op's file draws inputs for step 5.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
@@ -53,8 +56,8 @@
 //!    What its host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a term, and
 //!    the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take `AttentionInputs`: q, k, v, the
 //!    sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
-//!    model runs two fused ops, `residual_layer_norm` and `embedding_layer_norm`: each equals dropout, sum and layer norm, or embeddings, sum and layer
-//!    norm, one after another. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
+//!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum and layer norm in
+//!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
 //!    `nn/distilbert.rs`: DistilBERT.
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
@@ -68,7 +71,8 @@
 //! attention. N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes. In a low-rank term:
 //! A `[r, in]`, B `[out, r]`, r its rank and s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any
 //! matrices. d is the number of columns of any tensor. h is a hidden state; in a low-rank term, h = drop(x) Aᵀ. In attention's formulas, P is the
-//! matrix of probabilities, and k one of keys. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
+//! matrix of probabilities, k one of keys, and δ the sum of dP ⊙ P over a row. In gradient checks, J is the matrix of derivatives, u a direction of the
+//! inputs, v one of the outputs. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Example
 //! ```

@@ -19,7 +19,7 @@
 //! let data = Dataset::from_pairs(pairs)?.split(test_share, seed)?;    // into data.train and data.test; equal texts stay together
 //! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
 //! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
-//! println!("{}", model.trainable());                                  // PEFT's line
+//! println!("{}", model.trainable());                                  // as PEFT prints it: trained and all
 //! model.fit(&data.train, &Recipe::default())?;
 //! println!("{:.2} %", 100.0 * model.evaluate(&data.test)?.accuracy);
 //! model.save(&out)?;                                                  // PEFT's two files, and the labels in lowrank.json

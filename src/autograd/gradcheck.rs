@@ -103,6 +103,7 @@ fn check_along<'m>(
         run(&mut Tape::with_constants(Rc::new(move |id, _| moved[&id].clone())))?.value().to_f64()
     };
     // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
+    // The direction has length 1, so that the step is STEP whatever the number of inputs; `max` only avoids a division by 0.
     let h = STEP / u.values().flatten().map(|ui| ui * ui).sum::<f64>().sqrt().max(STEP);
     let [a, b, c, d] = [forward(2.0 * h)?, forward(h)?, forward(-h)?, forward(-2.0 * h)?];
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
@@ -166,7 +167,7 @@ impl Case {
 pub struct Suite {
     /// Name of the op's type.
     pub op: &'static str,
-    /// Largest error of a right backward: 1e-8 where the op is smooth, 1e-6 where it divides.
+    /// Largest error of a right backward: 1e-8, or 1e-6 where the op divides by a number that can be small.
     pub tolerance: f64,
     /// Draws a case: random sizes, 1 and odd ones among them.
     pub case: fn(&mut Stream) -> Result<Case>,

@@ -3,7 +3,7 @@
 use crate::tensor::Tensor;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identity of a parameter. Gradients are keyed by it, so tied weights share one gradient.
+/// Identity of a parameter. Gradients are keyed by it, so a weight that a model uses in two places has one gradient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ParamId(u64);
 

@@ -13,9 +13,9 @@ pub enum Bug {
     Sign,
     /// A factor of 1.001.
     Factor,
-    /// The largest element set to 0.
+    /// The element of the largest magnitude set to 0.
     Zeroed,
-    /// Two rows exchanged, as by a wrong index.
+    /// Two rows exchanged, as by a wrong index; a single row is rotated.
     Moved,
 }
 

@@ -14,7 +14,8 @@ use crate::Result;
 use serde::{Deserialize, Serialize};
 
 /// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. PEFT trains each module whose
-/// name ends with these letters, so `pre_classifier`, too. To bar low-rank terms it compares whole names (`within`): `pre_classifier` is not barred.
+/// name ends with these letters, so `pre_classifier`, too. Low-rank terms are barred inside modules of
+/// exactly these names (`within`), so `pre_classifier` may have one. `score` is the head's name in other models.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
 
 /// The linears of a layer, by the ends of their names.

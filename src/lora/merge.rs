@@ -1,8 +1,7 @@
 //! Merging: W + s B A takes the place of W and its term, so that inference costs what the base costs.
 //!
 //! x (W + s B A)ᵀ = x Wᵀ + s · x Aᵀ Bᵀ, so a merged model computes the same function as the unmerged one without dropout, up to
-//! rounding. Two roundings differ:
-//! sums run in another order, and W + s B A is rounded to the type of W. In f32 both are small. In bf16, which has 8 significant bits, an element
+//! rounding. Two roundings differ: sums run in another order, and W + s B A is rounded to the type of W. In f32 both are small. In bf16, which has 8 significant bits, an element
 //! of s B A that is less than about 1/500 of its element of W is lost: a small adapter can vanish in part. Merge into an f32 base to keep it.
 
 use super::check_finite;
@@ -13,7 +12,7 @@ use crate::{Error, Result};
 
 /// What [`merge`] took out of a model, to undo it.
 ///
-/// Each merged linear as it was, but without its bias, which stays in the model; and its number in the model.
+/// It holds each merged linear as it was (but without its bias, which stays in the model), and its number in the model.
 pub struct Merged(Vec<(usize, Linear)>);
 
 /// Merges every low-rank term into its weight. The sums are computed in f64 and rounded once, to the weight's type.

@@ -72,6 +72,7 @@ impl Block {
             Wanted::FirstRows => (pass.first_rows(), tape.first_row(h, &pass.sequences)?),
         };
         let context = self.attention(tape, pass, h, &wanted_pass, &x)?; // [N, D]
+        // From here on, every op works on the wanted rows.
         let pass = &wanted_pass;
         let attended = self.out.forward(tape, pass, &context)?; // [N, D]
         let attended = self.hook(0, tape, pass, attended)?;

@@ -23,7 +23,7 @@ pub struct DistilBert {
     pub dtype: DType,
     /// `[V, D]`.
     pub word_embeddings: Weight,
-    /// `[512, D]`.
+    /// `[M, D]`, for M positions (512 in DistilBERT).
     pub position_embeddings: Weight,
     /// After the embeddings.
     pub layer_norm: LayerNorm,
@@ -139,10 +139,10 @@ impl DistilBert {
             h = if pass.recompute {
                 // A recomputed layer passes gradients on to its inputs only, so the shared vector must be one of them.
                 let inputs: Vec<&Var> = [&h].into_iter().chain(&pass.shared).collect();
-                let pass = pass.clone();
+                let outer = pass.clone();
                 tape.checkpoint(&inputs, move |tape, inputs| {
-                    let pass = Pass { shared: inputs.get(1).cloned(), ..pass.clone() };
-                    block.forward(tape, &pass, &inputs[0], wanted)
+                    let inner = Pass { shared: inputs.get(1).cloned(), ..outer.clone() };
+                    block.forward(tape, &inner, &inputs[0], wanted)
                 })
             } else {
                 block.forward(tape, pass, &h, wanted)
@@ -156,7 +156,7 @@ impl DistilBert {
     /// Logits `[B, C]` of the `[CLS]` rows `[B, D]`.
     pub(super) fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
         tape.enter("pre_classifier");
-        let cls = tape.cast(cls, self.dtype.accum())?;
+        let cls = tape.cast(cls, self.dtype.accum())?; // to f32 if the hidden states are bf16
         let hidden = self.pre_classifier.forward(tape, pass, &cls)?; // [B, D]
         let hidden = tape.relu(&hidden)?;
         let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.sequences)?;

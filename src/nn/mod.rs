@@ -40,7 +40,7 @@ use std::sync::Arc;
 pub struct Pass {
     /// Sequence boundaries of the packed batch, and the example number of each sequence, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
-    /// Training: the seed of every dropout mask. Evaluation: `None`, and nothing is dropped.
+    /// The seed of every dropout mask, in training. `None` in evaluation: nothing is dropped.
     pub dropout: Option<u64>,
     /// Keep only the input of each layer, and compute the layer again in backward: less memory for more time.
     pub recompute: bool,

@@ -52,7 +52,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type that a tensor can contain: one for each [`DType`]. No other crate can add one.
+/// A Rust type that a tensor can contain: one for each [`DType`].
 pub trait Element:
     Copy + Default + PartialEq + Send + Sync + fmt::Debug + 'static + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable
 {

@@ -5,14 +5,15 @@
 //! Tensor { shape [4, 3], offset 0 } ──►│ Arc<Storage>: 12 elements of one DType in host memory, a mapped file or a GPU
 //! ```
 //!
-//! A [`Tensor`] is an immutable array in row-major order, without gaps. It knows its shape and the place of its first element in a shared
+//! A [`Tensor`] is an array that never changes once an op has returned it, in row-major order, without gaps. It knows its shape and the place of its first element in a shared
 //! [`Storage`], so a clone, a reshape or a row copies no element. Functions on slices borrow the elements with [`Tensor::host`]. Their results
 //! are new tensors, made from a [`Pooled`] buffer: a vector whose memory is used again (`pool.rs`). The values in a buffer from [`alloc`] are
 //! arbitrary, and each must be written; [`zeroed`] gives zeros.
 //!
 //! The data type of a tensor is a value ([`DType`]), not a type parameter. Three macros of `dispatch.rs` go from the value to the Rust type:
-//! `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, they go from the value
-//! `DType::BF16` to the type [`BF16`]. `on_device!` chooses between code for the GPU and code for the host.
+//! `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, the first and the third go from
+//! the value `DType::BF16` to the type [`BF16`]. `on_device!(tensor, |device| on GPU, on host)` runs the second argument if the tensor is on a GPU,
+//! else the third.
 
 mod arguments;
 mod convert;
@@ -54,7 +55,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// An immutable array in row-major order, without gaps.
+/// An array that never changes once an op has returned it, in row-major order, without gaps.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,

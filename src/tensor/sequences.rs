@@ -6,8 +6,9 @@
 //! offsets          [ 0,                   4,                 7,             12 ]  B + 1 = 4 numbers
 //! ```
 //!
-//! `[CLS]` and `[SEP]` are special tokens that WordPiece puts first and last; the classifier reads the row of `[CLS]`.
-//! Hidden states are one matrix `[T, D]`. Only attention and the classifier look at the offsets.
+//! `[CLS]` and `[SEP]` are special tokens that the tokenizer (WordPiece) puts first and last; the classifier reads the row of `[CLS]`.
+//! Hidden states are one matrix `[T, D]`. Attention, the classifier, dropout (its masks depend on the row within a text) and position
+//! embeddings read the offsets; everything else works on each row alone.
 
 use crate::{Error, Result};
 use std::ops::Range;

@@ -110,6 +110,7 @@ impl<'a> Training<'a> {
             parts.push(MicroBatch::new(model, &tape, &loss, &logits, packed));
             grads.add(tape.backward(&loss)?)?;
         }
+        // The base is mapped from a file, which another program could have changed meanwhile.
         model.check_unchanged()?;
         check_losses(model, &parts, t + 1, recipe.lr)?;
         if t == 0 {

@@ -1,10 +1,11 @@
 //! Training: the loop (`fit.rs`), the optimizer (`optimizer.rs`), the schedule, evaluation, and the saved state of a run (`checkpoint.rs`).
 //!
 //! # On what the bits of a result depend
-//! Two runs give the same bits, in every parameter and every figure, if all of these are equal:
+//! Two runs give the same bits, in every parameter and every measured number (but not the minutes), if all of these are equal:
 //! - **the data**: the texts, their order in the file, the labels, and the tokenizer's files with the maximum length;
 //! - **the base**: the bytes of the checkpoint;
-//! - **the settings**: the method, the [`Recipe`] but for `recompute`, the [data type](crate::tensor::DType), and the seeds. Every random number is
+//! - **the settings**: the method, the [`Recipe`] but for `recompute`, the settings of the optimizer ([`AdamW`]: decay, betas, eps, `lr_factor`),
+//!   the [data type](crate::tensor::DType), and the seeds. Every random number is
 //!   `philox(seed, counter)` (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the
 //!   data's order that of the epoch. The counter of a dropout mask has its site, the example number and the element;
 //! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or

@@ -90,14 +90,14 @@ impl AdamW {
         Ok(returned)
     }
 
-    /// What θ and m are multiplied with in step t: `shrink` = 1 − lr · decay and `rate` = lr / (1 − β₁ᵗ), which makes lr · m̂ of m. lr includes the
+    /// What θ and m are multiplied with in step t: `shrink` = 1 − lr · decay and `rate` = lr / (1 − β₁ᵗ), so that rate · m = lr · m̂. lr includes the
     /// parameter's factor.
     pub(super) fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
         let lr = lr * (self.lr_factor)(p.name());
         (1.0 - lr * self.weight_decay, lr / (1.0 - self.betas.0.powi(step)))
     }
 
-    /// Constants of the step: β₁, β₂, 1 − β₁, 1 − β₂, `root` = 1 / √(1 − β₂ᵗ), which makes √v̂ of √v, and eps.
+    /// Constants of the step: β₁, β₂, 1 − β₁, 1 − β₂, `root` = 1 / √(1 − β₂ᵗ), so that root · √v = √v̂, and eps.
     pub(super) fn constants(&self, step: i32) -> [f64; 6] {
         let (b1, b2) = self.betas;
         [b1, b2, 1.0 - b1, 1.0 - b2, (1.0 - b2.powi(step)).sqrt().recip(), self.eps]

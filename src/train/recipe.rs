@@ -14,7 +14,8 @@ pub struct Recipe {
     pub accumulate: usize,
     /// Highest learning rate.
     pub lr: f64,
-    /// Decoupled weight decay of every trained tensor.
+    /// Decoupled weight decay of every trained tensor. It is a setting of the optimizer: give it to [`super::AdamW::new`], as
+    /// [`crate::classifier::TextClassifier`] does. [`super::fit`] takes an optimizer and does not read it.
     pub weight_decay: f64,
     /// Share of the steps that warm up, in [0, 1].
     pub warmup: f64,

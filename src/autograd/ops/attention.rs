@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
 ///
 /// In one sequence there are nq queries and nk keys. In the batch there are Tq queries and T keys, and E extra keys that every sequence sees. K is the
-/// width of a head, and k a matrix of keys. P is here the matrix of probabilities.
+/// width of a head, and k a matrix of keys.
 ///
 /// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query sees the
 /// keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// With the scores S = q kᵀ / √K, the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with
 /// δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K, dk = dSᵀ q / √K.
 ///
-/// Saved: the inputs, y, and one number for each row of scores, its log-sum-exp lse: backward gets P back as exp(S − lse). P is not saved, nor is a
+/// Saved: the inputs, y (δᵢ is also the product of the rows i of dy and y), and one number for each row of scores, its log-sum-exp lse: backward gets P back as exp(S − lse). P is not saved, nor is a
 /// dropout mask. In bf16, drop(P) and dS are rounded to bf16 for the products.
 pub struct Attention {
     /// H.
@@ -161,7 +161,7 @@ impl Op for Attention {
     fn flops(&self, inputs: &[&Tensor], needs: &[bool]) -> (u64, u64) {
         let pairs: usize = (0..self.keys.count()).map(|b| self.queries.length(b) * self.keys.length(b)).sum();
         let one_product = 2 * (pairs * inputs[0].shape().cols()) as u64;
-        // Forward has two products. Backward computes the scores again, and has four more.
+        // The E extra keys are few and left out. Forward has two products. Backward computes the scores again, and has four more.
         (2 * one_product, if needs.contains(&true) { 5 * one_product } else { 0 })
     }
 }

@@ -1,6 +1,6 @@
 //! Linear layers with low-rank terms (LoRA). Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
 //!
-//! [`lora_composed`] is the meaning, in five calls of the tape. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
+//! [`lora_composed`] is the meaning: five calls of the tape, after x Wᵀ + b. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
 //! forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read and to test against, and the fast form in
 //! `linear_fast.rs` and `low_rank.rs`.
 //!
@@ -33,7 +33,7 @@ pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], 
 
 /// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ for one linear, or for a group of G linears of the same x.
 ///
-/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s = alpha / r. The sum runs over
+/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s is the term's scale (`lora/config.rs`). The sum runs over
 /// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` (in `nn`, h is a hidden state) and
 /// dh = s dy B `[n, r]`:
 ///

@@ -63,7 +63,7 @@ pub use tanh::Tanh;
 use super::gradcheck::{Case, Suite};
 use crate::tensor::DType;
 
-/// The gradient checks of every op. A tolerance is 1e-8 where the op is smooth, 1e-6 where it divides.
+/// The gradient checks of every op. A tolerance is 1e-8, or 1e-6 where the op divides by a number that can be small.
 pub fn suites() -> Vec<Suite> {
     vec![
         Suite { op: "Add", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Add, 2, random) },

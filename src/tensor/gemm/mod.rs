@@ -10,7 +10,7 @@
 //!                     └──┴──┴──┴──┴──┘
 //!            k                n
 //!       ┌─────────┐   ┌───────────┬──┐
-//!       │▒▒▒▒▒▒▒▒▒│   │   ▒▒      │  │     ▒: MR rows of A times one strip of B make MR × NR elements of C, in one call of the micro-kernel
+//!       │▒▒▒▒▒▒▒▒▒│   │   ▒▒      │  │     ▒: MR rows of A times one strip of B make a block of MR × NR elements of C, in one call of the micro-kernel
 //!     m │    A    │ m │ C         │  │
 //!       │         │   ├───────────┼──┤     the lines in C: tiles of MC × NC elements, one for each task
 //!       └─────────┘   └───────────┴──┘
@@ -20,7 +20,7 @@
 //!     4  for rows i0 of C, in steps of MC     ┘   (each pair j0, i0 is a task of its own)
 //!     3  for inner indices k0, in steps of KC     a block of A, MC × KC, in L2                     96 × 384
 //!     2  for strips j, in steps of NR             a strip of B, KC × NR, in L1 (AVX-512: L2)       384 × 16
-//!     1  for rows i, in steps of MR               a tile of C, MR × NR, in registers               6 × 16
+//!     1  for rows i, in steps of MR               a block of C, MR × NR, in registers              6 × 16
 //!        micro-kernel: for p in k0..k0 + KC       one row of the strip times MR elements of A
 //! ```
 //!
@@ -35,7 +35,8 @@
 //!   the tile of C has at least 128 columns.
 //! - **A short A** (at most 48 rows, fewer than B has columns) changes roles with B: Cᵀ = Bᵀ·Aᵀ, so that the small matrix is the packed one.
 //!
-//! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on other rows of A.
+//! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on the values in other
+//! rows of A.
 //!
 //! The types, in the order of use: [`Mat`] is a matrix over a borrowed slice, with strides. [`Elements`] is that slice: of the accumulator type
 //! S, or of bf16. [`Init`] is the value to which products are added. [`Packed`] is B in strips, for callers that use one B for several

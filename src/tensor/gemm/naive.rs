@@ -1,4 +1,5 @@
-//! The matrix product as three loops. It defines what the fast product computes, and every test compares the two.
+//! The matrix product as three loops. It defines what the fast product computes, up to the rounding of
+//! sums: the tests of the fast product compare the two.
 //!
 //! A [`Mat`] is a matrix over a borrowed slice, with strides (`mat.rs`). [`Init`] is the start of each sum: 0, the old C, or a bias (`loops.rs`).
 //!
@@ -17,6 +18,7 @@ use crate::tensor::{Accum, Scalar};
 /// If the sizes do not fit.
 pub fn gemm_naive<S: Accum, C: Scalar<Acc = S>>(products: &[(Mat<S>, Mat<S>)], init: Init<S>, c: &mut [C], ldc: usize) {
     let Some((a, b)) = products.first() else { return };
+    assert!(products.iter().all(|(a2, b2)| a2.rows() == a.rows() && b2.cols() == b.cols() && a2.cols() == b2.rows()), "gemm: sizes");
     for i in 0..a.rows() {
         for j in 0..b.cols() {
             let c = &mut c[i * ldc + j];
