@@ -1,0 +1,22 @@
+//! Enters `lora::adapter::load_with`, `method`, `facts` and `classes`. Parts: `adapter_config.json`, `adapter_model.safetensors`.
+
+use super::input::{parts, safetensors_file, small_model, with_files};
+use lowrank::lora::{adapter, merge};
+
+pub fn run(data: &[u8]) {
+    let [config, tensors] = parts::<2>(data);
+    let tensors = safetensors_file(tensors);
+    with_files(&[("adapter_config.json", config), ("adapter_model.safetensors", &tensors)], |folder| {
+        let _ = (adapter::facts(folder), adapter::classes(folder));
+        if adapter::method(folder).is_err() && adapter::load_leniently(&mut small_model(), folder).is_err() {
+            return;
+        }
+        for lenient in [false, true] {
+            let mut model = small_model();
+            if adapter::load_with(&mut model, folder, lenient).is_ok() {
+                let _ = adapter::tensors(&model);
+                let _ = merge(&mut model);
+            }
+        }
+    });
+}
