@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// The inputs of a target in a folder.
 fn inputs(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_none_or(|e| e != "open")).collect();
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_none_or(|e| e != "open")).collect();
     files.sort();
     files
 }
@@ -48,7 +49,8 @@ fn the_seeds_reach_the_engine() {
     let seed = |name: &str| fs::read(root.join(name)).unwrap();
     let state = targets::input::safetensors_file(&seed("checkpoint/whole"));
     let ok = targets::input::with_files(&[("a", &state)], |folder| {
-        load_checkpoint(&folder.join("a"), &mut targets::checkpoint::model(), &mut AdamW::new(0.0), targets::checkpoint::SETTINGS).map(|_| ())
+        load_checkpoint(&folder.join("a"), &mut targets::checkpoint::model(), &mut AdamW::new(0.0), targets::checkpoint::SETTINGS)
+            .map(|_| ())
     });
     ok.unwrap();
     for name in ["lora", "dora", "tokens", "head", "bitfit", "prompt"] {

@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
 /// The tar file with the checksum in each header that it should have.
 fn with_checksums(tar: &[u8]) -> Vec<u8> {
     let mut tar = tar.to_vec();
-    let mut at = 0;
+    let mut at = 0_usize;
     while let Some(header) = tar.get_mut(at..at.saturating_add(BLOCK)) {
         if header.iter().any(|&byte| byte != 0) {
             header[CHECKSUM].fill(b' ');

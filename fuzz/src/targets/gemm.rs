@@ -67,7 +67,7 @@ impl Matrix {
         let ((rows, cols), [above, left, _]) = (self.stored(), self.around);
         let (all_rows, all_cols) = if rows == 0 || cols == 0 { (above + rows, 0) } else { (above + rows, left + cols) };
         let mat = match all_cols {
-            0 => Mat::new(&[], rows, cols),
+            0 => Mat::new::<T>(&[], rows, cols),
             _ => Mat::strided(buffer, all_rows, all_cols, self.stride()).rows_from(above, rows).cols_from(left, cols),
         };
         if self.transposed { mat.t() } else { mat }
