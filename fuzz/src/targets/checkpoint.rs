@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     with_files(&[("state.safetensors", &file)], |folder| {
         let (mut model, mut optimizer) = (model(), AdamW::new(0.01));
         if load_checkpoint(&folder.join("state.safetensors"), &mut model, &mut optimizer, SETTINGS).is_ok() {
-            let _ = optimizer.steps();
+            assert!(i32::try_from(optimizer.steps()).is_ok_and(|steps| steps < i32::MAX), "the steps of a run are counted in an i32");
             let _ = optimizer.update(&mut model.parameters_mut(), Grads::default(), 1e-3, 1.0);
         }
     });
