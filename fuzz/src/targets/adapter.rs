@@ -8,15 +8,10 @@ pub fn run(data: &[u8]) {
     let tensors = safetensors_file(tensors);
     with_files(&[("adapter_config.json", config), ("adapter_model.safetensors", &tensors)], |folder| {
         let _ = (adapter::facts(folder), adapter::classes(folder));
-        if adapter::method(folder).is_err() && adapter::load_leniently(&mut small_model(), folder).is_err() {
-            return;
-        }
-        for lenient in [false, true] {
-            let mut model = small_model();
-            if adapter::load_with(&mut model, folder, lenient).is_ok() {
-                let _ = adapter::tensors(&model);
-                let _ = merge(&mut model);
-            }
+        let (mut model, lenient) = (small_model(), data.len() % 2 == 1);
+        if adapter::load_with(&mut model, folder, lenient).is_ok() {
+            let _ = adapter::tensors(&model);
+            let _ = merge(&mut model);
         }
     });
 }

@@ -24,8 +24,9 @@ type Results = Vec<(String, std::result::Result<Vec<f64>, Error>)>;
 pub fn run(data: &[u8]) {
     let narrow = results(data, DType::F32, None);
     let wide = results(data, DType::F64, None);
-    let noisy: Vec<Results> = (0..NOISY).map(|seed| results(data, DType::F64, Some(seed as u64))).collect();
     assert_eq!(narrow.len(), wide.len(), "as many results in f32 as in f64");
+    // Most results need no measured bound.
+    let mut noisy: Vec<Results> = Vec::new();
     for (i, ((name, narrow), (_, wide))) in narrow.iter().zip(&wide).enumerate() {
         let (narrow, wide) = match (narrow, wide) {
             (Ok(narrow), Ok(wide)) => (narrow, wide),
@@ -33,10 +34,17 @@ pub fn run(data: &[u8]) {
             (narrow, wide) => panic!("{name}: {narrow:?} in f32, and {wide:?} in f64"),
         };
         assert_eq!(narrow.len(), wide.len(), "{name}");
+        let largest = wide.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+        let bound = 1e-5 * (1.0 + largest);
+        if narrow.iter().zip(wide).all(|(narrow, wide)| (narrow - wide).abs() <= bound) {
+            continue;
+        }
+        if noisy.is_empty() {
+            noisy = (0..NOISY).map(|seed| results(data, DType::F64, Some(seed as u64))).collect();
+        }
         let differences = noisy.iter().filter_map(|all| all[i].1.as_ref().ok()).flat_map(|noisy| noisy.iter().zip(wide));
         let change = differences.map(|(noisy, wide)| (noisy - wide).abs()).fold(0.0, f64::max);
-        let largest = wide.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let bound = 16.0 * change + 3e-5 * (1.0 + largest);
+        let bound = 16.0 * change + bound;
         for (at, (narrow, wide)) in narrow.iter().zip(wide).enumerate() {
             assert!((narrow - wide).abs() <= bound, "{name}[{at}]: {narrow} in f32, {wide} in f64, and {bound} is allowed");
         }
