@@ -1,4 +1,5 @@
-//! Enters `lora::adapter::load_with`, `method`, `facts` and `classes`. Parts: `adapter_config.json`, `adapter_model.safetensors`.
+//! Enters `lora::adapter::load_with`, `facts` and `classes`. Parts: `adapter_config.json`, `adapter_model.safetensors`. An input of an odd length is
+//! loaded leniently.
 
 use super::input::{parts, safetensors_file, small_model, with_files};
 use lowrank::lora::{adapter, merge};
