@@ -111,6 +111,9 @@ fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, Str
     Ok(names)
 }
 
+/// Largest width of a model.
+const WIDEST: usize = 1 << 14;
+
 impl Config {
     /// The sizes of `distilbert-base-uncased`.
     pub fn distilbert_base() -> Config {
@@ -185,6 +188,10 @@ impl Config {
         let sizes = [self.dim, self.hidden_dim, self.max_position_embeddings, self.n_heads, self.vocab_size];
         if sizes.iter().any(|&n| n == 0 || n > 1 << 24) || self.n_layers > 1000 || !self.dim.is_multiple_of(self.n_heads) {
             return Err("sizes must be positive, and dim a multiple of n_heads".to_string());
+        }
+        // The largest DistilBERT has 768. A new head has a matrix [dim, dim], which is drawn in f64.
+        if self.dim > WIDEST {
+            return Err(format!("dim is {}: the largest that is read is {WIDEST}", self.dim));
         }
         if [self.attention_dropout, self.dropout, self.seq_classif_dropout].iter().any(|p| !(0.0..1.0).contains(p)) {
             return Err("dropouts must lie in [0, 1)".to_string());

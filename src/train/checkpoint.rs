@@ -52,7 +52,9 @@ pub fn load_checkpoint(path: &Path, model: &mut DistilBert, optimizer: &mut Adam
         let advice = "give the same arguments, or begin anew (train: --restart; study: another --out)";
         return Err(Error::file(path, "settings", format!("the run that was saved had other settings{differing}: {advice}")));
     }
-    let step = file.metadata().get("step").and_then(|s| s.parse().ok()).ok_or_else(|| Error::file(path, "step", "is missing"))?;
+    let step = file.metadata().get("step").and_then(|s| s.parse::<i32>().ok()).filter(|step| (0..i32::MAX).contains(step));
+    let step =
+        step.ok_or_else(|| Error::file(path, "step", "is missing, or no number of steps: the file is damaged; start anew"))? as usize;
     let mut moments = Vec::new();
     for p in model.parameters_mut() {
         let read = |name: String| {

@@ -258,7 +258,16 @@ impl Study<'_> {
             return Err(Error::file(&path, "settings", problem));
         }
         let other = |e| Error::file(&path, "result", format!("{e}: another version of lowrank wrote it; give another --out"));
-        serde_json::from_value(found.result).map(Some).map_err(other)
+        let result: RowResult = serde_json::from_value(found.result).map_err(other)?;
+        if result.answers.len() != self.test.len() || result.accuracies.len() != result.losses.len() {
+            let problem = format!(
+                "has {} answers for {} test reviews: it is damaged; remove the row's folder",
+                result.answers.len(),
+                self.test.len()
+            );
+            return Err(Error::file(&path, "answers", problem));
+        }
+        Ok(Some(result))
     }
 }
 

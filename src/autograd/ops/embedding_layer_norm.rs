@@ -57,7 +57,8 @@ impl EmbeddingLayerNorm {
             return Err(Error::invalid("embedding_layer_norm: takes ids, words, positions, gamma and beta, and a prompt if it has rows"));
         }
         let (ids, words, positions) = (inputs[0], inputs[1], inputs[2]);
-        let longest = (0..self.sequences.count()).map(|b| self.sequences.length(b)).max().unwrap_or(0);
+        let lengths = || (0..self.sequences.count()).map(|b| self.sequences.length(b));
+        let (longest, shortest) = (lengths().max().unwrap_or(0), lengths().min().unwrap_or(self.prompt));
         let fits = |t: &Tensor| t.dims().len() == 2 && t.shape().cols() == words.shape().cols();
         let broken = |rule, table: &Tensor| Err(Error::shape("embedding_layer_norm", rule, &[words.shape(), table.shape()]));
         if !fits(positions) || longest > positions.shape().rows() {
@@ -67,7 +68,7 @@ impl EmbeddingLayerNorm {
             return broken("words [V, d] and a prompt [P, d]", prompt);
         }
         let tokens = self.sequences.tokens();
-        if ids.shape().len() + self.sequences.count() * self.prompt != tokens {
+        if shortest < self.prompt || ids.shape().len() + self.sequences.count() * self.prompt != tokens {
             return Err(Error::shape("embedding_layer_norm", "an id for each row without a prompt", &[ids.shape(), &[tokens].into()]));
         }
         embedding::check(words, ids).map(|_| ())

@@ -1,0 +1,3 @@
+//! Fuzz targets of the engine. `README.md` lists them.
+
+pub mod targets;
