@@ -4,7 +4,7 @@
 //! The matrices lie in buffers that end with their last element, and all elements that are not theirs are NaN.
 
 use super::input::Bytes;
-use lowrank::tensor::gemm::{Init, Mat, Packed, Threads, gemm_naive, gemm_packed, gemm_sum};
+use lowrank::tensor::gemm::{Init, Mat, Packed, gemm_naive, gemm_packed, gemm_sum};
 use lowrank::tensor::{Accum, BF16, Scalar};
 
 /// Most multiplications of a product.
@@ -120,21 +120,22 @@ fn check<T: Scalar<Acc = S>, S: Accum>(mut bytes: Bytes, tolerance: f64) {
     let mut want = c0.clone();
     gemm_naive(&exact, [Init::Zero, Init::Keep, Init::Bias(&bias)][start], &mut want, ldc);
 
-    let threads = if flags & 2 == 2 { Threads::Parallel } else { Threads::Serial };
     let buffers: Vec<_> = pairs.iter().map(|(a, b)| (a.buffer::<T>(), b.buffer::<T>())).collect();
     let products: Vec<_> = pairs.iter().zip(&buffers).map(|((a, b), (of_a, of_b))| (a.of::<T>(of_a), b.of::<T>(of_b))).collect();
     let wide_bias: Vec<S> = bias.iter().map(|&x| S::of(x)).collect();
     let init = [Init::Zero, Init::Keep, Init::Bias(&wide_bias)][start];
     let mut c: Vec<T> = c0.iter().map(|&x| narrow(x)).collect();
     let mut wide: Vec<S> = c0.iter().map(|&x| S::of(x)).collect();
-    if flags & 4 == 4 {
-        let packed: Vec<_> = products.iter().map(|&(a, b)| (a, Packed::for_products_of(a, b, threads))).collect();
-        let packed: Vec<_> = packed.iter().map(|(a, b)| (*a, b)).collect();
-        gemm_packed(&packed, init, &mut c, ldc, threads);
-        gemm_packed(&packed, init, &mut wide, ldc, threads);
-    } else {
-        gemm_sum(&products, init, &mut c, ldc, threads);
-        gemm_sum(&products, init, &mut wide, ldc, threads);
+    match (&products[..], init) {
+        (&[(a, b)], Init::Zero | Init::Keep) if flags & 4 == 4 => {
+            let (packed, keep) = (Packed::for_products_of(a, b), matches!(init, Init::Keep));
+            gemm_packed(a, &packed, &mut c, ldc, keep);
+            gemm_packed(a, &packed, &mut wide, ldc, keep);
+        }
+        _ => {
+            gemm_sum(&products, init, &mut c, ldc);
+            gemm_sum(&products, init, &mut wide, ldc);
+        }
     }
     for (at, (c, (&wide, &want))) in c.iter().zip(wide.iter().zip(&want)).enumerate() {
         let (rounded, got): (T, f64) = (T::narrow(wide), c.widen().f64());
