@@ -25,7 +25,7 @@ fn read_all(file: &SafeTensors) -> bool {
     for name in &names {
         let info = file.info(name).expect("a name has an entry");
         let (bytes, _) = file.bytes(name).expect("a name has bytes");
-        assert_eq!(bytes.len(), info.bytes);
+        assert_eq!(bytes.len(), info.bytes.len());
         let sum = bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
         if let Ok(tensor) = file.tensor(name) {
             assert_eq!((tensor.dims(), tensor.bytes()), (&info.shape[..], bytes.len()));
