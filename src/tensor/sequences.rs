@@ -51,9 +51,10 @@ impl Sequences {
         if lengths.len() != examples.len() || lengths.contains(&0) {
             return Err(Error::shape("sequences", "one example per sequence, none empty", &[&lengths.to_vec(), &vec![examples.len()]]));
         }
-        let mut offsets = vec![0];
-        for (b, length) in lengths.iter().enumerate() {
-            offsets.push(offsets[b] + length);
+        let mut offsets = vec![0_usize];
+        for (b, &length) in lengths.iter().enumerate() {
+            let end = offsets[b].checked_add(length);
+            offsets.push(end.ok_or_else(|| Error::shape("sequences", "a number of tokens that fits", &[&lengths.to_vec()]))?);
         }
         Ok(Sequences::of(offsets, examples))
     }

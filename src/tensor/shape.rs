@@ -102,6 +102,7 @@ mod tests {
             assert!(Tensor::zeros(crate::tensor::DType::F32, [0]).reshape(&shape).is_err());
             assert!(std::panic::catch_unwind(|| shape.len()).is_err());
         }
+        assert!(crate::tensor::Sequences::new(&[usize::MAX, 2], vec![0, 1]).is_err());
         assert_eq!(Shape::from([half, 0, half - 1]).rows(), 0);
         assert_eq!((Shape::from([]).rows(), Shape::from([7]).rows(), Shape::from([2, 3, 4]).rows()), (1, 1, 6));
     }
