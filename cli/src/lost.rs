@@ -3,7 +3,7 @@
 //! Weights are mapped, not copied. When another program truncates such a file (`cp new model.safetensors` does), the system sends SIGBUS at the
 //! next access, which ends a process without a word. [`watch`] installs a handler that puts a page of zeros there and remembers it, so that the
 //! computation goes on to its next check. The engine then finds that the file was changed, names it, and nothing of that step is used.
-//! [`check`] is the last guard: no result is written or reported after pages were lost.
+//! [`check`] is the last guard: no command that read a lost page ends with success.
 #![allow(unsafe_code)]
 
 use lowrank::{Error, Result};

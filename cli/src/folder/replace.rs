@@ -1,7 +1,6 @@
 //! Replacing a folder by a new one, whole or not at all.
 
 use super::marker::{check_ours, mark};
-use crate::lost;
 use lowrank::files::{parent, temporary};
 use lowrank::{Error, Result};
 use std::fs::{self, File};
@@ -50,7 +49,6 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
         let handle = open_directory(&staging).map_err(io)?;
         handle.iter().try_for_each(File::lock).map_err(io)?;
         fill(&staging)?;
-        lost::check()?;
         mark(&staging)?;
         for entry in fs::read_dir(&staging).map_err(io)? {
             File::open(entry.map_err(io)?.path()).and_then(|file| file.sync_all()).map_err(io)?;
