@@ -1,6 +1,6 @@
 //! The program `lowrank`, which uses the engine of the same name. [`commands`] parses arguments and prints; [`study`] runs the configurations of
 //! the IMDB study and reports on them; [`hub`] downloads models and data; [`folder`]
-//! writes folders of results.
+//! writes folders of results; [`lost`] watches mapped files.
 //!
 //! ```text
 //! lowrank (the engine) ─► lost ─► folder ─► hub · study ─► commands        ("is used by"; nothing points back)
