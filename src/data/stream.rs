@@ -20,6 +20,7 @@ where
 }
 
 /// Bytes after which a task gets no further item. It bounds the memory of the items that wait, however large they are.
+#[cfg(feature = "data")]
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// [`map_chunks`] of the items that `produce` emits. `produce` runs on its own thread while the others work. It waits when it is a few chunks

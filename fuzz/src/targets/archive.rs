@@ -13,7 +13,7 @@ const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 pub fn run(data: &[u8]) {
     let file = if data.starts_with(&[0x1f, 0x8b]) { data.to_vec() } else { gzip(&with_checksums(data)) };
-    let split = if data.len() % 2 == 0 { Split::Train } else { Split::Test };
+    let split = if data.len().is_multiple_of(2) { Split::Train } else { Split::Test };
     with_files(&[("a.tar.gz", &file)], |folder| {
         if let Ok(data) = load(&folder.join("a.tar.gz"), split, &TableOptions::default()) {
             assert!(data.labels.len() == data.len() && data.labels.iter().all(|&label| label < 2));

@@ -60,12 +60,12 @@ pub(super) fn forward(
 ) -> Result<Tensor> {
     // Whether backward reads x̂ `[n, d]`, and whether it reads rstd `[n]`.
     let keep = [s_trains || gamma_trains, s_trains];
-    let (source, dtype) = match rows {
-        NormRows::Sublayer { x, .. } => (x, x.dtype()),
-        NormRows::Embeddings { words, dtype, .. } => (words, *dtype),
+    let dtype = match rows {
+        NormRows::Sublayer { x, .. } => x.dtype(),
+        NormRows::Embeddings { dtype, .. } => *dtype,
     };
     let (y, x_hat, rstd) = on_device!(
-        source,
+        gamma,
         |device| launch::layer_norm(device, rows, [gamma, beta], eps, keep),
         dispatch!(op, dtype, T => fast::forward::<T>(op, rows, [gamma, beta], eps, keep))
     )?;
