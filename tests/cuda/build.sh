@@ -2,6 +2,7 @@
 # Builds the stand-ins for libcuda, libcublas, libcublasLt and the kernels into a folder:
 #   tests/cuda/build.sh FOLDER [asan] [more flags for g++]
 #   LD_LIBRARY_PATH=FOLDER cargo test --test device
+# With LIBRARIES=OTHER, the folder of an earlier build, only the kernels are built, and the other libraries are that build's.
 # With asan the process needs the sanitizer from its start: LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -27,6 +28,10 @@ g++ -E -P -std=c++17 -DSHIM_LIST -include "$here/shim.h" -I "$kernels" "$all" 2>
 cat "$out/exports" >>"$all"
 
 g++ "${flags[@]}" "${checks[@]}" -include "$here/shim.h" -I "$kernels" "$all" -o "$out/libkernels.so"
+if [ -n "${LIBRARIES:-}" ]; then
+    ln -sf "$LIBRARIES"/libcuda.so.1 "$LIBRARIES"/libcublas.so.13 "$LIBRARIES"/libcublasLt.so.13 "$out"
+    exit
+fi
 g++ "${flags[@]}" "$here/driver.cpp" -o "$out/libcuda.so.1" -ldl
 g++ "${flags[@]}" -O3 "$here/cublas.cpp" -o "$out/libcublas.so.13"
 g++ "${flags[@]}" -O3 "$here/cublaslt.cpp" -o "$out/libcublasLt.so.13"

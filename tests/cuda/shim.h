@@ -95,6 +95,12 @@ inline std::vector<unsigned char> dynamic;
 inline void (*body)(void*) = nullptr;
 inline void* body_arguments = nullptr;
 
+// Whether SHIM_FAULT names this fault, which scripts/device-stand-ins put into a copy of the kernels.
+inline bool planted(const char* fault) {
+    static const char* const name = getenv("SHIM_FAULT");
+    return name && !strcmp(name, fault);
+}
+
 // For random orders.
 inline unsigned draw() {
     static uint64_t random = [] {
