@@ -39,7 +39,7 @@ fn every_call_binds_the_context() {
 #[test]
 fn every_upload_arrives() {
     let Some(device) = device() else { return };
-    let values = |seed: usize, bytes: usize| (0..bytes).map(|i| ((i + seed) * 167 >> 3) as u8).collect::<Vec<u8>>();
+    let values = |seed: usize, bytes: usize| (0..bytes).map(|i| ((i + seed) * 167 / 8) as u8).collect::<Vec<u8>>();
     let sizes = [5 << 20, 3, 100_001, 5 << 20, 1, 2 << 20, 64, (3 << 20) + 7, 0];
     let there: Vec<Buffer> = sizes.iter().enumerate().map(|(i, &n)| Buffer::upload(&device, &values(i, n)).unwrap()).collect();
     for (i, (&n, buffer)) in sizes.iter().zip(&there).enumerate() {
