@@ -2,6 +2,9 @@
 //! `tests/cuda` that run the same kernels on the CPU (`scripts/device-stand-ins`). Elsewhere each test says that it is skipped.
 #![cfg(feature = "cuda")]
 
+#[path = "device/faults.rs"]
+mod faults;
+
 use lowrank::autograd::gradcheck::random_tensor;
 use lowrank::autograd::{Grads, Op, Parameter, Saved, Tape, ops};
 use lowrank::cuda::Device;
@@ -212,7 +215,8 @@ fn every_wide_row_agrees_with_the_host() {
     }
 }
 
-/// The way around cuBLASLt gives the same numbers: that it is not taken has to be looked at.
+/// The way around cuBLASLt gives the same numbers: that it is not taken has to be looked at. An algorithm exists for certain only for sizes and places
+/// that are multiples of 16 bytes; for others cuBLASLt may say no, in any way.
 #[test]
 fn every_bias_is_added_by_cublaslt() {
     let Some(device) = device() else { return };
@@ -226,9 +230,11 @@ fn every_bias_is_added_by_cublaslt() {
             let y = Tensor::empty_on(&device, dtype, [2, n, out]).unwrap().index(1).unwrap();
             let done =
                 device.gemm_bias(x_there.matrix().unwrap(), w_there.matrix().unwrap().t(), b_there.address().unwrap(), y.matrix().unwrap());
-            assert_eq!(done.unwrap(), std::env::var("SHIM_LT").is_err(), "{dtype} {n} {input} {out}");
+            let (done, refused, certain) = (done.unwrap(), std::env::var("SHIM_LT").is_ok(), n == 16);
+            assert!(done || refused || !certain, "{dtype} {n} {input} {out}");
+            assert!(!done || !refused, "{dtype} {n} {input} {out}");
             let [x, w, b, y] = [&x, &w, &b, &y].map(|t| t.to_f64().unwrap());
-            for (i, y) in y.iter().enumerate().filter(|_| std::env::var("SHIM_LT").is_err()) {
+            for (i, y) in y.iter().enumerate().filter(|_| done) {
                 let (row, col) = (i / out, i % out);
                 let sum: f64 = (0..input).map(|k| x[row * input + k] * w[col * input + k]).sum::<f64>() + b[col];
                 assert!((sum - y).abs() <= bound * sum.abs().max(1.0), "{dtype} {n} {input} {out}: {sum} {y}");
@@ -548,6 +554,12 @@ fn six_texts() -> Tokenized {
     Tokenized { ids, offsets, labels: vec![0, 1, 1, 0, 1, 0], label_names: vec!["a".into(), "b".into()], ..Tokenized::default() }
 }
 
+/// K's bias adds the same to all scores of a query, which the softmax takes away again: its gradient is zero but for rounding, and Adam makes steps of
+/// random signs of that. Where it goes does not matter, and only chance would make host and device agree.
+fn is_arbitrary(parameter: &str) -> bool {
+    parameter.ends_with("k_lin.bias")
+}
+
 #[test]
 fn training_on_the_device_is_training_on_the_host() {
     let Some(device) = device() else { return };
@@ -563,7 +575,12 @@ fn training_on_the_device_is_training_on_the_host() {
             }
             let mut losses = Losses::default();
             fit(&mut model, &data, &recipe, &mut AdamW::new(0.01), &mut losses).unwrap();
-            let values: Vec<f64> = model.parameters().iter().flat_map(|p| p.value().to_f64().unwrap()).collect();
+            let parameters = model.parameters();
+            let told = parameters.iter().filter(|p| !is_arbitrary(p.name()));
+            let values: Vec<f64> = told.flat_map(|p| p.value().to_f64().unwrap()).collect();
+            // One for each layer, if all is trained.
+            let arbitrary = parameters.iter().filter(|p| is_arbitrary(p.name())).count();
+            assert_eq!(arbitrary, if recompute { small().n_layers } else { 0 }, "{method:?}");
             (losses.0, values)
         };
         let ((losses, values), (on_device, device_values)) = (trained(None), trained(Some(&device)));

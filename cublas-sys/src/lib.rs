@@ -51,6 +51,9 @@ pub enum ComputeType {
 /// `CUBLAS_GEMM_DEFAULT`: cuBLAS chooses the algorithm.
 pub const GEMM_DEFAULT: c_int = -1;
 
+/// `CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION`, beside `CUBLAS_DEFAULT_MATH`: parts of a sum are added in the compute type, not in that of the result.
+pub const MATH_WITHOUT_REDUCED_PRECISION: c_int = 16;
+
 /// The name of a status in cuBLAS's reference.
 pub fn status_name(status: Status) -> &'static str {
     match status {
@@ -102,6 +105,8 @@ functions! {
     set_stream = b"cublasSetStream_v2": fn(handle: Handle, stream: Stream);
     /// `cublasSetWorkspace_v2`: device memory that cuBLAS may use, 256-byte aligned.
     set_workspace = b"cublasSetWorkspace_v2": fn(handle: Handle, workspace: *mut c_void, bytes: usize);
+    /// `cublasSetMathMode`.
+    set_math_mode = b"cublasSetMathMode": fn(handle: Handle, mode: c_int);
     /// `cublasGemmEx`: C `[m, n]` = alpha op(A) `[m, k]` op(B) `[k, n]` + beta C.
     gemm_ex = b"cublasGemmEx": fn(
         handle: Handle, trans_a: Operation, trans_b: Operation, m: c_int, n: c_int, k: c_int,

@@ -27,10 +27,15 @@ pub mod description {
 /// `CUBLASLT_EPILOGUE_BIAS`: the bias is added to each column of D.
 pub const EPILOGUE_BIAS: u32 = 4;
 
+/// `CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE`: parts of a sum lie in the workspace, and are added, in the compute type.
+pub const REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
+
 /// `cublasLtMatmulPreferenceAttributes_t`, with the type of the value.
 pub mod preference {
     /// `CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES`: u64, 0 if not set.
     pub const MAX_WORKSPACE_BYTES: i32 = 1;
+    /// `CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK`: u32, the reduction schemes that are allowed beside none; all if not set.
+    pub const REDUCTION_SCHEME_MASK: i32 = 3;
     /// `CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES` and those of B, C and D: u32, 256 if not set.
     pub const MIN_ALIGNMENT_BYTES: [i32; 4] = [5, 6, 7, 8];
 }
@@ -77,7 +82,7 @@ functions! {
     preference_set = b"cublasLtMatmulPreferenceSetAttribute": fn(preference: Preference, attribute: c_int, value: *const c_void, bytes: usize);
     /// `cublasLtMatmulPreferenceDestroy`.
     preference_destroy = b"cublasLtMatmulPreferenceDestroy": fn(preference: Preference);
-    /// `cublasLtMatmulAlgoGetHeuristic`: the best `wanted` algorithms or fewer; `CUBLAS_STATUS_NOT_SUPPORTED` if there is none.
+    /// `cublasLtMatmulAlgoGetHeuristic`: the best `wanted` algorithms or fewer. If there is none, `CUBLAS_STATUS_NOT_SUPPORTED`, or another failure.
     find_algorithm = b"cublasLtMatmulAlgoGetHeuristic": fn(
         handle: Handle, description: Description, a: Layout, b: Layout, c: Layout, d: Layout,
         preference: Preference, wanted: c_int, found: *mut Found, count: *mut c_int

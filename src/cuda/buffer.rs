@@ -44,9 +44,7 @@ impl Buffer {
     /// If the device has no more memory.
     pub fn upload(device: &Arc<Device>, bytes: &[u8]) -> Result<Buffer> {
         let buffer = Buffer::take(device, bytes.len())?;
-        device.context.enter()?;
-        // SAFETY: the buffer has these bytes. The driver has read pageable host memory when the call returns.
-        unsafe { result::memcpy_htod_async(buffer.address, bytes, device.context.stream) }.map_err(failed("copying to the GPU"))?;
+        lock(&device.staging).upload(&device.context, buffer.address, bytes)?;
         Ok(buffer)
     }
 

@@ -38,9 +38,6 @@ impl Drop for Own {
     }
 }
 
-/// `CUBLAS_STATUS_NOT_SUPPORTED`.
-const NOT_SUPPORTED: Status = 15;
-
 fn check(status: Status) -> Result<()> {
     super::gemm::check("cuBLASLt", status)
 }
@@ -78,7 +75,7 @@ impl CublasLt {
         }
     }
 
-    /// The algorithm for a product. cuBLASLt is asked once for each product.
+    /// The algorithm for a product; `None` if cuBLASLt has none, whatever it gives as the reason. It is asked once for each product.
     fn choose(&mut self, product: Product, description: &Own, layouts: [&Own; 3]) -> Result<Option<Algorithm>> {
         if let Some(&known) = self.chosen.get(&product) {
             return Ok(known);
@@ -92,16 +89,15 @@ impl CublasLt {
             let own = Own { pointer, destroy: self.cublas.preference_destroy };
             let bytes = self.workspace.1 as u64;
             check(set(pointer, preference::MAX_WORKSPACE_BYTES, std::ptr::from_ref(&bytes).cast(), 8))?;
+            check(set(pointer, preference::REDUCTION_SCHEME_MASK, std::ptr::from_ref(&light::REDUCTION_IN_COMPUTE_TYPE).cast(), 4))?;
             let [of_a, of_b, of_c] = product.map(|m| m.address as u32);
             for (attribute, alignment) in preference::MIN_ALIGNMENT_BYTES.into_iter().zip([of_a, of_b, of_c, of_c]) {
                 check(set(pointer, attribute, std::ptr::from_ref(&alignment).cast(), 4))?;
             }
             (self.cublas.find_algorithm)(self.handle, description.pointer, a, b, c, c, own.pointer, 1, &mut found, &mut count)
         };
-        let chosen = match status {
-            NOT_SUPPORTED => None,
-            other => check(other).map(|()| (count > 0 && found.state == 0).then_some(found.algorithm))?,
-        };
+        // What else is wrong, the product without cuBLASLt will tell.
+        let chosen = (status == 0 && count > 0 && found.state == 0).then_some(found.algorithm);
         self.chosen.insert(product, chosen);
         Ok(chosen)
     }

@@ -6,6 +6,7 @@ use super::cublas_lt::CublasLt;
 use super::gemm::{Blas, Matrix};
 use super::kernels::{Argument, Kernels};
 use super::memory::{Memory, WORKSPACE};
+use super::staging::Staging;
 use crate::{Error, Result};
 use cublas_sys::ComputeType;
 use cudarc::driver::{result, sys};
@@ -25,12 +26,13 @@ pub struct Device {
     pub(super) context: Context,
     kernels: Mutex<Kernels>,
     pub(super) memory: Mutex<Memory>,
+    pub(super) staging: Mutex<Staging>,
     blas: Mutex<Blas>,
     blas_lt: Mutex<CublasLt>,
 }
 
 // SAFETY: the driver's handles may be used from any thread. Each method first makes the context current on its thread (`Context::enter`). The handles of
-// cuBLAS and cuBLASLt, which one thread at a time may use, are behind a mutex.
+// cuBLAS and cuBLASLt, which one thread at a time may use, are behind a mutex, and so are the pinned buffers.
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
@@ -86,7 +88,8 @@ impl Device {
         let compute = if std::env::var_os(TF32).is_some() { ComputeType::FastTf32 } else { ComputeType::F32 };
         let blas = Mutex::new(Blas::new(context.stream.cast(), (workspace, WORKSPACE), compute)?);
         let blas_lt = Mutex::new(CublasLt::new((workspace, WORKSPACE), compute)?);
-        Ok(Device { name, ordinal, context, kernels, memory: Mutex::new(Memory::new()), blas, blas_lt })
+        let (memory, staging) = (Mutex::new(Memory::new()), Mutex::new(Staging::default()));
+        Ok(Device { name, ordinal, context, kernels, memory, staging, blas, blas_lt })
     }
 
     /// The name of the GPU.

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
-use cublas_sys::{ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, Operation, Status, Stream, status_name};
+use cublas_sys::{
+    ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, MATH_WITHOUT_REDUCED_PRECISION, Operation, Status, Stream, status_name,
+};
 use std::ffi::{c_int, c_void};
 use std::fmt::Display;
 
@@ -24,6 +26,7 @@ impl Blas {
             check((cublas.create)(&mut handle))?;
             check((cublas.set_stream)(handle, stream))?;
             check((cublas.set_workspace)(handle, workspace as *mut c_void, bytes))?;
+            check((cublas.set_math_mode)(handle, MATH_WITHOUT_REDUCED_PRECISION))?;
         }
         Ok(Blas { cublas, handle, compute })
     }

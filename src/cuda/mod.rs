@@ -13,6 +13,7 @@ pub mod launch;
 mod memory;
 mod nvrtc;
 mod pool;
+mod staging;
 
 pub use buffer::Buffer;
 pub use cublas_sys::DataType;

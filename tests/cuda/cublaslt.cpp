@@ -1,6 +1,8 @@
 // A stand-in for libcublasLt.so.13, for tests alone: products with a bias, see products.h. Attributes that it does not know are refused, and what
-// cuBLASLt would have to be told is checked. SHIM_LT=none: it has no algorithm for anything.
+// cuBLASLt would have to be told is checked. SHIM_LT=every: it has no algorithm for anything, and says so in every way that there is, in turn.
 #define LIBRARY "cuBLASLt"
+#include <atomic>
+
 #include "products.h"
 
 struct Description {
@@ -15,6 +17,8 @@ struct Layout {
 };
 struct Preference {
     uint64_t workspace = 0;
+    // Which reduction schemes of split-K are allowed, beside none: 1 in place, 2 in the compute type, 4 in the output's type.
+    uint32_t reductions = 7;
     uint32_t alignments[4] = {256, 256, 256, 256};
 };
 // cublasLtMatmulAlgo_t, of which we use a mark and the alignments that it was asked for.
@@ -40,7 +44,7 @@ static int set(T& to, const void* value, size_t bytes) {
     return SUCCESS;
 }
 
-API cublasLtCreate(void** handle) { return *handle = (void*)1, SUCCESS; }
+API cublasLtCreate(void** handle) { return *handle = (void*)1, has_context() ? SUCCESS : NOT_INITIALIZED; }
 API cublasLtMatmulDescCreate(Description** to, int compute, int scale) { return *to = new Description{compute, scale}, SUCCESS; }
 API cublasLtMatmulDescDestroy(Description* of) { return delete of, SUCCESS; }
 API cublasLtMatrixLayoutCreate(Layout** to, int type, uint64_t rows, uint64_t cols, int64_t ld) {
@@ -63,15 +67,36 @@ API cublasLtMatmulDescSetAttribute(Description* of, int attribute, const void* v
 
 API cublasLtMatmulPreferenceSetAttribute(Preference* of, int attribute, const void* value, size_t bytes) {
     if (attribute == 1) return set(of->workspace, value, bytes);
+    if (attribute == 3) return planted("reduction") ? SUCCESS : set(of->reductions, value, bytes);
     if (attribute >= 5 && attribute <= 8) return set(of->alignments[attribute - 5], value, bytes);
     return INVALID_VALUE;
 }
 
-API cublasLtMatmulAlgoGetHeuristic(void*, Description*, Layout*, Layout*, Layout*, Layout*, Preference* preference, int wanted, Found* found,
+// Every way to say that there is no algorithm: each status, no result, and a result that cannot be used.
+static int refuse(Found* found, int* count) {
+    static const int statuses[] = {1, 3, 7, 8, 11, 13, 14, 15, 16};
+    static const unsigned known = sizeof statuses / sizeof *statuses;
+    static std::atomic<unsigned> calls{0};
+    const unsigned way = calls++ % (known + 2);
+    *found = Found();
+    // As if the program did not look at the status.
+    if (planted("status")) return *count = 1, SUCCESS;
+    if (way < known) return statuses[way];
+    *count = way == known ? 0 : 1;
+    found->state = NOT_SUPPORTED;
+    return SUCCESS;
+}
+
+API cublasLtMatmulAlgoGetHeuristic(void*, Description* of, Layout* a, Layout*, Layout*, Layout*, Preference* preference, int wanted, Found* found,
                                    int* count) {
     *count = 0;
     if (wanted < 1) return INVALID_VALUE;
-    if (const char* lt = getenv("SHIM_LT"); lt && !strcmp(lt, "none")) return NOT_SUPPORTED;
+    if (const char* lt = getenv("SHIM_LT"); lt && !strcmp(lt, "every")) return refuse(found, count);
+    // Nothing else would tell that parts are summed in bf16: the program falls back if there is no algorithm.
+    if (!sums_in_f32(of->compute, a->type) || preference->reductions & ~2u) {
+        fprintf(stderr, "stand-in: cuBLASLt may choose an algorithm that does not sum in f32\n");
+        abort();
+    }
     *found = Found();
     found->algorithm.mark = MARK;
     found->algorithm.workspace = preference->workspace;
@@ -80,16 +105,18 @@ API cublasLtMatmulAlgoGetHeuristic(void*, Description*, Layout*, Layout*, Layout
 }
 
 API cublasLtMatmul(void*, Description* of, const void* alpha, const void* a, Layout* la, const void* b, Layout* lb, const void* beta, const void* c,
-                   Layout* lc, void* d, Layout* ld, Algorithm* algorithm, void* workspace, size_t bytes, void*) {
+                   Layout* lc, void* d, Layout* ld, Algorithm* algorithm, void* workspace, size_t bytes, void* stream) {
+    if (!has_context()) return NOT_INITIALIZED;
     const uint64_t m = of->trans_a ? la->cols : la->rows, k = of->trans_a ? la->rows : la->cols;
     const uint64_t n = of->trans_b ? lb->rows : lb->cols, k_b = of->trans_b ? lb->cols : lb->rows;
-    // CUBLAS_COMPUTE_32F with scales of f32, CUBLASLT_EPILOGUE_BIAS.
-    if (of->compute != 68 || of->scale != F32 || of->epilogue != 4 || !of->bias) return INVALID_VALUE;
+    // Scales of f32, CUBLASLT_EPILOGUE_BIAS.
+    if (!sums_in_f32(of->compute, la->type) || of->scale != F32 || of->epilogue != 4 || !of->bias) return INVALID_VALUE;
     if (k != k_b || lc->rows != m || lc->cols != n || ld->rows != m || ld->cols != n || c != d) return INVALID_VALUE;
     if (algorithm->mark != MARK || bytes < algorithm->workspace || (bytes && !workspace)) return INVALID_VALUE;
     const void* matrices[4] = {a, b, c, d};
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)matrices[i] % algorithm->alignments[i]) return INVALID_VALUE;
-    return product(of->trans_a, of->trans_b, (int)m, (int)n, (int)k, *(const float*)alpha, a, la->type, la->ld, b, lb->type, lb->ld,
-                   *(const float*)beta, d, ld->type, ld->ld, of->bias);
+    return product({of->trans_a, of->trans_b, (int)m, (int)n, (int)k, *(const float*)alpha, a, la->type, la->ld, b, lb->type, lb->ld,
+                    *(const float*)beta, d, ld->type, ld->ld, of->bias},
+                   stream);
 }

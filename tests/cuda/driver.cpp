@@ -1,46 +1,65 @@
-// A stand-in for libcuda.so.1, for tests alone: memory is the host's, the stream runs at once, and kernels come from libkernels.so beside it,
-// built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back. With SHIM_IDLE=1 nothing is computed and
-// all memory starts as zeros: what is left is the time that the host takes for a step.
+// A stand-in for libcuda.so.1, for tests alone: memory is the host's, the stream is lazy (stream.h), and kernels come from libkernels.so beside it,
+// built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back. A call that needs a context fails on a
+// thread that has none. With SHIM_IDLE=1 nothing is computed and all memory starts as zeros: what is left is the time that the host takes for a step.
 #include <dlfcn.h>
 
-#include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <map>
-#include <mutex>
 #include <string>
+#include <vector>
+
+#include "stream.h"
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
 typedef unsigned long long Address;
-typedef void (*Launch)(unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void**);
+typedef void (*Launch)(unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*);
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
+enum {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    OUT_OF_RESOURCES = 701,
+    NOT_SUPPORTED = 801
+};
 
 // Device attributes, as cuda.h numbers them.
 enum { MAX_THREADS = 1, MAX_SHARED = 8, WARP_SIZE = 10, MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, MAX_SHARED_OPTIN = 97, MEMORY_POOLS = 115 };
-
-// The driver may be called from any thread; what stands in for it does one thing at a time.
-static std::mutex& one_at_a_time() {
-    static std::mutex mutex;
-    return mutex;
-}
-#define LOCK const std::lock_guard<std::mutex> lock(one_at_a_time())
 
 static bool idle() {
     static const bool idle = getenv("SHIM_IDLE");
     return idle;
 }
 
+// A kernel of libkernels.so.
+struct Kernel {
+    std::string name;
+    Launch launch;
+    // Copies the arguments, which the caller may change after the launch.
+    void* (*keep)(void**);
+    // Of its __launch_bounds__.
+    unsigned most_threads;
+    // Bytes of dynamic shared memory: more must be asked for before a launch, as on a GPU.
+    unsigned most_shared = 49152;
+};
+
+// The context that is bound to this thread.
+static thread_local void* bound = nullptr;
+#define NEEDS_CONTEXT \
+    if (!bound) return INVALID_CONTEXT
+
 // Calls that were made, told at the end of an idle run.
 static struct Calls {
     size_t uploads = 0, downloads = 0, fills = 0, copies = 0, waits = 0, allocations = 0;
-    std::map<void*, std::string> names;
-    std::map<void*, size_t> launches;
+    std::map<std::string, size_t> launches;
     ~Calls() {
         if (!idle()) return;
-        for (const auto& [function, count] : launches) fprintf(stderr, "%8zu launches of %s\n", count, names[function].c_str());
+        for (const auto& [name, count] : launches) fprintf(stderr, "%8zu launches of %s\n", count, name.c_str());
         fprintf(stderr, "driver: %zu uploads, %zu downloads, %zu fills, %zu copies, %zu waits, %zu allocations\n", uploads, downloads, fills, copies,
                 waits, allocations);
     }
@@ -52,10 +71,16 @@ static std::map<Address, size_t>& blocks() {
     return all;
 }
 
+// The same of pinned memory of the host.
+static std::map<Address, size_t>& pinned() {
+    static std::map<Address, size_t> all;
+    return all;
+}
+
 // Whether these bytes lie in one block.
-static bool owned(Address at, size_t bytes) {
-    auto next = blocks().upper_bound(at);
-    if (next == blocks().begin()) return false;
+static bool owned(Address at, size_t bytes, const std::map<Address, size_t>& all = blocks()) {
+    auto next = all.upper_bound(at);
+    if (next == all.begin()) return false;
     auto [start, size] = *--next;
     return at + bytes <= start + size;
 }
@@ -84,31 +109,69 @@ API cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = *total = (size
 API cuDeviceCanAccessPeer(int* can, int, int) { return *can = 0, SUCCESS; }
 API cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-API cuCtxSetCurrent(void*) { return SUCCESS; }
-API cuCtxGetCurrent(void** context) { return *context = (void*)1, SUCCESS; }
-API cuCtxSynchronize() { return SUCCESS; }
-API cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, SUCCESS; }
+API cuCtxSetCurrent(void* context) {
+    // The first thread is the one that opens the device.
+    static void* const first = &bound;
+    if (planted("context") && &bound != first) return SUCCESS;
+    return bound = context, SUCCESS;
+}
+API cuCtxGetCurrent(void** context) { return *context = bound, SUCCESS; }
+API cuStreamCreate(void** to, unsigned) {
+    NEEDS_CONTEXT;
+    return *to = &stream, SUCCESS;
+}
 API cuStreamDestroy_v2(void*) { return SUCCESS; }
-API cuStreamSynchronize(void*) { return calls.waits++, SUCCESS; }
+API cuStreamSynchronize(void* of) {
+    NEEDS_CONTEXT;
+    LOCK;
+    calls.waits++;
+    if (of != &stream) return INVALID_VALUE;
+    if (!planted("wait")) stream.run_until(stream.queued);
+    return SUCCESS;
+}
+API cuCtxSynchronize() { return cuStreamSynchronize(&stream); }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-// Nothing is recorded: the stream runs at once.
 API cuStreamBeginCapture_v2(void*, int) { return NOT_SUPPORTED; }
 API cuStreamEndCapture(void*, void** graph) { return *graph = nullptr, NOT_SUPPORTED; }
 API cuStreamIsCapturing(void*, int* status) { return *status = 0, SUCCESS; }
 
-// An event is the time at which it was recorded, in milliseconds.
-API cuEventCreate(void** event, unsigned) { return *event = new double(0), SUCCESS; }
-API cuEventRecord(void* event, void*) {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return *(double*)event = std::chrono::duration<double, std::milli>(now).count(), SUCCESS;
+API cuEventCreate(Event** event, unsigned) {
+    NEEDS_CONTEXT;
+    return *event = new Event, SUCCESS;
 }
-API cuEventQuery(void*) { return SUCCESS; }
-API cuEventSynchronize(void*) { return SUCCESS; }
-API cuEventElapsedTime(float* ms, void* start, void* end) { return *ms = (float)(*(double*)end - *(double*)start), SUCCESS; }
-API cuEventElapsedTime_v2(float* ms, void* start, void* end) { return cuEventElapsedTime(ms, start, end); }
-API cuEventDestroy_v2(void* event) { return delete (double*)event, SUCCESS; }
+API cuEventRecord(Event* event, void* of) {
+    NEEDS_CONTEXT;
+    LOCK;
+    if (of != &stream) return INVALID_VALUE;
+    return event->record(), SUCCESS;
+}
+API cuEventQuery(Event* event) {
+    LOCK;
+    return stream.done >= event->place ? SUCCESS : NOT_READY;
+}
+API cuEventSynchronize(Event* event) {
+    NEEDS_CONTEXT;
+    LOCK;
+    if (!planted("event")) stream.run_until(event->place);
+    return SUCCESS;
+}
+API cuEventElapsedTime(float* ms, Event* start, Event* end) { return *ms = (float)(end->time - start->time), SUCCESS; }
+API cuEventElapsedTime_v2(float* ms, Event* start, Event* end) { return cuEventElapsedTime(ms, start, end); }
+// It stays, because the stream may still come to it.
+API cuEventDestroy_v2(Event*) { return SUCCESS; }
+
+// For the stand-ins of cuBLAS and cuBLASLt: puts work into the stream. Work of another stream runs at once, as nothing waits for it.
+extern "C" __attribute__((visibility("default"))) void shim_enqueue(void* to, void (*run)(void*), void* work) {
+    LOCK;
+    if (to == &stream) {
+        stream.put([=] { run(work); });
+    } else {
+        run(work);
+    }
+}
 
 API cuMemAlloc_v2(Address* address, size_t bytes) {
+    NEEDS_CONTEXT;
     LOCK;
     // No byte more than asked for, so that a sanitizer sees the end.
     void* memory = nullptr;
@@ -120,7 +183,9 @@ API cuMemAlloc_v2(Address* address, size_t bytes) {
     blocks()[*address] = bytes;
     return SUCCESS;
 }
+// Work in the stream that still uses the memory finds NaNs, or AddressSanitizer finds the work.
 API cuMemFree_v2(Address address) {
+    NEEDS_CONTEXT;
     LOCK;
     if (!blocks().count(address)) return INVALID_VALUE;
     memset((void*)address, 0xFF, blocks()[address]);
@@ -129,39 +194,57 @@ API cuMemFree_v2(Address address) {
 }
 API cuMemAllocAsync(Address* address, size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
 API cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
+API cuMemHostAlloc(void** memory, size_t bytes, unsigned) {
+    NEEDS_CONTEXT;
+    LOCK;
+    *memory = malloc(bytes);
+    if (!planted("pinned")) pinned()[(Address)*memory] = bytes;
+    return *memory ? SUCCESS : OUT_OF_MEMORY;
+}
+API cuMemFreeHost(void* memory) {
+    LOCK;
+    return pinned().erase((Address)memory), free(memory), SUCCESS;
+}
+// Pinned memory is read when the copy runs. Other memory is read at once, as the driver does it with at most 64 KiB; with more it may wait for the
+// stream, which this program must not have.
 API cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
+    NEEDS_CONTEXT;
     LOCK;
     if (!owned(to, bytes)) return INVALID_VALUE;
     calls.uploads++;
-    return memcpy((void*)to, from, bytes), SUCCESS;
+    if (owned((Address)from, bytes, pinned())) return stream.put([=] { memcpy((void*)to, from, bytes); }), SUCCESS;
+    if (bytes > 65536) {
+        fprintf(stderr, "stand-in: an upload of %zu bytes from memory that is not pinned may wait for the stream\n", bytes);
+        return NOT_SUPPORTED;
+    }
+    std::vector<char> now((const char*)from, (const char*)from + bytes);
+    return stream.put([to, now = std::move(now)] { memcpy((void*)to, now.data(), now.size()); }), SUCCESS;
 }
 API cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
+    NEEDS_CONTEXT;
     LOCK;
     if (!owned(from, bytes)) return INVALID_VALUE;
     calls.downloads++;
-    return memcpy(to, (void*)from, bytes), SUCCESS;
+    return stream.put([=] { memcpy(to, (void*)from, bytes); }), SUCCESS;
 }
 API cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
+    NEEDS_CONTEXT;
     LOCK;
     if (!owned(to, bytes)) return INVALID_VALUE;
     calls.fills++;
-    return idle() ? nullptr : memset((void*)to, value, bytes), SUCCESS;
-}
-
-API cuMemsetD32Async(Address to, unsigned value, size_t words, void*) {
-    LOCK;
-    if (to % 4 != 0 || !owned(to, 4 * words)) return INVALID_VALUE;
-    for (size_t i = 0; i < words; i++) ((unsigned*)to)[i] = value;
+    if (!idle()) stream.put([=] { memset((void*)to, value, bytes); });
     return SUCCESS;
 }
 API cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
+    NEEDS_CONTEXT;
     LOCK;
     if (!owned(to, bytes) || !owned(from, bytes)) return INVALID_VALUE;
     calls.copies++;
-    return memmove((void*)to, (void*)from, bytes), SUCCESS;
+    return stream.put([=] { memmove((void*)to, (void*)from, bytes); }), SUCCESS;
 }
 
 API cuModuleLoadData(void** module, const void*) {
+    NEEDS_CONTEXT;
     Dl_info self;
     if (!dladdr((void*)&cuInit, &self)) return INVALID_IMAGE;
     const std::string path = self.dli_fname;
@@ -171,32 +254,33 @@ API cuModuleLoadData(void** module, const void*) {
     return *module ? SUCCESS : INVALID_IMAGE;
 }
 API cuModuleUnload(void*) { return SUCCESS; }
-API cuModuleGetFunction(void** function, void* module, const char* name) {
-    *function = dlsym(module, (std::string("shim_launch_") + name).c_str());
-    calls.names[*function] = name;
-    return *function ? SUCCESS : NOT_FOUND;
+API cuModuleGetFunction(Kernel** function, void* module, const char* name) {
+    NEEDS_CONTEXT;
+    const auto symbol = [&](const char* stem) { return dlsym(module, (std::string(stem) + name).c_str()); };
+    void* const launch = symbol("shim_launch_");
+    if (!launch) return NOT_FOUND;
+    *function = new Kernel{name, (Launch)launch, (void* (*)(void**))symbol("shim_keep_"), *(unsigned*)symbol("shim_bound_")};
+    return SUCCESS;
 }
-// Shared memory beyond 48 KiB must be asked for before a launch (attribute 8), as on a GPU.
-static std::map<void*, int>& granted() {
-    static std::map<void*, int> all;
-    return all;
-}
-API cuFuncSetAttribute(void* function, int attribute, int value) {
+// Attribute 8: bytes of dynamic shared memory.
+API cuFuncSetAttribute(Kernel* function, int attribute, int value) {
+    NEEDS_CONTEXT;
     LOCK;
     if (attribute != 8) return SUCCESS;
     if (value < 0 || value > 232448) return INVALID_VALUE;
-    return granted()[function] = value, SUCCESS;
+    return function->most_shared = (unsigned)value, SUCCESS;
 }
-API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void*, void** arguments,
-                   void**) {
+API cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* to,
+                   void** arguments, void**) {
+    NEEDS_CONTEXT;
     LOCK;
     // Limits of compute capability 9.0.
-    const auto more = granted().find(function);
-    const unsigned most = more == granted().end() ? 49152 : (unsigned)more->second;
-    if (bx * by * bz > 1024 || shared > most || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
-    calls.launches[function]++;
+    if (to != &stream || bx * by * bz > 1024 || shared > kernel->most_shared || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
+    if (bx * by * bz > kernel->most_threads / (planted("bounds") ? 2 : 1)) return OUT_OF_RESOURCES;
+    calls.launches[kernel->name]++;
     if (idle()) return SUCCESS;
-    return ((Launch)function)(gx, gy, gz, bx, by, bz, shared, arguments), SUCCESS;
+    void* const kept = kernel->keep(arguments);
+    return stream.put([=] { kernel->launch(gx, gy, gz, bx, by, bz, shared, kept); }), SUCCESS;
 }
 
 API cuGetErrorName(int error, const char** name) {
@@ -206,7 +290,10 @@ API cuGetErrorName(int error, const char** name) {
         case OUT_OF_MEMORY: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
         case INVALID_DEVICE: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
         case INVALID_IMAGE: *name = "CUDA_ERROR_INVALID_IMAGE"; break;
+        case INVALID_CONTEXT: *name = "CUDA_ERROR_INVALID_CONTEXT"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case NOT_READY: *name = "CUDA_ERROR_NOT_READY"; break;
+        case OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
         case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
         default: *name = "CUDA_ERROR_UNKNOWN";
     }

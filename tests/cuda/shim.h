@@ -4,8 +4,10 @@
 // A fiber is a stack of its own and a saved stack pointer. It runs until it comes to a barrier, a shuffle or a vote, and yields there to the other
 // fibers until all have come. What goes wrong in a kernel shows:
 //   - a barrier that some threads never reach is told as a deadlock;
-//   - SHIM_ORDER=reverse|random runs the threads of a block in another order (the default is forward), random ones at very different speeds: a
-//     missing barrier gives other results;
+//   - SHIM_ORDER=reverse|random runs the blocks, and the threads of a block, in another order (the default is forward), random threads at very
+//     different speeds: a missing barrier, or a block that relies on another, gives other results. SHIM_SEED=N draws other random orders;
+//   - an address that is not a multiple of what an access needs ends the program: -fsanitize=alignment looks at all accesses by a pointer, and
+//     `need_aligned` is called where a twin of an instruction copies bytes;
 //   - shared memory, static and dynamic, holds NaNs when a block starts: what is read before it is written gives NaNs;
 //   - a stack that is too small ends in a segmentation fault at its guard page;
 //   - with -fsanitize=address (load the library into a process that has the sanitizer, or preload libasan) an access outside of an array is told
@@ -21,6 +23,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <tuple>
 #include <utility>
 #include <vector>
 #ifdef __SANITIZE_ADDRESS__
@@ -31,7 +34,10 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+// build.sh reads the bounds from the preprocessed sources.
+#ifndef SHIM_LIST
 #define __launch_bounds__(...)
+#endif
 #define __align__(n) alignas(n)
 // Blocks run one at a time, so that a static is the block's own. Thread-local ones lie together in the library's TLS block, which poison_shared
 // finds; the shim keeps nothing else there.
@@ -86,8 +92,44 @@ inline unsigned alive = 0;
 // Grows whenever a fiber gets further; if a whole round does not move it, no round will.
 inline unsigned long progress = 0;
 inline std::vector<unsigned char> dynamic;
-inline void (*body)(void**) = nullptr;
-inline void** body_arguments = nullptr;
+inline void (*body)(void*) = nullptr;
+inline void* body_arguments = nullptr;
+
+// Whether SHIM_FAULT names this fault, which scripts/device-stand-ins put into a copy of the kernels.
+inline bool planted(const char* fault) {
+    static const char* const name = getenv("SHIM_FAULT");
+    return name && !strcmp(name, fault);
+}
+
+// For random orders.
+inline unsigned draw() {
+    static uint64_t random = [] {
+        const char* seed = getenv("SHIM_SEED");
+        return 0x9E3779B97F4A7C15ull * (2 * (seed ? strtoull(seed, nullptr, 10) : 0) + 1);
+    }();
+    random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+    return (unsigned)(random >> 20);
+}
+
+enum class Order { Forward, Reverse, Random };
+
+inline Order wanted_order() {
+    static const char* const name = getenv("SHIM_ORDER");
+    if (!name) return Order::Forward;
+    return !strcmp(name, "reverse") ? Order::Reverse : !strcmp(name, "random") ? Order::Random : Order::Forward;
+}
+
+template <class T>
+inline void shuffle(std::vector<T>& all) {
+    for (size_t i = all.size(); i-- > 1;) std::swap(all[i], all[draw() % (i + 1)]);
+}
+
+// Ends the program if an instruction would not take this address.
+inline void need_aligned(const void* address, size_t bytes, const char* instruction) {
+    if ((uintptr_t)address % bytes == 0) return;
+    fprintf(stderr, "shim: %s: address %p is not a multiple of %zu\n", instruction, address, bytes);
+    abort();
+}
 
 // Saves the callee-saved registers and the stack pointer to *save, and goes on from `load` (x86-64, System V).
 extern "C" void shim_switch(void** save, void* load);
@@ -248,26 +290,20 @@ inline void run_block(unsigned threads) {
     block_barrier = {};
     alive = threads;
     std::vector<unsigned> order(threads);
-    const char* wanted = getenv("SHIM_ORDER");
-    const char kind = wanted ? *wanted : 'f';
+    const Order kind = wanted_order();
     for (unsigned i = 0; i < threads; i++) {
         prepare(fibers[i], i);
         warp_alive[i / 32]++;
-        order[i] = kind == 'r' && wanted[1] == 'e' ? threads - 1 - i : i;
+        order[i] = kind == Order::Reverse ? threads - 1 - i : i;
     }
-    static uint64_t random = 0x9E3779B97F4A7C15ull;
-    const auto draw = [] {
-        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-        return (unsigned)(random >> 20);
-    };
-    const bool shuffled = kind == 'r' && wanted[1] == 'a';
+    const bool shuffled = kind == Order::Random;
     // In random order some threads, or whole warps, sleep for as long as the others get further: what a fast thread overwrites before a slow one has
     // read it then shows too.
     std::vector<bool> asleep(threads, false);
     bool all_awake = true;
     while (alive) {
         const unsigned long before = progress;
-        for (unsigned i = threads; shuffled && i-- > 1;) std::swap(order[i], order[draw() % (i + 1)]);
+        if (shuffled) shuffle(order);
         for (unsigned i : order) {
             if (!fibers[i].done && !asleep[i]) resume(fibers[i]);
         }
@@ -288,32 +324,42 @@ inline void run_block(unsigned threads) {
     }
 }
 
-inline void launch(Index grid, Index block, size_t shared, void (*kernel)(void**), void** arguments) {
+inline void launch(Index grid, Index block, size_t shared, void (*kernel)(void*), void* arguments) {
     grid_size = grid, block_size = block, body = kernel, body_arguments = arguments;
-    for (unsigned z = 0; z < grid.z; z++) {
-        for (unsigned y = 0; y < grid.y; y++) {
-            for (unsigned x = 0; x < grid.x; x++) {
-                // NaNs: what is read before it is written shows. The vector is as long as asked for, so that a sanitizer sees its end.
-                dynamic.assign(shared + 16, 0xFF);
-                poison_shared();
-                block_index = {x, y, z};
-                run_block(block.x * block.y * block.z);
-            }
-        }
+    std::vector<Index> order;
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) order.push_back({x, y, z});
+    if (wanted_order() == Order::Reverse) std::reverse(order.begin(), order.end());
+    if (wanted_order() == Order::Random) shuffle(order);
+    for (const Index& place : order) {
+        // NaNs: what is read before it is written shows. The vector is as long as asked for, so that a sanitizer sees its end.
+        dynamic.assign(shared + 16, 0xFF);
+        poison_shared();
+        block_index = place;
+        run_block(block.x * block.y * block.z);
     }
 }
 
-// Calls a kernel with arguments given by their addresses, as cuLaunchKernel has them.
+// Keeps arguments that are given by their addresses, as cuLaunchKernel has them, and calls a kernel with what was kept.
 template <auto Kernel>
 struct Call;
 template <class... A, void (*Kernel)(A...)>
 struct Call<Kernel> {
+    typedef std::tuple<A...> Kept;
+
     template <size_t... I>
-    static void with(void** arguments, std::index_sequence<I...>) {
-        Kernel(*(std::remove_reference_t<A>*)arguments[I]...);
+    static Kept* copy(void** arguments, std::index_sequence<I...>) {
+        return new Kept(*(A*)arguments[I]...);
     }
-    static void run(void** arguments) {
-        with(arguments, std::index_sequence_for<A...>{});
+    static void* keep(void** arguments) {
+        return copy(arguments, std::index_sequence_for<A...>{});
+    }
+    static void run(void* kept) {
+        std::apply(Kernel, *(Kept*)kept);
+    }
+    static void forget(void* kept) {
+        delete (Kept*)kept;
     }
 };
 
@@ -352,9 +398,14 @@ static inline float __uint_as_float(unsigned bits) {
     return x;
 }
 
-// What the driver's stand-in launches.
-#define SHIM_EXPORT(KERNEL)                                                                                                                   \
+// What the driver's stand-in launches, with the threads that a block may have. The arguments are kept until the launch.
+#define SHIM_EXPORT(KERNEL, THREADS)                                                                                                          \
+    extern "C" const unsigned shim_bound_##KERNEL = THREADS;                                                                                  \
+    extern "C" void* shim_keep_##KERNEL(void** arguments) {                                                                                   \
+        return shim::Call<&KERNEL>::keep(arguments);                                                                                          \
+    }                                                                                                                                         \
     extern "C" void shim_launch_##KERNEL(unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,       \
-                                         void** arguments) {                                                                                  \
-        shim::launch({gx, gy, gz}, {bx, by, bz}, shared, shim::Call<&KERNEL>::run, arguments);                                                \
+                                         void* kept) {                                                                                        \
+        shim::launch({gx, gy, gz}, {bx, by, bz}, shared, shim::Call<&KERNEL>::run, kept);                                                     \
+        shim::Call<&KERNEL>::forget(kept);                                                                                                    \
     }

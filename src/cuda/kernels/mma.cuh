@@ -85,6 +85,7 @@ template <bool TRANS>
 inline void load_matrices(u32 (&x)[4], const void* row) {
     twin::Warp& w = twin::warp();
     const u32 g = twin::lane() / 4, t = twin::lane() % 4;
+    shim::need_aligned(row, 16, "ldmatrix");
     w.row[twin::lane()] = (const unsigned char*)row;
     __syncwarp();
     for (int i = 0; i < 4; i++) {
@@ -121,6 +122,8 @@ inline void multiply(FragmentC& c, const FragmentA& a, const FragmentB& b) {
 }
 
 inline void copy_async(void* to, const void* from, bool valid) {
+    shim::need_aligned(to, 16, "cp.async");
+    shim::need_aligned(from, 16, "cp.async");
     memset(to, 0xFF, 16);
     twin::copies().open.push_back({(unsigned char*)to, (const unsigned char*)from, valid ? 16u : 0u});
 }
