@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the stand-ins for libcuda, libcublas, libcublasLt and the kernels into a folder:
+# Builds the stand-ins for libcuda, libcublas, libcublasLt, libnvrtc and the kernels into a folder:
 #   tests/cuda/build.sh FOLDER [asan] [more flags for g++]
 #   LD_LIBRARY_PATH=FOLDER cargo test --test device
 # With asan the process needs the sanitizer from its start: LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
@@ -26,4 +26,5 @@ g++ "${flags[@]}" -include "$here/shim.h" -I "$kernels" "$all" -o "$out/libkerne
 g++ "${flags[@]}" "$here/driver.cpp" -o "$out/libcuda.so.1" -ldl
 g++ "${flags[@]}" -O3 "$here/cublas.cpp" -o "$out/libcublas.so.13"
 g++ "${flags[@]}" -O3 "$here/cublaslt.cpp" -o "$out/libcublasLt.so.13"
-echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1, libcublas.so.13 and libcublasLt.so.13, in $out"
+g++ "${flags[@]}" "$here/nvrtc.cpp" -o "$out/libnvrtc.so.13"
+echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1, libcublas.so.13, libcublasLt.so.13 and libnvrtc.so.13, in $out"

@@ -1,6 +1,7 @@
 // A stand-in for libcuda.so.1, for tests alone: memory is the host's, the stream runs at once, and kernels come from libkernels.so beside it,
 // built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back. With SHIM_IDLE=1 nothing is computed and
-// all memory starts as zeros: what is left is the time that the host takes for a step.
+// all memory starts as zeros: what is left is the time that the host takes for a step. With SHIM_FAULT=KERNEL that kernel fails as an access outside of
+// memory does: the launch succeeds, and every wait after it says so. With SHIM_CUDA=12040 it is a driver for CUDA 12.4.
 #include <dlfcn.h>
 
 #include <chrono>
@@ -16,7 +17,7 @@
 typedef unsigned long long Address;
 typedef void (*Launch)(unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void**);
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801 };
 
 // Device attributes, as cuda.h numbers them.
 enum { MAX_THREADS = 1, MAX_SHARED = 8, WARP_SIZE = 10, MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, MAX_SHARED_OPTIN = 97, MEMORY_POOLS = 115 };
@@ -46,6 +47,9 @@ static struct Calls {
     }
 } calls;
 
+// Whether a kernel has failed.
+static bool broken = false;
+
 // Addresses and sizes of what is allocated.
 static std::map<Address, size_t>& blocks() {
     static std::map<Address, size_t> all;
@@ -61,7 +65,10 @@ static bool owned(Address at, size_t bytes) {
 }
 
 API cuInit(unsigned) { return SUCCESS; }
-API cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
+API cuDriverGetVersion(int* version) {
+    const char* given = getenv("SHIM_CUDA");
+    return *version = given ? atoi(given) : 13000, SUCCESS;
+}
 API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 API cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "stand-in on the CPU"), SUCCESS; }
@@ -89,7 +96,7 @@ API cuCtxGetCurrent(void** context) { return *context = (void*)1, SUCCESS; }
 API cuCtxSynchronize() { return SUCCESS; }
 API cuStreamCreate(void** stream, unsigned) { return *stream = (void*)2, SUCCESS; }
 API cuStreamDestroy_v2(void*) { return SUCCESS; }
-API cuStreamSynchronize(void*) { return calls.waits++, SUCCESS; }
+API cuStreamSynchronize(void*) { return calls.waits++, broken ? ILLEGAL_ADDRESS : SUCCESS; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 // Nothing is recorded: the stream runs at once.
 API cuStreamBeginCapture_v2(void*, int) { return NOT_SUPPORTED; }
@@ -195,6 +202,8 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const unsigned most = more == granted().end() ? 49152 : (unsigned)more->second;
     if (bx * by * bz > 1024 || shared > most || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
     calls.launches[function]++;
+    static const char* fault = getenv("SHIM_FAULT");
+    if (fault && calls.names[function] == fault) broken = true;
     if (idle()) return SUCCESS;
     return ((Launch)function)(gx, gy, gz, bx, by, bz, shared, arguments), SUCCESS;
 }
@@ -207,6 +216,7 @@ API cuGetErrorName(int error, const char** name) {
         case INVALID_DEVICE: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
         case INVALID_IMAGE: *name = "CUDA_ERROR_INVALID_IMAGE"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case ILLEGAL_ADDRESS: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
         case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
         default: *name = "CUDA_ERROR_UNKNOWN";
     }
