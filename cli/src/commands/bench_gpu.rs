@@ -37,7 +37,7 @@ impl Gpu {
         let n = self.size;
         // Varying numbers: a GPU is faster on zeros.
         let values = (0..n * n).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
-        let x = Tensor::from_f64(values, DType::F32, [n, n])?.to_device(&device)?.to_dtype(DType::BF16)?.to_device(&device)?;
+        let x = Tensor::from_f64(values, DType::BF16, [n, n])?.to_device(&device)?;
         let product = self.seconds(&device, || {
             let tape = &mut Tape::new();
             let (x, w) = (tape.constant(&x), tape.constant(&x));
