@@ -9,7 +9,7 @@ pub mod nvrtc;
 
 use libloading::Library;
 use std::ffi::{c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A cuBLAS context: `cublasHandle_t`.
 pub type Handle = *mut c_void;
@@ -146,8 +146,6 @@ impl Cublas {
 
 /// Loads a library that fits a driver for `cuda`: where the system's loader looks, then in `folders`.
 fn find(wanted: &Wanted, cuda: u32, folders: &[PathBuf]) -> Result<Library, String> {
-    // SAFETY: loading a library of CUDA's runs its initialisers alone.
-    let load = |name: &std::path::Path| unsafe { Library::new(name) }.ok();
     let names = || fitting(wanted.names, cuda);
     if let Some(library) = names().find_map(|name| load(name.as_ref())) {
         return Ok(library);
@@ -168,6 +166,12 @@ fn find(wanted: &Wanted, cuda: u32, folders: &[PathBuf]) -> Result<Library, Stri
     Err(missing(wanted, cuda, folders))
 }
 
+/// Loads a library from a path, or by a name where the system's loader looks.
+fn load(name: &Path) -> Option<Library> {
+    // SAFETY: loading a library of CUDA's runs its initialisers alone.
+    unsafe { Library::new(name) }.ok()
+}
+
 /// The names of versions that run on a driver for `cuda`.
 fn fitting<'a>(names: &'a [(u32, &'a str)], cuda: u32) -> impl Iterator<Item = &'a str> {
     names.iter().filter(move |(version, _)| *version <= cuda).map(|(_, name)| *name)
@@ -184,7 +188,8 @@ fn missing(wanted: &Wanted, cuda: u32, folders: &[PathBuf]) -> String {
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     let looked = if looked.is_empty() { String::new() } else { format!(" and in {}", looked.join(", ")) };
     let newer = || names.iter().filter(|(version, _)| *version > cuda);
-    let too_new = folders.iter().find_map(|folder| newer().map(|(v, name)| (*v, folder.join(name))).find(|(_, file)| file.exists()));
+    let in_folders = folders.iter().find_map(|folder| newer().map(|(v, name)| (*v, folder.join(name))).find(|(_, file)| file.exists()));
+    let too_new = in_folders.or_else(|| newer().map(|(v, name)| (*v, PathBuf::from(name))).find(|(_, name)| load(name).is_some()));
     let too_new = too_new.map_or(String::new(), |(version, file)| {
         let needed = if version == 13 { "version 580 or later" } else { "a newer version" };
         format!(" {} is of CUDA {version}, which needs a driver of {needed}.", file.display())
