@@ -152,6 +152,25 @@ fn several_adapters_answer_over_one_base_and_join_to_one() {
 }
 
 #[test]
+fn the_last_epoch_is_timed() {
+    let bench = ["bench", "epoch", "--model", ENCODER, "--data", ASSETS, "--no-cache", "--train-limit", "8", "--test-limit", "6"];
+    let bench = [&bench[..], &["--batch", "4", "--epochs", "2", "--eval-batches", "2,4"]].concat();
+    let said = ok(&bench);
+    for part in ["epoch 2 over 8 texts", "in batches of 2: ", "in batches of 4: ", "best evaluation: "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&ok(&[&bench[..], &["--json"]].concat())).unwrap();
+    assert!(json["epoch_seconds"].as_f64().unwrap() > 0.0 && json["eval_seconds"].as_f64().unwrap() > 0.0, "{json}");
+    assert_eq!(
+        (json["train_texts"].as_u64(), json["test_texts"].as_u64(), &json["device_bytes"]),
+        (Some(8), Some(6), &serde_json::Value::Null)
+    );
+    assert_eq!(json["eval_seconds_by_batch"].as_array().unwrap().len(), 2);
+    fails(&[&bench[..13], &["--epochs", "1"]].concat(), "the first epoch warms up");
+    fails(&[&bench[..], &["--rank", "0"]].concat(), "rank");
+}
+
+#[test]
 fn latency_is_told_beside_the_base() {
     let bench = ["bench", "latency", "--model", ENCODER, "--batch", "2", "--length", "9", "--rounds", "3"];
     let said = ok(&bench);

@@ -9,7 +9,7 @@ pub mod nvrtc;
 
 use libloading::Library;
 use std::ffi::{c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A cuBLAS context: `cublasHandle_t`.
 pub type Handle = *mut c_void;
@@ -117,54 +117,94 @@ functions! {
     );
 }
 
+/// A library of CUDA's, and how to come by it.
+pub(crate) struct Wanted {
+    /// What messages call it.
+    pub called: &'static str,
+    /// Its file names, newest first, each with its major version of CUDA. 0: a name without a version.
+    pub names: &'static [(u32, &'static str)],
+    /// A library that it loads. If it is not where the system's loader looks, it must be there first.
+    pub beside: &'static [(u32, &'static str)],
+    /// Its Python wheel for CUDA 13; that for CUDA 12 has `-cu12` at the end.
+    pub wheel: &'static str,
+}
+
 #[cfg(windows)]
-const NAMES: [&str; 2] = ["cublas64_13.dll", "cublas64_12.dll"];
+const NAMES: &[(u32, &str)] = &[(13, "cublas64_13.dll"), (12, "cublas64_12.dll")];
 #[cfg(windows)]
-const LIGHT_NAMES: [&str; 2] = ["cublasLt64_13.dll", "cublasLt64_12.dll"];
+const LIGHT_NAMES: &[(u32, &str)] = &[(13, "cublasLt64_13.dll"), (12, "cublasLt64_12.dll")];
 #[cfg(not(windows))]
-const NAMES: [&str; 3] = ["libcublas.so.13", "libcublas.so.12", "libcublas.so"];
-/// cuBLASLt, which cuBLAS itself loads; from a folder that the loader does not search it must be there first.
+const NAMES: &[(u32, &str)] = &[(13, "libcublas.so.13"), (12, "libcublas.so.12"), (0, "libcublas.so")];
 #[cfg(not(windows))]
-const LIGHT_NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
+const LIGHT_NAMES: &[(u32, &str)] = &[(13, "libcublasLt.so.13"), (12, "libcublasLt.so.12"), (0, "libcublasLt.so")];
 
 impl Cublas {
-    /// Finds and loads cuBLAS: where the system's loader looks, then in [`folders`].
+    /// Finds and loads cuBLAS: where the system's loader looks, then in [`folders`]. `cuda` is the major version of CUDA that the driver supports:
+    /// a library of a newer one does not run on it, and is passed over.
     ///
     /// # Errors
     /// A sentence that says where was looked and what to install.
-    pub fn load() -> Result<Cublas, String> {
-        find("cuBLAS", &NAMES, &LIGHT_NAMES, "nvidia-cublas").and_then(Cublas::of)
+    pub fn load(cuda: u32) -> Result<Cublas, String> {
+        find(&Wanted { called: "cuBLAS", names: NAMES, beside: LIGHT_NAMES, wheel: "nvidia-cublas" }, cuda, &folders()).and_then(Cublas::of)
     }
 }
 
-/// Loads a library by one of its names: where the system's loader looks, then in [`folders`], with what it needs `beside` it.
-fn find(called: &str, names: &[&str], beside: &[&str], wheel: &str) -> Result<Library, String> {
-    // SAFETY: loading a library of CUDA's runs its initialisers alone.
-    let load = |name: &std::path::Path| unsafe { Library::new(name) }.ok();
-    if let Some(library) = names.iter().find_map(|name| load(name.as_ref())) {
+/// Loads a library that fits a driver for `cuda`: where the system's loader looks, then in `folders`.
+fn find(wanted: &Wanted, cuda: u32, folders: &[PathBuf]) -> Result<Library, String> {
+    let names = || fitting(wanted.names, cuda);
+    if let Some(library) = names().find_map(|name| load(name.as_ref())) {
         return Ok(library);
     }
     #[cfg(windows)]
-    let _ = beside;
-    let folders = folders();
-    for folder in &folders {
+    let _ = wanted.beside;
+    for folder in folders {
         #[cfg(not(windows))]
-        let _beside = beside.iter().find_map(|name| {
+        let _beside = fitting(wanted.beside, cuda).find_map(|name| {
             use libloading::os::unix::{Library as Unix, RTLD_GLOBAL, RTLD_NOW};
             // SAFETY: as above. It stays loaded once the library has found it by its name.
             unsafe { Unix::open(Some(folder.join(name)), RTLD_NOW | RTLD_GLOBAL) }.ok()
         });
-        if let Some(library) = names.iter().find_map(|name| load(&folder.join(name))) {
+        if let Some(library) = names().find_map(|name| load(&folder.join(name))) {
             return Ok(library);
         }
     }
+    Err(missing(wanted, cuda, folders))
+}
+
+/// Loads a library from a path, or by a name where the system's loader looks.
+fn load(name: &Path) -> Option<Library> {
+    // SAFETY: loading a library of CUDA's runs its initialisers alone.
+    unsafe { Library::new(name) }.ok()
+}
+
+/// The names of versions that run on a driver for `cuda`.
+fn fitting<'a>(names: &'a [(u32, &'a str)], cuda: u32) -> impl Iterator<Item = &'a str> {
+    names.iter().filter(move |(version, _)| *version <= cuda).map(|(_, name)| *name)
+}
+
+/// The wheel of a library that fits a driver for `cuda`, as pip takes it.
+pub fn wheel(name: &str, cuda: u32) -> String {
+    if cuda >= 13 { format!("'{name}<14'") } else { format!("{name}-cu12") }
+}
+
+/// Says that a library was not found, where was looked, and what to install.
+fn missing(wanted: &Wanted, cuda: u32, folders: &[PathBuf]) -> String {
+    let Wanted { called, names, wheel: of, .. } = wanted;
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     let looked = if looked.is_empty() { String::new() } else { format!(" and in {}", looked.join(", ")) };
-    Err(format!(
-        "{called} was not found: looked for {} where the system's loader does{looked}. Install the CUDA toolkit, or `pip install {wheel}`, or name \
-         the folder in LOWRANK_CUDA_LIBS",
-        names.join(", ")
-    ))
+    let newer = || names.iter().filter(|(version, _)| *version > cuda);
+    let in_folders = folders.iter().find_map(|folder| newer().map(|(v, name)| (*v, folder.join(name))).find(|(_, file)| file.exists()));
+    let too_new = in_folders.or_else(|| newer().map(|(v, name)| (*v, PathBuf::from(name))).find(|(_, name)| load(name).is_some()));
+    let too_new = too_new.map_or(String::new(), |(version, file)| {
+        let needed = if version == 13 { "version 580 or later" } else { "a newer version" };
+        format!(" {} is of CUDA {version}, which needs a driver of {needed}.", file.display())
+    });
+    format!(
+        "{called} for CUDA {cuda}, the newest that this driver supports, was not found: looked for {} where the system's loader does{looked}.{too_new} \
+         `pip install {}` gives the one that fits, or install the CUDA toolkit, or name the folder in LOWRANK_CUDA_LIBS",
+        fitting(names, cuda).collect::<Vec<_>>().join(", "),
+        wheel(of, cuda)
+    )
 }
 
 /// Folders that may hold CUDA's libraries: those in LOWRANK_CUDA_LIBS, the toolkit's, and those of NVIDIA's wheels in the Python environments on
@@ -206,7 +246,7 @@ mod tests {
 
     #[test]
     fn cublas_is_there_or_a_sentence_says_what_to_do() {
-        match Cublas::load() {
+        match Cublas::load(13) {
             Ok(cublas) => {
                 let mut handle = std::ptr::null_mut();
                 // SAFETY: `handle` is written to.
@@ -215,5 +255,22 @@ mod tests {
             }
             Err(e) => assert!(e.contains("LOWRANK_CUDA_LIBS"), "{e}"),
         }
+    }
+
+    #[test]
+    fn a_library_that_is_newer_than_the_driver_is_passed_over() {
+        assert_eq!(fitting(NAMES, 13).count(), NAMES.len());
+        assert!(fitting(NAMES, 12).all(|name| !name.contains("13")));
+        let folder = std::env::temp_dir().join(format!("lowrank-too-new-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(NAMES[0].1), "").unwrap();
+        let wanted = Wanted { called: "cuBLAS", names: NAMES, beside: &[], wheel: "nvidia-cublas" };
+        let said = missing(&wanted, 12, std::slice::from_ref(&folder));
+        std::fs::remove_dir_all(&folder).unwrap();
+        for part in [NAMES[0].1, "driver of version 580 or later", "`pip install nvidia-cublas-cu12`", "LOWRANK_CUDA_LIBS"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let said = missing(&wanted, 13, &[]);
+        assert!(said.contains("`pip install 'nvidia-cublas<14'`") && !said.contains("580"), "{said}");
     }
 }

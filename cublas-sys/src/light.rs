@@ -1,6 +1,6 @@
 //! cuBLASLt: products with an epilogue. <https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api>.
 
-use super::{ComputeType, DataType, LIGHT_NAMES, Stream, find, functions};
+use super::{ComputeType, DataType, LIGHT_NAMES, Stream, Wanted, find, folders, functions};
 use std::ffi::{c_int, c_void};
 
 /// A context: `cublasLtHandle_t`.
@@ -100,8 +100,9 @@ impl CublasLt {
     ///
     /// # Errors
     /// A sentence that says where was looked and what to install.
-    pub fn load() -> Result<CublasLt, String> {
-        find("cuBLASLt", &LIGHT_NAMES, &[], "nvidia-cublas").and_then(CublasLt::of)
+    pub fn load(cuda: u32) -> Result<CublasLt, String> {
+        find(&Wanted { called: "cuBLASLt", names: LIGHT_NAMES, beside: &[], wheel: "nvidia-cublas" }, cuda, &folders())
+            .and_then(CublasLt::of)
     }
 }
 

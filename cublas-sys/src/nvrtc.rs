@@ -1,6 +1,6 @@
 //! NVRTC: <https://docs.nvidia.com/cuda/nvrtc/>.
 
-use super::{find, functions};
+use super::{Wanted, find, folders, functions};
 use std::ffi::{c_char, c_int, c_void};
 
 /// A program that is compiled: `nvrtcProgram`.
@@ -29,16 +29,16 @@ functions! {
 }
 
 #[cfg(windows)]
-const NAMES: [&str; 2] = ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
+const NAMES: &[(u32, &str)] = &[(13, "nvrtc64_130_0.dll"), (12, "nvrtc64_120_0.dll")];
 #[cfg(not(windows))]
-const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+const NAMES: &[(u32, &str)] = &[(13, "libnvrtc.so.13"), (12, "libnvrtc.so.12"), (0, "libnvrtc.so")];
 
 impl Nvrtc {
     /// Finds and loads NVRTC, as [`super::Cublas::load`] does cuBLAS.
     ///
     /// # Errors
     /// A sentence that says where was looked and what to install.
-    pub fn load() -> Result<Nvrtc, String> {
-        find("NVRTC", &NAMES, &[], "nvidia-cuda-nvrtc").and_then(Nvrtc::of)
+    pub fn load(cuda: u32) -> Result<Nvrtc, String> {
+        find(&Wanted { called: "NVRTC", names: NAMES, beside: &[], wheel: "nvidia-cuda-nvrtc" }, cuda, &folders()).and_then(Nvrtc::of)
     }
 }

@@ -15,10 +15,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// If this variable is set, the host waits after each launch and each product, so that an error names the right one. This is slow.
+const SYNC: &str = "LOWRANK_SYNC";
+
 /// A context and a stream of it.
 pub(super) struct Context {
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
+    /// Whether the host waits after each launch.
+    waits: bool,
 }
 
 impl Context {
@@ -29,7 +34,7 @@ impl Context {
             let context = result::primary_ctx::retain(device).map_err(failed("no context"))?;
             result::ctx::set_current(context).map_err(failed("no context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("no stream"))?;
-            Ok(Context { context, stream })
+            Ok(Context { context, stream, waits: std::env::var_os(SYNC).is_some() })
         }
     }
 
@@ -37,7 +42,16 @@ impl Context {
     pub(super) fn synchronize(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream belongs to this context.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(failed("work that was launched failed"))
+        unsafe { result::stream::synchronize(self.stream) }.map_err(failed("work that was launched failed (which: see LOWRANK_SYNC=1)"))
+    }
+
+    /// Waits for what was just launched, if LOWRANK_SYNC asks for that. An error begins with `what`.
+    pub(super) fn launched(&self, what: impl FnOnce() -> String) -> Result<()> {
+        if !self.waits {
+            return Ok(());
+        }
+        // SAFETY: the stream belongs to this context, which the launch made current.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed(&format!("{} failed", what()))(e))
     }
 
     /// Makes the context current on this thread.

@@ -43,8 +43,9 @@ fn check(status: Status) -> Result<()> {
 }
 
 impl CublasLt {
-    pub(super) fn new(workspace: (u64, usize), compute: ComputeType) -> Result<CublasLt> {
-        let cublas = light::CublasLt::load().map_err(Error::invalid)?;
+    /// cuBLASLt that fits a driver for CUDA `cuda`. `workspace`: address and bytes of memory that is never freed.
+    pub(super) fn new(cuda: u32, workspace: (u64, usize), compute: ComputeType) -> Result<CublasLt> {
+        let cublas = light::CublasLt::load(cuda).map_err(Error::invalid)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the call writes `handle`.
         check(unsafe { (cublas.create)(&mut handle) })?;

@@ -82,12 +82,13 @@ impl Device {
             )));
         }
         let context = Context::new(device)?;
-        let kernels = Mutex::new(Kernels::load(capability)?);
+        let cuda = driver_version()? / 1000;
+        let kernels = Mutex::new(Kernels::load(capability, cuda)?);
         // SAFETY: the context is current.
         let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(failed("no memory for cuBLAS"))?;
         let compute = if std::env::var_os(TF32).is_some() { ComputeType::FastTf32 } else { ComputeType::F32 };
-        let blas = Mutex::new(Blas::new(context.stream.cast(), (workspace, WORKSPACE), compute)?);
-        let blas_lt = Mutex::new(CublasLt::new((workspace, WORKSPACE), compute)?);
+        let blas = Mutex::new(Blas::new(cuda, context.stream.cast(), (workspace, WORKSPACE), compute)?);
+        let blas_lt = Mutex::new(CublasLt::new(cuda, (workspace, WORKSPACE), compute)?);
         let (memory, staging) = (Mutex::new(Memory::new()), Mutex::new(Staging::default()));
         Ok(Device { name, ordinal, context, kernels, memory, staging, blas, blas_lt })
     }
@@ -129,7 +130,8 @@ impl Device {
     /// If the shapes do not fit, or cuBLAS refuses.
     pub fn gemm(&self, alpha: f32, a: Matrix, b: Matrix, beta: f32, c: Matrix) -> Result<()> {
         self.context.enter()?;
-        lock(&self.blas).gemm(alpha, a, b, beta, c)
+        lock(&self.blas).gemm(alpha, a, b, beta, c)?;
+        self.context.launched(|| format!("cuBLAS's product of {:?} and {:?}", a.dims, b.dims))
     }
 
     /// c = a · b + bias in each row, summed in f32 and rounded once. `bias` is the address of a bias `[n]` of c's type. Returns false, and computes
@@ -139,8 +141,18 @@ impl Device {
     /// If the shapes do not fit, or cuBLASLt fails.
     pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix) -> Result<bool> {
         self.context.enter()?;
-        lock(&self.blas_lt).gemm_bias(a, b, bias, c, self.context.stream.cast())
+        let done = lock(&self.blas_lt).gemm_bias(a, b, bias, c, self.context.stream.cast())?;
+        self.context.launched(|| format!("cuBLASLt's product of {:?} and {:?}", a.dims, b.dims))?;
+        Ok(done)
     }
+}
+
+/// The newest version of CUDA that the driver supports: 13000 is 13.0.
+fn driver_version() -> Result<u32> {
+    let mut version = 0;
+    // SAFETY: the call writes `version`.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("the driver does not tell its version"))?;
+    Ok(version.unsigned_abs())
 }
 
 /// The compute capability of a GPU: major and minor number.

@@ -3,7 +3,7 @@
 
 use crate::{Error, Result};
 use cublas_sys::{
-    ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, MATH_WITHOUT_REDUCED_PRECISION, Operation, Status, Stream, status_name,
+    ComputeType, Cublas, DataType, GEMM_DEFAULT, Handle, MATH_WITHOUT_REDUCED_PRECISION, Operation, Status, Stream, status_name, wheel,
 };
 use std::ffi::{c_int, c_void};
 use std::fmt::Display;
@@ -16,10 +16,12 @@ pub(super) struct Blas {
 }
 
 impl Blas {
-    /// cuBLAS on `stream` of the current context. `workspace`: address and bytes of memory that is never freed.
-    pub(super) fn new(stream: Stream, (workspace, bytes): (u64, usize), compute: ComputeType) -> Result<Blas> {
-        let cublas = Cublas::load().map_err(Error::invalid)?;
-        let check = |status| check("cuBLAS does not start", status);
+    /// cuBLAS that fits a driver for CUDA `cuda`, on `stream` of the current context. `workspace`: address and bytes of memory that is never freed.
+    pub(super) fn new(cuda: u32, stream: Stream, (workspace, bytes): (u64, usize), compute: ComputeType) -> Result<Blas> {
+        let cublas = Cublas::load(cuda).map_err(Error::invalid)?;
+        // A library without a version in its name may be newer than the driver.
+        let remedy = format!("cuBLAS does not start (`pip install {}` gives the one that fits the driver)", wheel("nvidia-cublas", cuda));
+        let check = |status| check(&remedy, status);
         let mut handle = std::ptr::null_mut();
         // SAFETY: the first call writes `handle`. The stream belongs to the current context. The caller's workspace has these bytes.
         unsafe {

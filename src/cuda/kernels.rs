@@ -2,16 +2,21 @@
 #![allow(unsafe_code)]
 
 use super::context::{Context, failed};
+use super::nvrtc;
 use crate::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::path::Path;
 
 /// The kernels of `kernels/`, compiled for compute_80. The driver translates them to machine code of its GPU.
 static PTX: &str = include_str!("kernels.ptx");
 
-/// If this variable is set, the kernels are compiled from their sources instead.
+/// If this variable is set, the kernels are compiled for the GPU at hand from the sources in the program instead.
 const NVRTC: &str = "LOWRANK_NVRTC";
+
+/// A folder of sources to compile instead: see [`super::nvrtc::sources`].
+const FOLDER: &str = "LOWRANK_KERNELS";
 
 /// Bytes of dynamic shared memory that a kernel may use without asking.
 const SHARED: u32 = 48 << 10;
@@ -47,15 +52,16 @@ impl Argument {
 }
 
 impl Kernels {
-    /// Loads the kernels into the current context, for a GPU of this compute capability.
-    pub(super) fn load(capability: (i32, i32)) -> Result<Kernels> {
-        let (image, refused) = match std::env::var_os(NVRTC) {
-            Some(_) => (super::nvrtc::compile(capability)?, "the driver does not take what NVRTC compiled, which may be newer than it"),
+    /// Loads the kernels into the current context, for a GPU of this compute capability and a driver for CUDA `cuda`.
+    pub(super) fn load(capability: (i32, i32), cuda: u32) -> Result<Kernels> {
+        let folder = std::env::var_os(FOLDER);
+        let (image, refused) = if folder.is_some() || std::env::var_os(NVRTC).is_some() {
+            let sources = nvrtc::sources(folder.as_deref().map(Path::new))?;
+            (nvrtc::compile(&sources, capability, cuda)?, "the driver does not take what NVRTC compiled, which may be newer than it")
+        } else {
             // The driver expects a zero at the end of PTX.
-            None => (
-                [PTX.as_bytes(), &[0]].concat(),
-                "the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)",
-            ),
+            let refused = "the driver does not take the kernels, which needs one of version 550 or later (CUDA 12.4)";
+            ([PTX.as_bytes(), &[0]].concat(), refused)
         };
         // SAFETY: the image is PTX that ends with a zero, or a cubin of NVRTC. The caller made the context current.
         let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed(refused))?;
@@ -107,6 +113,7 @@ impl Kernels {
         // the sizes that its source states. The driver copies the arguments before the call returns. A 32-bit argument is in the first bytes of
         // its 8, because CUDA's hosts are little-endian.
         unsafe { result::launch_kernel(function, grid, (block as u32, 1, 1), shared as u32, context.stream, &mut pointers) }
-            .map_err(|e| Error::invalid(format!("cuda: {name} was not launched: {e}")))
+            .map_err(|e| Error::invalid(format!("cuda: {name} was not launched: {e}")))?;
+        context.launched(|| format!("the kernel {name}"))
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the stand-ins for libcuda, libcublas, libcublasLt and the kernels into a folder:
+# Builds the stand-ins for libcuda, libcublas, libcublasLt, libnvrtc and the kernels into a folder:
 #   tests/cuda/build.sh FOLDER [asan] [more flags for g++]
 #   LD_LIBRARY_PATH=FOLDER cargo test --test device
 # With LIBRARIES=OTHER, the folder of an earlier build, only the kernels are built, and the other libraries are that build's.
@@ -35,4 +35,5 @@ fi
 g++ "${flags[@]}" "$here/driver.cpp" -o "$out/libcuda.so.1" -ldl
 g++ "${flags[@]}" -O3 "$here/cublas.cpp" -o "$out/libcublas.so.13"
 g++ "${flags[@]}" -O3 "$here/cublaslt.cpp" -o "$out/libcublasLt.so.13"
-echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1, libcublas.so.13 and libcublasLt.so.13, in $out"
+g++ "${flags[@]}" "$here/nvrtc.cpp" -o "$out/libnvrtc.so.13"
+echo "$(wc -l <"$out/exports") kernels, and stand-ins for libcuda.so.1, libcublas.so.13, libcublasLt.so.13 and libnvrtc.so.13, in $out"

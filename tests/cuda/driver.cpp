@@ -1,6 +1,8 @@
 // A stand-in for libcuda.so.1, for tests alone: memory is the host's, the stream is lazy (stream.h), and kernels come from libkernels.so beside it,
 // built from the same sources by the shim. Fresh memory holds NaNs, and so does memory that was given back. A call that needs a context fails on a
 // thread that has none. With SHIM_IDLE=1 nothing is computed and all memory starts as zeros: what is left is the time that the host takes for a step.
+// With SHIM_FAULT=KERNEL that kernel fails as an access outside of memory does: the launch succeeds, and every wait after it says so. With
+// SHIM_CUDA=12040 it is a driver for CUDA 12.4.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -24,6 +26,7 @@ enum {
     INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
     NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
     OUT_OF_RESOURCES = 701,
     NOT_SUPPORTED = 801
 };
@@ -65,6 +68,9 @@ static struct Calls {
     }
 } calls;
 
+// Whether a kernel has failed.
+static bool broken = false;
+
 // Addresses and sizes of what is allocated.
 static std::map<Address, size_t>& blocks() {
     static std::map<Address, size_t> all;
@@ -86,7 +92,10 @@ static bool owned(Address at, size_t bytes, const std::map<Address, size_t>& all
 }
 
 API cuInit(unsigned) { return SUCCESS; }
-API cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
+API cuDriverGetVersion(int* version) {
+    const char* given = getenv("SHIM_CUDA");
+    return *version = given ? atoi(given) : 13000, SUCCESS;
+}
 API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 API cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "stand-in on the CPU"), SUCCESS; }
@@ -127,7 +136,7 @@ API cuStreamSynchronize(void* of) {
     calls.waits++;
     if (of != &stream) return INVALID_VALUE;
     if (!planted("wait")) stream.run_until(stream.queued);
-    return SUCCESS;
+    return broken ? ILLEGAL_ADDRESS : SUCCESS;
 }
 API cuCtxSynchronize() { return cuStreamSynchronize(&stream); }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
@@ -278,6 +287,7 @@ API cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsign
     if (to != &stream || bx * by * bz > 1024 || shared > kernel->most_shared || gy > 65535 || gz > 65535 || !gx || !gy || !gz) return INVALID_VALUE;
     if (bx * by * bz > kernel->most_threads / (planted("bounds") ? 2 : 1)) return OUT_OF_RESOURCES;
     calls.launches[kernel->name]++;
+    if (planted(kernel->name.c_str())) broken = true;
     if (idle()) return SUCCESS;
     void* const kept = kernel->keep(arguments);
     return stream.put([=] { kernel->launch(gx, gy, gz, bx, by, bz, shared, kept); }), SUCCESS;
@@ -293,6 +303,7 @@ API cuGetErrorName(int error, const char** name) {
         case INVALID_CONTEXT: *name = "CUDA_ERROR_INVALID_CONTEXT"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
         case NOT_READY: *name = "CUDA_ERROR_NOT_READY"; break;
+        case ILLEGAL_ADDRESS: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
         case OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
         case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
         default: *name = "CUDA_ERROR_UNKNOWN";

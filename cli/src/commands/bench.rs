@@ -1,4 +1,4 @@
-//! `lowrank bench`: times inference.
+//! `lowrank bench`: times inference, training, or a GPU.
 
 use super::base::checked;
 use super::common::{Checkpoint, ComputeType, count, say, say_json, user_cache};
@@ -20,6 +20,8 @@ pub struct Bench {
 enum What {
     /// Time one batch through the base, and through the base with each method
     Latency(LatencyArgs),
+    /// Time the last of several epochs of training, and an evaluation at its best batch size
+    Epoch(Box<super::bench_epoch::Epoch>),
     /// Measure the peak speed of a GPU: a large bf16 product, and a copy
     #[cfg(feature = "cuda")]
     Gpu(super::bench_gpu::Gpu),
@@ -68,6 +70,7 @@ impl Bench {
     pub(super) fn run(self) -> Result<()> {
         match self.what {
             What::Latency(latency) => latency.run(),
+            What::Epoch(epoch) => epoch.run(),
             #[cfg(feature = "cuda")]
             What::Gpu(gpu) => gpu.run(),
         }

@@ -1,11 +1,12 @@
 //! `lowrank bench gpu`: the peak speed of a GPU, for comparison with the time of a training step.
 
-use super::common::{count, say};
+use super::common::{count, say, say_json};
 use clap::Args;
-use lowrank::Result;
 use lowrank::autograd::Tape;
-use lowrank::cuda::Device;
+use lowrank::cuda::{Buffer, Device};
 use lowrank::tensor::{DType, Tensor};
+use lowrank::{Error, Result};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,46 +19,58 @@ pub(super) struct Gpu {
     /// Rows and columns of the square matrices that are multiplied
     #[arg(long, default_value_t = 8192, value_parser = count::<16_384>)]
     size: usize,
+    /// MiB that are copied, many times what the GPU's caches hold
+    #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = count::<16_384>)]
+    copy: usize,
     /// Rounds
     #[arg(long, default_value_t = 20, value_parser = count::<1_000_000>)]
     rounds: usize,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    json: bool,
 }
 
 impl Gpu {
     /// Runs the command.
     pub(super) fn run(&self) -> Result<()> {
         let device = Device::open(self.device)?;
-        say(device.name())?;
         let n = self.size;
         // Varying numbers: a GPU is faster on zeros.
         let values = (0..n * n).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
-        let values = Tensor::from_f64(values, DType::F32, [n, n])?.to_device(&device)?;
-        let x = values.to_dtype(DType::BF16)?.to_device(&device)?;
+        let x = Tensor::from_f64(values, DType::BF16, [n, n])?.to_device(&device)?;
         let product = self.seconds(&device, || {
             let tape = &mut Tape::new();
             let (x, w) = (tape.constant(&x), tape.constant(&x));
             tape.linear(&x, &w, None).map(|_| ())
         })?;
-        say(format!("bf16 product of {n} by {n}: {:.1} TFLOP/s", 2.0 * (n as f64).powi(3) / product / 1e12))?;
-        // The copy reads and writes four bytes for each element.
-        let copy = self.seconds(&device, || {
-            let tape = &mut Tape::new();
-            let x = tape.constant(&values);
-            tape.scale(&x, 1.0).map(|_| ())
-        })?;
-        say(format!("copy: {:.0} GB/s", 8.0 * (n * n) as f64 / copy / 1e9))
+        let flops = 2.0 * (n as f64).powi(3) / product;
+        // The driver's own copy from device memory to device memory, which reads and writes each byte.
+        let bytes = self.copy << 20;
+        let from = Buffer::upload(&device, &vec![0x5A; bytes])?;
+        let to_a_copy = self.seconds(&device, || from.copy(0, bytes).map(|_| ()))?;
+        let bandwidth = 2.0 * bytes as f64 / to_a_copy;
+        if self.json {
+            return say_json(
+                &json!({ "device": device.name(), "bf16_flops": flops, "size": n, "copy_bytes_per_second": bandwidth, "copied": bytes }),
+            );
+        }
+        say(device.name())?;
+        say(format!("bf16 product of {n} by {n}: {:.1} TFLOP/s", flops / 1e12))?;
+        say(format!("the driver's copy of {} MiB, read and written: {:.0} GB/s", self.copy, bandwidth / 1e9))
     }
 
-    /// Shortest time of `work` over the rounds, in seconds.
+    /// Median time of `work` over the rounds, in seconds. A round before them warms up.
     fn seconds(&self, device: &Arc<Device>, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-        let mut shortest = f64::INFINITY;
+        let mut seconds = Vec::new();
         for _ in 0..=self.rounds {
             device.synchronize()?;
             let started = Instant::now();
             work()?;
             device.synchronize()?;
-            shortest = shortest.min(started.elapsed().as_secs_f64());
+            seconds.push(started.elapsed().as_secs_f64());
         }
-        Ok(shortest)
+        let mut counted = seconds.split_off(1);
+        counted.sort_by(f64::total_cmp);
+        counted.get(counted.len() / 2).copied().ok_or_else(|| Error::invalid("--rounds: no round was counted"))
     }
 }

@@ -3,6 +3,7 @@
 mod adapted;
 mod base;
 mod bench;
+mod bench_epoch;
 #[cfg(feature = "cuda")]
 mod bench_gpu;
 mod check;
@@ -72,7 +73,7 @@ enum Command {
     Study(Box<study::StudyArgs>),
     /// Download models from the Hugging Face hub, or the IMDB reviews, for use by name
     Fetch(fetch::Fetch),
-    /// Time inference with each method and with the base
+    /// Time inference with each method, an epoch of training, or a GPU
     Bench(bench::Bench),
     /// Print the token ids of each text on a line
     Tokenize(tokenize::Tokenize),
