@@ -120,7 +120,7 @@ impl<'a> StepSum<'a> {
         parts.sort_by_key(|(i, _)| *i);
         let computed_by = parts.iter().map(|(i, _)| i % self.ranks.size()).collect();
         let grads = layout.grads(model, &flat, &self.reached)?;
-        let ranks = Some(RankReport { computed_by, seconds_waiting: self.waited });
+        let ranks = Some(RankReport { size: self.ranks.size(), computed_by, seconds_waiting: self.waited });
         Ok(Step { parts: parts.into_iter().map(|(_, part)| part).collect(), grads, ranks })
     }
 }

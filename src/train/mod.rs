@@ -22,6 +22,8 @@ mod features;
 mod fit;
 mod interval;
 mod memory;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod observer;
 mod optimizer;
 #[cfg(feature = "cuda")]
@@ -37,6 +39,8 @@ pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
 pub use interval::{Z95, wilson};
 pub use memory::{memory_by_category, peak_memory};
+#[cfg(feature = "mpi")]
+pub use mpi::MpiRanks;
 pub use observer::{Observer, RankReport, StepReport};
 pub use optimizer::{AdamW, LrFactor, lora_plus};
 pub use ranks::{OneRank, Ranks, ThreadRank, all_agree, check_same};

@@ -37,6 +37,9 @@ pub struct StepReport {
 /// How several ranks shared a step. These are the only fields of a report that depend on the number of ranks.
 #[derive(Clone, Debug, Serialize)]
 pub struct RankReport {
+    /// Number of ranks.
+    #[serde(rename = "ranks")]
+    pub size: usize,
     /// The rank that computed each micro-batch.
     pub computed_by: Vec<usize>,
     /// Seconds that this rank spent in the exchange of gradients: on their way, and waiting for other ranks.

@@ -153,14 +153,14 @@ impl Ranks for ThreadRank {
     fn fail(&self, cause: &Error) {
         // An error that came from another rank is known to all.
         if !matches!(cause, Error::Rank { .. }) {
-            self.change(|post| post.failed = post.failed.take().or(Some((self.rank, cause.to_string()))));
+            drop(self.change(|post| post.failed = post.failed.take().or(Some((self.rank, cause.to_string())))));
         }
     }
 }
 
 impl Drop for ThreadRank {
     fn drop(&mut self) {
-        self.change(|post| post.gone.push(self.rank));
+        drop(self.change(|post| post.gone.push(self.rank)));
     }
 }
 
