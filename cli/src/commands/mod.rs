@@ -26,6 +26,7 @@ mod predict;
 mod progress;
 mod ranks;
 mod run;
+mod shard;
 mod signals;
 mod study;
 mod texts;
