@@ -245,7 +245,7 @@ fn what_goes_wrong_on_one_rank_ends_all() {
         let training = Training::across(ranks, &model, &data, &recipe).unwrap();
         training.run(&mut model, &mut AdamW::new(0.0), 9, &mut ()).map(|_| ()).map_err(|e| e.to_string())
     });
-    let said: Vec<String> = found.into_iter().map(Result::unwrap_err).collect();
+    let said: Vec<String> = found.into_iter().map(|result| result.unwrap_err()).collect();
     assert!(said[0] == said[2] && said[0] == format!("rank 1: {}", said[1]), "{said:?}");
 
     // A rank asks to stop: all stop after the same step.

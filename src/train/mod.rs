@@ -7,7 +7,7 @@
 //! - **the settings**: the method, the [`Recipe`] but for `recompute`, the [data type](crate::tensor::DType), and the seeds. Every random number is
 //!   `philox(seed, counter)` (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the
 //!   data's order that of the epoch. The counter of a dropout mask has its site, the example number and the element;
-//! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or
+//! - **the arithmetic**: the instruction set (`--simd` or `LOWRANK_SIMD` is `portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or
 //!   the model of the GPU with its libraries; the version of this crate; and the compiler with its standard library and the C library, because ln,
 //!   tanh, cos and some exp are calls into them. Different arithmetic rounds differently.
 //!

@@ -1,6 +1,7 @@
 //! The ranks of this run: one, or those that a launcher of MPI started (`mpirun -n 4 lowrank train …`). Rank 0 alone prints and writes. The main
 //! thread alone uses them.
 
+#[cfg(feature = "mpi")]
 use super::notes;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::simd;
