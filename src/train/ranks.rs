@@ -49,7 +49,10 @@ pub(super) fn told<T>(ranks: &dyn Ranks, result: Result<T>) -> Result<T> {
 /// # Errors
 /// Those of [`Ranks::exchange`].
 pub fn all_agree(ranks: &dyn Ranks, yes: bool) -> Result<bool> {
-    Ok(ranks.size() == 1 && yes || ranks.size() > 1 && ranks.gather(&[u8::from(yes)])?.iter().all(|said| said == &[1]))
+    if ranks.size() == 1 {
+        return Ok(yes);
+    }
+    Ok(ranks.gather(&[u8::from(yes)])?.iter().all(|said| said == &[1]))
 }
 
 /// Checks that `facts`, names and values, are the same on all ranks.
