@@ -71,6 +71,14 @@ pub enum Error {
         /// What happened, and what was saved.
         problem: String,
     },
+    /// Another rank of this run failed.
+    #[error("rank {rank}: {cause}")]
+    Rank {
+        /// The number of that rank, from 0.
+        rank: usize,
+        /// Its error.
+        cause: String,
+    },
 }
 
 impl Error {

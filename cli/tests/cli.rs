@@ -255,6 +255,8 @@ fn an_instruction_set_that_is_not_there_is_an_error() {
     let out = Command::new(env!("CARGO_BIN_EXE_lowrank")).args(["gradcheck", "Add"]).env("LOWRANK_SIMD", "sse9").output().unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("LOWRANK_SIMD=sse9"));
+    fails(&["gradcheck", "Add", "--simd", "sse9"], "--simd sse9: this processor can run portable");
+    ok(&["gradcheck", "Add", "--simd", "portable"]);
 }
 
 #[test]

@@ -34,6 +34,31 @@ fn results(out: &Path) -> Vec<Value> {
 }
 
 #[test]
+fn shards_make_the_study_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, shared) = (dir.path().join("whole"), dir.path().join("shared"));
+    let more = |last: &[&'static str]| [&["--rows", "head,qv4", "--seeds", "0,1"], last].concat();
+    assert!(study(&whole, &more(&[])).output().unwrap().status.success());
+    let run = |last: &[&'static str]| {
+        let out = study(&shared, &more(last)).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (collected, said) = run(&["--collect"]);
+    assert!(!collected && said.contains("none is finished"), "{said}");
+    assert!(run(&["--shard", "1/2"]).0);
+    // Seed 1 of both rows is there, seed 0 is not.
+    let (collected, said) = run(&["--collect"]);
+    assert!(collected && said.matches("missing: ").count() == 2 && said.contains("missing: qv4 (Q+V r=4), seed 0"), "{said}");
+    // Two processes with the same shard.
+    let both = [(); 2].map(|()| study(&shared, &more(&["--shard", "0/2"])).stderr(Stdio::null()).spawn().unwrap());
+    assert!(both.into_iter().all(|mut process| process.wait().unwrap().success()));
+    assert!(run(&["--collect"]).0);
+    assert_eq!(results(&whole), results(&shared));
+    let left: Vec<_> = std::fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
+}
+
+#[test]
 fn a_study_that_is_killed_ends_as_one_that_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));

@@ -43,7 +43,8 @@ impl Grads {
         other.0.into_iter().try_for_each(|(id, g)| self.insert(id, g))
     }
 
-    pub(super) fn insert(&mut self, id: ParamId, g: Tensor) -> Result<()> {
+    /// Adds a gradient of one parameter.
+    pub(crate) fn insert(&mut self, id: ParamId, g: Tensor) -> Result<()> {
         let total = accumulate(self.0.remove(&id), g)?;
         self.0.insert(id, total);
         Ok(())
@@ -65,7 +66,7 @@ fn sum_of_squares(g: &Tensor) -> Result<f64> {
 }
 
 /// total + g, in the total's buffer if nothing else shares it; g if there is no total yet.
-pub(super) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
+pub(crate) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
     match total {
         Some(total) => add("sum of gradients", total, &g),
         None => Ok(g),

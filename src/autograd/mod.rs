@@ -52,6 +52,7 @@ mod tape;
 mod tests;
 
 pub use grads::Grads;
+pub(crate) use grads::accumulate;
 pub use parameter::{ParamId, Parameter};
 pub use planted_bugs::Bug;
 pub use record::Record;

@@ -61,9 +61,10 @@ pub(super) fn widest() -> Isa {
     Isa::Portable
 }
 
-/// The instruction set in use: the widest of this processor, or the one that `LOWRANK_SIMD` names.
+static ISA: OnceLock<Isa> = OnceLock::new();
+
+/// The instruction set in use: the one of [`choose`], else the one that `LOWRANK_SIMD` names, else the widest of this processor.
 pub fn isa() -> Isa {
-    static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| choice().ok().flatten().unwrap_or_else(widest))
 }
 
@@ -73,10 +74,27 @@ pub fn isa() -> Isa {
 /// If it names an instruction set that does not exist, or that this processor lacks.
 pub fn choice() -> Result<Option<Isa>> {
     let Ok(choice) = std::env::var(CHOICE) else { return Ok(None) };
+    named(&choice).map(Some).map_err(|e| Error::invalid(format!("{CHOICE}={e}")))
+}
+
+/// Chooses the instruction set of this process by its name: `portable`, `avx2`, `avx512` or `avx512bf16`.
+///
+/// # Errors
+/// If no instruction set has this name, this processor lacks it, or something was computed with another one before.
+pub fn choose(name: &str) -> Result<()> {
+    let wanted = named(name)?;
+    match *ISA.get_or_init(|| wanted) {
+        found if found == wanted => Ok(()),
+        found => Err(Error::invalid(format!("{name}: this process computes with {found} already"))),
+    }
+}
+
+/// The instruction set of a name, if this processor has it.
+fn named(name: &str) -> Result<Isa> {
     let can: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| *isa <= widest()).collect();
     let names: Vec<String> = can.iter().map(Isa::to_string).collect();
-    let found = can.into_iter().find(|isa| isa.to_string() == choice);
-    found.map(Some).ok_or_else(|| Error::invalid(format!("{CHOICE}={choice}: this processor can run {}", names.join(", "))))
+    let found = can.into_iter().find(|isa| isa.to_string() == name);
+    found.ok_or_else(|| Error::invalid(format!("{name}: this processor can run {}", names.join(", "))))
 }
 
 /// Runs `kernel` on the instruction set in use.

@@ -1,7 +1,9 @@
 //! Evaluation: logits, probabilities, accuracy with its interval, loss and the confusion matrix.
 
 use super::interval::wilson;
+use super::ranks::{all_agree, told};
 use super::scores::softmax;
+use super::{OneRank, Ranks};
 use crate::autograd::Tape;
 use crate::data::Tokenized;
 use crate::nn::{DistilBert, Pass};
@@ -9,6 +11,7 @@ use crate::tensor::Sequences;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Figures of a model on labelled texts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,11 +33,21 @@ pub struct Evaluation {
 /// # Errors
 /// Those of the model, and if a logit is not finite.
 pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
-    Ok(logits_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
+    logits_across(&OneRank, model, sequences, batch)
 }
 
-/// [`logits`], or `None` if `go_on` stops it. Before each batch `go_on` gets the number of sequences that are done.
+/// [`logits`] by several ranks: each computes some of the batches, and every rank gets all rows. Model and sequences must be the same on every rank.
+///
+/// # Errors
+/// Those of [`logits`], and if another rank failed.
+pub fn logits_across(ranks: &dyn Ranks, model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+    Ok(logits_while(ranks, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
+}
+
+/// [`logits_across`], or `None` if `go_on` of any rank stops it. Before each of its batches, a rank's `go_on` gets the number of sequences that are
+/// done.
 fn logits_while(
+    ranks: &dyn Ranks,
     model: &DistilBert,
     sequences: &[&[u32]],
     batch: usize,
@@ -42,26 +55,48 @@ fn logits_while(
 ) -> Result<Option<Vec<Vec<f64>>>> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
-    let mut result = vec![Vec::new(); sequences.len()];
-    for (i, chunk) in order.chunks(batch.max(1)).enumerate() {
+    let chunks: Vec<&[usize]> = order.chunks(batch.max(1)).collect();
+    let mut own = Some(Vec::new());
+    for (i, chunk) in chunks.iter().enumerate().skip(ranks.rank()).step_by(ranks.size()) {
         if !go_on(i * batch.max(1)) {
-            return Ok(None);
+            own = None;
+            break;
         }
-        let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
-        let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
-        let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
-        let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
-        let rows = logits.value().to_f64()?;
-        model.check_unchanged()?;
-        for (row, &i) in rows.chunks_exact(logits.value().shape().cols().max(1)).zip(chunk) {
-            if let Some(bad) = row.iter().find(|z| !z.is_finite()) {
-                let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
-                return Err(Error::invalid(format!("text {}: the model answers {bad}: {}: {advice}", i + 1, cause(model.not_finite()?))));
-            }
-            result[i] = row.to_vec();
-        }
+        let rows = told(ranks, chunk_logits(model, sequences, chunk))?;
+        own.iter_mut().for_each(|own| own.extend_from_slice(&rows));
+    }
+    if !all_agree(ranks, own.is_some())? {
+        return Ok(None);
+    }
+    let own = own.unwrap_or_default();
+    let all = if ranks.size() == 1 { vec![own] } else { ranks.gather(own.as_bytes())?.iter().map(|bytes| numbers(bytes)).collect() };
+    let mut result = vec![Vec::new(); sequences.len()];
+    for (rank, rows) in all.iter().enumerate() {
+        let indices = chunks.iter().skip(rank).step_by(ranks.size()).flat_map(|chunk| chunk.iter());
+        let classes = model.classifier.dims().0.max(1);
+        indices.zip(rows.chunks_exact(classes)).for_each(|(&i, row)| result[i] = row.to_vec());
     }
     Ok(Some(result))
+}
+
+fn numbers(bytes: &[u8]) -> Vec<f64> {
+    bytes.chunks_exact(8).filter_map(|bytes| f64::read_from_bytes(bytes).ok()).collect()
+}
+
+/// The logits `[n][C]` of the n sequences with the indices `chunk`, in one list.
+fn chunk_logits(model: &DistilBert, sequences: &[&[u32]], chunk: &[usize]) -> Result<Vec<f64>> {
+    let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
+    let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
+    let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
+    let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
+    let rows = logits.value().to_f64()?;
+    model.check_unchanged()?;
+    if let Some(at) = rows.iter().position(|z| !z.is_finite()) {
+        let (text, bad) = (chunk[at / logits.value().shape().cols()] + 1, rows[at]);
+        let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
+        return Err(Error::invalid(format!("text {text}: the model answers {bad}: {}: {advice}", cause(model.not_finite()?))));
+    }
+    Ok(rows)
 }
 
 /// The cause of a value that is not finite, for a message. `found` is the result of [`DistilBert::not_finite`].
@@ -87,7 +122,22 @@ pub fn predict_while(
     batch: usize,
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
-    Ok(logits_while(model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
+    predict_across(&OneRank, model, sequences, batch, go_on)
+}
+
+/// [`predict_while`] by several ranks: each computes some of the batches, and every rank gets all rows. If `go_on` of any rank stops it, every rank
+/// gets `None`.
+///
+/// # Errors
+/// Those of the model, and if another rank failed.
+pub fn predict_across(
+    ranks: &dyn Ranks,
+    model: &DistilBert,
+    sequences: &[&[u32]],
+    batch: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Vec<Vec<f64>>>> {
+    Ok(logits_while(ranks, model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
 }
 
 /// Evaluates `model` on `data`, `batch` sequences at a time.
@@ -95,12 +145,21 @@ pub fn predict_while(
 /// # Errors
 /// If a label is not a class of the model, and those of the model.
 pub fn evaluate(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
+    evaluate_across(&OneRank, model, data, batch)
+}
+
+/// [`evaluate`] by several ranks, which share the work. Every rank gets the same figures.
+///
+/// # Errors
+/// Those of [`evaluate`], and if another rank failed.
+pub fn evaluate_across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
     let classes = model.classifier.dims().0;
     // Checked first: predicting takes long.
     if let Some(bad) = data.labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
     }
-    Ok(measure(&predict(model, &data.sequences(), batch)?, &data.labels)?.0)
+    let predicted = predict_across(ranks, model, &data.sequences(), batch, &mut |_| true)?.unwrap_or_default();
+    Ok(measure(&predicted, &data.labels)?.0)
 }
 
 /// The class with the highest probability or logit. All must be finite.

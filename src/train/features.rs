@@ -1,12 +1,15 @@
 //! The output of the frozen lowest layers, computed once instead of in every epoch. Dropout in those layers is off: with it, the output would
 //! differ from epoch to epoch.
 
+use super::ranks::told;
+use super::{OneRank, Ranks};
 use crate::data::{Tokenized, batch};
 use crate::dispatch;
 use crate::nn::DistilBert;
 use crate::tensor::scratch::Scratch;
-use crate::tensor::{Tensor, alloc};
+use crate::tensor::{DType, Tensor, alloc};
 use crate::{Error, Result};
+use zerocopy::IntoBytes;
 
 /// Largest size of the features in memory, in bytes. Larger ones are written to a temporary file.
 const IN_MEMORY: usize = 1 << 30;
@@ -26,11 +29,19 @@ impl FrozenFeatures {
     /// # Errors
     /// If no layer is frozen, and those of the model and of the temporary file.
     pub fn new(model: &DistilBert, data: &Tokenized, size: usize) -> Result<FrozenFeatures> {
-        FrozenFeatures::keeping(model, data, size, IN_MEMORY)
+        FrozenFeatures::across(&OneRank, model, data, size)
+    }
+
+    /// [`FrozenFeatures::new`] for a run of several ranks: each computes a part, and all get all of it.
+    ///
+    /// # Errors
+    /// Those of [`FrozenFeatures::new`], and if another rank failed.
+    pub fn across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, size: usize) -> Result<FrozenFeatures> {
+        told(ranks, FrozenFeatures::keeping(ranks, model, data, size, IN_MEMORY))
     }
 
     /// [`FrozenFeatures::new`], in a file if they have more bytes than `in_memory`.
-    fn keeping(model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<FrozenFeatures> {
+    fn keeping(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, size: usize, in_memory: usize) -> Result<FrozenFeatures> {
         let (frozen, d, size) = (model.frozen_layers(), model.config.dim, size.max(1));
         if frozen == 0 {
             return Err(Error::invalid("a cached trunk: something trains in the lowest layer or below it, so nothing stays the same"));
@@ -39,14 +50,16 @@ impl FrozenFeatures {
         let rows = offsets[data.len()];
         let mut file = if rows * d * model.dtype.size() > in_memory { Some(Scratch::new()?) } else { None };
         let mut parts = Vec::new();
-        for first in (0..data.len()).step_by(size) {
-            let indices: Vec<usize> = (first..data.len().min(first + size)).collect();
-            let batch = batch(data, &indices, 0)?;
-            let part = model.frozen_features(&batch.ids, &batch.sequences)?.to_host()?;
-            model.check_unchanged()?;
-            match &mut file {
-                Some(file) => file.append(&part)?,
-                None => parts.push(part),
+        let all: Vec<usize> = (0..data.len()).collect();
+        let batches: Vec<&[usize]> = all.chunks(size).collect();
+        for round in batches.chunks(ranks.size()) {
+            let own = round.get(ranks.rank()).map(|indices| part_of(model, data, indices)).transpose()?;
+            let rows = |indices: &&[usize]| offsets[indices[0] + indices.len()] - offsets[indices[0]];
+            for part in gathered(ranks, own, model.dtype, round.iter().map(|indices| [rows(indices), d]))? {
+                match &mut file {
+                    Some(file) => file.append(&part)?,
+                    None => parts.push(part),
+                }
             }
         }
         match file {
@@ -78,12 +91,35 @@ impl FrozenFeatures {
     }
 }
 
+/// The features of the sequences `indices`: `[rows, D]`.
+fn part_of(model: &DistilBert, data: &Tokenized, indices: &[usize]) -> Result<Tensor> {
+    let batch = batch(data, indices, 0)?;
+    let part = model.frozen_features(&batch.ids, &batch.sequences)?.to_host()?;
+    model.check_unchanged()?;
+    Ok(part)
+}
+
+/// The parts of the first ranks, one for each of `shapes`, from this rank's `own`.
+fn gathered(ranks: &dyn Ranks, own: Option<Tensor>, dtype: DType, shapes: impl Iterator<Item = [usize; 2]>) -> Result<Vec<Tensor>> {
+    if ranks.size() == 1 {
+        return Ok(own.into_iter().collect());
+    }
+    dispatch!("trunk", dtype, T => {
+        let all = ranks.gather(own.as_ref().map_or(Ok(&[][..]), |own| own.host::<T>()).map(IntoBytes::as_bytes)?)?;
+        let tensor = |(bytes, shape): (&Vec<u8>, [usize; 2])| {
+            let mut part = alloc::<T>(bytes.len() / size_of::<T>());
+            part.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+            Tensor::new(part, shape)
+        };
+        all.iter().zip(shapes).map(tensor).collect()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lora::Method;
     use crate::nn::Config;
-    use crate::tensor::DType;
 
     #[test]
     fn a_trunk_in_a_file_is_the_one_in_memory() {
@@ -94,7 +130,7 @@ mod tests {
             let mut model = DistilBert::random(&config, 2, dtype, 1).unwrap();
             Method::Selective { frozen_layers }.apply(&mut model, 0).unwrap();
             let rows = |in_memory| {
-                let trunk = FrozenFeatures::keeping(&model, &data, 2, in_memory).unwrap();
+                let trunk = FrozenFeatures::keeping(&OneRank, &model, &data, 2, in_memory).unwrap();
                 assert_eq!(trunk.parts.len(), if in_memory == 0 { 1 } else { 2 });
                 [&[2, 0][..], &[1]].map(|indices| trunk.rows(indices).unwrap().to_f64().unwrap())
             };

@@ -1,11 +1,14 @@
 //! The training loop: batch, forward, loss, backward, clip, update, report.
 //!
 //! An [`Observer`] receives the report of each step. `Unreported` is a step whose loss and norm are not read from the device yet. [`FrozenFeatures`] is
-//! the output of the frozen lowest layers, computed once.
+//! the output of the frozen lowest layers, computed once. [`Ranks`] are processes that share the micro-batches of each step. A first reader takes the
+//! number of ranks as 1: `StepSum` then adds the gradients and nothing else.
 
 use super::evaluate::cause;
+use super::exchange::{Step, StepSum};
 use super::observer::{MicroBatch, Unreported, not_finite, report_steps};
-use super::{AdamW, FrozenFeatures, LinearSchedule, Observer, Recipe};
+use super::ranks::{all_agree, told};
+use super::{AdamW, FrozenFeatures, LinearSchedule, Observer, OneRank, Ranks, Recipe};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::lora::dylora::first_ranks;
@@ -28,6 +31,7 @@ pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer:
 
 /// A run that may be done in several pieces, for example to save its state between them.
 pub struct Training<'a> {
+    ranks: &'a dyn Ranks,
     data: &'a Tokenized,
     recipe: &'a Recipe,
     /// Output of the frozen layers, if the recipe asks to compute it once.
@@ -42,22 +46,42 @@ impl<'a> Training<'a> {
     /// # Errors
     /// If a number of the recipe is out of its range, there is no data, or the recipe asks for [`FrozenFeatures`] and they cannot be computed.
     pub fn new(model: &DistilBert, data: &'a Tokenized, recipe: &'a Recipe) -> Result<Training<'a>> {
+        Training::across(&OneRank, model, data, recipe)
+    }
+
+    /// [`Training::new`] for a run of several ranks, which share the micro-batches of each step. Every rank has the same model, data and recipe, and
+    /// gets the same parameters and reports, bit for bit, as one rank alone.
+    ///
+    /// # Errors
+    /// Those of [`Training::new`]; if there are more ranks than micro-batches in a step; and if another rank failed.
+    pub fn across(ranks: &'a dyn Ranks, model: &DistilBert, data: &'a Tokenized, recipe: &'a Recipe) -> Result<Training<'a>> {
         recipe.check()?;
+        if ranks.size() > recipe.accumulate {
+            let (n, parts) = (ranks.size(), recipe.accumulate);
+            let advice = "give a larger --accumulate, with a smaller --batch if the step should stay the same, or start fewer ranks";
+            return Err(Error::invalid(format!(
+                "{n} ranks share the micro-batches of a step, and --accumulate {parts} is fewer: {advice}"
+            )));
+        }
         if data.is_empty() {
             return Err(Error::invalid("training data: there is no example to train on"));
         }
         let total = recipe.steps(data.len())?;
-        let features = recipe.cache_trunk.then(|| FrozenFeatures::new(model, data, recipe.batch)).transpose()?;
+        let features = recipe.cache_trunk.then(|| FrozenFeatures::across(ranks, model, data, recipe.batch)).transpose()?;
         let schedule = LinearSchedule { warmup: (recipe.warmup * total as f64) as usize, total };
-        Ok(Training { data, recipe, features, steps_per_epoch: recipe.steps_per_epoch(data.len()), schedule })
+        Ok(Training { ranks, data, recipe, features, steps_per_epoch: recipe.steps_per_epoch(data.len()), schedule })
     }
 
     /// Trains from the step that the optimizer has reached until it has taken `until` steps, the recipe ends, or the observer stops it.
     /// Returns whether the end of the recipe was reached. All steps are reported when this returns.
     ///
     /// # Errors
-    /// Those of [`fit`].
+    /// Those of [`fit`]. Of several ranks, all then get an error.
     pub fn run(&self, model: &mut DistilBert, optimizer: &mut AdamW, until: usize, observer: &mut dyn Observer) -> Result<bool> {
+        told(self.ranks, self.run_steps(model, optimizer, until, observer))
+    }
+
+    fn run_steps(&self, model: &mut DistilBert, optimizer: &mut AdamW, until: usize, observer: &mut dyn Observer) -> Result<bool> {
         let (recipe, until) = (self.recipe, until.min(self.schedule.total));
         let step_size = recipe.batch * recipe.accumulate;
         let (mut epoch_order, mut unreported) = (Vec::new(), Vec::new());
@@ -73,7 +97,7 @@ impl<'a> Training<'a> {
             unreported.push(step);
             if at_once || unreported.len() == UNREPORTED {
                 let go_on = report_steps(&mut unreported, recipe.lr, model, optimizer, observer)?;
-                if !go_on {
+                if !all_agree(self.ranks, go_on)? {
                     break;
                 }
             }
@@ -90,26 +114,17 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// The next optimizer step, over the sequences `indices`: forward, loss and backward of each micro-batch, whose gradients are added, and the update.
+    /// The next optimizer step, over the sequences `indices`: the gradients of its micro-batches, added, and the update.
     fn step(&self, model: &mut DistilBert, optimizer: &mut AdamW, indices: &[usize], epoch: usize) -> Result<Unreported> {
         let (recipe, t) = (self.recipe, optimizer.steps()); // t from 0
-        let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
-        let (mut parts, mut grads) = (Vec::new(), Grads::default());
-        for micro in indices.chunks(recipe.batch) {
-            let packed = batch(self.data, micro, epoch)?;
-            let pass =
-                Pass { recompute: recipe.recompute, part: first_ranks(rank), ..Pass::training(packed.sequences.clone(), recipe.seed) };
-            let features = self.features.as_ref().map(|features| features.rows(micro)).transpose()?;
-            let mut tape = Tape::new();
-            let logits = match &features {
-                Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
-                None => model.forward(&mut tape, &packed.ids, &pass)?,
-            };
-            // The sum over the micro-batch, divided by the number of sequences of the whole step.
-            let loss = tape.cross_entropy(&logits, &packed.labels, indices.len())?;
-            parts.push(MicroBatch::new(model, &tape, &loss, &logits, packed));
-            grads.add(tape.backward(&loss)?)?;
+        let micro: Vec<&[usize]> = indices.chunks(recipe.batch).collect();
+        let mut all = StepSum::new(self.ranks);
+        for round in micro.chunks(self.ranks.size()) {
+            let own = round.get(self.ranks.rank());
+            let own = own.map(|micro| self.micro_batch(model, micro, indices.len(), epoch, t)).transpose()?;
+            all.add(model, own)?;
         }
+        let Step { parts, grads, ranks } = all.finish(model)?;
         // The base is mapped from a file, which another program could have changed meanwhile.
         model.check_unchanged()?;
         check_losses(model, &parts, t + 1, recipe.lr)?;
@@ -119,7 +134,24 @@ impl<'a> Training<'a> {
         let lr = recipe.lr * self.schedule.factor(t);
         // Clips the gradients, too. If their norm is not finite, it changes nothing, and `report_steps` returns the error.
         let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
-        Ok(Unreported { step: t + 1, steps: self.schedule.total, epoch: epoch + 1, lr, parts, norm })
+        Ok(Unreported { step: t + 1, steps: self.schedule.total, epoch: epoch + 1, lr, parts, ranks, norm })
+    }
+
+    /// Forward, loss and backward of a micro-batch: the sequences `micro` of a step of `count` sequences, step `t` from 0.
+    fn micro_batch(&self, model: &DistilBert, micro: &[usize], count: usize, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
+        let recipe = self.recipe;
+        let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
+        let packed = batch(self.data, micro, epoch)?;
+        let pass = Pass { recompute: recipe.recompute, part: first_ranks(rank), ..Pass::training(packed.sequences.clone(), recipe.seed) };
+        let features = self.features.as_ref().map(|features| features.rows(micro)).transpose()?;
+        let mut tape = Tape::new();
+        let logits = match &features {
+            Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
+            None => model.forward(&mut tape, &packed.ids, &pass)?,
+        };
+        // The sum over the micro-batch, divided by the number of sequences of the whole step.
+        let loss = tape.cross_entropy(&logits, &packed.labels, count)?;
+        Ok((MicroBatch::new(model, &tape, &loss, &logits, packed), tape.backward(&loss)?))
     }
 }
 

@@ -8,36 +8,43 @@
 //!   the [data type](crate::tensor::DType), and the seeds. Every random number is
 //!   `philox(seed, counter)` (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the
 //!   data's order that of the epoch. The counter of a dropout mask has its site, the example number and the element;
-//! - **the arithmetic**: the instruction set (`LOWRANK_SIMD=portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or
+//! - **the arithmetic**: the instruction set (`--simd` or `LOWRANK_SIMD` is `portable|avx2|avx512|avx512bf16`; the widest that the processor has is the default) or
 //!   the model of the GPU with its libraries; the version of this crate; and the compiler with its standard library and the C library, because ln,
 //!   tanh, cos and some exp are calls into them. Different arithmetic rounds differently.
 //!
-//! The result does not depend on the number of threads, because each sum is computed in a fixed order. It does not depend on `recompute` or on the
+//! The result does not depend on the number of threads or of [`Ranks`], because each sum is computed in a fixed order. It does not depend on `recompute` or on the
 //! cache of tokens, because both give the same numbers again. It does not depend on pauses: the saved state of a run has all that the next step reads.
 //! `batch` and `accumulate` do change bits, because they change sums.
 
 mod checkpoint;
 mod evaluate;
+mod exchange;
 mod features;
 mod fit;
 mod interval;
 mod memory;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod observer;
 mod optimizer;
 #[cfg(feature = "cuda")]
 mod optimizer_cuda;
+mod ranks;
 mod recipe;
 mod schedule;
 mod scores;
 
 pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
-pub use evaluate::{Evaluation, argmax, evaluate, logits, measure, predict, predict_while};
+pub use evaluate::{Evaluation, argmax, evaluate, evaluate_across, logits, logits_across, measure, predict, predict_across, predict_while};
 pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
 pub use interval::{Z95, wilson};
 pub use memory::{memory_by_category, peak_memory};
-pub use observer::{Observer, StepReport};
+#[cfg(feature = "mpi")]
+pub use mpi::MpiRanks;
+pub use observer::{Observer, RankReport, StepReport};
 pub use optimizer::{AdamW, LrFactor, lora_plus};
+pub use ranks::{OneRank, Ranks, ThreadRank, all_agree, check_same};
 pub use recipe::Recipe;
 pub use schedule::LinearSchedule;
 pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores, target};

@@ -29,6 +29,21 @@ pub struct StepReport {
     pub tokens: usize,
     /// Largest number of bytes of activations that a micro-batch of the step kept for backward.
     pub kept_bytes: usize,
+    /// `None` with one rank. In JSON, its fields stand among those of the step.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankReport>,
+}
+
+/// How several ranks shared a step. These are the only fields of a report that depend on the number of ranks.
+#[derive(Clone, Debug, Serialize)]
+pub struct RankReport {
+    /// Number of ranks.
+    #[serde(rename = "ranks")]
+    pub size: usize,
+    /// The rank that computed each micro-batch.
+    pub computed_by: Vec<usize>,
+    /// Seconds that this rank spent in the exchange of gradients: on their way, and waiting for other ranks.
+    pub seconds_waiting: f64,
 }
 
 /// Watches a run. The library prints nothing itself. `()` ignores everything.
@@ -62,6 +77,27 @@ impl MicroBatch {
         let (tokens, kept_bytes) = (packed.ids.len(), tape.kept_bytes(&model.storages()));
         MicroBatch { loss: loss.value().clone(), logits: logits.value().clone(), labels: packed.labels, tokens, kept_bytes }
     }
+
+    /// All of it as numbers, for other ranks: loss, tokens, bytes, N, labels `[N]`, logits `[N][C]` after their number.
+    pub fn numbers(&self) -> Result<Vec<f64>> {
+        let mut numbers = vec![self.loss.item()?, self.tokens as f64, self.kept_bytes as f64, self.labels.len() as f64];
+        numbers.extend(self.labels.iter().map(|&label| f64::from(label)));
+        let logits = self.logits.to_f64()?;
+        numbers.push(logits.len() as f64);
+        numbers.extend(logits);
+        Ok(numbers)
+    }
+
+    /// The next micro-batch of `numbers`; `None` at their end.
+    pub fn from_numbers(numbers: &mut dyn Iterator<Item = f64>) -> Option<MicroBatch> {
+        let [loss, tokens, kept_bytes, n] = [numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?];
+        let labels: Vec<u32> = numbers.take(n as usize).map(|label| label as u32).collect();
+        let count = numbers.next()? as usize;
+        let logits: Vec<f64> = numbers.take(count).collect();
+        let shape = [labels.len(), count / labels.len().max(1)];
+        let (loss, logits) = (Tensor::new(vec![loss], [1]).ok()?, Tensor::new(logits, shape).ok()?);
+        Some(MicroBatch { loss, logits, labels, tokens: tokens as usize, kept_bytes: kept_bytes as usize })
+    }
 }
 
 /// An optimizer step that is not reported yet. The norm of its gradients is still on its device. The numbers are those of [`StepReport`].
@@ -71,6 +107,7 @@ pub(super) struct Unreported {
     pub epoch: usize,
     pub lr: f64,
     pub parts: Vec<MicroBatch>,
+    pub ranks: Option<RankReport>,
     pub norm: Tensor,
 }
 
@@ -83,7 +120,7 @@ pub(super) fn report_steps(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let mut go_on = true;
-    for Unreported { step, steps, epoch, lr: step_lr, parts, norm } in steps.drain(..) {
+    for Unreported { step, steps, epoch, lr: step_lr, parts, ranks, norm } in steps.drain(..) {
         let loss = parts.iter().map(|part| part.loss.item()).sum::<Result<f64>>()?;
         let grad_norm = norm.item()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -100,7 +137,7 @@ pub(super) fn report_steps(
         let accuracy = right as f64 / count as f64;
         let tokens = parts.iter().map(|part| part.tokens).sum();
         let kept_bytes = parts.iter().map(|part| part.kept_bytes).max().unwrap_or(0);
-        go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr: step_lr, tokens, kept_bytes });
+        go_on &= observer.step(&StepReport { step, steps, epoch, loss, accuracy, grad_norm, lr: step_lr, tokens, kept_bytes, ranks });
     }
     Ok(go_on)
 }

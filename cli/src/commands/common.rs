@@ -1,6 +1,6 @@
 //! Arguments and helpers that several commands share.
 
-use super::notes::printable;
+use super::notes::{is_silent, printable};
 use crate::hub::Hub;
 use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
 use clap::{Args, ValueEnum};
@@ -199,6 +199,9 @@ pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
 
 /// Prints a line on standard output; a closed pipe becomes an error, not a panic. Control characters are escaped.
 pub fn say(line: impl std::fmt::Display) -> Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     writeln!(std::io::stdout().lock(), "{}", printable(line)).map_err(|e| Error::io("standard output", e))
 }
 

@@ -4,10 +4,11 @@ use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{DataArgs, describe, limited, say, say_json};
 use super::notes::note;
 use super::parts::{is_trained_on, part_of, tell};
+use super::ranks::{check_inference, ranks};
 use clap::{Args, ValueEnum};
 use lowrank::data::{Found, Labels, Split, Tokenized, find};
 use lowrank::nn::Outputs;
-use lowrank::train::{evaluate, labels_found, logits, number_errors, scores, target};
+use lowrank::train::{evaluate_across, labels_found, logits_across, number_errors, scores, target};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -81,7 +82,8 @@ impl Eval {
             None => self.source.labels(Some(&adapted.labels))?,
         };
         let (tokens, remark) = self.texts(adapted, &labels)?;
-        let result = evaluate(&adapted.model, &tokens, self.batch)?;
+        check_inference(&adapted.model, &tokens.sequences())?;
+        let result = evaluate_across(&*ranks(), &adapted.model, &tokens, self.batch)?;
         let mut lines = vec![format!("{}{remark}", describe(&result))];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
             let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
@@ -97,7 +99,8 @@ impl Eval {
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        let rows = logits(&adapted.model, &tokens.sequences(), self.batch)?;
+        check_inference(&adapted.model, &tokens.sequences())?;
+        let rows = logits_across(&*ranks(), &adapted.model, &tokens.sequences(), self.batch)?;
         let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {

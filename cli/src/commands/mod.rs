@@ -25,7 +25,9 @@ mod pages;
 mod parts;
 mod predict;
 mod progress;
+mod ranks;
 mod run;
+mod shard;
 mod signals;
 mod study;
 mod texts;
@@ -53,6 +55,9 @@ struct Arguments {
     /// Print no progress, only results, warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
+    /// Instruction set to compute with: portable, avx2, avx512 or avx512bf16 [default: LOWRANK_SIMD, or the widest of this processor]
+    #[arg(long, global = true, value_name = "PATH")]
+    simd: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -100,15 +105,21 @@ const THREADS_PER_CORE: usize = 8;
 /// SIGHUP after the state was saved.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
+        Err(e) if e.use_stderr() => Err(Error::invalid(e.render().to_string().trim_end())),
+        parsed => Ok(parsed.unwrap_or_else(|e| e.exit())),
+    };
+    ranks::start();
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
         // The message repeats arguments, so it is printed like all others.
-        Err(e) if e.use_stderr() => {
-            warning!("{}", e.render().to_string().trim_end());
+        Err(e) => {
+            warning!("{e}");
+            let _ = ranks::end::<()>(Err(e));
             return ExitCode::from(2);
         }
-        parsed => parsed.unwrap_or_else(|e| e.exit()),
     };
     lost::watch();
-    match run(arguments).and_then(|outcome| lost::check().map(|()| outcome)) {
+    match ranks::end(run(arguments).and_then(|outcome| lost::check().map(|()| outcome))) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
@@ -123,6 +134,9 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Outcome> {
     lowrank::tensor::simd::choice()?;
+    if let Some(name) = &arguments.simd {
+        lowrank::tensor::simd::choose(name).map_err(|e| Error::invalid(format!("--simd {e}")))?;
+    }
     if arguments.quiet {
         notes::be_quiet();
     }
@@ -134,6 +148,9 @@ fn run(arguments: Arguments) -> Result<Outcome> {
             )));
         }
         lowrank::tensor::rows::use_threads(n)?;
+    }
+    if ranks::are_several() && !matches!(arguments.command, Command::Train(_) | Command::Eval(_) | Command::Predict(_)) {
+        return Err(Error::invalid("ranks of MPI share only train, eval and predict: run this command without the launcher"));
     }
     let done = match arguments.command {
         Command::Demo => return demo::run(),

@@ -5,10 +5,23 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static QUIET: AtomicBool = AtomicBool::new(false);
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Silences [`note!`].
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Silences notes, warnings and results: another rank prints them.
+#[cfg(feature = "mpi")]
+pub fn be_silent() {
+    be_quiet();
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process prints nothing.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
 }
 
 /// Whether [`note!`] is silent.
@@ -16,8 +29,15 @@ pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Writes a line. An error is ignored, because a closed terminal must not end a run.
+/// Writes a line, unless this process prints nothing.
 pub fn write(line: Arguments) {
+    if !is_silent() {
+        write_always(line);
+    }
+}
+
+/// Writes a line. An error is ignored, because a closed terminal must not end a run.
+pub fn write_always(line: Arguments) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable(line));
 }
 

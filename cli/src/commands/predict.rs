@@ -3,11 +3,12 @@
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
 use super::eval::say_one_or_all;
+use super::ranks::{check_inference, is_first, ranks, shared};
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
 use lowrank::nn::Outputs;
-use lowrank::train::{argmax, logits, scores};
+use lowrank::train::{argmax, logits_across, scores};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -77,16 +78,15 @@ impl Predict {
 
     /// Answers each line of standard input as soon as it arrives.
     fn answer_input(&self, all: &[Adapted]) -> Result<()> {
-        let mut lines = InputLines::new();
-        while let Some(first) = lines.next() {
-            let mut texts = vec![first?];
-            // Batches further lines only if they have arrived already, so that nobody waits for an answer.
-            while texts.len() < BATCH && lines.is_ready() {
-                texts.extend(lines.next().transpose()?);
+        // Rank 0 has the input.
+        let mut lines = is_first().then(InputLines::new);
+        loop {
+            let texts = shared(lines.as_mut().map(next_texts).transpose()?.unwrap_or_default())?;
+            if texts.is_empty() {
+                return Ok(());
             }
             self.answer_lines(all, &texts)?;
         }
-        Ok(())
     }
 
     /// Prints one line for each text and model.
@@ -108,10 +108,21 @@ impl Predict {
     }
 }
 
+/// The next lines of the input, none at its end. Further lines than the first only if they have arrived already, so that nobody waits for an answer.
+fn next_texts(lines: &mut InputLines) -> Result<Vec<String>> {
+    let mut texts: Vec<String> = lines.next().transpose()?.into_iter().collect();
+    while !texts.is_empty() && texts.len() < BATCH && lines.is_ready() {
+        texts.extend(lines.next().transpose()?);
+    }
+    Ok(texts)
+}
+
 /// The scores `[C]` of each text.
 fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
     let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
-    let rows = logits(&adapted.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), BATCH)?;
+    let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+    check_inference(&adapted.model, &ids)?;
+    let rows = logits_across(&*ranks(), &adapted.model, &ids, BATCH)?;
     Ok(rows.iter().map(|row| scores(adapted.outputs, row)).collect())
 }
 

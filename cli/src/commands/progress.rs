@@ -79,7 +79,8 @@ impl StepProgress {
         let smooth = self.smooth_loss.map_or(report.loss, |s| 0.95 * s + 0.05 * report.loss);
         self.smooth_loss = Some(smooth);
         let rate = self.tokens as f64 / self.started.elapsed().as_secs_f64();
-        let message = format!("epoch {} loss {smooth:.4} {rate:.0} tokens/s", report.epoch);
+        let ranks = report.ranks.as_ref().map_or(String::new(), |shared| format!(", {} ranks", shared.size));
+        let message = format!("epoch {} loss {smooth:.4} {rate:.0} tokens/s{ranks}", report.epoch);
         let line = || format!("step {}/{} {message}", report.step, report.steps);
         let change = |bar: &Bar| {
             bar.set_position(report.step as u64);

@@ -4,6 +4,7 @@
 use super::common::{Outcome, describe};
 use super::notes::{note, warning};
 use super::progress::StepProgress;
+use super::ranks::{self, is_first, ranks};
 use super::signals::asked_to_stop;
 use crate::folder::write_directory;
 use lowrank::data::Tokenized;
@@ -11,7 +12,9 @@ use lowrank::files::{read_text, write_file};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
 use lowrank::tensor::safetensors::SafeTensors;
-use lowrank::train::{AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, predict_while, save_checkpoint_with};
+use lowrank::train::{
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, predict_across, save_checkpoint_with,
+};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -79,13 +82,14 @@ impl TrainingRun<'_> {
         let started = Instant::now();
         let before = self.state.seconds;
         let (per_epoch, steps) = (recipe.steps_per_epoch(data.len()), recipe.steps(data.len())?);
-        let training = Training::new(model, data, recipe)?;
+        let ranks = ranks();
+        let training = Training::across(&*ranks, model, data, recipe)?;
         loop {
             let (done, epoch) = (optimizer.steps(), optimizer.steps() / per_epoch);
             if done.is_multiple_of(per_epoch) && self.state.measured < epoch && !self.measure(epoch, model)? {
                 return Ok(false);
             }
-            if done == steps || asked_to_stop() {
+            if done == steps || !all_agree(&*ranks, !asked_to_stop())? {
                 return Ok(done == steps);
             }
             let until = done + (self.every - done % self.every).min(per_epoch - done % per_epoch);
@@ -120,7 +124,7 @@ impl TrainingRun<'_> {
 
     /// Evaluates on tokenised texts; `None` if it was stopped.
     fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_while(model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
+        let predicted = predict_across(&*ranks(), model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
         predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
     }
 
@@ -179,8 +183,11 @@ impl TrainingRun<'_> {
         Err(failure)
     }
 
-    /// Saves the state, completely or not at all.
+    /// Saves the state, completely or not at all. Of several ranks, the first saves it for all.
     fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
+        if !is_first() {
+            return Ok(());
+        }
         let RunState { metrics, seconds, measured, best, .. } = &self.state;
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
@@ -196,7 +203,18 @@ impl TrainingRun<'_> {
         })
     }
 
-    /// Restores the saved state.
+    /// Checks that all ranks have the same settings and the same kind of machine.
+    ///
+    /// # Errors
+    /// If something differs; the message names it with both values.
+    pub fn check_ranks(&self) -> Result<()> {
+        let settings: BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(&self.settings).map_err(|e| Error::invalid(format!("settings: {e}")))?;
+        let facts = settings.iter().map(|(name, value)| (name.as_str(), value.to_string()));
+        ranks::check(&facts.chain([("machine", self.machine.clone())]).collect::<Vec<_>>())
+    }
+
+    /// Restores the saved state. Every rank reads it.
     ///
     /// # Errors
     /// If a file is missing or damaged, or the saved run had other settings.

@@ -2,10 +2,11 @@
 
 use super::base::{checked, weights_hash};
 use super::common::{Outcome, count, describe, length, say};
-use super::notes::note;
+use super::notes::{note, warning};
 use super::output::{check_apart, output_state};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
+use super::shard::{FROM_ARRAY, Shard, shard};
 use super::signals::{asked_to_stop, catch_signals};
 use super::training_args::TrainingArgs;
 use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
@@ -44,6 +45,13 @@ pub struct StudyArgs {
     /// Also run the rows that the study's claims need, and judge each claim
     #[arg(long)]
     claims: bool,
+    /// Run only part I, from 0, of N parts of the rows and seeds; all write into one shared --out. Without a value: from the variables of a Slurm
+    /// array. Afterwards, --collect writes the table
+    #[arg(long, value_name = "I/N", num_args = 0..=1, default_missing_value = FROM_ARRAY, value_parser = shard, conflicts_with = "collect")]
+    shard: Option<Shard>,
+    /// Run nothing: write table and report from the rows that --shard has finished, and name those that are missing
+    #[arg(long)]
+    collect: bool,
     /// Steps between two checkpoints
     #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
@@ -67,19 +75,24 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Locks the output folder. Refuses one that contains inputs, or files with names of the outputs that no study wrote.
-    fn check_out(&self, rows: &[Row]) -> Result<Lock> {
+    /// Locks the output folder, but for a shard, which locks each row that it runs. Refuses one that contains inputs, or files with names of the outputs that no study wrote.
+    fn check_out(&self, rows: &[Row]) -> Result<Option<Lock>> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
         let outputs = || OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect();
         let places = if self.demo { outputs() } else { vec![self.out.clone()] };
         places.iter().try_for_each(|place| check_apart(place, &inputs))?;
+        if self.shard.is_some() {
+            return Ok(None);
+        }
         let lock = lock(&self.out)?;
-        // The result of a finished run is read, and never replaced.
-        let to_write = self.folders(rows).filter(|folder| !folder.join("result.json").exists());
-        to_write.map(|folder| output_state(&folder)).try_for_each(|found| found.map(drop))?;
+        // The result of a finished run is read, and never replaced. Shards may be at work on rows while others are collected.
+        if !self.collect {
+            let to_write = self.folders(rows).filter(|folder| !folder.join("result.json").exists());
+            to_write.map(|folder| output_state(&folder)).try_for_each(|found| found.map(drop))?;
+        }
         OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
-        Ok(lock)
+        Ok(Some(lock))
     }
 
     /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
@@ -110,7 +123,9 @@ impl StudyArgs {
         let base_hash = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // Files that were half written when an earlier run was killed.
-        OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
+        if self.shard.is_none() {
+            OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
+        }
         let max_length = length(args.max_length, config.max_position_embeddings)?;
         // The reviews are read once: they are the same for all rows and seeds.
         let reader = Reader::new(args, &config, args.source.labels(None)?, max_length, 0)?;
@@ -138,7 +153,13 @@ impl StudyArgs {
             place: &place,
             describe: &describe,
         };
-        let Some(results) = self.run_rows(&study, &table, &more)? else {
+        let results = match self.shard {
+            Some(shard) if shard.run(&study, self.runs(&table, &more), &mut Watch::default())? => return Ok(Outcome::Done),
+            Some(_) => None,
+            None if self.collect => Some(self.collect_rows(&study, &table, &more)?),
+            None => self.run_rows(&study, &table, &more)?,
+        };
+        let Some(results) = results else {
             note!("stopped; {}", if self.demo { "the next run begins anew" } else { "the same command goes on from there" });
             return Ok(Outcome::Interrupted);
         };
@@ -153,14 +174,40 @@ impl StudyArgs {
         for (row, seed) in self.runs(table, more) {
             let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
             results.push(result);
-            self.write("table.md", &format!("{}\n{}", markdown(table, &results), recipe_lines(table, &results)?))?;
+            self.write_table(table, &results)?;
         }
-        say(format!("\n{}", markdown(table, &results)))?;
-        for McNemar { a, b, seed, only_a, only_b, p } in neighbours(table, &results, &study.test.labels) {
+        self.say_table(study, table, &results)?;
+        Ok((!asked_to_stop()).then_some(results))
+    }
+
+    /// The results of the rows that are finished; says which are missing. Writes `table.md`.
+    fn collect_rows(&self, study: &Study, table: &[Row], more: &[Row]) -> Result<Vec<RowResult>> {
+        let mut results = Vec::new();
+        for (row, seed) in self.runs(table, more) {
+            match study.result(row, seed)? {
+                Some(result) => results.push(result),
+                None => warning!("missing: {} ({}), seed {seed}", row.key, row.name),
+            }
+        }
+        if results.is_empty() {
+            return Err(Error::file(&self.out, "rows", "none is finished yet: run the study with --shard first, with the same arguments"));
+        }
+        self.write_table(table, &results)?;
+        self.say_table(study, table, &results).map(|()| results)
+    }
+
+    fn write_table(&self, table: &[Row], results: &[RowResult]) -> Result<()> {
+        self.write("table.md", &format!("{}\n{}", markdown(table, results), recipe_lines(table, results)?))
+    }
+
+    /// Prints the table and the tests between its neighbours.
+    fn say_table(&self, study: &Study, table: &[Row], results: &[RowResult]) -> Result<()> {
+        say(format!("\n{}", markdown(table, results)))?;
+        for McNemar { a, b, seed, only_a, only_b, p } in neighbours(table, results, &study.test.labels) {
             let p = p_value(p);
             say(format!("{a} against {b}, seed {seed}: {only_a} and {only_b} reviews that one alone has right, {p} (McNemar)"))?;
         }
-        Ok((!asked_to_stop()).then_some(results))
+        Ok(())
     }
 
     /// Rows and seeds in running order. The rows of the claims are many, so they run with the first seed only.

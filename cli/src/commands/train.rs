@@ -9,6 +9,7 @@ use super::notes::note;
 use super::output::{Input, Output};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
+use super::ranks;
 use super::run::{RunState, Texts, TrainingRun};
 use super::signals::catch_signals;
 use super::training_args::TrainingArgs;
@@ -128,8 +129,8 @@ impl Train {
         settings.to_string()
     }
 
-    /// Refuses arguments that contradict each other, before anything is computed. Locks the place of the result.
-    fn check(&self, recipe: &Recipe, method: &Method) -> Result<Lock> {
+    /// Refuses arguments that contradict each other, before anything is computed. Rank 0 locks the place of the result.
+    fn check(&self, recipe: &Recipe, method: &Method) -> Result<Option<Lock>> {
         let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.dev.as_deref().map(Input::test)).collect();
         self.what.check()?;
         recipe.check()?;
@@ -139,7 +140,7 @@ impl Train {
         }
         match self.dev.is_some() && self.dev_fraction > 0.0 {
             true => Err(Error::invalid("--dev-fraction does not go with --dev: give one of them")),
-            false => self.output.check_run(&inputs, self.resume, self.restart),
+            false => ranks::is_first().then(|| self.output.check_run(&inputs, self.resume, self.restart)).transpose(),
         }
     }
 
@@ -192,6 +193,7 @@ impl Train {
     pub(super) fn run(self) -> Result<Outcome> {
         let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
         let _lock = self.check(&recipe, &method)?;
+        ranks::meet()?;
         let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         let checkpoint =
             BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
@@ -221,6 +223,7 @@ impl Train {
             progress: StepProgress::new(recipe.steps(texts.train.len())?),
             state: RunState::default(),
         };
+        run.check_ranks()?;
         if self.resume {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
@@ -229,6 +232,9 @@ impl Train {
             Ok(Some(result)) => result,
             stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
+        if !ranks::is_first() {
+            return Ok(Outcome::Done);
+        }
         let about = About {
             trained_on: Some(reader.trained_on()?),
             base_hash: Some(base),

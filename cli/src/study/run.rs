@@ -131,17 +131,12 @@ impl Study<'_> {
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
         recover(&folder)?;
-        let epochs = self.recipe.epochs * row.epoch_factor;
-        let recipe = Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() };
+        let recipe = self.recipe_of(row, seed);
         recipe.check()?;
         let part = (row.subsample > 1).then(|| self.train.every(row.subsample));
         let train = part.as_ref().unwrap_or(self.train);
         let settings = self.settings(row, &recipe);
-        if let Some(mut result) = self.finished(&folder, &settings)? {
-            // Older versions saved the settings as a text only. The texts are equal, so that run used what this one would use.
-            let unknown = || UNKNOWN.to_string();
-            let used = self.used(row, &recipe, train.len());
-            result.used.get_or_insert(Used { finished: unknown(), version: unknown(), commit: unknown(), ..used });
+        if let Some(result) = self.result(row, seed)? {
             progress.end(row, &result, true);
             return Ok(Some(result));
         }
@@ -175,6 +170,27 @@ impl Study<'_> {
         self.save(&this, &model, &result)?;
         progress.end(row, &result, false);
         Ok(Some(result))
+    }
+
+    /// The saved result of a row with a seed, if that run is finished.
+    ///
+    /// # Errors
+    /// If a file is damaged or was written under other settings.
+    pub fn result(&self, row: &Row, seed: u64) -> Result<Option<RowResult>> {
+        let recipe = self.recipe_of(row, seed);
+        let found = self.finished(&self.folder(row, seed), &self.settings(row, &recipe))?;
+        Ok(found.map(|mut result| {
+            // Older versions saved the settings as a text only. The texts are equal, so that run used what this one would use.
+            let unknown = || UNKNOWN.to_string();
+            let used = self.used(row, &recipe, self.train.len().div_ceil(row.subsample.max(1)));
+            result.used.get_or_insert(Used { finished: unknown(), version: unknown(), commit: unknown(), ..used });
+            result
+        }))
+    }
+
+    fn recipe_of(&self, row: &Row, seed: u64) -> Recipe {
+        let epochs = self.recipe.epochs * row.epoch_factor;
+        Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() }
     }
 
     /// Trains to the end, from a checkpoint if there is one. Returns the record of training and the machine; `None` if interrupted.
