@@ -61,8 +61,8 @@ impl MpiRanks {
 
     /// Sends `sent[k]` to rank k. Returns `lengths[k]` bytes from rank k.
     fn piece(&self, sent: &[&[u8]], lengths: &[usize]) -> Vec<Vec<u8>> {
-        let to = sent.concat();
-        let mut from = vec![0; lengths.iter().sum()];
+        // One byte more: the address of an empty vector of bytes is 1, which Open MPI takes for MPI_IN_PLACE.
+        let (to, mut from) = ([&sent.concat()[..], &[0]].concat(), vec![0; lengths.iter().sum::<usize>() + 1]);
         let (counts_out, starts_out) = counts(sent.iter().map(|part| part.len()));
         let (counts_in, starts_in) = counts(lengths.iter().copied());
         let partition = Partition::new(&to[..], counts_out, starts_out);
