@@ -41,6 +41,7 @@ impl Pieces {
     }
 
     /// Cuts a word greedily into the longest pieces, and appends their ids. Returns false if no piece fits somewhere.
+    #[inline]
     pub fn cut(&self, word: &str, ids: &mut Vec<u32>) -> bool {
         let (mut rest, mut table) = (word, &self.starts);
         while !rest.is_empty() {
@@ -70,6 +71,7 @@ impl Table {
     }
 
     /// The longest piece that `text` starts with: its length in bytes and its id.
+    #[inline]
     fn longest(&self, text: &str) -> Option<(usize, u32)> {
         let ends = (1..=text.len().min(self.longest)).rev().filter(|&end| text.is_char_boundary(end));
         ends.into_iter().find_map(|end| Some((end, self.get(&text[..end])?)))
