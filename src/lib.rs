@@ -63,7 +63,8 @@
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
 //!     and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
-//!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop (with several processes: the files `ranks` and `exchange` beside it).
+//!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The files `ranks` and `exchange` share it among several
+//!     processes; a first reader skips them.)
 //!     `prelude.rs`: all of it on your own texts.
 //!
 //! # Letters

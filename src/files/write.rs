@@ -59,11 +59,10 @@ pub fn temporary(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Whether `other` has a name that [`temporary`] makes for `path`, with or without the end `.old`.
+/// Whether `other` has a name that [`temporary`] makes for `path`.
 pub fn is_temporary(other: &Path, path: &Path) -> bool {
     let (Some(prefix), Some(name)) = (prefix(path), other.file_name()) else { return false };
     let digits = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-    let digits = digits.map(|digits| digits.strip_suffix(b".old").unwrap_or(digits));
     digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 

@@ -79,6 +79,7 @@ fn logits_while(
     Ok(Some(result))
 }
 
+/// The numbers that another rank sent as bytes.
 fn numbers(bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(8).filter_map(|bytes| f64::read_from_bytes(bytes).ok()).collect()
 }
@@ -109,24 +110,11 @@ pub(super) fn cause(found: Option<String>) -> String {
 /// # Errors
 /// Those of the model.
 pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
-    Ok(predict_while(model, sequences, batch, &mut |_| true)?.unwrap_or_default())
+    Ok(predict_across(&OneRank, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
-/// [`predict`], or `None` if `go_on` stops it. Before each batch `go_on` gets the number of sequences that are done.
-///
-/// # Errors
-/// Those of the model.
-pub fn predict_while(
-    model: &DistilBert,
-    sequences: &[&[u32]],
-    batch: usize,
-    go_on: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<Vec<Vec<f64>>>> {
-    predict_across(&OneRank, model, sequences, batch, go_on)
-}
-
-/// [`predict_while`] by several ranks: each computes some of the batches, and every rank gets all rows. If `go_on` of any rank stops it, every rank
-/// gets `None`.
+/// [`predict`] by several ranks: each computes some of the batches, and every rank gets all rows. Before each of its batches, a rank's `go_on` gets the
+/// number of sequences that are done. If `go_on` of any rank stops it, every rank gets `None`.
 ///
 /// # Errors
 /// Those of the model, and if another rank failed.
@@ -207,11 +195,11 @@ mod tests {
         let model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
         let sequences: [&[u32]; 3] = [&[1, 2], &[3], &[4, 5, 6]];
         let mut told = Vec::new();
-        let all = predict_while(&model, &sequences, 2, &mut |done| {
+        let all = predict_across(&OneRank, &model, &sequences, 2, &mut |done| {
             told.push(done);
             true
         });
         assert_eq!((all.unwrap().unwrap(), told), (predict(&model, &sequences, 2).unwrap(), vec![0, 2]));
-        assert!(predict_while(&model, &sequences, 2, &mut |done| done < 2).unwrap().is_none());
+        assert!(predict_across(&OneRank, &model, &sequences, 2, &mut |done| done < 2).unwrap().is_none());
     }
 }

@@ -35,7 +35,7 @@ mod schedule;
 mod scores;
 
 pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
-pub use evaluate::{Evaluation, argmax, evaluate, evaluate_across, logits, logits_across, measure, predict, predict_across, predict_while};
+pub use evaluate::{Evaluation, argmax, evaluate, evaluate_across, logits, logits_across, measure, predict, predict_across};
 pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
 pub use interval::{Z95, wilson};

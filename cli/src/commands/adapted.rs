@@ -148,7 +148,8 @@ impl AdaptedArgs {
         Ok(Adapted { name: base.display().to_string(), model, base_hash, wordpiece, labels, outputs, about, max_length })
     }
 
-    /// Tokens kept of each text: as given, else as in training, else as many as the model has positions for.
+    /// Largest number of tokens of a text: that of `--max-length`. Without the option it is that of training, and if that is not known, the number
+    /// of positions that the model has for a text.
     fn max_length(&self, model: &DistilBert, about: Option<&About>) -> Result<usize> {
         let longest = model.longest_text();
         check_length(self.max_length.or(about.map(|about| about.max_length)).unwrap_or(longest), longest)

@@ -152,6 +152,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
     if ranks::are_several() && !matches!(arguments.command, Command::Train(_) | Command::Eval(_) | Command::Predict(_)) {
         return Err(Error::invalid("ranks of MPI share only train, eval and predict: run this command without the launcher"));
     }
+    ranks::check_program()?;
     let done = match arguments.command {
         Command::Demo => return demo::run(),
         Command::Train(c) => return c.run(),

@@ -60,18 +60,25 @@ pub fn meet() -> Result<()> {
     all_agree(&*ranks(), true).map(|_| ())
 }
 
-/// Checks that all ranks run the same program with the same instruction set, and that `facts`, names and values, are the same.
+/// Checks that all ranks run the same program with the same instruction set.
 ///
 /// # Errors
 /// If something differs; the message names it with both values.
-pub fn check(facts: &[(&str, String)]) -> Result<()> {
+pub fn check_program() -> Result<()> {
     if !are_several() {
         return Ok(());
     }
     let io = |e| Error::io("the running program", e);
     let program = std::env::current_exe().and_then(std::fs::read).map_err(io)?;
-    let own = [("program", hex(&Sha256::digest(program))), ("instruction set (--simd selects another)", simd::isa().to_string())];
-    check_same(&*ranks(), &[&own[..], facts].concat())
+    check(&[("program", hex(&Sha256::digest(program))), ("instruction set (--simd selects another)", simd::isa().to_string())])
+}
+
+/// Checks that `facts`, names and values, are the same on all ranks.
+///
+/// # Errors
+/// As [`check_program`].
+pub fn check(facts: &[(&str, String)]) -> Result<()> {
+    if are_several() { check_same(&*ranks(), facts) } else { Ok(()) }
 }
 
 /// [`check`] for texts that `model` classifies. Its logits of the first text stand for all of the model: weights, method, type and device.

@@ -2,9 +2,9 @@
 
 use super::notes::note;
 use super::signals::{asked_to_stop, catch_signals};
-use crate::folder::lock;
+use crate::folder::try_lock;
 use crate::study::{Row, Study, StudyProgress};
-use lowrank::{Error, Result};
+use lowrank::Result;
 
 /// Part `part` of `of` parts, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,19 +40,16 @@ fn from_array(variable: &dyn Fn(&str) -> Option<String>) -> std::result::Result<
 }
 
 impl Shard {
-    /// Runs its part of `runs`. Returns false if it was stopped. A run that another process has in hand is left to that one.
+    /// Runs its part of `runs`. Returns false if it was stopped. A run that another process has locked is left to that process.
     ///
     /// # Errors
     /// Those of [`Study::run`].
     pub fn run<'a>(self, study: &Study, runs: impl Iterator<Item = (&'a Row, u64)>, progress: &mut dyn StudyProgress) -> Result<bool> {
         catch_signals()?;
         for (row, seed) in runs.skip(self.part).step_by(self.of) {
-            let _lock = match lock(&study.folder(row, seed)) {
-                Err(Error::File { place, .. }) if place == "--out" => {
-                    note!("{}, seed {seed}: another process is at it", row.name);
-                    continue;
-                }
-                locked => locked?,
+            let Some(_lock) = try_lock(&study.folder(row, seed))? else {
+                note!("{}, seed {seed}: another process runs it", row.name);
+                continue;
             };
             if study.run(row, seed, progress)?.is_none() || asked_to_stop() {
                 return Ok(false);

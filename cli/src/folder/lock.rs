@@ -16,8 +16,17 @@ pub struct Lock {
 /// Takes the place `path`, of a file or a folder, for this process.
 ///
 /// # Errors
-/// If another process has it, or the lock's file cannot be written beside it.
+/// If another process has locked the place, or the lock file beside it cannot be written.
 pub fn lock(path: &Path) -> Result<Lock> {
+    let problem = "is being written by another process of lowrank: wait until it ends, or choose another --out";
+    try_lock(path)?.ok_or_else(|| Error::file(path, "--out", problem))
+}
+
+/// [`lock`], or `None` if another process has locked the place.
+///
+/// # Errors
+/// If the lock file cannot be written.
+pub fn try_lock(path: &Path) -> Result<Option<Lock>> {
     let path = &followed(path)?;
     let name = path.file_name().ok_or_else(|| Error::file(path, "name", "is not the name of a file or directory"))?;
     let mut hidden = OsString::from(".");
@@ -30,17 +39,14 @@ pub fn lock(path: &Path) -> Result<Lock> {
         let file = File::options().write(true).create(true).truncate(false).open(&place).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let problem = "is being written by another process of lowrank: wait until it ends, or choose another --out";
-                return Err(Error::file(path, "--out", problem));
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             // A file system without locks: go on without one.
             Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(io(e)),
         }
         // The process that had the lock may have removed the file after it was opened here.
         if same_file(&file, &place) {
-            return Ok(Lock { file, path: place });
+            return Ok(Some(Lock { file, path: place }));
         }
     }
 }

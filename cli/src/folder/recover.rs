@@ -20,12 +20,14 @@ pub fn recover(path: &Path) -> Result<()> {
     let io = |e| Error::io(path, e);
     for entry in fs::read_dir(parent).map_err(io)? {
         let left = entry.map_err(io)?.path();
-        if !is_temporary(&left, path) || in_use(&left) {
+        let is_old = left.extension().is_some_and(|end| end == OLD);
+        let name = if is_old { left.with_extension("") } else { left.clone() };
+        if !is_temporary(&name, path) || in_use(&left) {
             continue;
         }
         if left.is_symlink() || left.is_file() {
             fs::remove_file(&left).map_err(io)?;
-        } else if left.extension().is_some_and(|end| end == OLD) && !path.exists() {
+        } else if is_old && !path.exists() {
             fs::rename(&left, path).map_err(io)?;
         } else {
             // It holds only files: a folder in it would be somebody else's, and then nothing is removed.

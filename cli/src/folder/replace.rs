@@ -3,6 +3,7 @@
 use super::marker::{check_ours, mark};
 use lowrank::files::{parent, temporary};
 use lowrank::{Error, Result};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,15 +16,20 @@ pub(super) const OLD: &str = "old";
 /// # Errors
 /// If `path` is not a folder, or holds anything that lowrank did not write.
 pub fn check_replaceable(path: &Path) -> Result<()> {
+    replaceable(path).map(drop)
+}
+
+/// [`check_replaceable`]. Returns the names of the folder's files; reading all of them to check their hashes is most of the work.
+fn replaceable(path: &Path) -> Result<Vec<OsString>> {
     temporary(path)?;
     let path = &followed(path)?;
     if !path.exists() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if !path.is_dir() {
         return Err(Error::file(path, "directory", "is a file, and a directory is to be written here: choose another name"));
     }
-    check_ours(path).map(drop)
+    check_ours(path)
 }
 
 /// `path`, or the target if it is a link: the link stays, and its target is replaced.
@@ -39,7 +45,7 @@ pub(super) fn followed(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If `fill` fails, or [`check_replaceable`] refuses. The old content of `path` is then still there.
 pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    check_replaceable(path)?;
+    let old_files = replaceable(path)?;
     let path = &followed(path)?;
     let staging = temporary(path)?;
     let io = |e| Error::io(path, e);
@@ -56,15 +62,14 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
         handle.iter().try_for_each(File::sync_all).map_err(io)?;
         if path.exists() { exchange(&staging, path).map_err(io) } else { fs::rename(&staging, path).map_err(io) }
     })();
-    // After an exchange, the old folder has the hidden name.
-    let removed = if staging.exists() { remove_staging(&staging, moved.is_ok()) } else { Ok(()) };
+    // After an exchange, the old folder has the hidden name. A file that came into it since the check stays, and is named.
+    let removed = match (staging.exists(), &moved) {
+        (false, _) => Ok(()),
+        (true, Ok(())) => remove_files(&staging, old_files.iter().map(|name| staging.join(name))),
+        (true, Err(_)) => remove_files(&staging, fs::read_dir(&staging).into_iter().flatten().flatten().map(|entry| entry.path())),
+    };
     moved.and(removed)?;
     open_directory(parent(path)).and_then(|parent| parent.iter().try_for_each(File::sync_all)).map_err(io)
-}
-
-/// Removes the hidden folder: the old result, or a new one that was not finished.
-fn remove_staging(staging: &Path, is_old: bool) -> Result<()> {
-    if is_old { remove(staging) } else { remove_files(staging, fs::read_dir(staging).into_iter().flatten().flatten().map(|e| e.path())) }
 }
 
 /// Removes a folder that lowrank wrote.

@@ -10,7 +10,8 @@ use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_while, save_checkpoint,
+    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_across,
+    save_checkpoint,
 };
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -150,7 +151,7 @@ impl Study<'_> {
         let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
         let sequences = self.test.sequences();
         let mut go_on = |done| progress.test(done, sequences.len());
-        let Some(predicted) = predict_while(&model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
+        let Some(predicted) = predict_across(&OneRank, &model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
         let (test, answers) = measure(&predicted, &self.test.labels)?;
         let TrainingRecord { losses, accuracies, seconds } = record;
         let result = RowResult {

@@ -68,8 +68,9 @@ pub fn with_files<T>(files: &[(&str, &[u8])], f: impl FnOnce(&Path) -> T) -> T {
 /// Most bytes of tensors in a file that [`safetensors_file`] completes.
 const MOST_DATA: usize = 1 << 16;
 
-/// A safetensors file. If `data` begins with `{`, it is the JSON header and, after a separator, the bytes of the tensors: the length of the
-/// header is put before it, and the bytes become as many as the header asks for. Otherwise `data` is the file.
+/// A safetensors file. If `data` begins with `{`, it has two parts with a separator between them: the JSON header, and the bytes of the tensors.
+/// The length of the header is then put before it, and the bytes are cut or repeated to the number that the header states. Other `data` is a
+/// whole file.
 pub fn safetensors_file(data: &[u8]) -> Vec<u8> {
     if !data.starts_with(b"{") {
         return data.to_vec();
