@@ -26,6 +26,26 @@ pub fn sum<T: Copy, S: Accum>(x: &[T], f: impl Fn(T) -> S) -> S {
     fold(x, S::ZERO, |sum, x| sum + f(x), |a, b| a + b)
 }
 
+/// x = f(x), and Σ f(x).
+#[inline(always)]
+pub fn map_sum<S: Accum>(x: &mut [S], f: impl Fn(S) -> S) -> S {
+    let mut lanes = [S::ZERO; LANES];
+    let (pieces, rest) = x.as_chunks_mut::<LANES>();
+    for piece in pieces {
+        for j in 0..LANES {
+            piece[j] = f(piece[j]);
+        }
+        for j in 0..LANES {
+            lanes[j] += piece[j];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = f(*x);
+        *lane += *x;
+    }
+    lanes.into_iter().fold(S::ZERO, |a, b| a + b)
+}
+
 /// Σ f(x, y) over the length of `x`.
 #[inline(always)]
 pub fn sum2<T: Copy, U: Copy, S: Accum>(x: &[T], y: &[U], f: impl Fn(T, U) -> S) -> S {
@@ -51,8 +71,23 @@ pub fn sum3<T: Copy, U: Copy, V: Copy, S: Accum>(x: &[T], y: &[U], z: &[V], f: i
 /// false. A softmax may use this: x − max is NaN where x is NaN, whatever the maximum is.
 #[inline(always)]
 pub fn max<S: Accum>(x: &[S]) -> S {
+    let larger = |a, b| if b > a { b } else { a };
     let first = x.first().copied().unwrap_or(S::ZERO);
-    fold(x, first, |a, b| if b > a { b } else { a }, |a, b| if b > a { b } else { a })
+    // Four maxima of each lane at a time: a comparison waits for the one before it in its chain, and the result is the same in any order.
+    let (pieces, rest) = x.as_chunks::<{ 4 * LANES }>();
+    let mut lanes = [[first; LANES]; 4];
+    for piece in pieces {
+        for (lanes, x) in lanes.iter_mut().zip(piece.as_chunks::<LANES>().0) {
+            for j in 0..LANES {
+                lanes[j] = larger(lanes[j], x[j]);
+            }
+        }
+    }
+    let [mut most, b, c, d] = lanes;
+    for j in 0..LANES {
+        most[j] = larger(larger(most[j], b[j]), larger(c[j], d[j]));
+    }
+    larger(fold(&most, first, larger, larger), fold(rest, first, larger, larger))
 }
 
 /// The largest of some numbers ≥ 0; 0 if there are none. NaN if one of them is NaN, which `f64::max` would ignore.

@@ -29,6 +29,7 @@ pub mod math;
 pub mod philox;
 mod philox_row;
 mod pool;
+mod processor;
 pub mod rows;
 pub mod safetensors;
 pub mod scratch;

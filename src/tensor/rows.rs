@@ -12,6 +12,11 @@ pub fn use_threads(n: usize) -> crate::Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| crate::Error::invalid(format!("threads: {e}")))
 }
 
+/// The number of threads.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
 /// Elements of a task. Fewer would take less time than starting the task.
 const GRAIN: usize = 16 * 1024;
 

@@ -61,11 +61,20 @@ pub(super) fn widest() -> Isa {
     Isa::Portable
 }
 
+/// The fastest instruction set of this processor: the widest, unless its products of bf16 are slower than those of f32.
+fn fastest() -> Isa {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if super::processor::slow_bf16() {
+        return widest().min(Isa::Avx512);
+    }
+    widest()
+}
+
 static ISA: OnceLock<Isa> = OnceLock::new();
 
-/// The instruction set in use: the one of [`choose`], else the one that `LOWRANK_SIMD` names, else the widest of this processor.
+/// The instruction set in use: the one of [`choose`], else the one that `LOWRANK_SIMD` names, else the fastest of this processor.
 pub fn isa() -> Isa {
-    *ISA.get_or_init(|| choice().ok().flatten().unwrap_or_else(widest))
+    *ISA.get_or_init(|| choice().ok().flatten().unwrap_or_else(fastest))
 }
 
 /// The instruction set that the environment variable `LOWRANK_SIMD` names, if it is set.

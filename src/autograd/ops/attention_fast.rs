@@ -186,7 +186,7 @@ struct Scores<T: Scalar> {
     /// Empty if there is nothing to round.
     narrow: Pooled<T>,
     nk: usize,
-    /// Elements from one row to the next: nk and the padding.
+    /// Elements from one row to the next: an odd multiple of LANES. Rows a multiple of 4 KiB apart would share a few lines of the first-level cache.
     stride: usize,
 }
 
@@ -194,7 +194,7 @@ impl<T: Scalar> Scores<T> {
     const ROUNDS: bool = size_of::<T>() != size_of::<T::Acc>();
 
     fn new(n: usize, nk: usize) -> Self {
-        let stride = nk.next_multiple_of(LANES);
+        let stride = (nk.div_ceil(LANES) | 1) * LANES;
         Scores { sums: alloc(n * stride), narrow: alloc(if Self::ROUNDS { n * stride } else { 0 }), nk, stride }
     }
 
@@ -210,7 +210,8 @@ impl<T: Scalar> Scores<T> {
 
     /// Row i with its padding, and where its rounded form goes.
     fn row(&mut self, i: usize) -> (&mut [T::Acc], &mut [T]) {
-        let range = i * self.stride..(i + 1) * self.stride;
+        let start = i * self.stride;
+        let range = start..start + self.nk.next_multiple_of(LANES);
         (&mut self.sums[range.clone()], self.narrow.get_mut(range).unwrap_or_default())
     }
 
@@ -248,10 +249,8 @@ impl<T: Scalar> Kernel for SoftmaxRow<'_, T> {
         let SoftmaxRow { p, rounded, nk, factors, scale } = self;
         p[nk..].fill(T::Acc::of(f64::NEG_INFINITY));
         let max = math::max(p) * scale;
-        for p in &mut *p {
-            *p = (*p * scale - max).exp(FMA);
-        }
-        let sum = math::sum(p, |p| p);
+        // In one pass, so that the additions, which wait for each other, run beside the exponentials.
+        let sum = math::map_sum(p, |p| (p * scale - max).exp(FMA));
         let inverse = T::Acc::ONE / sum;
         for (p, &f) in p.iter_mut().zip(factors) {
             *p = *p * inverse * f;

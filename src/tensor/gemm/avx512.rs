@@ -1,7 +1,8 @@
 //! What is written with AVX-512 intrinsics: the micro-kernels and a transposition. A register has 16 elements of 32 bits.
 #![allow(unsafe_code)]
 
-use super::call::Call;
+use super::call::{Call, spread};
+use crate::tensor::simd::prefetch;
 use crate::tensor::{DType, Scalar};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -15,10 +16,13 @@ pub(super) const LANES: usize = 16;
 /// As for [`tile`](super::micro::tile); `b` has rows of `V` registers; D is f32 or bf16.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(call: &Call<f32, f32, D, MR>) {
-    let &Call { a, step, b, .. } = call;
+    let &Call { a, step, b, ahead, .. } = call;
     let (b, depth) = (b.as_ptr(), b.len() / (V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
+        if p % const { spread::<f32>(MR, V * LANES) } == 0 {
+            prefetch(ahead.wrapping_add(p / const { spread::<f32>(MR, V * LANES) } * LANES));
+        }
         // SAFETY: p < depth, so the caller promises these elements.
         unsafe {
             let b: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(b.add((p * V + j) * LANES)));
@@ -41,10 +45,13 @@ pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(call: &
 /// As for [`tile`](super::micro::tile); `b` has rows of `V` registers of pairs; D is f32 or bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(call: &Call<bf16, f32, D, MR>) {
-    let &Call { a, step, b, .. } = call;
+    let &Call { a, step, b, ahead, .. } = call;
     let (b, depth) = (b.as_ptr(), b.len() / (2 * V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
+        if p % const { spread::<f32>(MR, V * LANES) } == 0 {
+            prefetch(ahead.wrapping_add(p / const { spread::<f32>(MR, V * LANES) } * 2 * LANES));
+        }
         // SAFETY: p < depth, so the caller promises these elements. A transmute changes only the type of the 512 bits.
         unsafe {
             let b: [__m512bh; V] = std::array::from_fn(|j| std::mem::transmute(_mm512_loadu_si512(b.add((p * V + j) * 2 * LANES).cast())));
@@ -101,17 +108,22 @@ fn round(x: __m512) -> __m256i {
     _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)))
 }
 
-/// Transposes 16 × 16 elements of 32 bits: element j of `rows[i]` goes to `to[j * stride + i]`.
+/// Transposes 16 × 16 elements of 32 bits: element j of `rows[i]` goes to `to[j * stride + i]`. If T has 16 bits, it is bf16, which becomes f32.
 ///
 /// # Safety
 /// Each row has 16 elements. `to` has 16 rows of 16 elements, `stride` elements apart.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn transpose(rows: [*const i32; LANES], to: *mut i32, stride: usize) {
+pub(super) unsafe fn transpose<T>(rows: [*const T; LANES], to: *mut i32, stride: usize) {
     let mut a = [_mm512_setzero_si512(); LANES];
     let mut b = a;
     for i in 0..LANES {
         // SAFETY: the caller's promise.
-        a[i] = unsafe { _mm512_loadu_si512(rows[i].cast()) };
+        a[i] = unsafe {
+            match size_of::<T>() {
+                2 => _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(rows[i].cast()))),
+                _ => _mm512_loadu_si512(rows[i].cast()),
+            }
+        };
     }
     // Within each 128-bit lane of 4 elements: interleave rows 2i and 2i + 1, then the results with those of the next two rows.
     for i in 0..LANES / 2 {

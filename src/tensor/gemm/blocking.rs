@@ -1,16 +1,31 @@
 //! The sizes of the blocks of `gemm/mod.rs`, chosen so that each stays in its cache.
 
 use crate::tensor::Accum;
+use crate::tensor::processor;
+use crate::tensor::rows;
 use crate::tensor::simd::Isa;
 
 /// Rows of a task's tile of C: a multiple of every MR.
 pub(super) const MC: usize = 96;
-/// Columns of a task's tile of C: a multiple of every NR.
-pub(super) const NC: usize = 384;
+/// The fewest columns of a task's tile of C, if C has as many.
+const NARROWEST: usize = 384;
+/// NC is a multiple of this number, and so of every NR.
+const WIDTHS: usize = 96;
+/// Tasks for each thread, so that none waits long for the last one.
+const TASKS: usize = 4;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 /// Multiply-adds, or elements to pack, that are worth a second thread.
 pub(super) const WORTH_THREADS: usize = 64 * 1024;
+
+/// NC: columns of a task's tile of C, for a C of n columns that `down` tasks share in each column. A block of A is copied once for each tile, so
+/// tiles are wide: as wide as lets MC rows of f32 fill half of the second-level cache, and as leaves enough tasks for all threads.
+pub(super) fn columns(n: usize, down: usize, parallel: bool) -> usize {
+    let widest = (processor::second_level_cache() / 2 / (MC * size_of::<f32>())).max(NARROWEST);
+    let wanted = if parallel { (TASKS * rows::threads()).div_ceil(down) } else { 1 };
+    let across = n.div_ceil(widest).max(wanted.min(n.div_ceil(NARROWEST)));
+    n.div_ceil(across).next_multiple_of(WIDTHS)
+}
 
 /// KC: the depth of a block. It is even, for pairs of bf16. A strip of B, KC × NR, stays in the first-level cache. With AVX-512 it stays in the
 /// second-level cache, which is fast enough, and the sums are written to C half as often.

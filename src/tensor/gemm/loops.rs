@@ -1,8 +1,8 @@
 //! Loops 5 to 1 of the product: see the drawing in `gemm/mod.rs`.
 #![allow(unsafe_code)]
 
-use super::blocking::{LINE, MC, NC, WORTH_THREADS, depth, tile};
-use super::call::{Call, Rows};
+use super::blocking::{LINE, MC, WORTH_THREADS, columns, depth, tile};
+use super::call::{Call, Rows, spread};
 use super::mat::Mat;
 use super::micro::{self, Operand};
 use super::pack::{Packed, Strips};
@@ -95,12 +95,13 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
     }
     let target = Target { data: c.as_mut_ptr(), strides };
     let tile = tile::<S>(isa, n);
-    // Loops 5 and 4: over tiles of C, column by column.
-    let (across, down) = (n.div_ceil(NC), m.div_ceil(MC));
     let parallel = parallel && (m * n).saturating_mul(depth.max(1)) > WORTH_THREADS;
-    rows::for_tasks(across * down, parallel, |task| {
-        let (i, j) = (task % down * MC, task / down * NC);
-        let place = [i, j, MC.min(m - i), NC.min(n - j)];
+    // Loops 5 and 4: over tiles of C, column by column.
+    let down = m.div_ceil(MC);
+    let nc = columns(n, down, parallel);
+    rows::for_tasks(n.div_ceil(nc) * down, parallel, |task| {
+        let (i, j) = (task % down * MC, task / down * nc);
+        let place = [i, j, MC.min(m - i), nc.min(n - j)];
         if const { size_of::<S>() == 8 } {
             match tile {
                 [6, 8] => simd::avx2(Tile::<S, C, 6, 8> { products, init, target, place }),
@@ -222,19 +223,20 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S,
         // A row of zeros for tiles without a start, and a tile for sums that cannot go straight to `to`: tiles at the border, and a transposed C.
         let (mut zero, mut part) = ([S::ZERO; NR], [[S::ZERO; NR]; MR]);
         let zeros = Rows { at: zero.as_mut_ptr(), stride: 0 };
+        // Elements of the next strip that one call prefetches.
+        let part_ahead = kc.div_ceil(const { spread::<S>(MR, NR) } * T::AT_ONCE) * (LINE / size_of::<T>());
         // Loop 2: strips of B.
         for j in (0..n).step_by(NR) {
             let at = ((j0 + j) / NR * k + k0) * NR;
-            let (strip, ahead) = (&strips[at..][..kc * NR], kc * NR / m.div_ceil(MR));
+            let strip = &strips[at..][..kc * NR];
             // Loop 1: rows of A.
             for i in (0..m).step_by(MR) {
-                // When this strip is done, all of the next strip is in the cache.
-                let next = strips.as_ptr().wrapping_add(at + NR * k + i / MR * ahead);
-                (0..ahead).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(next.wrapping_add(p)));
-                // The lines of C arrive while the tile is computed. So do the next rows of A, which the first strip reads first.
-                (0..MR).for_each(|r| simd::prefetch(to.from(i + r, j).data));
-                if j == 0 {
-                    panels.prefetch::<MR>(i + MR, kc);
+                // Each call prefetches another part of the next strip.
+                let ahead = strips.as_ptr().wrapping_add(at + NR * k + i / MR * part_ahead);
+                // The lines of C arrive while the tile is computed.
+                for r in 0..if to.strides[1] == 1 { MR } else { 0 } {
+                    let row = to.from(i + r, j).data;
+                    (0..NR).step_by(LINE / size_of::<D>()).for_each(|line| simd::prefetch(row.wrapping_add(line)));
                 }
                 let height = MR.min(m - i);
                 // If `to` is row-major, so are the sums.
@@ -249,12 +251,15 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S,
                     let to = Rows { at: to.from(i, j).data, stride: to.strides[0] };
                     // SAFETY: `panels` has the rows and columns of the block; the strip has `kc` rows; the whole tile at (i, j) lies in the
                     // task's tile; the processor has `hardware`.
-                    unsafe { micro::tile::<T, S, D, MR, NR, FMA>(hardware, &Call { a, step, b: strip, start, to, height }) };
+                    unsafe { micro::tile::<T, S, D, MR, NR, FMA>(hardware, &Call { a, step, b: strip, ahead, start, to, height }) };
                 } else {
                     let to_part = Rows { at: part.as_mut_ptr().cast(), stride: NR };
                     // SAFETY: as above, but the sums go to `part`, which is a whole tile. `store` copies the part that lies in the task's tile.
                     unsafe {
-                        micro::tile::<T, S, S, MR, NR, FMA>(hardware, &Call { a, step, b: strip, start: zeros, to: to_part, height });
+                        micro::tile::<T, S, S, MR, NR, FMA>(
+                            hardware,
+                            &Call { a, step, b: strip, ahead, start: zeros, to: to_part, height },
+                        );
                         self.store(&part, onto, to, [i, j]);
                     }
                 }

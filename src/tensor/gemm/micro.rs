@@ -6,8 +6,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::call::Call;
-use crate::tensor::simd::Isa;
+use super::blocking::LINE;
+use super::call::{Call, spread};
+use crate::tensor::simd::{Isa, prefetch};
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
 
@@ -72,9 +73,15 @@ impl<S: Accum> Operand<S> for S {
     const VECTORS: Isa = Isa::Avx512;
 
     #[inline(always)]
-    unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(&Call { a, step, b, .. }: &Call<S, S, D, MR>) -> [[S; NR]; MR] {
+    unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(
+        &Call { a, step, b, ahead, .. }: &Call<S, S, D, MR>,
+    ) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         for (p, b) in b.as_chunks::<NR>().0.iter().enumerate() {
+            let spread = const { spread::<S>(MR, NR) };
+            if p % spread == 0 {
+                prefetch(ahead.wrapping_add(p / spread * (LINE / size_of::<S>())));
+            }
             for i in 0..MR {
                 // SAFETY: p < b.len() / NR, so the caller promises this element.
                 let a = unsafe { *a[i].add(p * step) };

@@ -5,7 +5,6 @@ use super::mat::Mat;
 use super::micro::Operand;
 use super::transpose::prefetch_ahead;
 use crate::tensor::element::Elements;
-use crate::tensor::simd;
 use crate::tensor::{Accum, Pooled, Scalar, alloc};
 use half::bf16;
 
@@ -35,16 +34,6 @@ impl<T: Copy> Panels<T> {
     #[inline(always)]
     pub fn rows<const MR: usize>(&self, i: usize) -> [*const T; MR] {
         std::array::from_fn(|r| self.data.wrapping_add(i / MR * self.group + r.min(self.last - i) * self.row))
-    }
-
-    /// Prefetches `len` elements of each of the MR rows from i on, if there are any.
-    #[inline(always)]
-    pub fn prefetch<const MR: usize>(&self, i: usize, len: usize) {
-        if i <= self.last {
-            for row in self.rows::<MR>(i) {
-                (0..len).step_by(LINE / size_of::<T>()).for_each(|p| simd::prefetch(row.wrapping_add(p)));
-            }
-        }
     }
 }
 
@@ -86,14 +75,18 @@ fn copy<S: Accum, U: Copy, T: Operand<S>, const MR: usize>(
     convert: impl Fn(U) -> T,
 ) -> Panels<T> {
     let (at_once, cols) = (T::AT_ONCE, a.cols.max(1).next_multiple_of(T::AT_ONCE));
-    let panel = MR * cols;
+    // One cache line more than a panel has: panels a multiple of 4 KiB apart would fall on the same lines of the first-level cache.
+    let panel = MR * cols + LINE / size_of::<T>();
     let room = a.rows.div_ceil(MR) * panel;
     if to.len() < room {
         *to = alloc(room);
     }
     if a.col_stride == 1 {
         for (i, to) in to.chunks_exact_mut(cols).take(a.rows).enumerate() {
-            to.iter_mut().zip(&from[i * a.row_stride..][..a.cols]).for_each(|(to, &x)| *to = convert(x));
+            // A loop, because the closures of iterator methods may be compiled for another instruction set.
+            for (to, &x) in to.iter_mut().zip(&from[i * a.row_stride..][..a.cols]) {
+                *to = convert(x);
+            }
             to[a.cols..].fill(T::default());
         }
         return Panels::plain(to.as_ptr(), cols, at_once, a.rows, MR);
@@ -101,28 +94,26 @@ fn copy<S: Accum, U: Copy, T: Operand<S>, const MR: usize>(
     let column = |p: usize| if p < a.cols { &from[p * a.col_stride..][..a.rows] } else { &[] };
     for p in (0..cols).step_by(at_once) {
         (p..p + at_once).for_each(|p| prefetch_ahead(from, p * a.col_stride, a.col_stride, a.rows));
-        let (first, second) = (column(p), if at_once == 2 { column(p + 1) } else { &[] });
-        for (group, to) in to.chunks_exact_mut(panel).take(a.rows.div_ceil(MR)).enumerate() {
-            let to = &mut to[p * MR..][..MR * at_once];
-            let [x, y] = [first, second].map(|column| column.get(group * MR..).unwrap_or_default());
-            match (x.first_chunk::<MR>(), y.first_chunk::<MR>()) {
-                (Some(x), _) if at_once == 1 => {
-                    for i in 0..MR {
-                        to[i] = convert(x[i]);
-                    }
+        let columns: [&[U]; 2] = [column(p), if at_once == 2 { column(p + 1) } else { &[] }];
+        let [first, second] = columns.map(|column| column.as_chunks::<MR>().0);
+        // Whole groups of MR rows.
+        let whole = if at_once == 2 { first.len().min(second.len()) } else { first.len() };
+        for group in 0..whole {
+            let to = &mut to[group * panel + p * MR..][..MR * at_once];
+            if at_once == 1 {
+                for i in 0..MR {
+                    to[i] = convert(first[group][i]);
                 }
-                (Some(x), Some(y)) => {
-                    for i in 0..MR {
-                        to[2 * i] = convert(x[i]);
-                        to[2 * i + 1] = convert(y[i]);
-                    }
+            } else {
+                for i in 0..MR {
+                    to[2 * i] = convert(first[group][i]);
+                    to[2 * i + 1] = convert(second[group][i]);
                 }
-                _ => {
-                    for (at, to) in to.iter_mut().enumerate() {
-                        let column = if at % at_once == 0 { x } else { y };
-                        *to = column.get(at / at_once).map_or(T::default(), |&x| convert(x));
-                    }
-                }
+            }
+        }
+        for i in whole * MR..a.rows.next_multiple_of(MR) {
+            for (q, column) in columns[..at_once].iter().enumerate() {
+                to[i / MR * panel + p * MR + i % MR * at_once + q] = column.get(i).map_or(T::default(), |&x| convert(x));
             }
         }
     }

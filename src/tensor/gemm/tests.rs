@@ -119,6 +119,31 @@ fn special_sums_are_rounded_as_single_numbers_are() {
     }
 }
 
+/// The number of rows changes the roles of A and B, the tiles and the tasks, but not the order in which an element is summed.
+#[test]
+fn a_row_has_the_same_bits_whatever_the_other_rows_are() {
+    fn check<T: Scalar<Acc = S>, S: Accum>(isa: Isa) {
+        let (rows, n, k) = (230, 100, 1601);
+        let mut s = Stream::new(3, "rows");
+        let mut draw = |len: usize| -> Vec<f64> { (0..len).map(|_| s.below(2001) as f64 / 1000.0 - 1.0).collect() };
+        let (a, b) = (as_type::<T, S>(&draw(rows * k)), as_type::<T, S>(&draw(k * n)));
+        let product = |first: usize, m: usize| {
+            let mut c = vec![S::ZERO; m * n];
+            sum_on(isa, &[(Mat::new(&a[first * k..], m, k), Mat::new(&b, n, k).t())], Init::Zero, &mut c, n, true);
+            c
+        };
+        let all = product(0, rows);
+        for (first, m) in [(0, 1), (7, 1), (3, 8), (0, 48), (0, 49), (91, 97), (229, 1)] {
+            assert!(product(first, m) == all[first * n..][..m * n], "{isa} {}: {m} rows from row {first}", T::DTYPE);
+        }
+    }
+    for isa in Isa::ALL {
+        check::<f64, f64>(isa);
+        check::<f32, f32>(isa);
+        check::<bf16, f32>(isa);
+    }
+}
+
 /// Products of sizes that wrap around would pass for small ones, and the loops would run out of the memory.
 #[test]
 fn sizes_that_are_too_large_are_refused() {

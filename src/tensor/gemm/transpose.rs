@@ -22,16 +22,17 @@ pub(super) fn transpose<T: Copy, U: Copy>(columns: [&[T]; GROUP], to: &mut [U], 
     let len = columns[0].len();
     #[allow(unused_mut)]
     let mut done = 0;
-    // T and U of 32 bits are both f32, or both a pair of bf16. `convert` is then the identity, so the bits may be copied.
+    // T and U of 32 bits are both f32, or both a pair of bf16. `convert` is then the identity, so the bits may be copied. A T of 16 bits is bf16, and
+    // U is f32.
     #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 && size_of::<U>() == 4 && simd::isa() >= Isa::Avx512 && len >= GROUP {
+    if size_of::<T>() <= 4 && size_of::<U>() == 4 && simd::isa() >= Isa::Avx512 && len >= GROUP {
         done = len / GROUP * GROUP;
         assert!(columns.iter().all(|c| c.len() == len) && (done - 1) * nr + GROUP <= to.len());
         for p in (0..done).step_by(GROUP) {
-            let columns = columns.map(|column| column[p..].as_ptr().cast());
+            let columns = columns.map(|column| column[p..].as_ptr());
             // SAFETY: p + GROUP ≤ done ≤ len, so each column has GROUP elements from p on. Row p + GROUP - 1 of `to` has room for GROUP
             // elements, as asserted. The processor has AVX-512.
-            unsafe { super::avx512::transpose(columns, to[p * nr..].as_mut_ptr().cast(), nr) };
+            unsafe { super::avx512::transpose::<T>(columns, to[p * nr..].as_mut_ptr().cast(), nr) };
         }
     }
     for (p, to) in to.chunks_mut(nr).enumerate().take(len).skip(done) {
