@@ -32,8 +32,8 @@ pub fn map_sum<S: Accum>(x: &mut [S], f: impl Fn(S) -> S) -> S {
     let mut lanes = [S::ZERO; LANES];
     let (pieces, rest) = x.as_chunks_mut::<LANES>();
     for piece in pieces {
-        for j in 0..LANES {
-            piece[j] = f(piece[j]);
+        for x in piece.iter_mut() {
+            *x = f(*x);
         }
         for j in 0..LANES {
             lanes[j] += piece[j];

@@ -55,7 +55,7 @@ struct Arguments {
     /// Print no progress, only results, warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
-    /// Instruction set to compute with: portable, avx2, avx512 or avx512bf16 [default: LOWRANK_SIMD, or the widest of this processor]
+    /// Instruction set to compute with: portable, avx2, avx512 or avx512bf16 [default: LOWRANK_SIMD, or the fastest of this processor]
     #[arg(long, global = true, value_name = "PATH")]
     simd: Option<String>,
 }

@@ -16,7 +16,7 @@
 //!       └─────────┘   └───────────┴──┘
 //!
 //!     loop                                        what stays in a cache, and in which one          size with AVX2 in f32
-//!     5  for columns j0 of C, in steps of NC  ┐   the task's tile of C, MC × NC, in L2             96 × 384
+//!     5  for columns j0 of C, in steps of NC  ┐   the task's tile of C, MC × NC, in L2             96 × 672
 //!     4  for rows i0 of C, in steps of MC     ┘   (each pair j0, i0 is a task of its own)
 //!     3  for inner indices k0, in steps of KC     a block of A, MC × KC, in L2                     96 × 384
 //!     2  for strips j, in steps of NR             a strip of B, KC × NR, in L1 (AVX-512: L2)       384 × 16
