@@ -63,6 +63,8 @@ impl Repo {
         let relative = Path::new("../../blobs").join(etag);
         replace(&path, |temporary| match symlink(&relative, temporary) {
             Ok(()) => Ok(()),
+            // Links are possible here, but the disk is full.
+            Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Err(e),
             // No symbolic links: Windows without developer mode, and some file systems.
             Err(_) if new => fs::rename(&blob, temporary),
             Err(_) => fs::copy(&blob, temporary).map(|_| ()),
@@ -137,6 +139,17 @@ mod tests {
             assert_eq!(fs::read_to_string(repo.snapshot_of(commit).join("a")).unwrap(), "content");
             assert_eq!(repo.snapshot_of(commit).read_dir().unwrap().count(), 1, "no temporary file stays");
         }
+    }
+
+    #[test]
+    fn a_full_disk_does_not_mean_that_there_are_no_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo(dir.path());
+        let full = |_: &Path, _: &Path| Err(io::ErrorKind::StorageFull.into());
+        let refused = repo.link_by(full, "c1", "a", "e1", true).unwrap_err().to_string();
+        assert!(refused.contains("snapshots"), "{refused}");
+        assert_eq!(fs::read_to_string(repo.blob("e1")).unwrap(), "content", "the next run links it");
+        assert_eq!(repo.snapshot_of("c1").read_dir().unwrap().count(), 0);
     }
 
     #[cfg(unix)]

@@ -119,9 +119,9 @@ fn receive(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress: &mu
         _ => part.restart()?,
     }
     if let Some(length) = answer.number("content-length")
-        && part.length + length != wanted.size
+        && part.length.checked_add(length) != Some(wanted.size)
     {
-        return Err(part.wrong_size(wanted, &answer.url, format_args!("{} bytes", part.length + length)));
+        return Err(part.wrong_size(wanted, &answer.url, format_args!("{} bytes", u128::from(part.length) + u128::from(length))));
     }
     let mut buffer = vec![0; 1 << 16];
     loop {

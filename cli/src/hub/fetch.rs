@@ -4,6 +4,7 @@ use super::cache::{NEEDED, Repo, VOCABULARIES, is_plain, is_whole};
 use super::curl::{Ask, request};
 use super::download::{DownloadProgress, Patience, download};
 use super::partial_file::RemoteFile;
+use super::room::check_room;
 use super::settings::{Hub, hub_name, no_model};
 use super::trouble::{Refusal, Tried, Trouble};
 use super::url;
@@ -51,6 +52,7 @@ fn fetch_imdb(hub: &Hub, progress: &mut dyn DownloadProgress) -> Result<Fetched>
         let advice = format!("set LOWRANK_IMDB_URL to a mirror, or put the archive at {}", path.display());
         Error::invalid(format!("{}: status {}; {advice}", r.url, r.status))
     };
+    check_room("imdb", &url::shown(&imdb.url), &hub.home, &[(&path, imdb.size)])?;
     let downloaded = download(hub, &wanted, progress).map_err(|trouble| explain(trouble, by_hand, refused))?;
     Ok(Fetched { path, downloaded })
 }
@@ -72,6 +74,9 @@ fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Re
     let list = || FILES.map(|file| address(hub, name, "main", file)).join(", ");
     let by_hand = || format!("{} into a folder, and name the folder instead", list());
     let fetched = entries(hub, name, progress).and_then(|entries| {
+        let blobs: Vec<PathBuf> = entries.iter().map(|entry| repo.blob(&entry.etag)).collect();
+        let files: Vec<(&Path, u64)> = blobs.iter().map(PathBuf::as_path).zip(entries.iter().map(|entry| entry.size)).collect();
+        check_room(name, &url::shown(&hub.endpoint), &hub.cache, &files)?;
         let mut downloaded = false;
         for entry in &entries {
             downloaded |= fetch_entry(hub, name, &repo, entry, progress)?;

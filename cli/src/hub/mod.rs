@@ -5,7 +5,7 @@
 //! TLS library would need a C compiler. Only [`fetch()`] needs curl or a network.
 //!
 //! ```text
-//! url, trouble ──► settings ──► curl ──► partial_file ──► download ──► fetch
+//! url, trouble ──► settings ──► curl ──► partial_file ──► download, room ──► fetch
 //!                  cache ──┘
 //! ```
 
@@ -14,6 +14,7 @@ mod curl;
 mod download;
 mod fetch;
 mod partial_file;
+mod room;
 mod settings;
 mod trouble;
 mod url;

@@ -31,6 +31,13 @@ impl RemoteFile<'_> {
     }
 }
 
+/// Where the bytes of a file are before it is complete.
+pub fn incomplete(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_os_string();
+    path.push(".incomplete");
+    PathBuf::from(path)
+}
+
 /// The bytes received so far, in the file `<name>.incomplete`.
 pub struct PartialFile {
     path: PathBuf,
@@ -43,9 +50,7 @@ pub struct PartialFile {
 impl PartialFile {
     /// Opens the part that an earlier run left, or an empty one.
     pub fn open(wanted: &RemoteFile) -> Result<PartialFile> {
-        let mut path = wanted.path.as_os_str().to_os_string();
-        path.push(".incomplete");
-        let path = PathBuf::from(path);
+        let path = incomplete(wanted.path);
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(|e| Error::io(&path, e))?;
         let mut part = PartialFile { path, file, length: 0, hash: Sha256::new() };
         part.read_back().map_err(|e| Error::io(&part.path, e))?;

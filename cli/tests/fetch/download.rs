@@ -162,6 +162,13 @@ fn wrong_content_is_refused_and_deleted() {
     assert_eq!(flipped.server.log().len(), 1);
     let mut page = Case::new(|_, _, _| Answer::new(200).body(b"<html>log in to this network</html>"));
     page.fails("expected 700000 bytes, got 35 bytes", &[]);
+    // What is there and what is promised are more than 64 bits hold.
+    let mut huge = Case::new(|_, _, _| {
+        let answer = Answer::new(206).unmeasured().with(format!("Content-Length: {}", i64::MAX));
+        answer.with("Content-Range: bytes 5-9/10")
+    });
+    huge.left(&noise(LENGTH)[..5]);
+    huge.fails("expected 700000 bytes, got 9223372036854775812 bytes", &[]);
     let mut longer = Case::new(|_, _, content| Answer::new(200).body(&[content, b"x"].concat()).unmeasured());
     longer.fails("expected 700000 bytes, got more", &[]);
 }

@@ -189,6 +189,29 @@ fn refusals_say_what_to_do() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_size_beyond_the_disk_is_refused_before_the_first_byte() {
+    if no_curl() {
+        return;
+    }
+    // Some petabytes in a header of the hub, and the most that a length can say.
+    for (promise, size) in [("X-Linked-Size", 1_u64 << 52), ("Content-Length", u64::MAX)] {
+        let world = World::new(move |asked| {
+            let tag = format!("X-Linked-Etag: \"{}\"", sha256(&weights()));
+            let answer =
+                || Answer::new(200).unmeasured().with(format!("{promise}: {size}")).with(format!("X-Repo-Commit: {COMMIT}")).with(&tag);
+            asked.path.ends_with("model.safetensors").then(answer)
+        });
+        // The small files come on top, and the sum does not wrap around.
+        let sum = size.saturating_add((CONFIG.len() + VOCAB.len()) as u64);
+        world.fails(&format!("owner/name: {} promises {sum} bytes", world.hub.endpoint));
+        world.fails("set HF_HOME");
+        assert_eq!(world.site.asked("GET").len(), 0, "{promise}");
+        assert_eq!(files(&world.folder("")), [] as [&Path; 0], "{promise}");
+    }
+}
+
 #[test]
 fn a_wrong_hash_leaves_the_rest_of_the_model() {
     if no_curl() {
