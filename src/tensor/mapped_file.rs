@@ -2,16 +2,21 @@
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
-use memmap2::Mmap;
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+#[cfg(not(miri))]
+type Map = memmap2::Mmap;
+/// Miri can map memory, but no files.
+#[cfg(miri)]
+type Map = memmap2::MmapMut;
+
 /// The bytes of a file, read from it when they are needed. Other programs must not change the file; [`MappedFile::check_unchanged`] finds out if one
 /// did.
 pub struct MappedFile {
-    map: Mmap,
+    map: Map,
     file: File,
     path: PathBuf,
     /// Size and time of the last change when it was mapped.
@@ -30,7 +35,10 @@ impl MappedFile {
         // no operating system prevents, and which Rust's rules for `&[u8]` exclude. This is what we rely on instead: any bytes are valid numbers of
         // the types that a tensor has; the header, which has a form, is copied before it is parsed; and the users of weights throw away what they
         // computed if `check_unchanged` fails afterwards. A file that gets shorter raises SIGBUS where the program installs no handler.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        #[cfg(not(miri))]
+        let map = unsafe { Map::map(&file) }.map_err(io)?;
+        #[cfg(miri)]
+        let map = copy(&file).map_err(io)?;
         Ok(MappedFile { map, file, path: path.to_path_buf(), stamp })
     }
 
@@ -50,11 +58,11 @@ impl MappedFile {
 
     /// Frees the memory of these bytes. A later access reads them from the file again. Does nothing on systems that cannot do this.
     pub fn release(&self, bytes: Range<usize>) {
-        #[cfg(unix)]
+        #[cfg(all(unix, not(miri)))]
         // SAFETY: the map is backed by a file and read-only, so the dropped pages are only copies: a later access reads the same bytes from the
         // file. If the system refuses, nothing changes.
         let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
-        #[cfg(not(unix))]
+        #[cfg(any(not(unix), miri))]
         let _ = bytes;
     }
 }
@@ -64,6 +72,13 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         &self.map
     }
+}
+
+#[cfg(miri)]
+fn copy(mut file: &File) -> std::io::Result<Map> {
+    let mut map = Map::map_anon(file.metadata()?.len() as usize)?;
+    std::io::Read::read_exact(&mut file, &mut map)?;
+    Ok(map)
 }
 
 /// Size and time of the last change of a file.
