@@ -11,9 +11,9 @@ macro_rules! sources {
 }
 
 /// Every file of `kernels/`.
-static SOURCES: [(&str, &str); 17] = sources! {
-    "activations.cu" "adamw.cu" "arithmetic.cu" "attention.cu" "common.cuh" "cross_entropy.cu" "dropout.cu" "embedding.cu" "first_row.cu"
-    "layer_norm.cu" "linear.cu" "low_rank.cu" "magnitude.cu" "mma.cu" "mma.cuh" "submatrix.cu" "subspace.cu"
+static SOURCES: [(&str, &str); 19] = sources! {
+    "activations.cu" "adamw.cu" "arithmetic.cu" "attention.cuh" "attention_plain.cu" "attention_tensor_core.cu" "common.cuh" "cross_entropy.cu"
+    "dropout.cu" "embedding.cu" "first_row.cu" "layer_norm.cu" "linear.cu" "low_rank.cu" "magnitude.cu" "mma.cu" "mma.cuh" "submatrix.cu" "subspace.cu"
 };
 
 /// Source files by name.

@@ -1,4 +1,4 @@
-//! Attention by the kernels of `attention.cu`. A block of threads takes a tile of rows of one sequence and head.
+//! Attention by the kernels of `attention_plain.cu` and `attention_tensor_core.cu`. A block of threads takes a tile of rows of one sequence and head.
 
 use super::{bits, cast, cast_to, launch, named, or_null, size};
 use crate::cuda::{Argument, Device};
