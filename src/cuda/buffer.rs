@@ -61,6 +61,24 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// A copy of parts of buffers, one after another. Each part is a buffer, an offset and a number of bytes. There is at least one.
+    ///
+    /// # Errors
+    /// If there is none, a buffer is too short, or the device has no more memory.
+    pub fn joined(parts: &[(&Buffer, usize, usize)]) -> Result<Buffer> {
+        let Some((first, ..)) = parts.first() else { return Err(Error::invalid("cuda: there are no buffers to join")) };
+        let whole = Buffer::take(&first.device, parts.iter().map(|(_, _, bytes)| bytes).sum())?;
+        first.device.context.enter()?;
+        let mut to = whole.address;
+        for &(buffer, offset, bytes) in parts {
+            let from = buffer.part(offset, bytes)?;
+            // SAFETY: `part` says that the source has these bytes, and the sum above that the target has them.
+            unsafe { result::memcpy_dtod_async(to, from, bytes, first.device.context.stream) }.map_err(failed("copying on the GPU"))?;
+            to += bytes as u64;
+        }
+        Ok(whole)
+    }
+
     /// Fills `to` from byte `offset` on. Waits for all work before.
     ///
     /// # Errors

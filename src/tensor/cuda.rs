@@ -78,6 +78,22 @@ impl Tensor {
         })
     }
 
+    /// A copy of the elements of several tensors of one type on one GPU, one after another: `[n]`.
+    ///
+    /// # Errors
+    /// If there is none, the types differ, one is not on a GPU, or that has no more memory.
+    pub(crate) fn joined_on_device(tensors: &[Tensor]) -> Result<Tensor> {
+        let dtypes: Vec<DType> = tensors.iter().map(Tensor::dtype).collect();
+        let Some(&dtype) = dtypes.first().filter(|&first| dtypes.iter().all(|other| other == first)) else {
+            return Err(Error::dtype("joined", "one type", &dtypes));
+        };
+        let parts: Vec<_> = tensors.iter().filter_map(|t| Some((t.buffer()?, t.offset * dtype.size(), t.bytes()))).collect();
+        if parts.len() != tensors.len() {
+            return Err(Error::invalid("joined: a tensor is on the host"));
+        }
+        Ok(Tensor::of_buffer(Buffer::joined(&parts)?, dtype, [tensors.iter().map(|t| t.shape().len()).sum::<usize>()].into()))
+    }
+
     /// The address of the first element, as an argument of a kernel.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::{OneRank, Ranks};
 use crate::autograd::Tape;
 use crate::data::Tokenized;
 use crate::nn::{DistilBert, Pass};
-use crate::tensor::Sequences;
+use crate::tensor::{Sequences, Tensor, on_device};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub struct Evaluation {
     pub confusion: Vec<Vec<usize>>,
 }
 
-/// Logits `[N][C]` of each sequence, in the order given. Sequences of similar length are computed together, `batch` at a time.
+/// Logits `[N][C]` of each sequence, in the order given. Sequences of similar length are computed together, the longest first and `batch` at a time. On a GPU,
+/// later batches have as many sequences as the tokens of the first one allow; logits stay there and are read once, at the end.
 ///
 /// # Errors
 /// Those of the model, and if a logit is not finite.
@@ -55,15 +56,29 @@ fn logits_while(
 ) -> Result<Option<Vec<Vec<f64>>>> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
-    let chunks: Vec<&[usize]> = order.chunks(batch.max(1)).collect();
+    // Several ranks must cut the same batches, whatever each computes on.
+    let on_gpu = ranks.size() == 1 && is_on_gpu(model)?;
+    let chunks = batches(&order, |i| sequences[i].len(), batch.max(1), on_gpu);
     let mut own = Some(Vec::new());
-    for (i, chunk) in chunks.iter().enumerate().skip(ranks.rank()).step_by(ranks.size()) {
-        if !go_on(i * batch.max(1)) {
-            own = None;
-            break;
+    let (mut done, mut waiting) = (0, Vec::new());
+    for (i, chunk) in chunks.iter().enumerate() {
+        if i % ranks.size() == ranks.rank() {
+            if !go_on(done) {
+                own = None;
+                break;
+            }
+            let logits = chunk_logits(model, sequences, chunk);
+            if on_gpu {
+                waiting.push(logits?);
+            } else {
+                let rows = told(ranks, logits.and_then(|logits| finite(model, logits.to_f64()?, chunk)))?;
+                own.iter_mut().for_each(|own| own.extend_from_slice(&rows));
+            }
         }
-        let rows = told(ranks, chunk_logits(model, sequences, chunk))?;
-        own.iter_mut().for_each(|own| own.extend_from_slice(&rows));
+        done += chunk.len();
+    }
+    if own.is_some() && !waiting.is_empty() {
+        own = Some(finite(model, read_together(&waiting)?, &order)?);
     }
     if !all_agree(ranks, own.is_some())? {
         return Ok(None);
@@ -84,16 +99,55 @@ fn numbers(bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(8).filter_map(|bytes| f64::read_from_bytes(bytes).ok()).collect()
 }
 
-/// The logits `[n][C]` of the n sequences with the indices `chunk`, in one list.
-fn chunk_logits(model: &DistilBert, sequences: &[&[u32]], chunk: &[usize]) -> Result<Vec<f64>> {
+/// Whether the model computes on a GPU.
+fn is_on_gpu(model: &DistilBert) -> Result<bool> {
+    let weight = model.classifier.weight.value()?;
+    Ok(on_device!(weight, |_device| true, false))
+}
+
+/// The elements of tensors on a GPU, in one transfer.
+fn read_together(tensors: &[Tensor]) -> Result<Vec<f64>> {
+    let _ = tensors; // Without the feature "cuda", `on_device!` ignores its first argument.
+    on_device!(tensors[0], |_device| Tensor::joined_on_device(tensors)?.to_f64(), Err(Error::invalid("there are no logits on a GPU")))
+}
+
+/// Cuts the sequences `order`, which are sorted from long to short, into batches: of `batch` each; or, if `by_tokens`, of as many as have no more tokens
+/// together than the first `batch`.
+fn batches(order: &[usize], length: impl Fn(usize) -> usize, batch: usize, by_tokens: bool) -> Vec<&[usize]> {
+    /// A GPU's grid has a block for each sequence, and its limit is 65,535.
+    const MOST: usize = 1 << 15;
+    if !by_tokens {
+        return order.chunks(batch).collect();
+    }
+    let most: usize = order.iter().take(batch).map(|&i| length(i)).sum();
+    let (mut rest, mut all) = (order, Vec::new());
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fit = rest.iter().take(MOST.max(batch)).take_while(|&&i| {
+            tokens += length(i);
+            tokens <= most
+        });
+        let (own, after) = rest.split_at(fit.count().max(1));
+        all.push(own);
+        rest = after;
+    }
+    all
+}
+
+/// The logits `[n, C]` of the n sequences with the indices `chunk`.
+fn chunk_logits(model: &DistilBert, sequences: &[&[u32]], chunk: &[usize]) -> Result<Tensor> {
     let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
     let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
     let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
     let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
-    let rows = logits.value().to_f64()?;
     model.check_unchanged()?;
+    Ok(logits.value().clone())
+}
+
+/// `rows` `[n][C]`, the logits of the sequences with the indices `chunk`, if all are finite.
+fn finite(model: &DistilBert, rows: Vec<f64>, chunk: &[usize]) -> Result<Vec<f64>> {
     if let Some(at) = rows.iter().position(|z| !z.is_finite()) {
-        let (text, bad) = (chunk[at / logits.value().shape().cols()] + 1, rows[at]);
+        let (text, bad) = (chunk[at / model.classifier.dims().0.max(1)] + 1, rows[at]);
         let advice = "take another checkpoint or adapter, or train it again with a lower learning rate";
         return Err(Error::invalid(format!("text {text}: the model answers {bad}: {}: {advice}", cause(model.not_finite()?))));
     }
@@ -187,6 +241,22 @@ mod tests {
     use super::*;
     use crate::nn::Config;
     use crate::tensor::DType;
+
+    #[test]
+    fn batches_by_tokens_are_full_and_no_larger_than_the_first() {
+        let lengths = [9, 8, 8, 5, 4, 4, 3, 3, 2, 2, 2, 1, 1, 1, 1];
+        let order: Vec<usize> = (0..lengths.len()).collect();
+        let cut = |batch, by_tokens| {
+            let all = batches(&order, |i| lengths[i], batch, by_tokens);
+            assert_eq!(all.concat(), order);
+            all.iter().map(|batch| batch.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(4, false), [4, 4, 4, 3]);
+        assert_eq!(cut(2, true), [2, 3, 7, 3]);
+        assert_eq!(cut(1, true), [1, 1, 1, 2, 2, 4, 4]);
+        assert_eq!(cut(20, true), [15]);
+        assert!(batches(&[], |_| 1, 3, true).is_empty());
+    }
 
     #[test]
     fn a_test_can_be_stopped() {
