@@ -187,7 +187,13 @@ fn every_wide_row_agrees_with_the_host() {
             [draw(&[t, d])].into_iter().chain(shapes.clone().chain(shapes).map(|dims| draw(&dims))).collect(),
         ),
         (
-            Rc::new(ops::EmbeddingLayerNorm { dtype: DType::F32, eps: 0.1, sequences: sequences.clone(), prompt: 0 }),
+            Rc::new(ops::EmbeddingLayerNorm {
+                dtype: DType::F32,
+                eps: 0.1,
+                sequences: sequences.clone(),
+                prompt: 0,
+                mask: Some(mask.clone()),
+            }),
             vec![ids, draw(&[20, d]), draw(&[40, d]), draw(&[d]), draw(&[d])],
         ),
         (Rc::new(Subspace { origin, projection }), vec![draw(&[700])]),
@@ -211,6 +217,56 @@ fn every_wide_row_agrees_with_the_host() {
             let wanted = run_in(wide, op, &inputs, &dy, None).unwrap();
             let found = run_in(dtype, op, &inputs, &dy, Some(&device)).unwrap();
             assert_close(&found, &wanted, bound, 0.0, &format!("{} {dtype}", op.name()));
+        }
+    }
+}
+
+/// Elementwise kernels move eight neighbours at a time where addresses allow it: here they do not.
+#[test]
+fn every_place_of_an_array_will_do() {
+    let Some(device) = device() else { return };
+    let both = random_tensor(&mut Stream::new(8, "places"), &[2, 45]).unwrap();
+    for (dtype, bound) in [(DType::F32, 1e-6), (DType::BF16, 1e-2)] {
+        let host = both.to_dtype(dtype).unwrap();
+        let there = host.to_device(&device).unwrap();
+        let of = |x: &Tensor| {
+            let (mut tape, x) = (Tape::inference(), x.index(1).unwrap());
+            let x = tape.constant(&x);
+            let y = tape.gelu(&x).unwrap();
+            tape.add(&x, &y).unwrap().value().clone()
+        };
+        assert_close(&[of(&there)], &[of(&host)], bound, 0.0, &format!("{dtype}"));
+    }
+}
+
+/// Where two ops read the output of a layer norm, its backward takes both cotangents, and gives the gradients of their sum; widths with and without vectors.
+#[test]
+fn every_pair_of_cotangents_is_added_on_the_way() {
+    let Some(device) = device() else { return };
+    let sequences = Arc::new(Sequences::new(&[5, 1, 7], vec![7, 8, 3]).unwrap());
+    let (t, mut random) = (sequences.tokens(), Stream::new(8, "cotangents"));
+    for (d, dropped, needs) in [
+        (300, true, [true, true, false, false]),
+        (64, true, [true; 4]),
+        (64, false, [false, true, false, false]),
+        (64, true, [true, false, false, false]),
+    ] {
+        let mask = dropped.then_some(lowrank::tensor::Mask { p: 0.2, seed: 5, site: 4 });
+        let op = ops::ResidualLayerNorm { eps: 0.1, mask, sequences: sequences.clone() };
+        for (dtype, bound) in [(DType::F32, 3e-5), (DType::BF16, 5e-2)] {
+            let inputs: Vec<Tensor> = [vec![t, d], vec![t, d], vec![d], vec![d]]
+                .iter()
+                .map(|dims| exact(&random_tensor(&mut random, dims).unwrap(), dtype))
+                .collect();
+            let parts = [0, 1].map(|_| exact(&random_tensor(&mut random, &[t, d]).unwrap(), dtype));
+            let run = |dtype, device: Option<&Arc<Device>>| {
+                let place = |x: &Tensor| device.map_or(typed(x, dtype), |device| typed(x, dtype).to_device(device).unwrap());
+                let (inputs, mut saved) = (inputs.iter().map(place).collect::<Vec<_>>(), Saved::default());
+                op.forward(&inputs.iter().collect::<Vec<_>>(), &needs, &mut saved).unwrap();
+                let [dy, more] = parts.each_ref().map(place);
+                op.backward_of_two(saved, dy, more, &needs).unwrap().into_iter().flatten().collect::<Vec<_>>()
+            };
+            assert_close(&run(dtype, Some(&device)), &run(DType::F64, None), bound, 0.0, &format!("{d} {dropped} {dtype}"));
         }
     }
 }
@@ -356,7 +412,8 @@ fn every_lookup_agrees_with_the_host() {
                     let lengths: Vec<usize> = lengths.collect();
                     let examples = vec![0; lengths.len()];
                     let sequences = Arc::new(Sequences::new(&lengths, examples).unwrap().lengthened(prompt));
-                    (Rc::new(ops::EmbeddingLayerNorm { dtype, eps: 0.1, sequences, prompt }), vec![1, 2])
+                    let mask = Some(lowrank::tensor::Mask { p: 0.2, seed: 5, site: 4 });
+                    (Rc::new(ops::EmbeddingLayerNorm { dtype, eps: 0.1, sequences, prompt, mask }), vec![1, 2])
                 }
             };
             let inputs: Vec<Tensor> = (case.inputs.iter().enumerate())
@@ -534,6 +591,28 @@ fn a_model_has_the_same_logits_on_the_device() {
             }
         }
     }
+}
+
+/// On a device, batches are cut by tokens, and logits are read once. Order and numbers are those of the host.
+#[test]
+fn an_evaluation_has_the_same_logits_on_the_device() {
+    let Some(device) = device() else { return };
+    let mut model = DistilBert::random(&small(), 3, DType::F32, 1).unwrap();
+    let texts: Vec<Vec<u32>> = (0..23).map(|i| (0..1 + i * 7 % 40).map(|j| (i + j * 3) % 40).collect()).collect();
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let host = lowrank::train::logits(&model, &texts, 3).unwrap().concat();
+    model.to_device(&device).unwrap();
+    for batch in [1, 3, 100] {
+        let found = lowrank::train::logits(&model, &texts, batch).unwrap().concat();
+        assert_eq!(found.len(), 3 * texts.len());
+        assert!(host.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-5), "{batch}: {host:?} {found:?}");
+    }
+    assert!(lowrank::train::logits(&model, &[], 3).unwrap().is_empty());
+    // A weight that is not finite is named here too.
+    let bad = Tensor::new(vec![f32::NAN; 3], [3]).unwrap().to_device(&device).unwrap();
+    model.classifier.bias.as_mut().unwrap().set(bad).unwrap();
+    let message = lowrank::train::logits(&model, &texts, 3).unwrap_err().to_string();
+    assert!(message.contains("the model answers NaN") && message.contains("classifier.bias"), "{message}");
 }
 
 /// Losses and gradient norms of the steps.

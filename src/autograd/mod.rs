@@ -80,6 +80,19 @@ pub trait Op: 'static {
     /// As in `forward`.
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
+    /// Whether, on a GPU, backward takes dy as the sum of two cotangents ([`Op::backward_of_two`]), and so saves the pass that adds them.
+    fn adds_cotangents(&self) -> bool {
+        false
+    }
+
+    /// [`Op::backward`] of `dy` + `more`.
+    ///
+    /// # Errors
+    /// As in `forward`.
+    fn backward_of_two(&self, saved: Saved, dy: Tensor, more: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.backward(saved, accumulate(Some(dy), more)?, needs)
+    }
+
     /// Floating-point operations of forward, and of backward under `needs`, for the ledger. A multiply-add counts two; small ops say zero.
     fn flops(&self, _inputs: &[&Tensor], _needs: &[bool]) -> (u64, u64) {
         (0, 0)

@@ -9,10 +9,20 @@ pub fn forward(op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &mut Save
     op.forward(inputs, needs, saved).map_err(|e| without_kernel(e, op.name()))
 }
 
-/// Runs backward of `op`, and checks that each gradient that is needed is there and looks like its input.
-pub fn backward(op: &dyn Op, saved: Saved, dy: Tensor, inputs: &[Option<usize>], like: &[(Shape, DType)]) -> Result<Vec<Option<Tensor>>> {
+/// Runs backward of `op` for dy + `more`, and checks that each gradient that is needed is there and looks like its input.
+pub fn backward(
+    op: &dyn Op,
+    saved: Saved,
+    (dy, more): (Tensor, Option<Tensor>),
+    inputs: &[Option<usize>],
+    like: &[(Shape, DType)],
+) -> Result<Vec<Option<Tensor>>> {
     let (name, needs) = (op.name(), inputs.iter().map(Option::is_some).collect::<Vec<_>>());
-    let contributions = op.backward(saved, dy, &needs).map_err(|e| without_kernel(e, name))?;
+    let contributions = match more {
+        Some(more) => op.backward_of_two(saved, dy, more, &needs),
+        None => op.backward(saved, dy, &needs),
+    };
+    let contributions = contributions.map_err(|e| without_kernel(e, name))?;
     if contributions.len() != needs.len() {
         return Err(Error::shape(name, "one contribution per input", &[&[needs.len()], &[contributions.len()]]));
     }

@@ -9,7 +9,7 @@
 
 use super::record::Ledger;
 use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor, on_device};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -165,8 +165,10 @@ impl<'m> Tape<'m> {
         run::check("vjp", y.shape(), y.value.dtype(), &dy)?;
         let mut result = Grads::default();
         let Some(last) = y.node else { return Ok(result) };
-        // For each node, the sum of the contributions so far.
+        // For each node, the sum of the contributions so far; and one that is not added yet, where the op adds it itself.
         let mut cotangents: Vec<Option<Tensor>> = self.nodes.iter().map(|_| None).collect();
+        let mut seconds: HashMap<usize, Tensor> = HashMap::new();
+        let adds: Vec<bool> = self.nodes.iter().map(|node| matches!(node, Node::Op { op, .. } if op.adds_cotangents())).collect();
         cotangents[last] = Some(dy);
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
             let Some(dy) = cotangents[i].take() else { continue };
@@ -176,13 +178,17 @@ impl<'m> Tape<'m> {
                     continue;
                 }
                 Node::Op { op, saved, inputs, like } => {
-                    let contributions = run::backward(&*op, saved, dy, &inputs, &like)?;
+                    let contributions = run::backward(&*op, saved, (dy, seconds.remove(&i)), &inputs, &like)?;
                     (inputs, contributions)
                 }
                 Node::Segment { inputs, backward } => (inputs.iter().map(|v| v.node).collect(), backward(dy, &mut result)?),
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
-                if let (Some(input), Some(g)) = (input, contribution) {
+                let (Some(input), Some(g)) = (input, contribution) else { continue };
+                let on_gpu = on_device!(g, |_device| true, false);
+                if on_gpu && adds[input] && cotangents[input].is_some() && !seconds.contains_key(&input) {
+                    seconds.insert(input, g);
+                } else {
                     cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);
                 }
             }

@@ -39,14 +39,18 @@ pub enum Argument {
     U64(u64),
     /// A 32-bit float.
     F32(f32),
+    /// The keys of Philox's ten rounds: 20 words of 32 bits, the first of two in the lower half.
+    Keys([u64; 10]),
 }
 
 impl Argument {
-    fn bits(self) -> u64 {
+    /// Adds the bytes of the argument to `values`, in words of 64 bits.
+    fn write(self, values: &mut Vec<u64>) {
         match self {
-            Argument::Address(x) | Argument::U64(x) => x,
-            Argument::U32(x) => x.into(),
-            Argument::F32(x) => x.to_bits().into(),
+            Argument::Address(x) | Argument::U64(x) => values.push(x),
+            Argument::U32(x) => values.push(x.into()),
+            Argument::F32(x) => values.push(x.to_bits().into()),
+            Argument::Keys(keys) => values.extend(keys),
         }
     }
 }
@@ -106,8 +110,12 @@ impl Kernels {
         }
         context.enter()?;
         let function = self.function(name, shared as u32)?;
-        let mut values: Vec<u64> = arguments.iter().map(|a| a.bits()).collect();
-        let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let (mut values, mut starts) = (Vec::new(), Vec::new());
+        for argument in arguments {
+            starts.push(values.len());
+            argument.write(&mut values);
+        }
+        let mut pointers: Vec<*mut c_void> = starts.into_iter().map(|start| std::ptr::from_mut(&mut values[start]).cast()).collect();
         let grid = (grid[0] as u32, grid[1] as u32, grid[2] as u32);
         // SAFETY: the callers (`cuda::launch` and the `_cuda.rs` files of ops) give each kernel arguments of its parameters' types, and buffers of
         // the sizes that its source states. The driver copies the arguments before the call returns. A 32-bit argument is in the first bytes of

@@ -101,8 +101,8 @@ impl DistilBert {
         Ok(Pass { shared, ..pass.clone() })
     }
 
-    /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], then dropout. The first op equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions,
-    /// their sum and layer norm, one after another (its test `it_equals_its_parts`).
+    /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], which equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions, their sum, layer norm
+    /// and dropout, one after another (its test `it_equals_its_parts`).
     pub(super) fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
         tape.enter("distilbert.embeddings");
         let longest = (0..pass.sequences.count()).map(|b| pass.sequences.length(b)).max().unwrap_or(0);
@@ -118,9 +118,9 @@ impl DistilBert {
             inputs.push(weight.var(tape, pass)?);
         }
         let prompt = self.prompt_rows();
-        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: pass.sequences.clone(), prompt };
-        let e = tape.apply(op, &inputs.iter().collect::<Vec<_>>())?;
-        tape.dropout(&e, pass.mask(self.config.dropout, site::EMBEDDINGS), &pass.sequences)
+        let mask = pass.mask(self.config.dropout, site::EMBEDDINGS);
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: pass.sequences.clone(), prompt, mask };
+        tape.apply(op, &inputs.iter().collect::<Vec<_>>())
     }
 
     /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not computed.

@@ -84,5 +84,7 @@ pub(crate) enum NormRows<'a> {
         positions: &'a Tensor,
         prompt: Option<&'a Tensor>,
         sequences: &'a Sequences,
+        /// Dropout of y.
+        mask: Option<&'a Mask>,
     },
 }

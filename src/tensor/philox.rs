@@ -6,15 +6,22 @@
 //! The counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the model.
 //! The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low word first.
 
+/// The two keys of each of the ten rounds.
+#[inline(always)]
+pub fn round_keys(seed: u64) -> [[u32; 2]; 10] {
+    std::array::from_fn(|round| {
+        let times = |step: u32| step.wrapping_mul(round as u32);
+        [(seed as u32).wrapping_add(times(0x9E37_79B9)), ((seed >> 32) as u32).wrapping_add(times(0xBB67_AE85))]
+    })
+}
+
 /// Four random words from a key and a counter: ten rounds of two multiplications, whose upper and lower halves are mixed.
 #[inline(always)]
 pub fn philox(seed: u64, mut counter: [u32; 4]) -> [u32; 4] {
-    let mut key = [seed as u32, (seed >> 32) as u32];
-    for _ in 0..10 {
+    for key in round_keys(seed) {
         let p0 = u64::from(counter[0]) * 0xD251_1F53;
         let p1 = u64::from(counter[2]) * 0xCD9E_8D57;
         counter = [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
-        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
     counter
 }

@@ -288,7 +288,9 @@ impl<'m> Graph<'m, '_> {
         let n = self.sizes.tokens.saturating_sub(prompt * self.sizes.count);
         let ids = self.ids(n)?;
         let ids = self.tape.constant(&ids);
-        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: self.eps(), sequences: self.sizes.sequences.clone(), prompt };
+        // Without dropout: recorded inputs keep their meaning.
+        let (sequences, mask) = (self.sizes.sequences.clone(), None);
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: self.eps(), sequences, prompt, mask };
         let inputs: Vec<&Var> = [&ids, &words, &positions, &gamma, &beta].into_iter().chain((prompt > 0).then_some(&rows)).collect();
         let y = self.tape.apply(op, &inputs)?;
         Ok((y, (d as f64).sqrt() * most_gamma + most_beta))

@@ -30,8 +30,9 @@ use std::sync::Arc;
 /// With the scores S = q kᵀ / √K, the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with
 /// δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K, dk = dSᵀ q / √K.
 ///
-/// Saved: the inputs, y (δᵢ is also the product of the rows i of dy and y), and one number for each row of scores, its log-sum-exp lse: backward gets P back as exp(S − lse). P is not saved, nor is a
-/// dropout mask. In bf16, drop(P) and dS are rounded to bf16 for the products.
+/// Saved: the inputs, y (δᵢ is also the product of the rows i of dy and y), and one number for each row of scores, its log-sum-exp lse: backward gets P back
+/// as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of it for each score, which is less than to draw it twice
+/// more. In bf16, drop(P) and dS are rounded to bf16 for the products.
 pub struct Attention {
     /// H.
     pub heads: usize,
@@ -126,15 +127,16 @@ impl Op for Attention {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let x = self.split(inputs)?;
-        let (y, lse) = on_device!(
+        let (y, lse, kept) = on_device!(
             x.qkv[0],
-            |device| launch::attention::forward(device, &x),
-            dispatch!("attention", x.qkv[0].dtype(), T => attention_fast::forward::<T>(&x))
+            |device| launch::attention::forward(device, &x, needs.contains(&true)),
+            dispatch!("attention", x.qkv[0].dtype(), T => attention_fast::forward::<T>(&x)).map(|(y, lse)| (y, lse, None::<Tensor>))
         )?;
         if needs.contains(&true) {
             inputs.iter().for_each(|t| saved.keep("inputs", t));
             saved.keep("y", &y);
             saved.keep("lse", &lse);
+            kept.iter().for_each(|kept| saved.keep("kept", kept));
         }
         Ok(y)
     }
@@ -143,6 +145,9 @@ impl Op for Attention {
         let inputs = needs.iter().map(|_| saved.take("inputs")).collect::<Result<Vec<_>>>()?;
         let x = self.split(&inputs.iter().collect::<Vec<_>>())?;
         let (y, lse) = (saved.take("y")?, saved.take("lse")?);
+        // Only a GPU keeps it.
+        #[cfg(feature = "cuda")]
+        let kept = saved.take("kept").ok();
         // The fast form cuts dq, dk and dv to these shapes, and adds the gradients of the extra rows itself.
         let own_shapes: Vec<_> = inputs[..inputs.len() - if self.extra { 2 } else { 0 }].iter().map(Tensor::shape).collect();
         let grads = on_device!(
@@ -150,7 +155,7 @@ impl Op for Attention {
             |device| {
                 let grads = inputs.iter().map(|t| Tensor::empty_on(device, t.dtype(), t.shape())).collect::<Result<Vec<_>>>()?;
                 // `split` views the gradient tensors as dq, dk and dv, which the kernels write.
-                launch::attention::backward(device, &x, [&y, &lse, &dy], &self.split(&grads.iter().collect::<Vec<_>>())?)?;
+                launch::attention::backward(device, &x, [&y, &lse, &dy], kept.as_ref(), &self.split(&grads.iter().collect::<Vec<_>>())?)?;
                 Ok(grads)
             },
             dispatch!("attention", dy.dtype(), T => attention_fast::backward::<T>(&x, [&y, &lse, &dy], &own_shapes))

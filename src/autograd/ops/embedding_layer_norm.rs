@@ -1,21 +1,23 @@
 //! The embeddings of packed tokens in one pass: a row of each of two tables, and layer normalisation. Devlin et al. 2018, BERT,
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
+use super::dropout::drop_rows;
 use super::{embedding, layer_norm};
 use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-use crate::tensor::{DType, NormRows, Sequences, Tensor, philox::Stream};
+use crate::tensor::{DType, Mask, NormRows, Sequences, Tensor, philox::Stream};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// y = LN(e) γ + β with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence.
+/// y = f ⊙ (LN(e) γ + β) with `e[t] = words[ids[t]] + positions[p]`, where p is the place of row t in its sequence, and f are the factors of dropout.
 ///
 /// With a prompt, its P rows come before the words of each sequence, and get positions like words. With de the gradient of LN's input, the
 /// gradient of a table's row is Σ `de[t]` over the rows t that took it.
 ///
-/// The op equals [`super::Embedding`] twice, [`super::Add`] and [`super::LayerNorm`]; one pass over memory replaces four, without their roundings.
+/// The op equals [`super::Embedding`] twice, [`super::Add`], [`super::LayerNorm`] and [`super::Dropout`]; one pass over memory replaces four, without their
+/// roundings, and on a GPU the fifth too.
 ///
 /// Inputs, in order: ids u32 `[T − B·P]`, words `[V, d]`, positions `[M, d]`, γ and β `[d]`, and the prompt `[P, d]` if P > 0; y `[T, d]`.
 pub struct EmbeddingLayerNorm {
@@ -27,6 +29,8 @@ pub struct EmbeddingLayerNorm {
     pub sequences: Arc<Sequences>,
     /// P.
     pub prompt: usize,
+    /// Dropout of y.
+    pub mask: Option<Mask>,
 }
 
 /// The tables, in the order of [`embedding::picked`]: their names in what is saved, and their places among the inputs.
@@ -47,7 +51,8 @@ impl EmbeddingLayerNorm {
         let rows = tape.embedding(table, &Tensor::new(rows, [n])?, self.dtype)?;
         let places = tape.embedding(positions, &Tensor::new(places, [n])?, self.dtype)?;
         let e = tape.add(&rows, &places)?;
-        tape.layer_norm(&e, gamma, beta, self.eps)
+        let y = tape.layer_norm(&e, gamma, beta, self.eps)?;
+        tape.dropout(&y, self.mask.clone(), &self.sequences)
     }
 
     /// # Errors
@@ -99,7 +104,8 @@ impl Op for EmbeddingLayerNorm {
         // For their shapes alone. The tables are the model's own, so they cost nothing.
         Self::trained(needs).for_each(|(_, name, input)| saved.keep(name, inputs[input]));
         let (dtype, prompt, sequences) = (self.dtype, inputs.get(5).copied(), &*self.sequences);
-        let rows = NormRows::Embeddings { dtype, ids: inputs[0], words: inputs[1], positions: inputs[2], prompt, sequences };
+        let mask = self.mask.as_ref();
+        let rows = NormRows::Embeddings { dtype, ids: inputs[0], words: inputs[1], positions: inputs[2], prompt, sequences, mask };
         layer_norm::forward(self.name(), &rows, [inputs[3], inputs[4]], self.eps, [e_trains, needs[3]], saved)
     }
 
@@ -107,7 +113,12 @@ impl Op for EmbeddingLayerNorm {
         let e_trains = Self::trained(needs).next().is_some();
         let ids = saved.take_if(e_trains, "ids")?;
         let tables = Self::trained(needs).map(|(table, name, _)| Ok((table, saved.take(name)?))).collect::<Result<Vec<_>>>()?;
-        let [de, dgamma, dbeta] = layer_norm::backward("embedding_layer_norm", saved, dy, [e_trains, needs[3], needs[4]])?;
+        let dy = match &self.mask {
+            Some(mask) => drop_rows(mask, &self.sequences, &dy)?,
+            None => dy,
+        };
+        let needs_of = ([e_trains, false], [needs[3], needs[4]]);
+        let ([de, _], [dgamma, dbeta]) = layer_norm::backward(self.name(), saved, dy, None, None, needs_of)?;
         let mut grads = vec![None, None, None, dgamma, dbeta];
         grads.resize_with(needs.len(), || None);
         if let (Some(de), Some(ids)) = (de, ids) {
@@ -131,7 +142,9 @@ pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
         inputs.push(random_tensor(random, &[prompt, d])?);
     }
     let sequences = Arc::new(text.lengthened(prompt));
-    Ok(Case::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }, inputs))
+    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
+    let mask = (random.below(2) == 0).then_some(mask);
+    Ok(Case::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt, mask }, inputs))
 }
 
 #[cfg(test)]
@@ -153,7 +166,8 @@ mod tests {
             let sequences = Sequences::new(&lengths, vec![3; lengths.len()]).unwrap().lengthened(prompt);
             let positions = random_tensor(&mut random, &[n + prompt, d]).unwrap();
             let dy = random_tensor(&mut random, &[sequences.tokens(), d]).unwrap();
-            let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, sequences: Arc::new(sequences), prompt };
+            let mask = (seed % 2 == 0).then_some(Mask { p: 0.3, seed, site: 2 });
+            let op = EmbeddingLayerNorm { dtype: DType::F64, eps: 1e-12, sequences: Arc::new(sequences), prompt, mask };
             let ids = inputs[0].clone();
             let new = |t: &Tensor| Parameter::new("p", t.clone());
             let common = [new(&positions), new(&inputs[3]), new(&inputs[4])];
@@ -190,7 +204,7 @@ mod tests {
     fn inputs_that_do_not_fit_are_named() {
         let op = |lengths: &[usize], prompt| {
             let sequences = Arc::new(Sequences::new(lengths, vec![0; lengths.len()]).unwrap());
-            EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt }
+            EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt, mask: None }
         };
         let zeros = |dims: &[usize]| Tensor::zeros(DType::F64, dims);
         let (ids, words, places, d) = (Tensor::new(vec![0u32, 1], [2]).unwrap(), zeros(&[2, 3]), zeros(&[2, 3]), zeros(&[3]));

@@ -1,11 +1,12 @@
 //! Layer normalisation. Ba, Kiros & Hinton 2016, <https://arxiv.org/abs/1607.06450>, section 3. The loops over rows are in `layer_norm_fast.rs`.
 
+use super::dropout::drop_rows;
 use super::layer_norm_fast as fast;
 use crate::autograd::gradcheck::{Case, random_size, random_tensor};
-use crate::autograd::{Op, Saved, Tape, Var};
+use crate::autograd::{Op, Saved, Tape, Var, accumulate};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{NormRows, Tensor, on_device, philox::Stream};
+use crate::tensor::{Mask, NormRows, Sequences, Tensor, on_device, philox::Stream};
 use crate::{Error, Result, dispatch};
 
 /// y = x̂ ⊙ γ + β with the normalised x, x̂ = (x − mean(x)) rstd, and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and β `[d]`.
@@ -45,7 +46,8 @@ impl Op for LayerNorm {
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(backward("layer_norm", saved, dy, [needs[0], needs[1], needs[2]])?.into())
+        let ([dx, _], [dgamma, dbeta]) = backward("layer_norm", saved, dy, None, None, ([needs[0], false], [needs[1], needs[2]]))?;
+        Ok(vec![dx, dgamma, dbeta])
     }
 }
 
@@ -69,6 +71,11 @@ pub(super) fn forward(
         |device| launch::layer_norm(device, rows, [gamma, beta], eps, keep),
         dispatch!(op, dtype, T => fast::forward::<T>(op, rows, [gamma, beta], eps, keep))
     )?;
+    // On a GPU, the kernel has dropped already.
+    let y = match rows {
+        NormRows::Embeddings { mask: Some(mask), sequences, .. } => on_device!(y, |_device| Ok(y), drop_rows(mask, sequences, &y))?,
+        _ => y,
+    };
     x_hat.iter().for_each(|x_hat| saved.keep("x_hat", x_hat));
     if let Some(rstd) = &rstd {
         saved.keep("rstd", rstd);
@@ -77,14 +84,57 @@ pub(super) fn forward(
     Ok(y)
 }
 
-/// ds, dγ and dβ, where they are needed, for the same three ops.
-pub(super) fn backward(op: &'static str, mut saved: Saved, dy: Tensor, needs: [bool; 3]) -> Result<[Option<Tensor>; 3]> {
-    let x_hat = saved.take_if(needs[0] || needs[1], "x_hat")?;
-    let rstd_gamma = if needs[0] { Some([saved.take("rstd")?, saved.take("gamma")?]) } else { None };
+/// Gradients, where they are needed: ds and f ⊙ ds, f the factors of a dropout (1 without one), and dγ and dβ.
+pub(super) type Gradients = ([Option<Tensor>; 2], [Option<Tensor>; 2]);
+
+/// Dropout under a mask of the rows of packed sequences.
+pub(super) type Drop<'a> = Option<(&'a Mask, &'a Sequences)>;
+
+/// The gradients for the same three ops. dy is dy + `more` where two ops read y and one kernel adds on the way, which only a GPU's does.
+pub(super) fn backward(
+    op: &'static str,
+    mut saved: Saved,
+    mut dy: Tensor,
+    more: Option<Tensor>,
+    drop: Drop,
+    needs: ([bool; 2], [bool; 2]),
+) -> Result<Gradients> {
+    let (needs_s, needs_weights) = needs;
+    let needs_any_s = needs_s.contains(&true);
+    // dγ and dβ are sums of dy itself.
+    let more = match more {
+        Some(more) if !needs_any_s || needs_weights.contains(&true) => {
+            dy = accumulate(Some(dy), more)?;
+            None
+        }
+        other => other,
+    };
+    let x_hat = saved.take_if(needs_any_s || needs_weights[0], "x_hat")?;
+    let rstd_gamma = if needs_any_s { Some([saved.take("rstd")?, saved.take("gamma")?]) } else { None };
     on_device!(
         dy,
-        |device| launch::layer_norm_backward(device, &dy, x_hat.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]),
-        dispatch!(op, dy.dtype(), T => fast::backward::<T>(dy, x_hat.as_ref(), rstd_gamma.as_ref(), [needs[1], needs[2]]))
+        |device| {
+            let weights = launch::layer_norm_weights(device, &dy, x_hat.as_ref(), needs_weights)?;
+            let (Some([rstd, gamma]), Some(h)) = (&rstd_gamma, &x_hat) else { return Ok(([None, None], weights)) };
+            let x = launch::NormCotangent { dy: &dy, more: more.as_ref(), h, rstd, gamma };
+            // Without a dropout, both are one tensor.
+            let [ds, dropped] =
+                launch::layer_norm_backward(device, &x, drop, [needs_s[0] || drop.is_none(), needs_s[1] && drop.is_some()])?;
+            let dropped = if drop.is_some() { dropped } else { ds.clone().filter(|_| needs_s[1]) };
+            Ok(([ds.filter(|_| needs_s[0]), dropped], weights))
+        },
+        {
+            if let Some(more) = more {
+                dy = accumulate(Some(dy), more)?;
+            }
+            let [ds, dgamma, dbeta] =
+                dispatch!(op, dy.dtype(), T => fast::backward::<T>(dy, x_hat.as_ref(), rstd_gamma.as_ref(), needs_weights))?;
+            let dropped = match (&ds, drop) {
+                (Some(ds), Some((mask, sequences))) if needs_s[1] => Some(drop_rows(mask, sequences, ds)?),
+                _ => ds.clone().filter(|_| needs_s[1]),
+            };
+            Ok(([ds.filter(|_| needs_s[0]), dropped], [dgamma, dbeta]))
+        }
     )
 }
 

@@ -1,6 +1,5 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
-use super::dropout::drop_rows;
 use super::layer_norm;
 use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
@@ -24,6 +23,14 @@ pub struct ResidualLayerNorm {
 }
 
 impl ResidualLayerNorm {
+    /// dx, dr, dγ and dβ, where they are needed, of dy + `more`.
+    fn gradients(&self, saved: Saved, dy: Tensor, more: Option<Tensor>, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
+        let needs = ([needs[1], needs[0]], [needs[2], needs[3]]);
+        let ([dr, dx], [dgamma, dbeta]) = layer_norm::backward(self.name(), saved, dy, more, drop, needs)?;
+        Ok(vec![dx, dr, dgamma, dbeta])
+    }
+
     /// The plain form, for the tests.
     #[cfg(test)]
     fn composed(&self, tape: &mut Tape, [x, r, gamma, beta]: [&Var; 4]) -> Result<Var> {
@@ -51,12 +58,15 @@ impl Op for ResidualLayerNorm {
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let [g, dgamma, dbeta] = layer_norm::backward("residual_layer_norm", saved, dy, [needs[0] || needs[1], needs[2], needs[3]])?;
-        let dx = match (&g, &self.mask) {
-            (Some(g), Some(mask)) if needs[0] => Some(drop_rows(mask, &self.sequences, g)?),
-            _ => g.clone().filter(|_| needs[0]),
-        };
-        Ok(vec![dx, g.filter(|_| needs[1]), dgamma, dbeta])
+        self.gradients(saved, dy, None, needs)
+    }
+
+    fn adds_cotangents(&self) -> bool {
+        true
+    }
+
+    fn backward_of_two(&self, saved: Saved, dy: Tensor, more: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self.gradients(saved, dy, Some(more), needs)
     }
 }
 

@@ -29,6 +29,17 @@ __device__ __forceinline__ const Entry& entry_of_block(const Entry* entries, u32
     return entries[low];
 }
 
+// An octet of which `left` elements are the parameter's.
+__device__ __forceinline__ void load_up_to(const float* from, u64 left, float (&x)[8]) {
+    if (left >= 8 && aligned(from)) load(from, x);
+    else load_some<false>(from, left < 8 ? (u32)left : 8, x);
+}
+
+__device__ __forceinline__ void store_up_to(float* to, u64 left, const float (&x)[8]) {
+    if (left >= 8 && aligned(to)) store(to, x);
+    else store_some<false>(to, left < 8 ? (u32)left : 8, x);
+}
+
 // The sum of each thread's x in thread 0, in an order that never changes.
 __device__ __forceinline__ double block_sum(double x) {
     __shared__ double sums[256];
@@ -45,7 +56,13 @@ KERNEL(adamw_squares)(const Entry* entries, double* partial, u32 count) {
     const Entry& e = entry_of_block(entries, count);
     const u64 start = (blockIdx.x - e.first) * CHUNK, end = start + CHUNK < e.n ? start + CHUNK : e.n;
     double sum = 0.0;
-    for (u64 i = start + threadIdx.x; i < end; i += 256) sum += (double)e.g[i] * e.g[i];
+#pragma unroll 1
+    for (u64 i = start + 8 * threadIdx.x; i < end; i += 2048) {
+        float g[8];
+        load_up_to(e.g + i, end - i, g);
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) sum += (double)g[j] * g[j];
+    }
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -67,12 +84,22 @@ KERNEL(adamw_update)(const Entry* entries, const float* clip, u32 count, float b
     if (factor != factor) return;
     const Entry& e = entry_of_block(entries, count);
     const u64 start = (blockIdx.x - e.first) * CHUNK, end = start + CHUNK < e.n ? start + CHUNK : e.n;
-    for (u64 i = start + threadIdx.x; i < end; i += 256) {
-        const float gradient = e.g[i] * factor;
-        const float m = b1 * e.m[i] + c1 * gradient;
-        const float v = b2 * e.v[i] + c2 * gradient * gradient;
-        e.m[i] = m;
-        e.v[i] = v;
-        e.value[i] = e.value[i] * e.shrink - e.rate * m / (sqrtf(v) * root + eps);
+#pragma unroll 1
+    for (u64 i = start + 8 * threadIdx.x; i < end; i += 2048) {
+        float value[8], g[8], m[8], v[8];
+        load_up_to(e.value + i, end - i, value);
+        load_up_to(e.g + i, end - i, g);
+        load_up_to(e.m + i, end - i, m);
+        load_up_to(e.v + i, end - i, v);
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) {
+            const float gradient = g[j] * factor;
+            m[j] = b1 * m[j] + c1 * gradient;
+            v[j] = b2 * v[j] + c2 * gradient * gradient;
+            value[j] = value[j] * e.shrink - e.rate * m[j] / (sqrtf(v[j]) * root + eps);
+        }
+        store_up_to(e.m + i, end - i, m);
+        store_up_to(e.v + i, end - i, v);
+        store_up_to(e.value + i, end - i, value);
     }
 }

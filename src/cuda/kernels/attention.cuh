@@ -6,7 +6,7 @@
 //   S = q kᵀ / √K      P = softmax(S) = exp(S - lse)      y = (f ⊙ P) v
 //   δ = Σ dy ⊙ y over a row      dS = P ⊙ (f ⊙ dy vᵀ - δ)      dq = dS k / √K      dk = dSᵀ q / √K      dv = (f ⊙ P)ᵀ dy
 //
-// f is 0 or 1/(1 - p), drawn from a counter wherever it is needed: row = head · 2¹⁶ + query, column = key. Each sequence sees `extra` more keys
+// f is 0 or 1/(1 - p), drawn from a counter: row = head · 2¹⁶ + query, column = key. Each sequence sees `extra` more keys
 // and values before its own; its key j is row j of those if j < extra, and row j - extra of its own otherwise.
 //
 // Two families of kernels, each in a file of its own; this one has what they share:
@@ -28,8 +28,11 @@
 //   live_sequences    [1], or null: sequences from this one on are left out, and their rows of every output are left as they were
 //   tq, width         Tq, and K (the tensor-core kernels know it: it stands in their names)
 //   scale             1 / √K
-//   seed, site        of the dropout; a weight is kept where its random word is at least `threshold`, and then times `keep` = 1/(1 - p).
+//   keys, site        of the dropout; a weight is kept where its random word is at least `threshold`, and then times `keep` = 1/(1 - p).
 //                     threshold 0: no dropout, and keep = 1.
+//   kept, kept_tiles  [heads, Tq / 16 + B + 1, kept_tiles, 32], or null: which weights the tensor-core forward kept, a bit for each, so that backward reads what
+//                     forward drew. A block of 16 queries and 64 keys has 32 words, and a sequence ceil(nk / 64) of its row's blocks. The queries of sequence b
+//                     begin in row q_offsets[b] / 16 + b, which leaves each sequence whole rows. The plain kernels draw again, and take null.
 // The tensor-core kernels copy 16 bytes at a time: their bf16 addresses are multiples of 16, ldq and ld of 8.
 #pragma once
 #include "common.cuh"
@@ -42,9 +45,11 @@ struct Inputs {
     const u32 *q_offsets, *k_offsets, *examples, *live_sequences;
     u32 tq, width, ldq, ld, extra;
     float scale;
-    u64 seed;
+    Keys keys;
     u32 site, threshold;
     float keep;
+    u32* kept;
+    u32 kept_tiles;
 };
 
 // Rows of one head in one sequence: the extra ones first, if there are any.
@@ -112,9 +117,9 @@ __device__ __forceinline__ float infinity() {
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, T* y, float* lse, const u32* q_offsets,                        \
         const u32* k_offsets, const u32* examples, const u32* live_sequences, u32 tq, u32 width, u32 ldq, u32 ld, u32 extra, float scale,      \
-        u64 seed, u32 site, u32 threshold, float keep) {                                                                                       \
+        Keys keys, u32 site, u32 threshold, float keep, u32* kept, u32 kept_tiles) {                                                           \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
-                                         tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
+                                         tq, width, ldq, ld,      extra,   scale,     keys,      site,     threshold,      keep, kept, kept_tiles};\
         attention::FUNCTION(in, y, lse);                                                                                                       \
     }
 
@@ -125,9 +130,9 @@ __device__ __forceinline__ float infinity() {
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, const T* dy, const float* lse, const float* delta, T* dq,      \
         const u32* q_offsets, const u32* k_offsets, const u32* examples, const u32* live_sequences, u32 tq, u32 width, u32 ldq, u32 ld,        \
-        u32 extra, float scale, u64 seed, u32 site, u32 threshold, float keep) {                                                               \
+        u32 extra, float scale, Keys keys, u32 site, u32 threshold, float keep, u32* kept, u32 kept_tiles) {                                   \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
-                                         tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
+                                         tq, width, ldq, ld,      extra,   scale,     keys,      site,     threshold,      keep, kept, kept_tiles};\
         attention::FUNCTION(in, dy, lse, delta, dq);                                                                                           \
     }
 
@@ -139,8 +144,9 @@ __device__ __forceinline__ float infinity() {
     extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(                                                                            \
         const T* q, const T* k, const T* v, const T* extra_k, const T* extra_v, const T* dy, const float* lse, const float* delta, T* dk,      \
         T* dv, float* extra_dk, float* extra_dv, const u32* q_offsets, const u32* k_offsets, const u32* examples, const u32* live_sequences,   \
-        u32 tq, u32 width, u32 ldq, u32 ld, u32 extra, float scale, u64 seed, u32 site, u32 threshold, float keep) {                           \
+        u32 tq, u32 width, u32 ldq, u32 ld, u32 extra, float scale, Keys keys, u32 site, u32 threshold, float keep, u32* kept,                 \
+        u32 kept_tiles) {                                                                                                                      \
         const attention::Inputs<T> in = {q,  k,     v,   extra_k, extra_v, q_offsets, k_offsets, examples, live_sequences,                     \
-                                         tq, width, ldq, ld,      extra,   scale,     seed,      site,     threshold,      keep};              \
+                                         tq, width, ldq, ld,      extra,   scale,     keys,      site,     threshold,      keep, kept, kept_tiles};\
         attention::FUNCTION(in, dy, lse, delta, dk, dv, extra_dk, extra_dv);                                                                   \
     }

@@ -63,7 +63,7 @@ __device__ __forceinline__ void store(T* row, const float (&sum)[PARTS], float f
 template <typename T>
 __device__ __forceinline__ float factor(const Inputs<T>& in, const Task& task, u32 query, u32 key) {
     if (in.threshold == 0) return 1.0f;
-    const Words words = philox(in.seed, key / 4, task.head << 16 | query, in.site, task.example);
+    const Words words = philox(in.keys, key / 4, task.head << 16 | query, in.site, task.example);
     return words.x[key % 4] >= in.threshold ? in.keep : 0.0f;
 }
 

@@ -97,8 +97,8 @@ template <u32 TILES>
 __device__ __forceinline__ void to_left(FragmentA (&a)[TILES / 2], const FragmentC (&c)[TILES]) {
 #pragma unroll
     for (u32 n = 0; n < TILES; n++) {
-        a[n / 2].x[n % 2 * 2] = mma::pack(c[n].x[0], c[n].x[1]);
-        a[n / 2].x[n % 2 * 2 + 1] = mma::pack(c[n].x[2], c[n].x[3]);
+        a[n / 2].x[n % 2 * 2] = pack(c[n].x[0], c[n].x[1]);
+        a[n / 2].x[n % 2 * 2 + 1] = pack(c[n].x[2], c[n].x[3]);
     }
 }
 
@@ -117,8 +117,8 @@ __device__ __forceinline__ void store(const Rows<bf16>& to, unsigned char* tile,
     __syncwarp();
 #pragma unroll
     for (u32 n = 0; n < K / 8; n++) {
-        *(u32*)(tile + swizzle<K>(row + g, n) + 4 * t) = mma::pack(c[n].x[0] * factor0, c[n].x[1] * factor0);
-        *(u32*)(tile + swizzle<K>(row + g + 8, n) + 4 * t) = mma::pack(c[n].x[2] * factor1, c[n].x[3] * factor1);
+        *(u32*)(tile + swizzle<K>(row + g, n) + 4 * t) = pack(c[n].x[0] * factor0, c[n].x[1] * factor0);
+        *(u32*)(tile + swizzle<K>(row + g + 8, n) + 4 * t) = pack(c[n].x[2] * factor1, c[n].x[3] * factor1);
     }
     __syncwarp();
 #pragma unroll
@@ -128,14 +128,14 @@ __device__ __forceinline__ void store(const Rows<bf16>& to, unsigned char* tile,
     }
 }
 
-// Which of four random words are kept, as four bits.
-template <typename T>
-__device__ __forceinline__ u32 draw(const Inputs<T>& in, const Task& task, u32 query, u32 keys) {
-    const Words words = philox(in.seed, keys, task.head << 16 | query, in.site, task.example);
-    u32 bits = 0;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) bits |= (words.x[i] >= in.threshold ? 1u : 0u) << i;
+// Twice `bits`, and 1 more if `word` is at least the threshold: if its sum with 2³² - threshold, `complement`, carries.
+__device__ __forceinline__ u32 append_kept(u32 bits, u32 word, u32 complement) {
+#ifdef CUDA_SHIM
+    return 2 * bits + (word + complement < word ? 1 : 0);
+#else
+    asm("{.reg .u32 sum;\n add.cc.u32 sum, %1, %2;\n addc.u32 %0, %0, %0;}" : "+r"(bits) : "r"(word), "r"(complement));
     return bits;
+#endif
 }
 
 // Which weights are kept of scores whose rows are queries query.. + 16 and whose columns are keys key.. + 8 TILES: bit 4n + i tells of
@@ -146,30 +146,46 @@ __device__ __forceinline__ u32 kept_by_query(const Inputs<bf16>& in, const Task&
     static_assert(TILES <= 8, "4 bits a tile");
     const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, odd = lane % 2;
     u32 own = 0;
+    // The last bit first.
 #pragma unroll
-    for (u32 n = 0; n < TILES; n++) own |= draw(in, task, query + g + 8 * odd, key / 4 + 2 * n + t / 2) << 4 * n;
+    for (u32 n = TILES; n-- > 0;) {
+        const Words words = philox(in.keys, key / 4 + 2 * n + t / 2, task.head << 16 | (query + g + 8 * odd), in.site, task.example);
+#pragma unroll
+        for (u32 i = 4; i-- > 0;) own = append_kept(own, words.x[i], 0 - in.threshold);
+    }
     const u32 other = __shfl_xor_sync(0xFFFFFFFFu, own, 1);
     const u32 low = 0x33333333, high = 0xCCCCCCCC;
     return odd ? (other >> 2 & low) | (own & high) : (own & low) | (other & low) << 2;
 }
 
-// The same for scores whose rows are keys key.. + 16 and whose columns are queries query.. + 8 TILES. The four keys of a draw are in four lanes
-// (those with the same t and g / 4), and each of these holds four draws' weights: lane i of the four draws what is x[i] for all.
-template <u32 TILES>
-__device__ __forceinline__ u32 kept_by_key(const Inputs<bf16>& in, const Task& task, u32 key, u32 query) {
-    static_assert(TILES <= 8, "4 bits a tile");
-    const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, one = g % 4;
-    u32 own = 0, kept = 0;
-#pragma unroll
-    for (u32 n = 0; n < TILES; n++) own |= draw(in, task, query + 8 * n + 2 * t + one % 2, (key + one / 2 * 8) / 4 + g / 4) << 4 * n;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) kept |= (__shfl_sync(0xFFFFFFFFu, own, (lane & 0x13) | i << 2) >> one & 0x11111111) << i;
-    return kept;
+// Where the words of 16 queries, those from query.. on of the sequence, and of 64 keys are in `kept`.
+template <typename T>
+__device__ __forceinline__ u32* kept_words(const Inputs<T>& in, const Task& task, u32 query, u32 tile) {
+    const u32 rows = in.tq / 16 + gridDim.z + 1, row = task.q_first / 16 + task.sequence + query / 16;
+    return in.kept + (((size_t)task.head * rows + row) * in.kept_tiles + tile) * 32;
 }
 
-// y and lse. Owns queries, meets keys. Shared memory: 5 tiles of 64 · 2K bytes. Bound by instructions issued, not by the tensor cores: a tile of
-// K = 64 takes a warp (compiled for sm_80) about 260 for copies, loads and 64 products, 240 for the softmax and 610 to draw dropout.
-// 128 registers: 4 blocks share an SM.
+// The lane's word among them: it holds what kept_by_query<8> gives the lane. The words of two neighbouring g are neighbours, for kept_by_key.
+__device__ __forceinline__ u32 kept_place() {
+    const u32 lane = threadIdx.x % 32;
+    return lane % 4 * 8 + lane / 4;
+}
+
+// The same for scores whose rows are keys first + row.. + 16 and whose columns are queries query.. + 32, from what forward stored: bit
+// 4 (i / 2) + 2 (n % 2) of words[n / 2][i % 2] tells of c[n].x[i]. Words past the last query may be any: the weights there are 0.
+__device__ __forceinline__ void kept_by_key(const Inputs<bf16>& in, const Task& task, u32 first, u32 row, u32 query, u32 (&words)[2][2]) {
+    const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        const u64 two = in.threshold ? *(const u64*)(kept_words(in, task, query + 16 * half, first / 64) + g / 2 * 8 + 2 * t) : ~0ull;
+        words[half][0] = (u32)two >> (row / 2 + g % 2);
+        words[half][1] = (u32)(two >> 32) >> (row / 2 + g % 2);
+    }
+}
+
+// y and lse. Owns queries, meets keys. Shared memory: 5 tiles of 64 · 2K bytes. Bound, by count, by instructions issued, not by the
+// tensor cores: a tile of K = 64 takes a warp 1,089 (sm_90, scripts/kernel-counts), of which about 400 draw the dropout and 64 are products. 128 registers: 4 blocks
+// share an SM.
 template <u32 K>
 __device__ __forceinline__ void forward(const Inputs<bf16>& in, bf16* y, float* lse) {
     constexpr u32 TILES = KEYS_FORWARD / 8, TILE = KEYS_FORWARD * K * 2;
@@ -236,6 +252,7 @@ __device__ __forceinline__ void forward(const Inputs<bf16>& in, bf16* y, float* 
             }
             if (in.threshold) {
                 const u32 kept = kept_by_query<TILES>(in, task, first + row, j0);
+                if (in.kept) kept_words(in, task, first + row, step)[kept_place()] = kept;
 #pragma unroll
                 for (u32 n = 0; n < TILES; n++)
 #pragma unroll
@@ -259,10 +276,12 @@ __device__ __forceinline__ void forward(const Inputs<bf16>& in, bf16* y, float* 
     store<K>(y_rows, q_tile, row, first, 0, task.nq, sum, in.keep / total[0], in.keep / total[1]);
 }
 
-// dq. Owns queries, meets keys. Shared memory: 2 tiles of 64 · 2K bytes and 4 of 32 · 2K. Bound as forward is. A key tile is half as long, since
-// two kinds of scores and two left operands stay in registers: at most 168, 3 blocks to an SM (4 if K = 32).
+// dq. Owns queries, meets keys. Shared memory: 2 tiles of 64 · 2K bytes and 4 of 32 · 2K. Bound, by count, by loads from shared
+// memory (32 ldmatrix of 512 bytes a tile), and close to it by instructions issued. A key tile is half as long as forward's, since two kinds of scores and two left operands
+// stay in registers: at most 168, 3 blocks to an SM (4 if K = 32).
 template <u32 K>
 __device__ __forceinline__ void backward_queries(const Inputs<bf16>& in, const bf16* dy, const float* lse, const float* delta, bf16* dq) {
+    static_assert(2 * KEYS_BACKWARD == KEYS_FORWARD, "a word of forward has two steps");
     constexpr u32 TILES = KEYS_BACKWARD / 8, TILE = KEYS_BACKWARD * K * 2;
     DYNAMIC_SHARED(memory);
     Task task;
@@ -303,12 +322,13 @@ __device__ __forceinline__ void backward_queries(const Inputs<bf16>& in, const b
         }
         if (busy) {
             const u32 j0 = step * KEYS_BACKWARD;
+            // The first or second half of the word that forward stored for 64 keys.
+            const u32 kept = in.threshold ? kept_words(in, task, first + row, step / 2)[kept_place()] >> step % 2 * 16 : ~0u;
             FragmentC s[TILES], dp[TILES];
             clear(s);
             clear(dp);
             multiply_transposed<K, TILES>(s, q, k_tiles + step % 2 * TILE);
             multiply_transposed<K, TILES>(dp, g, v_tiles + step % 2 * TILE);
-            const u32 kept = in.threshold ? kept_by_query<TILES>(in, task, first + row, j0) : ~0u;
             const bool last = j0 + KEYS_BACKWARD > task.nk;
 #pragma unroll
             for (u32 n = 0; n < TILES; n++) {
@@ -347,11 +367,12 @@ __device__ __forceinline__ void store_extra(float* partial, const Task& task, u3
 
 // dk and dv; of the extra rows this sequence's share, which attention_backward_extra sums. Owns keys, meets queries: the scores are made
 // transposed, with keys as rows, so that they become left operands of both sums. Shared memory: 2 tiles of 64 · 2K bytes, 4 of 32 · 2K, and
-// 2 · 2 · 32 floats. Bound as forward is. At most 168 registers: 3 blocks to an SM.
+// 2 · 2 · 32 floats. Bound, by count, by loads from shared memory (40 ldmatrix a tile). At most 168 registers: 3 blocks to an SM.
 template <u32 K>
 __device__ __forceinline__ void backward_keys(const Inputs<bf16>& in, const bf16* dy, const float* lse, const float* delta, bf16* dk, bf16* dv,
                                               float* extra_dk, float* extra_dv) {
     constexpr u32 ROWS = QUERIES_BACKWARD, TILES = ROWS / 8, TILE = ROWS * K * 2;
+    static_assert(ROWS == 32, "kept_by_key has words for 32 queries");
     static_assert(2 * ROWS <= THREADS, "a thread brings one lse or δ");
     DYNAMIC_SHARED(memory);
     Task task;
@@ -396,18 +417,19 @@ __device__ __forceinline__ void backward_keys(const Inputs<bf16>& in, const bf16
         if (busy) {
             const unsigned char *q_tile = q_tiles + step % 2 * TILE, *g_tile = g_tiles + step % 2 * TILE;
             const float *lse2 = statistics + step % 2 * 2 * ROWS, *shift = lse2 + ROWS;
+            u32 kept[2][2];
+            kept_by_key(in, task, first, row, step * ROWS, kept);
             FragmentC p[TILES], ds[TILES];
             clear(p);
             clear(ds);
             multiply_transposed<K, TILES>(p, k, q_tile);
             multiply_transposed<K, TILES>(ds, v, g_tile);
-            const u32 kept = in.threshold ? kept_by_key<TILES>(in, task, first + row, step * ROWS) : ~0u;
 #pragma unroll
             for (u32 n = 0; n < TILES; n++) {
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const u32 query = 8 * n + lane % 4 * 2 + i % 2;
-                    const bool keep = kept >> (4 * n + i) & 1;
+                    const bool keep = kept[n / 2][i % 2] >> (4 * (i / 2) + 2 * (n % 2)) & 1;
                     const float weight = mma::exp2_approximate(p[n].x[i] * scale - lse2[query]);
                     ds[n].x[i] = weight * ((keep ? ds[n].x[i] * in.keep : 0.0f) - shift[query]);
                     p[n].x[i] = keep ? weight : 0.0f;
@@ -430,6 +452,25 @@ __device__ __forceinline__ void backward_keys(const Inputs<bf16>& in, const bf16
     store<K>(dv_rows, v_tile, row, first, in.extra, task.nk, v_sum, in.keep, in.keep);
 }
 
+// δ: a thread has eight columns, and K / 8 threads have a head of a row. Grid [ceil(Tq · heads · K / 2048)], block 256. Bound, by count, by memory: reads dy
+// and y once.
+template <u32 K>
+__device__ __forceinline__ void backward_delta(const bf16* y, const bf16* dy, float* delta, u32 tq, u32 heads) {
+    const u32 i = blockIdx.x * 256 + threadIdx.x, row_head = i / (K / 8);
+    const bool valid = row_head < tq * heads;
+    float sum = 0.0f;
+    if (valid) {
+        float a[8], b[8];
+        load(dy + (size_t)8 * i, a);
+        load(y + (size_t)8 * i, b);
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) sum += a[j] * b[j];
+    }
+#pragma unroll
+    for (u32 distance = K / 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
+    if (valid && i % (K / 8) == 0) delta[(size_t)(row_head % heads) * tq + row_head / heads] = sum;
+}
+
 }  // namespace tensor_core
 }  // namespace attention
 
@@ -439,3 +480,11 @@ ATTENTION_BACKWARD_QUERIES(attention_backward_queries_bf16_w32, bf16, 4, tensor_
 ATTENTION_BACKWARD_QUERIES(attention_backward_queries_bf16_w64, bf16, 3, tensor_core::backward_queries<64>)
 ATTENTION_BACKWARD_KEYS(attention_backward_keys_bf16_w32, bf16, 3, tensor_core::backward_keys<32>)
 ATTENTION_BACKWARD_KEYS(attention_backward_keys_bf16_w64, bf16, 3, tensor_core::backward_keys<64>)
+
+// δ of attention_backward_delta_bf16, for these head widths.
+#define ATTENTION_BACKWARD_DELTA_TENSOR_CORE(NAME, K)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256) NAME(const bf16* y, const bf16* dy, float* delta, u32 tq, u32 heads) {                   \
+        attention::tensor_core::backward_delta<K>(y, dy, delta, tq, heads);                                                                    \
+    }
+ATTENTION_BACKWARD_DELTA_TENSOR_CORE(attention_backward_delta_bf16_w32, 32)
+ATTENTION_BACKWARD_DELTA_TENSOR_CORE(attention_backward_delta_bf16_w64, 64)

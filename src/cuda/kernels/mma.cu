@@ -29,7 +29,7 @@ KERNEL(mma_probe)(const bf16* tile, const float* f, u32* out) {
                                b[i],
                                ((const u32*)copy)[4 * lane + i],
                                __float_as_uint(c.x[i]),
-                               i < 2 ? mma::pack(f[4 * lane + 2 * i], f[4 * lane + 2 * i + 1]) : 0,
+                               i < 2 ? pack(f[4 * lane + 2 * i], f[4 * lane + 2 * i + 1]) : 0,
                                __float_as_uint(mma::exp2_approximate(x))};
         for (u32 part = 0; part < 6; part++) out[(part * 32 + lane) * 4 + i] = values[part];
     }

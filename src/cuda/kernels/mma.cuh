@@ -71,14 +71,6 @@ inline Copies& copies() {
 
 }  // namespace twin
 
-inline u32 pack(float low, float high) {
-    const auto round = [](float x) {
-        const u32 bits = __float_as_uint(x);
-        return x != x ? 0x7FFFu : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-    };
-    return round(low) | round(high) << 16;
-}
-
 // Section 9.7.14.5.15, "Warp-level matrix load instruction: ldmatrix", for .m8n8.b16: lanes 8i..8i+7 hold the addresses of the rows of matrix
 // i; register i of a lane takes elements 2t and 2t+1 of row g, or, with .trans, element g of rows 2t and 2t+1.
 template <bool TRANS>
@@ -151,13 +143,6 @@ inline float exp2_approximate(float x) {
 
 #else
 // ---- The instructions. ----
-
-// Two floats, each rounded to the nearest bf16, ties to even.
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-}
 
 __device__ __forceinline__ u32 shared_address(const void* p) {
     return (u32)__cvta_generic_to_shared(p);

@@ -1,25 +1,38 @@
 //! Attention by the kernels of `attention_plain.cu` and `attention_tensor_core.cu`. A block of threads takes a tile of rows of one sequence and head.
 
-use super::{bits, cast, cast_to, launch, named, or_null, size};
+use super::{bits, cast, cast_to, launch, named, octets, or_null, size};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{AttentionInputs, DType, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// y `[Tq, D]`, and the log-sum-exp of each row of scores, `[H, Tq]` f32.
-pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs) -> Result<(Tensor, Tensor)> {
-    let kernels = Launch::new(device, x)?;
+/// y `[Tq, D]`, the log-sum-exp of each row of scores, `[H, Tq]` f32, and, if `keep` and forward drops on tensor cores, a bit for each score: whether its
+/// weight was kept. (The other kernels draw again.)
+pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs, keep: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+    let mut kernels = Launch::new(device, x)?;
+    let kept = (keep && kernels.stores_bits()).then(|| Tensor::empty_on(device, DType::U32, kernels.bits_shape())).transpose()?;
+    kernels.kept = kept.as_ref();
     let y = Tensor::empty_on(device, x.qkv[0].dtype(), x.qkv[0].shape())?;
     let lse = Tensor::empty_on(device, DType::F32, [x.heads, x.queries.tokens()])?;
     kernels.run("attention_forward", x.queries, 0, 0, &[y.argument()?, lse.argument()?])?;
-    Ok((y, lse))
+    Ok((y, lse, kept))
 }
 
-/// Writes the gradients of what attention reads to `grads`, from y, the log-sum-exps and dy.
-pub(crate) fn backward(device: &Arc<Device>, x: &AttentionInputs, [y, lse, dy]: [&Tensor; 3], grads: &AttentionInputs) -> Result<()> {
-    let kernels = Launch::new(device, x)?;
+/// Writes the gradients of what attention reads to `grads`, from y, the log-sum-exps, dy and the bits of forward.
+pub(crate) fn backward(
+    device: &Arc<Device>,
+    x: &AttentionInputs,
+    [y, lse, dy]: [&Tensor; 3],
+    kept: Option<&Tensor>,
+    grads: &AttentionInputs,
+) -> Result<()> {
+    let mut kernels = Launch::new(device, x)?;
+    if kernels.stores_bits() != kept.is_some() {
+        return Err(Error::invalid("attention: backward on a GPU needs what forward stored of its dropout"));
+    }
+    kernels.kept = kept;
     let [dq, dk, dv] = &grads.qkv;
-    let delta = delta(device, x, kernels.width, y, dy)?;
+    let delta = kernels.delta(y, dy)?;
     let common = [dy.argument()?, lse.argument()?, delta.argument()?];
     kernels.run("attention_backward_queries", x.queries, 0, 1, &[&common[..], &[dq.argument()?]].concat())?;
 
@@ -29,15 +42,6 @@ pub(crate) fn backward(device: &Arc<Device>, x: &AttentionInputs, [y, lse, dy]: 
     let outputs = [dk.argument()?, dv.argument()?, or_null(parts.first())?, or_null(parts.get(1))?];
     kernels.run("attention_backward_keys", x.keys, x.extra_rows(), 2, &[&common[..], &outputs].concat())?;
     parts.iter().zip(grads.extra.iter().flatten()).try_for_each(|(parts, to)| sum_sequences(device, parts, to))
-}
-
-/// δ = Σ dy ⊙ y over each row of each head: `[H, Tq]` f32.
-fn delta(device: &Arc<Device>, x: &AttentionInputs, width: usize, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let tq = x.queries.tokens();
-    let delta = Tensor::empty_on(device, DType::F32, [x.heads, tq])?;
-    let arguments = [y.argument()?, dy.argument()?, delta.argument()?, size(tq), size(width)];
-    launch(device, "attention", "attention_backward_delta", dy.dtype(), [tq.div_ceil(8), x.heads, 1], &arguments)?;
-    Ok(delta)
 }
 
 /// Writes Σ over the sequences of `parts` `[B, E, D]` to `to` `[E, D]`.
@@ -59,6 +63,8 @@ struct Launch<'a> {
     width: usize,
     /// Whether tensor cores take this type and head width.
     tensor_cores: bool,
+    /// The bits that forward writes and backward reads.
+    kept: Option<&'a Tensor>,
 }
 
 impl<'a> Launch<'a> {
@@ -69,7 +75,38 @@ impl<'a> Launch<'a> {
         }
         let extra = x.extra.as_ref().map(|[k, v]| Ok([cast(device, k, dtype)?, cast(device, v, dtype)?])).transpose()?;
         let tensor_cores = dtype == DType::BF16 && (width == 32 || width == 64);
-        Ok(Launch { device, x, extra, width, tensor_cores })
+        Ok(Launch { device, x, extra, width, tensor_cores, kept: None })
+    }
+
+    /// Whether forward stores which weights it kept.
+    fn stores_bits(&self) -> bool {
+        self.tensor_cores && self.x.mask.is_some_and(|mask| mask.threshold() > 0)
+    }
+
+    /// For each head: rows of 16 queries, and in a row 32 words for each 64 keys. (`attention.cuh` says how the sequences lie in it.)
+    fn bits_shape(&self) -> [usize; 4] {
+        let queries = self.x.queries;
+        [self.x.heads, queries.tokens() / 16 + queries.count() + 1, self.bits_tiles(), 32]
+    }
+
+    fn bits_tiles(&self) -> usize {
+        (longest(self.x.keys) + self.x.extra_rows()).div_ceil(64)
+    }
+
+    /// δ = Σ dy ⊙ y over each row of each head: `[H, Tq]` f32.
+    fn delta(&self, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (tq, heads) = (self.x.queries.tokens(), self.x.heads);
+        let delta = Tensor::empty_on(self.device, DType::F32, [heads, tq])?;
+        let mut arguments = vec![y.argument()?, dy.argument()?, delta.argument()?, size(tq)];
+        if self.tensor_cores {
+            arguments.push(size(heads));
+            let name = format!("attention_backward_delta_bf16_w{}", self.width);
+            self.device.launch(&name, octets(tq * heads * self.width), 256, 0, &arguments)?;
+        } else {
+            arguments.push(size(self.width));
+            launch(self.device, "attention", "attention_backward_delta", dy.dtype(), [tq.div_ceil(8), heads, 1], &arguments)?;
+        }
+        Ok(delta)
     }
 
     /// Launches the kernel `stem` over the rows of `sequences`, each with `more` rows in front. Its name ends in the type, and on tensor cores also in
@@ -84,8 +121,7 @@ impl<'a> Launch<'a> {
             true => (64, [640 * self.width, 512 * self.width, 512 * self.width + 512]),
             false => (16, [320, 384, 384].map(|bytes| bytes * (self.width | 1))),
         };
-        let longest = (0..sequences.count()).map(|b| sequences.length(b)).max().unwrap_or(0) + more;
-        let grid = [longest.div_ceil(tile), self.x.heads, sequences.count()];
+        let grid = [(longest(sequences) + more).div_ceil(tile), self.x.heads, sequences.count()];
         let arguments = [self.inputs()?, own.to_vec(), self.settings()?].concat();
         self.device.launch(&name, grid, 128, shared[pass], &arguments)
     }
@@ -105,6 +141,12 @@ impl<'a> Launch<'a> {
         all.extend([self.x.queries.tokens(), self.width, d, d, self.x.extra_rows()].map(size));
         all.push(Argument::F32((self.width as f64).sqrt().recip() as f32));
         all.extend(bits(self.x.mask));
+        all.extend([or_null(self.kept)?, size(self.bits_tiles())]);
         Ok(all)
     }
+}
+
+/// Rows of the longest sequence.
+fn longest(sequences: &Sequences) -> usize {
+    (0..sequences.count()).map(|b| sequences.length(b)).max().unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! Kernels that compute each element from the elements at the same place.
 
-use super::{addresses, blocks, count, launch};
+use super::{addresses, count, launch, octets};
 use crate::cuda::{Argument, Device};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -20,12 +20,12 @@ pub(crate) fn scaled(device: &Arc<Device>, x: &Tensor, c: f64) -> Result<Tensor>
     each(device, "scale", "scale", &[x], &[Argument::F32(c as f32)])
 }
 
-/// y = kernel(inputs, settings), one thread for each element.
+/// y = kernel(inputs, settings).
 fn each(device: &Arc<Device>, op: &'static str, kernel: &str, inputs: &[&Tensor], settings: &[Argument]) -> Result<Tensor> {
     let (x, n) = (inputs[0], inputs[0].shape().len());
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let arguments = [&addresses(inputs)?[..], &[y.argument()?], settings, &[count(n)]].concat();
-    launch(device, op, kernel, x.dtype(), blocks(n), &arguments)?;
+    launch(device, op, kernel, x.dtype(), octets(n), &arguments)?;
     Ok(y)
 }
 
@@ -47,5 +47,5 @@ pub(crate) fn cast_to(device: &Arc<Device>, x: &Tensor, y: &Tensor) -> Result<()
         (DType::BF16, DType::F32) => "cast_bf16_f32",
         (from, to) => return Err(Error::dtype("cast", "f32 and bf16 on a GPU", &[from, to])),
     };
-    device.launch(name, blocks(n), 256, 0, &[x.argument()?, y.argument()?, count(n)])
+    device.launch(name, octets(n), 256, 0, &[x.argument()?, y.argument()?, count(n)])
 }

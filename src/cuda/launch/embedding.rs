@@ -1,6 +1,6 @@
 //! Table lookup, and the gradient of a table.
 
-use super::{addresses, blocks, count, launch, of_either, size};
+use super::{addresses, launch, of_either, rows_of_warps, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::cuda::upload_together;
@@ -12,8 +12,9 @@ pub(crate) fn look_up(device: &Arc<Device>, table: &Tensor, ids: &Tensor, dtype:
     let (ids, cols) = (ids.to_device(device)?, table.shape().cols());
     let y = Tensor::empty_on(device, dtype, [ids.shape().len(), cols])?;
     let mut arguments = of_either("embedding", Some(table))?.to_vec();
-    arguments.extend([ids.argument()?, y.argument()?, count(y.shape().len()), size(cols)]);
-    launch(device, "embedding", "embedding_forward", dtype, blocks(y.shape().len()), &arguments)?;
+    let rows = ids.shape().len();
+    arguments.extend([ids.argument()?, y.argument()?, size(rows), size(cols)]);
+    launch(device, "embedding", "embedding_forward", dtype, rows_of_warps(rows), &arguments)?;
     Ok(y)
 }
 

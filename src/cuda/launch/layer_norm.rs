@@ -1,10 +1,13 @@
 //! Layer normalisation. The same kernel also computes the rows s that it normalises: the end of a sublayer, or the embeddings.
 
-use super::{addresses, cast, column_sums, dropped, launch, named, of_either, or_null, size};
+use super::{bits, cast, column_sums, dropped, lie, named, of_either, or_null, rows_of_warps, size};
 use crate::cuda::{Argument, Device};
-use crate::tensor::{DType, NormRows, Tensor};
+use crate::tensor::{DType, Mask, NormRows, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
+
+/// Rows of a block.
+const ROWS: usize = 8;
 
 /// y = LN(s) γ + β, and h and rstd where `keep` asks for them.
 pub(crate) fn layer_norm(
@@ -38,36 +41,57 @@ pub(crate) fn layer_norm(
             arguments.extend([x.argument()?, or_null(*residual)?]);
             arguments.extend(dropped(device, *drop, &[])?);
         }
-        NormRows::Embeddings { ids, words, positions, prompt, sequences, .. } => {
-            let lie = sequences.on(device)?;
-            let ids = uploaded.insert(ids.to_device(device)?);
-            arguments.extend([ids.argument()?, lie.row_sequence.argument()?, lie.offsets.argument()?]);
+        NormRows::Embeddings { ids, words, positions, prompt, sequences, mask, .. } => {
+            arguments.push(uploaded.insert(ids.to_device(device)?).argument()?);
             for table in [Some(*words), Some(*positions), *prompt] {
                 arguments.extend(of_either(op, table)?);
             }
             arguments.push(size(prompt.map_or(0, |prompt| prompt.shape().rows())));
+            arguments.extend(lie(device, sequences)?);
+            arguments.extend(bits(*mask));
         }
     }
-    device.launch(&named(op, dtype, stem)?, [n.div_ceil(8), 1, 1], 256, 32 * cols, &arguments)?;
+    device.launch(&named(op, dtype, stem)?, rows_of_warps(n), 256, ROWS * 8 * cols.div_ceil(8) * 4, &arguments)?;
     Ok((y, h, rstd))
 }
 
-/// ds if rstd `[n]` and γ are given; dγ and dβ where they are needed.
+/// What the backward of a layer norm reads.
+pub(crate) struct NormCotangent<'a> {
+    /// dy, or the first part of it.
+    pub dy: &'a Tensor,
+    /// The second part of dy, which the kernel adds.
+    pub more: Option<&'a Tensor>,
+    /// h `[n, d]`.
+    pub h: &'a Tensor,
+    /// 1 / √(variance + eps) of each row `[n]`.
+    pub rstd: &'a Tensor,
+    /// γ `[d]`.
+    pub gamma: &'a Tensor,
+}
+
+/// dγ and dβ, where they are needed.
+pub(crate) fn layer_norm_weights(device: &Arc<Device>, dy: &Tensor, h: Option<&Tensor>, needs: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
+    let [dgamma, dbeta] = needs;
+    let dbeta = dbeta.then(|| column_sums(device, dy, None, None)).transpose()?;
+    Ok([dgamma.then(|| column_sums(device, dy, h, None)).transpose()?, dbeta])
+}
+
+/// ds, and f ⊙ ds with the factors f of `drop`, where they are needed.
 pub(crate) fn layer_norm_backward(
     device: &Arc<Device>,
-    dy: &Tensor,
-    h: Option<&Tensor>,
-    rstd_gamma: Option<&[Tensor; 2]>,
-    [need_dgamma, need_dbeta]: [bool; 2],
-) -> Result<[Option<Tensor>; 3]> {
-    let (rows, cols) = (dy.shape().rows(), dy.shape().cols());
-    let dbeta = need_dbeta.then(|| column_sums(device, dy, None, None)).transpose()?;
-    let dgamma = need_dgamma.then(|| column_sums(device, dy, h, None)).transpose()?;
-    let (Some([rstd, gamma]), Some(h)) = (rstd_gamma, h) else { return Ok([None, dgamma, dbeta]) };
-    let gamma = cast(device, gamma, DType::F32)?;
-    let ds = Tensor::empty_on(device, dy.dtype(), dy.shape())?;
-    let mut arguments = addresses(&[h, rstd, &gamma, dy, &ds])?;
-    arguments.extend([size(rows), size(cols)]);
-    launch(device, "layer_norm", "layer_norm_backward", dy.dtype(), [rows.div_ceil(8), 1, 1], &arguments)?;
-    Ok([Some(ds), dgamma, dbeta])
+    x: &NormCotangent,
+    drop: Option<(&Mask, &Sequences)>,
+    needs: [bool; 2],
+) -> Result<[Option<Tensor>; 2]> {
+    let (dtype, shape) = (x.dy.dtype(), x.dy.shape());
+    let (rows, cols) = (shape.rows(), shape.cols());
+    let gamma = cast(device, x.gamma, DType::F32)?;
+    let [ds, dx] = needs.map(|need| need.then(|| Tensor::empty_on(device, dtype, shape)).transpose());
+    let (ds, dx) = (ds?, dx?);
+    let mut arguments = vec![x.h.argument()?, x.rstd.argument()?, gamma.argument()?, x.dy.argument()?, or_null(x.more)?];
+    arguments.extend([or_null(ds.as_ref())?, or_null(dx.as_ref())?]);
+    arguments.extend(dropped(device, drop, &[rows, cols])?);
+    let shared = ROWS * 8 * cols.div_ceil(8) * (4 + dtype.size());
+    device.launch(&named("layer_norm", dtype, "layer_norm_backward")?, rows_of_warps(rows), 256, shared, &arguments)?;
+    Ok([ds, dx])
 }

@@ -2,7 +2,7 @@
 //!
 //! The products of a linear are summed in f32 and rounded once, to the type of x.
 
-use super::{blocks, cast, count, dropped, launch, of_either, or_null, size, sum_parts};
+use super::{TILE_ROWS, cast, dropped, launch, of_either, or_null, size, sum_parts, tiles};
 use crate::cuda::{Argument, Device, Matrix};
 use crate::tensor::{DType, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm, Tensor};
 use crate::{Error, Result};
@@ -101,44 +101,40 @@ fn affine(device: &Arc<Device>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y
 /// y = b in every row.
 fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
     let b = cast(device, b, DType::F32)?;
-    let arguments = [b.argument()?, y.argument()?, count(y.shape().len()), size(y.shape().cols())];
-    launch(device, "linear", "fill_rows", y.dtype(), blocks(y.shape().len()), &arguments)
+    let (rows, cols) = (y.shape().rows(), y.shape().cols());
+    launch(device, "linear", "fill_rows", y.dtype(), tiles(rows, cols), &[b.argument()?, y.argument()?, size(rows), size(cols)])
 }
 
 /// h = drop(x) Aᵀ `[n, r]`.
 fn hidden_of(device: &Arc<Device>, x: &Tensor, term: &LowRankTerm) -> Result<Tensor> {
+    /// Rows of a block: 4 to a warp.
+    const ROWS: usize = 32;
     let (n, r) = (x.shape().rows(), term.rank());
     let (h, a) = (Tensor::empty_on(device, x.dtype(), [n, r])?, cast(device, &term.a, DType::F32)?);
     let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, x.shape().cols(), r])?);
-    launch(device, "linear", "low_rank_hidden", x.dtype(), [n.div_ceil(8), 1, 1], &arguments)?;
+    launch(device, "linear", "low_rank_hidden", x.dtype(), [n.div_ceil(ROWS), 1, 1], &arguments)?;
     Ok(h)
 }
 
 /// y = sum + b + s h Bᵀ. Without `sum`, y holds the sum, in f32.
 fn add_output(device: &Arc<Device>, sum: Option<&Tensor>, bias: Option<&Tensor>, h: &Tensor, term: &LowRankTerm, y: &Tensor) -> Result<()> {
-    /// Rows of a thread.
-    const ROWS: usize = 16;
     let b = cast(device, &term.b, DType::F32)?;
     let (n, out) = (y.shape().rows(), y.shape().cols());
     let mut arguments = vec![or_null(sum)?];
     arguments.extend(of_either("linear", bias)?);
     arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(n), size(out), size(term.rank())]);
     arguments.push(Argument::F32(term.scale as f32));
-    device.launch(&by_types("low_rank_output", [h, y])?, [out.div_ceil(256), n.div_ceil(ROWS), 1], 256, 0, &arguments)
+    device.launch(&by_types("low_rank_output", [h, y])?, tiles(n, out), 256, 0, &arguments)
 }
 
 /// dA = dhᵀ drop(x) `[r, in]` f32.
 fn weight_a(device: &Arc<Device>, x: &Tensor, dh: &Tensor, term: &LowRankTerm) -> Result<Tensor> {
-    /// Rows that one thread adds.
-    const ROWS: usize = 32;
     let (n, cols, r) = (x.shape().rows(), x.shape().cols(), term.rank());
-    let parts = n.div_ceil(ROWS);
-    let partial = Tensor::empty_on(device, DType::F32, [parts, r, cols])?;
+    let partial = Tensor::empty_on(device, DType::F32, [n.div_ceil(TILE_ROWS), r, cols])?;
     let mut arguments = vec![x.argument()?, dh.argument()?, partial.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, cols, r])?);
-    arguments.push(size(ROWS));
-    launch(device, "linear", "low_rank_weight", x.dtype(), blocks(parts * cols.div_ceil(4)), &arguments)?;
+    launch(device, "linear", "low_rank_weight", x.dtype(), tiles(n, cols), &arguments)?;
     sum_parts(device, &partial, None, [r, cols])
 }
 
@@ -148,7 +144,7 @@ fn add_input(device: &Arc<Device>, sum: Option<&Tensor>, dh: &Tensor, term: &Low
     let (n, cols) = (dx.shape().rows(), dx.shape().cols());
     let mut arguments = vec![or_null(sum)?, dh.argument()?, a.argument()?, dx.argument()?];
     arguments.extend(dropped(device, term.drop, &[n, cols, term.rank()])?);
-    device.launch(&by_types("low_rank_input", [dh, dx])?, blocks(n * cols.div_ceil(4)), 256, 0, &arguments)
+    device.launch(&by_types("low_rank_input", [dh, dx])?, tiles(n, cols), 256, 0, &arguments)
 }
 
 /// The name of the kernel for these two tensors: `stem` with their types at its end.

@@ -1,6 +1,6 @@
 //! Launches of `magnitude.cu`: DoRA's scaling by m / n, and the row norms n.
 
-use super::{blocks, cast, count, launch, or_null, size};
+use super::{cast, launch, or_null, rows_of_warps, size, tiles};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::{DType, Tensor};
@@ -11,8 +11,9 @@ pub(crate) fn magnitude(device: &Arc<Device>, x: &Tensor, m: &Tensor, norms: &Te
     let (y, m) = (Tensor::empty_on(device, x.dtype(), x.shape())?, cast(device, m, DType::F32)?);
     let b = b.map(|b| cast(device, b, DType::F32)).transpose()?;
     let mut arguments = vec![x.argument()?, m.argument()?, norms.argument()?, or_null(b.as_ref())?, y.argument()?];
-    arguments.extend([count(x.shape().len()), size(x.shape().cols())]);
-    launch(device, "magnitude", "magnitude", x.dtype(), blocks(x.shape().len()), &arguments)?;
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    arguments.extend([size(rows), size(cols)]);
+    launch(device, "magnitude", "magnitude", x.dtype(), tiles(rows, cols), &arguments)?;
     Ok(y)
 }
 
@@ -28,6 +29,6 @@ pub fn row_norms(device: &Arc<Device>, w: &Tensor, a: &Tensor, b: &Tensor, scale
     let (rows, cols) = (sum.shape().rows(), sum.shape().cols());
     let norms = Tensor::empty_on(device, DType::F32, [rows])?;
     let arguments = [sum.argument()?, norms.argument()?, size(rows), size(cols)];
-    device.launch("row_norms", [rows.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+    device.launch("row_norms", rows_of_warps(rows), 256, 0, &arguments)?;
     Ok(norms)
 }

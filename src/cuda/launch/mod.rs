@@ -14,7 +14,7 @@ mod submatrix;
 pub use adamw::{Update, adamw};
 pub(crate) use elementwise::{cast, cast_to, elementwise, scaled};
 pub(crate) use embedding::{look_up, table_gradient};
-pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
+pub(crate) use layer_norm::{NormCotangent, layer_norm, layer_norm_backward, layer_norm_weights};
 pub(crate) use loss::cross_entropy;
 pub(crate) use magnitude::magnitude;
 pub use magnitude::row_norms;
@@ -22,6 +22,7 @@ pub(crate) use rows::{first_row, first_row_backward, mask_rows};
 pub(crate) use submatrix::{submatrix, submatrix_backward};
 
 use super::{Argument, Device};
+use crate::tensor::philox::round_keys;
 use crate::tensor::{DType, Mask, Sequences, Shape, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -45,14 +46,15 @@ fn addresses(tensors: &[&Tensor]) -> Result<Vec<Argument>> {
     tensors.iter().map(|t| t.argument()).collect()
 }
 
-/// The arguments of a mask: seed, site, threshold and keep factor. A threshold of 0 drops nothing.
+/// The arguments of a mask: Philox's keys, site, threshold and keep factor. A threshold of 0 drops nothing.
 fn bits(mask: Option<&Mask>) -> [Argument; 4] {
     match mask {
         Some(mask) => {
             let (threshold, keep) = (mask.threshold(), (1.0 / (1.0 - mask.p)) as f32);
-            [Argument::U64(mask.seed), Argument::U32(mask.site), Argument::U32(threshold), Argument::F32(keep)]
+            let keys = round_keys(mask.seed).map(|[first, second]| u64::from(first) | u64::from(second) << 32);
+            [Argument::Keys(keys), Argument::U32(mask.site), Argument::U32(threshold), Argument::F32(keep)]
         }
-        None => [Argument::U64(0), Argument::U32(0), Argument::U32(0), Argument::F32(1.0)],
+        None => [Argument::Keys([0; 10]), Argument::U32(0), Argument::U32(0), Argument::F32(1.0)],
     }
 }
 
@@ -60,6 +62,24 @@ fn bits(mask: Option<&Mask>) -> [Argument; 4] {
 fn blocks(n: usize) -> [usize; 3] {
     [n.div_ceil(256), 1, 1]
 }
+
+/// Blocks whose threads have eight neighbours of `n` elements each.
+fn octets(n: usize) -> [usize; 3] {
+    [n.div_ceil(2048), 1, 1]
+}
+
+/// Blocks whose warps have a row each.
+fn rows_of_warps(rows: usize) -> [usize; 3] {
+    [rows.div_ceil(8), 1, 1]
+}
+
+/// Blocks of 256 columns, eight to a lane, and 64 rows, eight to a warp.
+fn tiles(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(256), rows.div_ceil(TILE_ROWS), 1]
+}
+
+/// Rows of a block in [`tiles`].
+const TILE_ROWS: usize = 64;
 
 pub(crate) fn count(n: usize) -> Argument {
     Argument::U64(n as u64)
@@ -74,13 +94,18 @@ fn or_null(t: Option<&Tensor>) -> Result<Argument> {
     t.map_or(Ok(Argument::Address(0)), Tensor::argument)
 }
 
+/// How packed rows lie: the sequence of each row, offsets and example ids.
+fn lie(device: &Arc<Device>, sequences: &Sequences) -> Result<[Argument; 3]> {
+    let lie = sequences.on(device)?;
+    Ok([lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?])
+}
+
 /// The arguments of dropout: the sequence of each row, offsets and example ids (null where nothing is dropped), `sizes`, and the mask.
 fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usize]) -> Result<Vec<Argument>> {
-    let mut arguments = vec![Argument::Address(0); 3];
-    if let Some((_, sequences)) = drop {
-        let lie = sequences.on(device)?;
-        arguments = vec![lie.row_sequence.argument()?, lie.offsets.argument()?, lie.examples.argument()?];
-    }
+    let mut arguments = match drop {
+        Some((_, sequences)) => lie(device, sequences)?.to_vec(),
+        None => vec![Argument::Address(0); 3],
+    };
     arguments.extend(sizes.iter().map(|&n| size(n)));
     arguments.extend(bits(drop.map(|(mask, _)| mask)));
     Ok(arguments)
@@ -88,13 +113,10 @@ fn dropped(device: &Arc<Device>, drop: Option<(&Mask, &Sequences)>, sizes: &[usi
 
 /// Σ over the rows of x, or of x ⊙ `times`, divided by `divisor` if there is one: `[cols]` f32.
 pub(crate) fn column_sums(device: &Arc<Device>, x: &Tensor, times: Option<&Tensor>, divisor: Option<&Tensor>) -> Result<Tensor> {
-    /// Rows per thread.
-    const ROWS: usize = 64;
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
-    let parts = rows.div_ceil(ROWS);
-    let partial = Tensor::empty_on(device, DType::F32, [parts, cols])?;
-    let arguments = [x.argument()?, or_null(times)?, partial.argument()?, size(rows), size(cols), size(ROWS)];
-    launch(device, "column sums", "column_sums", x.dtype(), [cols.div_ceil(256), parts, 1], &arguments)?;
+    let partial = Tensor::empty_on(device, DType::F32, [rows.div_ceil(TILE_ROWS), cols])?;
+    let arguments = [x.argument()?, or_null(times)?, partial.argument()?, size(rows), size(cols)];
+    launch(device, "column sums", "column_sums", x.dtype(), tiles(rows, cols), &arguments)?;
     sum_parts(device, &partial, divisor, [cols])
 }
 

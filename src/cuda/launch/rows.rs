@@ -1,6 +1,6 @@
 //! Kernels over the rows of a packed batch: dropout, and the first row of each sequence.
 
-use super::{blocks, dropped, launch, size};
+use super::{dropped, launch, rows_of_warps, size};
 use crate::Result;
 use crate::cuda::Device;
 use crate::tensor::{Mask, Sequences, Tensor};
@@ -12,7 +12,7 @@ pub(crate) fn mask_rows(device: &Arc<Device>, mask: &Mask, sequences: &Sequences
     let y = Tensor::empty_on(device, x.dtype(), x.shape())?;
     let mut arguments = vec![x.argument()?, y.argument()?];
     arguments.extend(dropped(device, Some((mask, sequences)), &[rows, cols])?);
-    launch(device, "dropout", "dropout", x.dtype(), blocks(rows * cols.div_ceil(4)), &arguments)?;
+    launch(device, "dropout", "dropout", x.dtype(), rows_of_warps(rows), &arguments)?;
     Ok(y)
 }
 
