@@ -167,7 +167,7 @@ impl<'m> Tape<'m> {
         let Some(last) = y.node else { return Ok(result) };
         // For each node, the sum of the contributions so far; and one that is not added yet, where the op adds it itself.
         let mut cotangents: Vec<Option<Tensor>> = self.nodes.iter().map(|_| None).collect();
-        let mut seconds: HashMap<usize, Tensor> = HashMap::new();
+        let mut seconds = cotangents.clone();
         let adds: Vec<bool> = self.nodes.iter().map(|node| matches!(node, Node::Op { op, .. } if op.adds_cotangents())).collect();
         cotangents[last] = Some(dy);
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
@@ -178,7 +178,7 @@ impl<'m> Tape<'m> {
                     continue;
                 }
                 Node::Op { op, saved, inputs, like } => {
-                    let contributions = run::backward(&*op, saved, (dy, seconds.remove(&i)), &inputs, &like)?;
+                    let contributions = run::backward(&*op, saved, (dy, seconds[i].take()), &inputs, &like)?;
                     (inputs, contributions)
                 }
                 Node::Segment { inputs, backward } => (inputs.iter().map(|v| v.node).collect(), backward(dy, &mut result)?),
@@ -186,8 +186,8 @@ impl<'m> Tape<'m> {
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 let (Some(input), Some(g)) = (input, contribution) else { continue };
                 let on_gpu = on_device!(g, |_device| true, false);
-                if on_gpu && adds[input] && cotangents[input].is_some() && !seconds.contains_key(&input) {
-                    seconds.insert(input, g);
+                if on_gpu && adds[input] && cotangents[input].is_some() && seconds[input].is_none() {
+                    seconds[input] = Some(g);
                 } else {
                     cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);
                 }
