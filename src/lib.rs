@@ -56,7 +56,7 @@
 //!    What its host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a term, and
 //!    the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take `AttentionInputs`: q, k, v, the
 //!    sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
-//!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum and layer norm in
+//!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in
 //!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
 //!    `nn/distilbert.rs`: DistilBERT.
