@@ -2,7 +2,8 @@
 
 use crate::data::{Dataset, Encoder, Tokenized, WordPiece};
 use crate::lora::{About, Counts, Method, adapter};
-use crate::nn::{DistilBert, Head, LoadOptions};
+use crate::metrics::Metrics;
+use crate::nn::{DistilBert, Head, LoadOptions, Outputs};
 use crate::train::{self, AdamW, Evaluation, Observer, Recipe};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct TextClassifier {
     pub labels: Vec<String>,
     /// Largest length of a text, in tokens. Longer texts are cut.
     pub max_length: usize,
+    /// What the logits are divided by before the softmax: 1, or what [`TextClassifier::calibrate`] found.
+    pub temperature: f64,
     /// Folder of the base checkpoint.
     base: PathBuf,
     /// What trains.
@@ -52,7 +55,16 @@ impl TextClassifier {
         let wordpiece = WordPiece::open(base)?;
         wordpiece.check_fits(model.config.vocab_size)?;
         let max_length = LONGEST.min(model.longest_text());
-        Ok(TextClassifier { model, wordpiece, labels: labels.to_vec(), max_length, base: base.into(), method: None, seed: options.seed })
+        Ok(TextClassifier {
+            model,
+            wordpiece,
+            labels: labels.to_vec(),
+            max_length,
+            temperature: 1.0,
+            base: base.into(),
+            method: None,
+            seed: options.seed,
+        })
     }
 
     /// Opens the checkpoint in the folder `base` with the adapter in the folder `adapter`: one that [`TextClassifier::save`] or the program
@@ -75,7 +87,7 @@ impl TextClassifier {
                 let problem = format!("the adapter was trained on another base than {}", base.display());
                 return Err(Error::file(adapter, "lowrank.json", problem));
             }
-            (all.max_length, all.seed) = (about.max_length, about.seed);
+            (all.max_length, all.seed, all.temperature) = (about.max_length, about.seed, about.temperature.unwrap_or(1.0));
         }
         all.method = Some(adapter::load(&mut all.model, adapter)?);
         all.max_length = all.max_length.min(all.model.longest_text());
@@ -112,9 +124,21 @@ impl TextClassifier {
     /// # Errors
     /// As [`TextClassifier::fit`].
     pub fn fit_observed(&mut self, data: &Dataset, recipe: &Recipe, observer: &mut dyn Observer) -> Result<bool> {
-        self.seed = recipe.seed;
+        (self.seed, self.temperature) = (recipe.seed, 1.0);
         let tokens = self.tokens(data)?;
-        train::fit(&mut self.model, &tokens, recipe, &mut AdamW::new(recipe.weight_decay), observer)
+        train::fit(&mut self.model, &tokens, recipe, &mut AdamW::of(recipe), observer)
+    }
+
+    /// Chooses the temperature by texts that the model was not trained on, so that the probabilities are as true as one number can make them. Answers
+    /// do not change. See [`metrics::temperature`](crate::metrics::temperature()); it stays 1 if there is none.
+    ///
+    /// # Errors
+    /// If a label is not one of the classes, and those of the model.
+    pub fn calibrate(&mut self, held_out: &Dataset) -> Result<f64> {
+        let tokens = self.tokens(held_out)?;
+        let logits = train::logits(&self.model, &tokens.sequences(), BATCH)?;
+        self.temperature = crate::metrics::temperature(&logits, &tokens.labels)?.unwrap_or(1.0);
+        Ok(self.temperature)
     }
 
     /// Accuracy, loss and confusion matrix on `data`.
@@ -122,7 +146,17 @@ impl TextClassifier {
     /// # Errors
     /// If a label is not one of the classes, and those of the model.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        train::evaluate(&self.model, &self.tokens(data)?, BATCH)
+        let tokens = self.tokens(data)?;
+        Ok(train::measure(&self.probabilities(&tokens.sequences())?, &tokens.labels)?.0)
+    }
+
+    /// All figures on `data`, with their intervals.
+    ///
+    /// # Errors
+    /// If there are no texts or a label is not one of the classes, and those of the model.
+    pub fn metrics(&self, data: &Dataset) -> Result<Metrics> {
+        let tokens = self.tokens(data)?;
+        Metrics::new(&self.probabilities(&tokens.sequences())?, &tokens.labels)
     }
 
     /// The probability of each class, for each text: `[N][C]`.
@@ -132,7 +166,12 @@ impl TextClassifier {
     pub fn predict(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f64>>> {
         let mut encoder = Encoder::new(&self.wordpiece);
         let ids: Vec<Vec<u32>> = texts.iter().map(|text| encoder.encode(text.as_ref(), self.max_length)).collect();
-        train::predict(&self.model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), BATCH)
+        self.probabilities(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    fn probabilities(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
+        let rows = train::logits(&self.model, sequences, BATCH)?;
+        Ok(rows.iter().map(|row| train::scores(Outputs::Classes, row, self.temperature)).collect())
     }
 
     /// Writes what was trained into the folder `directory`, which is created: PEFT's two files of an adapter (or, if whole layers trained, a
@@ -146,7 +185,8 @@ impl TextClassifier {
         std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         adapter::save_trained(&self.model, method, &self.base, &self.base.display().to_string(), &self.labels, directory)?;
         let about = About::new(&self.model, &self.labels, self.max_length, self.seed);
-        About { base_hash: self.base_hash()?, ..about }.write(directory)
+        let temperature = (self.temperature != 1.0).then_some(self.temperature);
+        About { base_hash: self.base_hash()?, temperature, ..about }.write(directory)
     }
 
     /// Hash of the base's encoder.

@@ -103,6 +103,7 @@ pub mod data;
 pub mod error;
 pub mod files;
 pub mod lora;
+pub mod metrics;
 pub mod nn;
 pub mod prelude;
 pub mod tensor;

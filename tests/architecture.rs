@@ -6,8 +6,22 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of the engine, in order: a room uses only the rooms before it. The launches of GPU kernels are a room of their own, because they know tensors
 /// and the rest of `cuda` does not.
-const ENGINE: [&str; 13] =
-    ["assets", "text", "error", "files", "cuda", "tensor", "cuda/launch", "autograd", "nn", "lora", "data", "train", "classifier"];
+const ENGINE: [&str; 14] = [
+    "assets",
+    "text",
+    "error",
+    "files",
+    "cuda",
+    "tensor",
+    "cuda/launch",
+    "autograd",
+    "nn",
+    "lora",
+    "data",
+    "metrics",
+    "train",
+    "classifier",
+];
 
 /// The rooms of the program, in order.
 const PROGRAM: [&str; 5] = ["lost", "folder", "hub", "study", "commands"];

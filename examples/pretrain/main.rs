@@ -17,7 +17,7 @@ use lowrank::autograd::{Parameter, Tape, Var};
 use lowrank::data::{Encoder, Split, TableOptions, WordPiece, load, order};
 use lowrank::nn::{Config, DistilBert, LayerNorm, Linear, Pass, Weight};
 use lowrank::tensor::{DType, Sequences, Tensor, philox::Stream, safetensors};
-use lowrank::train::{AdamW, LinearSchedule};
+use lowrank::train::{AdamW, Schedule};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
@@ -252,7 +252,6 @@ impl Student {
     fn train(&mut self, batches: &[Batch], wordpiece: &WordPiece) -> Result<()> {
         let mask = wordpiece.id("[MASK]").ok_or_else(|| Error::invalid("the vocabulary has no [MASK]"))?;
         let steps = EPOCHS * batches.len();
-        let schedule = LinearSchedule { warmup: steps / 20, total: steps };
         let (mut optimizer, started, mut sums) = (AdamW::new(0.01), Instant::now(), [0.0; 2]);
         for epoch in 0..EPOCHS {
             for index in order(batches.len(), epoch, SEED) {
@@ -265,7 +264,8 @@ impl Student {
                 let tokens = tape.scale(&tokens, MASKED)?;
                 let loss = tape.add(&states, &tokens)?;
                 let grads = tape.backward(&loss)?;
-                let norm = optimizer.update(&mut self.parameters_mut(), grads, LR * schedule.factor(t), 1.0)?.item()?;
+                let norm =
+                    optimizer.update(&mut self.parameters_mut(), grads, LR * Schedule::Linear.factor(t, steps / 20, steps), 1.0)?.item()?;
                 if !norm.is_finite() {
                     return Err(lowrank::Error::Training { step: t + 1, problem: format!("the gradient norm is {norm}") });
                 }

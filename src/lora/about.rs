@@ -36,6 +36,9 @@ pub struct About {
     /// The training data. Old files lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_on: Option<TrainedOn>,
+    /// What the logits are divided by before the softmax, if it was found on held-out texts: [`temperature`](crate::metrics::temperature()).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// The command line of the run.
     pub command: Vec<String>,
 }
@@ -62,6 +65,7 @@ impl About {
             base_hash: None,
             seed,
             trained_on: None,
+            temperature: None,
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }
     }
@@ -79,7 +83,7 @@ impl About {
     /// Reads the file from `directory`. `None` if it is not there: PEFT's own adapters have none.
     ///
     /// # Errors
-    /// If the file is malformed, or has a newer format.
+    /// If the file is malformed, has a newer format, or a temperature that is not positive.
     pub fn open(directory: &Path) -> Result<Option<About>> {
         let path = directory.join("lowrank.json");
         if !path.exists() {
@@ -95,6 +99,10 @@ impl About {
                 format!("is {format}: written by a newer lowrank, and this one reads forms up to {FORMAT}: install the newer one");
             return Err(Error::file(&path, "\"format\"", problem));
         }
-        serde_json::from_value(value).map(Some).map_err(json)
+        let about: About = serde_json::from_value(value).map_err(json)?;
+        match about.temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
+            Some(t) => Err(Error::file(&path, "\"temperature\"", format!("is {t}, and must be positive and finite"))),
+            None => Ok(Some(about)),
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! Evaluation: logits, probabilities, accuracy with its interval, loss and the confusion matrix.
 
-use super::interval::wilson;
 use super::ranks::{all_agree, told};
-use super::scores::softmax;
 use super::{OneRank, Ranks};
 use crate::autograd::Tape;
 use crate::data::Tokenized;
+use crate::metrics::{argmax, softmax, wilson};
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::{Sequences, Tensor, on_device};
 use crate::{Error, Result};
@@ -47,7 +46,10 @@ pub fn logits_across(ranks: &dyn Ranks, model: &DistilBert, sequences: &[&[u32]]
 
 /// [`logits_across`], or `None` if `go_on` of any rank stops it. Before each of its batches, a rank's `go_on` gets the number of sequences that are
 /// done.
-fn logits_while(
+///
+/// # Errors
+/// Those of [`logits_across`].
+pub fn logits_while(
     ranks: &dyn Ranks,
     model: &DistilBert,
     sequences: &[&[u32]],
@@ -203,11 +205,6 @@ pub fn evaluate_across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, 
     }
     let predicted = predict_across(ranks, model, &data.sequences(), batch, &mut |_| true)?.unwrap_or_default();
     Ok(measure(&predicted, &data.labels)?.0)
-}
-
-/// The class with the highest probability or logit. All must be finite.
-pub fn argmax(probabilities: &[f64]) -> usize {
-    probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
 
 /// The figures of class probabilities `[N][C]`, and the answers `[N]`: the most probable class of each row.

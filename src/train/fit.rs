@@ -6,9 +6,10 @@
 
 use super::evaluate::cause;
 use super::exchange::{Step, StepSum};
+use super::loss::Loss;
 use super::observer::{MicroBatch, Unreported, not_finite, report_steps};
 use super::ranks::{all_agree, told};
-use super::{AdamW, FrozenFeatures, LinearSchedule, Observer, OneRank, Ranks, Recipe};
+use super::{AdamW, FrozenFeatures, Observer, OneRank, Ranks, Recipe};
 use crate::autograd::{Grads, Tape};
 use crate::data::{Tokenized, batch, order, order_by_length};
 use crate::lora::dylora::first_ranks;
@@ -37,7 +38,10 @@ pub struct Training<'a> {
     /// Output of the frozen layers, if the recipe asks to compute it once.
     features: Option<FrozenFeatures>,
     steps_per_epoch: usize,
-    schedule: LinearSchedule,
+    /// Steps of the run, and how many of them warm up.
+    total: usize,
+    warmup: usize,
+    loss: Loss,
 }
 
 impl<'a> Training<'a> {
@@ -66,10 +70,10 @@ impl<'a> Training<'a> {
         if data.is_empty() {
             return Err(Error::invalid("training data: there is no example to train on"));
         }
-        let total = recipe.steps(data.len())?;
+        let (total, loss) = (recipe.steps(data.len())?, Loss::new(recipe, model.classifier.dims().0)?);
         let features = recipe.cache_trunk.then(|| FrozenFeatures::across(ranks, model, data, recipe.batch)).transpose()?;
-        let schedule = LinearSchedule { warmup: (recipe.warmup * total as f64) as usize, total };
-        Ok(Training { ranks, data, recipe, features, steps_per_epoch: recipe.steps_per_epoch(data.len()), schedule })
+        let (steps_per_epoch, warmup) = (recipe.steps_per_epoch(data.len()), (recipe.warmup * total as f64) as usize);
+        Ok(Training { ranks, data, recipe, features, steps_per_epoch, total, warmup, loss })
     }
 
     /// Trains from the step that the optimizer has reached until it has taken `until` steps, the recipe ends, or the observer stops it.
@@ -82,7 +86,7 @@ impl<'a> Training<'a> {
     }
 
     fn run_steps(&self, model: &mut DistilBert, optimizer: &mut AdamW, until: usize, observer: &mut dyn Observer) -> Result<bool> {
-        let (recipe, until) = (self.recipe, until.min(self.schedule.total));
+        let (recipe, until) = (self.recipe, until.min(self.total));
         let step_size = recipe.batch * recipe.accumulate;
         let (mut epoch_order, mut unreported) = (Vec::new(), Vec::new());
         while optimizer.steps() < until {
@@ -102,7 +106,7 @@ impl<'a> Training<'a> {
                 }
             }
         }
-        Ok(optimizer.steps() >= self.schedule.total)
+        Ok(optimizer.steps() >= self.total)
     }
 
     /// The order of the sequences in an epoch, from 0.
@@ -118,10 +122,11 @@ impl<'a> Training<'a> {
     fn step(&self, model: &mut DistilBert, optimizer: &mut AdamW, indices: &[usize], epoch: usize) -> Result<Unreported> {
         let (recipe, t) = (self.recipe, optimizer.steps()); // t from 0
         let micro: Vec<&[usize]> = indices.chunks(recipe.batch).collect();
+        let divisor = self.loss.divisor(indices.iter().map(|&i| self.data.labels[i]));
         let mut all = StepSum::new(self.ranks);
         for round in micro.chunks(self.ranks.size()) {
             let own = round.get(self.ranks.rank());
-            let own = own.map(|micro| self.micro_batch(model, micro, indices.len(), epoch, t)).transpose()?;
+            let own = own.map(|micro| self.micro_batch(model, micro, divisor, epoch, t)).transpose()?;
             all.add(model, own)?;
         }
         let Step { parts, grads, ranks } = all.finish(model)?;
@@ -131,14 +136,14 @@ impl<'a> Training<'a> {
         if t == 0 {
             check_reached(model, &grads)?;
         }
-        let lr = recipe.lr * self.schedule.factor(t);
+        let lr = recipe.lr * recipe.schedule.factor(t, self.warmup, self.total);
         // Clips the gradients, too. If their norm is not finite, it changes nothing, and `report_steps` returns the error.
         let norm = optimizer.update(&mut model.parameters_mut(), grads, lr, recipe.clip)?;
-        Ok(Unreported { step: t + 1, steps: self.schedule.total, epoch: epoch + 1, lr, parts, ranks, norm })
+        Ok(Unreported { step: t + 1, steps: self.total, epoch: epoch + 1, lr, parts, ranks, norm })
     }
 
-    /// Forward, loss and backward of a micro-batch: the sequences `micro` of a step of `count` sequences, step `t` from 0.
-    fn micro_batch(&self, model: &DistilBert, micro: &[usize], count: usize, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
+    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0, whose sum is divided by `divisor`.
+    fn micro_batch(&self, model: &DistilBert, micro: &[usize], divisor: f64, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
         let recipe = self.recipe;
         let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
         let packed = batch(self.data, micro, epoch)?;
@@ -149,8 +154,8 @@ impl<'a> Training<'a> {
             Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
             None => model.forward(&mut tape, &packed.ids, &pass)?,
         };
-        // The sum over the micro-batch, divided by the number of sequences of the whole step.
-        let loss = tape.cross_entropy(&logits, &packed.labels, count)?;
+        // The sum over the micro-batch, divided by the number (or weight) of the sequences of the whole step.
+        let loss = self.loss.apply(&mut tape, &logits, &packed.labels, divisor)?;
         Ok((MicroBatch::new(model, &tape, &loss, &logits, packed), tape.backward(&loss)?))
     }
 }

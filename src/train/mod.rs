@@ -21,7 +21,7 @@ mod evaluate;
 mod exchange;
 mod features;
 mod fit;
-mod interval;
+mod loss;
 mod memory;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -35,10 +35,10 @@ mod schedule;
 mod scores;
 
 pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
-pub use evaluate::{Evaluation, argmax, evaluate, evaluate_across, logits, logits_across, measure, predict, predict_across};
+pub use evaluate::{Evaluation, evaluate, evaluate_across, logits, logits_across, logits_while, measure, predict, predict_across};
 pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
-pub use interval::{Z95, wilson};
+pub use loss::balanced_weights;
 pub use memory::{memory_by_category, peak_memory};
 #[cfg(feature = "mpi")]
 pub use mpi::MpiRanks;
@@ -46,5 +46,5 @@ pub use observer::{Observer, RankReport, StepReport};
 pub use optimizer::{AdamW, LrFactor, lora_plus};
 pub use ranks::{OneRank, Ranks, ThreadRank, all_agree, check_same};
 pub use recipe::Recipe;
-pub use schedule::LinearSchedule;
+pub use schedule::Schedule;
 pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores, target};

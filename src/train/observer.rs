@@ -1,8 +1,9 @@
 //! What a run tells its observer after each step.
 
-use super::{AdamW, argmax, evaluate};
+use super::{AdamW, evaluate};
 use crate::autograd::{Tape, Var};
 use crate::data::Batch;
+use crate::metrics::argmax;
 use crate::nn::DistilBert;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -17,7 +18,7 @@ pub struct StepReport {
     pub steps: usize,
     /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Mean cross-entropy of the step's sequences, in nats.
+    /// Loss of the step's sequences, in nats: their mean cross-entropy, unless the recipe has class weights or label smoothing.
     pub loss: f64,
     /// Share of the step's sequences whose label has the largest logit, in [0, 1], before the update and with dropout.
     pub accuracy: f64,

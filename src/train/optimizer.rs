@@ -1,6 +1,7 @@
 //! AdamW. Loshchilov & Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation. The update on a
 //! GPU is in `optimizer_cuda.rs`.
 
+use super::Recipe;
 use crate::autograd::{Grads, ParamId, Parameter};
 use crate::tensor::{Accum, Tensor};
 use crate::{Error, Result, dispatch_float};
@@ -23,8 +24,10 @@ pub struct AdamW {
     pub eps: f64,
     /// The factor of the learning rate for a parameter, by its name.
     pub lr_factor: LrFactor,
-    /// Decay of every parameter.
+    /// Decay of every parameter, or of those that `no_bias_decay` leaves.
     pub weight_decay: f64,
+    /// Biases and layer norms do not decay: those whose name ends with `bias` or has `layer_norm` or `LayerNorm` in it, as in Hugging Face transformers.
+    pub no_bias_decay: bool,
     /// t of the last step.
     pub(super) step: i32,
     /// m and v, each of the parameter's shape. A parameter without an entry has zeros.
@@ -45,11 +48,17 @@ impl AdamW {
             eps: 1e-8,
             lr_factor: Box::new(|_| 1.0),
             weight_decay,
+            no_bias_decay: false,
             step: 0,
             state: HashMap::new(),
             #[cfg(feature = "cuda")]
             clip: None,
         }
+    }
+
+    /// [`AdamW::new`] with the decay of `recipe`.
+    pub fn of(recipe: &Recipe) -> AdamW {
+        AdamW { no_bias_decay: recipe.no_bias_decay, ..AdamW::new(recipe.weight_decay) }
     }
 
     /// One step at learning rate `lr`, with the gradients clipped to a global norm of `clip`. Returns the norm before clipping, `[1]` f64.
@@ -94,7 +103,9 @@ impl AdamW {
     /// parameter's factor.
     pub(super) fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
         let lr = lr * (self.lr_factor)(p.name());
-        (1.0 - lr * self.weight_decay, lr / (1.0 - self.betas.0.powi(step)))
+        let stays =
+            self.no_bias_decay && (p.name().ends_with("bias") || ["layer_norm", "LayerNorm"].iter().any(|norm| p.name().contains(norm)));
+        (1.0 - lr * if stays { 0.0 } else { self.weight_decay }, lr / (1.0 - self.betas.0.powi(step)))
     }
 
     /// Constants of the step: β₁, β₂, 1 − β₁, 1 − β₂, `root` = 1 / √(1 − β₂ᵗ), so that root · √v = √v̂, and eps.

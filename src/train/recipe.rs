@@ -1,9 +1,10 @@
 //! How to train: the numbers of a run, and their ranges.
 
+use super::Schedule;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How to train. Written to and read from JSON under these names.
+/// How to train. Written to and read from JSON under these names. The last four are left out where they have their default, as in files of older versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Passes over the data, at least 1.
@@ -14,7 +15,7 @@ pub struct Recipe {
     pub accumulate: usize,
     /// Highest learning rate.
     pub lr: f64,
-    /// Decoupled weight decay of every trained tensor. It is a setting of the optimizer: give it to [`super::AdamW::new`], as
+    /// Decoupled weight decay of every trained tensor. It is a setting of the optimizer: give it to [`super::AdamW::of`] or [`super::AdamW::new`], as
     /// [`crate::classifier::TextClassifier`] does. [`super::fit`] takes an optimizer and does not read it.
     pub weight_decay: f64,
     /// Share of the steps that warm up, in [0, 1].
@@ -33,6 +34,23 @@ pub struct Recipe {
     /// In each step, use only the first ranks of every low-rank term. Their number is drawn evenly from 1 to this. The first ranks then work
     /// without the others. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn ranks by default.
     pub nested_rank: Option<usize>,
+    /// What the learning rate does after the warm-up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// Weight of each class in the loss, positive: `[C]`. The loss of a step is the weighted mean. Empty: all are 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_weights: Vec<f64>,
+    /// Label smoothing ε, in [0, 1): the target of a text is 1 − ε for its label, and ε shared evenly by all classes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub label_smoothing: f64,
+    /// Biases and layer norms train without weight decay. As with `weight_decay`, the optimizer has to know: see [`super::AdamW::of`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_bias_decay: bool,
+}
+
+/// Whether a setting is left out of JSON.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for Recipe {
@@ -52,6 +70,10 @@ impl Default for Recipe {
             recompute: false,
             cache_trunk: false,
             nested_rank: None,
+            schedule: Schedule::Linear,
+            class_weights: Vec::new(),
+            label_smoothing: 0.0,
+            no_bias_decay: false,
         }
     }
 }
@@ -95,12 +117,16 @@ impl Recipe {
             ("the weight decay", self.weight_decay, finite(self.weight_decay), "be a finite number of at least 0"),
             ("the warm-up", self.warmup, (0.0..=1.0).contains(&self.warmup), "lie in [0, 1]"),
             ("the largest gradient norm (clip)", self.clip, self.clip > 0.0, "be positive"),
+            ("the label smoothing", self.label_smoothing, (0.0..1.0).contains(&self.label_smoothing), "lie in [0, 1)"),
         ] {
             if !good {
                 return Err(Error::invalid(format!("recipe: {name} must {rule}, got {x}")));
             }
         }
-        Ok(())
+        match self.class_weights.iter().find(|w| !(**w > 0.0 && w.is_finite())) {
+            Some(w) => Err(Error::invalid(format!("recipe: a class weight must be positive and finite, got {w}"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -124,11 +150,16 @@ mod tests {
             (|r| r.weight_decay = f64::INFINITY, "weight decay must be"),
             (|r| r.warmup = -0.1, "warm-up must lie in [0, 1], got -0.1"),
             (|r| r.clip = 0.0, "clip) must be positive, got 0"),
+            (|r| r.label_smoothing = 1.0, "label smoothing must lie in [0, 1), got 1"),
+            (|r| r.class_weights = vec![1.0, 0.0], "class weight must be positive and finite, got 0"),
         ] {
             let said = changed(change).unwrap_err();
             assert!(said.contains(says), "{said} should say {says}");
         }
         changed(|r| (r.batch, r.accumulate, r.epochs, r.clip) = (1 << 20, 1 << 20, 1 << 20, f64::INFINITY)).unwrap();
+        let text = serde_json::to_string(&Recipe::default()).unwrap();
+        assert!(text.ends_with("\"nested_rank\":null}"), "older versions know all of it: {text}");
+        assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), Recipe::default());
         let recipe = Recipe { epochs: 1 << 20, ..Recipe::default() };
         assert_eq!(recipe.steps(33).unwrap(), 3 << 20);
         assert!(recipe.steps(4096).is_err_and(|e| e.to_string().contains("at most 524287 epochs")));

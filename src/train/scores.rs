@@ -1,26 +1,19 @@
 //! What the logits of each kind of head mean, and the figures of heads for regression and for several labels at once.
 
-use super::interval::wilson;
+use crate::metrics::{softmax, wilson};
 use crate::nn::Outputs;
 use crate::{Error, Result};
 use serde::Serialize;
 
 /// The scores of a text with the logits `[C]`: probabilities of classes of which one is right (softmax), probabilities of labels of which any
-/// number is right (a sigmoid each), or the logits themselves (regression).
-pub fn scores(outputs: Outputs, logits: &[f64]) -> Vec<f64> {
+/// number is right (a sigmoid each), or the logits themselves (regression). The logits of classes are divided by `temperature` first: 1, or what
+/// [`temperature`](crate::metrics::temperature()) finds.
+pub fn scores(outputs: Outputs, logits: &[f64], temperature: f64) -> Vec<f64> {
     match outputs {
-        Outputs::Classes => softmax(logits),
+        Outputs::Classes => softmax(&logits.iter().map(|z| z / temperature).collect::<Vec<_>>()),
         Outputs::Labels => logits.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
         Outputs::Numbers => logits.to_vec(),
     }
-}
-
-/// exp(zᵢ) / Σ exp(zⱼ).
-pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|z| (z - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.iter().map(|e| e / sum).collect()
 }
 
 /// Errors of a regression.
@@ -116,11 +109,12 @@ mod tests {
     #[test]
     fn each_kind_of_head_has_its_scores() {
         let z = [0.0, 3.0_f64.ln()];
-        assert_eq!(scores(Outputs::Numbers, &z), z);
+        assert_eq!(scores(Outputs::Numbers, &z, 1.0), z);
         let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-15);
-        assert!(near(&scores(Outputs::Classes, &z), &[0.25, 0.75]));
-        assert!(near(&scores(Outputs::Labels, &z), &[0.5, 0.75]));
-        assert_eq!(scores(Outputs::Labels, &[-800.0, 800.0]), [0.0, 1.0]);
+        assert!(near(&scores(Outputs::Classes, &z, 1.0), &[0.25, 0.75]));
+        assert!(near(&scores(Outputs::Classes, &[0.0, 9.0_f64.ln()], 2.0), &[0.25, 0.75]));
+        assert!(near(&scores(Outputs::Labels, &z, 1.0), &[0.5, 0.75]));
+        assert_eq!(scores(Outputs::Labels, &[-800.0, 800.0], 1.0), [0.0, 1.0]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::Args;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
 use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
+use lowrank::train::scores;
 use lowrank::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub struct AdaptedArgs {
     /// Only warn if the files of an adapter do not fit together, and load what can be loaded
     #[arg(long)]
     lenient: bool,
+    /// The probabilities of the model itself, without the temperature that was found on held-out texts
+    #[arg(long)]
+    raw: bool,
     /// Tokens kept of each text [default: as in training]
     #[arg(long)]
     max_length: Option<usize>,
@@ -69,6 +73,8 @@ pub struct Adapted {
     pub labels: Vec<String>,
     /// Meaning of the logits.
     pub outputs: Outputs,
+    /// What the logits of classes are divided by: 1, or what training found on held-out texts.
+    pub temperature: f64,
     /// Content of `lowrank.json`. Adapters from PEFT and checkpoints from elsewhere have none.
     pub about: Option<About>,
     pub max_length: usize,
@@ -78,6 +84,11 @@ impl Adapted {
     /// Whether the classes have only generic names, so that `--labels` may name them.
     pub fn is_unnamed(&self) -> bool {
         self.labels.iter().enumerate().all(|(i, name)| *name == generic_label(i))
+    }
+
+    /// The scores of rows of logits `[N][C]`.
+    pub fn scores(&self, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        rows.iter().map(|row| scores(self.outputs, row, self.temperature)).collect()
     }
 }
 
@@ -129,7 +140,7 @@ impl AdaptedArgs {
             let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
             let max_length = self.max_length(&model, about.as_ref())?;
             let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
-            Ok(Adapted { name, model, base_hash: hash.to_string(), wordpiece: wordpiece.clone(), labels, outputs, about, max_length })
+            Ok(Adapted { name, model, base_hash: hash.to_string(), wordpiece: wordpiece.clone(), labels, outputs, temperature: self.temperature(about.as_ref()), about, max_length })
         };
         self.adapter.iter().map(open).collect()
     }
@@ -145,7 +156,11 @@ impl AdaptedArgs {
         let (labels, about) = (model.config.labels(), About::open(base)?);
         let (outputs, max_length) = (model.config.outputs(labels.len()), self.max_length(&model, about.as_ref())?);
         let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
-        Ok(Adapted { name: base.display().to_string(), model, base_hash, wordpiece, labels, outputs, about, max_length })
+        Ok(Adapted { name: base.display().to_string(), model, base_hash, wordpiece, labels, outputs, temperature: self.temperature(about.as_ref()), about, max_length })
+    }
+
+    fn temperature(&self, about: Option<&About>) -> f64 {
+        about.and_then(|about| about.temperature).filter(|_| !self.raw).unwrap_or(1.0)
     }
 
     /// Largest number of tokens of a text: that of `--max-length`. Without the option it is that of training, and if that is not known, the number
@@ -171,13 +186,16 @@ impl BaseArgs {
     /// One f32 model on the CPU for each adapter.
     pub fn open(&self, adapter: Vec<Named>) -> Result<Vec<Adapted>> {
         let (model, any_base, device) = (self.model.clone(), self.any_base, DeviceArgs { device: DeviceChoice::Cpu });
-        let args = AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, max_length: None, dtype: ComputeType::F32, device };
+        let args = AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, raw: false, max_length: None, dtype: ComputeType::F32, device };
         args.open(user_cache().as_deref())
     }
 }
 
 /// Checks that the adapter was trained on a base of these shapes, and that its labels fit its head.
-fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path, base: &Path) -> Result<()> {
+///
+/// # Errors
+/// If not.
+pub fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &Path, base: &Path) -> Result<()> {
     let problem = if About::new(model, &[], 0, 0).base != about.base {
         format!("the adapter was trained on a base of other shapes than {}", base.display())
     } else if about.labels.len() != classes {

@@ -55,7 +55,7 @@ impl Epoch {
     /// Runs the command.
     pub(super) fn run(&self) -> Result<()> {
         let (args, method) = (&self.args, self.what.method(0));
-        let recipe = Recipe { epochs: args.epochs, batch: args.batch, lr: self.what.learning_rate(), ..Recipe::default() };
+        let recipe = Recipe { epochs: args.epochs, batch: args.batch, lr: MethodArgs::learning_rate(&method), ..Recipe::default() };
         if args.epochs < 2 {
             return Err(Error::invalid(format!(
                 "--epochs {}: the first epoch warms up and the last is timed: give 2 or more",
@@ -119,7 +119,7 @@ impl Epoch {
 
 /// Seconds of the last epoch and the mean loss of its steps.
 fn epoch_seconds(model: &mut DistilBert, train: &Tokenized, recipe: &Recipe) -> Result<(f64, f64)> {
-    let (mut optimizer, mut losses) = (AdamW::new(recipe.weight_decay), Losses::default());
+    let (mut optimizer, mut losses) = (AdamW::of(&recipe), Losses::default());
     let training = Training::new(model, train, recipe)?;
     training.run(model, &mut optimizer, (recipe.epochs - 1) * recipe.steps_per_epoch(train.len()), &mut losses)?;
     losses.0.clear();

@@ -7,7 +7,7 @@ use lowrank::nn::{DistilBert, LoadOptions, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::tensor::{DType, Sequences, Tensor};
-use lowrank::train::{AdamW, LinearSchedule};
+use lowrank::train::{AdamW, Schedule};
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -160,7 +160,6 @@ impl Golden<'_> {
     fn training(&mut self, model: &mut DistilBert) -> Result<()> {
         let [_, gradient, trajectory, _] = self.tolerances;
         let optimizer = self.wanted.optimizer.clone();
-        let schedule = LinearSchedule { warmup: optimizer.warmup_steps, total: optimizer.steps };
         let mut adamw = AdamW::new(optimizer.weight_decay);
         (adamw.betas, adamw.eps) = (optimizer.betas, optimizer.eps);
         for (t, step) in self.wanted.trajectory.clone().into_iter().enumerate() {
@@ -169,7 +168,7 @@ impl Golden<'_> {
             let logits = model.forward(&mut tape, &ids, &pass)?;
             let loss = tape.cross_entropy(&logits, &labels, labels.len())?;
             let grads = tape.backward(&loss)?;
-            let lr = optimizer.lr * schedule.factor(t);
+            let lr = optimizer.lr * Schedule::Linear.factor(t, optimizer.warmup_steps, optimizer.steps);
             let norm = adamw.update(&mut model.parameters_mut(), grads, lr, optimizer.clip_grad_norm)?.item()?;
             self.add(format!("step {t} loss"), &[loss.value().item()?], &[step.loss], trajectory);
             self.add(format!("step {t} gradient norm"), &[norm], &[step.grad_norm], gradient.max(trajectory));

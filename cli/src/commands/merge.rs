@@ -56,8 +56,8 @@ impl Merge {
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter, "merge", problem));
         }
-        let trained_on = about.and_then(|about| about.trained_on);
-        let about = About { trained_on, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
+        let (trained_on, temperature) = about.map_or((None, None), |about| (about.trained_on, about.temperature));
+        let about = About { trained_on, temperature, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
         write_directory(out, |directory| {
             model.save(&self.base.model.path, &labels, directory)?;
             about.write(directory)

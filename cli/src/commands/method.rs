@@ -121,13 +121,10 @@ fn name(method: MethodName) -> String {
 }
 
 impl MethodArgs {
-    /// Checks that no option was given that the method does not use.
-    ///
-    /// # Errors
-    /// If there is one; the message lists the methods that use it.
-    pub fn check(&self) -> Result<()> {
+    /// The options of methods: name, whether it was given, and the methods that use it.
+    fn given(&self) -> [(&'static str, bool, &'static [MethodName]); 18] {
         use MethodName::{Adapter, AdapterPfeiffer, Head, Intrinsic, Prefix, Prompt, Selective};
-        let given: [(&str, bool, &[MethodName]); 18] = [
+        [
             ("train-pre-classifier", self.train_pre_classifier, &[Head]),
             ("frozen-layers", self.frozen_layers.is_some(), &[Selective]),
             ("adapter-size", self.adapter_size.is_some(), &[Adapter, AdapterPfeiffer]),
@@ -146,8 +143,20 @@ impl MethodArgs {
             ("lora-dropout", self.lora_dropout.is_some(), LOW_RANK),
             ("lora-init", self.lora_init.is_some(), LOW_RANK),
             ("lora-plus-ratio", self.lora_plus_ratio.is_some(), LOW_RANK),
-        ];
-        let Some((option, _, users)) = given.into_iter().find(|(_, given, users)| *given && !users.contains(&self.method)) else {
+        ]
+    }
+
+    /// Whether a method or an option of one was given, other than the default method and how it trains.
+    pub fn is_given(&self) -> bool {
+        self.method != MethodName::Lora || self.given().iter().any(|(name, given, _)| *given && *name != "lora-plus-ratio")
+    }
+
+    /// Checks that no option was given that the method does not use.
+    ///
+    /// # Errors
+    /// If there is one; the message lists the methods that use it.
+    pub fn check(&self) -> Result<()> {
+        let Some((option, _, users)) = self.given().into_iter().find(|(_, given, users)| *given && !users.contains(&self.method)) else {
             return Ok(());
         };
         let (own, users) = (name(self.method), users.iter().map(|&user| name(user)).collect::<Vec<_>>().join(", "));
@@ -164,13 +173,13 @@ impl MethodArgs {
         self.rank.unwrap_or(8)
     }
 
-    /// Default learning rate of the method.
-    pub fn learning_rate(&self) -> f64 {
-        match self.method {
-            MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => 3e-4,
-            MethodName::Full | MethodName::Selective => 2e-5,
-            MethodName::Head | MethodName::Bitfit | MethodName::Adapter | MethodName::AdapterPfeiffer => 1e-3,
-            MethodName::Prefix | MethodName::Prompt | MethodName::Intrinsic => 1e-2,
+    /// Default learning rate of a method.
+    pub fn learning_rate(method: &Method) -> f64 {
+        match method {
+            Method::Lora(_) => 3e-4,
+            Method::Full | Method::Selective { .. } => 2e-5,
+            Method::Head { .. } | Method::BitFit | Method::Bottleneck { .. } => 1e-3,
+            Method::Prefix { .. } | Method::Prompt { .. } | Method::Intrinsic { .. } => 1e-2,
         }
     }
 

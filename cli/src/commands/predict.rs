@@ -7,8 +7,9 @@ use super::ranks::{check_inference, is_first, ranks, shared};
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
+use lowrank::metrics::argmax;
 use lowrank::nn::Outputs;
-use lowrank::train::{argmax, logits_across, scores};
+use lowrank::train::logits_across;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -123,7 +124,7 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
     let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     check_inference(&adapted.model, &ids)?;
     let rows = logits_across(&*ranks(), &adapted.model, &ids, BATCH)?;
-    Ok(rows.iter().map(|row| scores(adapted.outputs, row)).collect())
+    Ok(adapted.scores(&rows))
 }
 
 /// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.

@@ -1,7 +1,9 @@
 //! A training run: its steps, the measurements after each epoch, and the saved state. A run that was stopped or killed resumes from the saved
 //! state and gives the same bytes.
 
+use super::best::{Best, number, set_values, values};
 use super::common::{Outcome, describe};
+use super::held_out::Selection;
 use super::notes::{note, warning};
 use super::progress::StepProgress;
 use super::ranks::{self, is_first, ranks};
@@ -9,11 +11,10 @@ use super::signals::asked_to_stop;
 use crate::folder::write_directory;
 use lowrank::data::Tokenized;
 use lowrank::files::{read_text, write_file};
-use lowrank::nn::DistilBert;
-use lowrank::tensor::Tensor;
-use lowrank::tensor::safetensors::SafeTensors;
+use lowrank::metrics::temperature;
+use lowrank::nn::{DistilBert, Outputs};
 use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, predict_across, save_checkpoint_with,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, measure, save_checkpoint_with, scores,
 };
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -43,8 +44,8 @@ pub struct TrainingRun<'a> {
     pub texts: &'a Texts,
     /// Measure on the test texts after each epoch too, not only at the end.
     pub test_each_epoch: bool,
-    /// Keep the epoch that is best on the held-out texts.
-    pub keep_best: bool,
+    /// What is chosen by the held-out texts.
+    pub selection: Selection,
     pub progress: StepProgress,
     /// Results of the run so far, without the parameters.
     pub state: RunState,
@@ -59,24 +60,39 @@ pub struct RunState {
     pub seconds: f64,
     /// Most bytes that a micro-batch saved for backward.
     pub kept: usize,
-    /// Accuracy and parameters of the best epoch.
-    best: Option<(f64, Vec<Tensor>)>,
+    /// The best epoch.
+    pub best: Option<Best>,
     /// Number of measured epochs.
-    measured: usize,
+    pub measured: usize,
 }
+
+/// The model at the end of a run, measured.
+pub struct Tested {
+    /// On the test texts.
+    pub test: Evaluation,
+    /// Class probabilities of the test texts: `[N][C]`.
+    pub probabilities: Vec<Vec<f64>>,
+    /// On the held-out texts.
+    pub held_out: Option<Evaluation>,
+    /// What the logits were divided by for all these figures, if the held-out texts gave such a number.
+    pub temperature: Option<f64>,
+}
+
+/// Fewest held-out texts from which a temperature is taken: fewer say little about probabilities.
+const FEWEST: usize = 50;
 
 impl TrainingRun<'_> {
     /// Trains to the end and measures on the test texts; `None` if the run was stopped.
     ///
     /// # Errors
     /// The errors of training and of the model, and of saving the state.
-    pub fn train_and_test(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<Option<Evaluation>> {
+    pub fn train_and_test(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<Option<Tested>> {
         let finished = self.train(model, optimizer);
         self.progress.bar.finish();
         if finished? { self.evaluate_best(model) } else { Ok(None) }
     }
 
-    /// Trains to the end of the recipe. Returns false if it was stopped.
+    /// Trains to the end of the recipe, or until patience ends. Returns false if it was stopped.
     fn train(&mut self, model: &mut DistilBert, optimizer: &mut AdamW) -> Result<bool> {
         let (recipe, data) = (self.recipe, &self.texts.train);
         let started = Instant::now();
@@ -88,6 +104,10 @@ impl TrainingRun<'_> {
             let (done, epoch) = (optimizer.steps(), optimizer.steps() / per_epoch);
             if done.is_multiple_of(per_epoch) && self.state.measured < epoch && !self.measure(epoch, model)? {
                 return Ok(false);
+            }
+            if done < steps && self.patience_ended() {
+                self.progress.bar.line(&format!("no better {} for {} epochs: training ends", self.selection.metric.name(), self.since_best()));
+                return Ok(true);
             }
             if done == steps || !all_agree(&*ranks, !asked_to_stop())? {
                 return Ok(done == steps);
@@ -110,34 +130,53 @@ impl TrainingRun<'_> {
             let Some(result) = self.evaluate(model, data)? else { return Ok(false) };
             found.push((name, result));
         }
-        for (name, result) in found {
-            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}", describe(&result)));
-            self.state.metrics += &format!("{}\n", json!({ "epoch": epoch, name: result }));
-            let better = self.state.best.as_ref().is_none_or(|(best, _)| result.accuracy > *best);
-            if name == "held-out" && self.keep_best && better {
-                self.state.best = Some((result.accuracy, values(model)));
+        for (name, (result, value)) in found {
+            let (selection, metric) = (self.selection, self.selection.metric.name());
+            let chosen = name == "held-out" && selection.keep_best;
+            // The line of an evaluation has accuracy and loss already.
+            let other = (chosen && !["accuracy", "loss"].contains(&metric)).then_some(value);
+            let more = other.map_or(String::new(), |value| format!(", {metric} {value:.4}"));
+            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}{more}", describe(&result)));
+            let mut line = json!({ "epoch": epoch, name: result });
+            other.iter().for_each(|value| line[metric] = json!(value));
+            self.state.metrics += &format!("{line}\n");
+            if chosen {
+                Best::update(&mut self.state.best, &selection, value, epoch, model);
             }
         }
         self.state.measured = epoch;
         Ok(true)
     }
 
-    /// Evaluates on tokenised texts; `None` if it was stopped.
-    fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Evaluation>> {
-        let predicted = predict_across(&*ranks(), model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
-        predicted.map(|predicted| Ok(lowrank::train::measure(&predicted, &data.labels)?.0)).transpose()
+    /// Measured epochs after the best one.
+    fn since_best(&self) -> usize {
+        self.state.best.as_ref().map_or(0, |best| self.state.measured - best.epoch.min(self.state.measured))
     }
 
-    /// Evaluates the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
+    fn patience_ended(&self) -> bool {
+        self.selection.patience.is_some_and(|patience| self.since_best() >= patience)
+    }
+
+    /// The logits of tokenised texts; `None` if it was stopped.
+    fn logits(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Vec<Vec<f64>>>> {
+        logits_while(&*ranks(), model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())
+    }
+
+    /// Evaluates on tokenised texts, and computes the figure by which epochs are chosen; `None` if it was stopped.
+    fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<(Evaluation, f64)>> {
+        let Some(logits) = self.logits(model, data)? else { return Ok(None) };
+        let rows = probabilities(&logits, 1.0);
+        let (result, _) = measure(&rows, &data.labels)?;
+        let value = if self.selection.keep_best { self.selection.metric.of(&rows, &data.labels, result.loss) } else { Ok(result.accuracy) };
+        // Of test texts, which choose nothing, it may be undefined.
+        Ok(Some((result, value.unwrap_or(f64::NAN))))
+    }
+
+    /// Measures the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
     /// has the parameters of the last epoch, as it has after an error.
-    fn evaluate_best(&self, model: &mut DistilBert) -> Result<Option<Evaluation>> {
+    fn evaluate_best(&self, model: &mut DistilBert) -> Result<Option<Tested>> {
         let last = values(model);
-        let set = |model: &mut DistilBert, values: &[Tensor]| {
-            model.parameters_mut().into_iter().zip(values).for_each(|(p, value)| p.set(value.clone()));
-        };
-        if let Some((_, best)) = &self.state.best {
-            set(model, best);
-        }
+        self.state.best.iter().for_each(|best| best.restore(model));
         // The frozen weights were checked before training, so only parameters can be wrong.
         let finite = model.parameters().iter().try_for_each(|p| {
             let error = |what| {
@@ -145,11 +184,31 @@ impl TrainingRun<'_> {
             };
             p.value().check_finite(error)
         });
-        let result = finite.and_then(|()| self.evaluate(model, &self.texts.test));
+        let result = finite.and_then(|()| self.test(model));
         if !matches!(result, Ok(Some(_))) {
-            set(model, &last);
+            set_values(model, &last);
         }
         result
+    }
+
+    /// Finds the temperature on the held-out texts, if there are enough, and measures on these and on the test texts; `None` if it was stopped.
+    fn test(&self, model: &DistilBert) -> Result<Option<Tested>> {
+        let (mut held_out, mut found) = (None, None);
+        if let Some(dev) = &self.texts.dev {
+            let Some(logits) = self.logits(model, dev)? else { return Ok(None) };
+            found = if dev.len() < FEWEST { None } else { temperature(&logits, &dev.labels)? };
+            let measured = |t| measure(&probabilities(&logits, t), &dev.labels).map(|(result, _)| result);
+            let (raw, result) = (measured(1.0)?, measured(found.unwrap_or(1.0))?);
+            if let Some(t) = found {
+                let losses = format!("their loss falls from {:.4} to {:.4}", raw.loss, result.loss);
+                note!("temperature {t:.3} for true probabilities, from {} held-out texts: {losses}, and no answer changes", dev.len());
+            }
+            held_out = Some(result);
+        }
+        let Some(logits) = self.logits(model, &self.texts.test)? else { return Ok(None) };
+        let probabilities = probabilities(&logits, found.unwrap_or(1.0));
+        let (test, _) = measure(&probabilities, &self.texts.test.labels)?;
+        Ok(Some(Tested { test, probabilities, held_out, temperature: found }))
     }
 
     /// The file of the saved state.
@@ -192,9 +251,10 @@ impl TrainingRun<'_> {
         let texts = [("machine", self.machine.clone()), ("measured", measured.to_string()), ("seconds", seconds.to_string())];
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
         let mut tensors = Vec::new();
-        if let Some((accuracy, values)) = best {
-            texts.insert("best".to_string(), accuracy.to_string());
-            tensors.extend(model.parameters().iter().zip(values).map(|(p, value)| (format!("best.{}", p.name()), value.clone())));
+        if let Some(best) = best {
+            let (more, own) = best.saved(model);
+            texts.extend(more);
+            tensors = own;
         }
         write_directory(self.out, |directory| {
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())?;
@@ -228,37 +288,16 @@ impl TrainingRun<'_> {
                 self.machine
             );
         }
-        let best = match file.metadata().contains_key("best") {
-            true => Some((number(&file, "best")?, best_values(&file, model)?)),
-            false => None,
-        };
-        self.state =
-            RunState { metrics, seconds: number(&file, "seconds")?, measured: number(&file, "measured")?, best, ..RunState::default() };
+        let measured = number(&file, "measured")?;
+        let best = Best::read(&file, model, measured)?;
+        self.state = RunState { metrics, seconds: number(&file, "seconds")?, measured, best, ..RunState::default() };
         Ok(())
     }
 }
 
-fn values(model: &DistilBert) -> Vec<Tensor> {
-    model.parameters().iter().map(|p| p.value().clone()).collect()
-}
-
-/// A number that was saved as text.
-fn number<T: std::str::FromStr>(file: &SafeTensors, key: &str) -> Result<T> {
-    let number = file.metadata().get(key).and_then(|text| text.parse().ok());
-    number.ok_or_else(|| Error::file(file.path(), key, "is missing, or no number: the saved state is damaged"))
-}
-
-/// The parameters of the best epoch.
-fn best_values(file: &SafeTensors, model: &DistilBert) -> Result<Vec<Tensor>> {
-    let value = |p: &&lowrank::autograd::Parameter| {
-        let name = format!("best.{}", p.name());
-        let value = file.tensor(&name)?;
-        match value.shape() == p.value().shape() && value.dtype() == p.value().dtype() {
-            true => value.to_device_of(p.value()),
-            false => Err(Error::file(file.path(), format!("tensor {name:?}"), "has another shape or type than the model's")),
-        }
-    };
-    model.parameters().iter().map(value).collect()
+/// Class probabilities of rows of logits, at a temperature.
+fn probabilities(logits: &[Vec<f64>], temperature: f64) -> Vec<Vec<f64>> {
+    logits.iter().map(|row| scores(Outputs::Classes, row, temperature)).collect()
 }
 
 impl Observer for TrainingRun<'_> {

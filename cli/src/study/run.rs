@@ -197,7 +197,7 @@ impl Study<'_> {
     /// Trains to the end, from a checkpoint if there is one. Returns the record of training and the machine; `None` if interrupted.
     fn train(&self, run: &RowRun, model: &mut DistilBert, progress: &mut dyn StudyProgress) -> Result<Option<(TrainingRecord, String)>> {
         let RowRun { row, folder, recipe, settings, train } = *run;
-        let mut optimizer = AdamW::new(recipe.weight_decay);
+        let mut optimizer = AdamW::of(recipe);
         let mut record = TrainingRecord::default();
         let checkpoint = folder.join("checkpoint.safetensors");
         if checkpoint.exists() {

@@ -1,7 +1,7 @@
 //! Tests and intervals for the difference of two rows.
 
 use super::{Row, RowResult};
-use lowrank::train::{Z95, wilson};
+use lowrank::metrics::{Z95, wilson};
 use serde::Serialize;
 
 /// McNemar's exact test: the number of reviews that only `a` classifies rightly, the number that only `b` does, and the two-sided p of the null

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Cross-entropy of logits z `[B, C]` f32: one element. With dL, its gradient dz.
-pub(crate) fn cross_entropy(device: &Arc<Device>, z: &Tensor, labels: &Tensor, divisor: usize, dloss: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn cross_entropy(device: &Arc<Device>, z: &Tensor, labels: &Tensor, divisor: f64, dloss: Option<&Tensor>) -> Result<Tensor> {
     if z.dtype() != DType::F32 {
         return Err(Error::dtype("cross_entropy", "f32 logits on a GPU", &[z.dtype()]));
     }

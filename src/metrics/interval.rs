@@ -3,7 +3,7 @@
 /// Half the width of a 95 % interval of a normal distribution, in standard deviations.
 pub const Z95: f64 = 1.959_963_984_540_054;
 
-/// The 95 % interval of a probability, estimated from `right` hits in `n` trials. Every `Evaluation` has one. Wilson 1927,
+/// The 95 % interval of a probability, estimated from `right` hits in `n` trials. Wilson 1927,
 /// <https://doi.org/10.1080/01621459.1927.10502953>.
 pub fn wilson(right: usize, n: usize) -> (f64, f64) {
     if n == 0 {

@@ -1,0 +1,103 @@
+//! The model that `train` starts from: a checkpoint, or an adapter on its base.
+
+use super::adapted::check_base;
+use super::base::check_same;
+use super::head::{BaseModel, Opened};
+use super::method::MethodArgs;
+use super::notes::note;
+use lowrank::lora::{About, Method, adapter};
+use lowrank::nn::{DistilBert, Head, LoadOptions, LoadReport};
+use lowrank::{Error, Result};
+use std::path::Path;
+
+/// What a run starts from.
+pub enum Start {
+    Checkpoint(Opened),
+    Adapter { model: DistilBert, report: LoadReport, about: Option<About>, method: Method },
+}
+
+/// The method of a run: that of the adapter at `init_from`, or else that of the arguments.
+///
+/// # Errors
+/// If the adapter cannot be read, or the arguments give another method.
+pub fn method(init_from: Option<&Path>, what: &MethodArgs, seed: u64) -> Result<Method> {
+    let Some(directory) = init_from else { return Ok(what.method(seed)) };
+    if !directory.join("adapter_config.json").exists() {
+        let problem = "has no adapter_config.json, so it is no adapter; a whole checkpoint is given with --model";
+        return Err(Error::file(directory, "--init-from", problem));
+    }
+    let own = adapter::method(directory)?;
+    if what.is_given() && what.method(seed) != own {
+        let problem = format!("is an adapter of the method {own:?}, and the arguments give another: leave out --method and its options");
+        return Err(Error::file(directory, "--init-from", problem));
+    }
+    Ok(own)
+}
+
+impl Start {
+    /// Opens the checkpoint `base`, or the adapter at `init_from` on it. `hash` is that of the base.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the adapter was trained on another base.
+    pub fn open(base: &BaseModel, init_from: Option<&Path>, hash: &str) -> Result<Start> {
+        let Some(directory) = init_from else { return Ok(Start::Checkpoint(base.open()?)) };
+        let (classes, about) = (adapter::classes(directory)?, About::open(directory)?);
+        let exact = |name: &str| base.method.trains(name);
+        let options = LoadOptions { classes: Some(classes), dtype: base.dtype, seed: base.seed, head: Head::Fitting, exact: &exact };
+        let (mut model, report) = DistilBert::open_with(base.folder, &options)?;
+        if let Some(about) = &about {
+            check_base(about, &model, classes, directory, base.folder)?;
+            check_same(about, directory, base.folder, hash)?;
+        }
+        let method = adapter::load(&mut model, directory)?;
+        note!("starting from the adapter {}", directory.display());
+        Ok(Start::Adapter { model, report, about, method })
+    }
+
+    /// The model, whose head may still have other classes than the data.
+    pub fn model(&self) -> &DistilBert {
+        match self {
+            Start::Checkpoint(opened) => &opened.model,
+            Start::Adapter { model, .. } => model,
+        }
+    }
+
+    /// Names of the classes of the head, if it has names.
+    pub fn names(&self) -> Option<Vec<String>> {
+        match self {
+            Start::Checkpoint(opened) => opened.names.clone(),
+            Start::Adapter { about, .. } => about.as_ref().map(|about| about.labels.clone()),
+        }
+    }
+
+    /// Tokens kept of a text where the user says nothing: as in the training of the adapter. Its virtual tokens are counted already.
+    pub fn max_length(&self) -> Option<usize> {
+        match self {
+            Start::Checkpoint(_) => None,
+            Start::Adapter { about, model, .. } => Some(about.as_ref()?.max_length.min(model.longest_text())),
+        }
+    }
+
+    /// The model with a head for the classes `labels` of the data, ready to train; what was loaded; the linears that got a low-rank term; and the method.
+    ///
+    /// # Errors
+    /// If an adapter has a head for another number of classes, or the method does not fit the model.
+    pub fn ready(self, base: &BaseModel, labels: &[String]) -> Result<(DistilBert, LoadReport, Vec<String>, Method)> {
+        match self {
+            Start::Checkpoint(opened) => {
+                let (mut model, report) = base.with_head_for(opened, labels)?;
+                let adapted = base.method.apply(&mut model, base.seed)?;
+                Ok((model, report, adapted, base.method.clone()))
+            }
+            Start::Adapter { model, report, method, .. } => match model.classifier.dims().0 == labels.len() {
+                true => Ok((model, report, Vec::new(), method)),
+                false => Err(Error::invalid(format!(
+                    "--init-from: the adapter's head has {} classes, and the data have {}: {}",
+                    model.classifier.dims().0,
+                    labels.len(),
+                    labels.join(", ")
+                ))),
+            },
+        }
+    }
+}
