@@ -228,7 +228,7 @@ fn begin(folder: &Path, arguments: &str, out: &str) -> Child {
 fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
-    let more = "--train-limit 40 --epochs 12 --batch 8 --lr 1e-2 --dev-fraction 0.4 --keep-best --eval-every-epoch --checkpoint-every 2";
+    let more = "--train-limit 40 --epochs 12 --batch 8 --lr 1e-2 --dev-fraction 0.4 --patience 12 --metric macro-f1 --eval-every-epoch --checkpoint-every 2";
     ok(at, &train(&format!("{more} --out whole")));
     let whole = [content(&at.join("whole"))[2].clone(), content(&at.join("whole"))[4].clone()];
     assert_eq!(whole.each_ref().map(|(name, _)| &name[..]), ["adapter_model.safetensors", "metrics.jsonl"]);
@@ -286,6 +286,11 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
         ("--dev-fraction 0.25", "dev_fraction was"),
         ("--dev-fraction 0.25 --keep-best", "keep_best was"),
         ("--test-limit 7", "test data was"),
+        ("--schedule cosine", "schedule was not known, and is \"cosine\""),
+        ("--class-weights balanced", "class_weights was not known"),
+        ("--label-smoothing 0.1", "label_smoothing was not known, and is 0.1"),
+        ("--no-bias-decay", "no_bias_decay was not known, and is true"),
+        ("--dev-fraction 0.25 --patience 2 --metric loss", "metric was not known, and is \"loss\"; patience was not known, and is 2"),
         ("--train-limit 15", "training data was"),
     ] {
         refused(at, &train(&format!("{more} --resume {changed}")), &["other settings", says, "--restart"]);

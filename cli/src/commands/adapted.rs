@@ -4,6 +4,7 @@ use super::base::{check_same, checked};
 use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, parsed, user_cache};
 use super::device::{DeviceArgs, DeviceChoice};
 use super::notes::warning;
+use super::output::Input;
 use clap::Args;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
@@ -93,6 +94,12 @@ impl Adapted {
 }
 
 impl AdaptedArgs {
+    /// The folders that are read.
+    pub fn inputs(&self) -> Vec<Input> {
+        let adapters = self.adapter.iter().map(|named| Input::Model("the adapter", named.directory.clone()));
+        std::iter::once(Input::Model("the model", self.model.path.clone())).chain(adapters).collect()
+    }
+
     /// Opens one model for each adapter; all share one base. Without adapters, opens a checkpoint with its own head. The hash of the base is kept
     /// in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
@@ -140,7 +147,17 @@ impl AdaptedArgs {
             let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
             let max_length = self.max_length(&model, about.as_ref())?;
             let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
-            Ok(Adapted { name, model, base_hash: hash.to_string(), wordpiece: wordpiece.clone(), labels, outputs, temperature: self.temperature(about.as_ref()), about, max_length })
+            Ok(Adapted {
+                name,
+                model,
+                base_hash: hash.to_string(),
+                wordpiece: wordpiece.clone(),
+                labels,
+                outputs,
+                temperature: self.temperature(about.as_ref()),
+                about,
+                max_length,
+            })
         };
         self.adapter.iter().map(open).collect()
     }
@@ -156,7 +173,17 @@ impl AdaptedArgs {
         let (labels, about) = (model.config.labels(), About::open(base)?);
         let (outputs, max_length) = (model.config.outputs(labels.len()), self.max_length(&model, about.as_ref())?);
         let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
-        Ok(Adapted { name: base.display().to_string(), model, base_hash, wordpiece, labels, outputs, temperature: self.temperature(about.as_ref()), about, max_length })
+        Ok(Adapted {
+            name: base.display().to_string(),
+            model,
+            base_hash,
+            wordpiece,
+            labels,
+            outputs,
+            temperature: self.temperature(about.as_ref()),
+            about,
+            max_length,
+        })
     }
 
     fn temperature(&self, about: Option<&About>) -> f64 {
@@ -186,7 +213,17 @@ impl BaseArgs {
     /// One f32 model on the CPU for each adapter.
     pub fn open(&self, adapter: Vec<Named>) -> Result<Vec<Adapted>> {
         let (model, any_base, device) = (self.model.clone(), self.any_base, DeviceArgs { device: DeviceChoice::Cpu });
-        let args = AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, raw: false, max_length: None, dtype: ComputeType::F32, device };
+        let args = AdaptedArgs {
+            model,
+            adapter,
+            rank: None,
+            any_base,
+            lenient: false,
+            raw: false,
+            max_length: None,
+            dtype: ComputeType::F32,
+            device,
+        };
         args.open(user_cache().as_deref())
     }
 }

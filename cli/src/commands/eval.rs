@@ -2,15 +2,21 @@
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{DataArgs, describe, limited, say, say_json};
+use super::in_words::{self, of_intervals};
 use super::notes::note;
+use super::output::Input;
 use super::parts::{is_trained_on, part_of, tell};
-use super::ranks::{check_inference, ranks};
+use super::ranks::{check_inference, is_first, ranks};
+use super::scored::{check_table, write_scored};
 use clap::{Args, ValueEnum};
-use lowrank::data::{Found, Labels, Split, Tokenized, find};
+use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, find, text_key};
+use lowrank::metrics::Metrics;
 use lowrank::nn::Outputs;
-use lowrank::train::{evaluate_across, labels_found, logits_across, number_errors, scores, target};
+use lowrank::text::thousands;
+use lowrank::train::{labels_found, logits_across, measure, number_errors, target};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Arguments of `eval`.
 #[derive(Args)]
@@ -28,6 +34,12 @@ pub struct Eval {
     /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
     batch: usize,
+    /// Write the texts with labels, answers and probabilities as a table, .csv or .tsv
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Replace the file --out
+    #[arg(long, requires = "out")]
+    overwrite: bool,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
@@ -57,22 +69,33 @@ impl SplitArg {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(self) -> Result<()> {
+        if let Some(out) = &self.out {
+            check_table(out, self.overwrite, &[Input::of(&self.source), self.adapted.inputs()].into_iter().flatten().collect::<Vec<_>>())?;
+        }
         let all = self.adapted.open(self.source.cache_folder().as_deref())?;
+        let classes = all.iter().all(|adapted| adapted.outputs == Outputs::Classes);
+        if self.out.is_some() && (all.len() > 1 || !classes) {
+            return Err(Error::invalid(
+                "--out writes the answers of one model, of one of several classes: give one adapter of such a model",
+            ));
+        }
         let mut results = Vec::new();
         for adapted in &all {
-            let (labels, result, lines) = self.measure(adapted)?;
+            let Measured { labels, result, metrics, lines } = self.measure(adapted)?;
             if self.json {
-                results.push(json!({ "adapter": adapted.name, self.split.parts().1: result, "labels": labels }));
+                let mut object = json!({ "adapter": adapted.name, self.split.parts().1: result, "labels": labels });
+                metrics.iter().for_each(|metrics| object["metrics"] = json!(metrics));
+                results.push(object);
                 continue;
             }
+            metrics.iter().for_each(|metrics| note!("{}", of_intervals(metrics)));
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
             lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
         }
         if self.json { say_one_or_all(results) } else { Ok(()) }
     }
 
-    /// Names of the labels, the result as JSON, and the result as lines of text.
-    fn measure(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+    fn measure(&self, adapted: &Adapted) -> Result<Measured> {
         if adapted.outputs != Outputs::Classes {
             return self.measure_scores(adapted);
         }
@@ -81,27 +104,40 @@ impl Eval {
             Some(names) => Labels::named(&names),
             None => self.source.labels(Some(&adapted.labels))?,
         };
-        let (tokens, remark) = self.texts(adapted, &labels)?;
+        let part = self.part(adapted)?;
+        let tokens = self.tokens(adapted, &labels, &part)?;
         check_inference(&adapted.model, &tokens.sequences())?;
-        let result = evaluate_across(&*ranks(), &adapted.model, &tokens, self.batch)?;
-        let mut lines = vec![format!("{}{remark}", describe(&result))];
+        let rows = adapted.scores(&logits_across(&*ranks(), &adapted.model, &tokens.sequences(), self.batch)?);
+        let (result, _) = measure(&rows, &tokens.labels)?;
+        let metrics = Metrics::new(&rows, &tokens.labels)?;
+        let mut lines = vec![format!("{}{}", describe(&result), part.remark())];
         for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
             let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
             lines.push(format!("{label}: {}", cells.join(", ")));
         }
-        Ok((tokens.label_names, json!(result), lines))
+        lines.extend(in_words::lines(&metrics, &tokens.label_names));
+        if let Some(out) = self.out.as_ref().filter(|_| is_first()) {
+            let texts = self.selected(self.source.load(&self.source.data, part.split, &labels)?, &part, |text| text_key(text))?.texts;
+            if texts.len() != rows.len() {
+                return Err(Error::file(&self.source.data, "data set", "was changed while it was measured: run this again"));
+            }
+            write_scored(out, &tokens.label_names, &texts, &tokens.labels, &rows)?;
+            note!("{} texts with their answers written to {}", thousands(texts.len()), out.display());
+        }
+        Ok(Measured { labels: tokens.label_names, result: json!(result), metrics: Some(metrics), lines })
     }
 
     /// [`Eval::measure`] for a head whose outputs are not classes.
-    fn measure_scores(&self, adapted: &Adapted) -> Result<(Vec<String>, Value, Vec<String>)> {
+    fn measure_scores(&self, adapted: &Adapted) -> Result<Measured> {
         let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
-        let (tokens, remark) = self.texts(adapted, &Labels { verbatim: true, ..self.source.labels(None)? })?;
+        let part = self.part(adapted)?;
+        let (tokens, remark) = (self.tokens(adapted, &Labels { verbatim: true, ..self.source.labels(None)? }, &part)?, part.remark());
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
         check_inference(&adapted.model, &tokens.sequences())?;
         let rows = logits_across(&*ranks(), &adapted.model, &tokens.sequences(), self.batch)?;
-        let found: Vec<Vec<f64>> = rows.iter().map(|row| scores(adapted.outputs, row)).collect();
+        let found = adapted.scores(&rows);
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
                 let e = number_errors(&found, &wanted);
@@ -117,11 +153,11 @@ impl Eval {
                 (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{remark}", e.examples))
             }
         };
-        Ok((adapted.labels.clone(), result, vec![line]))
+        Ok(Measured { labels: adapted.labels.clone(), result, metrics: None, lines: vec![line] })
     }
 
-    /// Reads the texts to measure. The remark is printed after the numbers; it is not empty if the model was trained on these texts.
-    fn texts(&self, adapted: &Adapted, labels: &Labels) -> Result<(Tokenized, &'static str)> {
+    /// The part of the data to measure.
+    fn part(&self, adapted: &Adapted) -> Result<Part> {
         let path = &self.source.data;
         let (wanted, _) = self.split.parts();
         let found = find(path, wanted)?;
@@ -147,13 +183,51 @@ impl Eval {
         if test {
             note!("{} was trained on: measuring on the part of it that was held out", path.display());
         }
-        let selection = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
-        let tokens = self.source.tokens((path, split), labels, &adapted.wordpiece, adapted.max_length, &selection, |data| {
-            limited(part_of(held_out.and_then(|t| t.held_out), data, test, |text| text.key)?, self.limit, 0)
-        })?;
-        tell("measured", &tokens, adapted.max_length);
-        let remark = if trained_on.is_some() && !test { ": measured on texts that it was trained on" } else { "" };
-        Ok((tokens, remark))
+        let key = format!("{held_out:?} {test} limit {:?} seed 0", self.limit);
+        Ok(Part { split, held_out: held_out.and_then(|t| t.held_out), test, key, trained_on: trained_on.is_some() && !test })
+    }
+
+    /// Reads the texts of a part as tokens.
+    fn tokens(&self, adapted: &Adapted, labels: &Labels, part: &Part) -> Result<Tokenized> {
+        let (path, longest) = (&self.source.data, adapted.max_length);
+        let select = |data| self.selected(data, part, |text: &Encoded| text.key);
+        let tokens = self.source.tokens((path, part.split), labels, &adapted.wordpiece, longest, &part.key, select)?;
+        tell("measured", &tokens, longest);
+        Ok(tokens)
+    }
+
+    /// The texts of a part, from all of its split.
+    fn selected<T: Default>(&self, data: Dataset<T>, part: &Part, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
+        limited(part_of(part.held_out, data, part.test, key)?, self.limit, 0)
+    }
+}
+
+/// What was found of one model.
+struct Measured {
+    /// Names of the labels.
+    labels: Vec<String>,
+    result: Value,
+    metrics: Option<Metrics>,
+    /// The result as text.
+    lines: Vec<String>,
+}
+
+/// A part of the data.
+struct Part {
+    split: Split,
+    /// Share that training held out for the test, and whether that part is meant, or the rest.
+    held_out: Option<f64>,
+    test: bool,
+    /// All of this as a key of the cache.
+    key: String,
+    /// Whether the model was trained on it.
+    trained_on: bool,
+}
+
+impl Part {
+    /// Printed after the numbers.
+    fn remark(&self) -> &'static str {
+        if self.trained_on { ": measured on texts that it was trained on" } else { "" }
     }
 }
 

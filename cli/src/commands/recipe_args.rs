@@ -1,8 +1,8 @@
 //! The arguments of `train` that make a recipe.
 
 use super::method::MethodArgs;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lowrank::data::Tokenized;
 use lowrank::lora::Method;
 use lowrank::train::{Recipe, Schedule, balanced_weights};

@@ -14,7 +14,8 @@ use lowrank::files::{read_text, write_file};
 use lowrank::metrics::temperature;
 use lowrank::nn::{DistilBert, Outputs};
 use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, measure, save_checkpoint_with, scores,
+    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, measure, save_checkpoint_with,
+    scores,
 };
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -106,7 +107,11 @@ impl TrainingRun<'_> {
                 return Ok(false);
             }
             if done < steps && self.patience_ended() {
-                self.progress.bar.line(&format!("no better {} for {} epochs: training ends", self.selection.metric.name(), self.since_best()));
+                self.progress.bar.line(&format!(
+                    "no better {} for {} epochs: training ends",
+                    self.selection.metric.name(),
+                    self.since_best()
+                ));
                 return Ok(true);
             }
             if done == steps || !all_agree(&*ranks, !asked_to_stop())? {

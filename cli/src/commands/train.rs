@@ -2,27 +2,34 @@
 
 use super::base::checked;
 use super::common::{Outcome, count, describe, length, say, say_json};
-use super::device::{device_memory, kernel_path};
+use super::device::kernel_path;
 use super::head::{BaseModel, tell_model};
+use super::held_out::HeldOutArgs;
 use super::method::MethodArgs;
-use super::notes::note;
+use super::notes::{note, warning};
 use super::output::{Input, Output};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::ranks;
-use super::run::{RunState, Texts, TrainingRun};
+use super::recipe_args::RecipeArgs;
+use super::run::{RunState, Tested, Texts, TrainingRun};
+use super::run_page::page;
 use super::signals::catch_signals;
+use super::start::{self, Start};
+use super::summary::Finished;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
 use clap::Args;
+use lowrank::data::hash_file;
 use lowrank::files::write_file;
-use lowrank::lora::{About, Counts, Method, adapter};
+use lowrank::lora::{About, Method, adapter};
+use lowrank::metrics::{Metric, Metrics};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
-use lowrank::train::{AdamW, Evaluation, Recipe, lora_plus, memory_by_category, peak_memory};
+use lowrank::text::hex;
+use lowrank::train::{AdamW, Recipe, lora_plus};
 use lowrank::{Error, Result};
-use serde_json::json;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `train`.
@@ -35,44 +42,16 @@ pub struct Train {
     output: Output,
     #[command(flatten)]
     what: MethodArgs,
-    /// Compute the output of the frozen layers once (head, selective); dropout in those layers is then off
-    #[arg(long)]
-    cache_trunk: bool,
-    /// Micro-batches of an optimizer step
-    #[arg(long, default_value_t = 1)]
-    accumulate: usize,
-    /// Highest learning rate [default: 3e-4 for the lora kinds, 2e-5 for full and selective, 1e-2 for prefix, prompt and intrinsic, else 1e-3]
-    #[arg(long)]
-    lr: Option<f64>,
-    #[arg(long, default_value_t = 0.01)]
-    weight_decay: f64,
-    /// Share of the steps in which the learning rate rises
-    #[arg(long, default_value_t = 0.1)]
-    warmup: f64,
-    /// Largest global gradient norm
-    #[arg(long, default_value_t = 1.0)]
-    clip: f64,
-    /// Labelled texts to measure on after each epoch [default: validation.* in the folder of train.*, if it exists]
-    #[arg(long, value_name = "PATH")]
-    dev: Option<PathBuf>,
-    /// Share of the training texts that is held out and measured after each epoch
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
-    dev_fraction: f64,
+    #[command(flatten)]
+    how: RecipeArgs,
+    #[command(flatten)]
+    held_out: HeldOutArgs,
     /// Replace the head of the checkpoint by a new one
     #[arg(long)]
     new_head: bool,
-    /// Keep the epoch that is best on the held-out texts (never chosen on the test set)
-    #[arg(long)]
-    keep_best: bool,
-    /// Measure on the test set after each epoch too, not only at the end
-    #[arg(long)]
-    eval_every_epoch: bool,
-    /// Batch texts of similar length instead of plain shuffling
-    #[arg(long)]
-    group_by_length: bool,
-    /// Compute each layer again in backward: less memory, more time, the same result
-    #[arg(long)]
-    recompute: bool,
+    /// Adapter to start from; the method, its options and the head are those of the adapter
+    #[arg(long, value_name = "DIR", conflicts_with = "new_head")]
+    init_from: Option<PathBuf>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Resume a run that was stopped or killed from its saved state, with the same arguments
@@ -84,40 +63,26 @@ pub struct Train {
     /// Steps between two saved states [default: 100, and 1000 for full and selective, whose state is three times the model]
     #[arg(long, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: Option<usize>,
+    /// Do not write report.html
+    #[arg(long)]
+    no_report: bool,
     /// Print one JSON object on standard output, and nothing else there
     #[arg(long)]
     json: bool,
 }
 
 impl Train {
-    fn recipe(&self) -> Result<Recipe> {
-        Ok(Recipe {
-            epochs: self.args.epochs,
-            batch: self.args.batch,
-            accumulate: self.accumulate,
-            lr: self.lr.unwrap_or(self.what.learning_rate()),
-            weight_decay: self.weight_decay,
-            warmup: self.warmup,
-            clip: self.clip,
-            seed: self.seed,
-            group_by_length: self.group_by_length,
-            recompute: self.recompute,
-            cache_trunk: self.cache_trunk,
-            nested_rank: self.what.nested_rank()?,
-        })
-    }
-
     /// The settings on which the bytes of a run depend. A run is resumed only with the same ones.
-    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, max_length: usize, texts: &Texts) -> String {
-        let mut settings = json!(recipe);
+    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, max_length: usize, texts: &Texts) -> Result<String> {
+        let (mut settings, selection) = (json!(recipe), self.held_out.selection());
         for (name, value) in [
             ("method", json!(format!("{method:?}"))),
             ("lora_plus_ratio", json!(self.what.lora_plus_ratio())),
             ("dtype", json!(DType::from(self.args.dtype).to_string())),
             ("max_length", json!(max_length)),
-            ("dev_fraction", json!(self.dev_fraction)),
-            ("keep_best", json!(self.keep_best)),
-            ("eval_every_epoch", json!(self.eval_every_epoch)),
+            ("dev_fraction", json!(self.held_out.dev_fraction)),
+            ("keep_best", json!(selection.keep_best)),
+            ("eval_every_epoch", json!(self.held_out.eval_every_epoch)),
             ("labels", json!(texts.train.label_names)),
             ("training data", json!(digest(&texts.train))),
             ("held-out data", json!(texts.dev.as_ref().map(digest))),
@@ -126,30 +91,37 @@ impl Train {
         ] {
             settings[name] = value;
         }
-        settings.to_string()
+        // Left out where they have their defaults, as in states that older versions saved.
+        if selection.metric != Metric::default() {
+            settings["metric"] = json!(selection.metric.name());
+        }
+        if let Some(patience) = selection.patience {
+            settings["patience"] = json!(patience);
+        }
+        if let Some(directory) = &self.init_from {
+            settings["init_from"] = json!(hex(&hash_file(&adapter::tensors_path(directory))?));
+        }
+        Ok(settings.to_string())
     }
 
     /// Refuses arguments that contradict each other, before anything is computed. Rank 0 locks the place of the result.
     fn check(&self, recipe: &Recipe, method: &Method) -> Result<Option<Lock>> {
-        let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.dev.as_deref().map(Input::test)).collect();
+        let start = self.init_from.clone().map(|directory| Input::Model("the adapter", directory));
+        let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.held_out.dev.as_deref().map(Input::test)).chain(start).collect();
         self.what.check()?;
         recipe.check()?;
         method.check(&Config::open(&self.args.model.path)?)?;
-        if !(0.0..1.0).contains(&self.dev_fraction) {
-            return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
-        }
-        match self.dev.is_some() && self.dev_fraction > 0.0 {
-            true => Err(Error::invalid("--dev-fraction does not go with --dev: give one of them")),
-            false => ranks::is_first().then(|| self.output.check_run(&inputs, self.resume, self.restart)).transpose(),
-        }
+        self.held_out.check()?;
+        ranks::is_first().then(|| self.output.check_run(&inputs, self.resume, self.restart)).transpose()
     }
 
     /// Tokens kept of each text.
-    fn max_length(&self, model: &DistilBert, method: &Method) -> Result<usize> {
-        let max_length = length(self.args.max_length, model.longest_text())?;
-        Ok(match method {
-            // The virtual tokens of a prompt need positions too.
-            Method::Prompt { tokens } => max_length.min(model.longest_text().saturating_sub(*tokens)),
+    fn max_length(&self, start: &Start, method: &Method) -> Result<usize> {
+        let longest = start.model().longest_text();
+        let max_length = length(self.args.max_length.or(start.max_length()), longest)?;
+        Ok(match (start, method) {
+            // The virtual tokens of a prompt need positions too. A model with an adapter has counted them.
+            (Start::Checkpoint(_), Method::Prompt { tokens }) => max_length.min(longest.saturating_sub(*tokens)),
             _ => max_length,
         })
     }
@@ -158,24 +130,19 @@ impl Train {
     fn texts(&self, reader: &Reader, names: Option<&[String]>) -> Result<Texts> {
         let hint = |e: Error| match (names, &e) {
             (Some(names), Error::File { problem, .. }) if problem.contains("none of the classes") => {
-                Error::invalid(format!("{e}; the head's classes are {}: a new head takes its place with --new-head", names.join(", ")))
+                let advice =
+                    if self.init_from.is_some() { "those of the adapter stay" } else { "a new head takes its place with --new-head" };
+                Error::invalid(format!("{e}; the head's classes are {}: {advice}", names.join(", ")))
             }
             _ => e,
         };
-        let (train, test) = reader.train_and_test(self.dev_fraction).map_err(hint)?;
-        let dev = reader.dev(self.dev.as_deref(), self.dev_fraction, &train, &test)?;
-        if self.keep_best {
-            let Some(dev) = &dev else {
-                let problem = "--keep-best needs texts to choose by: give --dev, --dev-fraction, or a validation.* beside train.*";
-                return Err(Error::invalid(problem));
-            };
-            let shared = dev.shared_with(&test);
-            if 2 * shared > dev.len() {
-                return Err(Error::invalid(format!(
-                    "--keep-best would choose on the test set: {shared} of the held-out texts are test texts; give others with --dev"
-                )));
-            }
+        let (fraction, path) = (self.held_out.dev_fraction, self.held_out.dev.as_deref());
+        let (train, test) = reader.train_and_test(fraction).map_err(hint)?;
+        if test.is_empty() {
+            return Err(Error::file(&self.args.source.data, "test texts", "there are none: give some with --test"));
         }
+        let dev = reader.dev(path, fraction, &train, &test)?;
+        self.held_out.selection().check(dev.as_ref(), &test)?;
         Ok(Texts { train, test, dev })
     }
 
@@ -191,22 +158,23 @@ impl Train {
 
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let (args, recipe, method) = (&self.args, self.recipe()?, self.what.method(self.seed));
+        let args = &self.args;
+        let method = start::method(self.init_from.as_deref(), &self.what, self.seed)?;
+        let mut recipe = self.how.recipe((args.epochs, args.batch, self.seed), &self.what, &method)?;
         let _lock = self.check(&recipe, &method)?;
         ranks::meet()?;
         let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
         let checkpoint =
             BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
-        let opened = checkpoint.open()?;
-        let max_length = self.max_length(&opened.model, &method)?;
-        let labels = args.source.labels(opened.names.as_deref())?;
-        let reader = Reader::new(args, &opened.model.config, labels, max_length, self.seed)?;
-        let texts = self.texts(&reader, opened.names.as_deref())?;
-        let (mut model, report) = checkpoint.with_head_for(opened, &texts.train.label_names)?;
-        let adapted = method.apply(&mut model, self.seed)?;
+        let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
+        let (max_length, names) = (self.max_length(&start, &method)?, start.names());
+        let reader = Reader::new(args, &start.model().config, args.source.labels(names.as_deref())?, max_length, self.seed)?;
+        let texts = self.texts(&reader, names.as_deref())?;
+        recipe.class_weights = self.how.class_weights(&texts.train)?;
+        let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         tell_model(&args.model.path, &model, &report, &adapted);
         let machine = self.place(&mut model)?;
-        let mut optimizer = AdamW::new(self.weight_decay);
+        let mut optimizer = AdamW::of(&recipe);
         if self.what.lora_plus_ratio() != 1.0 {
             optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
         }
@@ -214,12 +182,12 @@ impl Train {
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
-            settings: self.settings(&recipe, &method, &base, max_length, &texts),
+            settings: self.settings(&recipe, &method, &base, max_length, &texts)?,
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             recipe: &recipe,
             texts: &texts,
-            test_each_epoch: self.eval_every_epoch,
-            keep_best: self.keep_best,
+            test_each_epoch: self.held_out.eval_every_epoch,
+            selection: self.held_out.selection(),
             progress: StepProgress::new(recipe.steps(texts.train.len())?),
             state: RunState::default(),
         };
@@ -228,8 +196,8 @@ impl Train {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
         }
-        let result = match run.train_and_test(&mut model, &mut optimizer) {
-            Ok(Some(result)) => result,
+        let tested = match run.train_and_test(&mut model, &mut optimizer) {
+            Ok(Some(tested)) => tested,
             stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
         if !ranks::is_first() {
@@ -238,44 +206,74 @@ impl Train {
         let about = About {
             trained_on: Some(reader.trained_on()?),
             base_hash: Some(base),
+            temperature: tested.temperature,
             ..About::new(&model, &texts.train.label_names, max_length, self.seed)
         };
-        self.save(&model, &method, &about, &run.state.metrics)?;
-        self.print(&model, &texts, &result, &run.state)?;
+        self.finish(&run, (&model, &method), &tested, &about, &reader)
+    }
+
+    /// Writes and prints the result.
+    fn finish(
+        &self,
+        run: &TrainingRun,
+        (model, method): (&DistilBert, &Method),
+        tested: &Tested,
+        about: &About,
+        reader: &Reader,
+    ) -> Result<Outcome> {
+        let finished = Finished {
+            model,
+            texts: run.texts,
+            recipe: run.recipe,
+            method,
+            dtype: DType::from(self.args.dtype).to_string(),
+            max_length: about.max_length,
+            chosen_by: run.selection.keep_best.then_some(run.selection.metric.name()),
+            state: &run.state,
+            metrics: &Metrics::new(&tested.probabilities, &run.texts.test.labels)?,
+            tested,
+        };
+        let summary = finished.summary();
+        self.save(&finished, about, reader, &summary)?;
+        self.print(&finished, summary)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
     }
 
     /// Prints the result, or with `--json` one object with all numbers, and says how much memory was used.
-    fn print(&self, model: &DistilBert, texts: &Texts, result: &Evaluation, state: &RunState) -> Result<()> {
-        let (train, counts, seconds, peak) = (&texts.train, Counts::of(model), state.seconds, peak_memory());
-        let data_bytes = train.bytes() + texts.test.bytes();
-        let by_category = peak.map(|peak| memory_by_category(model, peak, state.kept, data_bytes)).unwrap_or_default();
-        let mega = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
-        if let Some(bytes) = peak {
-            let parts: Vec<_> = by_category.iter().map(|&(name, bytes)| format!("{} {name}", mega(bytes))).collect();
+    fn print(&self, run: &Finished, mut summary: Value) -> Result<()> {
+        let mega = |bytes: f64| format!("{:.0} MB", bytes / 1e6);
+        if let Some(bytes) = summary["peak_memory_bytes"].as_f64() {
+            let parts = summary["memory_bytes"].as_object().into_iter().flatten();
+            let parts: Vec<_> = parts.filter_map(|(name, bytes)| Some(format!("{} {name}", mega(bytes.as_f64()?)))).collect();
             note!("peak memory {}: {}", mega(bytes), parts.join(", "));
         }
-        let on_device = device_memory(model);
-        if let Some(bytes) = on_device {
+        if let Some(bytes) = summary["device_memory_bytes"].as_f64() {
             note!("memory on the GPU: {}", mega(bytes));
         }
         if !self.json {
-            return say(format!("trained in {seconds:.0} s; {}", describe(result)));
+            return say(format!("trained in {:.0} s; {}", run.state.seconds, describe(&run.tested.test)));
         }
-        say_json(&json!({
-            "trainable": counts.trainable, "base": counts.base, "train_reviews": train.len(), "tokens_per_epoch": train.tokens(),
-            "seconds": seconds, "tokens_per_second": (train.tokens() * self.args.epochs) as f64 / seconds, "test": result,
-            "out": self.output.out, "seed": self.seed, "peak_memory_bytes": peak, "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
-            "device_memory_bytes": on_device,
-        }))
+        summary["out"] = json!(self.output.out);
+        say_json(&summary)
     }
 
-    fn save(&self, model: &DistilBert, method: &Method, about: &About, metrics: &str) -> Result<()> {
+    fn save(&self, run: &Finished, about: &About, reader: &Reader, summary: &Value) -> Result<()> {
+        let pretty = serde_json::to_string_pretty(summary).map_err(|e| Error::invalid(format!("summary.json: {e}")))?;
+        // The run is over: texts that cannot be read any more do not lose it.
+        let texts = || {
+            reader.texts(&run.texts.train).unwrap_or_else(|e| {
+                warning!("the report shows no texts: {e}");
+                Vec::new()
+            })
+        };
+        let page = (!self.no_report).then(|| page(run, &texts()));
         folder::write_directory(&self.output.out, |directory| {
-            adapter::save_trained(model, method, &self.args.model.path, &self.args.model.name, &about.labels, directory)?;
+            adapter::save_trained(run.model, run.method, &self.args.model.path, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;
-            write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())
+            write_file(&directory.join("metrics.jsonl"), run.state.metrics.as_bytes())?;
+            write_file(&directory.join("summary.json"), pretty.as_bytes())?;
+            page.iter().try_for_each(|page| write_file(&directory.join("report.html"), page.as_bytes()))
         })
     }
 }

@@ -6,6 +6,10 @@ use super::verdict::Verdict;
 /// A page with at least this many headings begins with a table of contents.
 const CONTENTS: usize = 3;
 
+/// Characters shown of a text, and of its beginning.
+const EXCERPT: usize = 600;
+const BEGINNING: usize = 70;
+
 /// A page, written from top to bottom.
 #[derive(Default)]
 pub struct Page {
@@ -51,6 +55,13 @@ impl Page {
         self.body.push_str(&format!("<details>\n<summary>{}</summary>\n", escape(summary)));
         texts.into_iter().for_each(|text| self.text(text));
         self.body.push_str("</details>\n");
+    }
+
+    /// The beginning of one of the user's texts, folded away, with a line below it. `label` and the first words are always shown.
+    pub fn excerpt(&mut self, label: &str, text: &str, below: &str) {
+        let begin = |most: usize| text.chars().take(most).collect::<String>();
+        let more = if text.chars().count() > EXCERPT { " …" } else { "" };
+        self.details(&format!("{label} – {} …", begin(BEGINNING)), [&(begin(EXCERPT) + more), below]);
     }
 
     /// A plot with its title and caption.

@@ -61,11 +61,8 @@ pub struct Findings<'a> {
 
 /// Parameters of DistilBERT-base with its head. The accuracies that the study states are for this model.
 const STUDY_SIZE: usize = 66_955_010;
-/// Most points of a curve.
-const SMOOTHED: usize = 60;
-/// Number of reviews shown on which rows disagree, and characters shown of each.
+/// Number of reviews shown on which rows disagree.
 const SHOWN: usize = 12;
-const EXCERPT: usize = 600;
 
 /// The page as HTML.
 pub fn report(findings: &Findings, provenance: &Provenance) -> String {
@@ -170,16 +167,7 @@ fn sizes(findings: &Findings) -> Figure {
 
 /// Curves over the steps with the first seed. Each point is the mean of neighbouring steps.
 fn curve(findings: &Findings, title: &str, y: &str, of: impl Fn(&RowResult) -> Vec<f64>) -> Figure {
-    let series = findings.table().map(|(row, results)| {
-        let values = of(results[0]);
-        let width = values.len().div_ceil(SMOOTHED).max(1);
-        let points = values.chunks(width).enumerate().map(|(i, chunk)| Point {
-            x: (i * width) as f64 + (chunk.len() as f64 + 1.0) / 2.0,
-            y: chunk.iter().sum::<f64>() / chunk.len() as f64,
-            interval: None,
-        });
-        Series { name: row.name.clone(), points: points.collect() }
-    });
+    let series = findings.table().map(|(row, results)| Series::smoothed(&row.name, &of(results[0])));
     let caption = "Means over neighbouring steps, with dropout, before each step.";
     Figure::linear(title, caption, ["step", y], Plot::Lines(series.collect()))
 }
@@ -226,9 +214,6 @@ fn disagreements(page: &mut Page, findings: &Findings) {
     let name = |label: u32| &findings.label_names[label as usize];
     for i in divided.into_iter().take(SHOWN) {
         let answers: Vec<String> = table.iter().map(|(row, r)| format!("{}: {}", row.name, name(r.answers[i]))).collect();
-        let begin = |most: usize| texts[i].chars().take(most).collect::<String>();
-        let more = if texts[i].chars().count() > EXCERPT { " …" } else { "" };
-        let summary = format!("{} – {} …", name(labels[i]), begin(70));
-        page.details(&summary, [&(begin(EXCERPT) + more), &answers.join("; ")]);
+        page.excerpt(name(labels[i]), &texts[i], &answers.join("; "));
     }
 }

@@ -148,7 +148,7 @@ mod tests {
     use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
     use lowrank::nn::Config;
     use lowrank::tensor::DType;
-    use lowrank::train::{Recipe, StepReport};
+    use lowrank::train::{Recipe, Schedule, StepReport};
     use serde::Serialize;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -251,6 +251,10 @@ mod tests {
             recompute: true,
             cache_trunk: true,
             nested_rank: Some(5),
+            schedule: Schedule::Cosine,
+            class_weights: vec![2.5, 0.5],
+            label_smoothing: 0.05,
+            no_bias_decay: true,
         };
         let (new, old) = (fields(&recipe), fields(&Recipe::default()));
         assert!(old.iter().all(|(name, value)| new[name] != *value), "each field is another than by default");
@@ -264,11 +268,15 @@ mod tests {
             ("clip", "1.5"),
             ("seed", "7"),
             ("group by length", "yes"),
+            ("schedule", "cosine"),
+            ("class weights", "2.5, 0.5"),
+            ("label smoothing", "0.05"),
+            ("no bias decay", "yes"),
             ("recompute", "yes"),
         ];
         // LoRA changes the lowest layer, so there is no frozen trunk to cache. The head has no ranks to draw.
         let (ranks, trunk) = (("nested rank", "5"), ("cache trunk", "yes"));
-        assert_eq!(common.len() + 2, old.len(), "and each is asked for");
+        assert_eq!(common.len() + 2, new.len(), "and each is asked for");
         let slow = Row { lr: recipe.lr, ..lora() };
         let with_ranks = Recipe { cache_trunk: false, ..recipe.clone() };
         let told_of_ranks = told(&slow, with_ranks.clone(), 7);
@@ -277,7 +285,7 @@ mod tests {
         let head = Row { lr: recipe.lr, cache_trunk: true, ..row(Method::Head { pre_classifier: true }) };
         let with_trunk = Recipe { nested_rank: None, recompute: false, ..recipe.clone() };
         let told_of_trunk = told(&head, with_trunk.clone(), 7);
-        says(&told_of_trunk, &before, &[&common[..9], &[trunk]].concat());
+        says(&told_of_trunk, &before, &[&common[..13], &[trunk]].concat());
         assert_eq!(told_of_trunk.0.used.as_ref().unwrap().recipe, with_trunk);
         // In results.json the row contains the fields themselves.
         let kept = told_of_ranks.2["rows"][0]["used"]["recipe"].as_object().unwrap();

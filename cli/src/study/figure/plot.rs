@@ -20,6 +20,22 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
+/// Most points of a smoothed line.
+const SMOOTHED: usize = 60;
+
+impl Series {
+    /// A value for each step, from 1, as means over neighbouring steps.
+    pub fn smoothed(name: &str, values: &[f64]) -> Series {
+        let width = values.len().div_ceil(SMOOTHED).max(1);
+        let points = values.chunks(width).enumerate().map(|(i, chunk)| Point {
+            x: (i * width) as f64 + (chunk.len() as f64 + 1.0) / 2.0,
+            y: chunk.iter().sum::<f64>() / chunk.len() as f64,
+            interval: None,
+        });
+        Series { name: name.to_string(), points: points.collect() }
+    }
+}
+
 /// How an axis maps values to positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AxisScale {

@@ -1,0 +1,65 @@
+//! Figures of a classifier in words.
+
+use lowrank::metrics::{ClassMetrics, Estimate, Metrics};
+use lowrank::text::thousands;
+
+/// `86.20 % (84.62–87.64)`.
+pub fn percent(estimate: &Estimate) -> String {
+    let [value, low, high] = [estimate.value, estimate.interval.0, estimate.interval.1].map(|x| 100.0 * x);
+    format!("{value:.2} % ({low:.2}–{high:.2})")
+}
+
+/// `0.724 (0.692 to 0.756)`.
+pub fn plain(estimate: &Estimate) -> String {
+    format!("{:.3} ({:.3} to {:.3})", estimate.value, estimate.interval.0, estimate.interval.1)
+}
+
+/// [`plain`], or that there is no such figure.
+pub fn perhaps(estimate: &Option<Estimate>) -> String {
+    estimate.as_ref().map_or("not defined".to_string(), plain)
+}
+
+/// Names and values of the figures of all classes together.
+pub fn overall(metrics: &Metrics) -> Vec<(&'static str, String)> {
+    vec![
+        ("accuracy", percent(&metrics.accuracy)),
+        ("balanced accuracy", percent(&metrics.balanced_accuracy)),
+        ("macro F1", percent(&metrics.macro_f1)),
+        ("weighted F1", percent(&metrics.weighted_f1)),
+        ("Matthews", plain(&metrics.matthews)),
+        ("ROC-AUC", perhaps(&metrics.roc_auc)),
+        ("average precision", plain(&metrics.average_precision)),
+        ("calibration error", percent(&metrics.calibration_error)),
+    ]
+}
+
+/// Names and values of the figures of one class.
+pub fn of_class(class: &ClassMetrics) -> Vec<(&'static str, String)> {
+    vec![
+        ("texts", thousands(class.support)),
+        ("precision", percent(&class.precision)),
+        ("recall", percent(&class.recall)),
+        ("F1", percent(&class.f1)),
+        ("ROC-AUC", perhaps(&class.roc_auc)),
+        ("average precision", plain(&class.average_precision)),
+    ]
+}
+
+/// All figures but the accuracy, a line for all classes and one for each.
+pub fn lines(metrics: &Metrics, labels: &[String]) -> Vec<String> {
+    let line = |figures: Vec<(&'static str, String)>| {
+        figures.into_iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut all = overall(metrics);
+    all.remove(0);
+    let of = |(label, class): (&String, &ClassMetrics)| format!("{label}: {}", line(of_class(class)));
+    std::iter::once(line(all)).chain(labels.iter().zip(&metrics.classes).map(of)).collect()
+}
+
+/// How the intervals were computed.
+pub fn of_intervals(metrics: &Metrics) -> String {
+    format!(
+        "Intervals are 95 %: Wilson's for accuracy, precision and recall, else of a bootstrap with {} resamples of the texts.",
+        thousands(metrics.resamples)
+    )
+}

@@ -1,0 +1,175 @@
+//! The end of a training run as a page: `report.html`.
+
+use super::in_words::{of_class, of_intervals, overall};
+use super::summary::Finished;
+use crate::study::figure::{Figure, Plot, Point, Series};
+use crate::study::page::Page;
+use lowrank::metrics::{ReliabilityBin, argmax};
+use lowrank::text::thousands;
+use serde_json::Value;
+
+/// Most classes of a table with a column for each answer.
+const MATRIX: usize = 12;
+/// Number of the most frequent confusions that are listed if there are more classes.
+const CONFUSIONS: usize = 30;
+/// Number of mistakes shown.
+const MISTAKES: usize = 20;
+
+/// The page of a run as HTML. `texts` are the test texts, in order; empty if they could not be read again.
+pub fn page(run: &Finished, texts: &[String]) -> String {
+    let mut page = Page::default();
+    page.heading("The test");
+    let figures: Vec<_> = overall(run.metrics).into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    page.table(&format!("All classes together. {}", of_intervals(run.metrics)), &["figure", "value"], &figures);
+    classes(&mut page, run);
+    page.heading("Confusions");
+    confusions(&mut page, run);
+    page.heading("Training");
+    training(&mut page, run);
+    page.heading("Whether the probabilities are true");
+    reliability(&mut page, run);
+    page.heading("The most confident mistakes");
+    mistakes(&mut page, run, texts);
+    page.heading("Settings");
+    settings(&mut page, run);
+    let lead = format!(
+        "{} texts to train on, {} to test. Test accuracy {}, loss {:.4}.",
+        thousands(run.texts.train.len()),
+        thousands(run.texts.test.len()),
+        super::in_words::percent(&run.metrics.accuracy),
+        run.tested.test.loss
+    );
+    page.html("A training run of lowrank", &lead)
+}
+
+fn labels<'a>(run: &'a Finished) -> &'a [String] {
+    &run.texts.train.label_names
+}
+
+fn classes(page: &mut Page, run: &Finished) {
+    let row = |(label, class): (&String, _)| -> Vec<String> {
+        std::iter::once(label.clone()).chain(of_class(class).into_iter().map(|(_, value)| value)).collect()
+    };
+    let rows: Vec<_> = labels(run).iter().zip(&run.metrics.classes).map(row).collect();
+    let names = run.metrics.classes.first().map(of_class).unwrap_or_default();
+    let head: Vec<&str> = std::iter::once("class").chain(names.into_iter().map(|(name, _)| name)).collect();
+    page.table("Each class against the others.", &head, &rows);
+}
+
+fn confusions(page: &mut Page, run: &Finished) {
+    let (labels, confusion) = (labels(run), &run.tested.test.confusion);
+    if labels.len() <= MATRIX {
+        let head: Vec<String> =
+            std::iter::once("label".to_string()).chain(labels.iter().map(|label| format!("answered {label}"))).collect();
+        let row = |(label, row): (&String, &Vec<usize>)| std::iter::once(label.clone()).chain(row.iter().map(|n| thousands(*n))).collect();
+        let rows: Vec<Vec<String>> = labels.iter().zip(confusion).map(row).collect();
+        return page.table("Test texts of each class by the answer.", &head, &rows);
+    }
+    let cells = confusion.iter().enumerate().flat_map(|(label, row)| row.iter().enumerate().map(move |(answer, n)| (*n, label, answer)));
+    let mut wrong: Vec<(usize, usize, usize)> = cells.filter(|&(n, label, answer)| n > 0 && label != answer).collect();
+    wrong.sort_by_key(|&(n, label, answer)| (std::cmp::Reverse(n), label, answer));
+    let row = |&(n, label, answer): &(usize, usize, usize)| vec![labels[label].clone(), labels[answer].clone(), thousands(n)];
+    let rows: Vec<_> = wrong.iter().take(CONFUSIONS).map(row).collect();
+    page.table("The most frequent wrong answers.", &["label", "answer", "test texts"], &rows);
+}
+
+/// Curves over steps and epochs.
+fn training(page: &mut Page, run: &Finished) {
+    let losses: Vec<f64> = run.steps().filter_map(|step| step["loss"].as_f64()).collect();
+    let series = vec![Series::smoothed("training", &losses)];
+    let caption = "Means over neighbouring steps, with dropout, before each step.";
+    page.figure(&Figure::linear("Training loss", caption, ["step", "loss (nats)"], Plot::Lines(series)));
+    let records: Vec<Value> = run.records().collect();
+    let measured = |part: &str, value: &dyn Fn(&Value) -> Option<Point>| {
+        let points = records.iter().filter(|record| record.get(part).is_some()).filter_map(value).collect();
+        Series { name: part.to_string(), points }
+    };
+    let drawn = |title: &str, caption: &str, y: &str, of: &dyn Fn(&str, &Value) -> Option<Point>| {
+        let all = ["held-out", "test"].map(|part| measured(part, &|record| of(part, record)));
+        let series: Vec<Series> = all.into_iter().filter(|series| !series.points.is_empty()).collect();
+        (!series.is_empty()).then(|| Figure::linear(title, caption, ["epoch", y], Plot::Lines(series)))
+    };
+    let best = run.state.best.as_ref().map_or(String::new(), |best| format!(" Epoch {} was kept.", best.epoch));
+    let accuracy = |part: &str, record: &Value| {
+        let end = |i: usize| Some(100.0 * record[part]["interval"][i].as_f64()?);
+        let (x, y) = (record["epoch"].as_f64()?, 100.0 * record[part]["accuracy"].as_f64()?);
+        Some(Point { x, y, interval: Some((end(0)?, end(1)?)) })
+    };
+    let loss = |part: &str, record: &Value| Some(Point { x: record["epoch"].as_f64()?, y: record[part]["loss"].as_f64()?, interval: None });
+    let caption = format!("After each epoch, with 95 % intervals.{best}");
+    drawn("Accuracy by epoch", &caption, "accuracy (%)", &accuracy).iter().for_each(|figure| page.figure(figure));
+    drawn("Loss by epoch", "Cross-entropy after each epoch.", "loss (nats)", &loss).iter().for_each(|figure| page.figure(figure));
+    if let Some(name) = run.chosen_by.filter(|name| records.iter().any(|record| record.get(*name).is_some())) {
+        let chosen = |part: &str, record: &Value| {
+            let point = || Some(Point { x: record["epoch"].as_f64()?, y: record[name].as_f64()?, interval: None });
+            if part == "held-out" { point() } else { None }
+        };
+        let title = format!("{name} by epoch");
+        drawn(&title, "The figure by which the epoch was chosen.", name, &chosen).iter().for_each(|figure| page.figure(figure));
+    }
+}
+
+fn reliability(page: &mut Page, run: &Finished) {
+    let point = |bin: &ReliabilityBin| Point {
+        x: 100.0 * bin.confidence,
+        y: 100.0 * bin.accuracy,
+        interval: Some((100.0 * bin.interval.0, 100.0 * bin.interval.1)),
+    };
+    let even = 100.0 / labels(run).len().max(1) as f64;
+    let ideal = [even, 100.0].map(|x| Point { x, y: x, interval: None }).to_vec();
+    let series = vec![
+        Series { name: "measured".to_string(), points: run.metrics.reliability.iter().map(point).collect() },
+        Series { name: "true probabilities".to_string(), points: ideal },
+    ];
+    let caption = match run.tested.temperature {
+        Some(t) => format!("At the temperature {t:.3}, which was found on the held-out texts."),
+        None => "No temperature was found: there are no or few held-out texts, or all answers on them are right.".to_string(),
+    };
+    let labels = ["probability of the answer (%)", "share of right answers (%)"];
+    page.figure(&Figure::linear("Reliability", &caption, labels, Plot::Lines(series)));
+    let row = |bin: &ReliabilityBin| {
+        let [low, high, confidence, accuracy, from, to] =
+            [bin.bounds.0, bin.bounds.1, bin.confidence, bin.accuracy, bin.interval.0, bin.interval.1].map(|x| 100.0 * x);
+        vec![format!("{low:.1}–{high:.1}"), thousands(bin.texts), format!("{confidence:.2}"), format!("{accuracy:.2} ({from:.2}–{to:.2})")]
+    };
+    let rows: Vec<_> = run.metrics.reliability.iter().map(row).collect();
+    let head = ["probability of the answer (%)", "test texts", "mean probability (%)", "right answers (%)"];
+    page.table("The figure in numbers.", &head, &rows);
+}
+
+fn mistakes(page: &mut Page, run: &Finished, texts: &[String]) {
+    let (labels, truth, rows) = (labels(run), &run.texts.test.labels, &run.tested.probabilities);
+    let mut wrong: Vec<usize> = (0..rows.len()).filter(|&i| argmax(&rows[i]) != truth[i] as usize).collect();
+    wrong.sort_by(|&a, &b| rows[b][argmax(&rows[b])].total_cmp(&rows[a][argmax(&rows[a])]));
+    let share = 100.0 * wrong.len() as f64 / rows.len().max(1) as f64;
+    page.text(&format!("{} of {} test texts are answered wrongly ({share:.2} %).", thousands(wrong.len()), thousands(rows.len())));
+    if texts.len() != rows.len() {
+        return page.text("The texts could not be read again, so they are not shown.");
+    }
+    for i in wrong.into_iter().take(MISTAKES) {
+        let (answer, label) = (argmax(&rows[i]), truth[i] as usize);
+        let below = format!(
+            "Text {} of the test. Label: {} (probability {:.2} %). Answer: {} ({:.2} %).",
+            thousands(i + 1),
+            labels[label],
+            100.0 * rows[i][label],
+            labels[answer],
+            100.0 * rows[i][answer]
+        );
+        page.excerpt(&format!("{} answered {}", labels[label], labels[answer]), &texts[i], &below);
+    }
+}
+
+fn settings(page: &mut Page, run: &Finished) {
+    let mut rows = Vec::new();
+    for part in [serde_json::json!(run.recipe), serde_json::json!(run.method)] {
+        for (key, value) in part.as_object().into_iter().flatten() {
+            rows.push(vec![key.replace('_', " "), value.as_str().map_or_else(|| value.to_string(), String::from)]);
+        }
+    }
+    for (name, value) in [("data type", run.dtype.clone()), ("tokens kept of a text", run.max_length.to_string())] {
+        rows.push(vec![name.to_string(), value]);
+    }
+    let caption = format!("{} of {} epochs were trained. lowrank.json has the command.", run.epochs(), run.recipe.epochs);
+    page.table(&caption, &["setting", "value"], &rows);
+}
