@@ -3,6 +3,7 @@
 use lowrank::autograd::ops::CrossEntropy;
 use lowrank::autograd::{Parameter, Tape};
 use lowrank::metrics::{Estimate, Metric, Metrics, temperature};
+use lowrank::prelude::{Dataset, TextClassifier};
 use lowrank::tensor::Tensor;
 use lowrank::train::{AdamW, Recipe, Schedule, balanced_weights, measure};
 use serde_json::Value;
@@ -161,4 +162,28 @@ fn biases_and_layer_norms_do_not_decay_if_so_asked() {
             assert_eq!(p.value().item().unwrap(), if decays || !no_bias_decay { 0.95 } else { 1.0 }, "{name}");
         }
     }
+}
+
+#[test]
+fn a_classifier_is_calibrated_and_measured() {
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/encoder");
+    let texts = ["good", "bad", "a fine film", "dull", "superb", "a bore"];
+    let data = Dataset::from_pairs(texts.iter().enumerate().map(|(i, text)| (*text, ["no", "yes"][usize::from(i % 3 == 0)]))).unwrap();
+    let mut model = TextClassifier::open(encoder, &data).unwrap();
+    model.adapt(lowrank::lora::LoraConfig::new(2, &["q_lin"])).unwrap();
+    let odds = |model: &TextClassifier| -> Vec<f64> { model.predict(&texts).unwrap().iter().map(|p| (p[1] / p[0]).ln()).collect() };
+    let (before, measured) = (odds(&model), model.metrics(&data).unwrap());
+    // The model's own answers but for one text, so that there is a best temperature.
+    let answers: Vec<&str> = before.iter().enumerate().map(|(i, odds)| ["no", "yes"][usize::from((*odds > 0.0) != (i == 2))]).collect();
+    let held_out = Dataset::from_pairs(texts.iter().copied().zip(answers)).unwrap();
+    let t = model.calibrate(&held_out).unwrap();
+    assert!(t > 0.0 && t != 1.0, "{t}");
+    for (after, before) in odds(&model).iter().zip(&before) {
+        assert!((after * t - before).abs() < 1e-9, "{after} {before} {t}");
+    }
+    assert_eq!(model.metrics(&data).unwrap().accuracy, measured.accuracy);
+    let out = tempfile::tempdir().unwrap();
+    model.save(out.path()).unwrap();
+    let again = TextClassifier::load(encoder, out.path()).unwrap();
+    assert_eq!((again.temperature, again.evaluate(&data).unwrap().loss), (t, model.evaluate(&data).unwrap().loss));
 }

@@ -9,9 +9,11 @@ pub fn percent(estimate: &Estimate) -> String {
     format!("{value:.2} % ({low:.2}–{high:.2})")
 }
 
-/// `0.724 (0.692 to 0.756)`.
+/// `0.724 (0.692–0.756)`, and with `to` if the interval begins below 0.
 pub fn plain(estimate: &Estimate) -> String {
-    format!("{:.3} ({:.3} to {:.3})", estimate.value, estimate.interval.0, estimate.interval.1)
+    let (low, high) = estimate.interval;
+    let to = if low < 0.0 { " to " } else { "–" };
+    format!("{:.3} ({low:.3}{to}{high:.3})", estimate.value)
 }
 
 /// [`plain`], or that there is no such figure.

@@ -4,7 +4,7 @@ use super::adapted::check_base;
 use super::base::check_same;
 use super::head::{BaseModel, Opened};
 use super::method::MethodArgs;
-use super::notes::note;
+use super::notes::{note, warning};
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{DistilBert, Head, LoadOptions, LoadReport};
 use lowrank::{Error, Result};
@@ -66,7 +66,11 @@ impl Start {
     pub fn names(&self) -> Option<Vec<String>> {
         match self {
             Start::Checkpoint(opened) => opened.names.clone(),
-            Start::Adapter { about, .. } => about.as_ref().map(|about| about.labels.clone()),
+            Start::Adapter { about: Some(about), .. } => Some(about.labels.clone()),
+            // As `eval` and `predict` name the classes of an adapter of PEFT's.
+            Start::Adapter { model, .. } => {
+                Some(model.config.labels()).filter(|labels| model.config.names_classes() && labels.len() == model.classifier.dims().0)
+            }
         }
     }
 
@@ -89,15 +93,19 @@ impl Start {
                 let adapted = base.method.apply(&mut model, base.seed)?;
                 Ok((model, report, adapted, base.method.clone()))
             }
-            Start::Adapter { model, report, method, .. } => match model.classifier.dims().0 == labels.len() {
-                true => Ok((model, report, Vec::new(), method)),
-                false => Err(Error::invalid(format!(
-                    "--init-from: the adapter's head has {} classes, and the data have {}: {}",
-                    model.classifier.dims().0,
-                    labels.len(),
-                    labels.join(", ")
-                ))),
-            },
+            Start::Adapter { model, report, about, method } => {
+                let (classes, order) = (model.classifier.dims().0, labels.join(", "));
+                if classes != labels.len() {
+                    let problem = format!("the adapter's head has {classes} classes, and the data have {}: {order}", labels.len());
+                    return Err(Error::invalid(format!("--init-from: {problem}")));
+                }
+                if about.is_none() && !model.config.names_classes() {
+                    warning!(
+                        "the classes of the adapter's head have no names: they are taken for {order}, in this order; --labels gives another"
+                    );
+                }
+                Ok((model, report, Vec::new(), method))
+            }
         }
     }
 }
