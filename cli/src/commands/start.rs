@@ -11,6 +11,8 @@ use lowrank::{Error, Result};
 use std::path::Path;
 
 /// What a run starts from.
+// There is one for each process, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 pub enum Start {
     Checkpoint(Opened),
     Adapter { model: DistilBert, report: LoadReport, about: Option<About>, method: Method },
