@@ -174,7 +174,8 @@ fn a_classifier_is_calibrated_and_measured() {
     let odds = |model: &TextClassifier| -> Vec<f64> { model.predict(&texts).unwrap().iter().map(|p| (p[1] / p[0]).ln()).collect() };
     let (before, measured) = (odds(&model), model.metrics(&data).unwrap());
     // The model's own answers but for one text, so that there is a best temperature.
-    let answers: Vec<&str> = before.iter().enumerate().map(|(i, odds)| ["no", "yes"][usize::from((*odds > 0.0) != (i == 2))]).collect();
+    let answer = |(i, odds): (usize, &f64)| model.labels[usize::from((*odds > 0.0) != (i == 2))].clone();
+    let answers: Vec<String> = before.iter().enumerate().map(answer).collect();
     let held_out = Dataset::from_pairs(texts.iter().copied().zip(answers)).unwrap();
     let t = model.calibrate(&held_out).unwrap();
     assert!(t > 0.0 && t != 1.0, "{t}");
