@@ -84,7 +84,7 @@ fn a_run_on_unequal_classes_leaves_a_summary_and_a_report() {
     {
         assert!(report.contains(part), "{part}");
     }
-    assert!(!report.contains("<script>") && !report.contains("http"), "the page holds no script and loads nothing");
+    assert!(["<script", "http:", "https:", "src="].iter().all(|part| !report.contains(part)), "the page holds no script and loads nothing");
     let marker = fs::read_to_string(at.join("out/.lowrank-files.json")).unwrap();
     assert!(marker.contains("summary.json") && marker.contains("report.html"));
     // Another weight is another run; the marker lets the result be replaced.
