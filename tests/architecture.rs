@@ -24,7 +24,7 @@ const ENGINE: [&str; 14] = [
 ];
 
 /// The rooms of the program, in order.
-const PROGRAM: [&str; 5] = ["lost", "folder", "hub", "study", "commands"];
+const PROGRAM: [&str; 6] = ["lost", "folder", "hub", "onnx", "study", "commands"];
 
 /// Files that may use every room: the crate's root and the list of names for users.
 const ABOVE_ALL: [&str; 3] = ["lib", "main", "prelude"];

@@ -4,7 +4,7 @@ use lowrank::autograd::{Grads, Tape, gradcheck};
 use lowrank::data::Tokenized;
 use lowrank::lora::dylora::{first_ranks, truncate};
 use lowrank::lora::{Bias, Combination, Counts, LoraConfig, Method, Placement, adapter, combine, merge};
-use lowrank::nn::{Config, DistilBert, LoadOptions, Pass, Weight, WeightRef};
+use lowrank::nn::{Architecture, Config, DistilBert, LoadOptions, Pass, Weight, WeightRef, in_head, in_pooler};
 use lowrank::tensor::svd::svd;
 use lowrank::tensor::{DType, Sequences, Tensor};
 use lowrank::train::{AdamW, FrozenFeatures, Recipe, fit};
@@ -18,29 +18,62 @@ fn small() -> Config {
     config
 }
 
-fn methods() -> Vec<Method> {
+/// A small BERT.
+fn small_bert() -> Config {
+    let mut config = small();
+    (config.architecture, config.type_vocab_size) = (Architecture::Bert, 2);
+    config
+}
+
+/// The sizes of a model of either architecture, and all methods with its names.
+fn models() -> Vec<(Config, Vec<Method>)> {
+    let bert = |name: &str| match name {
+        "q_lin" => "query",
+        "v_lin" => "value",
+        "lin1" => "intermediate.dense",
+        "lin2" => "output.dense",
+        "sa_layer_norm" => "attention.output.LayerNorm",
+        "layer.2.attention.q_lin" => "layer.2.attention.self.query",
+        other => panic!("{other}"),
+    };
+    // PEFT's `dense` means the pooler, too; and the pooler can be trained.
+    let of_pooler = ["dense", "query"].map(|target| LoraConfig {
+        modules_to_save: if target == "query" { vec!["pooler".to_string()] } else { Vec::new() },
+        ..LoraConfig::new(2, &[target])
+    });
+    let in_bert = methods(&|name| bert(name).to_string()).into_iter().chain(of_pooler.map(Method::Lora)).collect();
+    vec![(small(), methods(&|name| name.to_string())), (small_bert(), in_bert)]
+}
+
+/// All methods, with names made by `name` of DistilBERT's.
+fn methods(name: &dyn Fn(&str) -> String) -> Vec<Method> {
+    let lora = |rank: usize, targets: &[&str]| {
+        let named: Vec<String> =
+            targets.iter().map(|target| if *target == "all-linear" { target.to_string() } else { name(target) }).collect();
+        LoraConfig::new(rank, &named.iter().map(String::as_str).collect::<Vec<_>>())
+    };
     vec![
         Method::Head { pre_classifier: false },
         Method::Head { pre_classifier: true },
         Method::Full,
         Method::Selective { frozen_layers: 2 },
         Method::BitFit,
-        Method::Lora(LoraConfig::new(2, &["q_lin", "lin2"])),
+        Method::Lora(lora(2, &["q_lin", "lin2"])),
         Method::Lora(LoraConfig {
             rank_stabilised: true,
-            rank_pattern: [("lin1".to_string(), 3), ("layer.2.attention.q_lin".to_string(), 1)].into(),
-            alpha_pattern: [("lin1".to_string(), 5.0)].into(),
+            rank_pattern: [(name("lin1"), 3), (name("layer.2.attention.q_lin"), 1)].into(),
+            alpha_pattern: [(name("lin1"), 5.0)].into(),
             layers: vec![0, 2],
             bias: Bias::LoraOnly,
-            ..LoraConfig::new(2, &["q_lin", "lin1"])
+            ..lora(2, &["q_lin", "lin1"])
         }),
-        Method::Lora(LoraConfig { bias: Bias::All, ..LoraConfig::new(2, &["all-linear"]) }),
+        Method::Lora(LoraConfig { bias: Bias::All, ..lora(2, &["all-linear"]) }),
         Method::Bottleneck { size: 3, placement: Placement::Houlsby },
         Method::Bottleneck { size: 2, placement: Placement::Pfeiffer },
         Method::Prompt { tokens: 3 },
         Method::Prefix { tokens: 2 },
-        Method::Lora(LoraConfig { dora: true, ..LoraConfig::new(2, &["q_lin", "lin2"]) }),
-        Method::Lora(LoraConfig { freeze_a: true, modules_to_save: vec!["sa_layer_norm".into()], ..LoraConfig::new(2, &["v_lin"]) }),
+        Method::Lora(LoraConfig { dora: true, ..lora(2, &["q_lin", "lin2"]) }),
+        Method::Lora(LoraConfig { freeze_a: true, modules_to_save: vec![name("sa_layer_norm")], ..lora(2, &["v_lin"]) }),
         Method::Intrinsic { dimension: 7, seed: 2 },
         // 7,168 of them to a weight of 512: Fastfood.
         Method::Intrinsic { dimension: 140, seed: 3 },
@@ -81,8 +114,8 @@ fn moved(model: &mut DistilBert, step: f64) {
 
 #[test]
 fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
-    for method in methods() {
-        let mut model = DistilBert::random(&small(), 2, DType::F64, 1).unwrap();
+    for (config, method) in models().iter().flat_map(|(config, methods)| methods.iter().map(move |method| (config, method))) {
+        let mut model = DistilBert::random(config, 2, DType::F64, 1).unwrap();
         method.apply(&mut model, 4).unwrap();
         moved(&mut model, 0.05);
         let (_, grads) = loss_and_gradients(&model, Some(9));
@@ -289,7 +322,7 @@ fn counts_are_those_of_the_formulas() {
     ];
     // Drawn once; opening a file is faster than drawing 67 million numbers.
     let base = tempfile::tempdir().unwrap();
-    write_base(&config, base.path(), DType::F32);
+    write_base(&config, base.path(), DType::F32, false);
     for (method, trainable) in expected {
         let mut model = DistilBert::open(base.path()).unwrap();
         method.apply(&mut model, 0).unwrap();
@@ -317,20 +350,25 @@ fn counts_are_those_of_the_formulas() {
 }
 
 /// A base without a head, in bf16 if asked for.
-fn write_base(config: &Config, directory: &Path, dtype: DType) {
+/// Writes a random encoder; BERT's with its pooler if `pooler`.
+fn write_base(config: &Config, directory: &Path, dtype: DType, pooler: bool) {
     let model = DistilBert::random(config, 2, DType::F32, 5).unwrap();
-    let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+    let encoder = model.weights().into_iter().filter(|w| !in_head(w.name()) || (pooler && in_pooler(w.name())));
     let tensors: Vec<_> = encoder.map(|w| (w.name().to_string(), w.value().unwrap().to_dtype(dtype).unwrap())).collect();
     lowrank::tensor::safetensors::write(&directory.join("model.safetensors"), &tensors, &Default::default()).unwrap();
-    std::fs::write(directory.join("config.json"), serde_json::to_string(config).unwrap()).unwrap();
+    std::fs::write(directory.join("config.json"), config.to_json().unwrap().to_string()).unwrap();
 }
 
 #[test]
 fn what_was_trained_comes_back_bit_for_bit() {
-    for dtype in [DType::F32, DType::BF16] {
+    let cases = models().into_iter().flat_map(|(config, methods)| {
+        let poolers: &[bool] = if config.architecture == Architecture::Bert { &[false, true] } else { &[false] };
+        poolers.iter().map(|pooler| (config.clone(), methods.clone(), *pooler)).collect::<Vec<_>>()
+    });
+    for ((config, methods, pooler), dtype) in cases.flat_map(|case| [DType::F32, DType::BF16].map(|dtype| (case.clone(), dtype))) {
         let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        write_base(&small(), base.path(), dtype);
-        for method in methods() {
+        write_base(&config, base.path(), dtype, pooler);
+        for method in methods {
             // Another seed than that of loading: a head that the base lacks must come from the file.
             let exact = |name: &str| method.trains(name);
             let mut model =
@@ -352,6 +390,14 @@ fn what_was_trained_comes_back_bit_for_bit() {
                 again
             };
             assert_eq!(logits(&model), logits(&again), "{method:?}");
+            if matches!(method, Method::Lora(_)) && dtype == DType::F32 {
+                let mut again = again;
+                merge(&mut again).unwrap();
+                let whole = tempfile::tempdir().unwrap();
+                again.save(base.path(), &["bad".to_string(), "good".to_string()], whole.path()).unwrap();
+                let whole = logits(&DistilBert::open(whole.path()).unwrap());
+                assert!(logits(&model).iter().zip(whole).all(|(a, b)| (a - b).abs() < 1e-5), "{method:?}");
+            }
         }
     }
 }
@@ -359,9 +405,8 @@ fn what_was_trained_comes_back_bit_for_bit() {
 #[test]
 fn every_method_trains_in_bf16() {
     // Weights large enough for what the step does to be seen above the rounding.
-    let mut config = small();
-    config.initializer_range = 0.3;
-    for method in methods() {
+    for (mut config, method) in models().into_iter().flat_map(|(config, methods)| methods.into_iter().map(move |m| (config.clone(), m))) {
+        config.initializer_range = 0.3;
         let mut model = DistilBert::random(&config, 2, DType::BF16, 1).unwrap();
         method.apply(&mut model, 4).unwrap();
         let (before, grads) = loss_and_gradients(&model, None);
@@ -379,7 +424,7 @@ fn every_method_trains_in_bf16() {
 #[test]
 fn full_fine_tuning_in_bf16_starts_from_the_numbers_of_the_checkpoint() {
     let (base, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    write_base(&small(), base.path(), DType::F32);
+    write_base(&small(), base.path(), DType::F32, false);
     let exact = DistilBert::open(base.path()).unwrap();
     for method in [Method::Full, Method::Selective { frozen_layers: 1 }] {
         let options = LoadOptions { dtype: DType::BF16, exact: &|name| method.trains(name), ..LoadOptions::default() };
@@ -435,7 +480,7 @@ fn a_cached_trunk_changes_nothing_but_its_dropout() {
 
 #[test]
 fn a_frozen_weight_is_not_touched() {
-    for method in methods() {
+    for method in methods(&|name| name.to_string()) {
         let mut model = DistilBert::random(&small(), 2, DType::F32, 1).unwrap();
         let before: Vec<_> = model.weights().iter().map(|w| w.value().unwrap()).collect();
         method.apply(&mut model, 0).unwrap();

@@ -204,6 +204,7 @@ impl Student {
             norm: LayerNorm {
                 gamma: Weight::trained("norm.weight", fixed(&[WIDTH], 1.0)?),
                 beta: Weight::trained("norm.bias", fixed(&[WIDTH], 0.0)?),
+                eps: 1e-12,
             },
             bias: Weight::trained("bias", fixed(&[tokens], 0.0)?),
         })

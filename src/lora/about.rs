@@ -1,7 +1,7 @@
 //! `lowrank.json`, next to an adapter or a checkpoint: the facts that PEFT's files do not have.
 
 use crate::files::{read_text, write_file};
-use crate::nn::DistilBert;
+use crate::nn::{DistilBert, in_head};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub struct TrainedOn {
 impl About {
     /// Describes a run of this process.
     pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
-        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+        let encoder = model.weights().into_iter().filter(|w| !in_head(w.name()));
         About {
             format: FORMAT,
             lowrank: env!("CARGO_PKG_VERSION").to_string(),

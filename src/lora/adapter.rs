@@ -7,7 +7,7 @@ use super::file::{Contents, check_ranks, held};
 use super::names::names_in;
 use super::peft::Beside;
 use super::{LoraConfig, Method, Placement, peft, start};
-use crate::nn::DistilBert;
+use crate::nn::{Architecture, DistilBert};
 use crate::tensor::safetensors::{self, SafeTensors};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -28,7 +28,7 @@ impl From<LoraConfig> for Method {
 /// The text of `adapter_config.json` for `method`.
 fn config_text(model: &DistilBert, method: &Method, base: &str) -> Result<String> {
     let (peft_type, mut config) = match method {
-        Method::Lora(config) => return peft::config_text(config, base).map_err(Error::invalid),
+        Method::Lora(config) => return peft::config_text(config, model.config.architecture, base).map_err(Error::invalid),
         Method::Prompt { tokens } => ("PROMPT_TUNING", peft::prompt_json(*tokens, model)),
         Method::Full | Method::Selective { .. } => {
             return Err(Error::invalid("full and selective fine-tuning make a checkpoint, not an adapter"));
@@ -39,8 +39,11 @@ fn config_text(model: &DistilBert, method: &Method, base: &str) -> Result<String
             let placement = if *placement == Placement::Houlsby { "houlsby" } else { "pfeiffer" };
             ("BOTTLENECK", json!({ "bottleneck_size": size, "placement": placement }))
         }
-        // PEFT has prefix tuning but refuses it for DistilBERT, so this has another `peft_type`.
-        Method::Prefix { tokens } => ("DISTILBERT_PREFIX", json!({ "num_virtual_tokens": tokens })),
+        // PEFT has prefix tuning but refuses it for DistilBERT, so this has another `peft_type`. In BERT, PEFT's prefix shifts the positions.
+        Method::Prefix { tokens } => (
+            if model.config.architecture == Architecture::Bert { "BERT_PREFIX" } else { "DISTILBERT_PREFIX" },
+            json!({ "num_virtual_tokens": tokens }),
+        ),
         Method::Intrinsic { dimension, seed } => ("INTRINSIC", json!({ "dimension": dimension, "projection_seed": seed })),
     };
     config["base_model_name_or_path"] = json!(base);
@@ -94,7 +97,7 @@ fn read_method(directory: &Path, report: &mut Report) -> Result<(Method, Beside)
             let seed = fields.value("projection_seed").as_u64().ok_or_else(|| fields.problem("projection_seed", "must be a number"))?;
             Method::Intrinsic { dimension: number("dimension")?, seed }
         }
-        Some("DISTILBERT_PREFIX") => Method::Prefix { tokens: number("num_virtual_tokens")? },
+        Some("DISTILBERT_PREFIX" | "BERT_PREFIX") => Method::Prefix { tokens: number("num_virtual_tokens")? },
         _ => return Err(fields.problem("peft_type", format!("is {}, which is not implemented", fields.value("peft_type")))),
     };
     fields.check_known(report)?;

@@ -56,7 +56,7 @@ pub(super) fn insert(model: &mut DistilBert, size: usize, placement: Placement, 
             Placement::Pfeiffer => &[(1, "ffn")],
         };
         for &(place, name) in places {
-            let name = format!("distilbert.transformer.layer.{}.{name}.adapter", block.layer);
+            let name = format!("{}.{name}.adapter", block.name);
             let down = linear(format!("{name}.down"), [size, d], dtype, seed)?;
             let up = linear(format!("{name}.up"), [d, size], dtype, seed)?;
             block.hooks[place] = Some(Box::new(Bottleneck { down, up }));

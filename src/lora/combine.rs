@@ -1,7 +1,7 @@
 //! Several LoRA adapters of one base as one: W + Σ wᵢ sᵢ Bᵢ Aᵢ, as PEFT's `add_weighted_adapter`.
 
 use super::{LoraConfig, check_finite};
-use crate::nn::{DistilBert, Linear, Weight};
+use crate::nn::{DistilBert, Linear, Weight, in_head, in_pooler};
 use crate::tensor::svd::{Svd, svd};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -33,7 +33,8 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
         return Err(Error::invalid("combine: there must be an adapter, no negative weight, and one that is positive"));
     }
     for (model, _) in &adapted {
-        let trained = |w: &&Weight| w.parameter().is_some() && w.name().starts_with("distilbert.");
+        let of_base = |name: &str| !in_head(name) || (in_pooler(name) && !base.pre_classifier_in_head);
+        let trained = |w: &&Weight| w.parameter().is_some() && of_base(w.name());
         if let Some(w) = model.weights().into_iter().find(trained) {
             return Err(Error::invalid(format!("combine: {} trained itself: only low-rank terms and heads can be combined", w.name())));
         }
@@ -54,7 +55,7 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
         set(&mut term.a, a)?;
         set(&mut term.b, b)?;
     }
-    let own = base.pre_classifier.parts_mut().into_iter().chain(base.classifier.parts_mut());
+    let own = base.head_linears_mut().into_iter().flat_map(Linear::parts_mut);
     own.zip(head).try_for_each(|(part, values)| set(part.weight(), values))?;
     Ok(config)
 }
@@ -63,7 +64,7 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
 fn mean_head(adapted: &[(DistilBert, f64)], total: f64) -> Result<Vec<Vec<f64>>> {
     let mut mean: Vec<Vec<f64>> = Vec::new();
     for (model, weight) in adapted {
-        let parts = [&model.pre_classifier, &model.classifier].into_iter().flat_map(Linear::parts);
+        let parts = model.head_linears().into_iter().flat_map(Linear::parts);
         let own: Vec<Vec<f64>> = parts.map(|part| finite(part.weight())).collect::<Result<_>>()?;
         if mean.is_empty() {
             mean = own.iter().map(|w| vec![0.0; w.len()]).collect();

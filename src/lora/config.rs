@@ -18,8 +18,13 @@ use serde::{Deserialize, Serialize};
 /// exactly these names (`within`), so `pre_classifier` may have one. `score` is the head's name in other models.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
 
-/// The linears of a layer, by the ends of their names.
-const BLOCK_LINEARS: [&str; 6] = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"];
+/// The target that means the six linears of every layer.
+pub(super) const ALL_LINEAR: &str = "all-linear";
+
+/// Whether `target` means linear `name`: it is its whole name or the end of it after a dot, or [`ALL_LINEAR`].
+pub(super) fn is_target(name: &str, target: &str) -> bool {
+    named(name, target) || (target == ALL_LINEAR && layer(name).is_some())
+}
 
 /// How A starts. B starts at zero, so that training starts exactly at the base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -54,7 +59,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Probability of dropping an element of x in a term, in [0, 1).
     pub dropout: f64,
-    /// Names of the adapted linears: whole names, or ends of names after a dot. For the latter, `layers` can choose among the layers.
+    /// Names of the adapted linears: whole names, or ends of names after a dot, or `all-linear` for the six linears of every layer. For the last two,
+    /// `layers` can choose among the layers.
     pub targets: Vec<String>,
     /// A regular expression for the whole names of the adapted linears. It replaces `targets`.
     pub target_pattern: Option<String>,
@@ -84,7 +90,7 @@ pub struct LoraConfig {
 }
 
 impl Default for LoraConfig {
-    /// Rank 8 on `q_lin` and `v_lin`, PEFT's choice for DistilBERT.
+    /// Rank 8 on `q_lin` and `v_lin`, PEFT's choice for DistilBERT. For BERT it is `query` and `value`.
     fn default() -> LoraConfig {
         LoraConfig::new(8, &["q_lin", "v_lin"])
     }
@@ -93,15 +99,11 @@ impl Default for LoraConfig {
 impl LoraConfig {
     /// Rank r on `targets`, with alpha = 2r and dropout 0.1. `all-linear` stands for the six linears of every layer.
     pub fn new(rank: usize, targets: &[&str]) -> LoraConfig {
-        let names = targets.iter().flat_map(|target| match *target {
-            "all-linear" => BLOCK_LINEARS.to_vec(),
-            other => vec![other],
-        });
         LoraConfig {
             rank,
             alpha: 2.0 * rank as f64,
             dropout: 0.1,
-            targets: names.map(String::from).collect(),
+            targets: targets.iter().map(|target| target.to_string()).collect(),
             target_pattern: None,
             init: Init::Kaiming,
             rank_stabilised: false,
@@ -156,7 +158,7 @@ impl LoraConfig {
             return whole(name, pattern);
         }
         let in_layers = self.layers.is_empty() || layer(name).is_some_and(|layer| self.layers.contains(&layer));
-        Ok(self.targets.iter().any(|target| name == target || (named(name, target) && in_layers)))
+        Ok(self.targets.iter().any(|target| name == target || (is_target(name, target) && in_layers)))
     }
 
     /// Whether weight `name` trains in full, because it is inside a module to save.
@@ -165,12 +167,12 @@ impl LoraConfig {
     }
 }
 
-/// The list of layers. It holds no tensors of its own, and PEFT cannot save it.
-const LIST_OF_LAYERS: &str = "distilbert.transformer.layer";
+/// The lists of layers. They hold no tensors of their own, and PEFT cannot save them.
+const LISTS_OF_LAYERS: [&str; 2] = ["distilbert.transformer.layer", "bert.encoder.layer"];
 
 /// Whether weight `name` is inside a module whose name ends with these letters: unlike for targets, PEFT asks for no dot before them.
 pub(super) fn saved_by(name: &str, end: &str) -> bool {
-    let mut modules = name.match_indices('.').map(|(dot, _)| &name[..dot]).filter(|module| *module != LIST_OF_LAYERS);
+    let mut modules = name.match_indices('.').map(|(dot, _)| &name[..dot]).filter(|module| !LISTS_OF_LAYERS.contains(module));
     !end.is_empty() && modules.any(|module| module.ends_with(end))
 }
 

@@ -36,7 +36,7 @@ fn known(peft_type: &str) -> (Vec<&'static str>, Vec<&'static str>) {
         "PROMPT_TUNING" => (vec![PROMPT], ""),
         "HEAD" => (vec!["train_pre_classifier"], ""),
         "BOTTLENECK" => (vec!["bottleneck_size placement"], ""),
-        "DISTILBERT_PREFIX" => (vec!["num_virtual_tokens"], ""),
+        "DISTILBERT_PREFIX" | "BERT_PREFIX" => (vec!["num_virtual_tokens"], ""),
         "INTRINSIC" => (vec!["dimension projection_seed"], ""),
         _ => (Vec::new(), ""),
     };

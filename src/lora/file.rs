@@ -3,7 +3,7 @@
 use super::LoraConfig;
 use super::fields::Report;
 use super::virtual_tokens::PROMPT;
-use crate::nn::{DistilBert, Origin, Weight, WeightMut};
+use crate::nn::{DistilBert, Origin, Weight, WeightMut, in_head, in_pooler};
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
@@ -16,10 +16,10 @@ const PREFIX: &str = "base_model.model.";
 const UNWRAPPED: &str = "base_model.";
 
 /// The weights that an adapter's file holds: every weight that trains, every weight that a method added, and the whole head. The head is held even if
-/// it is frozen, because a head that the base lacks is random and would be lost.
+/// it is frozen, because a head that the base lacks is random and would be lost. (BERT's pooler is held if it trains, and it does if the base lacks it.)
 pub(super) fn held<W: Borrow<Weight>>(parts: Vec<Origin<W>>) -> impl Iterator<Item = W> {
     let held = parts.into_iter().filter(|part| match part {
-        Origin::Base(w) => matches!(w.borrow(), Weight::Trained(_)) || !w.borrow().name().starts_with("distilbert."),
+        Origin::Base(w) => matches!(w.borrow(), Weight::Trained(_)) || (in_head(w.borrow().name()) && !in_pooler(w.borrow().name())),
         Origin::Extra(_) => true,
     });
     held.map(Origin::weight)
@@ -149,7 +149,12 @@ impl Contents<'_> {
     }
 
     fn missing(&self, name: &str, report: &mut Report) -> Result<()> {
-        let problem = "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut";
+        let problem = match name.contains(".bert.pooler.") {
+            true => {
+                "is missing, and so is the base's pooler: the adapter was trained on a base with a pooler, or on a random one that is lost"
+            }
+            false => "is missing: adapter_config.json asks for it, so the file belongs to another configuration or was cut",
+        };
         report.skip(error(self.file, name, problem), "it stays as it was initialised")
     }
 
@@ -184,10 +189,10 @@ impl Contents<'_> {
     pub(super) fn replace_rows(&mut self, model: &mut DistilBert, embedding: &str, rows: &[usize], report: &mut Report) -> Result<()> {
         let place = format!("\"trainable_token_indices\" {embedding:?}");
         let module = |weight: &Weight| weight.name().trim_end_matches(".weight").to_string();
-        let tables = [&mut model.word_embeddings, &mut model.position_embeddings];
-        let found = tables.into_iter().find(|table| embedding.ends_with("_embeddings") && module(table).ends_with(embedding));
+        let encoder = model.embeddings_name();
+        let found = model.tables_mut().find(|table| embedding.ends_with("_embeddings") && module(table).ends_with(embedding));
         let Some(weight) = found else {
-            let problem = "names no embedding of distilbert.embeddings.: rows of one alone can be replaced";
+            let problem = format!("names no embedding of {encoder}.: rows of one alone can be replaced");
             return Err(Error::file(self.file.path(), place, problem));
         };
         let name = format!("{PREFIX}{}.token_adapter.trainable_tokens_delta", module(weight));

@@ -3,7 +3,7 @@
 use super::pattern::layer;
 use super::{Bias, LoraConfig, Placement, bottleneck, subspace, terms, virtual_tokens};
 use crate::Result;
-use crate::nn::{DistilBert, WeightMut};
+use crate::nn::{DistilBert, WeightMut, in_head, in_pooler};
 use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune. All but `Full` and `Selective` give an adapter: a small file that belongs to an unchanged base.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum Method {
     /// The classifier on a frozen encoder.
     Head {
-        /// Whether `pre_classifier` trains too. If not, and the checkpoint lacks it, it stays random.
+        /// Whether `pre_classifier` trains too. If not, and the checkpoint lacks it, it stays random. In BERT it is the pooler.
         pre_classifier: bool,
     },
     /// Every weight.
@@ -57,16 +57,20 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether weight `name` of the checkpoint trains itself.
+    /// Whether weight `name` of the checkpoint trains itself. As in PEFT, BERT's pooler is not part of the head that every method trains. But
+    /// [`Method::apply`] trains it if the checkpoint lacks it.
     pub fn trains(&self, name: &str) -> bool {
         let classifier = name.starts_with("classifier.");
-        let head = classifier || name.starts_with("pre_classifier.");
+        let head = in_head(name) && !in_pooler(name);
         match self {
-            Method::Head { pre_classifier } => classifier || (head && *pre_classifier),
+            Method::Head { pre_classifier } => classifier || (in_head(name) && *pre_classifier),
             Method::Full => true,
-            Method::Selective { frozen_layers } => head || layer(name).is_some_and(|layer| layer >= *frozen_layers),
+            Method::Selective { frozen_layers } => in_head(name) || layer(name).is_some_and(|layer| layer >= *frozen_layers),
             Method::BitFit => head || name.ends_with(".bias"),
-            Method::Bottleneck { placement: Placement::Houlsby, .. } => head || name.contains("layer_norm."),
+            Method::Bottleneck { placement: Placement::Houlsby, .. } => {
+                let norm = ["layer_norm.", ".LayerNorm."].iter().any(|norm| name.contains(norm));
+                head || (norm && layer(name).is_some())
+            }
             Method::Bottleneck { .. } | Method::Prompt { .. } | Method::Prefix { .. } | Method::Intrinsic { .. } => head,
             Method::Lora(config) => {
                 let bias_of = name.strip_suffix(".bias");
@@ -101,9 +105,10 @@ impl Method {
             Method::Intrinsic { dimension, seed } => subspace::project(model, *dimension, *seed)?,
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
+        let new_pooler = model.pre_classifier_in_head;
         for part in model.parts_mut() {
             if let WeightMut::Base(weight) = part
-                && self.trains(weight.name())
+                && (self.trains(weight.name()) || (in_pooler(weight.name()) && new_pooler))
             {
                 weight.train()?;
             }

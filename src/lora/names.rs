@@ -1,8 +1,8 @@
 //! Checks that every name in a LoRA configuration names something in the model.
 
 use super::LoraConfig;
-use super::config::saved_by;
-use super::pattern::{ends, layer, named};
+use super::config::{is_target, saved_by};
+use super::pattern::{ends, layer};
 use crate::error::nearest;
 use crate::nn::DistilBert;
 use crate::{Error, Result};
@@ -24,7 +24,7 @@ struct Known<'a> {
 
 impl Known<'_> {
     fn target(&self, target: &str) -> bool {
-        self.adapted.iter().any(|name| named(name, target))
+        self.adapted.iter().any(|name| is_target(name, target))
     }
 
     fn pattern(&self, key: &str) -> bool {

@@ -1,11 +1,11 @@
 //! PEFT's `adapter_config.json` of a LoRA adapter, as PEFT 0.21.2 writes and reads it.
 
-use super::config::HEAD;
+use super::config::{ALL_LINEAR, HEAD};
 use super::fields::{Fields, Report};
 use super::start::InitFromBase;
 use super::{Bias, Init, LoraConfig};
 use crate::Result;
-use crate::nn::DistilBert;
+use crate::nn::{Architecture, DistilBert};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,9 +34,13 @@ fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as i64) } else { json!(x) }
 }
 
-/// The text of `adapter_config.json`, with the fields that PEFT 0.21.2 writes, sorted. The two patterns keep their own order.
-pub(super) fn config_text(config: &LoraConfig, base: &str) -> serde_json::Result<String> {
-    let mut targets = config.targets.clone();
+/// The text of `adapter_config.json` for a model of `architecture`, with the fields that PEFT 0.21.2 writes, sorted. The two patterns keep their own order.
+pub(super) fn config_text(config: &LoraConfig, architecture: Architecture, base: &str) -> serde_json::Result<String> {
+    let mut targets: Vec<&str> = Vec::new();
+    for target in config.targets.iter().map(String::as_str) {
+        // PEFT's own word means further linears in BERT.
+        targets.extend(if target == ALL_LINEAR { architecture.layer_linears() } else { std::slice::from_ref(&target) });
+    }
     targets.sort();
     let targets = config.target_pattern.as_ref().map_or_else(|| json!(targets), |pattern| json!(pattern));
     let mut saved = config.modules_to_save.clone();
@@ -181,7 +185,7 @@ fn alpha(fields: &Fields, report: &mut Report) -> Result<f64> {
 fn targets(fields: &Fields) -> Result<(Option<String>, Vec<String>)> {
     match names_or_pattern(fields, "target_modules")? {
         (None, names) if names.is_empty() => Err(fields.problem("target_modules", "must be a list of names or a regular expression")),
-        (Some(all), _) if all.eq_ignore_ascii_case("all-linear") => Ok((None, LoraConfig::new(1, &["all-linear"]).targets)),
+        (Some(all), _) if all.eq_ignore_ascii_case("all-linear") => Ok((None, vec![ALL_LINEAR.to_string()])),
         found => Ok(found),
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn prompt(model: &mut DistilBert, tokens: usize, seed: u64) -> Result
 pub(super) fn prefix(model: &mut DistilBert, tokens: usize, seed: u64) -> Result<()> {
     let (d, dtype) = (model.config.dim, model.dtype.accum());
     for block in &mut model.blocks {
-        let name = |part: &str| format!("distilbert.transformer.layer.{}.attention.prefix_{part}", block.layer);
+        let name = |part: &str| format!("{}.attention.prefix_{part}", block.name);
         block.prefix = Some([normal(name("k"), [tokens, d], 1.0, dtype, seed)?, normal(name("v"), [tokens, d], 1.0, dtype, seed)?]);
     }
     Ok(())

@@ -1,30 +1,33 @@
-//! One transformer layer of DistilBERT. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>; Vaswani et al. 2017,
-//! <https://arxiv.org/abs/1706.03762>, section 3.
+//! One transformer layer of DistilBERT or BERT. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, section 3.
 
 use super::{LayerNorm, Linear, Pass, Weight, WeightMut, WeightRef, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
 use crate::autograd::{Tape, Var};
 
-/// a = LN(out(attention(q(h), k(h), v(h))) + h), then y = LN(drop(lin2(gelu(lin1(a)))) + a). Unlike BERT, no dropout follows `out`.
+/// a = LN(drop(out(attention(q(h), k(h), v(h)))) + h), then y = LN(drop(lin2(gelu(lin1(a)))) + a). The fields have DistilBERT's names.
 pub struct Block {
+    /// Name in the checkpoint.
+    pub name: String,
     /// Number of the layer, from 0.
     pub layer: usize,
     /// H, number of attention heads.
     pub heads: usize,
     /// Dropout of the attention probabilities.
     pub attention_dropout: f64,
+    /// Dropout of attention's output: 0 in DistilBERT.
+    pub attention_output_dropout: f64,
     /// Dropout of the feed-forward output.
     pub dropout: f64,
-    /// `attention.q_lin`, `k_lin` and `v_lin`, `[D, D]`.
+    /// Queries, keys and values, `[D, D]`.
     pub qkv: [Linear; 3],
-    /// `attention.out_lin` `[D, D]`.
+    /// Attention's output, `[D, D]`.
     pub out: Linear,
     /// After attention.
     pub sa_layer_norm: LayerNorm,
-    /// `ffn.lin1` `[F, D]`.
+    /// `[F, D]`.
     pub lin1: Linear,
-    /// `ffn.lin2` `[D, F]`.
+    /// `[D, F]`.
     pub lin2: Linear,
     /// After the feed-forward network.
     pub output_layer_norm: LayerNorm,
@@ -76,7 +79,8 @@ impl Block {
         let pass = &wanted_pass;
         let attended = self.out.forward(tape, pass, &context)?; // [N, D]
         let attended = self.hook(0, tape, pass, attended)?;
-        let a = self.sa_layer_norm.after_residual(tape, pass, &attended, &x, None)?; // [N, D]
+        let mask = pass.mask(self.attention_output_dropout, site::attention_output(self.layer));
+        let a = self.sa_layer_norm.after_residual(tape, pass, &attended, &x, mask)?; // [N, D]
         let wide = self.lin1.forward(tape, pass, &a)?; // [N, F]
         let wide = tape.gelu(&wide)?;
         let narrow = self.lin2.forward(tape, pass, &wide)?; // [N, D]

@@ -1,13 +1,14 @@
-//! `config.json` of a DistilBERT checkpoint.
+//! `config.json` of a checkpoint.
 
+use super::Architecture;
 use crate::files::read_text;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Sizes and dropouts of the model. Other fields of the file are ignored.
+/// Sizes and dropouts of the model. Other fields of the file are ignored. The names are DistilBERT's; [`BERT_KEYS`] has BERT's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     #[serde(default = "gelu")]
@@ -17,7 +18,7 @@ pub struct Config {
     pub attention_dropout: f64,
     /// D, the model width.
     pub dim: usize,
-    /// Dropout after the embeddings and after each feed-forward block.
+    /// Dropout after the embeddings and after each feed-forward block; in BERT also after attention.
     #[serde(default = "tenth")]
     pub dropout: f64,
     /// F, the feed-forward width.
@@ -27,7 +28,9 @@ pub struct Config {
     pub initializer_range: f64,
     /// Number of positions: the longest sequence, in tokens.
     pub max_position_embeddings: usize,
-    model_type: String,
+    /// What the checkpoint holds.
+    #[serde(rename = "model_type")]
+    pub architecture: Architecture,
     /// H, the number of heads.
     pub n_heads: usize,
     /// Number of layers.
@@ -37,6 +40,12 @@ pub struct Config {
     pub seq_classif_dropout: f64,
     /// V, the vocabulary size.
     pub vocab_size: usize,
+    /// S, the number of BERT's token types. DistilBERT has none.
+    #[serde(skip)]
+    pub type_vocab_size: usize,
+    /// Added to the variance in layer norms. DistilBERT's never differs.
+    #[serde(skip, default = "eps")]
+    pub layer_norm_eps: f64,
     /// Names of the classes, if the checkpoint has any.
     #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
     pub id2label: BTreeMap<usize, String>,
@@ -67,6 +76,69 @@ fn fifth() -> f64 {
 }
 fn init_range() -> f64 {
     0.02
+}
+fn eps() -> f64 {
+    1e-12
+}
+
+/// Names of the fields in the file of a BERT, and here.
+const BERT_KEYS: [(&str, &str); 8] = [
+    ("hidden_act", "activation"),
+    ("attention_probs_dropout_prob", "attention_dropout"),
+    ("hidden_size", "dim"),
+    ("hidden_dropout_prob", "dropout"),
+    ("intermediate_size", "hidden_dim"),
+    ("num_attention_heads", "n_heads"),
+    ("num_hidden_layers", "n_layers"),
+    ("classifier_dropout", "seq_classif_dropout"),
+];
+
+/// Reads the file of a BERT.
+fn read_bert(json: &Value) -> std::result::Result<Config, String> {
+    let default = |key: &str, value: Value| match &json[key] {
+        Value::Null => value,
+        found => found.clone(),
+    };
+    let kind = default("position_embedding_type", json!("absolute"));
+    if kind != "absolute" {
+        return Err(format!("position_embedding_type is {kind}: only \"absolute\" is implemented"));
+    }
+    if let Some(key) = ["is_decoder", "add_cross_attention"].into_iter().find(|key| json[*key] == true) {
+        return Err(format!("{key} is true: only an encoder is implemented"));
+    }
+    let number =
+        |key: &str, value: Value| default(key, value).as_f64().filter(|x| *x > 0.0).ok_or(format!("{key} must be a positive number"));
+    let types = number("type_vocab_size", json!(2))?;
+    let mut ours = json!({ "model_type": "bert", "seq_classif_dropout": default("hidden_dropout_prob", json!(tenth())) });
+    let same = ["initializer_range", "max_position_embeddings", "vocab_size", "problem_type"].map(|key| (key, key));
+    for (theirs, own) in BERT_KEYS.into_iter().chain(same).filter(|(theirs, _)| !json[*theirs].is_null()) {
+        ours[own] = json[theirs].clone();
+    }
+    let config: Config = serde_json::from_value(ours).map_err(|e| in_words_of_bert(e.to_string()))?;
+    Ok(Config { type_vocab_size: types as usize, layer_norm_eps: number("layer_norm_eps", json!(eps()))?, ..config })
+}
+
+/// A message with the names of the fields in the file of a BERT.
+fn in_words_of_bert(problem: String) -> String {
+    BERT_KEYS.iter().fold(problem, |problem, (theirs, own)| problem.replace(&format!("`{own}`"), &format!("`{theirs}`")))
+}
+
+/// The architecture that the file names. BERT's first files, and TinyBERT's, name none.
+fn architecture(json: &Value) -> std::result::Result<Architecture, String> {
+    let why = match &json["model_type"] {
+        Value::String(name) => match name.as_str() {
+            "distilbert" => return Ok(Architecture::DistilBert),
+            "bert" => return Ok(Architecture::Bert),
+            "roberta" | "xlm-roberta" | "camembert" => "it has another tokenizer, and its positions begin at 2",
+            "modernbert" => "it has another tokenizer, rotary positions and gated layers",
+            _ => "it is another architecture",
+        },
+        Value::Null if json["hidden_size"].is_u64() && json["type_vocab_size"] == 2 && json["embedding_size"].is_null() => {
+            return Ok(Architecture::Bert);
+        }
+        _ => "the field must name an architecture",
+    };
+    Err(format!("is {}: only \"distilbert\" and \"bert\" are implemented; {why}", json["model_type"]))
 }
 
 /// The name that Hugging Face transformers gives to class `i` if a checkpoint has no names.
@@ -125,14 +197,22 @@ impl Config {
             hidden_dim: 3072,
             initializer_range: init_range(),
             max_position_embeddings: 512,
-            model_type: "distilbert".to_string(),
+            architecture: Architecture::DistilBert,
             n_heads: 12,
             n_layers: 6,
             seq_classif_dropout: fifth(),
             vocab_size: 30522,
+            type_vocab_size: 0,
+            layer_norm_eps: eps(),
             id2label: BTreeMap::new(),
             problem_type: None,
         }
+    }
+
+    /// The sizes of `bert-base-uncased`.
+    pub fn bert_base() -> Config {
+        let dropouts = Config { seq_classif_dropout: tenth(), ..Config::distilbert_base() };
+        Config { architecture: Architecture::Bert, n_layers: 12, type_vocab_size: 2, ..dropouts }
     }
 
     /// Names of the classes: those of the checkpoint, or the generic names of two classes.
@@ -161,20 +241,38 @@ impl Config {
     /// Reads `config.json` in the directory `model`.
     ///
     /// # Errors
-    /// If the file is missing, a size is missing or impossible, or the architecture is not DistilBERT.
+    /// If the file is missing, a size is missing or impossible, or the architecture is neither DistilBERT nor BERT.
     pub fn open(model: &Path) -> Result<Config> {
         let path = model.join("config.json");
         let text = read_text(&path)?;
         let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
         // Checked first, because another architecture has other fields.
-        if json["model_type"] != "distilbert" {
-            let problem = format!("is {}: only \"distilbert\" is implemented", json["model_type"]);
-            return Err(Error::file(&path, "\"model_type\"", problem));
-        }
+        let architecture = architecture(&json).map_err(|problem| Error::file(&path, "\"model_type\"", problem))?;
         let id2label = read_labels(&json).map_err(|problem| Error::file(&path, "labels", problem))?;
-        let config = Config { id2label, ..serde_json::from_str(&text).map_err(|e| Error::file(&path, "config", e))? };
+        let config = match architecture {
+            Architecture::DistilBert => serde_json::from_str(&text).map_err(|e| e.to_string()),
+            Architecture::Bert => read_bert(&json),
+        };
+        let config = config.map_err(|problem| Error::file(&path, "config", problem))?;
+        let config = Config { id2label, ..config };
         config.check().map_err(|problem| Error::file(&path, "config", problem))?;
         Ok(config)
+    }
+
+    /// The content of `config.json`, with the names of its architecture.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn to_json(&self) -> serde_json::Result<Value> {
+        let mut json = serde_json::to_value(self)?;
+        if let (Architecture::Bert, Some(fields)) = (self.architecture, json.as_object_mut()) {
+            for (theirs, own) in BERT_KEYS {
+                fields.remove(own).map(|value| fields.insert(theirs.to_string(), value));
+            }
+            fields.insert("layer_norm_eps".into(), json!(self.layer_norm_eps));
+            fields.insert("type_vocab_size".into(), json!(self.type_vocab_size));
+        }
+        Ok(json)
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -183,9 +281,10 @@ impl Config {
             return Err(format!("problem_type is {other:?}: it must be one of {}", known.join(", ")));
         }
         if self.activation != "gelu" {
-            return Err(format!("activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));
+            return Err(format!("the activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));
         }
-        let sizes = [self.dim, self.hidden_dim, self.max_position_embeddings, self.n_heads, self.vocab_size];
+        let types = self.type_vocab_size.max(1);
+        let sizes = [self.dim, self.hidden_dim, self.max_position_embeddings, self.n_heads, self.vocab_size, types];
         if sizes.iter().any(|&n| n == 0 || n > 1 << 24) || self.n_layers > 1000 || !self.dim.is_multiple_of(self.n_heads) {
             return Err("sizes must be positive, and dim a multiple of n_heads".to_string());
         }
@@ -203,7 +302,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read(more: Value) -> Result<Config> {
         let dir = tempfile::tempdir().unwrap();
@@ -237,7 +335,7 @@ mod tests {
             (json!({"id2label": {}}), "id2label"),
             (json!({"id2label": {"0": "a", "2": "b"}}), "\"2\""),
             (json!({"problem_type": "ranking"}), "problem_type"),
-            (json!({"model_type": "bert", "dim": null}), "\"model_type\": is \"bert\""),
+            (json!({"model_type": "roberta", "dim": null}), "\"model_type\": is \"roberta\""),
             (json!({"model_type": null}), "model_type"),
         ] {
             let message = read(more.clone()).unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>. Dropouts and head are those of the reference
-//! implementation in transformers.
+//! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>. And its teacher BERT, Devlin et al. 2018,
+//! <https://arxiv.org/abs/1810.04805>. Dropouts and heads are those of the reference implementation in transformers.
 
-use super::{Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, layer_norm, site};
+use super::{Architecture, Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, site};
 use crate::autograd::ops::EmbeddingLayerNorm;
 use crate::autograd::{Parameter, Tape, Var};
 use crate::tensor::{DType, Tensor};
@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
+///
+/// BERT's h⁰ is drop(LN(words[id] + types[0] + positions[row])): a text alone has token type 0. Its head has tanh in place of relu, and there
+/// `pre_classifier` is called the pooler.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes. `h[CLS]` is the first row of each sequence.
 ///
@@ -25,12 +28,16 @@ pub struct DistilBert {
     pub word_embeddings: Weight,
     /// `[M, D]`, for M positions (512 in DistilBERT).
     pub position_embeddings: Weight,
+    /// BERT: `[S, D]`, for S token types.
+    pub token_type_embeddings: Option<Weight>,
     /// After the embeddings.
     pub layer_norm: LayerNorm,
     /// The layers, first to last.
     pub blocks: Vec<Block>,
-    /// `[D, D]`.
+    /// `[D, D]`; BERT's pooler.
     pub pre_classifier: Linear,
+    /// Whether `pre_classifier` is a part of the head, and so of an adapter. BERT's pooler is one only if the checkpoint lacks it.
+    pub pre_classifier_in_head: bool,
     /// `[C, D]`.
     pub classifier: Linear,
     /// Trained rows `[P, D]` that stand before the embeddings of each sequence.
@@ -60,7 +67,7 @@ impl DistilBert {
         observe: &mut dyn FnMut(&str, &Var),
     ) -> Result<Var> {
         let pass = self.prepare(tape, ids, pass)?;
-        let h = self.embed(tape, ids, &pass).at(|| "distilbert.embeddings".into())?; // [T, D]
+        let h = self.embed(tape, ids, &pass).at(|| self.embeddings_name())?; // [T, D]
         observe("embeddings", &h);
         let h = self.layers(tape, h, 0..self.blocks.len(), &pass, observe)?; // [B, D], or [T, D] if there are no layers
         let cls = if self.blocks.is_empty() { tape.first_row(&h, &pass.sequences)? } else { h };
@@ -86,7 +93,7 @@ impl DistilBert {
     pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
         if ids.len() != pass.sequences.tokens() {
             return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))
-                .at(|| "distilbert.embeddings".into());
+                .at(|| self.embeddings_name());
         }
         let mut inner = self.with_shared(tape, pass)?;
         if let Some(prompt) = &self.prompt {
@@ -101,10 +108,15 @@ impl DistilBert {
         Ok(Pass { shared, ..pass.clone() })
     }
 
+    /// The name of the embeddings, for errors and the ledger.
+    pub(crate) fn embeddings_name(&self) -> String {
+        format!("{}.embeddings", self.config.architecture.encoder())
+    }
+
     /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], which equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions, their sum, layer norm
     /// and dropout, one after another (its test `it_equals_its_parts`).
     pub(super) fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
-        tape.enter("distilbert.embeddings");
+        tape.enter(&self.embeddings_name());
         let longest = (0..pass.sequences.count()).map(|b| pass.sequences.length(b)).max().unwrap_or(0);
         if longest > self.config.max_position_embeddings {
             let most = self.config.max_position_embeddings;
@@ -112,15 +124,25 @@ impl DistilBert {
                 "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
             )));
         }
-        let mut inputs = vec![tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?)];
-        let weights = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
-        for weight in weights.into_iter().chain(&self.prompt) {
+        let ids = tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?);
+        let mut inputs = vec![ids, self.word_embeddings.var(tape, pass)?, self.positions(tape, pass, longest)?];
+        for weight in [&self.layer_norm.gamma, &self.layer_norm.beta].into_iter().chain(&self.prompt) {
             inputs.push(weight.var(tape, pass)?);
         }
         let prompt = self.prompt_rows();
         let mask = pass.mask(self.config.dropout, site::EMBEDDINGS);
-        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: layer_norm::EPS, sequences: pass.sequences.clone(), prompt, mask };
+        let op = EmbeddingLayerNorm { dtype: self.dtype, eps: self.layer_norm.eps, sequences: pass.sequences.clone(), prompt, mask };
         tape.apply(op, &inputs.iter().collect::<Vec<_>>())
+    }
+
+    /// The table of positions. BERT's token type 0 stands at every position, so that it is added here, to the first `longest` rows: `[longest, D]`.
+    fn positions<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, longest: usize) -> Result<Var> {
+        let positions = self.position_embeddings.var(tape, pass)?;
+        let Some(types) = &self.token_type_embeddings else { return Ok(positions) };
+        let (types, dtype) = (types.var(tape, pass)?, self.dtype.accum());
+        let first = tape.embedding(&positions, &Tensor::new((0..longest as u32).collect::<Vec<_>>(), [longest])?, dtype)?;
+        let of_type = tape.embedding(&types, &Tensor::new(vec![0u32; longest], [longest])?, dtype)?;
+        tape.add(&first, &of_type)
     }
 
     /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not computed.
@@ -133,8 +155,8 @@ impl DistilBert {
         observe: &mut dyn FnMut(&str, &Var),
     ) -> Result<Var> {
         for block in &self.blocks[layers] {
-            let name = || format!("distilbert.transformer.layer.{}", block.layer);
-            tape.enter(&name());
+            let name = || block.name.clone();
+            tape.enter(&block.name);
             let wanted = if block.layer + 1 == self.blocks.len() { Wanted::FirstRows } else { Wanted::All };
             h = if pass.recompute {
                 // A recomputed layer passes gradients on to its inputs only, so the shared vector must be one of them.
@@ -148,17 +170,20 @@ impl DistilBert {
                 block.forward(tape, pass, &h, wanted)
             }
             .at(name)?;
-            observe(&name(), &h);
+            observe(&block.name, &h);
         }
         Ok(h)
     }
 
     /// Logits `[B, C]` of the `[CLS]` rows `[B, D]`.
     pub(super) fn head<'m>(&'m self, tape: &mut Tape<'m>, cls: &Var, pass: &Pass) -> Result<Var> {
-        tape.enter("pre_classifier");
+        tape.enter(&self.pre_classifier.name);
         let cls = tape.cast(cls, self.dtype.accum())?; // to f32 if the hidden states are bf16
         let hidden = self.pre_classifier.forward(tape, pass, &cls)?; // [B, D]
-        let hidden = tape.relu(&hidden)?;
+        let hidden = match self.config.architecture {
+            Architecture::DistilBert => tape.relu(&hidden)?,
+            Architecture::Bert => tape.tanh(&hidden)?,
+        };
         let hidden = tape.dropout(&hidden, pass.mask(self.config.seq_classif_dropout, site::CLASSIFIER_INPUT), &pass.sequences)?;
         self.classifier.forward(tape, pass, &hidden)
     }
@@ -178,9 +203,31 @@ impl DistilBert {
         blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
     }
 
+    /// The linears that belong to the task and not to the checkpoint: every adapter has them.
+    pub fn head_linears(&self) -> Vec<&Linear> {
+        let pre_classifier = self.pre_classifier_in_head.then_some(&self.pre_classifier);
+        pre_classifier.into_iter().chain([&self.classifier]).collect()
+    }
+
+    /// [`DistilBert::head_linears`], to be changed.
+    pub fn head_linears_mut(&mut self) -> Vec<&mut Linear> {
+        let pre_classifier = self.pre_classifier_in_head.then_some(&mut self.pre_classifier);
+        pre_classifier.into_iter().chain([&mut self.classifier]).collect()
+    }
+
+    /// The tables of embeddings: of words, of positions, and of BERT's token types.
+    pub fn tables(&self) -> impl Iterator<Item = &Weight> {
+        [&self.word_embeddings, &self.position_embeddings].into_iter().chain(&self.token_type_embeddings)
+    }
+
+    /// [`DistilBert::tables`], to be changed.
+    pub fn tables_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
+        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().chain(&mut self.token_type_embeddings)
+    }
+
     /// Every weight, and whether it is from the checkpoint.
     pub fn parts(&self) -> Vec<WeightRef<'_>> {
-        let mut all = Vec::from([&self.word_embeddings, &self.position_embeddings].map(WeightRef::Base));
+        let mut all: Vec<_> = self.tables().map(WeightRef::Base).collect();
         all.extend(self.layer_norm.parts());
         all.extend(self.blocks.iter().flat_map(Block::parts));
         all.extend([&self.pre_classifier, &self.classifier].into_iter().flat_map(Linear::parts));
@@ -190,7 +237,8 @@ impl DistilBert {
 
     /// [`DistilBert::parts`], to be changed.
     pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
-        let mut all = Vec::from([&mut self.word_embeddings, &mut self.position_embeddings].map(WeightMut::Base));
+        let tables = [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().chain(&mut self.token_type_embeddings);
+        let mut all: Vec<_> = tables.map(WeightMut::Base).collect();
         all.extend(self.layer_norm.parts_mut());
         all.extend(self.blocks.iter_mut().flat_map(Block::parts_mut));
         all.extend([&mut self.pre_classifier, &mut self.classifier].into_iter().flat_map(Linear::parts_mut));

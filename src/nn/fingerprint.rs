@@ -1,7 +1,7 @@
 //! A hash of an encoder's weights. It tells apart two bases of the same shapes. The same pass over the file looks for numbers that are not finite.
 
-use super::Config;
 use super::load::find;
+use super::{Config, in_head, in_pooler};
 use crate::tensor::rows;
 use crate::tensor::safetensors::SafeTensors;
 use crate::text::hex;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 ///
 /// It is the SHA-256 of a text with one line for each of the encoder's tensors: `name dtype [sizes] hash`, where the last is the SHA-256 of the
 /// tensor's bytes, sorted by the names of [`super::DistilBert`]'s weights. So the hash does not depend on the head, on the names in the file,
-/// on shards or on metadata. The same numbers in another data type have another hash.
+/// on shards or on metadata. BERT's pooler counts, if the file has one. The same numbers in another data type have another hash.
 ///
 /// # Errors
 /// If a tensor that the model uses, the head included, holds a number that is not finite or is of a type that cannot be computed with.
@@ -22,7 +22,7 @@ pub fn fingerprint(file: &SafeTensors, config: &Config) -> Result<String> {
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     file.check_unchanged()?;
-    lines.retain(|line| line.starts_with("distilbert."));
+    lines.retain(|line| !in_head(line) || in_pooler(line));
     lines.sort();
     Ok(hex(&Sha256::digest(lines.concat())))
 }
@@ -41,16 +41,14 @@ fn line(file: &SafeTensors, found: &str, name: String) -> Result<String> {
 
 /// The names of all weights of a model.
 fn names(config: &Config) -> Vec<String> {
-    let mut names = ["word_embeddings.weight", "position_embeddings.weight"].map(|n| format!("distilbert.embeddings.{n}")).to_vec();
-    let mut pair = |module: String| names.extend(["weight", "bias"].map(|end| format!("{module}.{end}")));
-    pair("distilbert.embeddings.LayerNorm".to_string());
-    for layer in 0..config.n_layers {
-        let linears = ["q_lin", "k_lin", "v_lin", "out_lin"].map(|n| format!("attention.{n}"));
-        let rest = ["sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"].map(String::from);
-        linears.into_iter().chain(rest).for_each(|module| pair(format!("distilbert.transformer.layer.{layer}.{module}")));
-    }
-    ["pre_classifier", "classifier"].into_iter().for_each(|module| pair(module.to_string()));
-    names
+    let kind = config.architecture;
+    let embeddings = |part: &str| format!("{}.embeddings.{part}", kind.encoder());
+    let types = (config.type_vocab_size > 0).then_some("token_type_embeddings.weight");
+    let tables = ["word_embeddings.weight", "position_embeddings.weight"].into_iter().chain(types);
+    let layers = (0..config.n_layers).flat_map(|layer| kind.modules().map(|module| format!("{}.{module}", kind.layer(layer))));
+    let modules = [embeddings("LayerNorm"), kind.pre_classifier().to_string(), "classifier".to_string()].into_iter().chain(layers);
+    let pairs = modules.flat_map(|module| ["weight", "bias"].map(|end| format!("{module}.{end}")));
+    tables.map(embeddings).chain(pairs).collect()
 }
 
 #[cfg(test)]

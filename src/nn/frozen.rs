@@ -1,6 +1,6 @@
 //! The lowest layers of a model, if they are frozen: their output can be computed once and used in every epoch.
 
-use super::{DistilBert, Pass};
+use super::{DistilBert, Pass, Weight};
 use crate::autograd::{Tape, Var};
 use crate::tensor::{Sequences, Tensor};
 use crate::{AtLayer, Result};
@@ -9,8 +9,8 @@ use std::sync::Arc;
 impl DistilBert {
     /// Number of the lowest layers in and below which nothing trains. Without dropout their output is the same in every epoch.
     pub fn frozen_layers(&self) -> usize {
-        let embeddings = [&self.word_embeddings, &self.position_embeddings, &self.layer_norm.gamma, &self.layer_norm.beta];
-        if self.prompt.is_some() || embeddings.iter().any(|w| w.trains()) {
+        let mut embeddings = self.tables().chain([&self.layer_norm.gamma, &self.layer_norm.beta]);
+        if self.prompt.is_some() || embeddings.any(Weight::trains) {
             return 0;
         }
         let frozen = self.blocks.iter().take_while(|block| !block.parts().into_iter().any(|part| part.weight().trains()));
@@ -25,7 +25,7 @@ impl DistilBert {
     pub fn frozen_features(&self, ids: &[u32], sequences: &Arc<Sequences>) -> Result<Tensor> {
         let mut tape = Tape::inference();
         let pass = self.prepare(&mut tape, ids, &Pass::evaluation(sequences.clone()))?;
-        let h = self.embed(&mut tape, ids, &pass).at(|| "distilbert.embeddings".into())?;
+        let h = self.embed(&mut tape, ids, &pass).at(|| self.embeddings_name())?;
         Ok(self.layers(&mut tape, h, 0..self.frozen_layers(), &pass, &mut |_, _| {})?.value().clone())
     }
 

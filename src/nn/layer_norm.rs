@@ -12,10 +12,9 @@ pub struct LayerNorm {
     pub gamma: Weight,
     /// β `[d]`.
     pub beta: Weight,
+    /// Added to the variance.
+    pub eps: f64,
 }
-
-/// eps, as in DistilBERT.
-pub const EPS: f64 = 1e-12;
 
 impl LayerNorm {
     /// y of x, both `[.., d]`.
@@ -24,7 +23,7 @@ impl LayerNorm {
     /// If the rows of x do not have d columns.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var) -> Result<Var> {
         let [gamma, beta] = self.on(tape, pass)?;
-        tape.layer_norm(x, &gamma, &beta, EPS)
+        tape.layer_norm(x, &gamma, &beta, self.eps)
     }
 
     /// y of drop(x) + residual, all `[T, d]`. [`ResidualLayerNorm`] is one op that equals dropout, sum and layer norm one after another (its test
@@ -34,7 +33,7 @@ impl LayerNorm {
     /// If the rows of x and of the residual do not have d columns.
     pub fn after_residual<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, x: &Var, residual: &Var, mask: Option<Mask>) -> Result<Var> {
         let [gamma, beta] = self.on(tape, pass)?;
-        tape.apply(ResidualLayerNorm { eps: EPS, mask, sequences: pass.sequences.clone() }, &[x, residual, &gamma, &beta])
+        tape.apply(ResidualLayerNorm { eps: self.eps, mask, sequences: pass.sequences.clone() }, &[x, residual, &gamma, &beta])
     }
 
     fn on<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<[Var; 2]> {

@@ -1,6 +1,6 @@
-//! A DistilBERT from a checkpoint, from another model, or from a random generator.
+//! A DistilBERT or BERT from a checkpoint, from another model, or from a random generator.
 
-use super::{Block, Config, DistilBert, LayerNorm, Linear, Weight, site};
+use super::{Architecture, Block, Config, DistilBert, LayerNorm, Linear, Weight, in_head, site};
 use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Tensor};
@@ -59,13 +59,13 @@ struct Builder<'a> {
 }
 
 /// The name of the weight `name` in the file. Old checkpoints call a layer norm's weights gamma and beta, and files of an encoder alone have
-/// no prefix `distilbert.`.
+/// no prefix `distilbert.` or `bert.`.
 pub(super) fn find(file: &SafeTensors, name: &str) -> Option<String> {
     let old = |name: &str| match name.contains("LayerNorm") || name.contains("layer_norm") {
         true => name.replace(".weight", ".gamma").replace(".bias", ".beta"),
         false => name.to_string(),
     };
-    let bare = name.strip_prefix("distilbert.").unwrap_or(name);
+    let bare = name.strip_prefix("distilbert.").or(name.strip_prefix("bert.")).unwrap_or(name);
     [name.to_string(), old(name), bare.to_string(), old(bare)].into_iter().find(|n| file.contains(n))
 }
 
@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
     fn read(&mut self, file: &SafeTensors, name: &str, role: Role, dims: &[usize]) -> Result<Option<Tensor>> {
         let error = |tensor: &str, problem: String| Err(Error::file(file.path(), format!("tensor {tensor:?}"), problem));
         let Some(found) = find(file, name) else {
-            if !name.starts_with("distilbert.") {
+            if in_head(name) {
                 return Ok(None);
             }
             let near = crate::error::nearest(name, file.names(), 2).join(", ");
@@ -164,43 +164,54 @@ impl<'a> Builder<'a> {
     fn layer_norm(&mut self, name: String) -> Result<LayerNorm> {
         let d = self.config.dim;
         let gamma = self.weight(format!("{name}.weight"), Role::Small, &[d])?;
-        Ok(LayerNorm { gamma, beta: self.weight(format!("{name}.bias"), Role::Small, &[d])? })
+        Ok(LayerNorm { gamma, beta: self.weight(format!("{name}.bias"), Role::Small, &[d])?, eps: self.config.layer_norm_eps })
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
-        let name = |part: &str| format!("distilbert.transformer.layer.{layer}.{part}");
         let (c, d, f) = (self.config, self.config.dim, self.config.hidden_dim);
+        let name = c.architecture.layer(layer);
+        let [q, k, v, out, sa_layer_norm, lin1, lin2, output_layer_norm] = c.architecture.modules().map(|part| format!("{name}.{part}"));
         Ok(Block {
+            name,
             layer,
             heads: c.n_heads,
             attention_dropout: c.attention_dropout,
+            attention_output_dropout: if c.architecture == Architecture::Bert { c.dropout } else { 0.0 },
             dropout: c.dropout,
             qkv: [
-                self.linear(name("attention.q_lin"), Role::Matrix, [d, d], site::term(layer, 0))?,
-                self.linear(name("attention.k_lin"), Role::Matrix, [d, d], site::term(layer, 1))?,
-                self.linear(name("attention.v_lin"), Role::Matrix, [d, d], site::term(layer, 2))?,
+                self.linear(q, Role::Matrix, [d, d], site::term(layer, 0))?,
+                self.linear(k, Role::Matrix, [d, d], site::term(layer, 1))?,
+                self.linear(v, Role::Matrix, [d, d], site::term(layer, 2))?,
             ],
-            out: self.linear(name("attention.out_lin"), Role::Matrix, [d, d], site::term(layer, 3))?,
-            sa_layer_norm: self.layer_norm(name("sa_layer_norm"))?,
-            lin1: self.linear(name("ffn.lin1"), Role::Matrix, [f, d], site::term(layer, 4))?,
-            lin2: self.linear(name("ffn.lin2"), Role::Matrix, [d, f], site::term(layer, 5))?,
-            output_layer_norm: self.layer_norm(name("output_layer_norm"))?,
+            out: self.linear(out, Role::Matrix, [d, d], site::term(layer, 3))?,
+            sa_layer_norm: self.layer_norm(sa_layer_norm)?,
+            lin1: self.linear(lin1, Role::Matrix, [f, d], site::term(layer, 4))?,
+            lin2: self.linear(lin2, Role::Matrix, [d, f], site::term(layer, 5))?,
+            output_layer_norm: self.layer_norm(output_layer_norm)?,
             prefix: None,
             hooks: [None, None],
         })
     }
 
     fn model(&mut self, classes: usize) -> Result<DistilBert> {
-        let name = |part: &str| format!("distilbert.embeddings.{part}");
-        let (c, d) = (self.config, self.config.dim);
+        let (c, d, kind) = (self.config, self.config.dim, self.config.architecture);
+        let name = |part: &str| format!("{}.embeddings.{part}", kind.encoder());
+        let types = (c.type_vocab_size > 0).then_some(c.type_vocab_size);
+        let pre_classifier = self.linear(kind.pre_classifier().into(), Role::Small, [d, d], site::PRE_CLASSIFIER_TERM)?;
+        let pre_classifier_in_head = match self.source {
+            Source::Model(model) => model.pre_classifier_in_head,
+            _ => kind == Architecture::DistilBert || self.initialised.contains(&format!("{}.weight", pre_classifier.name)),
+        };
         Ok(DistilBert {
             config: c.clone(),
             dtype: self.options.dtype,
             word_embeddings: self.weight(name("word_embeddings.weight"), Role::Table, &[c.vocab_size, d])?,
             position_embeddings: self.weight(name("position_embeddings.weight"), Role::Table, &[c.max_position_embeddings, d])?,
+            token_type_embeddings: types.map(|n| self.weight(name("token_type_embeddings.weight"), Role::Table, &[n, d])).transpose()?,
             layer_norm: self.layer_norm(name("LayerNorm"))?,
             blocks: (0..c.n_layers).map(|layer| self.block(layer)).collect::<Result<_>>()?,
-            pre_classifier: self.linear("pre_classifier".into(), Role::Small, [d, d], site::PRE_CLASSIFIER_TERM)?,
+            pre_classifier,
+            pre_classifier_in_head,
             classifier: self.linear("classifier".into(), Role::Small, [classes, d], site::CLASSIFIER_TERM)?,
             prompt: None,
             shared: None,

@@ -1,10 +1,11 @@
-//! Layers and the DistilBERT model. A layer holds its weights and puts its operations on a tape.
+//! Layers and the model, DistilBERT or BERT. A layer holds its weights and puts its operations on a tape.
 //!
 //! A [`Linear`] computes the low-rank terms that it holds; [`crate::lora`] decides which linears hold one. The other methods of `lora` need further
 //! places in the model, which a first reader may skip: [`Variant`] (DoRA's formula), [`TermPart`] (DyLoRA uses the first ranks of a term alone),
 //! [`Hook`] (bottleneck networks), [`Block::prefix`] and [`DistilBert::prompt`] (trained rows before a sequence), and [`Weight::Computed`] (weights
 //! that are functions of one small trained vector, the "shared vector" [`DistilBert::shared`]; the method trains in a random subspace).
 
+mod architecture;
 mod block;
 mod config;
 #[cfg(feature = "cuda")]
@@ -20,6 +21,7 @@ mod load;
 mod save;
 mod weight;
 
+pub use architecture::{Architecture, in_head, in_pooler};
 pub use block::{Block, Hook, Wanted};
 pub use config::{Config, Outputs, generic_label};
 pub use distilbert::DistilBert;
@@ -91,6 +93,11 @@ pub mod site {
     /// Output of the feed-forward block of a layer.
     pub const fn ffn(layer: usize) -> u32 {
         attention(layer) + 1
+    }
+
+    /// Output of attention of a layer. Only BERT drops there.
+    pub const fn attention_output(layer: usize) -> u32 {
+        attention(layer) + 8
     }
 
     /// First low-rank term of linear 0 to 5 (q, k, v, out, lin1, lin2) of a layer. Each further term of the linear adds 2¹⁶.

@@ -1,4 +1,4 @@
-//! Writes a DistilBERT as a checkpoint that Hugging Face transformers can read.
+//! Writes a model as a checkpoint that Hugging Face transformers can read.
 
 use super::{DistilBert, Head, LoadOptions, Weight};
 use crate::files::{read_text, write_file};
@@ -41,10 +41,24 @@ impl DistilBert {
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
 
+        // First, because this may fail.
+        write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+        self.check_unchanged()?;
+        original.check_unchanged()?;
+        self.save_without_weights(base, labels, directory)
+    }
+
+    /// The part of [`DistilBert::save`] without the weights: `config.json` and the tokenizer's files.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn save_without_weights(&self, base: &Path, labels: &[String], directory: &Path) -> Result<()> {
         let path = base.join("config.json");
         let text = read_text(&path)?;
         let mut config: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, "json", e))?;
-        config["architectures"] = json!(["DistilBertForSequenceClassification"]);
+        config["architectures"] = json!([self.config.architecture.classifier_class()]);
+        // Old files of BERT lack it.
+        config["model_type"] = json!(self.config.architecture);
         config["dtype"] = json!("float32");
         config["id2label"] = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
         config["label2id"] = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
@@ -54,10 +68,6 @@ impl DistilBert {
             ["torch_dtype", "num_labels", task].iter().for_each(|key| _ = old.remove(*key));
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
-        // First, because this may fail.
-        write(&directory.join("model.safetensors"), &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
-        self.check_unchanged()?;
-        original.check_unchanged()?;
         write_file(&directory.join("config.json"), text.as_bytes())?;
         for name in TOKENIZER_FILES {
             let from = base.join(name);

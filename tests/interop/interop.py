@@ -1,22 +1,32 @@
-"""What lowrank trains works in PEFT and transformers, and the other way round: same logits to 1e-5, without a warning.
+"""What lowrank trains works in PEFT, transformers and onnxruntime, and the other way round: same logits to 1e-5, without a warning.
 
     python -m venv venv && venv/bin/pip install -r tests/interop/requirements.txt
     cargo build --release
     venv/bin/python tests/interop/interop.py target/release/lowrank
 
-Runs on the bundled encoder and reviews, in about two minutes. With --record FOLDER in place of the program it writes the small adapters of
+Runs on the bundled encoder and reviews, as DistilBERT and in BERT's layout, in about four minutes. With --record FOLDER in place of the program it writes the small adapters of
 PEFT's, and the logits that PEFT computes with them, that the default tests read without Python.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import onnxruntime
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from safetensors.torch import load_file
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 HOME = Path(__file__).resolve().parents[2] / "assets"
 BASE = HOME / "encoder"
@@ -162,22 +172,54 @@ LOADED = {
 }
 
 
-def record_loaded(folder):
+# The same for BERT. Its `dense` means four linears, one of them the pooler's.
+LOADED_BERT = {
+    "query-value": ({}, None),
+    "key-dense": ({"target_modules": ["key", "dense"]}, None),
+    "rslora": ({"use_rslora": True, "bias": "lora_only", "rank_pattern": {"query": 1}}, None),
+    "dora": ({"use_dora": True, "target_modules": ["query", "output.dense"]}, None),
+    "pissa": ({"init_lora_weights": "pissa"}, None),
+    "pooler": ({"modules_to_save": ["pooler"], "bias": "all"}, None),
+    "all-linear": ({"target_modules": "all-linear"}, None),
+    "layers": ({"layers_to_transform": [1], "layers_pattern": "layer", "target_modules": ["dense", "value"]}, None),
+    "expression": ({"target_modules": r".*layer\.1\..*(query|intermediate\.dense)"}, None),
+    "types": ({"trainable_token_indices": {"token_type_embeddings": [0], "word_embeddings": [5]}}, None),
+    "embeddings": ({}, "word_embeddings"),
+    "prompt": ({}, None),
+}
+LITTLE = {"vocab_size": 24, "max_position_embeddings": 12}
+BASES = {
+    "loaded": (
+        LOADED,
+        DistilBertForSequenceClassification,
+        DistilBertConfig(**LITTLE, dim=8, n_heads=2, n_layers=2, hidden_dim=12, initializer_range=0.3),
+        ["q_lin", "lin1"],
+    ),
+    "bert": (
+        LOADED_BERT,
+        BertForSequenceClassification,
+        BertConfig(**LITTLE, hidden_size=8, num_attention_heads=2, num_hidden_layers=2, intermediate_size=12, initializer_range=0.3),
+        ["query", "value"],
+    ),
+}
+
+
+def record_loaded(folder, adapters, kind, sizes, targets):
     """Adapters of a random base, far from it, each with the logits that PEFT computes after it loaded the files."""
     torch.manual_seed(7)
-    sizes = {"vocab_size": 24, "max_position_embeddings": 12, "dim": 8, "n_heads": 2, "n_layers": 2, "hidden_dim": 12}
-    model = DistilBertForSequenceClassification(DistilBertConfig(**sizes, initializer_range=0.3))
+    model = kind(sizes)
     for p in model.parameters():
         p.data += 0.1 * torch.randn_like(p)
-    model.distilbert.save_pretrained(folder / "base")
+    model.base_model.save_pretrained(folder / "base")
 
     def base():
         torch.manual_seed(0)
-        return DistilBertForSequenceClassification.from_pretrained(folder / "base", num_labels=2, dtype=torch.float32).eval()
+        return kind.from_pretrained(folder / "base", num_labels=2, dtype=torch.float32).eval()
 
-    for name, (config, changed) in LOADED.items():
-        settings = {"r": 2, "lora_alpha": 6, "target_modules": ["q_lin", "lin1"], "task_type": "SEQ_CLS", **config}
-        model = get_peft_model(base(), LoraConfig(**settings)).eval()
+    for name, (config, changed) in adapters.items():
+        settings = {"r": 2, "lora_alpha": 6, "target_modules": targets, "task_type": "SEQ_CLS", **config}
+        prompt = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3, token_dim=8, num_layers=2, num_attention_heads=2)
+        model = get_peft_model(base(), prompt if name == "prompt" else LoraConfig(**settings)).eval()
         torch.manual_seed(1)
         for key, p in model.named_parameters():
             if p.requires_grad or (changed and changed in key):
@@ -196,45 +238,165 @@ def record_loaded(folder):
         (out / "logits.json").write_text(json.dumps({"ids": ids, "logits": rows}) + "\n")
 
 
+# BERT's names for DistilBERT's.
+NAMES = {
+    "attention.q_lin": "attention.self.query",
+    "q_lin": "query",
+    "attention.k_lin": "attention.self.key",
+    "k_lin": "key",
+    "attention.v_lin": "attention.self.value",
+    "v_lin": "value",
+    "attention.out_lin": "attention.output.dense",
+    "out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "output_layer_norm": "output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "lin2": "output.dense",
+    '"ffn"': '"intermediate"',
+    "distilbert.transformer": "bert.encoder",
+    "distilbert": "bert",
+}
+# The adapters that are tried on BERT too.
+IN_BERT = [
+    "lora",
+    "bias of adapted linears",
+    "ranks and alphas by name",
+    "dora",
+    "targets by expression",
+    "modules to save",
+    "modules that hold others",
+    "all linears",
+]
+
+
+def in_bert(text):
+    for ours, theirs in NAMES.items():
+        text = text.replace(ours, theirs)
+    return text
+
+
+def as_bert(out):
+    """The bundled encoder in BERT's layout, with random token types and a random pooler."""
+    c = json.loads((BASE / "config.json").read_text())
+    sizes = {"hidden_size": c["dim"], "num_attention_heads": c["n_heads"], "num_hidden_layers": c["n_layers"], "intermediate_size": c["hidden_dim"]}
+    torch.manual_seed(2)
+    bert = BertForSequenceClassification(BertConfig(**sizes, vocab_size=c["vocab_size"], max_position_embeddings=c["max_position_embeddings"]))
+    found = {in_bert(name): t.float() for name, t in load_file(BASE / "model.safetensors").items()}
+    missing, unexpected = bert.load_state_dict(found, strict=False)
+    if unexpected or len(missing) != 5:
+        sys.exit(f"{missing} {unexpected}")
+    bert.bert.save_pretrained(out)
+    for name in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"]:
+        if (BASE / name).exists():
+            shutil.copy(BASE / name, out)
+    return out
+
+
+def both_ways(folder, adapters, targets):
+    """Trains, merges and exchanges adapters and checkpoints on BASE."""
+    folder.mkdir()
+    for name, arguments, config in adapters:
+        out = folder / name.replace(" ", "-")
+        train(out, [*LORA, *arguments])
+        theirs = PeftModel.from_pretrained(base(), out).eval()
+        whole = folder / f"{out.name}-merged"
+        lowrank("merge", "--model", BASE, "--adapter", out, "--out", whole)
+        merged, report = AutoModelForSequenceClassification.from_pretrained(whole, output_loading_info=True)
+        if any(report.values()):
+            sys.exit(f"{name}, merged: {report}")
+        check(f"{name}: merged by lowrank, read by transformers", logits(theirs), logits(merged.eval()))
+        check(f"{name}: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(theirs))
+
+        config = {"r": 4, "lora_alpha": 8, "target_modules": targets, "task_type": "SEQ_CLS", **config}
+        model = get_peft_model(base(), LoraConfig(**config)).eval()
+        perturb(model)
+        model.save_pretrained(out / "theirs")
+        check(f"{name}: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
+    out = folder / "prompt"
+    train(out, ["--method", "prompt", "--virtual-tokens", 5])
+    check("prompt: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(PeftModel.from_pretrained(base(), out).eval()))
+    sizes = {"num_virtual_tokens": 5, "token_dim": 128, "num_layers": 4, "num_attention_heads": 4}
+    model = get_peft_model(base(), PromptTuningConfig(task_type="SEQ_CLS", **sizes)).eval()
+    perturb(model)
+    model.save_pretrained(out / "theirs")
+    check("prompt: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
+    for name, arguments in CHECKPOINTS:
+        out = folder / name
+        # At a higher rate the whole model comes to answer all texts alike.
+        train(out, arguments, lr=1e-3)
+        model, report = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+        if any(report.values()):
+            sys.exit(f"{name}: {report}")
+        check(f"{name}: trained by lowrank, read by transformers", ours("--model", out), logits(model.eval()))
+
+
+def with_positions(source, out, positions=512):
+    """The encoder in `source` with more positions, the further ones random."""
+    encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
+    old = encoder.embeddings.position_embeddings.weight.data
+    torch.manual_seed(4)
+    new = torch.nn.Embedding(positions, old.shape[1])
+    new.weight.data.mul_(0.02)[: len(old)] = old
+    encoder.embeddings.position_embeddings = new
+    encoder.config.max_position_embeddings = positions
+    encoder.save_pretrained(out)
+    for name in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"]:
+        if (source / name).exists():
+            shutil.copy(source / name, out)
+    return out
+
+
+def check_onnx(name, folder, whole):
+    """The exported model in onnxruntime against the checkpoint `whole` in transformers: alone and padded, of 1 to 512 tokens."""
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    if [i.name for i in session.get_inputs()] != ["input_ids", "attention_mask"] or [o.name for o in session.get_outputs()] != ["logits"]:
+        sys.exit(f"{name}: {session.get_inputs()} {session.get_outputs()}")
+    model = AutoModelForSequenceClassification.from_pretrained(whole, dtype=torch.float32).eval()
+    torch.manual_seed(6)
+    lengths = [1, 2, 3, 17, 128, 300, 512]
+    texts = [torch.randint(0, model.config.vocab_size, (n,)) for n in lengths]
+    with torch.no_grad():
+        wanted = torch.cat([model(text[None]).logits for text in texts])
+    alone = [session.run(None, {"input_ids": t[None].numpy(), "attention_mask": torch.ones(1, len(t), dtype=torch.int64).numpy()})[0] for t in texts]
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    mask = (torch.arange(padded.shape[1])[None] < torch.tensor(lengths)[:, None]).long()
+    together = session.run(None, {"input_ids": padded.numpy(), "attention_mask": mask.numpy()})[0]
+    for how, found in [("alone", torch.cat([torch.tensor(a) for a in alone])), ("a batch of 7", torch.tensor(together))]:
+        far = (found - wanted).abs().max().item()
+        print(f"{'ok ' if far <= 1e-5 else 'BAD'} {name}: ONNX, {how}: logits {far:.1e} apart")
+        if not far <= 1e-5 or not (folder / "tokenizer.json").exists():
+            sys.exit(f"{name}: {found} {wanted}")
+
+
+def to_onnx(folder):
+    """Exports a merged adapter and a whole checkpoint of BASE."""
+    folder.mkdir()
+    train(folder / "lora", [*LORA, "--targets", "all-linear"])
+    lowrank("merge", "--model", BASE, "--adapter", folder / "lora", "--out", folder / "merged")
+    lowrank("export", "--onnx", "--model", BASE, "--adapter", folder / "lora", "--out", folder / "lora-onnx")
+    check_onnx(f"{folder.name}, LoRA", folder / "lora-onnx", folder / "merged")
+    train(folder / "full", ["--method", "full"], lr=1e-3)
+    lowrank("export", "--onnx", "--model", folder / "full", "--out", folder / "full-onnx")
+    check_onnx(f"{folder.name}, full", folder / "full-onnx", folder / "full")
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--record":
         record(Path(sys.argv[2]))
-        sys.exit(record_loaded(Path(sys.argv[2]) / "loaded"))
+        for name, how in BASES.items():
+            record_loaded(Path(sys.argv[2]) / name, *how)
+        sys.exit()
     EXE = sys.argv[1]
     lines = lowrank("tokenize", "--model", BASE, "--jsonl", stdin="".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     IDS = [json.loads(line)["ids"] for line in lines.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for name, arguments, config in ADAPTERS:
-            out = folder / name.replace(" ", "-")
-            train(out, [*LORA, *arguments])
-            theirs = PeftModel.from_pretrained(base(), out).eval()
-            whole = folder / f"{out.name}-merged"
-            lowrank("merge", "--model", BASE, "--adapter", out, "--out", whole)
-            merged, report = AutoModelForSequenceClassification.from_pretrained(whole, output_loading_info=True)
-            if any(report.values()):
-                sys.exit(f"{name}, merged: {report}")
-            check(f"{name}: merged by lowrank, read by transformers", logits(theirs), logits(merged.eval()))
-            check(f"{name}: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(theirs))
-
-            config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS", **config}
-            model = get_peft_model(base(), LoraConfig(**config)).eval()
-            perturb(model)
-            model.save_pretrained(out / "theirs")
-            check(f"{name}: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
-        out = folder / "prompt"
-        train(out, ["--method", "prompt", "--virtual-tokens", 5])
-        check("prompt: trained by lowrank, read by PEFT", ours("--model", BASE, "--adapter", out), logits(PeftModel.from_pretrained(base(), out).eval()))
-        sizes = {"num_virtual_tokens": 5, "token_dim": 128, "num_layers": 4, "num_attention_heads": 4}
-        model = get_peft_model(base(), PromptTuningConfig(task_type="SEQ_CLS", **sizes)).eval()
-        perturb(model)
-        model.save_pretrained(out / "theirs")
-        check("prompt: made by PEFT, read by lowrank", ours("--model", BASE, "--adapter", out / "theirs"), logits(model))
-        for name, arguments in CHECKPOINTS:
-            out = folder / name
-            # At a higher rate the whole model comes to answer all texts alike.
-            train(out, arguments, lr=1e-3)
-            model, report = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
-            if any(report.values()):
-                sys.exit(f"{name}: {report}")
-            check(f"{name}: trained by lowrank, read by transformers", ours("--model", out), logits(model.eval()))
+        both_ways(folder / "distilbert", ADAPTERS, ["q_lin", "v_lin"])
+        BASE = as_bert(folder / "bert-base")
+        of_bert = [json.loads(in_bert(json.dumps(adapter))) for adapter in ADAPTERS if adapter[0] in IN_BERT]
+        both_ways(folder / "bert", of_bert, ["query", "value"])
+        for name, source in [("distilbert", HOME / "encoder"), ("bert", folder / "bert-base")]:
+            BASE = with_positions(source, folder / f"{name}-512")
+            to_onnx(folder / f"{name}-onnx")

@@ -9,7 +9,7 @@ use super::parts::Reader;
 use super::training_args::TrainingArgs;
 use clap::Args;
 use lowrank::data::Tokenized;
-use lowrank::nn::DistilBert;
+use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::text::thousands;
 use lowrank::train::{AdamW, Evaluation, Observer, Recipe, StepReport, Training, evaluate};
@@ -54,7 +54,8 @@ struct Best {
 impl Epoch {
     /// Runs the command.
     pub(super) fn run(&self) -> Result<()> {
-        let (args, method) = (&self.args, self.what.method(0));
+        let args = &self.args;
+        let method = self.what.method(Config::open(&args.model.path)?.architecture, 0);
         let recipe = Recipe { epochs: args.epochs, batch: args.batch, lr: MethodArgs::learning_rate(&method), ..Recipe::default() };
         if args.epochs < 2 {
             return Err(Error::invalid(format!(

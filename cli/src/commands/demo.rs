@@ -6,6 +6,7 @@ use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::folder::{self, MARKER, check_replaceable, check_replaceable_file, recover, replace_file, write_directory};
 use crate::study::rows;
 use lowrank::files::write_file;
+use lowrank::nn::Architecture;
 use lowrank::{Error, Result, assets};
 use std::fs;
 use std::path::Path;
@@ -62,7 +63,7 @@ fn prepare(out: &Path) -> Result<()> {
         check_bundled(&out.join(folder), files)?;
     }
     // The demo runs seed 0 only.
-    let rows: Vec<_> = rows(1.0).iter().map(|row| out.join(row.folder(0))).collect();
+    let rows: Vec<_> = rows(Architecture::DistilBert, 1.0).iter().map(|row| out.join(row.folder(0))).collect();
     for row in &rows {
         recover(row)?;
         if exists(row)? {

@@ -17,8 +17,8 @@ pub struct Explain {
     /// Folder of the checkpoint, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// Linears that get a low-rank term
-    #[arg(long, value_delimiter = ',', default_value = "q_lin,v_lin")]
+    /// Linears that get a low-rank term [default: q_lin,v_lin; in BERT query,value]
+    #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
     /// Rank of the terms
     #[arg(long, default_value_t = 8)]
@@ -37,7 +37,10 @@ impl Explain {
         checked(&self.model.path, user_cache().as_deref())?;
         let classes = Config::open(&self.model.path)?.labels().len();
         let mut model = DistilBert::open_with(&self.model.path, &LoadOptions { classes: Some(classes), ..LoadOptions::default() })?.0;
-        let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
+        let targets: Vec<&str> = match self.targets.is_empty() {
+            true => model.config.architecture.default_targets().into(),
+            false => self.targets.iter().map(String::as_str).collect(),
+        };
         adapt(&mut model, &LoraConfig::new(self.rank, &targets), 0)?;
         let wordpiece = open_wordpiece(&self.model.path, &model.config)?;
         let ids: Vec<Vec<u32>> = self.texts.iter().map(|t| wordpiece.encode(t, model.config.max_position_embeddings)).collect();
@@ -92,7 +95,7 @@ impl Explain {
                 (true, true) => "nothing: its rule needs no value".to_string(),
                 (true, false) => notes.join(", "),
             };
-            let short = record.layer.replace("distilbert.transformer.", "").replace("attention.", "");
+            let short = record.layer.replace("distilbert.transformer.", "").replace("bert.encoder.", "").replace("attention.", "");
             let [f, b, s] = record.flops.map(mega);
             say(format!("{short:<52} {:<14} {:>10} {f:>9} {b:>9} {s:>9}  {why}", record.op, record.output.to_string()))?;
         }

@@ -6,7 +6,7 @@ use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, Method, adapter};
-use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES};
+use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES, in_head};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};
 use lowrank::text::thousands;
@@ -36,12 +36,13 @@ pub struct InitArgs {
 enum Like {
     /// 6 layers, 768 wide, 12 heads.
     DistilbertBase,
+    /// 12 layers, 768 wide, 12 heads.
+    BertBase,
 }
 
 impl InitArgs {
     /// Runs the command.
     pub(super) fn run(self) -> Result<()> {
-        let Like::DistilbertBase = self.like;
         let out = &self.output.out;
         let mut inputs = Vec::new();
         if let Some(vocab) = &self.vocab {
@@ -53,18 +54,24 @@ impl InitArgs {
             }
         }
         let _lock = self.output.check(&inputs)?;
-        let mut config = Config::distilbert_base();
+        let mut config = match self.like {
+            Like::DistilbertBase => Config::distilbert_base(),
+            Like::BertBase => Config::bert_base(),
+        };
         let wordpiece = self.vocab.as_deref().map(WordPiece::open).transpose()?;
         if let Some(wordpiece) = &wordpiece {
             config.vocab_size = wordpiece.vocab_size();
         }
         let model = DistilBert::random(&config, 2, DType::F32, self.seed)?;
         // A base checkpoint has no head. The head is made for the task.
-        let encoder = model.weights().into_iter().filter(|w| w.name().starts_with("distilbert."));
+        let encoder = model.weights().into_iter().filter(|w| !in_head(w.name()));
         let tensors: Vec<_> = encoder.map(|w| Ok((w.name().to_string(), w.value()?))).collect::<Result<_>>()?;
         let about = About::new(&model, &[], config.max_position_embeddings, self.seed);
         write_directory(out, |directory| {
-            let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(directory, "config.json", e))?;
+            let text = config
+                .to_json()
+                .and_then(|json| serde_json::to_string_pretty(&json))
+                .map_err(|e| Error::file(directory, "config.json", e))?;
             lowrank::files::write_file(&directory.join("config.json"), text.as_bytes())?;
             if let (Some(vocab), Some(wordpiece)) = (&self.vocab, &wordpiece) {
                 write_tokenizer(vocab, wordpiece, directory)?;
@@ -133,7 +140,7 @@ impl Inspect {
                     let but = if excluded.is_empty() { excluded } else { format!(" but {excluded}") };
                     format!("LoRA of rank {}, alpha {}, scale {scale}, dropout {}, on {targets}{but}", c.rank, c.alpha, c.dropout)
                 }
-                Method::Head { pre_classifier: true } => "pre_classifier and classifier".to_string(),
+                Method::Head { pre_classifier: true } => "the classifier and the linear before it".to_string(),
                 Method::Head { pre_classifier: false } => "the classifier".to_string(),
                 Method::BitFit => "BitFit: biases and head".to_string(),
                 Method::Bottleneck { size, placement } => format!("adapters ({placement:?}) of size {size}"),
@@ -146,7 +153,7 @@ impl Inspect {
         } else if self.path.join("config.json").exists() {
             let c = Config::open(&self.path)?;
             let sizes = format!("{} layers, {} wide, {} heads, feed-forward {}", c.n_layers, c.dim, c.n_heads, c.hidden_dim);
-            facts.push(format!("DistilBERT: {sizes}, vocabulary {}, {} positions", c.vocab_size, c.max_position_embeddings));
+            facts.push(format!("{}: {sizes}, vocabulary {}, {} positions", c.architecture.name(), c.vocab_size, c.max_position_embeddings));
         }
         let tensors: Vec<_> = file.names().filter_map(|name| Some((name, file.info(name)?))).collect();
         let bytes: usize = tensors.iter().map(|(_, i)| i.bytes.len()).sum();

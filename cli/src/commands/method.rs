@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
+use lowrank::nn::Architecture;
 use lowrank::{Error, Result};
 
 /// The method and its options.
@@ -11,7 +12,7 @@ pub struct MethodArgs {
     /// Fine-tuning method
     #[arg(long, value_enum, default_value_t = MethodName::Lora)]
     method: MethodName,
-    /// head: also train pre_classifier
+    /// head: also train pre_classifier (in BERT: the pooler)
     #[arg(long)]
     train_pre_classifier: bool,
     /// selective: number of lower layers that stay frozen [default: 4]
@@ -26,7 +27,7 @@ pub struct MethodArgs {
     /// intrinsic: dimension of the random subspace in which the layers train [default: 1000]
     #[arg(long, value_name = "N")]
     dimension: Option<usize>,
-    /// Linears that get a low-rank term, by name or end of the name; all-linear: all six of each layer [default: q_lin,v_lin]
+    /// Linears that get a low-rank term, by name or end of the name; all-linear: all six of each layer [default: q_lin,v_lin; in BERT query,value]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
     /// The same, as a regular expression for whole names, such as '.*layer\.[345]\..*lin1'
@@ -195,10 +196,10 @@ impl MethodArgs {
         }
     }
 
-    fn lora(&self) -> LoraConfig {
+    fn lora(&self, architecture: Architecture) -> LoraConfig {
         let targets: Vec<&str> = match self.target_pattern {
             Some(_) => Vec::new(),
-            None if self.targets.is_empty() => vec!["q_lin", "v_lin"],
+            None if self.targets.is_empty() => architecture.default_targets().into(),
             None => self.targets.iter().map(String::as_str).collect(),
         };
         LoraConfig {
@@ -218,10 +219,12 @@ impl MethodArgs {
         }
     }
 
-    /// The method. `seed` determines the random subspace of intrinsic.
-    pub fn method(&self, seed: u64) -> Method {
+    /// The method for a model of `architecture`. `seed` determines the random subspace of intrinsic.
+    pub fn method(&self, architecture: Architecture, seed: u64) -> Method {
         match self.method {
-            MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => Method::Lora(self.lora()),
+            MethodName::Lora | MethodName::Rslora | MethodName::Dora | MethodName::Dylora | MethodName::LoraFa => {
+                Method::Lora(self.lora(architecture))
+            }
             MethodName::Head => Method::Head { pre_classifier: self.train_pre_classifier },
             MethodName::Full => Method::Full,
             MethodName::Selective => Method::Selective { frozen_layers: self.frozen_layers.unwrap_or(4) },

@@ -6,7 +6,7 @@ use super::head::{BaseModel, Opened};
 use super::method::MethodArgs;
 use super::notes::{note, warning};
 use lowrank::lora::{About, Method, adapter};
-use lowrank::nn::{DistilBert, Head, LoadOptions, LoadReport};
+use lowrank::nn::{Architecture, DistilBert, Head, LoadOptions, LoadReport};
 use lowrank::{Error, Result};
 use std::path::Path;
 
@@ -18,18 +18,18 @@ pub enum Start {
     Adapter { model: DistilBert, report: LoadReport, about: Option<About>, method: Method },
 }
 
-/// The method of a run: that of the adapter at `init_from`, or else that of the arguments.
+/// The method of a run: that of the adapter at `init_from`, or else that of the arguments, for a base of `architecture`.
 ///
 /// # Errors
 /// If the adapter cannot be read, or the arguments give another method.
-pub fn method(init_from: Option<&Path>, what: &MethodArgs, seed: u64) -> Result<Method> {
-    let Some(directory) = init_from else { return Ok(what.method(seed)) };
+pub fn method(init_from: Option<&Path>, what: &MethodArgs, architecture: Architecture, seed: u64) -> Result<Method> {
+    let Some(directory) = init_from else { return Ok(what.method(architecture, seed)) };
     if !directory.join("adapter_config.json").exists() {
         let problem = "has no adapter_config.json, so it is no adapter; a whole checkpoint is given with --model";
         return Err(Error::file(directory, "--init-from", problem));
     }
     let own = adapter::method(directory)?;
-    if what.is_given() && what.method(seed) != own {
+    if what.is_given() && what.method(architecture, seed) != own {
         let problem = format!("is an adapter of the method {own:?}, and the arguments give another: leave out --method and its options");
         return Err(Error::file(directory, "--init-from", problem));
     }

@@ -101,7 +101,7 @@ impl StudyArgs {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
         }
-        let all = [rows(self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
+        let all = [rows(config.architecture, self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
         let keys: Vec<&str> = all.iter().flatten().map(|row| row.key.as_str()).collect();
         if let Some(unknown) = self.rows.iter().find(|key| !keys.contains(&key.as_str())) {
             let more = if self.claims { "" } else { "; with --claims there are more" };

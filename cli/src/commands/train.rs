@@ -159,7 +159,8 @@ impl Train {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
-        let method = start::method(self.init_from.as_deref(), &self.what, self.seed)?;
+        let architecture = Config::open(&args.model.path)?.architecture;
+        let method = start::method(self.init_from.as_deref(), &self.what, architecture, self.seed)?;
         let mut recipe = self.how.recipe((args.epochs, args.batch, self.seed), &self.what, &method)?;
         let _lock = self.check(&recipe, &method)?;
         ranks::meet()?;

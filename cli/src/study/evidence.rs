@@ -105,8 +105,9 @@ impl Study<'_> {
                 norms.push((key.to_string(), changes.iter().map(Change::norm).sum::<f64>() / changes.len() as f64));
             }
         }
+        let qv = base.config.architecture.default_targets();
         let spectra = |changes: &[Change]| -> Vec<(String, Vec<f64>)> {
-            let of_qv = changes.iter().filter(|c| c.name.ends_with("q_lin") || c.name.ends_with("v_lin"));
+            let of_qv = changes.iter().filter(|c| qv.iter().any(|end| c.name.ends_with(end)));
             of_qv.map(|c| (c.short_name(), c.singular_values())).collect()
         };
         let spectra = [spectra(&full), spectra(&lora)];
@@ -141,11 +142,12 @@ impl Study<'_> {
 
 /// Key, trainable count at the size of DistilBERT-base, and the count that the study states.
 fn counts() -> Result<Vec<(String, usize, usize)>> {
-    let base = DistilBert::random(&Config::distilbert_base(), 2, DType::F32, 0)?;
+    let config = Config::distilbert_base();
+    let base = DistilBert::random(&config, 2, DType::F32, 0)?;
     let of = |(row, stated): (Row, usize)| {
         let mut model = base.share(2)?;
         row.method.apply(&mut model, 0)?;
         Ok((row.key, Counts::of(&model).trainable, stated))
     };
-    rows(1.0).into_iter().zip(STATED).map(of).collect()
+    rows(config.architecture, 1.0).into_iter().zip(STATED).map(of).collect()
 }

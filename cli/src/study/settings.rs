@@ -425,6 +425,6 @@ mod tests {
         assert_eq!(number(5.0 * 3e-4), "1.5e-3");
         let all = [0.0, 1e-3, 0.1, 0.01, 16.0, 1.0, 0.1 + 0.2, 1e30, 2e-5].map(number);
         assert_eq!(all, ["0", "1e-3", "0.1", "0.01", "16", "1", "0.3", "1e30", "2e-5"]);
-        assert_eq!(crate::study::rows(5.0)[1].lr, 1.5e-3, "a row trains with the rate that is told");
+        assert_eq!(crate::study::rows(Default::default(), 5.0)[1].lr, 1.5e-3, "a row trains with the rate that is told");
     }
 }

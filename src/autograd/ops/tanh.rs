@@ -11,6 +11,7 @@ pub struct Tanh;
 impl Elementwise for Tanh {
     const NAME: &'static str = "tanh";
     const KEEPS_Y: bool = true;
+    const KERNELS: Option<[&'static str; 2]> = Some(["tanh_forward", "tanh_backward"]);
 
     fn f(&self, x: f64) -> f64 {
         x.tanh()

@@ -1,4 +1,4 @@
-// y = max(x, 0), and GELU with the exact error function: y = x Φ(x), dy/dx = Φ(x) + x φ(x), Φ and φ the normal distribution and its density.
+// y = max(x, 0), y = tanh x, and GELU with the exact error function: y = x Φ(x), dy/dx = Φ(x) + x φ(x), Φ and φ the normal distribution and its density.
 // A NaN in x is one in y and in dx; fmaxf(x, 0) would give 0.
 // Any shape of n elements. A thread has eight: grid [ceil(n / 2048)], block 256. dx may be dy itself. ReLU is bound by memory; GELU, by count, about as much by the
 // instructions of its error function and exponential as by memory.
@@ -25,6 +25,18 @@ __device__ __forceinline__ void relu_backward(const T* y, const T* dy, T* dx, u6
 }
 
 template <typename T>
+__device__ __forceinline__ void tanh(const T* x, T* y, u64 n) {
+    const u64 i = element();
+    if (i < n) y[i] = narrow<T>(tanhf(widen(x[i])));
+}
+
+template <typename T>
+__device__ __forceinline__ void tanh_backward(const T* y, const T* dy, T* dx, u64 n) {
+    const u64 i = element();
+    if (i < n) dx[i] = narrow<T>(widen(dy[i]) * (1.0f - widen(y[i]) * widen(y[i])));
+}
+
+template <typename T>
 __device__ __forceinline__ void gelu(const T* x, T* y, u64 n) {
     each(x, y, n, [](float x) { return x * phi(x); });
 }
@@ -40,6 +52,10 @@ KERNEL(relu_forward_f32)(const float* x, float* y, u64 n) { activations::relu(x,
 KERNEL(relu_forward_bf16)(const bf16* x, bf16* y, u64 n) { activations::relu(x, y, n); }
 KERNEL(relu_backward_f32)(const float* y, const float* dy, float* dx, u64 n) { activations::relu_backward(y, dy, dx, n); }
 KERNEL(relu_backward_bf16)(const bf16* y, const bf16* dy, bf16* dx, u64 n) { activations::relu_backward(y, dy, dx, n); }
+KERNEL(tanh_forward_f32)(const float* x, float* y, u64 n) { activations::tanh(x, y, n); }
+KERNEL(tanh_forward_bf16)(const bf16* x, bf16* y, u64 n) { activations::tanh(x, y, n); }
+KERNEL(tanh_backward_f32)(const float* y, const float* dy, float* dx, u64 n) { activations::tanh_backward(y, dy, dx, n); }
+KERNEL(tanh_backward_bf16)(const bf16* y, const bf16* dy, bf16* dx, u64 n) { activations::tanh_backward(y, dy, dx, n); }
 KERNEL(gelu_forward_f32)(const float* x, float* y, u64 n) { activations::gelu(x, y, n); }
 KERNEL(gelu_forward_bf16)(const bf16* x, bf16* y, u64 n) { activations::gelu(x, y, n); }
 KERNEL(gelu_backward_f32)(const float* x, const float* dy, float* dx, u64 n) { activations::gelu_backward(x, dy, dx, n); }

@@ -13,6 +13,7 @@ pub use op::Subspace;
 pub(super) use op::suite;
 pub use projection::Projection;
 
+use super::pattern::layer;
 use crate::Result;
 use crate::autograd::{Tape, Var};
 use crate::nn::{DistilBert, Weight, WeightFn, WeightMut};
@@ -41,7 +42,7 @@ impl WeightFn for Subspace {
 pub(super) fn project(model: &mut DistilBert, dimension: usize, seed: u64) -> Result<()> {
     for part in model.parts_mut() {
         if let WeightMut::Base(weight) = part
-            && weight.name().starts_with("distilbert.transformer.")
+            && layer(weight.name()).is_some()
         {
             let (name, origin) = (weight.name().to_string(), weight.value()?);
             let projection = Arc::new(Projection::new(origin.shape().len(), dimension, seed, &name)?);
