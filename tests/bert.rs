@@ -6,7 +6,7 @@ use lowrank::lora::Method;
 use lowrank::nn::{Architecture, Config, DistilBert, LoadOptions, Pass, site};
 use lowrank::tensor::safetensors::{SafeTensors, write};
 use lowrank::tensor::{DType, Sequences, Tensor};
-use lowrank::train::{AdamW, LinearSchedule};
+use lowrank::train::{AdamW, Schedule};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,11 +104,11 @@ impl Golden {
         let number = |key: &str| own[key].as_f64().unwrap();
         let mut adamw = AdamW::new(number("weight_decay"));
         adamw.eps = number("eps");
-        let schedule = LinearSchedule { warmup: number("warmup_steps") as usize, total: number("steps") as usize };
+        let [warmup, total] = ["warmup_steps", "steps"].map(|key| number(key) as usize);
         for (t, step) in self.json["trajectory"].as_array().unwrap().iter().enumerate() {
             let chosen: Vec<usize> = serde_json::from_value(step["examples"].clone()).unwrap();
             let (_, loss, grads) = self.step(model, Some(&chosen));
-            let lr = number("lr") * schedule.factor(t);
+            let lr = number("lr") * Schedule::Linear.factor(t, warmup, total);
             let norm = adamw.update(&mut model.parameters_mut(), grads, lr, number("clip_grad_norm")).unwrap().item().unwrap();
             let theirs = ["loss", "grad_norm", "lr"].map(|key| step[key].as_f64().unwrap());
             for (ours, theirs) in [loss, norm, lr].into_iter().zip(theirs) {

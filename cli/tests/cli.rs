@@ -251,6 +251,71 @@ fn an_adapter_evaluates_after_a_reload_as_before() {
 }
 
 #[test]
+fn an_adapter_is_used_by_its_name_on_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("adapter");
+    run_train(&folder, &[]);
+    let commit = "12040accade4e8a0f71eabdb258fecc2e7e948be";
+    let repo = dir.path().join("hub/models--me--films");
+    let snapshot = repo.join("snapshots").join(commit);
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(repo.join("refs/main"), commit).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors", "lowrank.json"] {
+        std::fs::copy(folder.join(name), snapshot.join(name)).unwrap();
+    }
+    let predict = |adapter: &str, more: &[&str]| {
+        let arguments = ["predict", "--model", ENCODER, "--adapter", adapter, "--json", "A fine film."];
+        let out = program().args(arguments).args(more).env("HF_HUB_CACHE", dir.path().join("hub")).output().unwrap();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let local = predict(folder.to_str().unwrap(), &[]).1;
+    assert!(local.contains("probabilities"));
+    for name in ["me/films", &format!("me/films@{commit}"), "first=me/films"] {
+        let (code, said, problem) = predict(name, &[]);
+        assert_eq!(code, Some(0), "{problem}");
+        let [local, said] = [&local, &said].map(|s| serde_json::from_str::<serde_json::Value>(s).unwrap()["predictions"].clone());
+        assert_eq!(said, local, "{name}");
+    }
+    let (code, _, problem) = predict("me/films@v2", &[]);
+    assert!(code == Some(2) && problem.contains("run: lowrank fetch me/films@v2"), "{problem}");
+    // As strict as a local one.
+    let about = std::fs::read_to_string(folder.join("lowrank.json")).unwrap();
+    let hash = about.split("\"base_hash\": \"").nth(1).unwrap()[..12].to_string();
+    std::fs::write(snapshot.join("lowrank.json"), about.replace(&hash, "000000000000")).unwrap();
+    let (code, _, problem) = predict("me/films", &[]);
+    assert!(code == Some(1) && problem.contains("another base"), "{problem}");
+    assert_eq!(predict("me/films", &["--any-base"]).0, Some(0));
+}
+
+#[test]
+#[cfg(feature = "onnx")]
+fn a_model_is_exported_with_its_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (adapter, out) = (path("adapter"), path("onnx"));
+    run_train(Path::new(&adapter), &[]);
+    let export = ["export", "--onnx", "--model", ENCODER, "--adapter", &adapter, "--out", &out];
+    assert!(ok(&export).contains("model.onnx of 7,"), "1.8 million numbers in f32");
+    for name in ["model.onnx", "tokenizer.json", "vocab.txt", "config.json"] {
+        assert!(Path::new(&out).join(name).exists(), "{name}");
+    }
+    let json = |file: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(file).unwrap()).unwrap();
+    let names = json(&Path::new(&out).join("config.json"))["id2label"].clone();
+    let trained = json(&Path::new(&adapter).join("lowrank.json"))["labels"].clone();
+    assert!(names["0"] == trained[0] && names["1"] == trained[1] && trained[0].is_string(), "{names} {trained}");
+    assert!(!Path::new(&out).join("model.safetensors").exists());
+    fails(&export, "holds a finished result: give --overwrite");
+    ends_with(2, &[&export[..1], &export[2..]].concat(), "--onnx");
+    fails(&["export", "--onnx", "--model", ENCODER, "--out", &path("none")], "has no trained head");
+    fails(&["export", "--onnx", "--model", ENCODER, "--adapter", &adapter, "--out", ENCODER], "is the model that this command reads");
+    let prefix = path("prefix");
+    run_train(Path::new(&prefix), &["--method", "prefix"]);
+    fails(&["export", "--onnx", "--model", ENCODER, "--adapter", &prefix, "--out", &path("none")], "only low-rank terms can be merged");
+    assert!(!Path::new(&path("none")).exists());
+}
+
+#[test]
 fn an_instruction_set_that_is_not_there_is_an_error() {
     let out = Command::new(env!("CARGO_BIN_EXE_lowrank")).args(["gradcheck", "Add"]).env("LOWRANK_SIMD", "sse9").output().unwrap();
     assert_eq!(out.status.code(), Some(1));

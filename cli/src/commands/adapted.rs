@@ -5,6 +5,7 @@ use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, parse
 use super::device::{DeviceArgs, DeviceChoice};
 use super::notes::warning;
 use super::output::Input;
+use crate::hub::Hub;
 use clap::Args;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
@@ -21,8 +22,9 @@ pub struct AdaptedArgs {
     /// Folder of the base checkpoint or of a checkpoint with a trained head, or the name of a fetched model
     #[arg(long, value_name = "DIR|NAME")]
     model: Checkpoint,
-    /// Folder of the adapter; not needed if the checkpoint has a trained head. Several adapters share one base in memory
-    #[arg(long, value_name = "[NAME=]DIR", value_parser = parsed(named))]
+    /// Folder of the adapter, or the name of a fetched one (owner/name, perhaps with @revision); not needed if the checkpoint has a trained head.
+    /// Several adapters share one base in memory
+    #[arg(long, value_name = "[NAME=]DIR|NAME", value_parser = parsed(named))]
     adapter: Vec<Named>,
     /// Use only the first N ranks of each low-rank term; for adapters trained with --method dylora
     #[arg(long, value_name = "N")]
@@ -50,16 +52,20 @@ pub struct AdaptedArgs {
 #[derive(Clone)]
 pub struct Named {
     pub name: Option<String>,
+    /// The folder or the name on the hub, as given.
+    pub given: String,
     pub directory: PathBuf,
 }
 
-/// Parses `NAME=DIR`, or a folder whose name may contain a `=`.
+/// Parses `NAME=DIR`, or a folder whose name may contain a `=`. A folder that is not there may be the name of a fetched adapter.
 pub fn named(text: OsString) -> Result<Named> {
     let parts = text.to_str().and_then(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty() && !name.contains(['/', '\\']));
-    Ok(match parts {
-        Some((name, directory)) if !Path::new(&text).exists() => Named { name: Some(name.to_string()), directory: directory.into() },
-        _ => Named { name: None, directory: text.into() },
-    })
+    let (name, given) = match parts {
+        Some((name, given)) if !Path::new(&text).exists() => (Some(name.to_string()), PathBuf::from(given)),
+        _ => (None, PathBuf::from(&text)),
+    };
+    let directory = if given.exists() { given.clone() } else { Hub::from_env()?.adapter_path(&given)? };
+    Ok(Named { name, given: given.display().to_string(), directory })
 }
 
 /// An adapted model, ready for inference.
@@ -146,9 +152,8 @@ impl AdaptedArgs {
             let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
             let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
             let max_length = self.max_length(&model, about.as_ref())?;
-            let name = named.name.clone().unwrap_or_else(|| directory.display().to_string());
             Ok(Adapted {
-                name,
+                name: named.name.as_ref().unwrap_or(&named.given).clone(),
                 model,
                 base_hash: hash.to_string(),
                 wordpiece: wordpiece.clone(),

@@ -122,7 +122,7 @@ pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> 
 }
 
 /// The name of the base in an adapter's configuration.
-fn base_name(directory: &Path) -> Option<String> {
+pub fn base_name(directory: &Path) -> Option<String> {
     let text = std::fs::read(directory.join("adapter_config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     config["base_model_name_or_path"].as_str().map(String::from)

@@ -15,7 +15,7 @@ pub struct Combine {
     #[command(flatten)]
     base: BaseArgs,
     /// Folder of a LoRA adapter, with its weight [default: 1]; can be given several times
-    #[arg(long = "adapter", value_name = "[WEIGHT=]DIR", required = true, value_parser = parsed(named))]
+    #[arg(long = "adapter", value_name = "[WEIGHT=]DIR|NAME", required = true, value_parser = parsed(named))]
     adapters: Vec<Named>,
     /// How the adapters are combined
     #[arg(long, value_enum, default_value_t = How::Svd)]

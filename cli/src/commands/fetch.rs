@@ -1,5 +1,6 @@
-//! `lowrank fetch`: downloads models and data.
+//! `lowrank fetch`: downloads models, adapters and data.
 
+use super::base::base_name;
 use super::common::say;
 use super::notes::note;
 use super::progress::ProgressBar;
@@ -13,7 +14,8 @@ const TEMPLATE: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {et
 /// Arguments of `fetch`.
 #[derive(Args)]
 pub struct Fetch {
-    /// A model on the Hugging Face hub, such as distilbert-base-uncased or owner/name; imdb for the reviews
+    /// A model or adapter on the Hugging Face hub, such as distilbert-base-uncased or owner/name, perhaps with @revision (a branch, a tag or a
+    /// commit); imdb for the reviews
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -22,6 +24,7 @@ impl Fetch {
     /// Runs the command.
     pub(super) fn run(self) -> Result<()> {
         let hub = Hub::from_env()?;
+        let mut next = "lowrank train --model distilbert-base-uncased --data imdb --out adapter".to_string();
         for name in &self.names {
             let mut bars = FileBars::default();
             let fetched = fetch(&hub, name, &mut bars);
@@ -29,9 +32,14 @@ impl Fetch {
             let fetched = fetched?;
             let how = if fetched.downloaded { "downloaded to" } else { "already at" };
             say(format!("{name}: {how} {}", fetched.path.display()))?;
+            if fetched.is_adapter {
+                let base = base_name(&fetched.path).unwrap_or_else(|| "BASE".to_string());
+                next = format!("lowrank predict --model {base} --adapter {name} TEXT");
+            } else if name != "imdb" {
+                next = format!("lowrank train --model {name} --data imdb --out adapter");
+            }
         }
-        let model = self.names.iter().find(|name| *name != "imdb").map_or("distilbert-base-uncased", String::as_str);
-        say(format!("go on with: lowrank train --model {model} --data imdb --out adapter"))
+        say(format!("go on with: {next}"))
     }
 }
 

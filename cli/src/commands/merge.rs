@@ -1,7 +1,7 @@
 //! `lowrank merge`: adds an adapter to its base.
 
-use super::adapted::{Adapted, BaseArgs, Named};
-use super::common::say;
+use super::adapted::{Adapted, BaseArgs, Named, named};
+use super::common::{parsed, say};
 use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::Args;
@@ -9,16 +9,15 @@ use lowrank::lora::{About, merge};
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
 use lowrank::{Error, Result};
-use std::path::PathBuf;
 
 /// Arguments of `merge`.
 #[derive(Args)]
 pub struct Merge {
     #[command(flatten)]
     base: BaseArgs,
-    /// Folder of the adapter: LoRA, a head or BitFit
-    #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    /// Folder of the adapter, or the name of a fetched one: LoRA, a head or BitFit
+    #[arg(long, value_name = "DIR|NAME", value_parser = parsed(named))]
+    adapter: Named,
     #[command(flatten)]
     output: Output,
     /// Largest accepted difference between merged and unmerged logits
@@ -40,10 +39,10 @@ impl Merge {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err(Error::invalid(format!("--tolerance must be a number of at least 0, got {}", self.tolerance)));
         }
-        let inputs = [Input::Model("the model", self.base.model.path.clone()), Input::Model("the adapter", self.adapter.clone())];
+        let inputs = [Input::Model("the model", self.base.model.path.clone()), Input::Model("the adapter", self.adapter.directory.clone())];
         let _lock = self.output.check(&inputs)?;
         let out = &self.output.out;
-        let mut adapted = self.base.open(vec![Named { name: None, directory: self.adapter.clone() }])?;
+        let mut adapted = self.base.open(vec![self.adapter.clone()])?;
         let Adapted { mut model, base_hash, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
         let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
@@ -54,7 +53,7 @@ impl Merge {
         if difference.is_nan() || difference > self.tolerance {
             let problem =
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
-            return Err(Error::file(&self.adapter, "merge", problem));
+            return Err(Error::file(&self.adapter.directory, "merge", problem));
         }
         let (trained_on, temperature) = about.map_or((None, None), |about| (about.trained_on, about.temperature));
         let about = About { trained_on, temperature, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };

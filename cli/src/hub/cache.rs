@@ -1,4 +1,4 @@
-//! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/main, snapshots/<commit>/<file>}`, and lock files.
+//! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/<revision>, snapshots/<commit>/<file>}`, and lock files.
 
 use lowrank::files::{parent, remove_leftovers, temporary, write_file};
 use lowrank::{Error, Result};
@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// Files without which there is no model, the small one first.
 pub const NEEDED: [&str; 2] = ["config.json", "model.safetensors"];
+
+/// Files without which there is no adapter, the small one first.
+pub const NEEDED_BY_ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// Files that hold a vocabulary; one of them is enough.
 pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
@@ -25,9 +28,12 @@ impl Repo {
         Repo { locks: root.join(".locks").join(&folder), folder: root.join(folder) }
     }
 
-    /// The snapshot that `main` points to.
-    pub fn snapshot(&self) -> Option<PathBuf> {
-        let commit = fs::read_to_string(self.folder.join("refs/main")).ok()?;
+    /// The snapshot that `revision` points to: a branch, a tag, or a commit itself.
+    pub fn snapshot(&self, revision: &str) -> Option<PathBuf> {
+        if is_commit(revision) {
+            return Some(self.snapshot_of(revision));
+        }
+        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
         is_plain(commit.trim()).then(|| self.snapshot_of(commit.trim()))
     }
 
@@ -46,9 +52,12 @@ impl Repo {
         self.locks.join(format!("{etag}.lock"))
     }
 
-    /// Lets `main` point to `commit`.
-    pub fn set_main(&self, commit: &str) -> Result<()> {
-        let path = self.folder.join("refs/main");
+    /// Lets `revision` point to `commit`. A commit needs no pointer.
+    pub fn point(&self, revision: &str, commit: &str) -> Result<()> {
+        if is_commit(revision) {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
         fs::create_dir_all(parent(&path)).map_err(|e| Error::io(&path, e))?;
         write_file(&path, commit.as_bytes())
     }
@@ -77,14 +86,24 @@ pub fn is_plain(word: &str) -> bool {
     !word.is_empty() && word.len() <= 128 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
+/// Whether a revision is the full hash of a commit.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether a folder holds an adapter.
+pub fn is_adapter(folder: &Path) -> bool {
+    NEEDED_BY_ADAPTER.iter().all(|file| folder.join(file).is_file())
+}
+
 /// Whether a folder holds a model.
 pub fn is_model(folder: &Path) -> bool {
     NEEDED.iter().all(|file| folder.join(file).is_file())
 }
 
-/// Whether a folder holds a model and a vocabulary.
+/// Whether a folder holds all of what is fetched: an adapter, or a model and a vocabulary.
 pub fn is_whole(folder: &Path) -> bool {
-    is_model(folder) && VOCABULARIES.iter().any(|file| folder.join(file).is_file())
+    is_adapter(folder) || is_model(folder) && VOCABULARIES.iter().any(|file| folder.join(file).is_file())
 }
 
 /// Calls `make` with a temporary path, then moves the result to `path` in one step. The caller holds the lock of the content.
@@ -169,13 +188,17 @@ mod tests {
     fn main_is_read_as_others_wrote_it() {
         let dir = tempfile::tempdir().unwrap();
         let repo = repo(dir.path());
-        assert_eq!(repo.snapshot(), None);
-        repo.set_main("c1").unwrap();
+        assert_eq!(repo.snapshot("main"), None);
+        repo.point("main", "c1").unwrap();
         assert_eq!(fs::read(dir.path().join("models--owner--name/refs/main")).unwrap(), b"c1");
-        assert_eq!(repo.snapshot(), Some(repo.snapshot_of("c1")));
+        assert_eq!(repo.snapshot("main"), Some(repo.snapshot_of("c1")));
+        let commit = "12040accade4e8a0f71eabdb258fecc2e7e948be";
+        repo.point(commit, commit).unwrap();
+        assert_eq!((repo.snapshot(commit), repo.snapshot("v1")), (Some(repo.snapshot_of(commit)), None));
+        assert_eq!(fs::read_dir(dir.path().join("models--owner--name/refs")).unwrap().count(), 1, "a commit has no pointer");
         for hostile in ["../../..", "", "/etc"] {
             fs::write(dir.path().join("models--owner--name/refs/main"), hostile).unwrap();
-            assert_eq!(repo.snapshot(), None, "{hostile}");
+            assert_eq!(repo.snapshot("main"), None, "{hostile}");
         }
     }
 }

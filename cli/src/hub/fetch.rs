@@ -1,11 +1,11 @@
-//! Which files belong to a model and to the data, and what the user is told if a download fails.
+//! Which files belong to a model, to an adapter and to the data, and what the user is told if a download fails.
 
-use super::cache::{NEEDED, Repo, VOCABULARIES, is_plain, is_whole};
+use super::cache::{NEEDED, NEEDED_BY_ADAPTER, Repo, VOCABULARIES, is_adapter, is_plain, is_whole};
 use super::curl::{Ask, request};
 use super::download::{DownloadProgress, Patience, download};
 use super::partial_file::RemoteFile;
 use super::room::check_room;
-use super::settings::{Hub, hub_name, no_model};
+use super::settings::{Hub, HubName, hub_name, no_model};
 use super::trouble::{Refusal, Tried, Trouble};
 use super::url;
 use lowrank::{Error, Result};
@@ -22,15 +22,21 @@ const FILES: [&str; 7] = [
     "model.safetensors",
 ];
 
-/// A model or data set that is present now.
+/// All files of an adapter, the large one last.
+const ADAPTER_FILES: [&str; 3] = ["adapter_config.json", "lowrank.json", "adapter_model.safetensors"];
+
+/// A model, adapter or data set that is present now.
 pub struct Fetched {
-    /// The folder of the model, or the archive of the data.
+    /// The folder of the model or adapter, or the archive of the data.
     pub path: PathBuf,
+    /// Whether it is an adapter.
+    pub is_adapter: bool,
     /// Whether anything had to be downloaded.
     pub downloaded: bool,
 }
 
-/// Downloads `name`, a model on the hub or `imdb`, unless it is already present.
+/// Downloads `name`, a model or adapter on the hub or `imdb`, unless it is already present. `@revision` after the name chooses a branch, a tag or a
+/// commit.
 ///
 /// # Errors
 /// There is nothing of that name, no curl, no network, no access or no disk space, or the content has another hash. What was received before
@@ -45,7 +51,7 @@ fn fetch_imdb(hub: &Hub, progress: &mut dyn DownloadProgress) -> Result<Fetched>
     let imdb = &hub.imdb;
     let wanted = RemoteFile { name: &imdb.file, url: &imdb.url, size: imdb.size, sha256: Some(&imdb.sha256), path: &path, lock: &lock };
     if wanted.exists() {
-        return Ok(Fetched { path, downloaded: false });
+        return Ok(Fetched { path, is_adapter: false, downloaded: false });
     }
     let by_hand = || format!("{} to {}", url::shown(&imdb.url), path.display());
     let refused = |r: Refusal| {
@@ -54,10 +60,10 @@ fn fetch_imdb(hub: &Hub, progress: &mut dyn DownloadProgress) -> Result<Fetched>
     };
     check_room("imdb", &url::shown(&imdb.url), &hub.home, &[(&path, imdb.size)])?;
     let downloaded = download(hub, &wanted, progress).map_err(|trouble| explain(trouble, by_hand, refused))?;
-    Ok(Fetched { path, downloaded })
+    Ok(Fetched { path, is_adapter: false, downloaded })
 }
 
-/// A file of a model, as the hub describes it.
+/// A file of a model or adapter, as the hub describes it.
 struct HubFile {
     file: &'static str,
     commit: String,
@@ -66,14 +72,16 @@ struct HubFile {
 }
 
 fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Result<Fetched> {
-    let name = hub_name(Path::new(name)).ok_or_else(|| no_model(Path::new(name)))?;
+    let wanted = hub_name(Path::new(name)).ok_or_else(|| no_model(Path::new(name)))?;
+    let HubName { name, revision, .. } = wanted;
     let repo = Repo::new(&hub.cache, name);
-    if let Some(path) = repo.snapshot().filter(|folder| is_whole(folder)) {
-        return Ok(Fetched { path, downloaded: false });
+    let done = |path: PathBuf, downloaded| Fetched { is_adapter: is_adapter(&path), path, downloaded };
+    if let Some(path) = repo.snapshot(revision).filter(|folder| is_whole(folder)) {
+        return Ok(done(path, false));
     }
-    let list = || FILES.map(|file| address(hub, name, "main", file)).join(", ");
+    let list = || FILES.map(|file| address(hub, name, revision, file)).join(", ");
     let by_hand = || format!("{} into a folder, and name the folder instead", list());
-    let fetched = entries(hub, name, progress).and_then(|entries| {
+    let fetched = entries(hub, wanted, progress).and_then(|entries| {
         let blobs: Vec<PathBuf> = entries.iter().map(|entry| repo.blob(&entry.etag)).collect();
         let files: Vec<(&Path, u64)> = blobs.iter().map(PathBuf::as_path).zip(entries.iter().map(|entry| entry.size)).collect();
         check_room(name, &url::shown(&hub.endpoint), &hub.cache, &files)?;
@@ -82,31 +90,49 @@ fn fetch_model(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Re
             downloaded |= fetch_entry(hub, name, &repo, entry, progress)?;
         }
         let commit = &entries[0].commit;
-        // Last, so that an interrupted run leaves `main` unchanged.
-        repo.set_main(commit)?;
-        Ok(Fetched { path: repo.snapshot_of(commit), downloaded })
+        // Last, so that an interrupted run leaves the revision unchanged.
+        repo.point(revision, commit)?;
+        Ok(done(repo.snapshot_of(commit), downloaded))
     });
-    fetched.map_err(|trouble| explain(trouble, by_hand, |refusal| refused(hub, name, &refusal)))
+    fetched.map_err(|trouble| explain(trouble, by_hand, |refusal| refused(hub, wanted, &refusal)))
 }
 
 fn address(hub: &Hub, name: &str, revision: &str, file: &str) -> String {
     format!("{}/{name}/resolve/{revision}/{file}", hub.endpoint)
 }
 
-/// The files to fetch: at least one, and all of the same commit.
-fn entries(hub: &Hub, name: &str, progress: &mut dyn DownloadProgress) -> Tried<Vec<HubFile>> {
-    let mut entries: Vec<HubFile> = Vec::new();
-    for file in FILES {
-        let revision = entries.first().map_or("main", |first| &first.commit).to_string();
-        match look(hub, name, &revision, file, progress) {
-            Ok(entry) => entries.push(entry),
-            Err(Trouble::Status(refusal)) if refusal.status == 404 && !NEEDED.contains(&file) => {}
-            Err(trouble) => return Err(trouble),
+/// The files to fetch: at least one, and all of the same commit. What lacks a file of a model may be an adapter.
+fn entries(hub: &Hub, wanted: HubName, progress: &mut dyn DownloadProgress) -> Tried<Vec<HubFile>> {
+    let name = wanted.name;
+    let entries = match all_of(hub, wanted, &FILES, &NEEDED, progress) {
+        Err(Trouble::Status(of_model))
+            if of_model.status == 404 && of_model.code != "RepoNotFound" && of_model.code != "RevisionNotFound" =>
+        {
+            let is_config = |refusal: &Refusal| refusal.status == 404 && refusal.url.ends_with(NEEDED_BY_ADAPTER[0]);
+            return match all_of(hub, wanted, &ADAPTER_FILES, &NEEDED_BY_ADAPTER, progress) {
+                Err(Trouble::Status(refusal)) if is_config(&refusal) => Err(Trouble::Status(of_model)),
+                found_or_failed => found_or_failed,
+            };
         }
-    }
+        found_or_failed => found_or_failed?,
+    };
     if !entries.iter().any(|entry| VOCABULARIES.contains(&entry.file)) {
         let problem = format!("{name}: has neither {} on {}", VOCABULARIES.join(" nor "), hub.endpoint);
         return Err(Error::invalid(format!("{problem}; choose a model that brings its vocabulary")).into());
+    }
+    Ok(entries)
+}
+
+/// Those of `files` that there are. A file of `needed` that is missing is an error.
+fn all_of(hub: &Hub, wanted: HubName, files: &[&'static str], needed: &[&str], progress: &mut dyn DownloadProgress) -> Tried<Vec<HubFile>> {
+    let mut entries: Vec<HubFile> = Vec::new();
+    for &file in files {
+        let revision = entries.first().map_or(wanted.revision, |first| &first.commit).to_string();
+        match look(hub, wanted.name, &revision, file, progress) {
+            Ok(entry) => entries.push(entry),
+            Err(Trouble::Status(refusal)) if refusal.status == 404 && !needed.contains(&file) => {}
+            Err(trouble) => return Err(trouble),
+        }
     }
     Ok(entries)
 }
@@ -151,10 +177,10 @@ fn fetch_entry(hub: &Hub, name: &str, repo: &Repo, entry: &HubFile, progress: &m
 }
 
 /// The error message for a request that the hub refused.
-fn refused(hub: &Hub, name: &str, refusal: &Refusal) -> Error {
+fn refused(hub: &Hub, HubName { name, revision, .. }: HubName, refusal: &Refusal) -> Error {
     let (status, url) = (refusal.status, &refusal.url);
     let page = format!("{}/{name}", hub.endpoint);
-    let file = NEEDED.iter().find(|file| url.ends_with(*file)).unwrap_or(&"this file");
+    let file = NEEDED.iter().chain(&NEEDED_BY_ADAPTER).find(|file| url.ends_with(&format!("/{file}"))).unwrap_or(&"this file");
     Error::invalid(match (status, refusal.code.as_str()) {
         (401 | 403, "GatedRepo") | (403, _) => {
             format!("{name}: access refused (status {status}); accept its terms at {page} and set HF_TOKEN to a token that may read it")
@@ -162,6 +188,7 @@ fn refused(hub: &Hub, name: &str, refusal: &Refusal) -> Error {
         (401, _) if hub.token.is_some() => format!("{name}: no such model at {page}, or HF_TOKEN may not read it (status 401); check both"),
         (401, _) => format!("{name}: no such model at {page}, or a private one (status 401); check the name, or set HF_TOKEN"),
         (404, "EntryNotFound") => format!("{name}: has no {file} at {page}; choose a model that has: nothing else is read here"),
+        (404, "RevisionNotFound") => format!("{name}: has no branch, tag or commit {revision:?} at {page}; check it"),
         (404, _) => format!("{name}: no such model at {page}; check the name"),
         _ => format!("{url}: status {status}"),
     })

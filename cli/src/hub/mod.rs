@@ -1,4 +1,4 @@
-//! Downloads weights from the Hugging Face hub and the reviews of IMDB, and finds them again by name.
+//! Downloads weights and adapters from the Hugging Face hub and the reviews of IMDB, and finds them again by name.
 //!
 //! Models are stored where `huggingface_hub` stores them (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>). So transformers
 //! finds what was fetched here, and models that transformers has downloaded are found here. The program `curl` does HTTP and TLS, because a

@@ -1,6 +1,6 @@
 //! Where models and data are downloaded from and kept, and how a name on the command line becomes a path.
 
-use super::cache::{Repo, is_model};
+use super::cache::{Repo, is_adapter, is_model};
 use lowrank::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -105,11 +105,25 @@ impl Hub {
         if name.is_dir() {
             return Ok(name.to_path_buf());
         }
-        let Some(text) = hub_name(name) else { return Err(no_model(name)) };
-        let snapshot = Repo::new(&self.cache, text).snapshot().filter(|folder| is_model(folder));
-        snapshot.ok_or_else(|| {
-            Error::invalid(format!("{text}: no such folder, and not in {}; run: lowrank fetch {text}", self.cache.display()))
-        })
+        let Some(wanted) = hub_name(name) else { return Err(no_model(name)) };
+        self.snapshot(wanted, is_model)
+    }
+
+    /// The folder of the adapter `name`: `name` itself if that exists or cannot be a name on the hub, else its snapshot in the cache.
+    ///
+    /// # Errors
+    /// If it is not in the cache; the message says how to fetch it.
+    pub fn adapter_path(&self, name: &Path) -> Result<PathBuf> {
+        match hub_name(name).filter(|wanted| wanted.name.contains('/') && !name.exists()) {
+            Some(wanted) => self.snapshot(wanted, is_adapter),
+            None => Ok(name.to_path_buf()),
+        }
+    }
+
+    fn snapshot(&self, wanted: HubName, is_whole: fn(&Path) -> bool) -> Result<PathBuf> {
+        let (text, cache) = (wanted.text, self.cache.display());
+        let snapshot = Repo::new(&self.cache, wanted.name).snapshot(wanted.revision).filter(|folder| is_whole(folder));
+        snapshot.ok_or_else(|| Error::invalid(format!("{text}: no such folder, and not in {cache}; run: lowrank fetch {text}")))
     }
 
     /// The path of the data `name`: for `imdb` the fetched archive, unless a file of that name exists; any other name is a path already.
@@ -133,15 +147,28 @@ pub(super) fn no_model(name: &Path) -> Error {
     Error::invalid(format!("{}: no such folder; {wanted}", name.display()))
 }
 
-/// `name`, if it is a possible name of a model on the hub: `name` or `owner/name`.
-pub(super) fn hub_name(name: &Path) -> Option<&str> {
+/// The name of a model or an adapter on the hub.
+#[derive(Clone, Copy)]
+pub(super) struct HubName<'a> {
+    /// `name` or `owner/name`.
+    pub name: &'a str,
+    /// A branch, a tag or a commit.
+    pub revision: &'a str,
+    /// Both, as they were given.
+    pub text: &'a str,
+}
+
+/// `name`, if it is possible on the hub: `name` or `owner/name`, and perhaps `@revision`.
+pub(super) fn hub_name(name: &Path) -> Option<HubName<'_>> {
     let text = name.to_str()?;
+    let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
     let allowed = |part: &str| {
         let plain = part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         // The cache replaces the slash after the owner by two dashes.
         plain && !part.starts_with(['.', '-']) && !part.is_empty() && !part.contains("--") && !part.contains("..")
     };
-    (text.split('/').count() <= 2 && text.len() <= 96 && text.split('/').all(allowed)).then_some(text)
+    let possible = name.split('/').count() <= 2 && name.len() <= 96 && name.split('/').all(allowed);
+    (possible && revision.len() <= 96 && allowed(revision)).then_some(HubName { name, revision, text })
 }
 
 #[cfg(test)]

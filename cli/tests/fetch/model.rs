@@ -212,6 +212,61 @@ fn a_size_beyond_the_disk_is_refused_before_the_first_byte() {
     }
 }
 
+/// Answers for owner/adapter, which has no model; without the file `lacks`.
+fn answer_adapter(asked: &Asked, lacks: &str) -> Option<Answer> {
+    let rest = asked.path.strip_prefix("/owner/adapter/resolve/")?;
+    let (revision, file) = rest.split_once('/')?;
+    let known = ["v1", COMMIT].contains(&revision);
+    let found = match file {
+        _ if !known => Answer::new(404).with("X-Error-Code: RevisionNotFound"),
+        "adapter_config.json" if file != lacks => Answer::new(200).with(format!("ETag: \"{}\"", TAGS[0])).body(CONFIG),
+        "adapter_model.safetensors" if file != lacks => {
+            Answer::new(200).with(format!("X-Linked-Etag: \"{}\"", sha256(&weights()))).body(&weights())
+        }
+        _ => Answer::new(404).with("X-Error-Code: EntryNotFound"),
+    };
+    Some(found.with(format!("X-Repo-Commit: {COMMIT}")))
+}
+
+#[test]
+fn an_adapter_is_fetched_by_name_and_revision() {
+    if no_curl() {
+        return;
+    }
+    let world = World::new(|asked| answer_adapter(asked, ""));
+    let name = Path::new("owner/adapter@v1");
+    let missing = world.hub.adapter_path(name).unwrap_err().to_string();
+    assert!(missing.contains("owner/adapter@v1: no such folder") && missing.contains("run: lowrank fetch owner/adapter@v1"), "{missing}");
+    let fetched = fetch(&world.hub, "owner/adapter@v1", &mut Told::default()).unwrap();
+    let snapshot = world.folder("models--owner--adapter/snapshots").join(COMMIT);
+    assert_eq!((&fetched.path, fetched.is_adapter, fetched.downloaded), (&snapshot, true, true));
+    assert_eq!(files(&snapshot), ["adapter_config.json", "adapter_model.safetensors"].map(PathBuf::from));
+    assert!(fs::read(snapshot.join("adapter_model.safetensors")).unwrap() == weights());
+    assert_eq!(files(&world.folder("models--owner--adapter/refs")), [PathBuf::from("v1")]);
+    assert_eq!(world.hub.adapter_path(name).unwrap(), snapshot);
+    let by_commit = format!("owner/adapter@{COMMIT}");
+    assert_eq!(world.hub.adapter_path(Path::new(&by_commit)).unwrap(), snapshot);
+    assert!(!fetch(&world.hub, &by_commit, &mut Told::default()).unwrap().downloaded);
+    assert!(world.hub.adapter_path(Path::new("owner/adapter")).unwrap_err().to_string().contains("run: lowrank fetch owner/adapter"));
+    assert!(world.hub.model_path(name).is_err(), "an adapter is no model");
+    // A folder, and what can be no name on the hub, stay as they are.
+    for local in [world.dir.path(), Path::new("./adapter"), Path::new("adapter"), Path::new("a/b/c")] {
+        assert_eq!(world.hub.adapter_path(local).unwrap(), local);
+    }
+    let fails = |world: &World, name: &str, message: &str| {
+        let error = fetch(&world.hub, name, &mut Told::default()).err().unwrap().to_string();
+        assert!(error.contains(message), "{name:?} should say {message:?}: {error}");
+    };
+    fails(&world, "owner/adapter@v2", "has no branch, tag or commit \"v2\"");
+    for name in ["owner/adapter@", "owner/adapter@../x", "owner/adapter@a@b", "owner/adapter@-x", "owner/adapter@a/b"] {
+        fails(&world, name, "expected the folder of a checkpoint, or a model's name");
+    }
+    let lacking = World::new(|asked| answer_adapter(asked, "adapter_model.safetensors"));
+    fails(&lacking, "owner/adapter@v1", "owner/adapter: has no adapter_model.safetensors at");
+    assert!(files(&lacking.folder("")).is_empty(), "nothing was downloaded");
+    fails(&World::new(|asked| answer_adapter(asked, "adapter_config.json")), "owner/adapter@v1", "has no config.json at");
+}
+
 #[test]
 fn a_wrong_hash_leaves_the_rest_of_the_model() {
     if no_curl() {
