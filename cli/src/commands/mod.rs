@@ -14,6 +14,8 @@ mod demo;
 mod device;
 mod eval;
 mod explain;
+#[cfg(feature = "onnx")]
+mod export;
 mod fetch;
 mod files;
 mod golden;
@@ -51,7 +53,7 @@ use notes::warning;
 use std::num::NonZero;
 use std::process::ExitCode;
 
-/// Fine-tunes DistilBERT with LoRA, on its own tensor engine.
+/// Fine-tunes DistilBERT and BERT with LoRA, on its own tensor engine.
 #[derive(Parser)]
 #[command(name = "lowrank", version, about, max_term_width = 110, arg_required_else_help = true)]
 struct Arguments {
@@ -80,11 +82,14 @@ enum Command {
     Predict(predict::Predict),
     /// Add a LoRA adapter to its base, and write a checkpoint that transformers reads
     Merge(merge::Merge),
+    /// Write a model, with its adapter merged, for other programs
+    #[cfg(feature = "onnx")]
+    Export(export::Export),
     /// Combine several LoRA adapters of one base into one
     Combine(combine::Combine),
     /// Train the study's seven configurations on the same reviews, and print its table
     Study(Box<study::StudyArgs>),
-    /// Download models from the Hugging Face hub, or the IMDB reviews, for use by name
+    /// Download models and adapters from the Hugging Face hub, or the IMDB reviews, for use by name
     Fetch(fetch::Fetch),
     /// Time inference with each method, an epoch of training, or a GPU
     Bench(bench::Bench),
@@ -170,6 +175,8 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Eval(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Merge(c) => c.run(),
+        #[cfg(feature = "onnx")]
+        Command::Export(c) => c.run(),
         Command::Combine(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Fetch(c) => c.run(),
