@@ -167,7 +167,7 @@ fn adapters_of_a_bert_give_the_logits_of_peft() {
             assert_eq!(ours.names().collect::<Vec<_>>(), theirs.names().collect::<Vec<_>>(), "{name}");
         }
         let mut again = base();
-        assert_eq!(adapter::load(&mut again, out.path()).unwrap(), method, "{name}");
+        adapter::load(&mut again, out.path()).unwrap();
         assert_near(&logits(&again, &ids), &wanted, &name);
         if name != "prompt" {
             assert_near(&merged(again, &ids), &wanted, &name);

@@ -101,9 +101,10 @@ pub fn is_model(folder: &Path) -> bool {
     NEEDED.iter().all(|file| folder.join(file).is_file())
 }
 
-/// Whether a folder holds all of what is fetched: an adapter, or a model and a vocabulary.
+/// Whether a folder holds all of what is fetched: a model and a vocabulary, or an adapter where there is no model.
 pub fn is_whole(folder: &Path) -> bool {
-    is_adapter(folder) || is_model(folder) && VOCABULARIES.iter().any(|file| folder.join(file).is_file())
+    let has_vocabulary = || VOCABULARIES.iter().any(|file| folder.join(file).is_file());
+    if folder.join(NEEDED[0]).is_file() { is_model(folder) && has_vocabulary() } else { is_adapter(folder) }
 }
 
 /// Calls `make` with a temporary path, then moves the result to `path` in one step. The caller holds the lock of the content.
