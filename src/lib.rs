@@ -19,7 +19,7 @@
 //! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
 //!
 //! ```text
-//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► classifier
+//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► explain · classifier
 //! ```
 //!
 //! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
@@ -101,6 +101,7 @@ pub mod classifier;
 pub mod cuda;
 pub mod data;
 pub mod error;
+pub mod explain;
 pub mod files;
 pub mod lora;
 pub mod metrics;

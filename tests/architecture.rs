@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of the engine, in order: a room uses only the rooms before it. The launches of GPU kernels are a room of their own, because they know tensors
 /// and the rest of `cuda` does not.
-const ENGINE: [&str; 14] = [
+const ENGINE: [&str; 15] = [
     "assets",
     "text",
     "error",
@@ -20,11 +20,12 @@ const ENGINE: [&str; 14] = [
     "data",
     "metrics",
     "train",
+    "explain",
     "classifier",
 ];
 
 /// The rooms of the program, in order.
-const PROGRAM: [&str; 6] = ["lost", "folder", "hub", "onnx", "study", "commands"];
+const PROGRAM: [&str; 8] = ["lost", "folder", "hub", "onnx", "study", "step", "serve", "commands"];
 
 /// Files that may use every room: the crate's root and the list of names for users.
 const ABOVE_ALL: [&str; 3] = ["lib", "main", "prelude"];

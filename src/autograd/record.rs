@@ -10,8 +10,12 @@ pub struct Record {
     pub op: &'static str,
     /// The layer it ran in, if the tape was told.
     pub layer: String,
+    /// Shape and storage identity of each input.
+    pub inputs: Vec<(Shape, usize)>,
     /// Shape of the output.
     pub output: Shape,
+    /// Storage identity of the output. An input is the output of the last operation before that wrote this storage.
+    pub storage: usize,
     /// Which inputs a gradient must reach.
     pub needs: Vec<bool>,
     /// Name, bytes and storage identity of each saved tensor.
@@ -28,13 +32,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn record(&mut self, op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &Saved, output: &Shape) {
+    pub(super) fn record(&mut self, op: &dyn Op, inputs: &[&Tensor], needs: &[bool], saved: &Saved, output: &Tensor) {
         let (forward, backward) = op.flops(inputs, needs);
         let unfrozen = op.flops(inputs, &vec![true; needs.len()]).1;
         self.records.push(Record {
             op: op.name(),
             layer: self.layer.clone(),
-            output: output.clone(),
+            inputs: inputs.iter().map(|t| (t.shape().clone(), t.storage_id())).collect(),
+            output: output.shape().clone(),
+            storage: output.storage_id(),
             needs: needs.to_vec(),
             saved: saved.iter().map(|(name, t)| (name, t.bytes(), t.storage_id())).collect(),
             flops: [forward, if needs.contains(&true) { backward } else { 0 }, unfrozen - backward],

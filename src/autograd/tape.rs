@@ -120,7 +120,7 @@ impl<'m> Tape<'m> {
         let mut saved = Saved::default();
         let value = run::forward(&*op, &values, &needs, &mut saved)?;
         if let Some(ledger) = &mut self.ledger {
-            ledger.record(&*op, &values, &needs, &saved, value.shape());
+            ledger.record(&*op, &values, &needs, &saved, &value);
         }
         if !needs.contains(&true) {
             return Ok(Var { value, node: None });

@@ -4,6 +4,7 @@ use super::{LayerNorm, Linear, Pass, Weight, WeightMut, WeightRef, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
 use crate::autograd::{Tape, Var};
+use crate::tensor::Tensor;
 
 /// a = LN(drop(out(attention(q(h), k(h), v(h)))) + h), then y = LN(drop(lin2(gelu(lin1(a)))) + a). The fields have DistilBERT's names.
 pub struct Block {
@@ -91,6 +92,23 @@ impl Block {
     /// softmax(q kᵀ / √K) v of every head: `[N, D]`. Queries come from x `[N, D]`, the rows of `queries`; keys and values from h `[T, D]`, the rows
     /// of `pass`.
     fn attention<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, queries: &Pass, x: &Var) -> Result<Var> {
+        let (op, inputs) = self.attention_op(tape, pass, h, queries, x)?;
+        tape.apply(op, &inputs.iter().collect::<Vec<_>>())
+    }
+
+    /// The probabilities of attention for h `[T, D]`, without dropout: see [`Attention::probabilities`].
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn attention_probabilities(&self, pass: &Pass, h: &Tensor) -> Result<Vec<Vec<Vec<f64>>>> {
+        let mut tape = Tape::inference();
+        let h = tape.constant(h);
+        let (op, inputs) = self.attention_op(&mut tape, pass, &h, pass, &h)?;
+        op.probabilities(&inputs.iter().map(Var::value).collect::<Vec<_>>())
+    }
+
+    /// The attention op of [`Block::attention`], and its inputs.
+    fn attention_op<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, queries: &Pass, x: &Var) -> Result<(Attention, Vec<Var>)> {
         let [q, k, v] = &self.qkv;
         // As few ops as possible, because each op reads its x once. The attention op takes `[3, T, D]`, or `[N, D]` and `[2, T, D]`, or three tensors.
         let mut inputs = if self.qkv.iter().any(|l| l.variant.is_some()) {
@@ -112,7 +130,7 @@ impl Block {
             extra: self.prefix.is_some(),
             mask: pass.mask(self.attention_dropout, site::attention(self.layer)),
         };
-        tape.apply(op, &inputs.iter().collect::<Vec<_>>())
+        Ok((op, inputs))
     }
 
     fn hook<'m>(&'m self, sublayer: usize, tape: &mut Tape<'m>, pass: &Pass, h: Var) -> Result<Var> {

@@ -69,7 +69,18 @@ impl DistilBert {
         let pass = self.prepare(tape, ids, pass)?;
         let h = self.embed(tape, ids, &pass).at(|| self.embeddings_name())?; // [T, D]
         observe("embeddings", &h);
-        let h = self.layers(tape, h, 0..self.blocks.len(), &pass, observe)?; // [B, D], or [T, D] if there are no layers
+        self.above_embeddings(tape, h, &pass, observe)
+    }
+
+    /// Logits `[B, C]` of h⁰ `[T, D]`. `pass` is one of [`DistilBert::inside`].
+    pub(super) fn above_embeddings<'m>(
+        &'m self,
+        tape: &mut Tape<'m>,
+        h: Var,
+        pass: &Pass,
+        observe: &mut dyn FnMut(&str, &Var),
+    ) -> Result<Var> {
+        let h = self.layers(tape, h, 0..self.blocks.len(), pass, observe)?; // [B, D], or [T, D] if there are no layers
         let cls = if self.blocks.is_empty() { tape.first_row(&h, &pass.sequences)? } else { h };
         self.head(tape, &cls, &pass.first_rows())
     }
@@ -95,6 +106,11 @@ impl DistilBert {
             return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))
                 .at(|| self.embeddings_name());
         }
+        self.inside(tape, pass)
+    }
+
+    /// [`DistilBert::prepare`] without ids.
+    pub(super) fn inside<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<Pass> {
         let mut inner = self.with_shared(tape, pass)?;
         if let Some(prompt) = &self.prompt {
             inner.sequences = Arc::new(pass.sequences.lengthened(prompt.shape().rows()));
@@ -188,7 +204,8 @@ impl DistilBert {
         self.classifier.forward(tape, pass, &hidden)
     }
 
-    fn prompt_rows(&self) -> usize {
+    /// P, the rows of the prompt; 0 without one.
+    pub fn prompt_rows(&self) -> usize {
         self.prompt.as_ref().map_or(0, |p| p.shape().rows())
     }
 

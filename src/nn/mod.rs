@@ -18,6 +18,7 @@ mod frozen;
 mod layer_norm;
 mod linear;
 mod load;
+mod look;
 mod save;
 mod weight;
 

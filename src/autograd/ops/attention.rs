@@ -11,7 +11,7 @@ use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::philox::Stream;
-use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
+use crate::tensor::{DType, Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::sync::Arc;
 
@@ -65,8 +65,7 @@ impl Attention {
             let at = |i: usize| i * d + head * width..i * d + (head + 1) * width;
             for i in self.queries.range(b) {
                 // Row i of each matrix: one number for each key. First P = softmax(q kᵀ / √K).
-                let mut p: Vec<f64> = all_keys.range(b).map(|j| dot(&q[at(i)], &k[at(j)]) * scale).collect();
-                softmax(&mut p);
+                let p = probabilities(&q[at(i)], all_keys.range(b).map(|j| &k[at(j)]), scale);
                 let mut f = vec![1.0; p.len()]; // dropout factors
                 if let Some(mask) = &self.mask {
                     let row = i - self.queries.range(b).start;
@@ -88,6 +87,30 @@ impl Attention {
         let grads = cut(&[dq, dk, dv, extra_dk, extra_dv].concat(), &shapes)?;
         Ok((Tensor::new(y, [self.queries.tokens(), d])?, grads))
     }
+
+    /// P of every sequence and head without dropout, in f64: `[nq][nk]` for each head of each sequence. The extra keys come first. Attention itself
+    /// never holds P as a whole, so this computes it again, for readers.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn probabilities(&self, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let inputs = inputs.iter().map(|t| t.to_host()?.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
+        let ([q, k, _], all_keys) = self.split(&inputs.iter().collect::<Vec<_>>())?.joined::<f64>()?;
+        let (d, width) = (q.shape().cols(), q.shape().cols() / self.heads);
+        let (q, k, scale) = (q.host::<f64>()?, k.host::<f64>()?, (width as f64).sqrt().recip());
+        let of_head = |(b, head): (usize, usize)| {
+            let at = |i: usize| i * d + head * width..i * d + (head + 1) * width;
+            self.queries.range(b).map(|i| probabilities(&q[at(i)], all_keys.range(b).map(|j| &k[at(j)]), scale)).collect()
+        };
+        Ok((0..all_keys.count()).flat_map(|b| (0..self.heads).map(move |head| (b, head))).map(of_head).collect())
+    }
+}
+
+/// Row i of P, from row i of q and the keys: softmax(q kᵀ / √K). `scale` is 1 / √K.
+fn probabilities<'k>(q: &[f64], keys: impl Iterator<Item = &'k [f64]>, scale: f64) -> Vec<f64> {
+    let mut p: Vec<f64> = keys.map(|k| dot(q, k) * scale).collect();
+    softmax(&mut p);
+    p
 }
 
 /// Parts the gradient of the joined keys or values. In each sequence, the first `extra` elements belong to the extra rows: their sum over the
@@ -207,7 +230,7 @@ pub(super) fn random_inputs(random: &mut Stream) -> Result<(Attention, Vec<Tenso
 mod tests {
     use super::super::testing::check_plain;
     use super::*;
-    use crate::tensor::{DType, math};
+    use crate::tensor::math;
     use proptest::prelude::*;
 
     /// Queries of more than one block, and keys of more than one vector, with and without a remainder.
@@ -249,6 +272,31 @@ mod tests {
             let mut random = Stream::new(seed, "attention");
             let (op, inputs) = random_inputs(&mut random).unwrap();
             check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_probabilities_times_v_are_the_output() {
+        for extra in [0, 3] {
+            let (op, inputs, _) = case(extra, false, 8);
+            let inputs: Vec<&Tensor> = inputs.iter().collect();
+            let (y, p) = (
+                run(&op, &inputs.iter().map(|t| (*t).clone()).collect::<Vec<_>>(), &inputs[0].index(0).unwrap(), DType::F64),
+                op.probabilities(&inputs).unwrap(),
+            );
+            let x = op.split(&inputs).unwrap();
+            let ([_, _, v], keys) = x.joined::<f64>().unwrap();
+            let (v, d) = (v.host::<f64>().unwrap(), 16);
+            assert_eq!(p.len(), 2 * LENGTHS.len());
+            for (b, head) in (0..LENGTHS.len()).flat_map(|b| [(b, 0), (b, 1)]) {
+                for (i, row) in p[2 * b + head].iter().enumerate() {
+                    assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12 && row.len() == LENGTHS[b] + extra);
+                    for c in 8 * head..8 * head + 8 {
+                        let sum: f64 = row.iter().zip(keys.range(b)).map(|(p, j)| p * v[j * d + c]).sum();
+                        assert!((sum - y[0][(op.queries.range(b).start + i) * d + c]).abs() < 1e-12);
+                    }
+                }
+            }
         }
     }
 
