@@ -106,6 +106,24 @@ impl AdaptedArgs {
         std::iter::once(Input::Model("the model", self.model.path.clone())).chain(adapters).collect()
     }
 
+    /// f32 models on the CPU.
+    pub fn on_cpu(model: Checkpoint, adapter: Vec<Named>, any_base: bool) -> AdaptedArgs {
+        let device = DeviceArgs { device: DeviceChoice::Cpu };
+        AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, raw: false, max_length: None, dtype: ComputeType::F32, device }
+    }
+
+    /// Folder of the base.
+    #[cfg(feature = "serve")]
+    pub fn base(&self) -> &Path {
+        &self.model.path
+    }
+
+    /// Data type of the computation.
+    #[cfg(feature = "serve")]
+    pub fn dtype(&self) -> String {
+        lowrank::tensor::DType::from(self.dtype).to_string().to_lowercase()
+    }
+
     /// Opens one model for each adapter; all share one base. Without adapters, opens a checkpoint with its own head. The hash of the base is kept
     /// in `cache`.
     pub fn open(&self, cache: Option<&Path>) -> Result<Vec<Adapted>> {
@@ -217,19 +235,7 @@ pub struct BaseArgs {
 impl BaseArgs {
     /// One f32 model on the CPU for each adapter.
     pub fn open(&self, adapter: Vec<Named>) -> Result<Vec<Adapted>> {
-        let (model, any_base, device) = (self.model.clone(), self.any_base, DeviceArgs { device: DeviceChoice::Cpu });
-        let args = AdaptedArgs {
-            model,
-            adapter,
-            rank: None,
-            any_base,
-            lenient: false,
-            raw: false,
-            max_length: None,
-            dtype: ComputeType::F32,
-            device,
-        };
-        args.open(user_cache().as_deref())
+        AdaptedArgs::on_cpu(self.model.clone(), adapter, self.any_base).open(user_cache().as_deref())
     }
 }
 

@@ -1,10 +1,15 @@
 //! `lowrank demo`: runs the study on the bundled encoder and the bundled reviews.
 
+#[cfg(feature = "serve")]
+use super::adapted::{AdaptedArgs, Named};
+#[cfg(feature = "serve")]
+use super::common::Checkpoint;
 use super::common::{Outcome, say};
 use super::notes::{is_quiet, note};
 use super::study::{OUTPUTS, StudyArgs, quoted};
 use crate::folder::{self, MARKER, check_replaceable, check_replaceable_file, recover, replace_file, write_directory};
 use crate::study::rows;
+use clap::Args;
 use lowrank::files::write_file;
 use lowrank::nn::Architecture;
 use lowrank::{Error, Result, assets};
@@ -16,6 +21,9 @@ const OUT: &str = "lowrank-demo";
 /// Subfolders with the bundled files.
 const ENCODER: &str = "encoder";
 const REVIEWS: &str = "reviews";
+/// What the study writes last.
+#[cfg(feature = "serve")]
+const LAST: &str = "report.html";
 
 /// The bundled files by folder.
 const BUNDLED: [(&str, &assets::Files); 2] = [(ENCODER, assets::ENCODER), (REVIEWS, assets::REVIEWS)];
@@ -23,8 +31,61 @@ const BUNDLED: [(&str, &assets::Files); 2] = [(ENCODER, assets::ENCODER), (REVIE
 /// Tells a person what the folder is.
 const README: &str = "`lowrank demo` made this folder. Its next run replaces what it wrote here, so keep nothing of your own in it.\n";
 
-/// Runs the command.
-pub(super) fn run() -> Result<Outcome> {
+/// Arguments of `demo`.
+#[derive(Args)]
+pub struct Demo {
+    /// Then open a page to try the adapters; if an earlier run has made them, at once
+    #[cfg(feature = "serve")]
+    #[arg(long)]
+    serve: bool,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    place: super::serve::PlaceArgs,
+}
+
+impl Demo {
+    /// Runs the command.
+    #[cfg(feature = "serve")]
+    pub(super) fn run(self) -> Result<Outcome> {
+        if !self.serve && (self.place.open || self.place.port.is_some()) {
+            return Err(Error::invalid("demo: --port and --open are for the page of --serve: give that too"));
+        }
+        let made = || exists(&Path::new(OUT).join(LAST));
+        if !self.serve || !made()? {
+            let outcome = run()?;
+            if !self.serve || matches!(outcome, Outcome::Interrupted) {
+                return Ok(outcome);
+            }
+        }
+        super::serve::on(&adapters()?, &self.place)
+    }
+
+    /// Runs the command.
+    #[cfg(not(feature = "serve"))]
+    pub(super) fn run(self) -> Result<Outcome> {
+        run()
+    }
+}
+
+/// The adapters that the demo trained, on its encoder. Full fine-tuning gives a checkpoint, which is no adapter.
+#[cfg(feature = "serve")]
+fn adapters() -> Result<AdaptedArgs> {
+    let out = Path::new(OUT);
+    let named = |row: &crate::study::Row| {
+        let directory = out.join(row.folder(0));
+        Named { name: Some(row.key.clone()), given: directory.display().to_string(), directory }
+    };
+    let all = rows(Architecture::DistilBert, 1.0)
+        .iter()
+        .map(named)
+        .filter(|named| named.directory.join("adapter_config.json").exists())
+        .collect();
+    let encoder = out.join(ENCODER);
+    Ok(AdaptedArgs::on_cpu(Checkpoint { name: encoder.display().to_string(), path: encoder }, all, false))
+}
+
+/// Runs the study.
+fn run() -> Result<Outcome> {
     let out = Path::new(OUT);
     prepare(out)?;
     note!(

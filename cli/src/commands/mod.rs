@@ -35,6 +35,8 @@ mod recipe_args;
 mod run;
 mod run_page;
 mod scored;
+#[cfg(feature = "serve")]
+mod serve;
 mod shard;
 mod signals;
 mod start;
@@ -73,13 +75,16 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run a small version of the study on a bundled encoder and bundled reviews; results are in ./lowrank-demo
-    Demo,
+    Demo(demo::Demo),
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
     Train(Box<train::Train>),
     /// Measure an adapter on labelled texts
     Eval(Box<eval::Eval>),
     /// Classify texts from arguments, a file, or standard input
     Predict(predict::Predict),
+    /// Open a page to try a model and to see how it thinks, and an API that clients of text-embeddings-inference speak
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Serve>),
     /// Add a LoRA adapter to its base, and write a checkpoint that transformers reads
     Merge(merge::Merge),
     /// Write a model, with its adapter merged, for other programs
@@ -101,7 +106,7 @@ enum Command {
     Inspect(files::Inspect),
     /// Check the gradient of each operation against finite differences
     Gradcheck(check::Gradcheck),
-    /// Show one training step as a ledger: what is computed, saved, and skipped
+    /// Show one training step as a ledger or as a page: what is computed, saved, and skipped
     Explain(explain::Explain),
     /// Compare the engine with reference values computed by another program
     Compare(check::Compare),
@@ -167,7 +172,9 @@ fn run(arguments: Arguments) -> Result<Outcome> {
     }
     ranks::check_program()?;
     let done = match arguments.command {
-        Command::Demo => return demo::run(),
+        Command::Demo(c) => return c.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(c) => return c.run(),
         Command::Train(c) => return c.run(),
         Command::Study(c) => return c.run(),
         Command::Gradcheck(c) => return c.run(),

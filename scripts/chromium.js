@@ -1,0 +1,35 @@
+// What the checks in a browser share: finding Chromium ($CHROMIUM, or from the PATH), and packages of npm.
+"use strict";
+const { execFileSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { createRequire } = require("node:module");
+
+const FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+
+function browser() {
+  const names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+  const folders = (process.env.PATH || "").split(path.delimiter);
+  const all = [process.env.CHROMIUM, ...names.flatMap((name) => folders.map((folder) => path.join(folder, name)))];
+  return all.find((file) => file && fs.existsSync(file));
+}
+
+// A package of npm, such as "axe-core@4.10.3": from $PLAYWRIGHT (a folder with node_modules), from the current folder, or installed in `temporary`.
+// `load` gets a function like require.
+function fromNpm(wanted, temporary, load) {
+  for (const folder of [process.env.PLAYWRIGHT, process.cwd()].filter(Boolean)) {
+    try {
+      return load(createRequire(path.join(folder, "x.js")));
+    } catch {}
+  }
+  const options = { stdio: ["ignore", "ignore", "inherit"], timeout: 60_000 };
+  execFileSync("npm", ["install", "--silent", "--no-save", "--prefix", temporary, wanted], options);
+  return load(createRequire(path.join(temporary, "x.js")));
+}
+
+async function launch(temporary) {
+  const playwright = fromNpm("playwright-core@1.65.1", temporary, (require) => require("playwright-core"));
+  return playwright.chromium.launch({ executablePath: browser(), args: FLAGS.split(" ") });
+}
+
+module.exports = { browser, fromNpm, launch };
