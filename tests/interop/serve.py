@@ -134,7 +134,10 @@ def schemathesis(url):
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():
         return "skipped: no schemathesis"
-    subprocess.run([program, "run", f"{url}openapi.json", "--max-examples", "30", "--phases", "examples,fuzzing", "--seed", "1"], check=True)
+    # The file does not know the names of the adapters, nor how many layers, heads, classes and words there are: other values are valid there, and 422 here.
+    more = ["--exclude-checks", "positive_data_acceptance", "--max-examples", "30", "--phases", "examples,fuzzing", "--seed", "1"]
+    with tempfile.TemporaryDirectory() as folder:  # it keeps a cache in the current one
+        subprocess.run([program, "run", f"{url}openapi.json", *more], check=True, cwd=folder)
     return "schemathesis finds nothing"
 
 

@@ -5,7 +5,7 @@ use super::common::{Outcome, count, say, user_cache};
 use super::notes::{note, warning};
 use super::signals::{asked_to_stop, catch_signals};
 use crate::serve::{Facts, Options, Served, serve};
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches};
 use lowrank::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
-    adapted: Option<AdaptedArgs>,
+    adapted: Models,
     #[command(flatten)]
     place: PlaceArgs,
     /// Address to bind; any but that of this machine (127.0.0.1, ::1) needs --token
@@ -33,6 +33,35 @@ pub struct Serve {
     /// Follow the training run that writes this folder
     #[arg(long, value_name = "OUT")]
     watch: Option<PathBuf>,
+}
+
+/// The arguments of a model, if one is given. (The derive of clap cannot make a group optional that contains another.)
+struct Models(Option<AdaptedArgs>);
+
+impl FromArgMatches for Models {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Models, clap::Error> {
+        let given = matches.contains_id("model");
+        Ok(Models(given.then(|| AdaptedArgs::from_arg_matches(matches)).transpose()?))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Models::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Models {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = AdaptedArgs::augment_args(command).mut_arg("model", |model| model.required(false));
+        // What belongs to a model says nothing without one.
+        ["adapter", "rank", "any_base", "lenient", "max_length"]
+            .into_iter()
+            .fold(command, |command, id| command.mut_arg(id, |arg| arg.requires("model")))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Models::augment_args(command)
+    }
 }
 
 /// Where the page is.
@@ -60,10 +89,10 @@ impl Serve {
         if token.as_ref().is_some_and(|token| token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Error::invalid("--token: expected ASCII characters without spaces"));
         }
-        if self.adapted.is_none() && self.watch.is_none() {
+        if self.adapted.0.is_none() && self.watch.is_none() {
             return Err(Error::invalid("serve: give a --model to try, or a run to --watch, or both"));
         }
-        let (models, base, dtype) = match &self.adapted {
+        let (models, base, dtype) = match &self.adapted.0 {
             Some(adapted) => (adapted.open(user_cache().as_deref())?, Some(adapted.base().to_path_buf()), adapted.dtype()),
             None => (Vec::new(), None, String::new()),
         };

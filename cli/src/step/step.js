@@ -12,6 +12,10 @@ function el(tag, properties, ...children) {
 
 const thousands = (n) => n.toLocaleString("en-US");
 const mega = (flops) => `${(flops / 1e6).toFixed(2)} MFLOP`;
+// "distilbert.transformer.layer.0.attention.q_lin+distilbert.transformer.layer.0.attention.k_lin" becomes "layer.0.attention.q_lin + k_lin".
+const short = (layer) => layer.replace(/distilbert\.(transformer\.)?/, "").replace(/\+[^+]*\./g, " + ") || "loss";
+// A weight's name inside of its layer.
+const inside = (name) => name.replace(/^distilbert\.(transformer\.layer\.\d+\.|embeddings\.)?((attention|ffn)\.)?/, "");
 const list = (items) => el("ul", {}, items);
 
 // A table with a caption for those who do not see it. Cells are texts; all but the first column are right-aligned.
@@ -33,7 +37,7 @@ function describe(step, op, backward) {
   if (!op.gradient) return [el("h3", {}, step.title), el("p", { class: "stops" }, "No gradient comes here: nothing below it trains.")];
   const inputs = op.inputs.filter((input) => input.kind !== "data").map((input) => {
     const word = { trained: "trained", frozen: "frozen: the gradient stops here", value: input.gradient ? "goes on" : "nothing below trains: the gradient stops here" };
-    return el("li", { class: input.gradient ? "flows" : "stops" }, el("code", {}, input.name), `: ${word[input.kind]}`);
+    return el("li", { class: input.gradient ? "flows" : "stops" }, el("code", {}, inside(input.name)), `: ${word[input.kind]}`);
   });
   return [el("h3", {}, step.title), list(inputs), el("p", { class: "quiet" }, `backward ${mega(op.flops[1])}, spared ${mega(op.flops[2])}`)];
 }
@@ -67,7 +71,7 @@ function drawSteps(root, steps) {
     el("div", { class: "op", role: "option", id: `op-${i}`, "aria-selected": "false", onclick: () => go(i) }, el("span", {}, op.name), el("span", {}), el("span", {})));
   let layer = null;
   first.operations.forEach((op, i) => {
-    if (op.layer !== layer) graph.append(el("div", { class: "layer", role: "presentation" }, op.layer || "loss"));
+    if (op.layer !== layer) graph.append(el("div", { class: "layer", role: "presentation" }, short(op.layer)));
     layer = op.layer;
     graph.append(rows[i]);
   });
@@ -95,9 +99,9 @@ function drawSteps(root, steps) {
     if (scroll) graph.scrollTop = rows[current].offsetTop - graph.clientHeight / 2;
     const op = first.operations[current];
     where.textContent = `${backward ? "backward" : "forward"}, operation ${current + 1} of ${n}`;
-    const inputs = op.inputs.map((input) => el("li", {}, el("code", {}, input.name), ` ${input.shape}`));
+    const inputs = op.inputs.map((input) => el("li", {}, el("code", {}, inside(input.name)), ` ${input.shape}`));
     detail.replaceChildren(
-      el("h2", {}, `${backward ? "Backward of " : ""}${op.name}`), el("p", { class: "quiet" }, op.layer),
+      el("h2", {}, `${backward ? "Backward of " : ""}${op.name}`), el("p", { class: "quiet" }, short(op.layer)),
       el("p", {}, op.formula), el("p", {}, "Output ", el("code", {}, op.output)), el("h3", {}, "Inputs"), list(inputs),
       el("div", { class: "pair" }, steps.map((step) => el("div", {}, describe(step, step.operations[current], backward)))));
   }
