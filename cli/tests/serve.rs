@@ -185,6 +185,7 @@ fn what_is_refused_says_why() {
         (json!({ "inputs": null }), 422, "\"inputs\" is missing"),
         (json!({ "inputs": "a", "raw_scores": 1 }), 422, "\"raw_scores\" must be true or false"),
         (json!({ "inputs": "a", "adapter": "<b>" }), 422, "none of the names"),
+        (json!({ "inputs": "a", "truncation_direction": "Left" }), 422, "must be \"Right\""),
         (json!(["a"]), 422, "expected a JSON object"),
     ] {
         let (found, why) = server.post("/predict", &body).refusal();

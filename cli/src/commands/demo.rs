@@ -99,6 +99,8 @@ fn run() -> Result<Outcome> {
     let program = std::env::args_os().next().map_or_else(|| "lowrank".to_string(), |program| quoted(&program.to_string_lossy()));
     say("\nThe folder has the model, the data and the results. This command computes one number of the table again, from its adapter:")?;
     say(format!("  {program} eval --model {} --adapter {OUT}/qv8-seed0 --data {}", encoder.display(), reviews.display()))?;
+    #[cfg(feature = "serve")]
+    say(format!("\nThis opens a page to try the adapters, and to see how they think:\n  {program} demo --serve"))?;
     say("\nThe encoder is tiny and the reviews are hard (irony, negation, understatement). The real study:")?;
     say("  cargo install --path cli")?;
     say("  lowrank fetch distilbert-base-uncased imdb")?;

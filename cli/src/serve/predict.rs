@@ -31,6 +31,9 @@ struct Prediction<'a> {
 pub async fn predict(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
     let (texts, batch) = inputs(fields, false)?;
     let raw = fields.flag("raw_scores")?.unwrap_or(false);
+    if fields.string("truncation_direction")?.is_some_and(|side| !side.eq_ignore_ascii_case("right")) {
+        return Err(Refusal::invalid("\"truncation_direction\" must be \"Right\": texts are cut as in training"));
+    }
     let (model, facts) = chosen(state, fields)?;
     let wanted = if raw { Outputs::Numbers } else { facts.outputs };
     let (logits, truncated) = logits(state, model, &texts, fields.flag("truncate")?).await?;
