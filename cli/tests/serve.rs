@@ -462,11 +462,14 @@ fn hostile(random: &mut Random, port: u16) -> Vec<u8> {
         2 => body = format!("{{\"inputs\":\"{}\"}}", "\u{1f600} ".repeat(random.below(3000))).into_bytes(),
         _ => {}
     }
-    let version = ["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9", "ICY", ""];
+    // Most have only some fault, so that they get far.
+    let version = if random.below(8) > 0 { "HTTP/1.1" } else { random.of(&["HTTP/1.0", "HTTP/2.0", "HTTP/9", "ICY", ""]) };
     let method = if random.below(2) == 0 { "POST" } else { random.of(&methods) };
-    let mut request = format!("{method} {} {}\r\nHost: {}\r\n", random.of(&paths), random.of(&version), random.of(&hosts));
-    for _ in 0..random.below(5) {
-        request += &format!("{}\r\n", random.of(&headers));
+    let mut request = format!("{method} {} {}\r\nHost: {}\r\n", random.of(&paths), version, random.of(&hosts));
+    if random.below(2) == 0 {
+        request += "Content-Type: application/json\r\n";
+    } else {
+        (0..random.below(5)).for_each(|_| request += &format!("{}\r\n", random.of(&headers)));
     }
     match random.below(40) {
         0 => request += &format!("X-Long: {}\r\n", "a".repeat(random.below(60_000))),
