@@ -12,8 +12,8 @@ const BATCH: usize = 16;
 /// The words of `ids`: a token, and the tokens after it that begin with `##`. The first and the last token, `[CLS]` and `[SEP]`, belong to none.
 pub fn words(wordpiece: &WordPiece, ids: &[u32]) -> Vec<Range<usize>> {
     let mut words: Vec<Range<usize>> = Vec::new();
-    for i in 1..ids.len().saturating_sub(1) {
-        let goes_on = wordpiece.token(ids[i]).is_some_and(|token| token.starts_with("##"));
+    for (i, &id) in ids.iter().enumerate().take(ids.len().saturating_sub(1)).skip(1) {
+        let goes_on = wordpiece.token(id).is_some_and(|token| token.starts_with("##"));
         match words.last_mut().filter(|_| goes_on) {
             Some(word) => word.end = i + 1,
             None => words.push(i..i + 1),
