@@ -120,7 +120,7 @@ impl Epoch {
 
 /// Seconds of the last epoch and the mean loss of its steps.
 fn epoch_seconds(model: &mut DistilBert, train: &Tokenized, recipe: &Recipe) -> Result<(f64, f64)> {
-    let (mut optimizer, mut losses) = (AdamW::of(&recipe), Losses::default());
+    let (mut optimizer, mut losses) = (AdamW::of(recipe), Losses::default());
     let training = Training::new(model, train, recipe)?;
     training.run(model, &mut optimizer, (recipe.epochs - 1) * recipe.steps_per_epoch(train.len()), &mut losses)?;
     losses.0.clear();

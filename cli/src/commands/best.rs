@@ -42,11 +42,15 @@ impl Best {
         set_values(model, &self.values);
     }
 
-    /// What is saved: texts and tensors by their names.
-    pub fn saved(&self, model: &DistilBert) -> ([(String, String); 2], Vec<(String, Tensor)>) {
-        let texts = [("best".to_string(), self.value.to_string()), ("best_epoch".to_string(), self.epoch.to_string())];
+    /// The texts that are saved, by their names.
+    pub fn saved_texts(&self) -> [(String, String); 2] {
+        [("best".to_string(), self.value.to_string()), ("best_epoch".to_string(), self.epoch.to_string())]
+    }
+
+    /// The tensors that are saved, by their names.
+    pub fn saved_tensors(&self, model: &DistilBert) -> Vec<(String, Tensor)> {
         let tensor = |(p, value): (&&lowrank::autograd::Parameter, &Tensor)| (format!("best.{}", p.name()), value.clone());
-        (texts, model.parameters().iter().zip(&self.values).map(tensor).collect())
+        model.parameters().iter().zip(&self.values).map(tensor).collect()
     }
 
     /// Reads what was saved; `None` if there was no best epoch. `measured` is the number of measured epochs: older versions did not save which was best.

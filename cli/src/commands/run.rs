@@ -257,9 +257,8 @@ impl TrainingRun<'_> {
         let mut texts: BTreeMap<String, String> = texts.map(|(key, text)| (key.to_string(), text)).into();
         let mut tensors = Vec::new();
         if let Some(best) = best {
-            let (more, own) = best.saved(model);
-            texts.extend(more);
-            tensors = own;
+            texts.extend(best.saved_texts());
+            tensors = best.saved_tensors(model);
         }
         write_directory(self.out, |directory| {
             write_file(&directory.join("metrics.jsonl"), metrics.as_bytes())?;
