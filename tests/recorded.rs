@@ -164,7 +164,9 @@ fn adapters_of_a_bert_give_the_logits_of_peft() {
         adapter::save(&model, &method, "base", out.path()).unwrap();
         if !["pissa", "types"].contains(&&*name) {
             let [ours, theirs] = [out.path(), &folder].map(|f| SafeTensors::open(&adapter::tensors_path(f)).unwrap());
-            assert_eq!(ours.names().collect::<Vec<_>>(), theirs.names().collect::<Vec<_>>(), "{name}");
+            // PEFT writes the biases of modules to save again, under the names of its wrapper.
+            let wrapped = |name: &&str| name.contains(".modules_to_save.") || name.contains(".original_module.");
+            assert_eq!(ours.names().collect::<Vec<_>>(), theirs.names().filter(|name| !wrapped(name)).collect::<Vec<_>>(), "{name}");
         }
         let mut again = base();
         adapter::load(&mut again, out.path()).unwrap();
