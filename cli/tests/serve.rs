@@ -216,6 +216,7 @@ fn what_is_refused_says_why() {
     let mut stream = server.connect();
     stream.write_all(head.as_bytes()).unwrap();
     (0..3).for_each(|_| drop(stream.write_all(chunk.as_bytes())));
+    stream.write_all(b"0\r\n\r\n").unwrap();
     let mut all = [0; 12];
     stream.read_exact(&mut all).unwrap();
     assert_eq!(&all, b"HTTP/1.1 413");
