@@ -266,7 +266,7 @@ fn answers_are_bit_for_bit_those_of_a_single_text_whatever_is_computed_with_it()
     let words = ["good", "bad", "film", "plot", "I", "never", "liked", "unbelievably", "it", ","];
     let texts: Vec<String> = (0..40).map(|i| (0..=3 * i % 41).map(|j| words[(i * 7 + j * j) % 10]).collect::<Vec<_>>().join(" ")).collect();
     let single: Vec<Value> =
-        texts.iter().map(|text| predicted("lora", &[text.clone()])["predictions"][0]["probabilities"].clone()).collect();
+        texts.iter().map(|text| predicted("lora", std::slice::from_ref(text))["predictions"][0]["probabilities"].clone()).collect();
     let server = Server::start(&["lora"], &[]);
     let by_label = |answer: &Value| -> Vec<Value> {
         let mut all: Vec<(String, Value)> =
