@@ -19,7 +19,7 @@
 //! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
 //!
 //! ```text
-//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► train ─► explain · classifier
+//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► metrics ─► train ─► explain · classifier
 //! ```
 //!
 //! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
@@ -59,7 +59,7 @@
 //!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in
 //!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
-//!    `nn/distilbert.rs`: DistilBERT, and BERT. `nn/architecture.rs`: the names of their weights.
+//!    `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it, which a first reader skips.
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
 //!     and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
