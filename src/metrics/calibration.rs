@@ -56,7 +56,7 @@ const STEPS: usize = 200;
 /// The temperature T that minimises the mean cross-entropy of softmax(z / T), for logits z `[N][C]` and their labels `[N]`. Section 4.2 of the paper.
 /// `None` if there is none: if all answers are right, the smallest T is the best, and if the logits are no better than chance, the largest.
 ///
-/// The cross-entropy is convex in β = 1 / T, so its derivative Σᵢ (Σⱼ pᵢⱼ zᵢⱼ − zᵢ[label]) has one root: found by Newton's method inside an interval that
+/// The cross-entropy is convex in β = 1 / T, so its derivative `Σᵢ (Σⱼ pᵢⱼ zᵢⱼ − zᵢ[label])` has one root: found by Newton's method inside an interval that
 /// is halved where a step would leave it.
 ///
 /// # Errors

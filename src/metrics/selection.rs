@@ -26,7 +26,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All, with their names on the command line. The first seven are in the order of [`Sample::figures`].
+    /// All, with their names on the command line. The first seven are in the order of `Sample::figures`.
     pub const ALL: [(&str, Metric); 8] = [
         ("accuracy", Metric::Accuracy),
         ("balanced-accuracy", Metric::BalancedAccuracy),

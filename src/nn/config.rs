@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Sizes and dropouts of the model. Other fields of the file are ignored. The names are DistilBERT's; [`BERT_KEYS`] has BERT's.
+/// Sizes and dropouts of the model. Other fields of the file are ignored. The names are DistilBERT's; `BERT_KEYS` has BERT's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     #[serde(default = "gelu")]

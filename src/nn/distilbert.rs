@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
-/// BERT's h⁰ is drop(LN(words[id] + types[0] + positions[row])): a text alone has token type 0. Its head has tanh in place of relu, and there
+/// BERT's h⁰ is `drop(LN(words[id] + types[0] + positions[row]))`: a text alone has token type 0. Its head has tanh in place of relu, and there
 /// `pre_classifier` is called the pooler.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes. `h[CLS]` is the first row of each sequence.

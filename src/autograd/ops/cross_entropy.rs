@@ -10,7 +10,7 @@ use crate::{Error, Result, dispatch_float};
 /// `L = −(1/N) Σ_b Σ_c t[b, c] ln softmax(z)[b, c]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) Σ_c t − t) dy / N, where dy
 /// is the gradient that comes into L.
 ///
-/// t is the target of a row: 1 for its label and 0 for other classes. With class weights w and label smoothing ε, t[c] = w[c] ((1 − ε) [c = label] + ε / C).
+/// t is the target of a row: 1 for its label and 0 for other classes. With class weights w and label smoothing ε, `t[c] = w[c] ((1 − ε) [c = label] + ε / C)`.
 /// These are the terms of PyTorch's `CrossEntropyLoss`, whose mean has N = Σ_b w[label of b]. Label smoothing: Szegedy et al. 2016,
 /// <https://arxiv.org/abs/1512.00567>, section 7.
 ///
