@@ -132,21 +132,24 @@ pub fn main() -> ExitCode {
         // The message repeats arguments, so it is printed like all others.
         Err(e) => {
             warning!("{e}");
-            let _ = ranks::end::<()>(Err(e));
+            let _ = ranks::end::<()>(Err(e), |_| {});
             return ExitCode::from(2);
         }
     };
     lost::watch();
-    match ranks::end(run(arguments).and_then(|outcome| lost::check().map(|()| outcome))) {
+    // The reader closed the pipe (`| head`): not an error.
+    let closed = |e: &Error| matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe);
+    let report = |e: &Error| {
+        if !closed(e) {
+            warning!("lowrank: {e}");
+        }
+    };
+    match ranks::end(run(arguments).and_then(|outcome| lost::check().map(|()| outcome)), report) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        // The reader closed the pipe (`| head`): not an error.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(e) => {
-            warning!("lowrank: {e}");
-            ExitCode::FAILURE
-        }
+        Err(e) if closed(&e) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -42,14 +42,18 @@ pub fn start() {
     }
 }
 
-/// Ends the run of all ranks with the result of this one. Waits for the others; if one failed, all get its error.
-pub fn end<T>(result: Result<T>) -> Result<T> {
+/// Ends the run of all ranks with the result of this one. Waits for the others; if one failed, all get its error. `report` prints it before MPI
+/// ends: the launcher stops rank 0 as soon as another rank has ended with an error.
+pub fn end<T>(result: Result<T>, report: impl FnOnce(&Error)) -> Result<T> {
     let ranks = RANKS.replace(Rc::new(OneRank));
     let result = match result {
         Ok(done) if ranks.size() > 1 => ranks.gather(&[]).map(|_| done),
         result => result,
     };
-    result.inspect_err(|e| ranks.fail(e))
+    result.inspect_err(|e| {
+        ranks.fail(e);
+        report(e);
+    })
 }
 
 /// Waits until every rank is here. So an error that one of them had before is known soon.
