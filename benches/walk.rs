@@ -16,7 +16,7 @@ const MR: usize = 6;
 const NR: usize = 16;
 
 /// A step of the walk: what it adds to the one before.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Step {
     ThreeLoops,
     RowByRow,
@@ -44,7 +44,6 @@ impl Kernel for Product<'_> {
         match step {
             Step::ThreeLoops => three_loops(x, w, y, fma),
             Step::RowByRow => row_by_row(x, w, y, fma),
-            // The rows of Wᵀ have N numbers: the next row of a tile is N numbers further.
             // The rows of Wᵀ have N numbers, those of a strip NR.
             Step::Registers => strip_by_strip(panels, w, [N, NR], y, fma),
             Step::Strips => strip_by_strip(panels, w, [NR, K * NR], y, fma),

@@ -4,6 +4,7 @@
 //! registers and fused multiply-add. So there is one source and one compiled version for each instruction set. The version is chosen at run time.
 #![allow(unsafe_code)]
 
+use super::processor;
 use crate::{Error, Result};
 use std::fmt;
 use std::sync::OnceLock;
@@ -63,11 +64,7 @@ pub(super) fn widest() -> Isa {
 
 /// The fastest instruction set of this processor: the widest, unless its products of bf16 are slower than those of f32.
 fn fastest() -> Isa {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if super::processor::slow_bf16() {
-        return widest().min(Isa::Avx512);
-    }
-    widest()
+    if processor::slow_bf16() { widest().min(Isa::Avx512) } else { widest() }
 }
 
 static ISA: OnceLock<Isa> = OnceLock::new();

@@ -1,8 +1,7 @@
 //! What is written with AVX-512 intrinsics: the micro-kernels and a transposition. A register has 16 elements of 32 bits.
 #![allow(unsafe_code)]
 
-use super::call::{Call, spread};
-use crate::tensor::simd::prefetch;
+use super::call::{Call, prefetch_ahead};
 use crate::tensor::{DType, Scalar};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -20,9 +19,7 @@ pub(super) unsafe fn numbers<D: Scalar, const MR: usize, const V: usize>(call: &
     let (b, depth) = (b.as_ptr(), b.len() / (V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
-        if p % const { spread::<f32>(MR, V * LANES) } == 0 {
-            prefetch(ahead.wrapping_add(p / const { spread::<f32>(MR, V * LANES) } * LANES));
-        }
+        prefetch_ahead::<f32, f32, MR>(ahead, p, V * LANES);
         // SAFETY: p < depth, so the caller promises these elements.
         unsafe {
             let b: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(b.add((p * V + j) * LANES)));
@@ -49,9 +46,7 @@ pub(super) unsafe fn pairs<D: Scalar, const MR: usize, const V: usize>(call: &Ca
     let (b, depth) = (b.as_ptr(), b.len() / (2 * V * LANES));
     let mut sums = [[_mm512_setzero_ps(); V]; MR];
     for p in 0..depth {
-        if p % const { spread::<f32>(MR, V * LANES) } == 0 {
-            prefetch(ahead.wrapping_add(p / const { spread::<f32>(MR, V * LANES) } * 2 * LANES));
-        }
+        prefetch_ahead::<bf16, f32, MR>(ahead, p, V * LANES);
         // SAFETY: p < depth, so the caller promises these elements. A transmute changes only the type of the 512 bits.
         unsafe {
             let b: [__m512bh; V] = std::array::from_fn(|j| std::mem::transmute(_mm512_loadu_si512(b.add((p * V + j) * 2 * LANES).cast())));

@@ -1,9 +1,7 @@
 //! The sizes of the blocks of `gemm/mod.rs`, chosen so that each stays in its cache.
 
-use crate::tensor::Accum;
-use crate::tensor::processor;
-use crate::tensor::rows;
 use crate::tensor::simd::Isa;
+use crate::tensor::{Accum, processor, rows};
 
 /// Rows of a task's tile of C: a multiple of every MR.
 pub(super) const MC: usize = 96;
@@ -18,8 +16,8 @@ pub(super) const LINE: usize = 64;
 /// Multiply-adds, or elements to pack, that are worth a second thread.
 pub(super) const WORTH_THREADS: usize = 64 * 1024;
 
-/// NC: columns of a task's tile of C, for a C of n columns that `down` tasks share in each column. A block of A is copied once for each tile, so
-/// tiles are wide: as wide as lets MC rows of f32 fill half of the second-level cache, and as leaves enough tasks for all threads.
+/// NC: columns of a task's tile of C, for a C of n columns with `down` tiles below each other. A block of A may have to be copied once for each tile, so
+/// tiles are wide. But MC rows of a tile in f32 fill at most half of the second-level cache, and there are enough tasks for all threads.
 pub(super) fn columns(n: usize, down: usize, parallel: bool) -> usize {
     let widest = (processor::second_level_cache() / 2 / (MC * size_of::<f32>())).max(NARROWEST);
     let wanted = if parallel { (TASKS * rows::threads()).div_ceil(down) } else { 1 };

@@ -1,6 +1,7 @@
 //! What a micro-kernel gets.
 
 use super::blocking::{LINE, MC};
+use crate::tensor::simd;
 
 /// Rows by address, which start `stride` elements apart.
 #[derive(Clone, Copy)]
@@ -9,13 +10,22 @@ pub(super) struct Rows<S> {
     pub stride: usize,
 }
 
-/// Steps of the micro-kernel for each cache line of the next strip of B that it prefetches, for a register tile of `mr` rows and `nr` columns: so
-/// many that the calls for MC rows of A prefetch one strip. All prefetches at once would fill the queue of the first-level cache, and the
+/// The micro-kernel prefetches one cache line of the next strip of B every so many steps, for a register tile of `mr` rows and `nr` columns. With
+/// this number, the calls for MC rows of A prefetch the whole strip. All prefetches at once would fill the queue of the first-level cache, and the
 /// micro-kernel's own reads would wait behind them.
 pub(super) const fn spread<S>(mr: usize, nr: usize) -> usize {
     // A power of two, so that the test in the loop is cheap.
-    let lines = LINE * MC / (mr * nr * size_of::<S>());
-    1 << lines.ilog2()
+    let steps = LINE * MC / (mr * nr * size_of::<S>());
+    1 << steps.ilog2()
+}
+
+/// Prefetches a cache line of `ahead`, the part of the next strip that this call prefetches, if it is the turn of one in step `p`.
+#[inline(always)]
+pub(super) fn prefetch_ahead<T, S, const MR: usize>(ahead: *const T, p: usize, nr: usize) {
+    let spread = spread::<S>(MR, nr);
+    if p.is_multiple_of(spread) {
+        simd::prefetch(ahead.wrapping_add(p / spread * (LINE / size_of::<T>())));
+    }
 }
 
 /// The arguments of a micro-kernel for `to = start + Σₚ a[·, p] b[p, ·]`.

@@ -234,9 +234,11 @@ impl<S: Accum, C: Scalar<Acc = S>, const MR: usize, const NR: usize> Tile<'_, S,
                 // Each call prefetches another part of the next strip.
                 let ahead = strips.as_ptr().wrapping_add(at + NR * k + i / MR * part_ahead);
                 // The lines of C arrive while the tile is computed.
-                for r in 0..if to.strides[1] == 1 { MR } else { 0 } {
-                    let row = to.from(i + r, j).data;
-                    (0..NR).step_by(LINE / size_of::<D>()).for_each(|line| simd::prefetch(row.wrapping_add(line)));
+                if to.strides[1] == 1 {
+                    for r in 0..MR {
+                        let row = to.from(i + r, j).data;
+                        (0..NR).step_by(LINE / size_of::<D>()).for_each(|line| simd::prefetch(row.wrapping_add(line)));
+                    }
                 }
                 let height = MR.min(m - i);
                 // If `to` is row-major, so are the sums.

@@ -6,9 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::blocking::LINE;
-use super::call::{Call, spread};
-use crate::tensor::simd::{Isa, prefetch};
+use super::call::{Call, prefetch_ahead};
+use crate::tensor::simd::Isa;
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
 
@@ -78,10 +77,7 @@ impl<S: Accum> Operand<S> for S {
     ) -> [[S; NR]; MR] {
         let mut tile = [[S::ZERO; NR]; MR];
         for (p, b) in b.as_chunks::<NR>().0.iter().enumerate() {
-            let spread = const { spread::<S>(MR, NR) };
-            if p % spread == 0 {
-                prefetch(ahead.wrapping_add(p / spread * (LINE / size_of::<S>())));
-            }
+            prefetch_ahead::<S, S, MR>(ahead, p, NR);
             for i in 0..MR {
                 // SAFETY: p < b.len() / NR, so the caller promises this element.
                 let a = unsafe { *a[i].add(p * step) };
