@@ -30,11 +30,13 @@ pub fn number<T: std::str::FromStr>(file: &SafeTensors, key: &str) -> Result<T> 
 }
 
 impl Best {
-    /// Takes an epoch in the place of the best if it is better.
-    pub fn update(best: &mut Option<Best>, selection: &Selection, value: f64, epoch: usize, model: &DistilBert) {
-        if best.as_ref().is_none_or(|best| selection.metric.is_better(value, best.value)) {
+    /// Replaces the best epoch by this one if it is better. Returns whether it was.
+    pub fn update(best: &mut Option<Best>, selection: &Selection, value: f64, epoch: usize, model: &DistilBert) -> bool {
+        let better = best.as_ref().is_none_or(|best| selection.metric.is_better(value, best.value));
+        if better {
             *best = Some(Best { value, epoch, values: values(model) });
         }
+        better
     }
 
     /// Gives the model the parameters of the best epoch.

@@ -19,6 +19,7 @@ use lowrank::train::{
 };
 use lowrank::{Error, Result};
 use serde_json::json;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -63,9 +64,15 @@ pub struct RunState {
     pub kept: usize,
     /// The best epoch.
     pub best: Option<Best>,
-    /// Number of measured epochs.
+    /// Number of measured epochs. At the end of a run it is the number of trained epochs.
     pub measured: usize,
+    /// Logits of the epoch that is kept, by the name of the texts. Only what this process measured is here.
+    logits: BTreeMap<&'static str, Vec<Vec<f64>>>,
 }
+
+/// Names of the texts that are measured.
+const HELD_OUT: &str = "held-out";
+const TEST: &str = "test";
 
 /// The model at the end of a run, measured.
 pub struct Tested {
@@ -130,14 +137,16 @@ impl TrainingRun<'_> {
     fn measure(&mut self, epoch: usize, model: &DistilBert) -> Result<bool> {
         let mut found = Vec::new();
         let test = self.test_each_epoch.then_some(&self.texts.test);
-        for (name, data) in [("held-out", self.texts.dev.as_ref()), ("test", test)] {
+        for (name, data) in [(HELD_OUT, self.texts.dev.as_ref()), (TEST, test)] {
             let Some(data) = data else { continue };
-            let Some(result) = self.evaluate(model, data)? else { return Ok(false) };
-            found.push((name, result));
+            let Some(logits) = self.logits(model, data)? else { return Ok(false) };
+            found.push((name, self.evaluate(&logits, data)?, logits));
         }
-        for (name, (result, value)) in found {
+        // The held-out texts come first, and decide.
+        let mut is_kept = !self.selection.keep_best;
+        for (name, (result, value), logits) in found {
             let (selection, metric) = (self.selection, self.selection.metric.name());
-            let chosen = name == "held-out" && selection.keep_best;
+            let chosen = name == HELD_OUT && selection.keep_best;
             // The line of an evaluation has accuracy and loss already.
             let other = (chosen && !["accuracy", "loss"].contains(&metric)).then_some(value);
             let more = other.map_or(String::new(), |value| format!(", {metric} {value:.4}"));
@@ -146,7 +155,10 @@ impl TrainingRun<'_> {
             other.iter().for_each(|value| line[metric] = json!(value));
             self.state.metrics += &format!("{line}\n");
             if chosen {
-                Best::update(&mut self.state.best, &selection, value, epoch, model);
+                is_kept = Best::update(&mut self.state.best, &selection, value, epoch, model);
+            }
+            if is_kept {
+                self.state.logits.insert(name, logits);
             }
         }
         self.state.measured = epoch;
@@ -155,7 +167,7 @@ impl TrainingRun<'_> {
 
     /// Measured epochs after the best one.
     fn since_best(&self) -> usize {
-        self.state.best.as_ref().map_or(0, |best| self.state.measured - best.epoch.min(self.state.measured))
+        self.state.best.as_ref().map_or(0, |best| self.state.measured.saturating_sub(best.epoch))
     }
 
     fn patience_ended(&self) -> bool {
@@ -167,14 +179,21 @@ impl TrainingRun<'_> {
         logits_while(&*ranks(), model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())
     }
 
-    /// Evaluates on tokenised texts, and computes the figure by which epochs are chosen; `None` if it was stopped.
-    fn evaluate(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<(Evaluation, f64)>> {
-        let Some(logits) = self.logits(model, data)? else { return Ok(None) };
-        let rows = probabilities(&logits, 1.0);
+    /// The logits of the model that is kept; `None` if it was stopped. They are computed unless this process measured the epoch with these texts.
+    fn kept_logits(&self, model: &DistilBert, name: &str, data: &Tokenized) -> Result<Option<Cow<'_, [Vec<f64>]>>> {
+        match self.state.logits.get(name) {
+            Some(logits) => Ok(Some(logits.into())),
+            None => Ok(self.logits(model, data)?.map(Cow::from)),
+        }
+    }
+
+    /// The figures of logits of tokenised texts, and the figure by which epochs are chosen.
+    fn evaluate(&self, logits: &[Vec<f64>], data: &Tokenized) -> Result<(Evaluation, f64)> {
+        let rows = probabilities(logits, 1.0);
         let (result, _) = measure(&rows, &data.labels)?;
         let value = if self.selection.keep_best { self.selection.metric.of(&rows, &data.labels, result.loss) } else { Ok(result.accuracy) };
-        // Of test texts, which choose nothing, it may be undefined.
-        Ok(Some((result, value.unwrap_or(f64::NAN))))
+        // It may be undefined for test texts. They choose nothing.
+        Ok((result, value.unwrap_or(f64::NAN)))
     }
 
     /// Measures the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
@@ -200,7 +219,7 @@ impl TrainingRun<'_> {
     fn test(&self, model: &DistilBert) -> Result<Option<Tested>> {
         let (mut held_out, mut found) = (None, None);
         if let Some(dev) = &self.texts.dev {
-            let Some(logits) = self.logits(model, dev)? else { return Ok(None) };
+            let Some(logits) = self.kept_logits(model, HELD_OUT, dev)? else { return Ok(None) };
             found = if dev.len() < FEWEST { None } else { temperature(&logits, &dev.labels)? };
             let measured = |t| measure(&probabilities(&logits, t), &dev.labels).map(|(result, _)| result);
             let (raw, result) = (measured(1.0)?, measured(found.unwrap_or(1.0))?);
@@ -210,7 +229,7 @@ impl TrainingRun<'_> {
             }
             held_out = Some(result);
         }
-        let Some(logits) = self.logits(model, &self.texts.test)? else { return Ok(None) };
+        let Some(logits) = self.kept_logits(model, TEST, &self.texts.test)? else { return Ok(None) };
         let probabilities = probabilities(&logits, found.unwrap_or(1.0));
         let (test, _) = measure(&probabilities, &self.texts.test.labels)?;
         Ok(Some(Tested { test, probabilities, held_out, temperature: found }))

@@ -27,8 +27,7 @@ pub struct Finished<'a> {
 impl Finished<'_> {
     /// Number of epochs that were trained: fewer than the recipe's if patience ended.
     pub fn epochs(&self) -> usize {
-        let last = self.steps().last().and_then(|step| step["epoch"].as_u64());
-        last.map_or(self.recipe.epochs, |epoch| epoch as usize)
+        self.state.measured
     }
 
     /// The records of the optimizer steps in `metrics.jsonl`.
