@@ -67,7 +67,7 @@ pub fn integrated_gradients(
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Attribution>> {
     let line = Line::new(model, ids, baseline, class)?;
-    let [start, end] = [line.ends[1], line.ends[0]];
+    let [start, end] = line.ends;
     let first = Part { from: (0.0, start), to: (1.0, end), tokens: vec![0.0; ids.len()], steps: 0 };
     let Some(first) = line.filled(first, steps.0.max(1), go_on)? else { return Ok(None) };
     let (mut parts, mut computed) = (vec![first], steps.0.max(1));
@@ -117,7 +117,7 @@ struct Line<'a> {
     like: Tensor,
     /// T; N has also the rows of a prompt, which are equal in both.
     tokens: usize,
-    /// F(x) and F(x′).
+    /// F(x′) and F(x).
     ends: [f64; 2],
 }
 
@@ -137,7 +137,7 @@ impl<'a> Line<'a> {
         let (text, start) = values.split_at(values.len() / 2);
         let change = text.iter().zip(start).map(|(x, start)| x - start).collect();
         let mut line = Line { model, class, start: start.to_vec(), change, like: both, tokens: ids.len(), ends: [0.0; 2] };
-        line.ends = [line.logit(1.0)?, line.logit(0.0)?];
+        line.ends = [line.logit(0.0)?, line.logit(1.0)?];
         match line.ends.iter().find(|z| !z.is_finite()) {
             Some(bad) => Err(Error::invalid(format!("integrated gradients: the model answers {bad}: it cannot be explained"))),
             None => Ok(line),

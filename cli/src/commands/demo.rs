@@ -34,7 +34,7 @@ const README: &str = "`lowrank demo` made this folder. Its next run replaces wha
 /// Arguments of `demo`.
 #[derive(Args)]
 pub struct Demo {
-    /// Then open a page to try the adapters; if an earlier run has made them, at once
+    /// Serve a page to try the adapters. The study runs first, unless an earlier run has finished it
     #[cfg(feature = "serve")]
     #[arg(long)]
     serve: bool,

@@ -16,7 +16,7 @@ use std::iter::once;
 #[derive(Args)]
 pub struct Export {
     /// Write model.onnx (opset 17, f32): logits [batch, C] of input_ids and attention_mask, both [batch, sequence] of int64. config.json and the
-    /// tokenizer's files lie beside it
+    /// tokenizer's files are in the same folder
     #[arg(long, required = true)]
     onnx: bool,
     #[command(flatten)]

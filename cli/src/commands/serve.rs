@@ -18,14 +18,14 @@ pub struct Serve {
     adapted: Models,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Address to bind; any but that of this machine (127.0.0.1, ::1) needs --token
+    /// Address to bind; without --token only one of this machine alone (127.0.0.1, ::1)
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
     /// What requests must show, as `Authorization: Bearer TOKEN` [default: LOWRANK_TOKEN, which other users of the machine cannot read]
     #[arg(long)]
     token: Option<String>,
     /// Most requests that wait for an answer; the next one is answered 429
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count::<65536>)]
+    #[arg(long, value_name = "N", default_value_t = WAITING, value_parser = count::<65536>)]
     max_concurrent_requests: usize,
     /// Cut texts that are too long, if a request does not say what to do; without this they are answered 413
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Serve {
     watch: Option<PathBuf>,
 }
 
-/// The arguments of a model, if one is given. (The derive of clap cannot make a group optional that contains another.)
+/// The arguments of a model, if one is given. (clap's derive cannot make a group optional if it contains another group.)
 struct Models(Option<AdaptedArgs>);
 
 impl FromArgMatches for Models {
@@ -53,7 +53,7 @@ impl FromArgMatches for Models {
 impl Args for Models {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = AdaptedArgs::augment_args(command).mut_arg("model", |model| model.required(false));
-        // What belongs to a model says nothing without one.
+        // These arguments have no meaning without a model.
         ["adapter", "rank", "any_base", "lenient", "max_length"]
             .into_iter()
             .fold(command, |command, id| command.mut_arg(id, |arg| arg.requires("model")))
@@ -77,6 +77,9 @@ pub struct PlaceArgs {
 
 /// A port that no well-known service has.
 const PORT: u16 = 7878;
+
+/// Most requests that wait.
+const WAITING: usize = 512;
 
 impl Serve {
     /// Runs the command.
@@ -113,8 +116,8 @@ impl Serve {
 /// Serves the models until a signal asks to stop.
 pub(super) fn run(models: Vec<Adapted>, options: Options, open: bool) -> Result<Outcome> {
     let models: Vec<Served> = models.into_iter().map(served).collect();
-    if let Some(name) = models.iter().enumerate().find(|(i, m)| models[..*i].iter().any(|other| other.facts.name == m.facts.name)) {
-        return Err(Error::invalid(format!("--adapter: two have the name {:?}: give them names with NAME=DIR", name.1.facts.name)));
+    if let Some((_, twice)) = models.iter().enumerate().find(|(i, m)| models[..*i].iter().any(|other| other.facts.name == m.facts.name)) {
+        return Err(Error::invalid(format!("--adapter: two have the name {:?}: give them names with NAME=DIR", twice.facts.name)));
     }
     catch_signals()?;
     let ready = |url: &str| {
@@ -136,7 +139,7 @@ pub(super) fn on(adapted: &AdaptedArgs, place: &PlaceArgs) -> Result<Outcome> {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: place.port.unwrap_or(PORT),
         token: None,
-        waiting: 512,
+        waiting: WAITING,
         auto_truncate: true,
         dtype: adapted.dtype(),
         base: Some(adapted.base().to_path_buf()),

@@ -16,7 +16,7 @@ pub struct Lock {
 /// Takes the place `path`, of a file or a folder, for this process.
 ///
 /// # Errors
-/// If another process has locked the place, or the lock file beside it cannot be written.
+/// If another process has locked the place, or the lock file cannot be written.
 pub fn lock(path: &Path) -> Result<Lock> {
     let problem = "is being written by another process of lowrank: wait until it ends, or choose another --out";
     try_lock(path)?.ok_or_else(|| Error::file(path, "--out", problem))

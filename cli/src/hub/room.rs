@@ -4,15 +4,17 @@ use super::partial_file::incomplete;
 use lowrank::{Error, Result};
 use std::path::Path;
 
+/// Checks that the disk has room for `files`: their final paths, and the lengths in bytes that the server promises. What an earlier run received
+/// needs no more room. `name` is what is fetched, `from` the server. `folder` need not exist yet.
+///
 /// # Errors
-/// If the file system of `folder`, which need not exist yet, has less room than these files will take: their final paths, and their lengths
-/// in bytes as the server promises them. What an earlier run received is there already. `name` is what is fetched, `from` the server.
+/// If the file system of `folder` has less room.
 pub fn check_room(name: &str, from: &str, folder: &Path, files: &[(&Path, u64)]) -> Result<()> {
     let needed = files.iter().fold(0, |sum: u64, (path, size)| sum.saturating_add(size.saturating_sub(received(path, *size))));
     match free(folder) {
         Some(free) if needed > free => Err(Error::invalid(format!(
             "{name}: {from} promises {needed} bytes, and {} has room for {free}; make room, or set HF_HOME and LOWRANK_HOME to folders on a \
-             larger disk; a size beyond belief means that this server is not to be trusted",
+             larger disk; do not trust this server if that size cannot be true",
             folder.display()
         ))),
         _ => Ok(()),

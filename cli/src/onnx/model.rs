@@ -1,19 +1,20 @@
 //! DistilBERT and BERT as a graph of ONNX operators, in f32. It computes padded batches; the engine computes packed ones.
 
 use super::graph::{Builder, Setting, Size};
+use super::proto::FLOAT;
 use lowrank::nn::{Architecture, Block, DistilBert, LayerNorm, Linear};
 use lowrank::tensor::{DType, Tensor};
 use lowrank::{Error, Result};
 use prost::Message;
 
-/// Added to the scores of padding: e^x of it is 0.
+/// Added to the scores of padding. Softmax then gives them 0.
 const PADDING: f64 = -1e9;
 
 /// The bytes of an ONNX file that computes `logits` `[batch, C]` of `input_ids` and `attention_mask`, both `[batch, sequence]` of i64, where 0 in the
 /// mask stands for padding. BERT's tokens are all of type 0.
 ///
 /// # Errors
-/// If the model has parts that are no checkpoint's (merge low-rank terms first), or is larger than 2 GB.
+/// If the model has parts that a plain checkpoint lacks (merge low-rank terms first), or is larger than 2 GB.
 pub fn encode(model: &DistilBert) -> Result<Vec<u8>> {
     let added = |block: &Block| block.prefix.is_some() || block.hooks.iter().any(Option::is_some);
     let linears =
@@ -75,7 +76,7 @@ fn positions(model: &DistilBert) -> Result<Tensor> {
 
 /// What is added to the scores of attention: 0, or a very negative number for padding: `[batch, 1, 1, sequence]`.
 fn mask(graph: &mut Builder) -> Result<String> {
-    let float = graph.node("Cast", "mask.float", &["attention_mask"], &[Setting::Int("to", 1)]);
+    let float = graph.node("Cast", "mask.float", &["attention_mask"], &[Setting::Int("to", FLOAT.into())]);
     let (one, padding, axes) = (graph.scalar("one", 1.0)?, graph.scalar("mask.score", PADDING)?, graph.ints("axes.1.2", &[1, 2])?);
     let padded = graph.node("Sub", "mask.padded", &[&one, &float], &[]);
     let scores = graph.node("Mul", "mask.scores", &[&padded, &padding], &[]);
@@ -122,7 +123,7 @@ fn attention(graph: &mut Builder, block: &Block, h: &str, mask: &str) -> Result<
     let joined = graph.ints("shape.joined", &[0, 0, d as i64])?;
     let scale = graph.scalar("attention.scale", (width as f64).sqrt().recip())?;
     let mut heads = Vec::new();
-    // [batch, H, sequence, K]; k has its last two axes the other way round.
+    // [batch, H, sequence, K]; the last two axes of k are swapped.
     for (of, axes) in block.qkv.iter().zip([[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]]) {
         let y = linear(graph, of, h)?;
         let y = graph.node("Reshape", &format!("{}.split", of.name), &[&y, &split], &[]);

@@ -1,4 +1,4 @@
-//! Who may ask: programs of this machine, or those that show the token; of the pages in a browser, only our own.
+//! Who may ask: programs of this machine, or those that show the token. Of the pages in a browser, only our own may ask.
 //!
 //! A page of another origin can send requests to this machine. It cannot read an answer of another origin, unless a name of its own leads to this address
 //! (DNS rebinding). So the Host header must name this machine, and an Origin header must be our own.
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 /// The rules of one server.
 pub struct Guard {
-    /// The values of the Host header that name this server; `None` if any does, because a token is asked for.
+    /// The values of the Host header that name this server. `None` accepts every value: the server then asks for a token.
     hosts: Option<Vec<String>>,
     token: Option<String>,
 }
@@ -33,17 +33,18 @@ impl Guard {
     /// If this request is not answered.
     pub fn check(&self, parts: &Parts) -> Result<(), Refusal> {
         let host = self.host(parts)?;
+        let foreign = || Refusal::new(StatusCode::FORBIDDEN, "pages of other origins may not use this server");
         if let Some(origin) = one(&parts.headers, ORIGIN.as_str())?
             && !origin.strip_prefix("http://").is_some_and(|own| own.eq_ignore_ascii_case(host))
         {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "pages of other origins may not use this server"));
+            return Err(foreign());
         }
         let to_page = parts.method == Method::GET && parts.uri.path() == "/";
         let site = one(&parts.headers, "sec-fetch-site")?;
-        // A link on another page may lead here, but nothing else of it.
+        // A link on another page may lead here. Other requests of that page are refused.
         let followed = to_page && one(&parts.headers, "sec-fetch-mode")? == Some("navigate");
         if site.is_some_and(|site| !["same-origin", "none"].contains(&site)) && !followed {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "pages of other origins may not use this server"));
+            return Err(foreign());
         }
         // The page holds no data, and asks for the rest with the token.
         match &self.token {
@@ -77,7 +78,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refusa
 }
 
 /// # Errors
-/// If the token is not shown. The time of the comparison says nothing about the token but its length.
+/// If the token is not shown. The time of the comparison tells only the length of the token.
 fn check_token(headers: &HeaderMap, token: &str) -> Result<(), Refusal> {
     let shown = one(headers, AUTHORIZATION.as_str())?.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     let differences = shown.bytes().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));

@@ -1,6 +1,6 @@
 //! What the page asks: every adapter's answer, integrated gradients, attention, the answer without words, and a training step.
 
-use super::predict::{answered, ask, chosen, encode, full};
+use super::predict::{answered, ask, chosen, encode};
 use super::reply::{Refusal, Reply, as_json, of};
 use super::request::{Fields, whole};
 use super::state::State;
@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use lowrank::explain::{FEWEST_STEPS, MOST_STEPS, baseline, deletions, integrated_gradients, words};
 use lowrank::lora::LoraConfig;
 use lowrank::metrics::argmax;
+use lowrank::nn::Config;
 use lowrank::train::scores;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -135,7 +136,8 @@ pub async fn step(state: &State) -> Result<Reply, Refusal> {
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "no model is served: start the server with --model");
     let base = state.options.base.clone().ok_or_else(missing)?;
     let found = task(state, move |_, _| {
-        let steps = side_by_side(&base, &[TEXT.to_string()], LoraConfig::new(8, &["q_lin", "v_lin"]))?;
+        let targets = Config::open(&base)?.architecture.default_targets();
+        let steps = side_by_side(&base, &[TEXT.to_string()], LoraConfig::new(8, &targets))?;
         Ok(Some(serde_json::to_value(steps).map_err(|e| lowrank::Error::invalid(format!("json: {e}")))?))
     });
     let bytes = Bytes::from(found.await?.to_string());
@@ -147,7 +149,7 @@ fn tokens(facts: &Facts, ids: &[u32]) -> Vec<String> {
     ids.iter().map(|&id| facts.wordpiece.token(id).unwrap_or_default().to_string()).collect()
 }
 
-/// Runs `work` in the engine. It ends early, with `None`, if nobody waits for it any more.
+/// Runs `work` in the engine. Its second argument says whether to go on; if not, `work` returns `None`.
 async fn task(
     state: &State,
     work: impl FnOnce(&[Served], &mut dyn FnMut() -> bool) -> lowrank::Result<Option<Value>> + Send + 'static,
@@ -162,8 +164,5 @@ async fn task(
         // An error means that nobody waits any more.
         let _ = answer.send(done);
     }));
-    if !queued {
-        return Err(full());
-    }
-    answered(found.await.unwrap_or_else(|_| Err("the server stops".to_string())))
+    answered(queued, found).await
 }

@@ -140,21 +140,19 @@ async fn logits(state: &State, model: usize, texts: &[String], truncate: Option<
 /// 424 if the engine fails, 429 if the queue is full.
 pub async fn ask(state: &State, model: usize, ids: Vec<Vec<u32>>) -> Result<Vec<Vec<f64>>, Refusal> {
     let (answer, found) = oneshot::channel();
-    if !state.queue.push_texts(Texts { model, ids, answer }) {
-        return Err(full());
-    }
-    answered(found.await.unwrap_or_else(|_| Err("the server stops".to_string())))
+    answered(state.queue.push_texts(Texts { model, ids, answer }), found).await
 }
 
+/// What the engine answers to a request, which is `queued` unless the queue was full.
+///
 /// # Errors
-/// 424 if the engine failed.
-pub fn answered<T>(found: Result<T, String>) -> Result<T, Refusal> {
+/// 424 if the engine fails, 429 if the queue was full.
+pub async fn answered<T>(queued: bool, found: oneshot::Receiver<Result<T, String>>) -> Result<T, Refusal> {
+    if !queued {
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests wait: try again later"));
+    }
+    let found = found.await.unwrap_or_else(|_| Err("the server stops".to_string()));
     found.map_err(|problem| Refusal::new(StatusCode::FAILED_DEPENDENCY, problem))
-}
-
-/// 429.
-pub fn full() -> Refusal {
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests wait: try again later")
 }
 
 /// The classes with their scores, the highest first.

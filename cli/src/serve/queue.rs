@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Most tokens that wait: with the texts of one request, some megabytes.
+/// Most tokens that wait: 4 MB of ids.
 const TOKENS: usize = 1 << 20;
 
 /// Texts of one request, for one model.
@@ -24,7 +24,7 @@ impl Texts {
     }
 }
 
-/// Longer work. It calls its second argument often, which answers waiting texts in between, and says whether to go on.
+/// Longer work. It often calls its second argument. Each call answers the texts that wait, and returns whether to go on.
 pub type Task = Box<dyn FnOnce(&[Served], &mut dyn FnMut() -> bool) + Send>;
 
 /// What the engine does next.
@@ -65,7 +65,7 @@ impl Queue {
     /// Adds texts; false if the queue is full.
     pub fn push_texts(&self, texts: Texts) -> bool {
         let (mut waiting, tokens) = (self.lock(), texts.tokens());
-        let room = waiting.texts.len() + waiting.tasks.len() < self.most && waiting.tokens + tokens <= TOKENS && !waiting.closed;
+        let room = waiting.has_room(self.most) && waiting.tokens + tokens <= TOKENS;
         if room {
             waiting.tokens += tokens;
             waiting.texts.push_back(texts);
@@ -77,7 +77,7 @@ impl Queue {
     /// Adds a task; false if the queue is full.
     pub fn push_task(&self, task: Task) -> bool {
         let mut waiting = self.lock();
-        let room = waiting.texts.len() + waiting.tasks.len() < self.most && !waiting.closed;
+        let room = waiting.has_room(self.most);
         if room {
             waiting.tasks.push_back(task);
             self.ready.notify_one();
@@ -94,13 +94,13 @@ impl Queue {
     /// Number of waiting requests, and of their tokens.
     pub fn waiting(&self) -> (usize, usize) {
         let waiting = self.lock();
-        (waiting.texts.len() + waiting.tasks.len(), waiting.tokens)
+        (waiting.requests(), waiting.tokens)
     }
 
     /// What is next; waits for it at most `wait`. Texts are those of [`Queue::texts`].
     pub fn next(&self, wait: Duration, tokens: usize) -> Work {
         let waiting = self.lock();
-        let idle = |waiting: &mut Waiting| waiting.texts.is_empty() && waiting.tasks.is_empty() && !waiting.closed;
+        let idle = |waiting: &mut Waiting| waiting.requests() == 0 && !waiting.closed;
         let (mut waiting, _) = self.ready.wait_timeout_while(waiting, wait, idle).unwrap_or_else(PoisonError::into_inner);
         if !waiting.texts.is_empty() {
             return Work::Texts(waiting.take(tokens));
@@ -119,6 +119,16 @@ impl Queue {
 }
 
 impl Waiting {
+    /// Number of requests.
+    fn requests(&self) -> usize {
+        self.texts.len() + self.tasks.len()
+    }
+
+    /// Whether one more request may wait, where `most` may.
+    fn has_room(&self, most: usize) -> bool {
+        self.requests() < most && !self.closed
+    }
+
     fn take(&mut self, most: usize) -> Vec<Texts> {
         let (mut taken, mut tokens): (Vec<Texts>, usize) = (Vec::new(), 0);
         let mut i = 0;

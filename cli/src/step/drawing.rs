@@ -12,7 +12,7 @@ pub const STYLE: &str = include_str!("step.css");
 /// The page of some steps, as HTML.
 ///
 /// # Errors
-/// Never for numbers that are finite.
+/// If the steps have no form in JSON.
 pub fn page(steps: &[Step]) -> Result<String> {
     let data = serde_json::to_string(steps).map_err(|e| Error::invalid(format!("json: {e}")))?;
     // Inside of a script element, only "</script" and "<!--" end or change what is read.

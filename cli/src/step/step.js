@@ -13,9 +13,9 @@ function el(tag, properties, ...children) {
 const thousands = (n) => n.toLocaleString("en-US");
 const mega = (flops) => `${(flops / 1e6).toFixed(2)} MFLOP`;
 // "distilbert.transformer.layer.0.attention.q_lin+distilbert.transformer.layer.0.attention.k_lin" becomes "layer.0.attention.q_lin + k_lin".
-const short = (layer) => layer.replace(/distilbert\.(transformer\.)?/, "").replace(/\+[^+]*\./g, " + ") || "loss";
+const short = (layer) => layer.replace(/(distil)?bert\.(transformer\.|encoder\.)?/, "").replace(/\+[^+]*\./g, " + ") || "loss";
 // A weight's name inside of its layer.
-const inside = (name) => name.replace(/^distilbert\.(transformer\.layer\.\d+\.|embeddings\.)?((attention|ffn)\.)?/, "");
+const inside = (name) => name.replace(/^(distil)?bert\.((transformer|encoder)\.layer\.\d+\.|embeddings\.)?((attention|ffn)\.)?(self\.)?/, "");
 const list = (items) => el("ul", {}, items);
 
 // A table with a caption for those who do not see it. Cells are texts; all but the first column are right-aligned.
