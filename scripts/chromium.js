@@ -1,7 +1,8 @@
-// What the checks in a browser share: finding Chromium ($CHROMIUM, or from the PATH), and packages of npm.
+// What the checks in a browser share: arguments, finding Chromium ($CHROMIUM, or from the PATH), and packages of npm.
 "use strict";
 const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
+const os = require("node:os");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 
@@ -32,4 +33,32 @@ async function launch(temporary) {
   return playwright.chromium.launch({ executablePath: browser(), args: FLAGS.split(" ") });
 }
 
-module.exports = { browser, fromNpm, launch };
+// Takes "--screenshots DIR" out of the arguments. Returns the others, and the folder.
+function parse() {
+  const args = process.argv.slice(2);
+  const at = args.indexOf("--screenshots");
+  const [screenshots] = at < 0 ? [] : args.splice(at, 2).slice(1);
+  return { args, screenshots };
+}
+
+// Does `work` with a temporary folder, if there is a Chromium. Makes the folder of the screenshots.
+async function inBrowser(screenshots, work) {
+  if (!browser()) return "skipped: no chromium";
+  if (screenshots) fs.mkdirSync(screenshots, { recursive: true });
+  const temporary = fs.mkdtempSync(path.join(os.tmpdir(), "browser-check-"));
+  try {
+    return await work(temporary);
+  } finally {
+    fs.rmSync(temporary, { recursive: true, force: true });
+  }
+}
+
+// Prints what `main` returns. After an error the status is 1.
+function run(main) {
+  main().then(console.log, (error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
+}
+
+module.exports = { fromNpm, inBrowser, launch, parse, run };

@@ -277,6 +277,12 @@ def in_bert(text):
     return text
 
 
+def copy_tokenizer(source, out):
+    for name in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"]:
+        if (source / name).exists():
+            shutil.copy(source / name, out)
+
+
 def as_bert(out):
     """The bundled encoder in BERT's layout, with random token types and a random pooler."""
     c = json.loads((BASE / "config.json").read_text())
@@ -290,9 +296,7 @@ def as_bert(out):
     # Large enough that the classifier sees a difference between texts.
     bert.bert.pooler.dense.weight.data *= 5
     bert.bert.save_pretrained(out)
-    for name in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"]:
-        if (BASE / name).exists():
-            shutil.copy(BASE / name, out)
+    copy_tokenizer(BASE, out)
     return out
 
 
@@ -344,9 +348,7 @@ def with_positions(source, out, positions=512):
     encoder.embeddings.position_embeddings = new
     encoder.config.max_position_embeddings = positions
     encoder.save_pretrained(out)
-    for name in ["vocab.txt", "tokenizer.json", "tokenizer_config.json"]:
-        if (source / name).exists():
-            shutil.copy(source / name, out)
+    copy_tokenizer(source, out)
     return out
 
 

@@ -112,7 +112,6 @@ def eval_seconds(program, base, texts):
 
 def constant_memory(port, pid, requests):
     """Memory in MB after a tenth of the requests, and after all."""
-    done = 0
 
     def run(count):
         client = Client(port)
@@ -124,7 +123,6 @@ def constant_memory(port, pid, requests):
         threads = [threading.Thread(target=run, args=(share // 8,)) for _ in range(8)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        done += share
         found.append(memory(pid))
     return found
 
@@ -165,8 +163,7 @@ def main():
     try:
         url = server.stdout.readline().strip()
         port = int(url.rstrip("/").rsplit(":", 1)[1])
-        labels = Client(port).predict("a").keys()
-        labels = sorted(labels)
+        labels = sorted(Client(port).predict("a"))
         print(hub(url.rstrip("/"), labels))
         over_http, inside = short_text(program, base, port)
         print(f"one short text: {over_http:.2f} ms over HTTP, {inside:.2f} ms in predict: {over_http / inside:.2f} times")

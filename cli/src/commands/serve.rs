@@ -18,7 +18,7 @@ pub struct Serve {
     adapted: Models,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Address to bind; without --token only one of this machine alone (127.0.0.1, ::1)
+    /// Address to bind. Without --token, only this machine may reach it (127.0.0.1, ::1)
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
     /// What requests must show, as `Authorization: Bearer TOKEN` [default: LOWRANK_TOKEN, which other users of the machine cannot read]

@@ -30,6 +30,7 @@ const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(3)}`;
 const spaced = (text) => text.replace(/^##/, "…");
 const kind = (name) => session.info.adapters.find((adapter) => adapter.name === name);
 const score = (name, x) => (kind(name).outputs === "numbers" ? x.toFixed(4) : percent(x));
+const likeliest = (scores) => scores.indexOf(Math.max(...scores));
 const chosen = () => ({ text: session.answers.text, adapter: $("adapter").value });
 const options = (select, names) => select.replaceChildren(...names.map((name, i) => el("option", { value: i }, name)));
 
@@ -44,7 +45,6 @@ function coloured(tokens, values, words) {
 }
 
 function card(adapter) {
-  const best = adapter.scores.indexOf(Math.max(...adapter.scores));
   const numbers = kind(adapter.name).outputs === "numbers";
   const bars = adapter.labels.map((label, i) => {
     const bar = el("i", { "aria-hidden": "true" });
@@ -52,7 +52,7 @@ function card(adapter) {
     return el("div", { class: "bar" }, el("span", {}, label), bar, el("b", {}, score(adapter.name, adapter.scores[i])));
   });
   const cut = adapter.truncated ? el("p", { class: "error" }, `Only the first ${adapter.tokens.length} tokens were read.`) : null;
-  return el("article", { class: "card" }, el("h3", {}, adapter.name), el("p", {}, numbers ? "" : adapter.labels[best]), bars, cut);
+  return el("article", { class: "card" }, el("h3", {}, adapter.name), el("p", {}, numbers ? "" : adapter.labels[likeliest(adapter.scores)]), bars, cut);
 }
 
 async function classify(text) {
@@ -85,7 +85,7 @@ function showAdapter() {
   const adapter = session.answers.adapters.find(({ name }) => name === $("adapter").value);
   const { layers, heads } = kind(adapter.name);
   options($("class"), adapter.labels);
-  $("class").value = adapter.scores.indexOf(Math.max(...adapter.scores));
+  $("class").value = likeliest(adapter.scores);
   const count = (n) => Array.from({ length: n }, (_, i) => String(i));
   for (const [id, n] of [["layer", layers], ["head", heads]]) if ($(id).length !== n) options($(id), count(n));
   const words = adapter.words.map(([start, end]) => adapter.tokens.slice(start, end).join("").replaceAll("##", ""));
@@ -103,7 +103,7 @@ const showAttributions = () => fill($("attributions"), async () => {
   const rows = found.tokens.map((name, i) => [name, signed(found.values[i])]);
   return [
     coloured(found.tokens, found.values, signed),
-    el("p", {}, `Integrated gradients for “${found.label}”: blue speaks for it, orange against it. The logit is ${found.output.toFixed(3)}; of a text of [PAD] it is `
+    el("p", {}, `Integrated gradients for “${found.label}”: blue speaks for it, orange against it. The logit is ${found.output.toFixed(3)}; for a text of [PAD] tokens it is `
       + `${found.baseline.toFixed(3)}. The tokens explain ${signed(sum)} of the difference ${signed(found.output - found.baseline)}: `
       + `the completeness gap is ${(100 * found.gap).toFixed(3)} % after ${found.steps} steps.${state}`),
     el("details", {}, el("summary", {}, "As numbers"), table("Contributions", ["token", "contribution"], rows))];
@@ -144,7 +144,7 @@ const showWithout = (words) => fill($("deletions"), async () => {
 function showHistory() {
   $("export").disabled = false;
   const line = ({ text, answers }) => el("li", {}, el("button", { type: "button", onclick: () => { $("text").value = text; classify(text); } }, text.slice(0, 80)),
-    ` ${answers.map(({ name, labels, scores }) => `${name}: ${labels[scores.indexOf(Math.max(...scores))]}`).join(", ")}`);
+    ` ${answers.map(({ name, labels, scores }) => `${name}: ${labels[likeliest(scores)]}`).join(", ")}`);
   $("history").replaceChildren(...session.history.map(line).reverse());
 }
 
@@ -162,16 +162,11 @@ function plot(name, points, y) {
   const [low, high] = [Math.min(...shown.map((p) => p[y])), Math.max(...shown.map((p) => p[y]))];
   const x0 = shown[0].step, x1 = shown[shown.length - 1].step;
   const at = (p) => `${60 + (250 * (p.step - x0)) / (x1 - x0 || 1)} ${110 - (95 * (p[y] - low)) / (high - low || 1)}`;
-  const make = (tag, properties, text) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    Object.entries(properties).forEach(([key, value]) => node.setAttribute(key, value));
-    node.textContent = text || "";
-    return node;
-  };
-  const svg = make("svg", { viewBox: "0 0 320 130", role: "img", "aria-label": `${name}: ${shown[shown.length - 1][y]} at step ${x1}` });
+  const svg = svgElement("svg", { viewBox: "0 0 320 130", role: "img", "aria-label": `${name}: ${shown[shown.length - 1][y]} at step ${x1}` });
   const number = (x) => (x === 0 || (Math.abs(x) >= 0.01 && Math.abs(x) < 1e4) ? x.toFixed(3) : x.toExponential(1));
-  svg.append(make("path", { d: `M${shown.map(at).join("L")}` }), make("text", { x: 2, y: 18 }, number(high)), make("text", { x: 2, y: 112 }, number(low)),
-    make("text", { x: 60, y: 127 }, `step ${x0}`), make("text", { x: 310, y: 127, "text-anchor": "end" }, `${x1}`));
+  const label = (x, y, text, more) => svgElement("text", { x, y, ...more }, text);
+  svg.append(svgElement("path", { d: `M${shown.map(at).join("L")}` }), label(2, 18, number(high)), label(2, 112, number(low)),
+    label(60, 127, `step ${x0}`), label(310, 127, `${x1}`, { "text-anchor": "end" }));
   return el("figure", {}, el("figcaption", {}, name), svg);
 }
 

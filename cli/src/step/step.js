@@ -10,6 +10,14 @@ function el(tag, properties, ...children) {
   return element;
 }
 
+// An element of SVG.
+function svgElement(tag, properties, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  Object.entries(properties).forEach(([name, value]) => element.setAttribute(name, value));
+  element.textContent = text || "";
+  return element;
+}
+
 const thousands = (n) => n.toLocaleString("en-US");
 const mega = (flops) => `${(flops / 1e6).toFixed(2)} MFLOP`;
 // "distilbert.transformer.layer.0.attention.q_lin+distilbert.transformer.layer.0.attention.k_lin" becomes "layer.0.attention.q_lin + k_lin".
@@ -52,9 +60,7 @@ function drawEdges(svg, graph, rows, operations) {
     for (const input of op.inputs.filter((input) => input.from !== null)) {
       const [from, to, right] = [middle(rows[input.from]), middle(rows[i]), 40];
       const bend = i - input.from === 1 ? 6 : Math.min(36, 12 + 2 * (i - input.from));
-      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      path.setAttribute("d", `M${right} ${from} C${right - bend} ${from} ${right - bend} ${to} ${right} ${to}`);
-      svg.append(path);
+      svg.append(svgElement("path", { d: `M${right} ${from} C${right - bend} ${from} ${right - bend} ${to} ${right} ${to}` }));
     }
   });
 }
@@ -64,8 +70,7 @@ function drawSteps(root, steps) {
   const [first] = steps;
   const n = first.operations.length;
   let at = 0;
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("aria-hidden", "true");
+  const svg = svgElement("svg", { "aria-hidden": "true" });
   const graph = el("div", { class: "graph", role: "listbox", tabindex: 0, "aria-label": "Operations of the step. Arrow keys: forward, then backward" }, svg);
   const rows = first.operations.map((op, i) =>
     el("div", { class: "op", role: "option", id: `op-${i}`, "aria-selected": "false", onclick: () => go(i) }, el("span", {}, op.name), el("span", {}), el("span", {})));
