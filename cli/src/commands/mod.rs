@@ -42,6 +42,7 @@ mod signals;
 mod start;
 mod study;
 mod summary;
+mod tested;
 mod texts;
 mod tokenize;
 mod train;

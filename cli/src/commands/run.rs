@@ -8,14 +8,13 @@ use super::notes::{note, warning};
 use super::progress::StepProgress;
 use super::ranks::{self, is_first, ranks};
 use super::signals::asked_to_stop;
+use super::tested::{Tested, probabilities};
 use crate::folder::write_directory;
 use lowrank::data::Tokenized;
 use lowrank::files::{read_text, write_file};
-use lowrank::metrics::temperature;
-use lowrank::nn::{DistilBert, Outputs};
+use lowrank::nn::DistilBert;
 use lowrank::train::{
     AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, measure, save_checkpoint_with,
-    scores,
 };
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -73,21 +72,6 @@ pub struct RunState {
 /// Names of the texts that are measured.
 const HELD_OUT: &str = "held-out";
 const TEST: &str = "test";
-
-/// The model at the end of a run, measured.
-pub struct Tested {
-    /// On the test texts.
-    pub test: Evaluation,
-    /// Class probabilities of the test texts: `[N][C]`.
-    pub probabilities: Vec<Vec<f64>>,
-    /// On the held-out texts.
-    pub held_out: Option<Evaluation>,
-    /// What the logits were divided by for all these figures, if the held-out texts gave such a number.
-    pub temperature: Option<f64>,
-}
-
-/// Fewest held-out texts from which a temperature is taken: fewer say little about probabilities.
-const FEWEST: usize = 50;
 
 impl TrainingRun<'_> {
     /// Trains to the end and measures on the test texts; `None` if the run was stopped.
@@ -215,24 +199,15 @@ impl TrainingRun<'_> {
         result
     }
 
-    /// Finds the temperature on the held-out texts, if there are enough, and measures on these and on the test texts; `None` if it was stopped.
+    /// Measures the model that is kept on the held-out and the test texts; `None` if it was stopped.
     fn test(&self, model: &DistilBert) -> Result<Option<Tested>> {
-        let (mut held_out, mut found) = (None, None);
-        if let Some(dev) = &self.texts.dev {
+        let (texts, mut held_out) = (self.texts, None);
+        if let Some(dev) = &texts.dev {
             let Some(logits) = self.kept_logits(model, HELD_OUT, dev)? else { return Ok(None) };
-            found = if dev.len() < FEWEST { None } else { temperature(&logits, &dev.labels)? };
-            let measured = |t| measure(&probabilities(&logits, t), &dev.labels).map(|(result, _)| result);
-            let (raw, result) = (measured(1.0)?, measured(found.unwrap_or(1.0))?);
-            if let Some(t) = found {
-                let losses = format!("their loss falls from {:.4} to {:.4}", raw.loss, result.loss);
-                note!("temperature {t:.3} for true probabilities, from {} held-out texts: {losses}, and no answer changes", dev.len());
-            }
-            held_out = Some(result);
+            held_out = Some((logits, &dev.labels[..]));
         }
-        let Some(logits) = self.kept_logits(model, TEST, &self.texts.test)? else { return Ok(None) };
-        let probabilities = probabilities(&logits, found.unwrap_or(1.0));
-        let (test, _) = measure(&probabilities, &self.texts.test.labels)?;
-        Ok(Some(Tested { test, probabilities, held_out, temperature: found }))
+        let Some(logits) = self.kept_logits(model, TEST, &texts.test)? else { return Ok(None) };
+        Tested::new(held_out.as_ref().map(|(logits, labels)| (&logits[..], *labels)), (&logits, &texts.test.labels)).map(Some)
     }
 
     /// The file of the saved state.
@@ -316,11 +291,6 @@ impl TrainingRun<'_> {
         self.state = RunState { metrics, seconds: number(&file, "seconds")?, measured, best, ..RunState::default() };
         Ok(())
     }
-}
-
-/// Class probabilities of rows of logits, at a temperature.
-fn probabilities(logits: &[Vec<f64>], temperature: f64) -> Vec<Vec<f64>> {
-    logits.iter().map(|row| scores(Outputs::Classes, row, temperature)).collect()
 }
 
 impl Observer for TrainingRun<'_> {

@@ -1,7 +1,8 @@
 //! The end of a training run as a file of numbers: `summary.json`.
 
 use super::device::device_memory;
-use super::run::{RunState, Tested, Texts};
+use super::run::{RunState, Texts};
+use super::tested::Tested;
 use lowrank::lora::{Counts, Method};
 use lowrank::metrics::Metrics;
 use lowrank::nn::DistilBert;
