@@ -3,7 +3,7 @@
 use super::pattern::layer;
 use super::{Bias, LoraConfig, Placement, bottleneck, subspace, terms, virtual_tokens};
 use crate::Result;
-use crate::nn::{DistilBert, WeightMut, in_head, in_pooler};
+use crate::nn::{DistilBert, WeightMut, in_head, in_layer_norm, in_pooler};
 use serde::{Deserialize, Serialize};
 
 /// A way to fine-tune. All but `Full` and `Selective` give an adapter: a small file that belongs to an unchanged base.
@@ -67,10 +67,7 @@ impl Method {
             Method::Full => true,
             Method::Selective { frozen_layers } => in_head(name) || layer(name).is_some_and(|layer| layer >= *frozen_layers),
             Method::BitFit => head || name.ends_with(".bias"),
-            Method::Bottleneck { placement: Placement::Houlsby, .. } => {
-                let norm = ["layer_norm.", ".LayerNorm."].iter().any(|norm| name.contains(norm));
-                head || (norm && layer(name).is_some())
-            }
+            Method::Bottleneck { placement: Placement::Houlsby, .. } => head || (in_layer_norm(name) && layer(name).is_some()),
             Method::Bottleneck { .. } | Method::Prompt { .. } | Method::Prefix { .. } | Method::Intrinsic { .. } => head,
             Method::Lora(config) => {
                 let bias_of = name.strip_suffix(".bias");

@@ -119,3 +119,8 @@ pub fn in_head(name: &str) -> bool {
 pub fn in_pooler(name: &str) -> bool {
     name.starts_with("bert.pooler.")
 }
+
+/// Whether weight `name` belongs to a layer norm.
+pub(crate) fn in_layer_norm(name: &str) -> bool {
+    ["layer_norm", "LayerNorm"].iter().any(|norm| name.contains(norm))
+}

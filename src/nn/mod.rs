@@ -22,6 +22,7 @@ mod look;
 mod save;
 mod weight;
 
+pub(crate) use architecture::in_layer_norm;
 pub use architecture::{Architecture, in_head, in_pooler};
 pub use block::{Block, Hook, Wanted};
 pub use config::{Config, Outputs, generic_label};

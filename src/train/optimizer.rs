@@ -3,6 +3,7 @@
 
 use super::Recipe;
 use crate::autograd::{Grads, ParamId, Parameter};
+use crate::nn::in_layer_norm;
 use crate::tensor::{Accum, Tensor};
 use crate::{Error, Result, dispatch_float};
 use std::collections::{BTreeSet, HashMap};
@@ -103,8 +104,7 @@ impl AdamW {
     /// parameter's factor.
     pub(super) fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
         let lr = lr * (self.lr_factor)(p.name());
-        let stays =
-            self.no_bias_decay && (p.name().ends_with("bias") || ["layer_norm", "LayerNorm"].iter().any(|norm| p.name().contains(norm)));
+        let stays = self.no_bias_decay && (p.name().ends_with("bias") || in_layer_norm(p.name()));
         (1.0 - lr * if stays { 0.0 } else { self.weight_decay }, lr / (1.0 - self.betas.0.powi(step)))
     }
 
