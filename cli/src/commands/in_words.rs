@@ -47,15 +47,12 @@ pub fn of_class(class: &ClassMetrics) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All figures but the accuracy, a line for all classes and one for each.
+/// All figures but the accuracy, which comes first: a line for all classes and one for each.
 pub fn lines(metrics: &Metrics, labels: &[String]) -> Vec<String> {
-    let line = |figures: Vec<(&'static str, String)>| {
-        figures.into_iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
-    };
-    let mut all = overall(metrics);
-    all.remove(0);
-    let of = |(label, class): (&String, &ClassMetrics)| format!("{label}: {}", line(of_class(class)));
-    std::iter::once(line(all)).chain(labels.iter().zip(&metrics.classes).map(of)).collect()
+    let line =
+        |figures: &[(&'static str, String)]| figures.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
+    let of = |(label, class): (&String, &ClassMetrics)| format!("{label}: {}", line(&of_class(class)));
+    std::iter::once(line(&overall(metrics)[1..])).chain(labels.iter().zip(&metrics.classes).map(of)).collect()
 }
 
 /// How the intervals were computed.

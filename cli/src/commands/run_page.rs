@@ -1,6 +1,6 @@
 //! The end of a training run as a page: `report.html`.
 
-use super::in_words::{of_class, of_intervals, overall};
+use super::in_words::{of_class, of_intervals, overall, percent};
 use super::summary::Finished;
 use crate::study::figure::{Figure, Plot, Point, Series};
 use crate::study::page::Page;
@@ -36,7 +36,7 @@ pub fn page(run: &Finished, texts: &[String]) -> String {
         "{} texts to train on, {} to test. Test accuracy {}, loss {:.4}.",
         thousands(run.texts.train.len()),
         thousands(run.texts.test.len()),
-        super::in_words::percent(&run.metrics.accuracy),
+        percent(&run.metrics.accuracy),
         run.tested.test.loss
     );
     page.html("A training run of lowrank", &lead)
@@ -139,15 +139,16 @@ fn reliability(page: &mut Page, run: &Finished) {
 
 fn mistakes(page: &mut Page, run: &Finished, texts: &[String]) {
     let (labels, truth, rows) = (labels(run), &run.texts.test.labels, &run.tested.probabilities);
-    let mut wrong: Vec<usize> = (0..rows.len()).filter(|&i| argmax(&rows[i]) != truth[i] as usize).collect();
-    wrong.sort_by(|&a, &b| rows[b][argmax(&rows[b])].total_cmp(&rows[a][argmax(&rows[a])]));
+    let answers: Vec<usize> = rows.iter().map(|row| argmax(row)).collect();
+    let mut wrong: Vec<usize> = (0..rows.len()).filter(|&i| answers[i] != truth[i] as usize).collect();
+    wrong.sort_by(|&a, &b| rows[b][answers[b]].total_cmp(&rows[a][answers[a]]));
     let share = 100.0 * wrong.len() as f64 / rows.len().max(1) as f64;
     page.text(&format!("{} of {} test texts are answered wrongly ({share:.2} %).", thousands(wrong.len()), thousands(rows.len())));
     if texts.len() != rows.len() {
         return page.text("The texts could not be read again, so they are not shown.");
     }
     for i in wrong.into_iter().take(MISTAKES) {
-        let (answer, label) = (argmax(&rows[i]), truth[i] as usize);
+        let (answer, label) = (answers[i], truth[i] as usize);
         let below = format!(
             "Text {} of the test. Label: {} (probability {:.2} %). Answer: {} ({:.2} %).",
             thousands(i + 1),
