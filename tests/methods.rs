@@ -349,8 +349,7 @@ fn counts_are_those_of_the_formulas() {
     assert_eq!(config.term_of("any"), (9, 2.0));
 }
 
-/// A base without a head, in bf16 if asked for.
-/// Writes a random encoder; BERT's with its pooler if `pooler`.
+/// Writes a random base of type `dtype` without a head. BERT's has its pooler if `pooler`.
 fn write_base(config: &Config, directory: &Path, dtype: DType, pooler: bool) {
     let model = DistilBert::random(config, 2, DType::F32, 5).unwrap();
     let encoder = model.weights().into_iter().filter(|w| !in_head(w.name()) || (pooler && in_pooler(w.name())));

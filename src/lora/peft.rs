@@ -38,7 +38,7 @@ fn whole(x: f64) -> Value {
 pub(super) fn config_text(config: &LoraConfig, architecture: Architecture, base: &str) -> serde_json::Result<String> {
     let mut targets: Vec<&str> = Vec::new();
     for target in config.targets.iter().map(String::as_str) {
-        // PEFT's own word means further linears in BERT.
+        // The file lists the linears: in BERT, PEFT's `all-linear` also means the pooler.
         targets.extend(if target == ALL_LINEAR { architecture.layer_linears() } else { std::slice::from_ref(&target) });
     }
     targets.sort();

@@ -6,9 +6,9 @@ use crate::tensor::rows;
 
 /// Number of draws.
 const RESAMPLES: usize = 1000;
-/// Number of draws if one of them is more work than [`LARGE`].
+/// Number of draws if each looks at more than [`LARGE`] numbers.
 const RESAMPLES_OF_LARGE: usize = 200;
-/// Numbers that a draw looks at.
+/// Most numbers of a draw for [`RESAMPLES`] draws: texts times classes.
 const LARGE: usize = 1_000_000;
 
 /// The number of draws for `texts` of `classes` classes.
@@ -16,8 +16,8 @@ pub(super) fn resamples(texts: usize, classes: usize) -> usize {
     if texts.saturating_mul(classes) > LARGE { RESAMPLES_OF_LARGE } else { RESAMPLES }
 }
 
-/// The 95 % intervals of the figures that `figures` computes of texts, of which text i counts `times[i]` times. A draw in which a figure is not
-/// defined (NaN) is left out of its interval. Seed 0: equal texts give equal intervals, whatever the number of threads.
+/// The 95 % intervals of the figures that `figures` computes of a draw, in which text i counts `times[i]` times. If a figure is not defined in a
+/// draw (NaN), its interval leaves this draw out. The random numbers are fixed: equal texts give equal intervals, whatever the number of threads.
 pub(super) fn intervals(texts: usize, resamples: usize, figures: impl Fn(&[u32]) -> Vec<f64> + Sync + Send) -> Vec<(f64, f64)> {
     let draw = |i: usize| {
         let mut random = Stream::new(i as u64, "bootstrap");

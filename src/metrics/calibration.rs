@@ -50,7 +50,7 @@ pub(super) fn reliability(bins: &Bins) -> Vec<ReliabilityBin> {
     bins.iter().enumerate().filter(|(_, (texts, ..))| *texts > 0.0).map(bin).collect()
 }
 
-/// Steps of the search for the temperature. Each halves an interval of f64 or is one of Newton's, so that fewer suffice.
+/// Most steps of the search for the temperature. Each is one of Newton's or halves the interval, so fewer suffice.
 const STEPS: usize = 200;
 
 /// The temperature T that minimises the mean cross-entropy of softmax(z / T), for logits z `[N][C]` and their labels `[N]`. Section 4.2 of the paper.
@@ -81,7 +81,7 @@ pub fn temperature(logits: &[Vec<f64>], labels: &[u32]) -> Result<Option<f64>> {
     let (mut low, mut high) = (0.0, 1.0);
     while derivatives(high).0 < 0.0 {
         (low, high) = (high, 2.0 * high);
-        // Wrong answers whose logits differ by less than can be told from rounding.
+        // The logits of the wrong answers differ from the best ones by rounding alone.
         if high > 1e9 {
             return Ok(None);
         }

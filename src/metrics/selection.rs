@@ -21,7 +21,7 @@ pub enum Metric {
     RocAuc,
     /// Average precision.
     AveragePrecision,
-    /// Mean cross-entropy, of which less is better.
+    /// Mean cross-entropy. Less is better.
     Loss,
 }
 

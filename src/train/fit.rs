@@ -142,7 +142,7 @@ impl<'a> Training<'a> {
         Ok(Unreported { step: t + 1, steps: self.total, epoch: epoch + 1, lr, parts, ranks, norm })
     }
 
-    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0, whose sum is divided by `divisor`.
+    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0. The sum of their losses is divided by `divisor`.
     fn micro_batch(&self, model: &DistilBert, micro: &[usize], divisor: f64, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
         let recipe = self.recipe;
         let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));
@@ -154,7 +154,7 @@ impl<'a> Training<'a> {
             Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
             None => model.forward(&mut tape, &packed.ids, &pass)?,
         };
-        // The sum over the micro-batch, divided by the number (or weight) of the sequences of the whole step.
+        // The sum over the micro-batch, divided by the number of sequences of the whole step, or by the sum of their weights.
         let loss = self.loss.apply(&mut tape, &logits, &packed.labels, divisor)?;
         Ok((MicroBatch::new(model, &tape, &loss, &logits, packed), tape.backward(&loss)?))
     }

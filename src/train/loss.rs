@@ -1,4 +1,4 @@
-//! The loss that training minimises. It is the one place that knows how a batch of logits and labels becomes a number.
+//! The loss that training minimises. This file alone knows how a batch of logits and labels becomes a number.
 
 use super::Recipe;
 use crate::autograd::ops::CrossEntropy;

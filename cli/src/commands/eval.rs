@@ -76,7 +76,7 @@ impl Eval {
         let classes = all.iter().all(|adapted| adapted.outputs == Outputs::Classes);
         if self.out.is_some() && (all.len() > 1 || !classes) {
             return Err(Error::invalid(
-                "--out writes the answers of one model, of one of several classes: give one adapter of such a model",
+                "--out writes the answers of one model, whose answer is one of several classes: give one adapter of such a model",
             ));
         }
         let mut results = Vec::new();

@@ -92,7 +92,7 @@ impl Selection {
                 "{option} would choose on the test set: {shared} of the held-out texts are test texts; give others with --dev"
             )));
         }
-        // Before hours of training: a figure may not be defined for labels of some classes alone. Any probabilities show it.
+        // A figure may not be defined if a class has no text. Any probabilities show it, so it is known before hours of training.
         let even = vec![vec![1.0 / dev.label_names.len() as f64; dev.label_names.len()]; dev.len()];
         let hint = |e| Error::invalid(format!("--metric on the held-out texts: {e}; give another --metric, or other texts"));
         self.metric.of(&even, &dev.labels, 0.0).map(drop).map_err(hint)

@@ -147,7 +147,8 @@ impl MethodArgs {
         ]
     }
 
-    /// Whether a method or an option of one was given, other than the default method and how it trains.
+    /// Whether the arguments choose a method: one that is not the default, or an option of a method. `--lora-plus-ratio` does not count: it changes only
+    /// how the method trains.
     pub fn is_given(&self) -> bool {
         self.method != MethodName::Lora || self.given().iter().any(|(name, given, _)| *given && *name != "lora-plus-ratio")
     }
