@@ -29,7 +29,7 @@ __device__ __forceinline__ const Entry& entry_of_block(const Entry* entries, u32
     return entries[low];
 }
 
-// An octet of which `left` elements are the parameter's.
+// The first `left` elements of an octet, or all eight if the parameter has more left; zeros after them.
 __device__ __forceinline__ void load_up_to(const float* from, u64 left, float (&x)[8]) {
     if (left >= 8 && aligned(from)) load(from, x);
     else load_some<false>(from, left < 8 ? (u32)left : 8, x);

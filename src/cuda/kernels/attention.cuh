@@ -30,9 +30,9 @@
 //   scale             1 / √K
 //   keys, site        of the dropout; a weight is kept where its random word is at least `threshold`, and then times `keep` = 1/(1 - p).
 //                     threshold 0: no dropout, and keep = 1.
-//   kept, kept_tiles  [heads, Tq / 16 + B + 1, kept_tiles, 32], or null: which weights the tensor-core forward kept, a bit for each, so that backward reads what
-//                     forward drew. A block of 16 queries and 64 keys has 32 words, and a sequence ceil(nk / 64) of its row's blocks. The queries of sequence b
-//                     begin in row q_offsets[b] / 16 + b, which leaves each sequence whole rows. The plain kernels draw again, and take null.
+//   kept, kept_tiles  [heads, Tq / 16 + B + 1, kept_tiles, 32], or null: a bit for each weight, whether the tensor-core forward kept it. Backward reads these
+//                     bits. A row has 16 queries of one sequence, and 32 words for each 64 keys; a sequence uses the first ceil(nk / 64) tiles of its rows. Its
+//                     queries begin in row q_offsets[b] / 16 + b, so that no two sequences share a row. The plain kernels draw again, and take null.
 // The tensor-core kernels copy 16 bytes at a time: their bf16 addresses are multiples of 16, ldq and ld of 8.
 #pragma once
 #include "common.cuh"

@@ -128,7 +128,7 @@ __device__ __forceinline__ void store(const Rows<bf16>& to, unsigned char* tile,
     }
 }
 
-// Twice `bits`, and 1 more if `word` is at least the threshold: if its sum with 2³² - threshold, `complement`, carries.
+// Shifts `bits` left by one, and sets the lowest bit if `word` is at least the threshold. `complement` is 2³² - threshold: its sum with `word` carries then.
 __device__ __forceinline__ u32 append_kept(u32 bits, u32 word, u32 complement) {
 #ifdef CUDA_SHIM
     return 2 * bits + (word + complement < word ? 1 : 0);
@@ -138,9 +138,9 @@ __device__ __forceinline__ u32 append_kept(u32 bits, u32 word, u32 complement) {
 #endif
 }
 
-// Which weights are kept of scores whose rows are queries query.. + 16 and whose columns are keys key.. + 8 TILES: bit 4n + i tells of
-// c[n].x[i]. One draw gives four neighbouring keys of a query, which two lanes hold, two each, in rows g and g + 8: one draws for
-// row g, the other for row g + 8, and they exchange. key is a multiple of 4.
+// Which weights are kept: bit 4n + i tells of c[n].x[i]. The rows of the scores are queries query.. + 16, the columns keys key.. + 8 TILES. One draw
+// gives four neighbouring keys of a query. Two neighbouring lanes hold these keys, two each, in the rows g and g + 8: the even lane draws for row g, the odd
+// one for row g + 8, and they exchange. key is a multiple of 4.
 template <u32 TILES>
 __device__ __forceinline__ u32 kept_by_query(const Inputs<bf16>& in, const Task& task, u32 query, u32 key) {
     static_assert(TILES <= 8, "4 bits a tile");
@@ -158,7 +158,7 @@ __device__ __forceinline__ u32 kept_by_query(const Inputs<bf16>& in, const Task&
     return odd ? (other >> 2 & low) | (own & high) : (own & low) | (other & low) << 2;
 }
 
-// Where the words of 16 queries, those from query.. on of the sequence, and of 64 keys are in `kept`.
+// Where in `kept` the words of 16 queries and 64 keys are: the queries of the sequence from `query` on, and the keys of its tile `tile`.
 template <typename T>
 __device__ __forceinline__ u32* kept_words(const Inputs<T>& in, const Task& task, u32 query, u32 tile) {
     const u32 rows = in.tq / 16 + gridDim.z + 1, row = task.q_first / 16 + task.sequence + query / 16;
@@ -183,9 +183,9 @@ __device__ __forceinline__ void kept_by_key(const Inputs<bf16>& in, const Task& 
     }
 }
 
-// y and lse. Owns queries, meets keys. Shared memory: 5 tiles of 64 · 2K bytes. Bound, by count, by instructions issued, not by the
-// tensor cores: a tile of K = 64 takes a warp 1,089 (sm_90, scripts/kernel-counts), of which about 400 draw the dropout and 64 are products. 128 registers: 4 blocks
-// share an SM.
+// y and lse. Owns queries, meets keys. Shared memory: 5 tiles of 64 · 2K bytes. Bound, by count, by the instructions that are
+// issued, not by the tensor cores: a warp issues 1,089 for a tile of K = 64 (sm_90, scripts/kernel-counts). About 400 of them draw the dropout, and 64 are products.
+// 128 registers: 4 blocks share an SM.
 template <u32 K>
 __device__ __forceinline__ void forward(const Inputs<bf16>& in, bf16* y, float* lse) {
     constexpr u32 TILES = KEYS_FORWARD / 8, TILE = KEYS_FORWARD * K * 2;

@@ -121,7 +121,7 @@ __device__ __forceinline__ u32 count_in(u32 octet, u32 cols) {
     return 8 * octet + 8 <= cols ? 8 : cols - 8 * octet;
 }
 
-// A matrix of either type: it is told by the host, the same for all threads.
+// A matrix of either type. The host says which; it is the same for all threads.
 struct Table {
     const void* values;
     u32 is_bf16;
@@ -151,7 +151,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Of 2 HALF sums: each lane keeps those of one half, by the bit HALF of its number, and adds what the lane with the other bit has of them; and so on.
+// From 2 HALF sums to one. The bit HALF of a lane's number says which half of its sums the lane keeps. It adds what the lane with the other bit has of these
+// sums, and goes on with half as many.
 template <u32 HALF>
 __device__ __forceinline__ void halve(float (&x)[32]) {
     const bool upper = threadIdx.x & HALF;
@@ -169,7 +170,7 @@ __device__ __forceinline__ float warp_sums(float (&x)[32]) {
     return x[0];
 }
 
-// In a block of 8 warps, of which each lane holds eight columns: the sum of column threadIdx.x over the warps, in their order. All threads call it.
+// In a block of 8 warps, each lane holds eight columns: the sum of column threadIdx.x over the warps, in their order. All threads call it.
 __device__ __forceinline__ float block_columns(const float (&x)[8]) {
     __align__(16) __shared__ float warps[8][256];
     __syncthreads();    // the sums before are read
@@ -267,6 +268,23 @@ template <typename A, typename To, typename F>
 __device__ __forceinline__ void each(const A* x, To* y, u64 n, F f) {
     each(x, x, y, n, [f](float x, float) { return f(x); });
 }
+
+// Tiles: a block has 256 columns, eight to a lane, and 64 rows, ROWS to a warp. Grid [ceil(cols / 256), ceil(rows / 64)], block 256.
+namespace tile {
+
+constexpr u32 ROWS = 8;
+
+// The octet of this lane.
+__device__ __forceinline__ u32 octet() {
+    return blockIdx.x * 32 + threadIdx.x % 32;
+}
+
+// The first row of this warp.
+__device__ __forceinline__ u32 start() {
+    return (blockIdx.y * 8 + threadIdx.x / 32) * ROWS;
+}
+
+}  // namespace tile
 
 // An entry point. Those of an op are named after it and the type.
 #define KERNEL(NAME) extern "C" __global__ void __launch_bounds__(256) NAME

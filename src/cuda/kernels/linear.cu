@@ -11,17 +11,14 @@
 
 namespace linear {
 
-// Rows of a warp.
-constexpr u32 ROWS = 8;
-
 template <bool VECTOR, typename T>
 __device__ __forceinline__ void fill(const float* b, T* y, u32 rows, u32 cols) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32, start = (blockIdx.y * 8 + threadIdx.x / 32) * ROWS;
+    const u32 octet = tile::octet(), start = tile::start();
     if (octet >= octets_of(cols)) return;
     float v[8];
     load_some<VECTOR>(b + 8 * octet, count_in(octet, cols), v);
 #pragma unroll 1
-    for (u32 row = start; row < rows && row < start + ROWS; row++) store_some<VECTOR>(y + (u64)row * cols + 8 * octet, count_in(octet, cols), v);
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) store_some<VECTOR>(y + (u64)row * cols + 8 * octet, count_in(octet, cols), v);
 }
 
 template <typename T>
@@ -32,10 +29,10 @@ __device__ __forceinline__ void fill_rows(const float* b, T* y, u32 rows, u32 co
 
 template <bool VECTOR, typename T>
 __device__ __forceinline__ void sum_rows(const T* x, const T* times, float (&sum)[8], u32 rows, u32 cols) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32, start = (blockIdx.y * 8 + threadIdx.x / 32) * ROWS;
+    const u32 octet = tile::octet(), start = tile::start();
     if (octet >= octets_of(cols)) return;
 #pragma unroll 2
-    for (u32 row = start; row < rows && row < start + ROWS; row++) {
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
         const u64 at = (u64)row * cols + 8 * octet;
         float v[8], t[8];
         load_some<VECTOR>(x + at, count_in(octet, cols), v);
@@ -57,7 +54,7 @@ __device__ __forceinline__ void column_sums(const T* x, const T* times, float* p
 
 template <bool VECTOR>
 __device__ __forceinline__ void sum_parts(const float* partial, float (&sum)[8], u32 parts, u32 cols) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32;
+    const u32 octet = tile::octet();
     if (octet >= octets_of(cols)) return;
 #pragma unroll 4
     for (u32 part = threadIdx.x / 32; part < parts; part += 8) {

@@ -4,7 +4,7 @@
 //                  block 256.
 // low_rank_output: y = sum + b + scale · h Bᵀ. sum [rows, cols] f32, b [cols] of either type or null, h [rows, rank], B [cols, rank] f32, y [rows, cols].
 // low_rank_input:  y = sum + f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32.
-// In both, sum null: it is in y. A lane has eight columns, a warp 8 rows, and the factor of the lane's columns stays in registers: grid
+// In both, sum may be null: y then holds it. A lane has eight columns, a warp 8 rows, and the factor of the lane's columns stays in registers: grid
 //                  [ceil(cols / 256), ceil(rows / 64)], block 256.
 // low_rank_weight: dA = dhᵀ (f ⊙ x), in parts of 64 rows: partial [ceil(rows / 64), rank, cols] f32, to be summed by column_sums_finish of linear.cu. A lane has
 //                  eight columns and a warp 8 rows of a part; the warps' sums meet in shared memory. The same grid.
@@ -15,8 +15,8 @@
 
 namespace low_rank {
 
-// Ranks whose sums a thread holds at a time; rows of a warp, in hidden and in the others.
-constexpr u32 RANKS = 8, ROWS_HIDDEN = 4, ROWS = 8;
+// Ranks whose sums a thread holds at a time; rows of a warp in hidden.
+constexpr u32 RANKS = 8, ROWS_HIDDEN = 4;
 
 // Ranks first.. + 8 of a row of h or of B; zeros past the last.
 template <typename T>
@@ -70,9 +70,9 @@ __device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const D
 // What output and input share: rows of y = sum + what `more` gives of a row.
 template <bool VECTOR, typename To, typename More>
 __device__ __forceinline__ void add_rows(const float* sum, To* y, u32 rows, u32 cols, u32 octet, More more) {
-    const u32 start = (blockIdx.y * 8 + threadIdx.x / 32) * ROWS, count = count_in(octet, cols);
+    const u32 start = tile::start(), count = count_in(octet, cols);
 #pragma unroll 1
-    for (u32 row = start; row < rows && row < start + ROWS; row++) {
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
         const u64 at = (u64)row * cols + 8 * octet;
         float v[8], low[8] = {};
         if (sum) load_some<VECTOR>(sum + at, count, v);
@@ -88,7 +88,7 @@ __device__ __forceinline__ void add_rows(const float* sum, To* y, u32 rows, u32 
 template <bool VECTOR, bool ONCE, typename T, typename To>
 __device__ __forceinline__ void output(
     const float* sum, const Table& b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank, float scale) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32;
+    const u32 octet = tile::octet();
     if (octet >= octets_of(cols)) return;
     const bool in_octets = rank % 8 == 0 && aligned(h, factor);
     float bias[8] = {}, own[8][RANKS];
@@ -119,7 +119,7 @@ __device__ __forceinline__ void output(
 
 template <bool VECTOR, bool ONCE, typename T, typename To>
 __device__ __forceinline__ void input(const float* sum, const T* dh, const float* a, To* y, const Drop& drop, u32 rows, u32 cols, u32 rank) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32;
+    const u32 octet = tile::octet();
     if (octet >= octets_of(cols)) return;
     const bool in_octets = rank % 8 == 0 && aligned(dh);
     float own[RANKS][8];
@@ -147,10 +147,10 @@ __device__ __forceinline__ void input(const float* sum, const T* dh, const float
 template <bool VECTOR, typename T>
 __device__ __forceinline__ void sum_rows(
     const T* x, const T* dh, float (&sums)[RANKS][8], const Drop& drop, u32 rows, u32 cols, u32 rank, u32 first, bool in_octets) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32, start = (blockIdx.y * 8 + threadIdx.x / 32) * ROWS;
+    const u32 octet = tile::octet(), start = tile::start();
     if (octet >= octets_of(cols)) return;
 #pragma unroll 1
-    for (u32 row = start; row < rows && row < start + ROWS; row++) {
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
         float v[8], g[RANKS];
         load_some<VECTOR>(x + (u64)row * cols + 8 * octet, count_in(octet, cols), v);
         load_ranks(dh + (u64)row * rank, first, rank, in_octets, g);

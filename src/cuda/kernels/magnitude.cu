@@ -6,12 +6,9 @@
 
 namespace magnitude {
 
-// Rows of a warp.
-constexpr u32 ROWS = 8;
-
 template <bool VECTOR, typename T>
 __device__ __forceinline__ void apply(const T* x, const float* m, const float* norms, const float* b, T* y, u32 rows, u32 cols) {
-    const u32 octet = blockIdx.x * 32 + threadIdx.x % 32, start = (blockIdx.y * 8 + threadIdx.x / 32) * ROWS, c = 8 * octet;
+    const u32 octet = tile::octet(), start = tile::start(), c = 8 * octet;
     if (octet >= octets_of(cols)) return;
     const u32 count = count_in(octet, cols);
     float times[8], norm[8], plus[8] = {};
@@ -21,7 +18,7 @@ __device__ __forceinline__ void apply(const T* x, const float* m, const float* n
 #pragma unroll
     for (u32 j = 0; j < 8; j++) times[j] /= norm[j];
 #pragma unroll 1
-    for (u32 row = start; row < rows && row < start + ROWS; row++) {
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
         const u64 at = (u64)row * cols + c;
         float v[8];
         load_some<VECTOR>(x + at, count, v);
