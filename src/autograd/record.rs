@@ -14,7 +14,7 @@ pub struct Record {
     pub inputs: Vec<(Shape, usize)>,
     /// Shape of the output.
     pub output: Shape,
-    /// Storage identity of the output. An input is the output of the last operation before that wrote this storage.
+    /// Storage identity of the output. An input is the output of the last earlier operation with this storage.
     pub storage: usize,
     /// Which inputs a gradient must reach.
     pub needs: Vec<bool>,

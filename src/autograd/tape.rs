@@ -9,7 +9,7 @@
 
 use super::record::Ledger;
 use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
-use crate::tensor::{DType, Shape, Tensor, on_device};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -185,8 +185,7 @@ impl<'m> Tape<'m> {
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 let (Some(input), Some(g)) = (input, contribution) else { continue };
-                let on_gpu = on_device!(g, |_device| true, false);
-                if on_gpu && adds[input] && cotangents[input].is_some() && seconds[input].is_none() {
+                if !g.on_host() && adds[input] && cotangents[input].is_some() && seconds[input].is_none() {
                     seconds[input] = Some(g);
                 } else {
                     cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);

@@ -53,12 +53,7 @@ impl Buffer {
     /// # Errors
     /// If this buffer is too short, or the device has no more memory.
     pub fn copy(&self, offset: usize, bytes: usize) -> Result<Buffer> {
-        let (buffer, from) = (Buffer::take(&self.device, bytes)?, self.part(offset, bytes)?);
-        self.device.context.enter()?;
-        // SAFETY: both buffers have these bytes.
-        unsafe { result::memcpy_dtod_async(buffer.address, from, bytes, self.device.context.stream) }
-            .map_err(failed("copying on the GPU"))?;
-        Ok(buffer)
+        Buffer::joined(&[(self, offset, bytes)])
     }
 
     /// A copy of parts of buffers, one after another. Each part is a buffer, an offset and a number of bytes. There is at least one.

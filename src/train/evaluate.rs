@@ -28,7 +28,7 @@ pub struct Evaluation {
 }
 
 /// Logits `[N][C]` of each sequence, in the order given. Sequences of similar length are computed together, the longest first and `batch` at a time. On a GPU,
-/// later batches have as many sequences as the tokens of the first one allow; logits stay there and are read once, at the end.
+/// a later batch has as many sequences as fit into the number of tokens of the first. The logits stay there, and are read once, at the end.
 ///
 /// # Errors
 /// Those of the model, and if a logit is not finite.
@@ -59,7 +59,7 @@ pub fn logits_while(
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
     // Several ranks must cut the same batches, whatever each computes on.
-    let on_gpu = ranks.size() == 1 && is_on_gpu(model)?;
+    let on_gpu = ranks.size() == 1 && !model.classifier.weight.value()?.on_host();
     let chunks = batches(&order, |i| sequences[i].len(), batch.max(1), on_gpu);
     let mut own = Some(Vec::new());
     let (mut done, mut waiting) = (0, Vec::new());
@@ -101,21 +101,14 @@ fn numbers(bytes: &[u8]) -> Vec<f64> {
     bytes.chunks_exact(8).filter_map(|bytes| f64::read_from_bytes(bytes).ok()).collect()
 }
 
-/// Whether the model computes on a GPU.
-fn is_on_gpu(model: &DistilBert) -> Result<bool> {
-    let weight = model.classifier.weight.value()?;
-    let _ = &weight; // Without the feature "cuda", `on_device!` ignores its first argument.
-    Ok(on_device!(weight, |_device| true, false))
-}
-
 /// The elements of tensors on a GPU, in one transfer.
 fn read_together(tensors: &[Tensor]) -> Result<Vec<f64>> {
     let _ = tensors; // Without the feature "cuda", `on_device!` ignores its first argument.
     on_device!(tensors[0], |_device| Tensor::joined_on_device(tensors)?.to_f64(), Err(Error::invalid("there are no logits on a GPU")))
 }
 
-/// Cuts the sequences `order`, which are sorted from long to short, into batches: of `batch` each; or, if `by_tokens`, of as many as have no more tokens
-/// together than the first `batch`.
+/// Cuts the sequences `order`, which are sorted from long to short, into batches of `batch` each. With `by_tokens`, the first batch has `batch`
+/// sequences, and each later one as many as have no more tokens together than the first.
 fn batches(order: &[usize], length: impl Fn(usize) -> usize, batch: usize, by_tokens: bool) -> Vec<&[usize]> {
     /// A GPU's grid has a block for each sequence, and its limit is 65,535.
     const MOST: usize = 1 << 15;

@@ -29,7 +29,8 @@ pub fn run(models: &[Served], queue: &Queue, metrics: &Metrics, stopped: fn() ->
     }
 }
 
-/// Computes the logits of all texts, in batches of up to [`TOKENS`] tokens. The logits of a text are the same in every batch and at every place in it.
+/// Computes the logits of all texts, in batches of up to [`TOKENS`] tokens. The logits of a text depend neither on its batch nor on its place
+/// in it.
 fn answer(models: &[Served], mut requests: Vec<Texts>, metrics: &Metrics) {
     // Nobody waits for these any more.
     requests.retain(|texts| !texts.answer.is_closed());

@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K, dk = dSᵀ q / √K.
 ///
 /// Saved: the inputs, y (δᵢ is also the product of the rows i of dy and y), and one number for each row of scores, its log-sum-exp lse: backward gets P back
-/// as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of it for each score, which is less than to draw it twice
+/// as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of the mask for each score, because to draw it twice more costs
 /// more. In bf16, drop(P) and dS are rounded to bf16 for the products.
 pub struct Attention {
     /// H.
@@ -89,7 +89,7 @@ impl Attention {
     }
 
     /// P of every sequence and head without dropout, in f64: `[nq][nk]` for each head of each sequence. The extra keys come first. Attention itself
-    /// never holds P as a whole, so this computes it again, for readers.
+    /// never holds P as a whole. This computes it again, for those who want to look at it.
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// gradient of a table's row is Σ `de[t]` over the rows t that took it.
 ///
 /// The op equals [`super::Embedding`] twice, [`super::Add`], [`super::LayerNorm`] and [`super::Dropout`]; one pass over memory replaces four, without their
-/// roundings, and on a GPU the fifth too.
+/// roundings. On a GPU it also replaces the fifth.
 ///
 /// Inputs, in order: ids u32 `[T − B·P]`, words `[V, d]`, positions `[M, d]`, γ and β `[d]`, and the prompt `[P, d]` if P > 0; y `[T, d]`.
 pub struct EmbeddingLayerNorm {

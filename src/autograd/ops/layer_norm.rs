@@ -90,7 +90,7 @@ pub(super) type Gradients = ([Option<Tensor>; 2], [Option<Tensor>; 2]);
 /// Dropout under a mask of the rows of packed sequences.
 pub(super) type Drop<'a> = Option<(&'a Mask, &'a Sequences)>;
 
-/// The gradients for the same three ops. dy is dy + `more` where two ops read y and one kernel adds on the way, which only a GPU's does.
+/// The gradients for the same three ops. With `more`, the cotangent of y is dy + `more`: two ops read y.
 pub(super) fn backward(
     op: &'static str,
     mut saved: Saved,
@@ -101,9 +101,9 @@ pub(super) fn backward(
 ) -> Result<Gradients> {
     let (needs_s, needs_weights) = needs;
     let needs_any_s = needs_s.contains(&true);
-    // dγ and dβ are sums of dy itself.
+    // Only a GPU's kernel for ds adds the two on the way.
     let more = match more {
-        Some(more) if !needs_any_s || needs_weights.contains(&true) => {
+        Some(more) if dy.on_host() || !needs_any_s || needs_weights.contains(&true) => {
             dy = accumulate(Some(dy), more)?;
             None
         }
@@ -111,31 +111,29 @@ pub(super) fn backward(
     };
     let x_hat = saved.take_if(needs_any_s || needs_weights[0], "x_hat")?;
     let rstd_gamma = if needs_any_s { Some([saved.take("rstd")?, saved.take("gamma")?]) } else { None };
-    on_device!(
+    let _ = &more; // Without the feature "cuda", nothing reads it.
+    let ([ds, dropped], weights) = on_device!(
         dy,
         |device| {
             let weights = launch::layer_norm_weights(device, &dy, x_hat.as_ref(), needs_weights)?;
             let (Some([rstd, gamma]), Some(h)) = (&rstd_gamma, &x_hat) else { return Ok(([None, None], weights)) };
             let x = launch::NormCotangent { dy: &dy, more: more.as_ref(), h, rstd, gamma };
-            // Without a dropout, both are one tensor.
-            let [ds, dropped] =
-                launch::layer_norm_backward(device, &x, drop, [needs_s[0] || drop.is_none(), needs_s[1] && drop.is_some()])?;
-            let dropped = if drop.is_some() { dropped } else { ds.clone().filter(|_| needs_s[1]) };
-            Ok(([ds.filter(|_| needs_s[0]), dropped], weights))
+            let needs = [needs_s[0] || drop.is_none(), needs_s[1] && drop.is_some()];
+            (launch::layer_norm_backward(device, &x, drop, needs)?, weights)
         },
         {
-            if let Some(more) = more {
-                dy = accumulate(Some(dy), more)?;
-            }
             let [ds, dgamma, dbeta] =
                 dispatch!(op, dy.dtype(), T => fast::backward::<T>(dy, x_hat.as_ref(), rstd_gamma.as_ref(), needs_weights))?;
             let dropped = match (&ds, drop) {
                 (Some(ds), Some((mask, sequences))) if needs_s[1] => Some(drop_rows(mask, sequences, ds)?),
-                _ => ds.clone().filter(|_| needs_s[1]),
+                _ => None,
             };
-            Ok(([ds.filter(|_| needs_s[0]), dropped], [dgamma, dbeta]))
+            ([ds, dropped], [dgamma, dbeta])
         }
-    )
+    );
+    // Without a dropout, f ⊙ ds is ds itself.
+    let dropped = if drop.is_some() { dropped } else { ds.clone() };
+    Ok(([ds.filter(|_| needs_s[0]), dropped.filter(|_| needs_s[1])], weights))
 }
 
 impl Tape<'_> {

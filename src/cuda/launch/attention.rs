@@ -6,8 +6,8 @@ use crate::tensor::{AttentionInputs, DType, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// y `[Tq, D]`, the log-sum-exp of each row of scores, `[H, Tq]` f32, and, if `keep` and forward drops on tensor cores, a bit for each score: whether its
-/// weight was kept. (The other kernels draw again.)
+/// y `[Tq, D]` and the log-sum-exp of each row of scores, `[H, Tq]` f32. The third is a bit for each score: whether dropout kept its weight. It is there if
+/// `keep` asks for it and the kernel drops on tensor cores; the backward of the other kernels draws again.
 pub(crate) fn forward(device: &Arc<Device>, x: &AttentionInputs, keep: bool) -> Result<(Tensor, Tensor, Option<Tensor>)> {
     let mut kernels = Launch::new(device, x)?;
     let kept = (keep && kernels.stores_bits()).then(|| Tensor::empty_on(device, DType::U32, kernels.bits_shape())).transpose()?;
