@@ -43,7 +43,12 @@ impl Server {
         for name in adapters {
             command.args(["--adapter", &format!("{name}={RECORDED}/{name}")]);
         }
-        let mut child = command.args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Server::run(command.args(more))
+    }
+
+    /// Reads the address that the command prints.
+    fn run(command: &mut Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().trim_start_matches("http://").split(['/', '#']).next().unwrap().rsplit(':').next().unwrap();
@@ -262,6 +267,26 @@ fn the_page_gets_what_it_shows() {
 }
 
 #[test]
+fn a_training_step_of_bert_adapts_its_own_linears() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorded = format!("{RECORDED}/bert");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{recorded}/base/{file}"), dir.path().join(file)).unwrap();
+    }
+    // The 24 tokens that the base has.
+    let words = (5..24).map(|i| format!("word{i}"));
+    let tokens: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(words).collect();
+    std::fs::write(dir.path().join("vocab.txt"), tokens.join("\n")).unwrap();
+    let arguments = ["serve", "--port", "0", "--device", "cpu", "--any-base", "--model", dir.path().to_str().unwrap()];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(arguments);
+    let server = Server::run(command.args(["--adapter", &format!("{recorded}/query-value")]));
+    let steps = server.get("/api/step").json();
+    assert_eq!(steps[0]["title"], "LoRA on query, value, r = 8");
+    assert_eq!(steps[0]["operations"].as_array().unwrap().len(), steps[1]["operations"].as_array().unwrap().len());
+}
+
+#[test]
 fn answers_are_bit_for_bit_those_of_a_single_text_whatever_is_computed_with_it() {
     let words = ["good", "bad", "film", "plot", "I", "never", "liked", "unbelievably", "it", ","];
     let texts: Vec<String> = (0..40).map(|i| (0..=3 * i % 41).map(|j| words[(i * 7 + j * j) % 10]).collect::<Vec<_>>().join(" ")).collect();
@@ -340,15 +365,8 @@ fn it_ends_cleanly_when_it_is_told_to() {
 fn a_run_is_watched_without_a_model() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("metrics.jsonl"), "{\"step\":1,\"steps\":4,\"loss\":0.5,\"lr\":0.1,\"grad_norm\":1.0}\n").unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lowrank"))
-        .args(["serve", "--port", "0", "--watch", dir.path().to_str().unwrap()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim().trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
-    let server = Server { child, port };
+    let arguments = ["serve", "--port", "0", "--watch", dir.path().to_str().unwrap()];
+    let server = Server::run(Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments));
     let run = server.get("/api/watch").json();
     assert_eq!((&run["state"], &run["step"], &run["points"][0]["loss"]), (&json!("training"), &json!(1), &json!(0.5)));
     assert_eq!(server.post("/predict", &json!({ "inputs": "a" })).status, 503);
