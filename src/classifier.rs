@@ -1,5 +1,6 @@
 //! A text classifier: DistilBERT with its tokenizer and the names of its classes. Texts go in, classes come out.
 
+use crate::cut::{Cut, Truncate, Windows};
 use crate::data::{Dataset, Encoder, Tokenized, WordPiece};
 use crate::lora::{About, Counts, Method, adapter};
 use crate::metrics::Metrics;
@@ -23,6 +24,10 @@ pub struct TextClassifier {
     pub labels: Vec<String>,
     /// Largest length of a text, in tokens. Longer texts are cut.
     pub max_length: usize,
+    /// The part of a longer text that is kept. `None`: the side that the tokenizer's files name, the head unless they say otherwise.
+    pub truncate: Option<Truncate>,
+    /// Largest number of windows of a text when it is measured or classified: see [`Windows`]. Training sees one window of each text.
+    pub windows: usize,
     /// What the logits are divided by before the softmax: 1, or what [`TextClassifier::calibrate`] found.
     pub temperature: f64,
     /// Folder of the base checkpoint.
@@ -60,6 +65,8 @@ impl TextClassifier {
             wordpiece,
             labels: labels.to_vec(),
             max_length,
+            truncate: None,
+            windows: 1,
             temperature: 1.0,
             base: base.into(),
             method: None,
@@ -87,7 +94,8 @@ impl TextClassifier {
                 let problem = format!("the adapter was trained on another base than {}", base.display());
                 return Err(Error::file(adapter, "lowrank.json", problem));
             }
-            (all.max_length, all.seed, all.temperature) = (about.max_length, about.seed, about.temperature.unwrap_or(1.0));
+            (all.max_length, all.truncate, all.windows) = (about.cut.max_length, about.cut.truncate, about.cut.windows);
+            (all.seed, all.temperature) = (about.seed, about.temperature.unwrap_or(1.0));
         }
         all.method = Some(adapter::load(&mut all.model, adapter)?);
         all.max_length = all.max_length.min(all.model.longest_text());
@@ -125,7 +133,7 @@ impl TextClassifier {
     /// As [`TextClassifier::fit`].
     pub fn fit_observed(&mut self, data: &Dataset, recipe: &Recipe, observer: &mut dyn Observer) -> Result<bool> {
         (self.seed, self.temperature) = (recipe.seed, 1.0);
-        let tokens = self.tokens(data)?;
+        let tokens = self.tokens(data, self.cut().one_window())?;
         train::fit(&mut self.model, &tokens, recipe, &mut AdamW::of(recipe), observer)
     }
 
@@ -135,8 +143,8 @@ impl TextClassifier {
     /// # Errors
     /// If a label is not one of the classes, and those of the model.
     pub fn calibrate(&mut self, held_out: &Dataset) -> Result<f64> {
-        let tokens = self.tokens(held_out)?;
-        let logits = train::logits(&self.model, &tokens.sequences(), BATCH)?;
+        let tokens = self.tokens(held_out, self.cut())?;
+        let logits = self.logits(&tokens.windows())?;
         self.temperature = crate::metrics::temperature(&logits, &tokens.labels)?.unwrap_or(1.0);
         Ok(self.temperature)
     }
@@ -146,8 +154,8 @@ impl TextClassifier {
     /// # Errors
     /// If a label is not one of the classes, and those of the model.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        let tokens = self.tokens(data)?;
-        Ok(train::measure(&self.probabilities(&tokens.sequences())?, &tokens.labels)?.0)
+        let tokens = self.tokens(data, self.cut())?;
+        Ok(train::measure(&self.probabilities(&tokens.windows())?, &tokens.labels)?.0)
     }
 
     /// All figures on `data`, with their intervals.
@@ -155,8 +163,8 @@ impl TextClassifier {
     /// # Errors
     /// If there are no texts or a label is not one of the classes, and those of the model.
     pub fn metrics(&self, data: &Dataset) -> Result<Metrics> {
-        let tokens = self.tokens(data)?;
-        Metrics::new(&self.probabilities(&tokens.sequences())?, &tokens.labels)
+        let tokens = self.tokens(data, self.cut())?;
+        Metrics::new(&self.probabilities(&tokens.windows())?, &tokens.labels)
     }
 
     /// The probability of each class, for each text: `[N][C]`.
@@ -165,12 +173,21 @@ impl TextClassifier {
     /// Those of the model.
     pub fn predict(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f64>>> {
         let mut encoder = Encoder::new(&self.wordpiece);
-        let ids: Vec<Vec<u32>> = texts.iter().map(|text| encoder.encode(text.as_ref(), self.max_length)).collect();
-        self.probabilities(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        let ids: Vec<Vec<u32>> = texts.iter().map(|text| encoder.encode(text.as_ref(), self.cut())).collect();
+        self.probabilities(&Windows::of(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), self.cut().window()))
     }
 
-    fn probabilities(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
-        let rows = train::logits(&self.model, sequences, BATCH)?;
+    /// How texts are cut.
+    fn cut(&self) -> Cut {
+        Cut { max_length: self.max_length, truncate: self.truncate, windows: self.windows }
+    }
+
+    fn logits(&self, windows: &Windows) -> Result<Vec<Vec<f64>>> {
+        Ok(windows.mean(train::logits(&self.model, &windows.sequences(), BATCH)?))
+    }
+
+    fn probabilities(&self, windows: &Windows) -> Result<Vec<Vec<f64>>> {
+        let rows = self.logits(windows)?;
         Ok(rows.iter().map(|row| train::scores(Outputs::Classes, row, self.temperature)).collect())
     }
 
@@ -184,7 +201,7 @@ impl TextClassifier {
         let method = self.method.as_ref().ok_or_else(|| Error::invalid("save: nothing was trained; call adapt and fit first"))?;
         std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         adapter::save_trained(&self.model, method, &self.base, &self.base.display().to_string(), &self.labels, directory)?;
-        let about = About::new(&self.model, &self.labels, self.max_length, self.seed);
+        let about = About::new(&self.model, &self.labels, self.cut(), self.seed);
         let temperature = (self.temperature != 1.0).then_some(self.temperature);
         About { base_hash: self.base_hash()?, temperature, ..about }.write(directory)
     }
@@ -202,14 +219,14 @@ impl TextClassifier {
     }
 
     /// The tokens of `data`, with the model's number for each label.
-    fn tokens(&self, data: &Dataset) -> Result<Tokenized> {
+    fn tokens(&self, data: &Dataset, cut: Cut) -> Result<Tokenized> {
         let class = |name: &String| {
             let found = self.labels.iter().position(|label| label == name);
             let problem = || format!("the label {name:?} is none of the model's classes {}", self.labels.join(", "));
             found.ok_or_else(|| Error::invalid(problem()))
         };
         let classes = data.label_names.iter().map(class).collect::<Result<Vec<usize>>>()?;
-        let mut tokens = Tokenized::new(data, &self.wordpiece, self.max_length);
+        let mut tokens = Tokenized::new(data, &self.wordpiece, cut);
         tokens.labels.iter_mut().for_each(|label| *label = classes[*label as usize] as u32);
         Ok(Tokenized { label_names: self.labels.clone(), ..tokens })
     }

@@ -19,7 +19,7 @@
 //! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
 //!
 //! ```text
-//! text ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► metrics ─► train ─► explain · classifier
+//! text · cut ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► metrics ─► train ─► explain · classifier
 //! ```
 //!
 //! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
@@ -99,6 +99,7 @@ pub mod autograd;
 pub mod classifier;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod cut;
 pub mod data;
 pub mod error;
 pub mod explain;

@@ -281,6 +281,8 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
         ("--epochs 3", "epochs was 4000, and is 3"),
         ("--seed 1", "seed was 0"),
         ("--max-length 15", "max_length was 16"),
+        ("--truncate tail", "truncate was not known, and is \"tail\""),
+        ("--windows 2", "windows was not known, and is 2"),
         ("--rank 4", "method was"),
         ("--lora-plus-ratio 4", "lora_plus_ratio was"),
         ("--dev-fraction 0.25", "dev_fraction was"),

@@ -10,6 +10,7 @@ use super::split::Split;
 use super::table::TableOptions;
 use super::tokenized::{Oddities, Tokenized};
 use super::wordpiece::WordPiece;
+use crate::cut::Cut;
 use crate::files::write_file;
 use crate::text::hex;
 use crate::{Error, Result};
@@ -21,7 +22,7 @@ use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"lowrank\0";
 /// Version of the format, also part of the key. Raise it when the tokenizer or a reader gives other results.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 type Sha = [u8; 32];
 
@@ -40,8 +41,8 @@ pub struct TokenKey<'a> {
     pub selection: &'a str,
     /// The tokenizer.
     pub wordpiece: &'a WordPiece,
-    /// Largest number of ids of a text.
-    pub max_length: usize,
+    /// How long texts are cut.
+    pub cut: Cut,
 }
 
 /// The tokens of `key`: from the folder `dir` if they are there, else from `make`, and then stored there. A file is used only if it is
@@ -51,13 +52,14 @@ pub struct TokenKey<'a> {
 /// # Errors
 /// If the source cannot be read, or those of `make`.
 pub fn cached(dir: Option<&Path>, token_key: &TokenKey, make: impl FnOnce() -> Result<Tokenized>) -> Result<Tokenized> {
-    let Some(dir) = dir else { return make() };
+    let window = token_key.cut.window();
+    let Some(dir) = dir else { return Ok(Tokenized { window, ..make()? }) };
     let key = hash_key(token_key)?;
     let path = dir.join(format!("{}.tokens", hex(&key[..16])));
     if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, token_key.wordpiece.vocab_size())) {
-        return Ok(tokens);
+        return Ok(Tokenized { window, ..tokens });
     }
-    let tokens = make()?;
+    let tokens = Tokenized { window, ..make()? };
     // A cache only saves time: if it cannot be written, the next run makes the tokens again.
     let _ = fs::create_dir_all(dir).is_ok_and(|()| write_file(&path, &encode(&tokens, &key)).is_ok());
     Ok(tokens)
@@ -72,8 +74,8 @@ fn add_part(hash: &mut Sha256, bytes: &[u8]) {
 fn hash_key(key: &TokenKey) -> Result<Sha> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| add_part(&mut hash, bytes);
-    let TokenKey { source, split, options, labels, selection, wordpiece, max_length } = *key;
-    part(format!("{VERSION} {split} {max_length} {options:?} {labels:?}").as_bytes());
+    let TokenKey { source, split, options, labels, selection, wordpiece, cut } = *key;
+    part(format!("{VERSION} {split} {cut} {options:?} {labels:?}").as_bytes());
     part(selection.as_bytes());
     part(wordpiece.rules().as_bytes());
     for (token, id) in wordpiece.vocabulary() {
@@ -173,7 +175,7 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
     for &length in lengths {
         offsets.push(offsets[offsets.len() - 1].checked_add(length as usize)?);
     }
-    let tokens = Tokenized { ids: words[2 * n..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities };
+    let tokens = Tokenized { ids: words[2 * n..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities, window: None };
     let whole = tokens.offsets.last() == Some(&ids);
     let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
     (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
@@ -182,6 +184,7 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::Truncate;
     use crate::data::load;
     use std::cell::Cell;
 
@@ -196,17 +199,16 @@ mod tests {
         fs::write(&source, "text,label\na b,1\nb,0\n").unwrap();
         let (made, w, options, any) = (Cell::new(0), wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
+            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, cut: 9.into() };
         let run = |recipe: &TokenKey| {
             let make = || {
                 made.set(made.get() + 1);
-                Ok(Tokenized::new(&load(recipe.source, recipe.split, recipe.options)?, recipe.wordpiece, recipe.max_length))
+                Ok(Tokenized::new(&load(recipe.source, recipe.split, recipe.options)?, recipe.wordpiece, recipe.cut))
             };
             let tokens = cached(Some(&cache), recipe, make).unwrap();
             assert_eq!(
                 tokens,
-                cached(None, recipe, || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, recipe.wordpiece, recipe.max_length)))
-                    .unwrap()
+                cached(None, recipe, || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, recipe.wordpiece, recipe.cut))).unwrap()
             );
             made.replace(0)
         };
@@ -215,7 +217,9 @@ mod tests {
         let named = TableOptions { text_column: Some("text".into()), ..TableOptions::default() };
         for changed in [
             TokenKey { wordpiece: &other, ..recipe },
-            TokenKey { max_length: 8, ..recipe },
+            TokenKey { cut: 8.into(), ..recipe },
+            TokenKey { cut: Cut { truncate: Some(Truncate::Tail), ..recipe.cut }, ..recipe },
+            TokenKey { cut: Cut { windows: 2, ..recipe.cut }, ..recipe },
             TokenKey { selection: "limit 9 seed 1", ..recipe },
             TokenKey { split: Split::Test, ..recipe },
             TokenKey { options: &named, ..recipe },
@@ -237,6 +241,7 @@ mod tests {
             label_names: vec!["x".into(), "\u{e9}".into()],
             keys: vec![9, u64::MAX],
             oddities: Oddities { lossy: 1, empty: 2, cut: 3 },
+            window: None,
         };
         let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
         assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
@@ -258,7 +263,7 @@ mod tests {
         fs::write(&source, "text,label\na,1\n").unwrap();
         let (w, options, any) = (wordpiece("b"), TableOptions::default(), Labels::default());
         let recipe =
-            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, max_length: 9 };
+            TokenKey { source: &source, split: Split::Train, options: &options, labels: &any, selection: "", wordpiece: &w, cut: 9.into() };
         let make = || Ok(Tokenized::new(&load(&source, Split::Train, &options)?, &w, 9));
         assert_eq!(cached(Some(&source.join("inside")), &recipe, make).unwrap().tokens(), 3);
     }

@@ -1,6 +1,7 @@
 //! WordPiece for many texts, with a cache of words: most words of a text are among a few thousand frequent ones.
 
 use super::WordPiece;
+use crate::cut::Cut;
 
 /// Slots of the cache, a power of two: 2 MiB. Each word has one slot, which keeps the last word that was put there.
 const SLOTS: usize = 1 << 16;
@@ -38,8 +39,13 @@ impl<'w> Encoder<'w> {
     }
 
     /// The ids of `text`: see [`WordPiece::encode`].
-    pub fn encode(&mut self, text: &str, max_length: usize) -> Vec<u32> {
-        self.wordpiece.encode_with(text, max_length, |plain, end, ids| {
+    pub fn encode(&mut self, text: &str, cut: impl Into<Cut>) -> Vec<u32> {
+        self.encode_and_tell(text, cut.into()).0
+    }
+
+    /// [`Encoder::encode`], and whether the text was cut.
+    pub(super) fn encode_and_tell(&mut self, text: &str, cut: Cut) -> (Vec<u32>, bool) {
+        self.wordpiece.encode_with(text, cut, |plain, end, ids| {
             let mut rest = plain;
             while let Some(&first) = rest.as_bytes().first().filter(|_| ids.len() < end) {
                 let class = |b: u8| CLASSES[usize::from(b)];

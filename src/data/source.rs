@@ -9,6 +9,7 @@ use super::table::{self, TableOptions};
 use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
 use super::{decode, imdb, stream};
+use crate::cut::Cut;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,7 @@ pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, label
     load_as(path, split, options, labels, || |text| text)
 }
 
-/// [`load_with_labels`] with token ids, at most `max_length`, instead of texts. Texts are encoded while others are being read.
+/// [`load_with_labels`] with token ids instead of texts, cut as `cut` says. Texts are encoded while others are being read.
 /// [`super::Tokenized`] can be made from the result.
 ///
 /// # Errors
@@ -84,11 +85,12 @@ pub fn load_encoded(
     options: &TableOptions,
     labels: &Labels,
     wordpiece: &WordPiece,
-    max_length: usize,
+    cut: impl Into<Cut>,
 ) -> Result<Dataset<Encoded>> {
+    let cut = cut.into();
     load_as(path, split, options, labels, || {
         let mut encoder = Encoder::new(wordpiece);
-        move |text: String| Encoded::new(&mut encoder, &text, max_length)
+        move |text: String| Encoded::new(&mut encoder, &text, cut)
     })
 }
 

@@ -4,6 +4,7 @@ use super::dataset::{Dataset, text_key};
 use super::encoder::Encoder;
 use super::stream;
 use super::wordpiece::WordPiece;
+use crate::cut::{Cut, Windows};
 use std::collections::HashSet;
 
 /// The ids of a text, and facts about the text.
@@ -20,16 +21,9 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes `text` with at most `max_length` ids (at least 2).
-    pub fn new(encoder: &mut Encoder, text: &str, max_length: usize) -> Encoded {
-        let most = max_length.max(2);
-        // One further id shows whether the text is longer.
-        let mut ids = encoder.encode(text, most.saturating_add(1));
-        let cut = ids.len() > most;
-        if cut {
-            // The last id of the text, before [SEP].
-            ids.remove(most - 1);
-        }
+    /// Encodes `text`, as long as `cut` says.
+    pub fn new(encoder: &mut Encoder, text: &str, cut: impl Into<Cut>) -> Encoded {
+        let (ids, cut) = encoder.encode_and_tell(text, cut.into());
         Encoded { ids, key: text_key(text), cut, empty: text.trim().is_empty() }
     }
 }
@@ -60,18 +54,21 @@ pub struct Tokenized {
     pub keys: Vec<u64>,
     /// Numbers of unusual texts.
     pub oddities: Oddities,
+    /// Length of a window in ids, if longer sequences are measured in windows: [`Tokenized::windows`]. Training needs `None`.
+    pub window: Option<usize>,
 }
 
 impl Tokenized {
-    /// Encodes each text of `data` with at most `max_length` ids (at least 2), on all threads.
-    pub fn new(data: &Dataset, wordpiece: &WordPiece, max_length: usize) -> Tokenized {
+    /// Encodes each text of `data` on all threads. `cut`: at most so many ids (at least 2).
+    pub fn new(data: &Dataset, wordpiece: &WordPiece, cut: impl Into<Cut>) -> Tokenized {
+        let cut = cut.into();
         let encode = || {
             let mut encoder = Encoder::new(wordpiece);
-            move |text: &String| Encoded::new(&mut encoder, text, max_length)
+            move |text: &String| Encoded::new(&mut encoder, text, cut)
         };
         let texts = stream::map_chunks(data.texts.chunks(stream::CHUNK), encode);
         let (labels, label_names, names) = (data.labels.clone(), data.label_names.clone(), Vec::new());
-        Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names })
+        Tokenized { window: cut.window(), ..Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names }) }
     }
 
     fn joined<'a>(texts: impl Iterator<Item = &'a [u32]> + Clone, labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
@@ -121,6 +118,11 @@ impl Tokenized {
         &self.ids[self.offsets[i]..self.offsets[i + 1]]
     }
 
+    /// The windows of all sequences.
+    pub fn windows(&self) -> Windows<'_> {
+        Windows::of(&self.sequences(), self.window)
+    }
+
     /// All sequences: `[N]`.
     pub fn sequences(&self) -> Vec<&[u32]> {
         (0..self.len()).map(|i| self.sequence(i)).collect()
@@ -130,7 +132,7 @@ impl Tokenized {
     pub fn every(&self, n: usize) -> Tokenized {
         let kept = (0..self.len()).step_by(n);
         let labels = kept.clone().map(|i| self.labels[i]).collect();
-        Tokenized::joined(kept.map(|i| self.sequence(i)), labels, self.label_names.clone())
+        Tokenized { window: self.window, ..Tokenized::joined(kept.map(|i| self.sequence(i)), labels, self.label_names.clone()) }
     }
 
     /// Number of ids of each sequence: `[N]`.
@@ -153,6 +155,9 @@ impl From<Dataset<Encoded>> for Tokenized {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::Truncate;
+    use crate::data::normalize::Normalizer;
+    use crate::data::wordpiece::of_vocab;
 
     #[test]
     fn sequences_are_the_encodings_in_order() {
@@ -183,6 +188,47 @@ mod tests {
                 assert_eq!((&encoded.ids, encoded.cut), (&w.encode(&text, most), length + 2 > most.max(2)), "{length} {most}");
             }
         }
+    }
+
+    #[test]
+    fn each_part_of_a_long_text_has_its_ids() {
+        let letters = (b'a'..=b'z').map(|letter| (letter as char).to_string());
+        let tokens = ["[UNK]", "[CLS]", "[SEP]"].map(String::from).into_iter().chain(letters);
+        let mut parts = of_vocab(tokens, Normalizer::UNCASED);
+        let from_the_head =
+            WordPiece::new(of_vocab(parts.pieces.iter().map(|(t, _)| t.clone()), Normalizer::UNCASED), "v".as_ref()).unwrap();
+        parts.keep_end = true;
+        let from_the_tail = WordPiece::new(parts, "v".as_ref()).unwrap();
+        let text = "a b c d e f g h i j";
+        let plain = Cut::from(8);
+        let of = |truncate| Cut { truncate: Some(truncate), ..plain };
+        for (wordpiece, cut, letters) in [
+            (&from_the_head, plain, "abcdef"),
+            (&from_the_tail, plain, "efghij"),
+            (&from_the_head, of(Truncate::Head), "abcdef"),
+            (&from_the_tail, of(Truncate::Head), "abcdef"),
+            (&from_the_head, of(Truncate::Tail), "efghij"),
+            (&from_the_tail, of(Truncate::Tail), "efghij"),
+            // round(6 · 128 / 510) = 2.
+            (&from_the_head, of(Truncate::HeadTail), "abghij"),
+            (&from_the_tail, of(Truncate::HeadTail), "abghij"),
+            // Two windows of six tokens, which share one: eleven tokens. Nothing is cut.
+            (&from_the_head, Cut { windows: 2, ..of(Truncate::Tail) }, "abcdefghij"),
+            // Two windows of four: seven tokens, of which round(7 · 128 / 510) = 2 are the first.
+            (&from_the_head, Cut { windows: 2, max_length: 6, ..of(Truncate::HeadTail) }, "abfghij"),
+        ] {
+            let expected: Vec<u32> = [1].into_iter().chain(letters.bytes().map(|l| u32::from(l - b'a') + 3)).chain([2]).collect();
+            let encoded = Encoded::new(&mut Encoder::new(wordpiece), text, cut);
+            assert_eq!((&encoded.ids, encoded.cut), (&expected, letters.len() < 10), "{cut}");
+            assert_eq!(wordpiece.encode(text, cut), expected, "{cut}");
+            let whole = wordpiece.encode_and_tell(text, Cut { max_length: 12, ..cut });
+            assert_eq!((whole.0.len(), whole.1), (12, false), "a text that fits is never cut");
+        }
+        let windows = Cut { windows: 2, ..Cut::from(6) };
+        let data = Dataset::from_pairs([(text.to_string(), "x"), ("a b".into(), "y")]).unwrap();
+        let tokens = Tokenized::new(&data, &from_the_head, windows);
+        assert_eq!(tokens.windows().sequences(), [&[1, 3, 4, 5, 6, 2][..], &[1, 6, 7, 8, 9, 2], &[1, 3, 4, 2]]);
+        assert_eq!((tokens.oddities.cut, tokens.every(2).windows().sequences().len()), (1, 2));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::added::{Added, Literals, Register};
 use super::normalize::{Normalizer, split_punctuation};
 use super::pieces::Pieces;
 use super::special::of_bert;
+use crate::cut::{Cut, Truncate};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,19 +102,26 @@ impl WordPiece {
         Ok(WordPiece { path, tokens, pieces, added, raw, normalized, normalizer, max_chars, unknown, classify, separate, keep_end })
     }
 
-    /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`. A longer text is cut at its end, or at its start if the files'
-    /// `truncation_side` is left. A `max_length` below 2 counts as 2.
-    pub fn encode(&self, text: &str, max_length: usize) -> Vec<u32> {
+    /// The ids of `text` between `[CLS]` and `[SEP]`: `[T]`, T <= `max_length`, or the length of all windows: [`Cut::longest`]. A longer text is cut at its
+    /// end, or at its start if the files' `truncation_side` is left, or as `cut` says. A `max_length` below 2 counts as 2.
+    pub fn encode(&self, text: &str, cut: impl Into<Cut>) -> Vec<u32> {
+        self.encode_and_tell(text, cut).0
+    }
+
+    /// [`WordPiece::encode`], and whether the text was cut.
+    pub fn encode_and_tell(&self, text: &str, cut: impl Into<Cut>) -> (Vec<u32>, bool) {
         let mut buffer = String::new();
-        self.encode_with(text, max_length, |plain, end, ids| {
+        self.encode_with(text, cut.into(), |plain, end, ids| {
             self.encode_plain(plain, &mut buffer, end, ids);
         })
     }
 
-    /// [`WordPiece::encode`]. `plain` appends the ids of the text between added tokens. It may stop when there are `end` ids.
-    pub(super) fn encode_with(&self, text: &str, max_length: usize, mut plain: impl FnMut(&str, usize, &mut Vec<u32>)) -> Vec<u32> {
-        let most = max_length.max(2) - 1;
-        let end = if self.keep_end { usize::MAX } else { most };
+    /// [`WordPiece::encode_and_tell`]. `plain` appends the ids of the text between added tokens. It may stop when there are `end` ids.
+    pub(super) fn encode_with(&self, text: &str, cut: Cut, mut plain: impl FnMut(&str, usize, &mut Vec<u32>)) -> (Vec<u32>, bool) {
+        let most = cut.longest().max(2) - 1;
+        let part = cut.truncate.unwrap_or(if self.keep_end { Truncate::Tail } else { Truncate::Head });
+        // One further id shows whether the text is longer.
+        let end = if part == Truncate::Head { most + 1 } else { usize::MAX };
         let mut ids = Vec::with_capacity(end.min(text.len() / 4 + 2));
         ids.push(self.classify.id);
         let mut between = |piece: &str, ids: &mut Vec<u32>| {
@@ -126,12 +134,13 @@ impl WordPiece {
             between(piece, &mut ids);
             ids.extend(token);
         }
-        if self.keep_end && ids.len() > most {
-            ids.drain(1..=ids.len() - most);
+        let is_longer = ids.len() > most;
+        if is_longer {
+            let first = part.first(most - 1);
+            ids.drain(1 + first..ids.len() - (most - 1 - first));
         }
-        ids.truncate(most);
         ids.push(self.separate.id);
-        ids
+        (ids, is_longer)
     }
 
     /// Appends the ids of the words of `text` until there are `end`. Returns false if it stopped. `buffer` is temporary.

@@ -1,5 +1,6 @@
 //! `lowrank.json`, next to an adapter or a checkpoint: the facts that PEFT's files do not have.
 
+use crate::cut::Cut;
 use crate::files::{read_text, write_file};
 use crate::nn::{DistilBert, in_head};
 use crate::{Error, Result};
@@ -24,8 +25,9 @@ pub struct About {
     pub lowrank: String,
     /// Names of the classes: `[C]`.
     pub labels: Vec<String>,
-    /// Largest length of a training sequence, in tokens.
-    pub max_length: usize,
+    /// How long texts were cut: `max_length`, and if they were asked for `truncate` and `windows`.
+    #[serde(flatten)]
+    pub cut: Cut,
     /// Names and shapes of the base's encoder weights.
     pub base: BTreeMap<String, Vec<usize>>,
     /// Hash of the base's encoder: `nn::fingerprint`. Old files lack it.
@@ -54,13 +56,13 @@ pub struct TrainedOn {
 
 impl About {
     /// Describes a run of this process.
-    pub fn new(model: &DistilBert, labels: &[String], max_length: usize, seed: u64) -> About {
+    pub fn new(model: &DistilBert, labels: &[String], cut: impl Into<Cut>, seed: u64) -> About {
         let encoder = model.weights().into_iter().filter(|w| !in_head(w.name()));
         About {
             format: FORMAT,
             lowrank: env!("CARGO_PKG_VERSION").to_string(),
             labels: labels.to_vec(),
-            max_length,
+            cut: cut.into(),
             base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
             base_hash: None,
             seed,
@@ -83,7 +85,7 @@ impl About {
     /// Reads the file from `directory`. `None` if it is not there: PEFT's own adapters have none.
     ///
     /// # Errors
-    /// If the file is malformed, has a newer format, or a temperature that is not positive.
+    /// If the file is malformed, has a newer format, a temperature that is not positive, or no windows.
     pub fn open(directory: &Path) -> Result<Option<About>> {
         let path = directory.join("lowrank.json");
         if !path.exists() {
@@ -100,6 +102,9 @@ impl About {
             return Err(Error::file(&path, "\"format\"", problem));
         }
         let about: About = serde_json::from_value(value).map_err(json)?;
+        if about.cut.windows == 0 {
+            return Err(Error::file(&path, "\"windows\"", "is 0, and must be at least 1"));
+        }
         match about.temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
             Some(t) => Err(Error::file(&path, "\"temperature\"", format!("is {t}, and must be positive and finite"))),
             None => Ok(Some(about)),

@@ -178,7 +178,7 @@ pub fn predict_across(
     Ok(logits_while(ranks, model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
 }
 
-/// Evaluates `model` on `data`, `batch` sequences at a time.
+/// Evaluates `model` on `data`, `batch` sequences at a time. The logits of a text with several windows are the mean of theirs.
 ///
 /// # Errors
 /// If a label is not a class of the model, and those of the model.
@@ -196,7 +196,9 @@ pub fn evaluate_across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, 
     if let Some(bad) = data.labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
     }
-    let predicted = predict_across(ranks, model, &data.sequences(), batch, &mut |_| true)?.unwrap_or_default();
+    let windows = data.windows();
+    let logits = windows.mean(logits_across(ranks, model, &windows.sequences(), batch)?);
+    let predicted: Vec<Vec<f64>> = logits.iter().map(|row| softmax(row)).collect();
     Ok(measure(&predicted, &data.labels)?.0)
 }
 
@@ -250,10 +252,32 @@ mod tests {
     }
 
     #[test]
-    fn a_test_can_be_stopped() {
+    fn a_text_of_several_windows_has_their_mean_logits() {
+        let model = small();
+        // Windows of four tokens, three of which are new: 3 to 6, 6 to 9, 7 to 10.
+        let ids: Vec<u32> = vec![1, 3, 4, 5, 6, 7, 8, 9, 10, 2, 1, 5, 2];
+        let data = Tokenized { ids, offsets: vec![0, 10, 13], labels: vec![1, 0], window: Some(6), ..Tokenized::default() };
+        let of = |ids: &[u32]| logits(&model, &[ids], 1).unwrap().remove(0);
+        let parts = [of(&[1, 3, 4, 5, 6, 2]), of(&[1, 6, 7, 8, 9, 2]), of(&[1, 7, 8, 9, 10, 2])];
+        let mean: Vec<f64> = (0..2).map(|c| (parts[0][c] + parts[1][c] + parts[2][c]) / 3.0).collect();
+        let windows = data.windows();
+        let found = windows.mean(logits(&model, &windows.sequences(), 3).unwrap());
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close(&found[0], &mean) && close(&found[1], &of(&[1, 5, 2])), "{found:?} {mean:?}");
+        assert!(!close(&found[0], &of(data.sequence(0))) && !close(&found[0], &parts[0]), "the windows matter");
+        let rows: Vec<Vec<f64>> = found.iter().map(|row| softmax(row)).collect();
+        assert_eq!(evaluate(&model, &data, 3).unwrap(), measure(&rows, &data.labels).unwrap().0);
+    }
+
+    fn small() -> DistilBert {
         let mut config = Config::distilbert_base();
         (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 1, 40);
-        let model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
+        DistilBert::random(&config, 2, DType::F32, 1).unwrap()
+    }
+
+    #[test]
+    fn a_test_can_be_stopped() {
+        let model = small();
         let sequences: [&[u32]; 3] = [&[1, 2], &[3], &[4, 5, 6]];
         let mut told = Vec::new();
         let all = predict_across(&OneRank, &model, &sequences, 2, &mut |done| {

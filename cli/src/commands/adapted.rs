@@ -2,11 +2,13 @@
 
 use super::base::{check_same, checked};
 use super::common::{Checkpoint, ComputeType, check_length, open_wordpiece, parsed, user_cache};
+use super::cut_args::CutArgs;
 use super::device::{DeviceArgs, DeviceChoice};
 use super::notes::warning;
 use super::output::Input;
 use crate::hub::Hub;
 use clap::Args;
+use lowrank::cut::Cut;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
 use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
@@ -41,6 +43,8 @@ pub struct AdaptedArgs {
     /// Tokens kept of each text [default: as in training]
     #[arg(long)]
     max_length: Option<usize>,
+    #[command(flatten)]
+    long: CutArgs,
     /// Data type of the computation
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     dtype: ComputeType,
@@ -84,7 +88,8 @@ pub struct Adapted {
     pub temperature: f64,
     /// Content of `lowrank.json`. Adapters from PEFT and checkpoints from elsewhere have none.
     pub about: Option<About>,
-    pub max_length: usize,
+    /// How texts are cut.
+    pub cut: Cut,
 }
 
 impl Adapted {
@@ -109,7 +114,18 @@ impl AdaptedArgs {
     /// f32 models on the CPU.
     pub fn on_cpu(model: Checkpoint, adapter: Vec<Named>, any_base: bool) -> AdaptedArgs {
         let device = DeviceArgs { device: DeviceChoice::Cpu };
-        AdaptedArgs { model, adapter, rank: None, any_base, lenient: false, raw: false, max_length: None, dtype: ComputeType::F32, device }
+        AdaptedArgs {
+            model,
+            adapter,
+            rank: None,
+            any_base,
+            lenient: false,
+            raw: false,
+            max_length: None,
+            long: CutArgs::default(),
+            dtype: ComputeType::F32,
+            device,
+        }
     }
 
     /// Folder of the base.
@@ -169,7 +185,7 @@ impl AdaptedArgs {
             };
             let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
             let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
-            let max_length = self.max_length(&model, about.as_ref())?;
+            let cut = self.cut(&model, about.as_ref())?;
             Ok(Adapted {
                 name: named.name.as_ref().unwrap_or(&named.given).clone(),
                 model,
@@ -179,7 +195,7 @@ impl AdaptedArgs {
                 outputs,
                 temperature: self.temperature(about.as_ref()),
                 about,
-                max_length,
+                cut,
             })
         };
         self.adapter.iter().map(open).collect()
@@ -194,7 +210,7 @@ impl AdaptedArgs {
             return Err(Error::file(base, format!("tensor {name:?}"), problem));
         }
         let (labels, about) = (model.config.labels(), About::open(base)?);
-        let (outputs, max_length) = (model.config.outputs(labels.len()), self.max_length(&model, about.as_ref())?);
+        let (outputs, cut) = (model.config.outputs(labels.len()), self.cut(&model, about.as_ref())?);
         let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
         Ok(Adapted {
             name: base.display().to_string(),
@@ -205,7 +221,7 @@ impl AdaptedArgs {
             outputs,
             temperature: self.temperature(about.as_ref()),
             about,
-            max_length,
+            cut,
         })
     }
 
@@ -213,11 +229,11 @@ impl AdaptedArgs {
         about.and_then(|about| about.temperature).filter(|_| !self.raw).unwrap_or(1.0)
     }
 
-    /// Largest number of tokens of a text: that of `--max-length`. Without the option it is that of training, and if that is not known, the number
-    /// of positions that the model has for a text.
-    fn max_length(&self, model: &DistilBert, about: Option<&About>) -> Result<usize> {
-        let longest = model.longest_text();
-        check_length(self.max_length.or(about.map(|about| about.max_length)).unwrap_or(longest), longest)
+    /// How texts are cut: as the arguments say, else as in training. If that is not known, to the number of positions that the model has for a text.
+    fn cut(&self, model: &DistilBert, about: Option<&About>) -> Result<Cut> {
+        let (longest, trained) = (model.longest_text(), about.map(|about| about.cut));
+        let max_length = check_length(self.max_length.or(trained.map(|cut| cut.max_length)).unwrap_or(longest), longest)?;
+        Ok(self.long.cut(max_length, trained))
     }
 }
 

@@ -68,9 +68,9 @@ impl Epoch {
         checked(&args.model.path, args.source.cache_folder().as_deref())?;
         let checkpoint = BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: 0, new_head: false };
         let opened = checkpoint.open()?;
-        let max_length = length(args.max_length, opened.model.longest_text())?;
+        let cut = args.long.cut(length(args.max_length, opened.model.longest_text())?, None);
         let labels = args.source.labels(opened.names.as_deref())?;
-        let (train, test) = Reader::new(args, &opened.model.config, labels, max_length, 0)?.train_and_test(0.0)?;
+        let (train, test) = Reader::new(args, &opened.model.config, labels, cut, 0)?.train_and_test(0.0)?;
         let mut model = checkpoint.with_head_for(opened, &train.label_names)?.0;
         method.apply(&mut model, 0)?;
         let machine = args.device.place(&mut model)?.unwrap_or_else(|| kernel_path(args.dtype.into()));
@@ -79,7 +79,7 @@ impl Epoch {
         let memory = device_memory(&model);
         if self.json {
             return say_json(&json!({
-                "device": machine, "dtype": DType::from(args.dtype).to_string(), "epoch": args.epochs, "batch": args.batch, "max_length": max_length,
+                "device": machine, "dtype": DType::from(args.dtype).to_string(), "epoch": args.epochs, "batch": args.batch, "max_length": cut.max_length,
                 "train_texts": train.len(), "tokens": train.tokens(), "epoch_seconds": seconds, "tokens_per_second": train.tokens() as f64 / seconds,
                 "loss": loss, "test_texts": test.len(), "eval_seconds": best.seconds, "eval_batch": best.batch,
                 "eval_seconds_by_batch": all.iter().map(|(batch, s)| json!([batch, s])).collect::<Vec<_>>(), "accuracy": best.result.accuracy,

@@ -53,7 +53,7 @@ impl Combine {
         };
         let weights: Vec<f64> = self.adapters.iter().map(weight).collect::<Result<_>>()?;
         let all = self.base.open(self.adapters)?;
-        let (labels, max_length, base_hash) = (all[0].labels.clone(), all[0].max_length, Some(all[0].base_hash.clone()));
+        let (labels, cut, base_hash) = (all[0].labels.clone(), all[0].cut, Some(all[0].base_hash.clone()));
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
             return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
         }
@@ -65,7 +65,7 @@ impl Combine {
         let mut model =
             DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
-        let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, max_length, 0) });
+        let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, cut, 0) });
         write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)

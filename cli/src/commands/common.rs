@@ -4,6 +4,7 @@ use super::notes::{is_silent, printable};
 use crate::hub::Hub;
 use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
 use clap::{Args, ValueEnum};
+use lowrank::cut::Cut;
 use lowrank::data::{
     Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
 };
@@ -134,15 +135,13 @@ impl DataArgs {
         (path, split): (&Path, Split),
         labels: &Labels,
         wordpiece: &WordPiece,
-        max_length: usize,
+        cut: Cut,
         selection: &str,
         select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
     ) -> Result<Tokenized> {
         let options = self.options();
-        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, max_length };
-        cached(self.cache_folder().as_deref(), &recipe, || {
-            Ok(select(load_encoded(path, split, &options, labels, wordpiece, max_length)?)?.into())
-        })
+        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, cut };
+        cached(self.cache_folder().as_deref(), &recipe, || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into()))
     }
 
     /// The texts of a split.

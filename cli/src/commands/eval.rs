@@ -9,6 +9,7 @@ use super::parts::{is_trained_on, part_of, tell};
 use super::ranks::{check_inference, is_first, ranks};
 use super::scored::{check_table, write_scored};
 use clap::{Args, ValueEnum};
+use lowrank::cut::Windows;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, find, text_key};
 use lowrank::metrics::Metrics;
 use lowrank::nn::Outputs;
@@ -106,8 +107,7 @@ impl Eval {
         };
         let part = self.part(adapted)?;
         let tokens = self.tokens(adapted, &labels, &part)?;
-        check_inference(&adapted.model, &tokens.sequences())?;
-        let rows = adapted.scores(&logits_across(&*ranks(), &adapted.model, &tokens.sequences(), self.batch)?);
+        let rows = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
         let (result, _) = measure(&rows, &tokens.labels)?;
         let metrics = Metrics::new(&rows, &tokens.labels)?;
         let mut lines = vec![format!("{}{}", describe(&result), part.remark())];
@@ -135,9 +135,7 @@ impl Eval {
         let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
         let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
         let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
-        check_inference(&adapted.model, &tokens.sequences())?;
-        let rows = logits_across(&*ranks(), &adapted.model, &tokens.sequences(), self.batch)?;
-        let found = adapted.scores(&rows);
+        let found = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
         let (result, line) = match adapted.outputs {
             Outputs::Numbers => {
                 let e = number_errors(&found, &wanted);
@@ -189,10 +187,10 @@ impl Eval {
 
     /// Reads the texts of a part as tokens.
     fn tokens(&self, adapted: &Adapted, labels: &Labels, part: &Part) -> Result<Tokenized> {
-        let (path, longest) = (&self.source.data, adapted.max_length);
+        let (path, cut) = (&self.source.data, adapted.cut);
         let select = |data| self.selected(data, part, |text: &Encoded| text.key);
-        let tokens = self.source.tokens((path, part.split), labels, &adapted.wordpiece, longest, &part.key, select)?;
-        tell("measured", &tokens, longest);
+        let tokens = self.source.tokens((path, part.split), labels, &adapted.wordpiece, cut, &part.key, select)?;
+        tell("measured", &tokens, cut);
         Ok(tokens)
     }
 
@@ -200,6 +198,13 @@ impl Eval {
     fn selected<T: Default>(&self, data: Dataset<T>, part: &Part, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
         limited(part_of(part.held_out, data, part.test, key)?, self.limit, 0)
     }
+}
+
+/// The logits `[N][C]` of texts, by all ranks: of each, the mean of its windows.
+pub(super) fn logits(adapted: &Adapted, windows: &Windows, batch: usize) -> Result<Vec<Vec<f64>>> {
+    let sequences = windows.sequences();
+    check_inference(&adapted.model, &sequences)?;
+    Ok(windows.mean(logits_across(&*ranks(), &adapted.model, &sequences, batch)?))
 }
 
 /// What was found of one model.

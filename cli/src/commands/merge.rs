@@ -43,8 +43,8 @@ impl Merge {
         let _lock = self.output.check(&inputs)?;
         let out = &self.output.out;
         let mut adapted = self.base.open(vec![self.adapter.clone()])?;
-        let Adapted { mut model, base_hash, wordpiece, labels, max_length, about, .. } = adapted.remove(0);
-        let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, max_length)).collect();
+        let Adapted { mut model, base_hash, wordpiece, labels, cut, about, .. } = adapted.remove(0);
+        let ids: Vec<Vec<u32>> = PROBE.iter().map(|text| wordpiece.encode(text, cut.one_window())).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let before = logits(&model, &ids, PROBE.len())?.concat();
         let merged = merge(&mut model)?;
@@ -56,7 +56,7 @@ impl Merge {
             return Err(Error::file(&self.adapter.directory, "merge", problem));
         }
         let (trained_on, temperature) = about.map_or((None, None), |about| (about.trained_on, about.temperature));
-        let about = About { trained_on, temperature, base_hash: Some(base_hash), ..About::new(&model, &labels, max_length, 0) };
+        let about = About { trained_on, temperature, base_hash: Some(base_hash), ..About::new(&model, &labels, cut, 0) };
         write_directory(out, |directory| {
             model.save(&self.base.model.path, &labels, directory)?;
             about.write(directory)

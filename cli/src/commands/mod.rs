@@ -10,6 +10,7 @@ mod best;
 mod check;
 mod combine;
 mod common;
+mod cut_args;
 mod demo;
 mod device;
 mod eval;

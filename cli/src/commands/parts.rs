@@ -3,6 +3,7 @@
 use super::common::{limited, open_wordpiece};
 use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
+use lowrank::cut::Cut;
 use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
 use lowrank::nn::Config;
@@ -36,8 +37,8 @@ pub struct Reader<'a> {
     /// Names of the classes, if the model has names.
     labels: Labels,
     wordpiece: WordPiece,
-    /// Tokens kept of a text.
-    max_length: usize,
+    /// How texts are cut.
+    cut: Cut,
     /// Seed of the sample that `--train-limit` draws, and of the development part.
     seed: u64,
     /// Path and split of the test texts.
@@ -51,7 +52,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If there are test texts and `--test-fraction` is given, or the tokenizer does not fit the model.
-    pub fn new(args: &'a TrainingArgs, config: &Config, labels: Labels, max_length: usize, seed: u64) -> Result<Reader<'a>> {
+    pub fn new(args: &'a TrainingArgs, config: &Config, labels: Labels, cut: Cut, seed: u64) -> Result<Reader<'a>> {
         let wordpiece = open_wordpiece(&args.model.path, config)?;
         let data = &args.source.data;
         let apart = match &args.test {
@@ -64,7 +65,7 @@ impl<'a> Reader<'a> {
         }
         let held_out = (!has_test).then_some(args.test_fraction.unwrap_or(TEST_FRACTION));
         let test = (apart.unwrap_or(data.clone()), if has_test { Split::Test } else { Split::Train });
-        Ok(Reader { args, labels, wordpiece, max_length, seed, test, held_out })
+        Ok(Reader { args, labels, wordpiece, cut, seed, test, held_out })
     }
 
     /// Identifies the training texts, for later measurements.
@@ -79,7 +80,9 @@ impl<'a> Reader<'a> {
     fn training(&self, dev_fraction: f64, dev: bool) -> Result<Tokenized> {
         let (source, limit, held_out) = (&self.args.source, self.args.train_limit, self.held_out);
         let selection = format!("rest {held_out:?} limit {limit:?} dev {dev_fraction} seed {} {dev}", self.seed);
-        source.tokens((&source.data, Split::Train), &self.labels, &self.wordpiece, self.max_length, &selection, |data| {
+        // Only texts that are measured may have several windows.
+        let cut = if dev { self.cut } else { self.cut.one_window() };
+        source.tokens((&source.data, Split::Train), &self.labels, &self.wordpiece, cut, &selection, |data| {
             let data = limited(part_of(held_out, data, false, |text| text.key)?, limit, self.seed)?;
             if dev_fraction == 0.0 {
                 return Ok(data);
@@ -116,8 +119,8 @@ impl<'a> Reader<'a> {
             note!("{of} has no test split: {share} of its different texts of each class are held out to test on, the same in every run");
         }
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
-        self.tell("training", &train, None);
-        self.tell("test", &test, Some(&train));
+        tell("training", &train, self.cut.one_window());
+        self.tell("test", &test, &train);
         Ok((train, test))
     }
 
@@ -136,9 +139,9 @@ impl<'a> Reader<'a> {
                 None if find(&source.data, Split::Validation)? == Found::There => &source.data,
                 None => return Ok(None),
             };
-            source.tokens((path, Split::Validation), &self.as_in(train), &self.wordpiece, self.max_length, "", Ok)?
+            source.tokens((path, Split::Validation), &self.as_in(train), &self.wordpiece, self.cut, "", Ok)?
         };
-        self.tell("held-out", &part, Some(train));
+        self.tell("held-out", &part, train);
         note!("{} of them also stand among the test texts", thousands(part.shared_with(test)));
         Ok(Some(part))
     }
@@ -147,7 +150,7 @@ impl<'a> Reader<'a> {
         let (path, split) = &self.test;
         // Seed 0 always, so that the test sample does not depend on the seed of training.
         let selection = format!("part {:?} limit {:?} seed 0", self.held_out, self.args.test_limit);
-        self.args.source.tokens((path, *split), &self.as_in(train), &self.wordpiece, self.max_length, &selection, |data| {
+        self.args.source.tokens((path, *split), &self.as_in(train), &self.wordpiece, self.cut, &selection, |data| {
             self.select_test(data, |text| text.key)
         })
     }
@@ -170,24 +173,27 @@ impl<'a> Reader<'a> {
         Labels { names: Some(train.label_names.clone()), ..self.labels.clone() }
     }
 
-    /// Warns about odd texts of a part, and says how many are also training texts.
-    fn tell(&self, name: &str, part: &Tokenized, train: Option<&Tokenized>) {
-        tell(name, part, self.max_length);
-        if let Some(train) = train {
-            let shared = thousands(part.shared_with(train));
-            note!("{shared} of the {} {name} texts also stand, word for word, among the training texts", thousands(part.len()));
-        }
+    /// Warns about odd texts of a part that is measured, and says how many are also training texts.
+    fn tell(&self, name: &str, part: &Tokenized, train: &Tokenized) {
+        tell(name, part, self.cut);
+        let shared = thousands(part.shared_with(train));
+        note!("{shared} of the {} {name} texts also stand, word for word, among the training texts", thousands(part.len()));
     }
 }
 
 /// Says how many texts of a part are empty, truncated, or not decodable.
-pub fn tell(name: &str, part: &Tokenized, max_length: usize) {
+pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
     let (of, odd) = (thousands(part.len()), part.oddities);
     if odd.empty > 0 {
         warning!("{} of the {of} {name} texts are empty", thousands(odd.empty));
     }
     if odd.cut > 0 {
-        note!("{} of the {of} {name} texts are longer than {max_length} tokens, and are cut there", thousands(odd.cut));
+        note!(
+            "{} of the {of} {name} texts ({:.1} %) are {}",
+            thousands(odd.cut),
+            100.0 * odd.cut as f64 / part.len() as f64,
+            cut.in_words()
+        );
     }
     if odd.lossy > 0 {
         warning!("{} of the texts had bytes that could not be decoded; they became replacement characters", thousands(odd.lossy));

@@ -2,14 +2,14 @@
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{say, say_json, user_cache};
-use super::eval::say_one_or_all;
-use super::ranks::{check_inference, is_first, ranks, shared};
+use super::eval::{logits, say_one_or_all};
+use super::ranks::{is_first, shared};
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
+use lowrank::cut::Windows;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
 use lowrank::metrics::argmax;
 use lowrank::nn::Outputs;
-use lowrank::train::logits_across;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -120,11 +120,9 @@ fn next_texts(lines: &mut InputLines) -> Result<Vec<String>> {
 
 /// The scores `[C]` of each text.
 fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
-    let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.max_length)).collect();
+    let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.cut)).collect();
     let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    check_inference(&adapted.model, &ids)?;
-    let rows = logits_across(&*ranks(), &adapted.model, &ids, BATCH)?;
-    Ok(adapted.scores(&rows))
+    Ok(adapted.scores(&logits(adapted, &Windows::of(&ids, adapted.cut.window()), BATCH)?))
 }
 
 /// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.

@@ -160,7 +160,9 @@ impl TrainingRun<'_> {
 
     /// The logits of tokenised texts; `None` if it was stopped.
     fn logits(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Vec<Vec<f64>>>> {
-        logits_while(&*ranks(), model, &data.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())
+        let windows = data.windows();
+        let rows = logits_while(&*ranks(), model, &windows.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
+        Ok(rows.map(|rows| windows.mean(rows)))
     }
 
     /// The logits of the model that is kept; `None` if it was stopped. They are computed unless this process measured the epoch with these texts.

@@ -168,7 +168,10 @@ fn settings(page: &mut Page, run: &Finished) {
             rows.push(vec![key.replace('_', " "), value.as_str().map_or_else(|| value.to_string(), String::from)]);
         }
     }
-    for (name, value) in [("data type", run.dtype.clone()), ("tokens kept of a text", run.max_length.to_string())] {
+    let kept = run.cut.truncate.map(|part| ("kept of a longer text", part.name().to_string()));
+    let windows = (run.cut.windows > 1).then(|| ("windows of a measured text", run.cut.windows.to_string()));
+    let always = [("data type", run.dtype.clone()), ("tokens kept of a text", run.cut.max_length.to_string())];
+    for (name, value) in always.into_iter().chain(kept).chain(windows) {
         rows.push(vec![name.to_string(), value]);
     }
     let caption = format!("{} of {} epochs were trained. lowrank.json has the command.", run.epochs(), run.recipe.epochs);

@@ -54,7 +54,7 @@ impl Args for Models {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = AdaptedArgs::augment_args(command).mut_arg("model", |model| model.required(false));
         // These arguments have no meaning without a model.
-        ["adapter", "rank", "any_base", "lenient", "max_length"]
+        ["adapter", "rank", "any_base", "lenient", "max_length", "truncate", "windows"]
             .into_iter()
             .fold(command, |command, id| command.mut_arg(id, |arg| arg.requires("model")))
     }
@@ -149,9 +149,9 @@ pub(super) fn on(adapted: &AdaptedArgs, place: &PlaceArgs) -> Result<Outcome> {
 }
 
 fn served(adapted: Adapted) -> Served {
-    let Adapted { name, model, wordpiece, labels, outputs, temperature, max_length, .. } = adapted;
+    let Adapted { name, model, wordpiece, labels, outputs, temperature, cut, .. } = adapted;
     let (layers, heads) = (model.config.n_layers, model.config.n_heads);
-    Served { facts: Facts { name, wordpiece, labels, outputs, temperature, max_length, layers, heads }, model }
+    Served { facts: Facts { name, wordpiece, labels, outputs, temperature, cut, layers, heads }, model }
 }
 
 /// Opens the page. A machine without a browser is no error: the address is printed.

@@ -5,6 +5,7 @@ use super::base::check_same;
 use super::head::{BaseModel, Opened};
 use super::method::MethodArgs;
 use super::notes::{note, warning};
+use lowrank::cut::Cut;
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Architecture, DistilBert, Head, LoadOptions, LoadReport};
 use lowrank::{Error, Result};
@@ -76,11 +77,14 @@ impl Start {
         }
     }
 
-    /// Tokens kept of a text where the user says nothing: as in the training of the adapter. Its virtual tokens are counted already.
-    pub fn max_length(&self) -> Option<usize> {
+    /// How texts are cut where the user says nothing: as in the training of the adapter. Its virtual tokens are counted already.
+    pub fn cut(&self) -> Option<Cut> {
         match self {
             Start::Checkpoint(_) => None,
-            Start::Adapter { about, model, .. } => Some(about.as_ref()?.max_length.min(model.longest_text())),
+            Start::Adapter { about, model, .. } => {
+                let cut = about.as_ref()?.cut;
+                Some(Cut { max_length: cut.max_length.min(model.longest_text()), ..cut })
+            }
         }
     }
 

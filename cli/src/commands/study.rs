@@ -127,15 +127,15 @@ impl StudyArgs {
         if self.shard.is_none() {
             OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
         }
-        let max_length = length(args.max_length, config.max_position_embeddings)?;
+        let cut = args.long.cut(length(args.max_length, config.max_position_embeddings)?, None);
         // The reviews are read once: they are the same for all rows and seeds.
-        let reader = Reader::new(args, &config, args.source.labels(None)?, max_length, 0)?;
+        let reader = Reader::new(args, &config, args.source.labels(None)?, cut, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
         let cpu = processor();
         let place = |model: &mut DistilBert| Ok(args.device.place(model)?.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}")));
         let trained_on = reader.trained_on()?;
         let describe = |model: &DistilBert, folder: &Path, seed| {
-            let about = About::new(model, &train.label_names, max_length, seed);
+            let about = About::new(model, &train.label_names, cut, seed);
             About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
         };
         let hashes = [weights_hash(&args.model.path)?, digest(&train), digest(&test)];
@@ -145,7 +145,7 @@ impl StudyArgs {
             hashes: &hashes,
             base: &args.model.name,
             dtype: args.dtype.into(),
-            max_length,
+            cut,
             recipe,
             train: &train,
             test: &test,

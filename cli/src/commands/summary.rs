@@ -3,6 +3,7 @@
 use super::device::device_memory;
 use super::run::{RunState, Texts};
 use super::tested::Tested;
+use lowrank::cut::Cut;
 use lowrank::lora::{Counts, Method};
 use lowrank::metrics::Metrics;
 use lowrank::nn::DistilBert;
@@ -17,7 +18,7 @@ pub struct Finished<'a> {
     pub recipe: &'a Recipe,
     pub method: &'a Method,
     pub dtype: String,
-    pub max_length: usize,
+    pub cut: Cut,
     /// Name of the figure by which epochs were chosen; `None` if none was.
     pub chosen_by: Option<&'a str>,
     pub state: &'a RunState,
@@ -46,7 +47,7 @@ impl Finished<'_> {
         let (train, counts, seconds, peak) = (&self.texts.train, Counts::of(self.model), self.state.seconds, peak_memory());
         let data_bytes = train.bytes() + self.texts.test.bytes();
         let by_category = peak.map(|peak| memory_by_category(self.model, peak, self.state.kept, data_bytes)).unwrap_or_default();
-        json!({
+        let mut all = json!({
             "lowrank": env!("CARGO_PKG_VERSION"),
             "labels": train.label_names,
             "trainable": counts.trainable,
@@ -59,7 +60,7 @@ impl Finished<'_> {
             "recipe": self.recipe,
             "method": self.method,
             "dtype": self.dtype,
-            "max_length": self.max_length,
+            "max_length": self.cut.max_length,
             "epochs": self.epochs(),
             "chosen_by": self.chosen_by,
             "best_epoch": self.state.best.as_ref().map(|best| best.epoch),
@@ -70,6 +71,14 @@ impl Finished<'_> {
             "peak_memory_bytes": peak,
             "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
             "device_memory_bytes": device_memory(self.model),
-        })
+        });
+        // As in lowrank.json: only what was asked for.
+        if let Some(truncate) = self.cut.truncate {
+            all["truncate"] = json!(truncate);
+        }
+        if self.cut.windows > 1 {
+            all["windows"] = json!(self.cut.windows);
+        }
+        all
     }
 }

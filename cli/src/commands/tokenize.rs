@@ -1,9 +1,11 @@
 //! `lowrank tokenize`: prints token ids.
 
 use super::common::{Checkpoint, say, say_json};
+use super::cut_args::parser;
 use super::notes::warning;
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
+use lowrank::cut::{Cut, Truncate};
 use lowrank::data::{WordPiece, read_text};
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -18,6 +20,9 @@ pub struct Tokenize {
     /// Tokens kept of each text, [CLS] and [SEP] included [default: all]
     #[arg(long)]
     max_length: Option<usize>,
+    /// The tokens that are kept of a text that is longer than --max-length: the first, the last, or the first and the last at 128 to 382
+    #[arg(long, value_name = "PART", value_parser = parser(), requires = "max_length")]
+    truncate: Option<Truncate>,
     /// Read lines of {"text": …} and write lines of {"ids": […]}, instead of plain text
     #[arg(long)]
     jsonl: bool,
@@ -49,16 +54,17 @@ impl Tokenize {
         if max_length < 2 {
             return Err(Error::invalid("--max-length must be at least 2: [CLS] and [SEP]"));
         }
+        let cut = Cut { truncate: self.truncate, ..max_length.into() };
         for (number, line) in lines.iter().enumerate() {
             if self.jsonl && given {
-                say_json(&json!({ "ids": wordpiece.encode(line, max_length) }))?;
+                say_json(&json!({ "ids": wordpiece.encode(line, cut) }))?;
             } else if self.jsonl {
                 let bad = |e: String| Error::file(&name, format!("line {}", number + 1), e);
                 let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
                 let text = value["text"].as_str().ok_or_else(|| bad("has no \"text\"".to_string()))?;
-                say_json(&json!({ "ids": wordpiece.encode(text, max_length) }))?;
+                say_json(&json!({ "ids": wordpiece.encode(text, cut) }))?;
             } else {
-                let ids: Vec<String> = wordpiece.encode(line, max_length).iter().map(u32::to_string).collect();
+                let ids: Vec<String> = wordpiece.encode(line, cut).iter().map(u32::to_string).collect();
                 say(ids.join(" "))?;
             }
         }

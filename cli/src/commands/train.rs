@@ -21,6 +21,7 @@ use super::tested::Tested;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
 use clap::Args;
+use lowrank::cut::Cut;
 use lowrank::data::hash_file;
 use lowrank::files::write_file;
 use lowrank::lora::{About, Method, adapter};
@@ -74,13 +75,13 @@ pub struct Train {
 
 impl Train {
     /// The settings on which the bytes of a run depend. A run is resumed only with the same ones.
-    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, max_length: usize, texts: &Texts) -> Result<String> {
+    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, cut: Cut, texts: &Texts) -> Result<String> {
         let (mut settings, selection) = (json!(recipe), self.held_out.selection());
         for (name, value) in [
             ("method", json!(format!("{method:?}"))),
             ("lora_plus_ratio", json!(self.what.lora_plus_ratio())),
             ("dtype", json!(DType::from(self.args.dtype).to_string())),
-            ("max_length", json!(max_length)),
+            ("max_length", json!(cut.max_length)),
             ("dev_fraction", json!(self.held_out.dev_fraction)),
             ("keep_best", json!(selection.keep_best)),
             ("eval_every_epoch", json!(self.held_out.eval_every_epoch)),
@@ -95,6 +96,12 @@ impl Train {
         // Left out where they have their defaults, as in states that older versions saved.
         if selection.metric != Metric::default() {
             settings["metric"] = json!(selection.metric.name());
+        }
+        if let Some(truncate) = cut.truncate {
+            settings["truncate"] = json!(truncate);
+        }
+        if cut.windows != 1 {
+            settings["windows"] = json!(cut.windows);
         }
         if let Some(patience) = selection.patience {
             settings["patience"] = json!(patience);
@@ -116,15 +123,16 @@ impl Train {
         ranks::is_first().then(|| self.output.check_run(&inputs, self.resume, self.restart)).transpose()
     }
 
-    /// Tokens kept of each text.
-    fn max_length(&self, start: &Start, method: &Method) -> Result<usize> {
-        let longest = start.model().longest_text();
-        let max_length = length(self.args.max_length.or(start.max_length()), longest)?;
-        Ok(match (start, method) {
+    /// How texts are cut.
+    fn cut(&self, start: &Start, method: &Method) -> Result<Cut> {
+        let (longest, before) = (start.model().longest_text(), start.cut());
+        let max_length = length(self.args.max_length.or(before.map(|cut| cut.max_length)), longest)?;
+        let max_length = match (start, method) {
             // The virtual tokens of a prompt need positions too. A model with an adapter has counted them.
             (Start::Checkpoint(_), Method::Prompt { tokens }) => max_length.min(longest.saturating_sub(*tokens)),
             _ => max_length,
-        })
+        };
+        Ok(self.args.long.cut(max_length, before))
     }
 
     /// Reads the texts. `names` are the classes of the head, if they have names.
@@ -169,8 +177,8 @@ impl Train {
         let checkpoint =
             BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
         let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
-        let (max_length, names) = (self.max_length(&start, &method)?, start.names());
-        let reader = Reader::new(args, &start.model().config, args.source.labels(names.as_deref())?, max_length, self.seed)?;
+        let (cut, names) = (self.cut(&start, &method)?, start.names());
+        let reader = Reader::new(args, &start.model().config, args.source.labels(names.as_deref())?, cut, self.seed)?;
         let texts = self.texts(&reader, names.as_deref())?;
         recipe.class_weights = self.how.class_weights(&texts.train)?;
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
@@ -184,7 +192,7 @@ impl Train {
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
-            settings: self.settings(&recipe, &method, &base, max_length, &texts)?,
+            settings: self.settings(&recipe, &method, &base, cut, &texts)?,
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             recipe: &recipe,
             texts: &texts,
@@ -209,7 +217,7 @@ impl Train {
             trained_on: Some(reader.trained_on()?),
             base_hash: Some(base),
             temperature: tested.temperature,
-            ..About::new(&model, &texts.train.label_names, max_length, self.seed)
+            ..About::new(&model, &texts.train.label_names, cut, self.seed)
         };
         self.finish(&run, (&model, &method), &tested, &about, &reader)
     }
@@ -229,7 +237,7 @@ impl Train {
             recipe: run.recipe,
             method,
             dtype: DType::from(self.args.dtype).to_string(),
-            max_length: about.max_length,
+            cut: about.cut,
             chosen_by: run.selection.keep_best.then_some(run.selection.metric.name()),
             state: &run.state,
             metrics: &Metrics::new(&tested.probabilities, &run.texts.test.labels)?,

@@ -1,6 +1,7 @@
 //! The arguments that `train` and `study` share.
 
 use super::common::{Checkpoint, ComputeType, DataArgs, count};
+use super::cut_args::CutArgs;
 use super::device::DeviceArgs;
 use super::output::Input;
 use clap::Args;
@@ -34,6 +35,8 @@ pub struct TrainingArgs {
     /// Tokens kept of each text [default: 512, or the number of positions of the model if that is less]
     #[arg(long)]
     pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub long: CutArgs,
     /// Data type of the computation
     #[arg(long, value_enum, default_value_t = ComputeType::F32)]
     pub dtype: ComputeType,

@@ -21,7 +21,7 @@ const GAP: f64 = 0.01;
 /// Most words of one request for deletions.
 const WORDS: usize = 64;
 
-/// Every adapter's scores for a text, and its tokens and words. Texts are cut to each model's length.
+/// Every adapter's scores for a text, and its tokens and words. Texts are cut to each model's length: the page looks at one window.
 ///
 /// # Errors
 /// 422, 424, 429.
@@ -30,7 +30,7 @@ pub async fn answers(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
     chosen(state, fields)?;
     let mut all = Vec::new();
     for (i, facts) in state.models.iter().enumerate() {
-        let (ids, truncated) = encode(state, facts, text, Some(true))?;
+        let (ids, truncated) = encode(state, facts, facts.cut.one_window(), text, Some(true))?;
         let (tokens, words) = (tokens(facts, &ids), words(&facts.wordpiece, &ids));
         let words: Vec<_> = words.into_iter().map(|word| [word.start, word.end]).collect();
         let logits = ask(state, i, vec![ids]).await?.concat();
@@ -48,7 +48,7 @@ pub async fn answers(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
 /// 422, 424, 429.
 pub async fn attributions(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
     let (model, facts) = chosen(state, fields)?;
-    let (ids, truncated) = encode(state, facts, fields.text("text")?, Some(true))?;
+    let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let class = fields.number("class", facts.labels.len())?;
     let (blank, labels, own) = (baseline(&facts.wordpiece, &ids), facts.labels.clone(), tokens(facts, &ids));
     let found = task(state, move |models, go_on| {
@@ -74,7 +74,7 @@ pub async fn attributions(state: &State, fields: &Fields) -> Result<Reply, Refus
 /// 422, 424, 429.
 pub async fn attention(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
     let (model, facts) = chosen(state, fields)?;
-    let (ids, truncated) = encode(state, facts, fields.text("text")?, Some(true))?;
+    let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let layer = fields.number("layer", facts.layers)?.unwrap_or(0);
     let head = fields.number("head", facts.heads)?.unwrap_or(0);
     let own = tokens(facts, &ids);
@@ -98,7 +98,7 @@ pub async fn attention(state: &State, fields: &Fields) -> Result<Reply, Refusal>
 /// 413, 422, 424, 429.
 pub async fn deletion(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
     let (model, facts) = chosen(state, fields)?;
-    let (ids, truncated) = encode(state, facts, fields.text("text")?, Some(true))?;
+    let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let all = words(&facts.wordpiece, &ids);
     let wrong = || Refusal::invalid(format!("\"words\" must be a list of whole numbers below {}, the number of words", all.len()));
     let list = fields.get("words").and_then(Value::as_array).ok_or_else(wrong)?;

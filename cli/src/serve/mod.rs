@@ -21,6 +21,7 @@ mod routes;
 mod state;
 mod watch;
 
+use lowrank::cut::Cut;
 use lowrank::data::WordPiece;
 use lowrank::nn::{DistilBert, Outputs};
 use lowrank::{Error, Result};
@@ -49,8 +50,8 @@ pub struct Facts {
     pub outputs: Outputs,
     /// What the logits of classes are divided by.
     pub temperature: f64,
-    /// Longest text in tokens.
-    pub max_length: usize,
+    /// How texts are cut.
+    pub cut: Cut,
     /// Number of layers.
     pub layers: usize,
     /// Number of heads of a layer.

@@ -8,6 +8,7 @@ use super::request::Fields;
 use super::state::State;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use lowrank::cut::{Cut, Windows};
 use lowrank::nn::Outputs;
 use lowrank::train::scores;
 use serde::Serialize;
@@ -112,26 +113,27 @@ pub fn chosen<'s>(state: &'s State, fields: &Fields) -> Result<(usize, &'s Facts
     })
 }
 
-/// The ids of a text, and whether it was cut. `truncate`: what to do if it is too long.
+/// The ids of a text, cut as `cut` says, and whether it was cut. `truncate`: what to do if it is too long.
 ///
 /// # Errors
 /// 413 if it is too long and may not be cut.
-pub fn encode(state: &State, facts: &Facts, text: &str, truncate: Option<bool>) -> Result<(Vec<u32>, bool), Refusal> {
-    let most = facts.max_length;
-    let ids = facts.wordpiece.encode(text, most + 1);
-    match ids.len() > most {
-        false => Ok((ids, false)),
-        true if truncate.unwrap_or(state.options.auto_truncate) => Ok((facts.wordpiece.encode(text, most), true)),
-        true => Err(Refusal::too_large(format!("a text has more than {most} tokens: shorten it, or send \"truncate\": true"))),
+pub fn encode(state: &State, facts: &Facts, cut: Cut, text: &str, truncate: Option<bool>) -> Result<(Vec<u32>, bool), Refusal> {
+    let (ids, was_cut) = facts.wordpiece.encode_and_tell(text, cut);
+    if was_cut && !truncate.unwrap_or(state.options.auto_truncate) {
+        let most = cut.longest();
+        return Err(Refusal::too_large(format!("a text has more than {most} tokens: shorten it, or send \"truncate\": true")));
     }
+    Ok((ids, was_cut))
 }
 
 /// The logits `[N][C]` of texts, and which texts were cut.
 async fn logits(state: &State, model: usize, texts: &[String], truncate: Option<bool>) -> Result<(Vec<Vec<f64>>, Vec<usize>), Refusal> {
-    let all = texts.iter().map(|text| encode(state, &state.models[model], text, truncate)).collect::<Result<Vec<_>, _>>()?;
+    let facts = &state.models[model];
+    let all = texts.iter().map(|text| encode(state, facts, facts.cut, text, truncate)).collect::<Result<Vec<_>, _>>()?;
     let truncated = all.iter().enumerate().filter(|(_, (_, cut))| *cut).map(|(i, _)| i).collect();
-    let ids = all.into_iter().map(|(ids, _)| ids).collect();
-    Ok((ask(state, model, ids).await?, truncated))
+    let windows = Windows::of(&all.iter().map(|(ids, _)| &ids[..]).collect::<Vec<_>>(), facts.cut.window());
+    let ids = windows.sequences().into_iter().map(<[u32]>::to_vec).collect();
+    Ok((windows.mean(ask(state, model, ids).await?), truncated))
 }
 
 /// The logits `[N][C]` of token ids, from the engine.

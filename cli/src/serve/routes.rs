@@ -90,7 +90,7 @@ fn info(state: &State) -> Value {
             Outputs::Numbers => "numbers",
         };
         json!({
-            "name": model.name, "labels": model.labels, "outputs": kind, "max_input_length": model.max_length,
+            "name": model.name, "labels": model.labels, "outputs": kind, "max_input_length": model.cut.longest(),
             "layers": model.layers, "heads": model.heads,
         })
     });
@@ -104,7 +104,7 @@ fn info(state: &State) -> Value {
         "model_dtype": state.options.dtype,
         "model_type": { "classifier": { "id2label": by_id, "label2id": by_label } },
         "max_concurrent_requests": state.options.waiting,
-        "max_input_length": first.map_or(0, |model| model.max_length),
+        "max_input_length": first.map_or(0, |model| model.cut.longest()),
         "max_batch_tokens": engine::TOKENS,
         "max_batch_requests": null,
         "max_client_batch_size": predict::TEXTS,

@@ -4,14 +4,15 @@
 use super::used::UNKNOWN;
 use super::{Row, Used, machine};
 use crate::folder::{recover, write_directory};
+use lowrank::cut::Cut;
 use lowrank::data::Tokenized;
 use lowrank::files::write_file;
 use lowrank::lora::{Counts, adapter};
-use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions, Outputs};
 use lowrank::tensor::DType;
 use lowrank::train::{
-    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, measure, peak_memory, predict_across,
-    save_checkpoint,
+    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, logits_while, measure, peak_memory,
+    save_checkpoint, scores,
 };
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -72,8 +73,8 @@ pub struct Study<'a> {
     pub base: &'a str,
     /// Data type of the computation.
     pub dtype: DType,
-    /// Tokens kept of each text.
-    pub max_length: usize,
+    /// How texts are cut.
+    pub cut: Cut,
     /// How to train; the row replaces learning rate and seed.
     pub recipe: Recipe,
     /// Training reviews.
@@ -149,9 +150,11 @@ impl Study<'_> {
         let counts = Counts::of(&model);
         let this = RowRun { row, folder: &folder, recipe: &recipe, settings: &settings, train };
         let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
-        let sequences = self.test.sequences();
+        let windows = self.test.windows();
+        let sequences = windows.sequences();
         let mut go_on = |done| progress.test(done, sequences.len());
-        let Some(predicted) = predict_across(&OneRank, &model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
+        let Some(logits) = logits_while(&OneRank, &model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
+        let predicted: Vec<Vec<f64>> = windows.mean(logits).iter().map(|row| scores(Outputs::Classes, row, 1.0)).collect();
         let (test, answers) = measure(&predicted, &self.test.labels)?;
         let TrainingRecord { losses, accuracies, seconds } = record;
         let result = RowResult {
@@ -242,7 +245,7 @@ impl Study<'_> {
             recipe: recipe.clone(),
             method: row.method.clone(),
             dtype: self.dtype.to_string(),
-            max_length: self.max_length,
+            cut: self.cut,
             training_texts,
             share: 1.0 / row.subsample.max(1) as f64,
             test_texts: self.test.len(),

@@ -186,7 +186,7 @@ mod tests {
             hashes: &["a", "b", "c"].map(String::from),
             base: "BASE",
             dtype: DType::F32,
-            max_length: 9,
+            cut: 9.into(),
             recipe,
             train: &data,
             test: &data,
@@ -366,9 +366,8 @@ mod tests {
         let half = Row { subsample: 2, ..row(Method::Head { pre_classifier: false }) };
         let (result, page, json, table) = told(&half, Recipe::default(), 0);
         // No `..`: a new field must be reported too.
-        let Used { recipe: _, method: _, dtype, max_length, training_texts, share, test_texts, finished, version, commit } =
-            result.used.unwrap();
-        let texts = [max_length, training_texts, test_texts];
+        let Used { recipe: _, method: _, dtype, cut, training_texts, share, test_texts, finished, version, commit } = result.used.unwrap();
+        let texts = [cut.max_length, training_texts, test_texts];
         assert_eq!((dtype.as_str(), texts, share, version.as_str()), ("F32", [9, 2, 4], 0.5, env!("CARGO_PKG_VERSION")));
         assert!(finished.starts_with("20") && finished.ends_with('Z') && !commit.is_empty());
         for (name, value) in [
@@ -400,7 +399,7 @@ mod tests {
                 recipe: Recipe { lr, seed, ..Recipe::default() },
                 method: Method::Full,
                 dtype: "F32".into(),
-                max_length: 9,
+                cut: 9.into(),
                 training_texts: 4,
                 share: 1.0,
                 test_texts: 4,

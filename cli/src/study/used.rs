@@ -1,5 +1,6 @@
 //! What a run used, as it is saved with its result.
 
+use lowrank::cut::Cut;
 use lowrank::lora::Method;
 use lowrank::train::Recipe;
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,9 @@ pub struct Used {
     pub method: Method,
     /// Data type of the computation.
     pub dtype: String,
-    /// Tokens kept of each text.
-    pub max_length: usize,
+    /// How texts were cut.
+    #[serde(flatten)]
+    pub cut: Cut,
     /// Number of training texts.
     pub training_texts: usize,
     /// Share of the study's training texts that were used, in (0, 1].

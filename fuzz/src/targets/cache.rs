@@ -35,7 +35,7 @@ impl Cache {
         let (source, options, labels) = (self.folder.path().join("a.csv"), TableOptions::default(), Labels::default());
         let wordpiece = &self.wordpiece;
         let key =
-            TokenKey { source: &source, split: Split::Train, options: &options, labels: &labels, selection: "", wordpiece, max_length: 9 };
+            TokenKey { source: &source, split: Split::Train, options: &options, labels: &labels, selection: "", wordpiece, cut: 9.into() };
         cached(Some(&self.folder.path().join("cache")), &key, || match may {
             true => Ok(Tokenized::new(&load(&source, Split::Train, &options)?, wordpiece, 9)),
             false => Err(Error::invalid("the file in the cache is not used")),
