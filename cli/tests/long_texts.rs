@@ -64,8 +64,8 @@ fn predict_and_eval_cut_texts_as_training_did() {
     assert!(plain.contains("longer than 6 tokens, and are cut there") && plain.contains("(100.0 %)"), "{plain}");
     let (_, noted) = ok(at, &format!("{train} --truncate tail --windows 2 --out out"), &[]);
     // Training sees one window; the test texts have two, of seven tokens together.
-    assert!(noted.contains("training texts (100.0 %) are longer than 6 tokens, and only their last 4 are kept"), "{noted}");
-    assert!(noted.contains("test texts (100.0 %) are longer than the 9 tokens of 2 windows, and only their last 7 are kept"), "{noted}");
+    assert!(noted.contains("training texts are longer than 6 tokens, and only their last 4 are kept (100.0 %)"), "{noted}");
+    assert!(noted.contains("test texts are longer than the 9 tokens of 2 windows, and only their last 7 are kept (100.0 %)"), "{noted}");
     let file = |name: &str| fs::read_to_string(at.join(name)).unwrap();
     let about: Value = serde_json::from_str(&file("out/lowrank.json")).unwrap();
     let summary: Value = serde_json::from_str(&file("out/summary.json")).unwrap();

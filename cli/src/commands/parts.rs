@@ -188,12 +188,8 @@ pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
         warning!("{} of the {of} {name} texts are empty", thousands(odd.empty));
     }
     if odd.cut > 0 {
-        note!(
-            "{} of the {of} {name} texts ({:.1} %) are {}",
-            thousands(odd.cut),
-            100.0 * odd.cut as f64 / part.len() as f64,
-            cut.in_words()
-        );
+        let share = 100.0 * odd.cut as f64 / part.len() as f64;
+        note!("{} of the {of} {name} texts are {} ({share:.1} %)", thousands(odd.cut), cut.in_words());
     }
     if odd.lossy > 0 {
         warning!("{} of the texts had bytes that could not be decoded; they became replacement characters", thousands(odd.lossy));
