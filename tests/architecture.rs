@@ -26,7 +26,7 @@ const ENGINE: [&str; 16] = [
 ];
 
 /// The rooms of the program, in order.
-const PROGRAM: [&str; 8] = ["lost", "folder", "hub", "onnx", "study", "step", "serve", "commands"];
+const PROGRAM: [&str; 9] = ["lost", "folder", "hub", "onnx", "study", "step", "table", "serve", "commands"];
 
 /// Files that may use every room: the crate's root and the list of names for users.
 const ABOVE_ALL: [&str; 3] = ["lib", "main", "prelude"];

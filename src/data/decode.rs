@@ -29,20 +29,27 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
     }
     if let Some(wide) = utf16(&bytes) {
         let (text, _, bad) = wide.decode(&bytes);
-        let problem = "not valid UTF-16; name the encoding with --encoding";
-        return if bad { Err(Error::file(path, "encoding", problem)) } else { Ok(text.into_owned()) };
+        return if bad { Err(malformed(path, 0, None, wide)) } else { Ok(text.into_owned()) };
     }
     let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes[3..].to_vec() } else { bytes };
     String::from_utf8(bytes).map_err(|e| {
         let (bad, all) = (e.utf8_error().valid_up_to(), e.as_bytes());
-        let line = 1 + all[..bad].iter().filter(|&&b| b == b'\n').count();
-        let remedy = "name the file's encoding, such as --encoding windows-1252, or replace such bytes with --encoding utf-8";
-        Error::file(path, format_args!("line {line}"), format_args!("the byte {:#04x} is not UTF-8; {remedy}", all[bad]))
+        malformed(path, 1 + all[..bad].iter().filter(|&&b| b == b'\n').count(), Some(all[bad]), UTF_8)
     })
 }
 
-/// UTF-16, if the bytes start with its byte order mark, or look like Latin characters in UTF-16.
-fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
+/// The error for a byte that cannot be decoded.
+pub(super) fn malformed(path: &Path, line: usize, byte: Option<u8>, encoding: &'static Encoding) -> Error {
+    if encoding != UTF_8 {
+        return Error::file(path, "encoding", "not valid UTF-16; name the encoding with --encoding");
+    }
+    let byte = byte.map_or("a byte".to_string(), |byte| format!("the byte {byte:#04x}"));
+    let remedy = "name the file's encoding, such as --encoding windows-1252, or replace such bytes with --encoding utf-8";
+    Error::file(path, format_args!("line {line}"), format_args!("{byte} is not UTF-8; {remedy}"))
+}
+
+/// UTF-16, if the bytes of a file start with its byte order mark, or look like Latin characters in UTF-16.
+pub(super) fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     match Encoding::for_bom(bytes) {
         Some((found, _)) if found != UTF_8 => return Some(found),
         Some(_) => return None,

@@ -28,6 +28,8 @@ mod decode;
 #[cfg(feature = "data")]
 mod imdb;
 #[cfg(feature = "data")]
+mod records;
+#[cfg(feature = "data")]
 mod source;
 #[cfg(feature = "data")]
 mod split;
@@ -47,8 +49,10 @@ pub use wordpiece::WordPiece;
 #[cfg(feature = "data")]
 pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
+pub use records::{Cell, Record, Records, Style};
+#[cfg(feature = "data")]
 pub use source::{Found, find, load, load_encoded, load_texts, load_with_labels, location, read_text, sibling_split};
 #[cfg(feature = "data")]
 pub use split::Split;
 #[cfg(feature = "data")]
-pub use table::TableOptions;
+pub use table::{TableOptions, text_column};

@@ -72,8 +72,8 @@ pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool, emit: &m
 }
 
 /// Delimiters that are tried for this extension, in this order.
-const DELIMITERS_OF_CSV: [u8; 4] = *b",;\t|";
-const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
+pub(super) const DELIMITERS_OF_CSV: [u8; 4] = *b",;\t|";
+pub(super) const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
 
 /// How a table is read.
 struct Table<'a> {
@@ -192,7 +192,7 @@ impl Table<'_> {
 
     /// The positions of the text and the label column in the header.
     fn columns(&self, header: &[&str]) -> Result<Columns<usize>> {
-        let text = column(self.path, header, "text", self.options.text_column.as_deref(), &TEXT)?;
+        let text = text_column(self.path, header, self.options.text_column.as_deref())?;
         if !self.labelled {
             return Ok(Columns { text, label: None });
         }
@@ -216,22 +216,30 @@ fn line_breaks(bytes: &[u8]) -> usize {
 
 fn malformed(path: &Path, bytes: &[u8], delimiter: u8, error: &csv::Error) -> Error {
     let line = 1 + line_breaks(&bytes[..start(bytes, error.position())]);
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            let hint = match delimiter {
-                b'\t' => "a field holds no tab and no line break, or all such fields are quoted",
-                _ => "quote fields that hold the delimiter or line breaks",
-            };
-            let problem = format_args!("{len} fields where the header has {expected_len}; {hint}");
-            Error::file(path, format_args!("line {line}"), problem)
-        }
-        _ => Error::file(path, format_args!("line {line}"), error),
-    }
+    Error::file(path, format_args!("line {line}"), problem(delimiter, error))
+}
+
+/// What is wrong with a row.
+pub(super) fn problem(delimiter: u8, error: &csv::Error) -> String {
+    let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() else { return error.to_string() };
+    let hint = match delimiter {
+        b'\t' => "a field holds no tab and no line break, or all such fields are quoted",
+        _ => "quote fields that hold the delimiter or line breaks",
+    };
+    format!("{len} fields where the header has {expected_len}; {hint}")
 }
 
 /// Whether the last record spans several lines and has an unclosed quote: then it contains the rest of the file.
 fn is_unclosed(record: &[u8]) -> bool {
     record.trim_ascii().contains(&b'\n') && record.iter().filter(|&&b| b == b'"').count() % 2 == 1
+}
+
+/// The position of the column of texts in a header: the one `given`, or `text`, or the only one of `review` and `sentence`.
+///
+/// # Errors
+/// If there is none, or several.
+pub fn text_column(path: &Path, header: &[&str], given: Option<&str>) -> Result<usize> {
+    column(path, header, "text", given, &TEXT)
 }
 
 /// The position of the column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.

@@ -1,41 +1,76 @@
 //! Tells the two kinds of TSV files apart. In GLUE's files a quotation mark is a plain character. In those of pandas and spreadsheets, a field
 //! with a tab, a line break or a quotation mark is quoted, and quotation marks inside it are doubled.
 
-/// Whether `text` is of the second kind: unquoted fields have no quotation mark, every quote is closed at the end of its field, and either a
-/// field needs its quotes or all fields are quoted.
+/// Whether `text` is of the second kind: see [`Quotes`].
 pub(super) fn is_quoted(text: &str) -> bool {
-    let (mut rest, mut needed, mut all) = (text, false, true);
-    let ends = |rest: &str| rest.is_empty() || rest.starts_with(['\t', '\n']) || rest.starts_with("\r\n");
-    while !rest.is_empty() {
-        if let Some(inside) = rest.strip_prefix('"') {
-            let Some((field, after)) = closed(inside) else { return false };
-            if !ends(after) {
-                return false;
-            }
-            needed |= field.contains(['"', '\t', '\n']);
-            rest = after;
-        } else {
-            let length = rest.find(['\t', '\n']).unwrap_or(rest.len());
-            if rest[..length].contains('"') {
-                return false;
-            }
-            all &= length == 0;
-            rest = &rest[length..];
-        }
-        rest = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\t', '\n'])).unwrap_or(rest);
-    }
-    needed || (all && text.contains('"'))
+    let mut quotes = Quotes::default();
+    quotes.read(text.as_bytes());
+    quotes.are_quotes()
 }
 
-/// The field after an opening quotation mark, with its doubled marks, and the text after the closing mark.
-fn closed(inside: &str) -> Option<(&str, &str)> {
-    let mut from = 0;
-    loop {
-        let mark = from + inside[from..].find('"')?;
-        if !inside[mark + 1..].starts_with('"') {
-            return Some((&inside[..mark], &inside[mark + 1..]));
+/// Reads a TSV file byte by byte. It is of the second kind if unquoted fields have no quotation mark, every quote is closed at the end of its field, and
+/// either a field needs its quotes or all fields are quoted.
+#[derive(Default)]
+pub(super) struct Quotes {
+    place: Place,
+    /// A field needs its quotes.
+    needed: bool,
+    /// A field has quotes.
+    any: bool,
+    /// A field has none, and is not empty.
+    plain: bool,
+    /// A quotation mark cannot be one of the second kind.
+    broken: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Place {
+    #[default]
+    Start,
+    Plain,
+    Quoted,
+    /// After a mark inside quotes, which ends them or is doubled.
+    Mark,
+    /// After the carriage return behind a quoted field.
+    Return,
+}
+
+impl Quotes {
+    /// The next bytes of the file.
+    pub fn read(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.place = self.next(byte));
+    }
+
+    fn next(&mut self, byte: u8) -> Place {
+        match (self.place, byte) {
+            (Place::Start, b'"') => {
+                self.any = true;
+                Place::Quoted
+            }
+            (Place::Start | Place::Plain | Place::Mark, b'\t' | b'\n') | (Place::Return, b'\n') => Place::Start,
+            (Place::Quoted, b'"') => Place::Mark,
+            (Place::Mark, b'\r') => Place::Return,
+            (Place::Quoted, b'\t' | b'\n' | b'\r') | (Place::Mark, b'"') => {
+                self.needed = true;
+                Place::Quoted
+            }
+            (Place::Quoted, _) => Place::Quoted,
+            (Place::Start | Place::Plain, _) => {
+                self.broken |= byte == b'"';
+                self.plain = true;
+                Place::Plain
+            }
+            (Place::Mark | Place::Return, _) => {
+                self.broken = true;
+                Place::Plain
+            }
         }
-        from = mark + 2;
+    }
+
+    /// Whether what was read is a file of the second kind.
+    pub fn are_quotes(&self) -> bool {
+        let is_open = matches!(self.place, Place::Quoted | Place::Return);
+        !self.broken && !is_open && (self.needed || (self.any && !self.plain))
     }
 }
 
@@ -49,6 +84,7 @@ mod tests {
             "text\tlabel\n\"He said \"\"no\"\"\"\t1\nplain\t0\n",
             "text\tlabel\r\n\"a\tb\"\t1\r\n",
             "text\tlabel\n\"two\nlines\"\t1\n",
+            "text\tlabel\n\"two\rlines\"\t1\n",
             "\"text\"\t\"label\"\n\"a\"\t\"1\"\n",
         ] {
             assert!(is_quoted(quoted), "{quoted}");

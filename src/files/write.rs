@@ -14,21 +14,32 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// If the file cannot be written. The old content of `path` is then still there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |mut file| file.write_all(bytes).map(Some).map_err(|e| Error::io(path, e))).map(drop)
+}
+
+/// Replaces the file at `path` by what `fill` writes, unless `fill` returns `None`.
+///
+/// # Errors
+/// Those of `fill`, and if the file cannot be written. The old content of `path` is then still there.
+pub fn write_with<T>(path: &Path, fill: impl FnOnce(&File) -> Result<Option<T>>) -> Result<Option<T>> {
     let temporary = temporary(path)?;
     remove_leftovers(path);
+    let io = |e| Error::io(path, e);
     let write = || {
-        let mut file = File::create_new(&temporary)?;
+        let file = File::create_new(&temporary).map_err(io)?;
         // While it is locked, it is not taken for the leftover of a dead process. A file system without locks is no error.
         let _ = file.lock();
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+        let Some(done) = fill(&file)? else { return Ok(None) };
+        file.sync_all().map_err(io)?;
+        fs::rename(&temporary, path).map_err(io)?;
+        Ok(Some(done))
     };
-    write().map_err(|e| {
-        // The error above is reported, so an error here is dropped.
+    let done = write();
+    if !matches!(done, Ok(Some(_))) {
+        // If there is an error, it is reported, so an error here is dropped.
         let _ = fs::remove_file(&temporary);
-        Error::io(path, e)
-    })
+    }
+    done
 }
 
 /// Removes the temporary files that dead writers of `path` left: those that nobody holds locked, and links, which need a lock of the caller.
@@ -95,6 +106,24 @@ mod tests {
         fs::create_dir(dir.path().join("d")).unwrap();
         assert!(write_file(&dir.path().join("d"), b"3").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_file(&path, b"1").unwrap();
+        let fill = |answer: Result<Option<u8>>| {
+            write_with(&path, |mut file| {
+                file.write_all(b"half").unwrap();
+                answer
+            })
+        };
+        assert_eq!(fill(Ok(None)).unwrap(), None);
+        assert!(fill(Err(Error::invalid("no"))).is_err());
+        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"1".to_vec(), 1));
+        assert_eq!(fill(Ok(Some(7))).unwrap(), Some(7));
+        assert_eq!(fs::read(&path).unwrap(), b"half");
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod output;
 mod pages;
 mod parts;
 mod predict;
+mod predict_table;
 mod progress;
 mod ranks;
 mod recipe_args;
@@ -82,8 +83,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Measure an adapter on labelled texts
     Eval(Box<eval::Eval>),
-    /// Classify texts from arguments, a file, or standard input
-    Predict(predict::Predict),
+    /// Classify texts from arguments, a file, or standard input; or the rows of a table, into a table
+    Predict(Box<predict::Predict>),
     /// Open a page to try a model and to see how it thinks, and an API that clients of text-embeddings-inference speak
     #[cfg(feature = "serve")]
     Serve(Box<serve::Serve>),
@@ -181,11 +182,11 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         #[cfg(feature = "serve")]
         Command::Serve(c) => return c.run(),
         Command::Train(c) => return c.run(),
+        Command::Predict(c) => return c.run(),
         Command::Study(c) => return c.run(),
         Command::Gradcheck(c) => return c.run(),
         Command::Compare(c) => return c.run(),
         Command::Eval(c) => c.run(),
-        Command::Predict(c) => c.run(),
         Command::Merge(c) => c.run(),
         #[cfg(feature = "onnx")]
         Command::Export(c) => c.run(),

@@ -1,8 +1,9 @@
 //! `lowrank predict`: classifies texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{say, say_json, user_cache};
+use super::common::{Outcome, say, say_json, user_cache};
 use super::eval::{logits, say_one_or_all};
+use super::predict_table::{self, TableArgs};
 use super::ranks::{is_first, shared};
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
@@ -20,8 +21,10 @@ pub struct Predict {
     adapted: AdaptedArgs,
     #[command(flatten)]
     input: TextArgs,
+    #[command(flatten)]
+    table: TableArgs,
     /// Column of the text in a table [default: text]
-    #[arg(long, value_name = "NAME", requires = "file")]
+    #[arg(long, value_name = "NAME", requires = "table")]
     text_column: Option<String>,
     /// Names of the classes in order, if the model has no names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -36,20 +39,31 @@ const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(self) -> Result<Outcome> {
         self.input.check("predict")?;
+        self.table.check(self.adapted.inputs())?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
-        if !self.input.texts.is_empty() {
-            return if self.json { self.answer_together(&all) } else { self.answer_lines(&all, &self.input.texts) };
+        let options =
+            TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), ..TableOptions::default() };
+        let Some(paths) = self.table.paths() else { return self.answer(&all, &options).map(|()| Outcome::Done) };
+        match &all[..] {
+            [adapted] => predict_table::run(adapted, paths, &options, BATCH),
+            _ => Err(Error::invalid("--data is answered by one model: give one adapter")),
         }
-        let Some(path) = &self.input.file else { return self.answer_input(&all) };
-        let options = TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), label_column: None };
-        let texts = match load_texts(path, &options)? {
+    }
+
+    /// Prints the answers.
+    fn answer(&self, all: &[Adapted], options: &TableOptions) -> Result<()> {
+        if !self.input.texts.is_empty() {
+            return if self.json { self.answer_together(all) } else { self.answer_lines(all, &self.input.texts) };
+        }
+        let Some(path) = &self.input.file else { return self.answer_input(all) };
+        let texts = match load_texts(path, options)? {
             Some(texts) => texts,
             None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
         };
-        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(&all, texts))
+        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(all, texts))
     }
 
     /// Sets the names of the classes from `--labels`.

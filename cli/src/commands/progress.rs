@@ -1,7 +1,8 @@
 //! Progress on standard error: a bar on a terminal, a line now and then elsewhere.
 
 use super::notes::{is_quiet, note};
-use indicatif::{ProgressBar as Bar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar as Bar, ProgressStyle};
+use lowrank::text::thousands;
 use lowrank::train::StepReport;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -93,5 +94,58 @@ impl StepProgress {
     pub fn test(&mut self, done: usize, of: usize) {
         let message = || format!("testing {done}/{of}");
         self.bar.update(|bar| bar.set_message(message()), message);
+    }
+}
+
+/// Progress over the rows of a table.
+pub struct RowProgress {
+    pub bar: ProgressBar,
+    started: Instant,
+    done: usize,
+    rows: usize,
+}
+
+impl RowProgress {
+    /// Before the number of rows is known.
+    pub fn new() -> RowProgress {
+        let mut bar = ProgressBar::new("{elapsed_precise} {wide_bar} {pos}/{len} {msg}", 0, 0);
+        bar.last_line = Some(Instant::now());
+        RowProgress { bar, started: Instant::now(), done: 0, rows: 0 }
+    }
+
+    /// The first `rows` rows of the table are checked.
+    pub fn checked(&mut self, rows: usize) {
+        if rows.is_multiple_of(4096) {
+            let message = || format!("checking the table: {} rows", thousands(rows));
+            self.bar.update(|bar| bar.set_message(message()), message);
+        }
+    }
+
+    /// The table has `rows` rows. The time starts now.
+    pub fn start(&mut self, rows: usize) {
+        (self.rows, self.started) = (rows, Instant::now());
+        self.bar.bar.iter().for_each(|bar| bar.set_length(rows as u64));
+    }
+
+    /// `more` rows are done.
+    pub fn done(&mut self, more: usize) {
+        self.done += more;
+    }
+
+    /// `more` rows of those that are computed now are done.
+    pub fn update(&mut self, more: usize) {
+        let (done, seconds) = (self.done + more, self.started.elapsed().as_secs_f64());
+        let rate = done as f64 / seconds.max(1e-9);
+        if done == 0 {
+            return;
+        }
+        let left = Duration::from_secs((self.rows.saturating_sub(done) as f64 / rate) as u64);
+        let message = format!("{rate:.0} rows/s, {} left", HumanDuration(left));
+        let line = || format!("{} of {} rows, {message}", thousands(done), thousands(self.rows));
+        let change = |bar: &Bar| {
+            bar.set_position(done as u64);
+            bar.set_message(message.clone());
+        };
+        self.bar.update(change, line);
     }
 }

@@ -12,6 +12,14 @@ use std::path::Path;
 /// If its name does not end with .csv or .tsv, or an input or another file would be lost.
 pub fn check_table(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
     separator(path)?;
+    check_file(path, overwrite, inputs)
+}
+
+/// Checks that a file can be written to `path`.
+///
+/// # Errors
+/// If an input or another file would be lost.
+pub fn check_file(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
     check_apart(path, inputs)?;
     if path.is_dir() {
         return Err(Error::file(path, "--out", "is a folder, and a table is to be written here: choose another name"));

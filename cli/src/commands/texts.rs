@@ -12,10 +12,10 @@ pub struct TextArgs {
     /// Texts [default: the lines of --file or of standard input]
     pub texts: Vec<String>,
     /// File with one text a line; predict also reads a table (.csv, .tsv, .json, .jsonl, also with .gz) with a column of texts
-    #[arg(long)]
+    #[arg(long, group = "table")]
     pub file: Option<PathBuf>,
     /// Encoding of the file, such as windows-1252 [default: UTF-8, or UTF-16 if the file has its mark]
-    #[arg(long, value_name = "NAME", requires = "file")]
+    #[arg(long, value_name = "NAME", requires = "table")]
     pub encoding: Option<String>,
 }
 

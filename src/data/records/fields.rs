@@ -1,0 +1,166 @@
+//! Rows of CSV and TSV files.
+
+use super::decoded::{Decoded, cause};
+use super::{Cell, Record};
+use crate::data::table::{DELIMITERS_OF_CSV, DELIMITERS_OF_TSV, Kind, problem, text_column};
+use crate::data::tsv::Quotes;
+use crate::{Error, Result};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+/// How the fields of a file are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Style {
+    /// The byte between two fields.
+    pub delimiter: u8,
+    /// Whether a quotation mark at the start of a field begins a quoted field; else it is a plain character.
+    pub quoting: bool,
+    /// Whether lines end with a carriage return and a line feed.
+    pub crlf: bool,
+}
+
+/// What the header of a file says: its columns, which of them has the texts, and how fields are written. The delimiter is the first with which there is a column of
+/// texts; if there is none, the error is that of the first delimiter.
+pub(super) fn header(path: &Path, kind: Kind, encoding: Option<&str>, text: Option<&str>) -> Result<(Vec<String>, usize, Style)> {
+    let crlf = ends_with_crlf(path, encoding)?;
+    let mut likeliest = None;
+    for delimiter in if kind == Kind::Tsv { DELIMITERS_OF_TSV } else { DELIMITERS_OF_CSV } {
+        let quoting = delimiter != b'\t' || are_quotes(path, encoding)?;
+        let style = Style { delimiter, quoting, crlf };
+        let (mut reader, breaks) = open(path, encoding, style)?;
+        let header = reader.headers().map_err(|e| malformed(path, style, &breaks, e))?.clone();
+        let names: Vec<&str> = header.iter().map(str::trim).collect();
+        match text_column(path, &names, text) {
+            Ok(text) => return Ok((header.iter().map(String::from).collect(), text, style)),
+            Err(e) => likeliest = likeliest.or(Some(e)),
+        }
+    }
+    Err(likeliest.unwrap_or_else(|| Error::file(path, "header", "is missing")))
+}
+
+/// Emits each row, until `emit` returns false. Returns whether the end was reached.
+pub(super) fn walk(path: &Path, encoding: Option<&str>, style: Style, emit: &mut dyn FnMut(Record) -> Result<bool>) -> Result<bool> {
+    let (mut reader, breaks) = open(path, encoding, style)?;
+    let error = |e| malformed(path, style, &breaks, e);
+    reader.headers().map_err(error)?;
+    let mut row = csv::StringRecord::new();
+    let mut last = None;
+    while reader.read_record(&mut row).map_err(error)? {
+        let start = row.position().map_or(0, csv::Position::byte);
+        let line = breaks.borrow_mut().line(start);
+        // Where a quote is never closed, the last row has the rest of the file.
+        last = row.iter().any(|field| field.contains('\n')).then_some((start, line));
+        let cells = row.iter().enumerate().map(|(i, field)| (i, Cell::Text(field.to_string()))).collect();
+        if !emit(Record { place: format!("line {line}"), cells })? {
+            return Ok(false);
+        }
+    }
+    if let Some((start, line)) = last.filter(|_| style.quoting)
+        && quotes_from(path, encoding, start)? % 2 == 1
+    {
+        return Err(Error::file(path, format_args!("line {line}"), "a quoted field is never closed"));
+    }
+    Ok(true)
+}
+
+type Reader = csv::Reader<Counted>;
+
+fn open(path: &Path, encoding: Option<&str>, style: Style) -> Result<(Reader, Rc<RefCell<Breaks>>)> {
+    let breaks = Rc::new(RefCell::new(Breaks::default()));
+    let source = Counted { source: Decoded::open(path, encoding)?, breaks: breaks.clone(), at: 0 };
+    Ok((csv::ReaderBuilder::new().delimiter(style.delimiter).quoting(style.quoting).from_reader(source), breaks))
+}
+
+fn malformed(path: &Path, style: Style, breaks: &RefCell<Breaks>, error: csv::Error) -> Error {
+    if let csv::ErrorKind::Io(_) = error.kind() {
+        return cause(path, error.into());
+    }
+    let line = error.position().map_or(1, |start| breaks.borrow_mut().line(start.byte()));
+    Error::file(path, format_args!("line {line}"), problem(style.delimiter, &error))
+}
+
+/// The bytes of line breaks that the reader of a table has read ahead.
+#[derive(Default)]
+struct Breaks {
+    /// The offset of each, and whether it ends a line.
+    ahead: VecDeque<(u64, bool)>,
+    /// Lines that ended before them.
+    lines: u64,
+}
+
+impl Breaks {
+    /// The line, from 1, of the row at this offset or behind the line breaks that start there: the position that the reader gives may be before them.
+    fn line(&mut self, mut offset: u64) -> u64 {
+        while let Some(&(at, ends)) = self.ahead.front().filter(|(at, _)| *at <= offset) {
+            offset += u64::from(at == offset);
+            self.lines += u64::from(ends);
+            self.ahead.pop_front();
+        }
+        self.lines + 1
+    }
+}
+
+/// A stream whose line breaks are noted.
+struct Counted {
+    source: Decoded,
+    breaks: Rc<RefCell<Breaks>>,
+    at: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(out)?;
+        let breaks = out[..read].iter().zip(self.at..).filter(|(b, _)| matches!(b, b'\r' | b'\n'));
+        self.breaks.borrow_mut().ahead.extend(breaks.map(|(&b, at)| (at, b == b'\n')));
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Reads a whole file in parts.
+fn each_part(path: &Path, encoding: Option<&str>, mut f: impl FnMut(&[u8]) -> bool) -> Result<()> {
+    let (mut source, mut part) = (Decoded::open(path, encoding)?, vec![0; 64 << 10]);
+    loop {
+        let read = source.read(&mut part).map_err(|e| cause(path, e))?;
+        if read == 0 || !f(&part[..read]) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the first line ends with a carriage return and a line feed.
+fn ends_with_crlf(path: &Path, encoding: Option<&str>) -> Result<bool> {
+    let (mut before, mut found) = (0, false);
+    each_part(path, encoding, |part| {
+        let end = part.iter().position(|&b| b == b'\n');
+        found = end.is_some_and(|end| if end == 0 { before } else { part[end - 1] } == b'\r');
+        before = part[part.len() - 1];
+        end.is_none()
+    })?;
+    Ok(found)
+}
+
+/// Whether the quotation marks of a TSV file are quotes.
+fn are_quotes(path: &Path, encoding: Option<&str>) -> Result<bool> {
+    let mut quotes = Quotes::default();
+    each_part(path, encoding, |part| {
+        quotes.read(part);
+        true
+    })?;
+    Ok(quotes.are_quotes())
+}
+
+/// The number of quotation marks from an offset on.
+fn quotes_from(path: &Path, encoding: Option<&str>, start: u64) -> Result<usize> {
+    let (mut at, mut quotes) = (0, 0);
+    each_part(path, encoding, |part| {
+        let skipped = start.saturating_sub(at).min(part.len() as u64) as usize;
+        quotes += part[skipped..].iter().filter(|&&b| b == b'"').count();
+        at += part.len() as u64;
+        true
+    })?;
+    Ok(quotes)
+}

@@ -1,0 +1,135 @@
+use super::*;
+use crate::data::load_texts;
+use proptest::prelude::*;
+use std::io::Write as _;
+
+fn put(dir: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// The rows of a table, or the message without the path.
+fn rows(path: &Path, options: &TableOptions) -> std::result::Result<(Records, Vec<Record>), String> {
+    let read = || {
+        let table = Records::open(path, options, &mut |_| true)?.unwrap();
+        let mut all = Vec::new();
+        let ended = table.each(&mut |record, text| {
+            assert_eq!(record.cells.iter().find(|(i, _)| *i == table.text).unwrap().1, Cell::Text(text));
+            all.push(record);
+            Ok(true)
+        })?;
+        assert!(ended && all.len() == table.rows);
+        Ok((table, all))
+    };
+    read().map_err(|e: Error| e.to_string().rsplit_once(&*path.to_string_lossy()).unwrap().1.to_string())
+}
+
+fn texts(path: &Path) -> std::result::Result<Vec<String>, String> {
+    let (table, rows) = rows(path, &TableOptions::default())?;
+    Ok(rows.iter().map(|row| row.text(table.text, "").unwrap().to_string()).collect())
+}
+
+/// What the other reader says, which holds a whole table in memory.
+fn whole(path: &Path) -> std::result::Result<Vec<String>, String> {
+    let read = load_texts(path, &TableOptions::default()).map(Option::unwrap);
+    read.map_err(|e| e.to_string().rsplit_once(&*path.to_string_lossy()).unwrap().1.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn a_stream_gives_the_rows_and_errors_of_a_whole_table(
+        parts in prop::collection::vec("[ab ]{0,3}|\"|\"\"|,|\t|;|\n|\r\n|\r|,\"|\",|\n\"|\"\n|\u{e9}", 0..40),
+        name in prop_oneof![Just("a.csv"), Just("a.tsv")],
+        header in prop_oneof![Just("text,b\n"), Just("b\ttext\r\n"), Just("\u{feff}text;b\n\n"), Just("text\n"), Just("\"text\"\t\"b\"\n")],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        // Without white space at the end, where the other reader sees no open quote.
+        let path = put(&dir, name, format!("{header}{}z", parts.concat()));
+        prop_assert_eq!(texts(&path), whole(&path));
+    }
+
+    #[test]
+    fn so_it_does_with_json(
+        parts in prop::collection::vec("\\{\"text\": \"a\"\\}|\\{\"b\": 1, \"text\": \"\\\\n\"\\}|\\{\"text\": 1\\}|\n|,| |\\[|\\]|x", 1..8),
+        name in prop_oneof![Just("a.jsonl"), Just("a.json")],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = put(&dir, name, parts.concat());
+        let (stream, whole) = (texts(&path), whole(&path));
+        match (&stream, &whole) {
+            // In a list, the other reader finds a malformed end before a wrong object, and a list without objects is no error.
+            (Err(_), Err(_)) => {}
+            (Err(message), Ok(none)) => prop_assert!(none.is_empty() && message.contains("holds no text"), "{}", message),
+            _ => prop_assert_eq!(stream, whole),
+        }
+    }
+}
+
+#[test]
+fn rows_have_all_their_columns_and_their_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = put(&dir, "a.csv", "\u{feff}id; Text ;c\r\n1;\"two\r\nlines\";x\r\n\r\n\r\n2;b;\r\n");
+    let (table, all) = rows(&path, &TableOptions::default()).unwrap();
+    assert_eq!((&table.columns[..], table.text, table.mark), (&["id".to_string(), " Text ".into(), "c".into()][..], 1, true));
+    assert_eq!(table.style, Some(Style { delimiter: b';', quoting: true, crlf: true }));
+    let cell = |text: &str| Cell::Text(text.to_string());
+    let row = |place: &str, cells: [&str; 3]| Record { place: place.into(), cells: cells.map(cell).into_iter().enumerate().collect() };
+    assert_eq!(all, [row("line 2", ["1", "two\r\nlines", "x"]), row("line 6", ["2", "b", ""])]);
+
+    let path = put(&dir, "a.jsonl", "\n{\"n\": 1.0, \"text\": \"a\\u00e9\"}\n\n{\"text\": \"b\", \"m\": [ 1 ], \"text\": \"c\"}");
+    let (table, all) = rows(&path, &TableOptions::default()).unwrap();
+    assert_eq!((&table.columns[..], table.style), (&["n".to_string(), "text".into(), "m".into()][..], None));
+    let json = |text: &str| Cell::Json(text.to_string());
+    assert_eq!(all[0], Record { place: "line 2".into(), cells: vec![(0, json("1.0")), (1, cell("a\u{e9}"))] });
+    // Of a key that is there twice, the last value counts.
+    assert_eq!(all[1], Record { place: "line 4".into(), cells: vec![(1, cell("c")), (2, json("[ 1 ]"))] });
+}
+
+#[test]
+fn a_long_file_is_decoded_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    // Characters of two to four bytes lie across the ends of the parts that are read.
+    let fields: Vec<String> = (0..9_000).map(|i| format!("{}\u{e9}\u{20ac}\u{1f600}{i}", "x".repeat(i % 7))).collect();
+    let table = format!("text\n{}\n", fields.join("\n"));
+    assert_eq!(texts(&put(&dir, "a.csv", &table)).unwrap(), fields);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(table.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    assert_eq!(texts(&put(&dir, "a.csv.gz", &packed)).unwrap(), fields);
+    assert!(texts(&put(&dir, "b.csv.gz", &packed[..packed.len() / 2])).unwrap_err().contains("damaged or truncated"));
+    let wide: Vec<u8> = table.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    assert_eq!(texts(&put(&dir, "wide.csv", &wide)).unwrap(), fields);
+    let bad = [table.as_bytes(), b"\nabc\xffd\n"].concat();
+    assert!(texts(&put(&dir, "bad.csv", &bad)).unwrap_err().starts_with(": line 9003: the byte 0xff is not UTF-8"));
+    let broken = table.replace("8999", "8\"9\n99,1");
+    assert!(texts(&put(&dir, "broken.csv", broken)).unwrap_err().starts_with(": line 9002: 2 fields where the header has 1"));
+    let open = table.replace("xxx\u{e9}\u{20ac}\u{1f600}8893", "\"xxx");
+    assert!(texts(&put(&dir, "open.csv", open)).unwrap_err().starts_with(": line 8895: a quoted field is never closed"));
+}
+
+#[test]
+fn reading_can_be_stopped_and_a_changed_file_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, table, longer) in [
+        ("a.csv", "text\na\nb\nc\n", "text\na\nb\nc\nd\n"),
+        ("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"text\": \"c\"}\n", "{\"text\": \"a\", \"more\": 1}\n"),
+        ("a.json", "[{\"text\": \"a\"}, {\"text\": \"b\"}, {\"text\": \"c\"}]", "[]"),
+    ] {
+        let path = put(&dir, name, table);
+        let options = TableOptions::default();
+        assert!(Records::open(&path, &options, &mut |rows| rows < 2).unwrap().is_none(), "{name}");
+        let table = Records::open(&path, &options, &mut |_| true).unwrap().unwrap();
+        let mut seen = 0;
+        let mut first_two = |_, _| {
+            seen += 1;
+            Ok(seen < 2)
+        };
+        assert!(!table.each(&mut first_two).unwrap() && seen == 2, "{name}");
+        let failed = table.each(&mut |record, _| Err(Error::invalid(record.place)));
+        assert!(failed.unwrap_err().to_string().ends_with('1') || name == "a.csv");
+        put(&dir, name, longer);
+        assert!(table.each(&mut |_, _| Ok(true)).unwrap_err().to_string().contains("was changed"), "{name}");
+    }
+}
