@@ -279,21 +279,23 @@ fn every_bias_is_added_by_cublaslt() {
     let mut random = Stream::new(3, "bias");
     for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
         // Odd sizes and even ones, and a place that is aligned to 2 or 4 bytes alone.
-        for (n, input, out) in [(5, 3, 7), (16, 32, 64), (1, 8, 1)] {
-            let [x, w, b] = [vec![n, input], vec![out, input], vec![out]]
+        for ((n, input, out), count) in [(5, 3, 7), (16, 32, 64), (1, 8, 1)].into_iter().flat_map(|size| [1, 3].map(|count| (size, count)))
+        {
+            let [x, w, b] = [vec![n, input], vec![count, out, input], vec![count, out]]
                 .map(|dims| random_tensor(&mut random, &dims).unwrap().to_dtype(dtype).unwrap());
             let [x_there, w_there, b_there] = [&x, &w, &b].map(|t| t.to_device(&device).unwrap());
-            let y = Tensor::empty_on(&device, dtype, [2, n, out]).unwrap().index(1).unwrap();
-            let done =
-                device.gemm_bias(x_there.matrix().unwrap(), w_there.matrix().unwrap().t(), b_there.address().unwrap(), y.matrix().unwrap());
-            let (done, refused, certain) = (done.unwrap(), std::env::var("SHIM_LT").is_ok(), n == 16);
-            assert!(done || refused || !certain, "{dtype} {n} {input} {out}");
-            assert!(!done || !refused, "{dtype} {n} {input} {out}");
+            let y = Tensor::empty_on(&device, dtype, [2, count, n, out]).unwrap().index(1).unwrap();
+            let [x_first, w_first, y_first] = [&x_there, &w_there.index(0).unwrap(), &y.index(0).unwrap()].map(|t| t.matrix().unwrap());
+            let done = device.gemm_bias(x_first, w_first.t(), b_there.address().unwrap(), y_first, count).unwrap();
+            let (refused, certain) = (std::env::var("SHIM_LT").is_ok(), n == 16);
+            assert!(done || refused || !certain, "{dtype} {n} {input} {out} {count}");
+            assert!(!done || !refused, "{dtype} {n} {input} {out} {count}");
             let [x, w, b, y] = [&x, &w, &b, &y].map(|t| t.to_f64().unwrap());
             for (i, y) in y.iter().enumerate().filter(|_| done) {
-                let (row, col) = (i / out, i % out);
+                // Of all products of the batch, one after another.
+                let (row, col) = (i / out % n, i / (n * out) * out + i % out);
                 let sum: f64 = (0..input).map(|k| x[row * input + k] * w[col * input + k]).sum::<f64>() + b[col];
-                assert!((sum - y).abs() <= bound * sum.abs().max(1.0), "{dtype} {n} {input} {out}: {sum} {y}");
+                assert!((sum - y).abs() <= bound * sum.abs().max(1.0), "{dtype} {n} {input} {out} {count}: {sum} {y}");
             }
         }
     }

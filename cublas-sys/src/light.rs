@@ -22,6 +22,16 @@ pub mod description {
     pub const EPILOGUE: i32 = 7;
     /// `CUBLASLT_MATMUL_DESC_BIAS_POINTER`: a device address; as many elements as D has rows, of D's type.
     pub const BIAS_POINTER: i32 = 8;
+    /// `CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE`: i64, elements from the bias of one product of a batch to that of the next.
+    pub const BIAS_BATCH_STRIDE: i32 = 10;
+}
+
+/// `cublasLtMatrixLayoutAttribute_t`, with the type of the value.
+pub mod layout {
+    /// `CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT`: i32, the products of a batch, 1 if not set.
+    pub const BATCH_COUNT: i32 = 5;
+    /// `CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET`: i64, elements from the matrix of one product of a batch to that of the next.
+    pub const STRIDED_BATCH_OFFSET: i32 = 6;
 }
 
 /// `CUBLASLT_EPILOGUE_BIAS`: the bias is added to each column of D.
@@ -74,6 +84,8 @@ functions! {
     description_destroy = b"cublasLtMatmulDescDestroy": fn(description: Description);
     /// `cublasLtMatrixLayoutCreate`: column-major, `ld` elements from one column to the next.
     layout_create = b"cublasLtMatrixLayoutCreate": fn(layout: *mut Layout, dtype: DataType, rows: u64, cols: u64, ld: i64);
+    /// `cublasLtMatrixLayoutSetAttribute`.
+    layout_set = b"cublasLtMatrixLayoutSetAttribute": fn(layout: Layout, attribute: c_int, value: *const c_void, bytes: usize);
     /// `cublasLtMatrixLayoutDestroy`.
     layout_destroy = b"cublasLtMatrixLayoutDestroy": fn(layout: Layout);
     /// `cublasLtMatmulPreferenceCreate`.

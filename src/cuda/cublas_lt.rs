@@ -5,7 +5,7 @@
 use super::DataType;
 use super::gemm::{Matrix, compute_for, dims};
 use crate::{Error, Result};
-use cublas_sys::light::{Algorithm, Found, Handle, description, preference};
+use cublas_sys::light::{Algorithm, Found, Handle, description, layout, preference};
 use cublas_sys::{ComputeType, Status, Stream, light};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -17,13 +17,13 @@ pub(super) struct CublasLt {
     compute: ComputeType,
     /// Address and bytes of memory that algorithms may use. cuBLAS uses it too, on the same stream.
     workspace: (u64, usize),
-    /// The algorithm for each product; `None` if cuBLASLt has none.
+    /// The algorithm for each batch of products; `None` if cuBLASLt has none.
     chosen: HashMap<Product, Option<Algorithm>>,
 }
 
-/// What the choice of an algorithm depends on: the matrices as cuBLASLt takes them. The largest power of two that divides an address, at most 256,
-/// stands in place of the address.
-type Product = [Matrix; 3];
+/// What the choice of an algorithm depends on: the matrices as cuBLASLt takes them, and the number of products in the batch. The largest power of two that
+/// divides the address in each product, at most 256, stands in place of the address.
+type Product = ([Matrix; 3], usize);
 
 /// An object of cuBLASLt, which is destroyed when this is dropped.
 struct Own {
@@ -52,16 +52,25 @@ impl CublasLt {
         Ok(CublasLt { cublas, handle, compute, workspace, chosen: HashMap::new() })
     }
 
-    /// The layout of a matrix. cuBLASLt is column-major: it sees a row-major matrix as its transpose, so rows and columns change places.
-    fn layout(&self, of: Matrix) -> Result<Own> {
-        let (mut pointer, [rows, cols]) = (std::ptr::null_mut(), of.dims);
-        // SAFETY: the call writes `pointer`.
-        check(unsafe { (self.cublas.layout_create)(&mut pointer, of.dtype, cols as u64, rows as u64, of.stride as i64) })?;
-        Ok(Own { pointer, destroy: self.cublas.layout_destroy })
+    /// The layout of the matrices of a batch, `step` elements from one to the next. cuBLASLt is column-major: it sees a row-major matrix as its transpose, so
+    /// rows and columns change places.
+    fn layout(&self, of: Matrix, count: usize, step: usize) -> Result<Own> {
+        let (mut pointer, [rows, cols], set) = (std::ptr::null_mut(), of.dims, self.cublas.layout_set);
+        let (count, step) = (count as i32, step as i64);
+        // SAFETY: the first call writes `pointer`. Each value has the type and size of its attribute.
+        unsafe {
+            check((self.cublas.layout_create)(&mut pointer, of.dtype, cols as u64, rows as u64, of.stride as i64))?;
+            let own = Own { pointer, destroy: self.cublas.layout_destroy };
+            if count > 1 {
+                check(set(pointer, layout::BATCH_COUNT, std::ptr::from_ref(&count).cast(), 4))?;
+                check(set(pointer, layout::STRIDED_BATCH_OFFSET, std::ptr::from_ref(&step).cast(), 8))?;
+            }
+            Ok(own)
+        }
     }
 
-    /// The description of a product with a bias at address `bias`.
-    fn describe(&self, first: Matrix, second: Matrix, bias: u64) -> Result<Own> {
+    /// The description of products with biases that lie from address `bias` on, `step` elements from one to the next (0 if there is one).
+    fn describe(&self, first: Matrix, second: Matrix, bias: u64, step: usize) -> Result<Own> {
         let (mut pointer, set) = (std::ptr::null_mut(), self.cublas.description_set);
         // SAFETY: the first call writes `pointer`. Each value has the type and size of its attribute.
         unsafe {
@@ -72,6 +81,9 @@ impl CublasLt {
             }
             check(set(pointer, description::EPILOGUE, std::ptr::from_ref(&light::EPILOGUE_BIAS).cast(), 4))?;
             check(set(pointer, description::BIAS_POINTER, std::ptr::from_ref(&bias).cast(), 8))?;
+            if step > 0 {
+                check(set(pointer, description::BIAS_BATCH_STRIDE, std::ptr::from_ref(&(step as i64)).cast(), 8))?;
+            }
             Ok(own)
         }
     }
@@ -91,7 +103,7 @@ impl CublasLt {
             let bytes = self.workspace.1 as u64;
             check(set(pointer, preference::MAX_WORKSPACE_BYTES, std::ptr::from_ref(&bytes).cast(), 8))?;
             check(set(pointer, preference::REDUCTION_SCHEME_MASK, std::ptr::from_ref(&light::REDUCTION_IN_COMPUTE_TYPE).cast(), 4))?;
-            let [of_a, of_b, of_c] = product.map(|m| m.address as u32);
+            let [of_a, of_b, of_c] = product.0.map(|m| m.address as u32);
             for (attribute, alignment) in preference::MIN_ALIGNMENT_BYTES.into_iter().zip([of_a, of_b, of_c, of_c]) {
                 check(set(pointer, attribute, std::ptr::from_ref(&alignment).cast(), 4))?;
             }
@@ -103,18 +115,26 @@ impl CublasLt {
         Ok(chosen)
     }
 
-    /// c = a · b + bias in each row, on `stream` of the current context. False, and nothing computed, if cuBLASLt has no algorithm for it.
-    pub(super) fn gemm_bias(&mut self, a: Matrix, b: Matrix, bias: u64, c: Matrix, stream: Stream) -> Result<bool> {
+    /// cᵢ = a · bᵢ + biasᵢ in each row for `count` products, on `stream` of the current context. The bᵢ, the biases and the cᵢ each lie one after another, from
+    /// `b`, `bias` and `c` on. False, and nothing computed, if cuBLASLt has no algorithm for it.
+    pub(super) fn gemm_bias(&mut self, a: Matrix, b: Matrix, bias: u64, c: Matrix, count: usize, stream: Stream) -> Result<bool> {
         let [m, _, n] = dims(a, b, c)?;
         if m == 0 || n == 0 {
             return Ok(true);
         }
+        // Elements from one product of the batch to the next.
+        let [step_b, step_bias, step_c] = [b.dims[0] * b.stride, n, c.dims[0] * c.stride].map(|step| if count > 1 { step } else { 0 });
         // As in `gemm`: cᵀ = bᵀ·aᵀ, column-major.
-        let description = self.describe(b, a, bias)?;
-        let [of_b, of_a, of_c] = [self.layout(b)?, self.layout(a)?, self.layout(c)?];
-        let aligned = |m: Matrix, address: u64| Matrix { address: 1 << address.trailing_zeros().min(8), ..m };
+        let description = self.describe(b, a, bias, step_bias)?;
+        let [of_b, of_a, of_c] = [self.layout(b, count, step_b)?, self.layout(a, count, 0)?, self.layout(c, count, step_c)?];
+        // What divides an address and a step in bytes divides the address in each product.
+        let aligned = |m: Matrix, address: u64, step: usize| {
+            let step = step as u64 * if m.dtype == DataType::F32 { 4 } else { 2 };
+            Matrix { address: 1 << (address | step).trailing_zeros().min(8), ..m }
+        };
         // The bias is read in vectors too.
-        let product = [aligned(b, b.address), aligned(a, a.address), aligned(c, c.address | bias)];
+        let matrices = [aligned(b, b.address, step_b), aligned(a, a.address, 0), aligned(c, c.address | bias, step_c | step_bias)];
+        let product = (matrices, count);
         let Some(algorithm) = self.choose(product, &description, [&of_b, &of_a, &of_c])? else { return Ok(false) };
         let (alpha, beta) = (1.0f32, 0.0f32);
         let to = c.address as *mut c_void;

@@ -134,14 +134,14 @@ impl Device {
         self.context.launched(|| format!("cuBLAS's product of {:?} and {:?}", a.dims, b.dims))
     }
 
-    /// c = a · b + bias in each row, summed in f32 and rounded once. `bias` is the address of a bias `[n]` of c's type. Returns false, and computes
-    /// nothing, if cuBLASLt has no algorithm for it.
+    /// cᵢ = a · bᵢ + biasᵢ in each row for `count` products, summed in f32 and rounded once. The bᵢ lie one after another from `b` on, the cᵢ from `c` on, and
+    /// the biases `[n]` of c's type from the address `bias` on. Returns false, and computes nothing, if cuBLASLt has no algorithm for it.
     ///
     /// # Errors
     /// If the shapes do not fit, or cuBLASLt fails.
-    pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix) -> Result<bool> {
+    pub fn gemm_bias(&self, a: Matrix, b: Matrix, bias: u64, c: Matrix, count: usize) -> Result<bool> {
         self.context.enter()?;
-        let done = lock(&self.blas_lt).gemm_bias(a, b, bias, c, self.context.stream.cast())?;
+        let done = lock(&self.blas_lt).gemm_bias(a, b, bias, c, count, self.context.stream.cast())?;
         self.context.launched(|| format!("cuBLASLt's product of {:?} and {:?}", a.dims, b.dims))?;
         Ok(done)
     }

@@ -9,11 +9,15 @@ struct Description {
     int compute, scale, trans_a = 0, trans_b = 0;
     uint32_t epilogue = 1;
     const void* bias = nullptr;
+    int64_t bias_step = 0;
 };
 struct Layout {
     int type;
     uint64_t rows, cols;
     int64_t ld;
+    // The products of a batch, and the elements from one matrix to the next.
+    int32_t count = 1;
+    int64_t step = 0;
 };
 struct Preference {
     uint64_t workspace = 0;
@@ -51,6 +55,11 @@ API cublasLtMatrixLayoutCreate(Layout** to, int type, uint64_t rows, uint64_t co
     if (ld < (int64_t)rows) return INVALID_VALUE;
     return *to = new Layout{type, rows, cols, ld}, SUCCESS;
 }
+API cublasLtMatrixLayoutSetAttribute(Layout* of, int attribute, const void* value, size_t bytes) {
+    if (attribute == 5) return set(of->count, value, bytes);
+    if (attribute == 6) return planted("batch") ? SUCCESS : set(of->step, value, bytes);
+    return INVALID_VALUE;
+}
 API cublasLtMatrixLayoutDestroy(Layout* of) { return delete of, SUCCESS; }
 API cublasLtMatmulPreferenceCreate(Preference** to) { return *to = new Preference, SUCCESS; }
 API cublasLtMatmulPreferenceDestroy(Preference* of) { return delete of, SUCCESS; }
@@ -61,6 +70,7 @@ API cublasLtMatmulDescSetAttribute(Description* of, int attribute, const void* v
         case 4: return set(of->trans_b, value, bytes);
         case 7: return set(of->epilogue, value, bytes);
         case 8: return set(of->bias, value, bytes);
+        case 10: return planted("biases") ? SUCCESS : set(of->bias_step, value, bytes);
         default: return INVALID_VALUE;
     }
 }
@@ -113,10 +123,22 @@ API cublasLtMatmul(void*, Description* of, const void* alpha, const void* a, Lay
     if (!sums_in_f32(of->compute, la->type) || of->scale != F32 || of->epilogue != 4 || !of->bias) return INVALID_VALUE;
     if (k != k_b || lc->rows != m || lc->cols != n || ld->rows != m || ld->cols != n || c != d) return INVALID_VALUE;
     if (algorithm->mark != MARK || bytes < algorithm->workspace || (bytes && !workspace)) return INVALID_VALUE;
-    const void* matrices[4] = {a, b, c, d};
-    for (int i = 0; i < 4; i++)
-        if ((uintptr_t)matrices[i] % algorithm->alignments[i]) return INVALID_VALUE;
-    return product({of->trans_a, of->trans_b, (int)m, (int)n, (int)k, *(const float*)alpha, a, la->type, la->ld, b, lb->type, lb->ld,
-                    *(const float*)beta, d, ld->type, ld->ld, of->bias},
-                   stream);
+    const int count = la->count;
+    if (lb->count != count || lc->count != count || ld->count != count || lc->step != ld->step) return INVALID_VALUE;
+    const auto bytes_of = [](int type) { return type == F32 ? 4 : 2; };
+    for (int i = 0; i < count; i++) {
+        const auto own = [&](const void* first, Layout* of) { return (char*)first + i * of->step * bytes_of(of->type); };
+        const char *own_a = own(a, la), *own_b = own(b, lb), *bias = (const char*)of->bias + i * of->bias_step * bytes_of(ld->type);
+        char* own_d = own(d, ld);
+        const void* matrices[4] = {own_a, own_b, own_d, own_d};
+        for (int j = 0; j < 4; j++)
+            if ((uintptr_t)matrices[j] % algorithm->alignments[j]) return INVALID_VALUE;
+        if ((uintptr_t)bias % algorithm->alignments[3]) return INVALID_VALUE;
+        const Product one = {of->trans_a, of->trans_b, (int)m, (int)n, (int)k, *(const float*)alpha, own_a, la->type, la->ld, own_b, lb->type,
+                             lb->ld, *(const float*)beta, own_d, ld->type, ld->ld, bias};
+        if (const int status = product(one, stream)) return status;
+    }
+    // A batch is one call.
+    products.count -= count - 1;
+    return SUCCESS;
 }

@@ -1,16 +1,19 @@
 // A low-rank term on its way through what is large, with its dropout drawn on the way: f are the factors of the mask, all 1 if nothing is dropped.
 //
-// low_rank_hidden: h = (f ⊙ x) Aᵀ. x [rows, cols], A [rank, cols] f32, h [rows, rank]. A warp has 4 rows, for which it reads A once: grid [ceil(rows / 32)],
-//                  block 256.
-// low_rank_output: y = sum + b + scale · h Bᵀ. sum [rows, cols] f32, b [cols] of either type or null, h [rows, rank], B [cols, rank] f32, y [rows, cols].
-// low_rank_input:  y = sum + f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32.
-// In both, sum may be null: y then holds it. A lane has eight columns, a warp 8 rows, and the factor of the lane's columns stays in registers: grid
-//                  [ceil(cols / 256), ceil(rows / 64)], block 256.
-// low_rank_weight: dA = dhᵀ (f ⊙ x), in parts of 64 rows: partial [ceil(rows / 64), rank, cols] f32, to be summed by column_sums_finish of linear.cu. A lane has
-//                  eight columns and a warp 8 rows of a part; the warps' sums meet in shared memory. The same grid.
+// Forward is one product y = [x | h] [W | scale · B]ᵀ + b for all linears of a group. Its inner side has `stride` columns: those of x or W, then those of each
+// term, each filled up with zeros to a multiple of 8. The columns of a term that another linear of the group has are zeros in [W | scale · B].
+// low_rank_hidden:  h = (f ⊙ x) Aᵀ. x [rows, cols], A [rank, cols] f32, h [rows, rank]. Writes h also to the columns of the term in wide [rows, stride], and
+//                   copies x there if `copies`. A warp has 4 rows, for which it reads A once: grid [ceil(rows / 32)], block 256.
+// low_rank_stacked: wide = [W | scale · B] [rows, stride], and bias = b, or zeros if b is null. W [rows, cols] and b [rows] of either type, B [rows, rank] f32.
+//                   W is null for a further term of the same linear: only the columns of the term are written. Grid [ceil(stride / 256), ceil(rows / 64)], block 256.
 //
-// 8 ranks at a time; with more, the mask is drawn and x is read again for the next 8, and so are the factors. Bound, by count at rank 8: hidden and weight by
-// the instructions of the draws and the sums, more than by reading x; output and input by memory, which is sum and y.
+// low_rank_input:   y = sum + f ⊙ (dh A). dh [rows, rank], A [rank, cols] f32. sum may be null: y then holds it. A lane has eight columns, a warp 8 rows, and A's
+//                   columns of the lane stay in registers: grid [ceil(cols / 256), ceil(rows / 64)], block 256.
+// low_rank_weight:  dA = dhᵀ (f ⊙ x), in parts of 64 rows: partial [ceil(rows / 64), rank, cols] f32, to be summed by column_sums_finish of linear.cu. A lane has
+//                   eight columns and a warp 8 rows of a part; the warps' sums meet in shared memory. The same grid.
+//
+// 8 ranks at a time; with more, the mask is drawn and x is read again for the next 8, and so is A. Bound, by count at rank 8: hidden and weight by
+// the instructions of the draws and the sums, but hidden by memory where it copies x; stacked and input by memory.
 #include "common.cuh"
 
 namespace low_rank {
@@ -25,18 +28,25 @@ __device__ __forceinline__ void load_ranks(const T* row, u32 first, u32 rank, bo
     else load_some<false>(row + first, rank - first < 8 ? rank - first : 8, x);
 }
 
+// [x | h] or [W | scale · B]: `stride` columns in a row, of which a term has those from `column` on.
+template <typename T>
+struct Wide {
+    T* values;
+    u32 stride, column;
+};
+
 template <bool VECTOR, typename T>
-__device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const Drop& drop, u32 rows, u32 cols, u32 rank) {
+__device__ __forceinline__ void hidden(
+    const T* x, const float* a, T* h, const Wide<T>& wide, bool copies, const Drop& drop, u32 rows, u32 cols, u32 rank) {
     const u32 lane = threadIdx.x % 32, start = (blockIdx.x * 8 + threadIdx.x / 32) * ROWS_HIDDEN;
     if (start >= rows) return;
     // Past the end, the last row once more: nothing is stored of it.
-    u64 at[ROWS_HIDDEN];
+    u32 row[ROWS_HIDDEN];
     Drop::Row own[ROWS_HIDDEN];
 #pragma unroll
     for (u32 r = 0; r < ROWS_HIDDEN; r++) {
-        const u32 row = start + r < rows ? start + r : rows - 1;
-        at[r] = (u64)row * cols;
-        own[r] = drop.row(row);
+        row[r] = start + r < rows ? start + r : rows - 1;
+        own[r] = drop.row(row[r]);
     }
 #pragma unroll 1
     for (u32 first = 0; first < rank; first += RANKS) {
@@ -47,7 +57,8 @@ __device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const D
             float v[ROWS_HIDDEN][8];
 #pragma unroll
             for (u32 r = 0; r < ROWS_HIDDEN; r++) {
-                load_some<VECTOR>(x + at[r] + c, count, v[r]);
+                load_some<VECTOR>(x + (u64)row[r] * cols + c, count, v[r]);
+                if (copies && first == 0) store(wide.values + (u64)row[r] * wide.stride + c, v[r]);
                 drop.apply(own[r], octet, v[r]);
             }
 #pragma unroll
@@ -61,75 +72,56 @@ __device__ __forceinline__ void hidden(const T* x, const float* a, T* h, const D
                     for (u32 j = 0; j < 8; j++) sums[RANKS * r + k] += v[r][j] * w[j];
             }
         }
-        const float sum = warp_sums(sums);
-        const u32 row = start + lane / RANKS, k = first + lane % RANKS;
-        if (row < rows && k < rank) h[(u64)row * rank + k] = narrow<T>(sum);
+        const T sum = narrow<T>(warp_sums(sums));
+        const u32 own_row = start + lane / RANKS, k = first + lane % RANKS;
+        if (own_row < rows) {
+            if (k < rank) h[(u64)own_row * rank + k] = sum;
+            wide.values[(u64)own_row * wide.stride + wide.column + k] = k < rank ? sum : narrow<T>(0.0f);
+        }
     }
 }
 
-// What output and input share: rows of y = sum + what `more` gives of a row.
-template <bool VECTOR, typename To, typename More>
-__device__ __forceinline__ void add_rows(const float* sum, To* y, u32 rows, u32 cols, u32 octet, More more) {
-    const u32 start = tile::start(), count = count_in(octet, cols);
+template <bool VECTOR, typename T>
+__device__ __forceinline__ void stacked(
+    const Table& w, const Table& b, const float* factor, const Wide<T>& wide, T* bias, u32 rows, u32 cols, u32 rank, float scale) {
+    const u32 octet = tile::octet(), start = tile::start(), c = 8 * octet;
+    const bool of_term = c >= wide.column && c < wide.column + 8 * octets_of(rank);
+    if (c >= wide.stride || (!w.values && !of_term)) return;
+#pragma unroll 1
+    for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
+        float v[8] = {};
+        if (c < cols) {
+            w.octet<VECTOR>((u64)row * cols + c, count_in(octet, cols), v);
+        } else if (of_term) {
+            load_ranks(factor + (u64)row * rank, c - wide.column, rank, rank % 8 == 0 && aligned(factor), v);
+#pragma unroll
+            for (u32 j = 0; j < 8; j++) v[j] *= scale;
+        }
+        store(wide.values + (u64)row * wide.stride + c, v);
+        if (w.values && octet == 0) bias[row] = narrow<T>(b.values ? b.at(row) : 0.0f);
+    }
+}
+
+// ONCE: there are at most 8 ranks, and A is read once.
+template <bool VECTOR, bool ONCE, typename T, typename To>
+__device__ __forceinline__ void input(const float* sum, const T* dh, const float* a, To* y, const Drop& drop, u32 rows, u32 cols, u32 rank) {
+    const u32 octet = tile::octet(), start = tile::start();
+    if (octet >= octets_of(cols)) return;
+    const u32 count = count_in(octet, cols);
+    const bool in_octets = rank % 8 == 0 && aligned(dh);
+    float own[RANKS][8];
+    const auto load_own = [&](u32 first) {
+#pragma unroll
+        for (u32 k = 0; k < RANKS; k++)
+            load_some<VECTOR>(a + (u64)(first + k < rank ? first + k : rank - 1) * cols + 8 * octet, count, own[k]);
+    };
+    if (ONCE) load_own(0);
 #pragma unroll 1
     for (u32 row = start; row < rows && row < start + tile::ROWS; row++) {
         const u64 at = (u64)row * cols + 8 * octet;
         float v[8], low[8] = {};
         if (sum) load_some<VECTOR>(sum + at, count, v);
         else load_some<VECTOR>((const To*)y + at, count, v);
-        more(row, low);
-#pragma unroll
-        for (u32 j = 0; j < 8; j++) v[j] += low[j];
-        store_some<VECTOR>(y + at, count, v);
-    }
-}
-
-// ONCE: there are at most 8 ranks, and the factor is read once.
-template <bool VECTOR, bool ONCE, typename T, typename To>
-__device__ __forceinline__ void output(
-    const float* sum, const Table& b, const T* h, const float* factor, To* y, u32 rows, u32 cols, u32 rank, float scale) {
-    const u32 octet = tile::octet();
-    if (octet >= octets_of(cols)) return;
-    const bool in_octets = rank % 8 == 0 && aligned(h, factor);
-    float bias[8] = {}, own[8][RANKS];
-    if (b.values) b.octet<VECTOR>(8 * octet, count_in(octet, cols), bias);
-    const auto load_own = [&](u32 first) {
-#pragma unroll
-        for (u32 j = 0; j < 8; j++) {
-            const u32 c = j < count_in(octet, cols) ? 8 * octet + j : cols - 1;
-            load_ranks(factor + (u64)c * rank, first, rank, in_octets, own[j]);
-        }
-    };
-    if (ONCE) load_own(0);
-    add_rows<VECTOR>(sum, y, rows, cols, octet, [&](u32 row, float (&low)[8]) {
-#pragma unroll 1
-        for (u32 first = 0; first < (ONCE ? 1 : rank); first += RANKS) {
-            if (!ONCE) load_own(first);
-            float g[RANKS];
-            load_ranks(h + (u64)row * rank, first, rank, in_octets, g);
-#pragma unroll
-            for (u32 j = 0; j < 8; j++)
-#pragma unroll
-                for (u32 k = 0; k < RANKS; k++) low[j] += g[k] * own[j][k];
-        }
-#pragma unroll
-        for (u32 j = 0; j < 8; j++) low[j] = bias[j] + scale * low[j];
-    });
-}
-
-template <bool VECTOR, bool ONCE, typename T, typename To>
-__device__ __forceinline__ void input(const float* sum, const T* dh, const float* a, To* y, const Drop& drop, u32 rows, u32 cols, u32 rank) {
-    const u32 octet = tile::octet();
-    if (octet >= octets_of(cols)) return;
-    const bool in_octets = rank % 8 == 0 && aligned(dh);
-    float own[RANKS][8];
-    const auto load_own = [&](u32 first) {
-#pragma unroll
-        for (u32 k = 0; k < RANKS; k++)
-            load_some<VECTOR>(a + (u64)(first + k < rank ? first + k : rank - 1) * cols + 8 * octet, count_in(octet, cols), own[k]);
-    };
-    if (ONCE) load_own(0);
-    add_rows<VECTOR>(sum, y, rows, cols, octet, [&](u32 row, float (&low)[8]) {
 #pragma unroll 1
         for (u32 first = 0; first < (ONCE ? 1 : rank); first += RANKS) {
             if (!ONCE) load_own(first);
@@ -141,7 +133,10 @@ __device__ __forceinline__ void input(const float* sum, const T* dh, const float
                 for (u32 j = 0; j < 8; j++) low[j] += g[k] * own[k][j];
         }
         drop.apply(drop.row(row), octet, low);
-    });
+#pragma unroll
+        for (u32 j = 0; j < 8; j++) v[j] += low[j];
+        store_some<VECTOR>(y + at, count, v);
+    }
 }
 
 template <bool VECTOR, typename T>
@@ -182,11 +177,20 @@ __device__ __forceinline__ void weight(const T* x, const T* dh, float* partial, 
 }  // namespace low_rank
 
 #define LOW_RANK_OF_X(T, NAME)                                                                                                                  \
-    KERNEL(low_rank_hidden_##NAME)(const T* x, const float* a, T* h, const u32* row_sequence, const u32* offsets, const u32* examples,          \
-                                   u32 rows, u32 cols, u32 rank, Keys keys, u32 site, u32 threshold, float keep) {                              \
+    KERNEL(low_rank_hidden_##NAME)(const T* x, const float* a, T* h, T* wide, const u32* row_sequence, const u32* offsets, const u32* examples, \
+                                   u32 rows, u32 cols, u32 rank, u32 stride, u32 column, u32 copies, Keys keys, u32 site, u32 threshold,        \
+                                   float keep) {                                                                                                \
         const Drop drop = {row_sequence, offsets, examples, keys, site, threshold, keep};                                                       \
-        if (cols % 8 == 0 && aligned(x, a)) low_rank::hidden<true>(x, a, h, drop, rows, cols, rank);                                            \
-        else low_rank::hidden<false>(x, a, h, drop, rows, cols, rank);                                                                          \
+        const low_rank::Wide<T> to = {wide, stride, column};                                                                                    \
+        if (cols % 8 == 0 && aligned(x, a)) low_rank::hidden<true>(x, a, h, to, copies, drop, rows, cols, rank);                                \
+        else low_rank::hidden<false>(x, a, h, to, copies, drop, rows, cols, rank);                                                              \
+    }                                                                                                                                           \
+    KERNEL(low_rank_stacked_##NAME)(const void* w, u32 w_bf16, const void* b, u32 b_bf16, const float* factor, T* wide, T* bias, u32 rows,      \
+                                    u32 cols, u32 rank, u32 stride, u32 column, float scale) {                                                  \
+        const low_rank::Wide<T> to = {wide, stride, column};                                                                                    \
+        const Table weight = {w, w_bf16}, own_bias = {b, b_bf16};                                                                               \
+        if (cols % 8 == 0 && aligned((const char*)w)) low_rank::stacked<true>(weight, own_bias, factor, to, bias, rows, cols, rank, scale);     \
+        else low_rank::stacked<false>(weight, own_bias, factor, to, bias, rows, cols, rank, scale);                                             \
     }                                                                                                                                           \
     KERNEL(low_rank_weight_##NAME)(const T* x, const T* dh, float* partial, const u32* row_sequence, const u32* offsets, const u32* examples,   \
                                    u32 rows, u32 cols, u32 rank, Keys keys, u32 site, u32 threshold, float keep) {                              \
@@ -196,16 +200,8 @@ __device__ __forceinline__ void weight(const T* x, const T* dh, float* partial, 
 LOW_RANK_OF_X(float, f32)
 LOW_RANK_OF_X(bf16, bf16)
 
-// Named by the types of h and of y.
+// Named by the types of dh and of y.
 #define LOW_RANK(T, To, NAME)                                                                                                                   \
-    KERNEL(low_rank_output_##NAME)(const float* sum, const void* b, u32 b_bf16, const T* h, const float* factor, To* y, u32 rows, u32 cols,     \
-                                   u32 rank, float scale) {                                                                                     \
-        const Table bias = {b, b_bf16};                                                                                                         \
-        const bool vector = cols % 8 == 0 && aligned(sum, (const char*)b, y);                                                                   \
-        if (vector && rank <= 8) low_rank::output<true, true>(sum, bias, h, factor, y, rows, cols, rank, scale);                                \
-        else if (vector) low_rank::output<true, false>(sum, bias, h, factor, y, rows, cols, rank, scale);                                       \
-        else low_rank::output<false, false>(sum, bias, h, factor, y, rows, cols, rank, scale);                                                  \
-    }                                                                                                                                           \
     KERNEL(low_rank_input_##NAME)(const float* sum, const T* dh, const float* a, To* y, const u32* row_sequence, const u32* offsets,            \
                                   const u32* examples, u32 rows, u32 cols, u32 rank, Keys keys, u32 site, u32 threshold, float keep) {          \
         const Drop drop = {row_sequence, offsets, examples, keys, site, threshold, keep};                                                       \

@@ -1,6 +1,7 @@
 //! Linear layers with low-rank terms: cuBLAS products, and the kernels of `low_rank.cu` and `linear.cu`.
 //!
-//! The products of a linear are summed in f32 and rounded once, to the type of x.
+//! The products of a linear are summed in f32 and rounded once, to the type of x. Forward has one product for all linears of a group that has low-rank terms:
+//! y = `[x | h] [W | s B]`ᵀ + b, with h = drop(x) Aᵀ. There, B is rounded to the type of x, as h is.
 
 use super::{TILE_ROWS, cast, dropped, launch, of_either, or_null, size, sum_parts, tiles};
 use crate::cuda::{Argument, Device, Matrix};
@@ -11,25 +12,46 @@ use std::sync::Arc;
 /// y `[G, n, out]` of a group of G linears, and h `[n, r]` of each term.
 pub(crate) fn forward(device: &Arc<Device>, x: &Tensor, linears: &[LowRankLinear]) -> Result<(Tensor, Vec<Tensor>)> {
     let (n, out, dtype) = (x.shape().rows(), linears[0].w.shape().rows(), x.dtype());
-    let group = Tensor::empty_on(device, dtype, [linears.len(), n, out])?;
-    let mut hidden = Vec::new();
+    let y = Tensor::empty_on(device, dtype, [linears.len(), n, out])?;
+    if linears.iter().any(|linear| !linear.terms.is_empty()) {
+        let hidden = forward_wide(device, x, linears, &y)?;
+        return Ok((y, hidden));
+    }
     for (i, linear) in linears.iter().enumerate() {
-        let (y, w) = (group.index(i)?, cast(device, linear.w, dtype)?);
+        affine(device, x, &cast(device, linear.w, dtype)?, linear.bias, &y.index(i)?)?;
+    }
+    Ok((y, Vec::new()))
+}
+
+/// Writes y = `[x | h] [W | s B]`ᵀ + b `[G, n, out]`, and returns h of each term. `low_rank.cu` says how the columns lie.
+fn forward_wide(device: &Arc<Device>, x: &Tensor, linears: &[LowRankLinear], y: &Tensor) -> Result<Vec<Tensor>> {
+    let (n, out, dtype) = (x.shape().rows(), y.shape().cols(), x.dtype());
+    let columns = |cols: usize| cols.next_multiple_of(8);
+    let ranks: usize = linears.iter().flat_map(|l| &l.terms).map(|term| columns(term.rank())).sum();
+    let stride = columns(x.shape().cols()) + ranks;
+    let wide = Tensor::empty_on(device, dtype, [n, stride])?;
+    let weights = Tensor::empty_on(device, dtype, [linears.len(), out, stride])?;
+    let biases = Tensor::empty_on(device, dtype, [linears.len(), out])?;
+    let (mut column, mut hidden) = (columns(x.shape().cols()), Vec::new());
+    for (i, linear) in linears.iter().enumerate() {
+        let (own, bias) = (weights.index(i)?, biases.index(i)?);
+        // W and b go with the first term.
+        let mut base = Some(linear);
         if linear.terms.is_empty() {
-            affine(device, x, &w, linear.bias, &y)?;
-            continue;
+            stack(device, base, None, [&own, &bias])?;
         }
-        let sum = if dtype == DType::F32 { y.clone() } else { Tensor::empty_on(device, DType::F32, [n, out])? };
-        device.gemm(1.0, x.matrix()?, w.matrix()?.t(), 0.0, sum.matrix()?)?;
-        for (i, term) in linear.terms.iter().enumerate() {
-            let h = hidden_of(device, x, term)?;
-            let rounds = i + 1 == linear.terms.len() && dtype != DType::F32;
-            let (from, to) = if rounds { (Some(&sum), &y) } else { (None, &sum) };
-            add_output(device, from, linear.bias.filter(|_| i == 0), &h, term, to)?;
-            hidden.push(h);
+        for term in &linear.terms {
+            stack(device, base.take(), Some((term, column)), [&own, &bias])?;
+            hidden.push(hidden_of(device, x, term, &wide, column, hidden.is_empty())?);
+            column += columns(term.rank());
         }
     }
-    Ok((group, hidden))
+    if !device.gemm_bias(wide.matrix()?, weights.index(0)?.matrix()?.t(), biases.address()?, y.index(0)?.matrix()?, linears.len())? {
+        for i in 0..linears.len() {
+            affine(device, &wide, &weights.index(i)?, Some(&biases.index(i)?), &y.index(i)?)?;
+        }
+    }
+    Ok(hidden)
 }
 
 /// dW = dyᵀ x `[out, in]` f32.
@@ -91,7 +113,7 @@ fn affine(device: &Arc<Device>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y
     let (x, w, to) = (x.matrix()?, w.matrix()?.t(), y.matrix()?);
     let Some(bias) = bias else { return device.gemm(1.0, x, w, 0.0, to) };
     let bias = cast(device, bias, y.dtype())?;
-    if !device.gemm_bias(x, w, bias.address()?, to)? {
+    if !device.gemm_bias(x, w, bias.address()?, to, 1)? {
         fill_rows(device, &bias, y)?;
         device.gemm(1.0, x, w, 1.0, to)?;
     }
@@ -105,27 +127,32 @@ fn fill_rows(device: &Arc<Device>, b: &Tensor, y: &Tensor) -> Result<()> {
     launch(device, "linear", "fill_rows", y.dtype(), tiles(rows, cols), &[b.argument()?, y.argument()?, size(rows), size(cols)])
 }
 
-/// h = drop(x) Aᵀ `[n, r]`.
-fn hidden_of(device: &Arc<Device>, x: &Tensor, term: &LowRankTerm) -> Result<Tensor> {
+/// h = drop(x) Aᵀ `[n, r]`, written also to `wide` from `column` on; `copies` x there too.
+fn hidden_of(device: &Arc<Device>, x: &Tensor, term: &LowRankTerm, wide: &Tensor, column: usize, copies: bool) -> Result<Tensor> {
     /// Rows of a block: 4 to a warp.
     const ROWS: usize = 32;
     let (n, r) = (x.shape().rows(), term.rank());
     let (h, a) = (Tensor::empty_on(device, x.dtype(), [n, r])?, cast(device, &term.a, DType::F32)?);
-    let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?];
-    arguments.extend(dropped(device, term.drop, &[n, x.shape().cols(), r])?);
+    let mut arguments = vec![x.argument()?, a.argument()?, h.argument()?, wide.argument()?];
+    arguments.extend(dropped(device, term.drop, &[n, x.shape().cols(), r, wide.shape().cols(), column, copies.into()])?);
     launch(device, "linear", "low_rank_hidden", x.dtype(), [n.div_ceil(ROWS), 1, 1], &arguments)?;
     Ok(h)
 }
 
-/// y = sum + b + s h Bᵀ. Without `sum`, y holds the sum, in f32.
-fn add_output(device: &Arc<Device>, sum: Option<&Tensor>, bias: Option<&Tensor>, h: &Tensor, term: &LowRankTerm, y: &Tensor) -> Result<()> {
-    let b = cast(device, &term.b, DType::F32)?;
-    let (n, out) = (y.shape().rows(), y.shape().cols());
-    let mut arguments = vec![or_null(sum)?];
-    arguments.extend(of_either("linear", bias)?);
-    arguments.extend([h.argument()?, b.argument()?, y.argument()?, size(n), size(out), size(term.rank())]);
-    arguments.push(Argument::F32(term.scale as f32));
-    device.launch(&by_types("low_rank_output", [h, y])?, tiles(n, out), 256, 0, &arguments)
+/// Writes `[W | s B]` and b of a linear, or s B alone of a further term. `term`: the term, and the column that it begins in.
+fn stack(device: &Arc<Device>, base: Option<&LowRankLinear>, term: Option<(&LowRankTerm, usize)>, to: [&Tensor; 2]) -> Result<()> {
+    let factor = term.map(|(term, _)| cast(device, &term.b, DType::F32)).transpose()?;
+    let (rank, column, scale) = term.map_or((0, 0, 0.0), |(term, column)| (term.rank(), column, term.scale));
+    let [wide, bias] = to;
+    let (out, stride) = (wide.shape().rows(), wide.shape().cols());
+    let mut arguments = Vec::new();
+    arguments.extend(of_either("linear", base.map(|linear| linear.w))?);
+    arguments.extend(of_either("linear", base.and_then(|linear| linear.bias))?);
+    arguments.extend([or_null(factor.as_ref())?, wide.argument()?, bias.argument()?]);
+    let input = base.map_or(0, |linear| linear.w.shape().cols());
+    arguments.extend([out, input, rank, stride, column].map(size));
+    arguments.push(Argument::F32(scale as f32));
+    launch(device, "linear", "low_rank_stacked", wide.dtype(), tiles(out, stride), &arguments)
 }
 
 /// dA = dhᵀ drop(x) `[r, in]` f32.
