@@ -178,7 +178,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 /// The first names, for a message.
-fn excerpt<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+pub(super) fn excerpt<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
     format!("{}{more}", names.take(12).map(String::as_str).collect::<Vec<_>>().join(", "))
 }

@@ -10,6 +10,7 @@ mod batch;
 mod dataset;
 mod encoder;
 mod export;
+mod folds;
 mod labels;
 mod normalize;
 mod ordered;
@@ -34,6 +35,8 @@ mod source;
 #[cfg(feature = "data")]
 mod split;
 #[cfg(feature = "data")]
+mod survey;
+#[cfg(feature = "data")]
 mod table;
 #[cfg(feature = "data")]
 mod tsv;
@@ -43,6 +46,7 @@ pub use dataset::{Dataset, TrainTest, text_key};
 pub use encoder::Encoder;
 pub use labels::Labels;
 pub use normalize::Normalizer;
+pub use rows::Row;
 pub use tokenized::{Encoded, Oddities, Tokenized};
 pub use wordpiece::WordPiece;
 
@@ -51,8 +55,12 @@ pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
 pub use records::{Cell, Record, Records, Style};
 #[cfg(feature = "data")]
-pub use source::{Found, find, load, load_encoded, load_texts, load_with_labels, location, read_text, sibling_split};
+pub use source::{Found, find, load, load_encoded, load_rows, load_texts, load_with_labels, location, read_text, sibling_split};
 #[cfg(feature = "data")]
 pub use split::Split;
+#[cfg(feature = "data")]
+pub use survey::{
+    ClassCount, Example, FileForm, Finding, FindingKind, Lengths, Part, PartFacts, Place, Survey, file_form, survey, token_lengths,
+};
 #[cfg(feature = "data")]
 pub use table::{TableOptions, text_column};

@@ -7,13 +7,47 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// A text, or a `T` made from it, with its label as in the file.
-pub(super) struct Row<T = String> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row<T = String> {
     /// Origin of the text, for messages: a file name or a line.
     pub name: String,
+    /// The text.
     pub text: T,
+    /// The label as in the file, without white space around it.
     pub label: String,
     /// Whether some bytes of the text could not be decoded.
     pub lossy: bool,
+}
+
+/// What is read of a table.
+#[cfg(feature = "data")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Texts alone. All labels are empty, and the table may have no column of labels.
+    Texts,
+    /// Texts with their labels. A row without a label is an error.
+    Labelled,
+    /// Texts with their labels. What is missing is empty.
+    AsTheyAre,
+}
+
+/// The different labels of rows, in the order in which they occur.
+#[derive(Default)]
+pub(super) struct Distinct {
+    pub labels: Vec<Label>,
+    index: HashMap<String, usize>,
+}
+
+impl Distinct {
+    /// Counts the label of a row, and returns its index in `labels`.
+    pub fn add(&mut self, label: String, place: &str) -> usize {
+        let i = *self.index.entry(label).or_insert_with_key(|label| {
+            self.labels.push(Label { text: label.clone(), count: 0, place: place.to_string() });
+            self.labels.len() - 1
+        });
+        self.labels[i].count += 1;
+        i
+    }
 }
 
 /// The data set of `rows`. `path` names the source in messages.
@@ -24,19 +58,14 @@ pub(super) fn dataset<T: Default>(rows: Vec<Row<T>>, path: &Path, labels: &Label
     if rows.is_empty() {
         return Err(Error::file(path, "data set", "holds no text"));
     }
-    let (mut data, mut found, mut index) = (Dataset::default(), Vec::new(), HashMap::new());
+    let (mut data, mut found) = (Dataset::default(), Distinct::default());
     for Row { name, text, label, lossy } in rows {
-        let i = *index.entry(label).or_insert_with_key(|label| {
-            found.push(Label { text: label.clone(), count: 0, place: name.clone() });
-            found.len() - 1
-        });
-        found[i].count += 1;
-        data.labels.push(i as u32);
+        data.labels.push(found.add(label, &name) as u32);
         data.lossy += usize::from(lossy);
         data.texts.push(text);
         data.names.push(name);
     }
-    let (label_names, classes) = labels.classes(&found, path)?;
+    let (label_names, classes) = labels.classes(&found.labels, path)?;
     data.labels.iter_mut().for_each(|label| *label = classes[*label as usize] as u32);
     Ok(Dataset { label_names, ..data })
 }

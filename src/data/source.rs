@@ -3,7 +3,7 @@
 use super::dataset::Dataset;
 use super::encoder::Encoder;
 use super::labels::Labels;
-use super::rows::{Row, dataset};
+use super::rows::{Row, Wanted, dataset};
 use super::split::Split;
 use super::table::{self, TableOptions};
 use super::tokenized::Encoded;
@@ -94,6 +94,14 @@ pub fn load_encoded(
     })
 }
 
+/// The rows of a split as they stand in its files, in their order. A text or a label that is missing is empty, and a label may be anything.
+///
+/// # Errors
+/// If there is no such data set, or a file is truncated, malformed or not in the encoding.
+pub fn load_rows(path: &Path, split: Split, options: &TableOptions) -> Result<Vec<Row>> {
+    read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || |text| text)
+}
+
 /// The texts of a table. It needs no column of labels. `None` if the file's extension is not a table's.
 ///
 /// # Errors
@@ -103,7 +111,7 @@ pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<Stri
         return Ok(None);
     }
     let mut texts = Vec::new();
-    table::read(path, options, false, &mut |row| texts.push(row.text))?;
+    table::read(path, options, Wanted::Texts, &mut |row| texts.push(row.text))?;
     Ok(Some(texts))
 }
 
@@ -123,11 +131,22 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     labels: &Labels,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Dataset<T>> {
-    let Place { kind, path } = &locate(path, split)?;
+    let place = locate(path, split)?;
+    dataset(read_as(&place, split, options, Wanted::Labelled, make)?, &place.path, labels)
+}
+
+/// The rows of [`load_as`].
+fn read_as<T: Send, F: FnMut(String) -> T>(
+    Place { kind, path }: &Place,
+    split: Split,
+    options: &TableOptions,
+    wanted: Wanted,
+    make: impl Fn() -> F + Sync + Send,
+) -> Result<Vec<Row<T>>> {
     let read = |emit: &mut dyn FnMut(Row)| match kind {
         Kind::Archive => imdb::read_archive(path, split, emit),
         Kind::Folder => imdb::read_folder(path, options.encoding.as_deref(), emit),
-        Kind::Table => table::read(path, options, true, emit),
+        Kind::Table => table::read(path, options, wanted, emit),
     };
     let convert = || {
         let mut f = make();
@@ -140,7 +159,7 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
             return Err(Error::file(path, &twice[0].name, "is there twice"));
         }
     }
-    dataset(rows, path, labels)
+    Ok(rows)
 }
 
 /// The files that a split is read from, sorted.

@@ -1,6 +1,6 @@
 //! Reads labelled texts from CSV, TSV and JSON files.
 
-use super::rows::Row;
+use super::rows::{Row, Wanted};
 use super::{decode, tsv};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
@@ -48,21 +48,26 @@ impl Kind {
     }
 }
 
-/// Emits the rows of a table. Without `labelled`, all labels are empty, and the table may have no column of labels.
-pub(super) fn read(path: &Path, options: &TableOptions, labelled: bool, emit: &mut dyn FnMut(Row)) -> Result<()> {
-    let mut bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut plain = Vec::new();
-        MultiGzDecoder::new(&bytes[..])
-            .read_to_end(&mut plain)
-            .map_err(|e| Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again")))?;
-        bytes = plain;
+/// The bytes of a table, decompressed.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
     }
-    let text = decode::text(path, bytes, options.encoding.as_deref())?;
+    let mut plain = Vec::new();
+    MultiGzDecoder::new(&bytes[..])
+        .read_to_end(&mut plain)
+        .map_err(|e| Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again")))?;
+    Ok(plain)
+}
+
+/// Emits the rows of a table.
+pub(super) fn read(path: &Path, options: &TableOptions, wanted: Wanted, emit: &mut dyn FnMut(Row)) -> Result<()> {
+    let text = decode::text(path, bytes(path)?, options.encoding.as_deref())?;
     if text.trim().is_empty() {
         return Err(Error::file(path, "file", "is empty: it holds no text"));
     }
-    let mut table = Table { path, options, labelled, emit };
+    let mut table = Table { path, options, wanted, emit };
     match Kind::of(path) {
         Some(Kind::Json) if text.trim_start().starts_with('[') => table.read_list(&text),
         Some(Kind::Json) => table.read_lines(&text),
@@ -79,7 +84,7 @@ pub(super) const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
 struct Table<'a> {
     path: &'a Path,
     options: &'a TableOptions,
-    labelled: bool,
+    wanted: Wanted,
     emit: &'a mut dyn FnMut(Row),
 }
 
@@ -119,7 +124,7 @@ impl Table<'_> {
             line += line_breaks(&bytes[counted..start]);
             counted = start;
             let label = columns.label.map_or("", |label| record[label].trim());
-            if self.labelled && label.is_empty() {
+            if self.wanted == Wanted::Labelled && label.is_empty() {
                 return Err(Error::file(self.path, format_args!("line {line}"), "the label is empty"));
             }
             self.push(format!("line {line}"), record[columns.text].to_string(), label.to_string());
@@ -167,6 +172,7 @@ impl Table<'_> {
         let key = &columns.text;
         let text = match object.remove(key) {
             Some(Value::String(text)) => text,
+            None | Some(Value::Null) if self.wanted == Wanted::AsTheyAre => String::new(),
             None => return fail(format!("there is no {key:?}")),
             Some(Value::Object(_) | Value::Array(_)) => {
                 return fail(format!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""));
@@ -178,7 +184,7 @@ impl Table<'_> {
             Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_))) => value.to_string(),
             _ => String::new(),
         };
-        if let (Some(key), true) = (&columns.label, label.is_empty()) {
+        if let (Some(key), true, Wanted::Labelled) = (&columns.label, label.is_empty(), self.wanted) {
             return fail(format!("{key:?} is not a label: expected a text, a number, true or false"));
         }
         self.push(place, text, label);
@@ -193,7 +199,7 @@ impl Table<'_> {
     /// The positions of the text and the label column in the header.
     fn columns(&self, header: &[&str]) -> Result<Columns<usize>> {
         let text = text_column(self.path, header, self.options.text_column.as_deref())?;
-        if !self.labelled {
+        if self.wanted == Wanted::Texts {
             return Ok(Columns { text, label: None });
         }
         let label = column(self.path, header, "label", self.options.label_column.as_deref(), &LABEL)?;

@@ -5,7 +5,7 @@ use super::encoder::Encoder;
 use super::stream;
 use super::wordpiece::WordPiece;
 use crate::cut::{Cut, Windows};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The ids of a text, and facts about the text.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -86,6 +86,17 @@ impl Tokenized {
         self.keys.iter().filter(|key| known.contains(key)).count()
     }
 
+    /// Number of texts that also stand there with another label.
+    pub fn contradictory(&self) -> usize {
+        let mut labels: HashMap<u64, (usize, HashSet<u32>)> = HashMap::new();
+        for (key, &label) in self.keys.iter().zip(&self.labels) {
+            let (count, labels) = labels.entry(*key).or_default();
+            *count += 1;
+            labels.insert(label);
+        }
+        labels.values().filter(|(_, labels)| labels.len() > 1).map(|(count, _)| count).sum()
+    }
+
     /// Number of texts of each class: `[C]`.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.label_names.len()];
@@ -130,9 +141,14 @@ impl Tokenized {
 
     /// Every `n`-th sequence, from the first; n is at least 1.
     pub fn every(&self, n: usize) -> Tokenized {
-        let kept = (0..self.len()).step_by(n);
-        let labels = kept.clone().map(|i| self.labels[i]).collect();
-        Tokenized { window: self.window, ..Tokenized::joined(kept.map(|i| self.sequence(i)), labels, self.label_names.clone()) }
+        self.select(&(0..self.len()).step_by(n).collect::<Vec<_>>())
+    }
+
+    /// The sequences `indices`, each below N. Their oddities are not known.
+    pub fn select(&self, indices: &[usize]) -> Tokenized {
+        let labels = indices.iter().map(|&i| self.labels[i]).collect();
+        let keys = indices.iter().filter_map(|&i| self.keys.get(i).copied()).collect();
+        Tokenized { keys, window: self.window, ..Tokenized::joined(indices.iter().map(|&i| self.sequence(i)), labels, self.label_names.clone()) }
     }
 
     /// Number of ids of each sequence: `[N]`.

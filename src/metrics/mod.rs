@@ -10,11 +10,13 @@ mod figures;
 mod interval;
 mod ranking;
 mod selection;
+mod suspects;
 
 pub use calibration::{BINS, ReliabilityBin, temperature};
 pub use figures::{ClassMetrics, Estimate, Metrics};
 pub use interval::{Z95, wilson};
 pub use selection::Metric;
+pub use suspects::{Suspect, suspects};
 
 use crate::{Error, Result};
 

@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, Va
 use clap::{Args, ValueEnum};
 use lowrank::cut::Cut;
 use lowrank::data::{
-    Dataset, Encoded, Labels, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_with_labels,
+    Dataset, Encoded, Labels, Row, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_rows, load_with_labels,
 };
 use lowrank::nn::Config;
 use lowrank::tensor::DType;
@@ -107,7 +107,8 @@ pub struct DataArgs {
 }
 
 impl DataArgs {
-    fn options(&self) -> TableOptions {
+    /// How tables are read.
+    pub fn options(&self) -> TableOptions {
         TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
     }
 
@@ -142,6 +143,11 @@ impl DataArgs {
         let options = self.options();
         let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, cut };
         cached(self.cache_folder().as_deref(), &recipe, || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into()))
+    }
+
+    /// The rows of a split as they stand in its files.
+    pub fn rows(&self, path: &Path, split: Split) -> Result<Vec<Row>> {
+        load_rows(path, split, &self.options())
     }
 
     /// The texts of a split.

@@ -11,6 +11,7 @@ mod check;
 mod combine;
 mod common;
 mod cut_args;
+mod data;
 mod demo;
 mod device;
 mod eval;
@@ -44,6 +45,7 @@ mod signals;
 mod start;
 mod study;
 mod summary;
+mod suspects;
 mod tested;
 mod texts;
 mod tokenize;
@@ -81,6 +83,8 @@ enum Command {
     Demo(demo::Demo),
     /// Fine-tune a checkpoint with LoRA and write a PEFT adapter
     Train(Box<train::Train>),
+    /// Check labelled texts before training on them
+    Data(data::Data),
     /// Measure an adapter on labelled texts
     Eval(Box<eval::Eval>),
     /// Classify texts from arguments, a file, or standard input; or the rows of a table, into a table
@@ -183,6 +187,7 @@ fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Serve(c) => return c.run(),
         Command::Train(c) => return c.run(),
         Command::Predict(c) => return c.run(),
+        Command::Data(c) => return c.run(),
         Command::Study(c) => return c.run(),
         Command::Gradcheck(c) => return c.run(),
         Command::Compare(c) => return c.run(),

@@ -4,7 +4,7 @@ use super::common::{limited, open_wordpiece};
 use super::notes::{note, warning};
 use super::training_args::TrainingArgs;
 use lowrank::cut::Cut;
-use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, sibling_split, text_key};
+use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, location, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
 use lowrank::nn::Config;
 use lowrank::text::{hex, thousands};
@@ -31,6 +31,22 @@ pub fn is_trained_on(trained_on: &TrainedOn, path: &Path) -> Result<bool> {
     Ok(find(path, Split::Train)? != Found::Missing && data_hash(path, Split::Train)? == trained_on.data)
 }
 
+/// Path and split of the texts of `split` for the data set at `data`: those at `given`, else a table beside `train.*`, else a split of the data set.
+/// `None` if there are none.
+///
+/// # Errors
+/// If there is no data set at `data`, or several tables are named after the split.
+pub fn part_at(data: &Path, given: Option<&Path>, split: Split) -> Result<Option<(PathBuf, Split)>> {
+    let apart = match given {
+        Some(path) => Some(path.to_path_buf()),
+        None => sibling_split(data, split)?,
+    };
+    Ok(match apart {
+        Some(path) => Some((path, split)),
+        None => (find(data, split)? == Found::There).then(|| (data.to_path_buf(), split)),
+    })
+}
+
 /// Reads the parts of the data of a run.
 pub struct Reader<'a> {
     args: &'a TrainingArgs,
@@ -55,17 +71,12 @@ impl<'a> Reader<'a> {
     pub fn new(args: &'a TrainingArgs, config: &Config, labels: Labels, cut: Cut, seed: u64) -> Result<Reader<'a>> {
         let wordpiece = open_wordpiece(&args.model.path, config)?;
         let data = &args.source.data;
-        let apart = match &args.test {
-            Some(path) => Some(path.clone()),
-            None => sibling_split(data, Split::Test)?,
-        };
-        let has_test = apart.is_some() || find(data, Split::Test)? == Found::There;
-        if has_test && args.test_fraction.is_some() {
+        let test = part_at(data, args.test.as_deref(), Split::Test)?;
+        if test.is_some() && args.test_fraction.is_some() {
             return Err(Error::invalid("--test-fraction is for data without a test split: here are texts to test on"));
         }
-        let held_out = (!has_test).then_some(args.test_fraction.unwrap_or(TEST_FRACTION));
-        let test = (apart.unwrap_or(data.clone()), if has_test { Split::Test } else { Split::Train });
-        Ok(Reader { args, labels, wordpiece, cut, seed, test, held_out })
+        let held_out = test.is_none().then_some(args.test_fraction.unwrap_or(TEST_FRACTION));
+        Ok(Reader { args, labels, wordpiece, cut, seed, test: test.unwrap_or((data.clone(), Split::Train)), held_out })
     }
 
     /// Identifies the training texts, for later measurements.
@@ -83,13 +94,28 @@ impl<'a> Reader<'a> {
         // Only texts that are measured may have several windows.
         let cut = if dev { self.cut } else { self.cut.one_window() };
         source.tokens((&source.data, Split::Train), &self.labels, &self.wordpiece, cut, &selection, |data| {
-            let data = limited(part_of(held_out, data, false, |text| text.key)?, limit, self.seed)?;
-            if dev_fraction == 0.0 {
-                return Ok(data);
-            }
-            let (rest, part) = data.split_off("development split", dev_fraction, self.seed, |text| text.key)?;
-            Ok(if dev { part } else { rest })
+            self.select_training(data, dev_fraction, dev, |text| text.key)
         })
+    }
+
+    fn select_training<T: Default>(&self, data: Dataset<T>, dev_fraction: f64, dev: bool, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
+        let data = limited(part_of(self.held_out, data, false, &key)?, self.args.train_limit, self.seed)?;
+        if dev_fraction == 0.0 {
+            return Ok(data);
+        }
+        let (rest, part) = data.split_off("development split", dev_fraction, self.seed, key)?;
+        Ok(if dev { part } else { rest })
+    }
+
+    /// The file or folder of the training texts, and the texts as strings.
+    ///
+    /// # Errors
+    /// As [`Reader::train_and_test`].
+    pub fn training_texts(&self, dev_fraction: f64) -> Result<(PathBuf, Dataset)> {
+        let path = &self.args.source.data;
+        let data = self.args.source.load(path, Split::Train, &self.labels)?;
+        let file = location(path, Split::Train).unwrap_or_else(|| path.clone());
+        Ok((file, self.select_training(data, dev_fraction, false, |text| text_key(text))?))
     }
 
     /// Training and test texts.
@@ -133,13 +159,8 @@ impl<'a> Reader<'a> {
         let part = if dev_fraction > 0.0 {
             self.training(dev_fraction, true)?
         } else {
-            let beside = if dev.is_none() { sibling_split(&source.data, Split::Validation)? } else { None };
-            let path = match dev.or(beside.as_deref()) {
-                Some(path) => path,
-                None if find(&source.data, Split::Validation)? == Found::There => &source.data,
-                None => return Ok(None),
-            };
-            source.tokens((path, Split::Validation), &self.as_in(train), &self.wordpiece, self.cut, "", Ok)?
+            let Some((path, split)) = part_at(&source.data, dev, Split::Validation)? else { return Ok(None) };
+            source.tokens((&path, split), &self.as_in(train), &self.wordpiece, self.cut, "", Ok)?
         };
         self.tell("held-out", &part, train);
         note!("{} of them also stand among the test texts", thousands(part.shared_with(test)));
@@ -185,14 +206,22 @@ impl<'a> Reader<'a> {
 pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
     let (of, odd) = (thousands(part.len()), part.oddities);
     if odd.empty > 0 {
-        warning!("{} of the {of} {name} texts are empty", thousands(odd.empty));
+        warning!("{} of the {of} {name} texts are empty: lowrank data check names them", thousands(odd.empty));
+    }
+    let contradictory = part.contradictory();
+    if contradictory > 0 {
+        let said = "also stand there with another label: lowrank data check names them";
+        warning!("{} of the {of} {name} texts {said}", thousands(contradictory));
     }
     if odd.cut > 0 {
         let share = 100.0 * odd.cut as f64 / part.len() as f64;
         note!("{} of the {of} {name} texts are {} ({share:.1} %)", thousands(odd.cut), cut.in_words());
     }
     if odd.lossy > 0 {
-        warning!("{} of the texts had bytes that could not be decoded; they became replacement characters", thousands(odd.lossy));
+        warning!(
+            "{} of the texts had bytes that could not be decoded; they became replacement characters: lowrank data check names them",
+            thousands(odd.lossy)
+        );
     }
 }
 

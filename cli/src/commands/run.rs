@@ -69,6 +69,13 @@ pub struct RunState {
     logits: BTreeMap<&'static str, Vec<Vec<f64>>>,
 }
 
+impl RunState {
+    /// Number of epochs after which training had the parameters that are kept.
+    pub fn kept_epochs(&self) -> usize {
+        self.best.as_ref().map_or(self.measured, |best| best.epoch)
+    }
+}
+
 /// Names of the texts that are measured.
 const HELD_OUT: &str = "held-out";
 const TEST: &str = "test";
@@ -244,7 +251,10 @@ impl TrainingRun<'_> {
     }
 
     /// Saves the state, completely or not at all. Of several ranks, the first saves it for all.
-    fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, model: &DistilBert, optimizer: &AdamW) -> Result<()> {
         if !is_first() {
             return Ok(());
         }

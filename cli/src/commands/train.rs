@@ -17,6 +17,7 @@ use super::run_page::page;
 use super::signals::catch_signals;
 use super::start::{self, Start};
 use super::summary::Finished;
+use super::suspects::{self, Doubts, SuspectArgs};
 use super::tested::Tested;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
@@ -48,6 +49,8 @@ pub struct Train {
     how: RecipeArgs,
     #[command(flatten)]
     held_out: HeldOutArgs,
+    #[command(flatten)]
+    doubt: SuspectArgs,
     /// Replace the head of the checkpoint by a new one
     #[arg(long)]
     new_head: bool,
@@ -165,6 +168,14 @@ impl Train {
         Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
     }
 
+    fn optimizer(&self, recipe: &Recipe, model: &DistilBert) -> Result<AdamW> {
+        let mut optimizer = AdamW::of(recipe);
+        if self.what.lora_plus_ratio() != 1.0 {
+            optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
+        }
+        Ok(optimizer)
+    }
+
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
@@ -184,10 +195,8 @@ impl Train {
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         tell_model(&args.model.path, &model, &report, &adapted);
         let machine = self.place(&mut model)?;
-        let mut optimizer = AdamW::of(&recipe);
-        if self.what.lora_plus_ratio() != 1.0 {
-            optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
-        }
+        let new_optimizer = |model: &DistilBert| self.optimizer(&recipe, model);
+        let (mut optimizer, folds) = (new_optimizer(&model)?, self.doubt.folds(&model, &texts.train, self.seed)?);
         catch_signals()?;
         let mut run = TrainingRun {
             out: &self.output.out,
@@ -210,6 +219,15 @@ impl Train {
             Ok(Some(tested)) => tested,
             stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
+        let mut doubts = None;
+        if let Some(folds) = folds {
+            // A signal or an error in a fold, and even `kill -9`, keeps the training.
+            run.save(&model, &optimizer)?;
+            doubts = match folds.judge(&mut model, &texts.train, (&recipe, run.state.kept_epochs()), &new_optimizer) {
+                Ok(Some(doubts)) => Some(doubts),
+                stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
+            };
+        }
         if !ranks::is_first() {
             return Ok(Outcome::Done);
         }
@@ -219,7 +237,7 @@ impl Train {
             temperature: tested.temperature,
             ..About::new(&model, &texts.train.label_names, cut, self.seed)
         };
-        self.finish(&run, (&model, &method), &tested, &about, &reader)
+        self.finish(&run, (&model, &method), (&tested, doubts.as_ref()), &about, &reader)
     }
 
     /// Writes and prints the result.
@@ -227,7 +245,7 @@ impl Train {
         &self,
         run: &TrainingRun,
         (model, method): (&DistilBert, &Method),
-        tested: &Tested,
+        (tested, doubts): (&Tested, Option<&Doubts>),
         about: &About,
         reader: &Reader,
     ) -> Result<Outcome> {
@@ -243,8 +261,16 @@ impl Train {
             metrics: &Metrics::new(&tested.probabilities, &run.texts.test.labels)?,
             tested,
         };
-        let summary = finished.summary();
-        self.save(&finished, about, reader, &summary)?;
+        // The run is over: training texts that cannot be read any more do not lose it.
+        let table = doubts.map(|doubts| (doubts, doubts.table(reader, &run.texts.train, self.held_out.dev_fraction)));
+        let table = table.and_then(|(doubts, table)| {
+            let table = table.map_err(|e| warning!("{} is not written: {e}", suspects::FILE)).ok()?;
+            note!("{}", doubts.line());
+            Some((doubts.summary(), table))
+        });
+        let (mut summary, (doubts, table)) = (finished.summary(), table.unzip());
+        summary["suspects"] = json!(doubts);
+        self.save(&finished, about, reader, (&summary, table.as_deref()))?;
         self.print(&finished, summary)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
@@ -268,7 +294,7 @@ impl Train {
         say_json(&summary)
     }
 
-    fn save(&self, run: &Finished, about: &About, reader: &Reader, summary: &Value) -> Result<()> {
+    fn save(&self, run: &Finished, about: &About, reader: &Reader, (summary, table): (&Value, Option<&[u8]>)) -> Result<()> {
         let pretty = serde_json::to_string_pretty(summary).map_err(|e| Error::invalid(format!("summary.json: {e}")))?;
         // The run is over: texts that cannot be read any more do not lose it.
         let texts = || {
@@ -283,6 +309,7 @@ impl Train {
             about.write(directory)?;
             write_file(&directory.join("metrics.jsonl"), run.state.metrics.as_bytes())?;
             write_file(&directory.join("summary.json"), pretty.as_bytes())?;
+            table.iter().try_for_each(|table| write_file(&directory.join(suspects::FILE), table))?;
             page.iter().try_for_each(|page| write_file(&directory.join("report.html"), page.as_bytes()))
         })
     }

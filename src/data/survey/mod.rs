@@ -1,0 +1,101 @@
+//! The truth about labelled data before a model sees them: classes, lengths, and rows that are missing something, repeat or contradict each other, leak
+//! from one part into another, or were decoded wrongly.
+//!
+//! Two texts are the same here if they differ only in case and white space: an uncased tokenizer cannot tell them apart.
+
+mod classes;
+mod damage;
+mod file_form;
+mod finding;
+mod lengths;
+mod part;
+mod texts;
+
+pub use file_form::{FileForm, file_form};
+pub use finding::{Example, Finding, FindingKind, Place};
+pub use lengths::{Lengths, token_lengths};
+pub use part::Part;
+
+use super::labels::Labels;
+use classes::classes;
+use serde::Serialize;
+use texts::Texts;
+
+/// A class and its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// Name of the class.
+    pub name: String,
+    /// Number of its rows.
+    pub rows: usize,
+}
+
+/// Facts about a part. They are neither good nor bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartFacts {
+    /// Name of the part.
+    pub name: String,
+    /// Number of rows.
+    pub rows: usize,
+    /// The classes of the first part, with the rows of this one.
+    pub classes: Vec<ClassCount>,
+    /// Lengths in words, which are separated by white space.
+    pub words: Lengths,
+    /// Lengths in Unicode characters.
+    pub characters: Lengths,
+}
+
+/// Result of [`survey`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Survey {
+    /// Each part.
+    pub parts: Vec<PartFacts>,
+    /// What is wrong with the rows.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks at the rows of all parts, the training texts first. `labels` are the classes if they are known, else they are those of the first part. Each
+/// finding has at most `most` examples.
+pub fn survey(parts: &[Part], labels: &Labels, most: usize) -> Survey {
+    let (mut facts, mut findings, mut of) = (Vec::new(), Vec::new(), Vec::new());
+    let mut known = labels.clone();
+    for part in parts {
+        let found = classes(part, &known, most);
+        let count = |class| found.of.iter().filter(|of| **of == Some(class)).count();
+        facts.push(PartFacts {
+            name: part.name.clone(),
+            rows: part.rows.len(),
+            classes: found.names.iter().enumerate().map(|(i, name)| ClassCount { name: name.clone(), rows: count(i) }).collect(),
+            words: Lengths::of(part.rows.iter().map(|row| row.text.split_whitespace().count()).collect()),
+            characters: Lengths::of(part.rows.iter().map(|row| row.text.chars().count()).collect()),
+        });
+        known.names.get_or_insert(found.names);
+        findings.extend(found.findings);
+        findings.extend(of_texts(part, most));
+        of.push(found.of);
+    }
+    let texts = Texts::new(parts, &of);
+    findings.push(texts.contradictions(most));
+    for later in 0..parts.len() {
+        findings.push(texts.duplicates(later, most));
+        findings.extend((0..later).map(|earlier| texts.leaks(earlier, later, most)));
+    }
+    findings.retain(|finding| finding.rows > 0 || finding.problem.is_some());
+    Survey { parts: facts, findings }
+}
+
+/// What is wrong with texts, one by one.
+fn of_texts(part: &Part, most: usize) -> Vec<Finding> {
+    let signs: [(FindingKind, fn(&str) -> bool); 4] = [
+        (FindingKind::NoText, |text| text.trim().is_empty()),
+        (FindingKind::ReplacementCharacter, |text| text.contains('\u{fffd}')),
+        (FindingKind::Misread, damage::is_misread),
+        (FindingKind::ControlCharacter, damage::has_control),
+    ];
+    let of =
+        |(kind, is): (FindingKind, fn(&str) -> bool)| part.finding(kind, (0..part.rows.len()).filter(|&i| is(&part.rows[i].text)), most);
+    signs.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests;
