@@ -3,7 +3,8 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lowrank::lora::{Bias, Init, LoraConfig, Method, Placement};
-use lowrank::nn::Architecture;
+use lowrank::nn::{Architecture, DistilBert};
+use lowrank::train::{AdamW, Recipe, lora_plus};
 use lowrank::{Error, Result};
 
 /// The method and its options.
@@ -122,6 +123,18 @@ fn name(method: MethodName) -> String {
 }
 
 impl MethodArgs {
+    /// A new optimizer for `model`, which has the method.
+    ///
+    /// # Errors
+    /// If LoRA+ is asked for, and the model has no low-rank term.
+    pub fn optimizer(&self, recipe: &Recipe, model: &DistilBert) -> Result<AdamW> {
+        let mut optimizer = AdamW::of(recipe);
+        if self.lora_plus_ratio() != 1.0 {
+            optimizer.lr_factor = lora_plus(&model.parameters(), self.lora_plus_ratio())?;
+        }
+        Ok(optimizer)
+    }
+
     /// The options of methods: name, whether it was given, and the methods that use it.
     fn given(&self) -> [(&'static str, bool, &'static [MethodName]); 18] {
         use MethodName::{Adapter, AdapterPfeiffer, Head, Intrinsic, Prefix, Prompt, Selective};

@@ -5,8 +5,9 @@ use super::notes::{note, warning};
 use super::parts::Reader;
 use super::progress::StepProgress;
 use super::ranks::ranks;
+use super::run::TrainingRun;
 use super::signals::asked_to_stop;
-use super::tested::probabilities;
+use super::tested::{Tested, probabilities};
 use clap::Args;
 use lowrank::data::{Dataset, Tokenized, text_key};
 use lowrank::metrics::{Suspect, argmax, suspects};
@@ -67,21 +68,31 @@ impl SuspectArgs {
     }
 }
 
+/// After the training of `run`, which gave `tested`: what its folds gave, if there are some. `None` if a signal stopped the training or a fold.
+///
+/// # Errors
+/// The error of the training, and those of the folds.
+pub fn doubts(
+    folds: Option<Folds>,
+    tested: Result<Option<Tested>>,
+    run: &TrainingRun,
+    (model, optimizer): (&mut DistilBert, &AdamW),
+    new_optimizer: &dyn Fn(&DistilBert) -> Result<AdamW>,
+) -> Result<Option<(Tested, Option<Doubts>)>> {
+    let Some(tested) = tested? else { return Ok(None) };
+    let Some(folds) = folds else { return Ok(Some((tested, None))) };
+    // A signal or an error in a fold, and even `kill -9`, keeps the training.
+    run.save(model, optimizer)?;
+    let doubts = folds.judge(model, run, new_optimizer)?;
+    Ok(doubts.map(|doubts| (tested, Some(doubts))))
+}
+
 impl Folds {
-    /// Trains a model on the other folds for each fold, for `epochs` of the recipe's epochs, and lets it judge the fold. `model` has its own
-    /// parameters again at the end, whatever happens. `None` if a signal stopped it.
-    ///
-    /// # Errors
-    /// The errors of training and of the model.
-    pub fn judge(
-        &self,
-        model: &mut DistilBert,
-        data: &Tokenized,
-        (recipe, epochs): (&Recipe, usize),
-        optimizer: &dyn Fn(&DistilBert) -> Result<AdamW>,
-    ) -> Result<Option<Doubts>> {
-        let trained = values(model);
-        let judged = self.rows(model, data, (recipe, epochs), optimizer);
+    /// Trains a model on the other folds for each fold, up to the epoch that `run` kept, and lets it judge the fold. `model` has its own parameters
+    /// again at the end, whatever happens. `None` if a signal stopped it.
+    fn judge(&self, model: &mut DistilBert, run: &TrainingRun, optimizer: &dyn Fn(&DistilBert) -> Result<AdamW>) -> Result<Option<Doubts>> {
+        let (data, trained) = (&run.texts.train, values(model));
+        let judged = self.rows(model, data, (run.recipe, run.state.kept_epochs()), optimizer);
         set_values(model, &trained);
         let Some(rows) = judged? else { return Ok(None) };
         let right = rows.iter().zip(&data.labels).filter(|(row, label)| argmax(row) == **label as usize).count();
@@ -137,17 +148,20 @@ impl Doubts {
         json!({ "file": FILE, "folds": self.folds, "accuracy": self.accuracy, "found": self.all.len(), "listed": self.most })
     }
 
-    /// In words.
-    pub fn line(&self) -> String {
+    /// The table, after a line about it. The run is over, so training texts that cannot be read any more are no error: `None` after a warning.
+    pub fn table_or_warning(&self, reader: &Reader, run: &TrainingRun, dev_fraction: f64) -> Option<Vec<u8>> {
+        let table = self.table(reader, &run.texts.train, dev_fraction).map_err(|e| warning!("{FILE} is not written: {e}")).ok()?;
+        note!("{}", self.line());
+        Some(table)
+    }
+
+    fn line(&self) -> String {
         let (found, accuracy) = (thousands(self.all.len()), 100.0 * self.accuracy);
         format!("{found} labels are doubtful, {} of them in {FILE}; out of fold, accuracy is {accuracy:.2} %", thousands(self.most))
     }
 
     /// The table: file and line of each row, its label, the suggested one, the probabilities of both, and the text.
-    ///
-    /// # Errors
-    /// If the training texts cannot be read again, or are not those of `train` any more.
-    pub fn table(&self, reader: &Reader, train: &Tokenized, dev_fraction: f64) -> Result<Vec<u8>> {
+    fn table(&self, reader: &Reader, train: &Tokenized, dev_fraction: f64) -> Result<Vec<u8>> {
         let (file, rows) = reader.training_texts(dev_fraction)?;
         if rows.len() != train.len() || rows.texts.iter().zip(&train.keys).any(|(text, key)| text_key(text) != *key) {
             return Err(Error::file(&file, "data set", "was changed while the model was trained on it"));

@@ -17,7 +17,7 @@ use super::run_page::page;
 use super::signals::catch_signals;
 use super::start::{self, Start};
 use super::summary::Finished;
-use super::suspects::{self, Doubts, SuspectArgs};
+use super::suspects::{self, Doubts, SuspectArgs, doubts};
 use super::tested::Tested;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
@@ -30,7 +30,7 @@ use lowrank::metrics::{Metric, Metrics};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::text::hex;
-use lowrank::train::{AdamW, Recipe, lora_plus};
+use lowrank::train::Recipe;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -168,14 +168,6 @@ impl Train {
         Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
     }
 
-    fn optimizer(&self, recipe: &Recipe, model: &DistilBert) -> Result<AdamW> {
-        let mut optimizer = AdamW::of(recipe);
-        if self.what.lora_plus_ratio() != 1.0 {
-            optimizer.lr_factor = lora_plus(&model.parameters(), self.what.lora_plus_ratio())?;
-        }
-        Ok(optimizer)
-    }
-
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
@@ -195,7 +187,7 @@ impl Train {
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         tell_model(&args.model.path, &model, &report, &adapted);
         let machine = self.place(&mut model)?;
-        let new_optimizer = |model: &DistilBert| self.optimizer(&recipe, model);
+        let new_optimizer = |model: &DistilBert| self.what.optimizer(&recipe, model);
         let (mut optimizer, folds) = (new_optimizer(&model)?, self.doubt.folds(&model, &texts.train, self.seed)?);
         catch_signals()?;
         let mut run = TrainingRun {
@@ -215,19 +207,11 @@ impl Train {
             run.resume(&mut model, &mut optimizer)?;
             note!("going on after step {}", optimizer.steps());
         }
-        let tested = match run.train_and_test(&mut model, &mut optimizer) {
-            Ok(Some(tested)) => tested,
+        let tested = run.train_and_test(&mut model, &mut optimizer);
+        let (tested, doubts) = match doubts(folds, tested, &run, (&mut model, &optimizer), &new_optimizer) {
+            Ok(Some(found)) => found,
             stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
         };
-        let mut doubts = None;
-        if let Some(folds) = folds {
-            // A signal or an error in a fold, and even `kill -9`, keeps the training.
-            run.save(&model, &optimizer)?;
-            doubts = match folds.judge(&mut model, &texts.train, (&recipe, run.state.kept_epochs()), &new_optimizer) {
-                Ok(Some(doubts)) => Some(doubts),
-                stopped_or_failed => return run.ended_early(&model, &optimizer, stopped_or_failed.err()),
-            };
-        }
         if !ranks::is_first() {
             return Ok(Outcome::Done);
         }
@@ -261,15 +245,9 @@ impl Train {
             metrics: &Metrics::new(&tested.probabilities, &run.texts.test.labels)?,
             tested,
         };
-        // The run is over: training texts that cannot be read any more do not lose it.
-        let table = doubts.map(|doubts| (doubts, doubts.table(reader, &run.texts.train, self.held_out.dev_fraction)));
-        let table = table.and_then(|(doubts, table)| {
-            let table = table.map_err(|e| warning!("{} is not written: {e}", suspects::FILE)).ok()?;
-            note!("{}", doubts.line());
-            Some((doubts.summary(), table))
-        });
-        let (mut summary, (doubts, table)) = (finished.summary(), table.unzip());
-        summary["suspects"] = json!(doubts);
+        let (mut summary, table) =
+            (finished.summary(), doubts.and_then(|doubts| doubts.table_or_warning(reader, run, self.held_out.dev_fraction)));
+        summary["suspects"] = json!(doubts.filter(|_| table.is_some()).map(Doubts::summary));
         self.save(&finished, about, reader, (&summary, table.as_deref()))?;
         self.print(&finished, summary)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
