@@ -42,7 +42,7 @@ fn a_check_names_every_fault_with_its_place() {
         "train: 1 row without text\n    line 4\n",
         "train: 1 row without a label\n    line 5: no label\n",
         "train: 1 row with the replacement character U+FFFD: bytes were lost in decoding\n    line 6: caf\u{fffd}\n",
-        "train: 1 row that look like UTF-8 read in another encoding\n    line 7: cafÃ©\n",
+        "train: 1 row with signs of UTF-8 that was read in another encoding\n    line 7: cafÃ©\n",
         "train: 1 row with the text and the label of an earlier row (0 letter for letter)\n    line 2, line 8: Good film\n",
         "4 rows whose text also has another label\n    train line 2 pos, train line 3 neg, train line 8 pos, test line 2 pos: Good film\n",
         "test: 1 row whose text is in train, too (0 letter for letter)\n    train line 2, test line 2: Good film\n",

@@ -86,11 +86,12 @@ impl Tokenized {
         self.keys.iter().filter(|key| known.contains(key)).count()
     }
 
-    /// Number of texts that also stand there with another label.
+    /// Number of texts that also stand there with another label. Texts without tokens but `[CLS]` and `[SEP]` do not count.
     pub fn contradictory(&self) -> usize {
         let mut labels: HashMap<u64, (usize, HashSet<u32>)> = HashMap::new();
-        for (key, &label) in self.keys.iter().zip(&self.labels) {
-            let (count, labels) = labels.entry(*key).or_default();
+        for i in (0..self.keys.len()).filter(|&i| self.sequence(i).len() > 2) {
+            let (key, label) = (self.keys[i], self.labels[i]);
+            let (count, labels) = labels.entry(key).or_default();
             *count += 1;
             labels.insert(label);
         }

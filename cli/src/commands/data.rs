@@ -201,7 +201,7 @@ fn headline(finding: &Finding) -> String {
         FindingKind::Duplicate => format!("{rows} with the text and the label of an earlier row{identical}"),
         FindingKind::Leak => return format!("{}: {rows} whose text is in {}, too{identical}", finding.parts[1], finding.parts[0]),
         FindingKind::ReplacementCharacter => format!("{rows} with the replacement character U+FFFD: bytes were lost in decoding"),
-        FindingKind::Misread => format!("{rows} that look like UTF-8 read in another encoding"),
+        FindingKind::Misread => format!("{rows} with signs of UTF-8 that was read in another encoding"),
         FindingKind::ControlCharacter => format!("{rows} with control characters"),
         FindingKind::LineEnds => format!("lines end in several ways: {problem}"),
     };
