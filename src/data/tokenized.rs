@@ -149,7 +149,11 @@ impl Tokenized {
     pub fn select(&self, indices: &[usize]) -> Tokenized {
         let labels = indices.iter().map(|&i| self.labels[i]).collect();
         let keys = indices.iter().filter_map(|&i| self.keys.get(i).copied()).collect();
-        Tokenized { keys, window: self.window, ..Tokenized::joined(indices.iter().map(|&i| self.sequence(i)), labels, self.label_names.clone()) }
+        Tokenized {
+            keys,
+            window: self.window,
+            ..Tokenized::joined(indices.iter().map(|&i| self.sequence(i)), labels, self.label_names.clone())
+        }
     }
 
     /// Number of ids of each sequence: `[N]`.
