@@ -138,7 +138,10 @@ fn random_checkpoints_of_odd_sizes_are_those_of_transformers() {
 /// all-MiniLM-L6-v2 in BERT's layout: `tests/interop/bert.py` says where it comes from. `LOWRANK_MINILM` is its folder.
 #[test]
 fn a_real_checkpoint_is_that_of_transformers() {
-    let Some(folder) = std::env::var_os("LOWRANK_MINILM") else { return };
+    let Some(folder) = std::env::var_os("LOWRANK_MINILM") else {
+        eprintln!("skipped: LOWRANK_MINILM does not name a folder");
+        return;
+    };
     let mut model = open(Path::new(&folder), DType::F64);
     let weight = (0..2 * 384).map(|i| f64::from(i).sin() / 8.0).map(|x| f64::from(x as f32)).collect();
     model.classifier.weight.set(Tensor::from_f64(weight, DType::F64, [2, 384]).unwrap()).unwrap();
@@ -179,6 +182,7 @@ fn a_distilbert_in_berts_layout_has_the_same_hidden_states() {
     for folder in [root.join("assets/encoder"), shared.join("checkpoints/minilm-l6-distilbert")] {
         // The second is not in the repository.
         if !folder.exists() {
+            eprintln!("skipped: there is no {}", folder.display());
             continue;
         }
         let bert = as_bert(&folder);
