@@ -1,5 +1,8 @@
 //! `predict --data`: tables in, tables out.
 
+#[cfg(feature = "parquet")]
+mod parquet;
+
 use flate2::read::MultiGzDecoder;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::{DType, safetensors};
