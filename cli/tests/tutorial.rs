@@ -106,7 +106,7 @@ fn the_tutorial_does_what_it_says() {
     assert!(commands >= 5, "the tutorial has only {commands} commands");
     let summary: Value = serde_json::from_slice(&fs::read(at.join("queues/summary.json")).unwrap()).unwrap();
     let figure = |name: &str| summary["metrics"][name]["value"].as_f64().unwrap();
-    assert!(figure("macro_f1") > 0.7, "macro F1 {}", figure("macro_f1"));
+    assert!(figure("macro_f1") > 0.6, "macro F1 {}", figure("macro_f1"));
     assert!(summary["suspects"]["found"].as_u64().unwrap() >= 5);
 }
 

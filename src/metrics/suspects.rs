@@ -16,7 +16,7 @@ pub struct Suspect {
     pub label_probability: f64,
     /// Probability of the suggested class.
     pub probability: f64,
-    /// Probability of the label minus the largest of another class, in [−1, 1]: the lower, the more doubtful.
+    /// Probability of the label minus the largest of another class, in [−1, 0): the lower, the more doubtful.
     pub margin: f64,
 }
 
@@ -27,8 +27,8 @@ pub struct Suspect {
 /// probably has the class with the largest probability among the classes with p(j | x) ≥ tⱼ (equation 1). If there is such a class and it is not the
 /// label, the label is doubtful. A class that no text has as its label is never suggested. The order is that of the paper's normalised margin.
 ///
-/// cleanlab 2.9 differs in two cases: if several classes reach their thresholds, it takes the largest probability of all classes; and it drops a text
-/// whose label has the largest probability.
+/// As in cleanlab, and other than in the paper, a label with the largest probability of all is not doubtful. A rare class has a low threshold, which
+/// such texts often reach. cleanlab 2.9 differs in one case: if several classes reach their thresholds, it takes the largest probability of all classes.
 ///
 /// # Errors
 /// If there are no texts, the lengths differ, a label is not a class, or a number is not finite.
@@ -39,10 +39,10 @@ pub fn suspects(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<Vec<Suspec
     for (index, (row, &label)) in probabilities.iter().zip(labels).enumerate() {
         let confident = (0..classes).filter(|&class| row[class] >= thresholds[class]);
         let Some(suggested) = confident.max_by(|&a, &b| row[a].total_cmp(&row[b])) else { continue };
-        if suggested != label as usize {
-            let label_probability = row[label as usize];
-            let others = (0..classes).filter(|&class| class != label as usize).map(|class| row[class]);
-            let margin = label_probability - others.fold(f64::NEG_INFINITY, f64::max);
+        let label_probability = row[label as usize];
+        let others = (0..classes).filter(|&class| class != label as usize).map(|class| row[class]);
+        let margin = label_probability - others.fold(f64::NEG_INFINITY, f64::max);
+        if suggested != label as usize && margin < 0.0 {
             found.push(Suspect { index, label, suggested: suggested as u32, label_probability, probability: row[suggested], margin });
         }
     }
@@ -79,6 +79,8 @@ mod tests {
         assert_eq!((one.index, one.label, one.suggested), (4, 1, 0));
         assert_eq!((one.label_probability, one.probability), (0.3, 0.6));
         assert!((one.margin + 0.3).abs() < 1e-15);
+        // t0 = (0.9 + 0.6) / 2 = 0.75, t1 = 0.3: the second text reaches t1 alone, but its label is the most probable.
+        assert_eq!(suspects(&[vec![0.9, 0.1], vec![0.6, 0.4], vec![0.7, 0.3]], &[0, 0, 1]).unwrap(), []);
         assert!(suspects(&rows, &[0, 0, 0, 1, 1, 3]).is_err());
         assert!(suspects(&[], &[]).is_err());
     }
