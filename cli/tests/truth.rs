@@ -122,7 +122,7 @@ fn with_wrong_labels(folder: &Path) -> HashSet<u64> {
     planted
 }
 
-const RECIPE: &str = "--max-length 48 --epochs 8 --lr 3e-3 --batch 16 --threads 2 --no-cache --test-fraction 0.1";
+const RECIPE: &str = "--max-length 48 --epochs 12 --lr 3e-3 --batch 16 --threads 2 --no-cache --test-fraction 0.1";
 
 #[test]
 fn planted_label_errors_are_found() {
@@ -142,10 +142,9 @@ fn planted_label_errors_are_found() {
         assert!(record[3] != record[2] && record[5].parse::<f64>().unwrap() <= 1.0);
         hits += usize::from(planted.contains(&line));
     }
-    // Some planted rows were held out for the test.
+    // A tenth of the rows were held out for the test. Measured: 19 of about 24 with AVX-512, in a list of 35.
     let trained = planted.len() * 9 / 10;
-    assert!(hits * 10 >= trained * 7, "{hits} of about {trained} planted errors among {} suspects", found.len());
-    eprintln!("{hits} of about {trained} planted errors among {} suspects", found.len());
+    assert!(10 * hits >= 6 * trained && 3 * hits >= found.len(), "{hits} of about {trained} planted errors among {} suspects", found.len());
     let summary: Value = serde_json::from_slice(&fs::read(at.join("out/summary.json")).unwrap()).unwrap();
     assert_eq!(
         (summary["suspects"]["file"].as_str(), summary["suspects"]["found"].as_u64()),
