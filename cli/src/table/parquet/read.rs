@@ -7,7 +7,6 @@ use parquet::basic::Compression;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
-use serde_json::json;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -110,7 +109,7 @@ fn cell(field: Field) -> Cell {
     match field {
         Field::Str(text) => Cell::Text(text),
         // As a 64-bit number, it would get further digits.
-        Field::Float(number) if number.is_finite() => Cell::Json(json!(number).to_string()),
+        Field::Float(number) if number.is_finite() => Cell::Json(serde_json::to_string(&number).unwrap_or_default()),
         other => match other.to_json_value() {
             serde_json::Value::String(text) => Cell::Text(text),
             value => Cell::Json(value.to_string()),
