@@ -87,6 +87,9 @@ impl TextClassifier {
         if labels.len() != classes {
             return Err(Error::file(adapter, "lowrank.json", format!("{} labels for a classifier of {classes} classes", labels.len())));
         }
+        if let Some(task) = about.as_ref().and_then(|about| about.problem_type.as_ref()) {
+            return Err(Error::file(adapter, "lowrank.json", format!("the adapter is for {task}, and a text classifier is for classes")));
+        }
         let mut all = TextClassifier::open_with(base, &labels, &LoadOptions { head: Head::Fitting, ..LoadOptions::default() })?;
         if let Some(about) = about {
             let hash = all.base_hash()?;

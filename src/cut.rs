@@ -122,22 +122,46 @@ fn inside(length: usize) -> (usize, usize) {
     (tokens, tokens - tokens / 4)
 }
 
+/// The ids of a text, or of a pair of texts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sequence<'a> {
+    /// All ids: `[T]`.
+    pub ids: &'a [u32],
+    /// Number of ids at the end that belong to the second text of a pair, its `[SEP]` included. 0: a single text.
+    pub second: usize,
+}
+
+impl<'a> From<&'a [u32]> for Sequence<'a> {
+    fn from(ids: &'a [u32]) -> Sequence<'a> {
+        Sequence { ids, second: 0 }
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Sequence<'a> {
+    fn from(ids: &'a Vec<u32>) -> Sequence<'a> {
+        Sequence { ids, second: 0 }
+    }
+}
+
 /// The windows of texts. A text of at most a window's length is one window. Of a longer text, each window has the full length and overlaps the one before it by a
 /// quarter; the last ends with the text, so it may overlap more. Each window starts with `[CLS]` and ends with `[SEP]`.
 pub struct Windows<'a> {
-    windows: Vec<Cow<'a, [u32]>>,
+    /// Each with the number of ids at its end that belong to the second text of a pair.
+    windows: Vec<(Cow<'a, [u32]>, usize)>,
     /// Index of the first window of each text, then the number of windows: `[N + 1]`.
     first: Vec<usize>,
 }
 
 impl<'a> Windows<'a> {
-    /// Cuts the texts `sequences` `[N]`, each `[CLS]`, its tokens and `[SEP]`, into windows of `length` ids. `None`: each text is one window.
-    pub fn of(sequences: &[&'a [u32]], length: Option<usize>) -> Windows<'a> {
+    /// Cuts the texts `sequences` `[N]`, each `[CLS]`, its tokens and `[SEP]`, into windows of `length` ids. `None`: each text is one window, and
+    /// so is a pair of texts always.
+    pub fn of<S: Into<Sequence<'a>> + Copy>(sequences: &[S], length: Option<usize>) -> Windows<'a> {
         let mut all = Windows { windows: Vec::with_capacity(sequences.len()), first: vec![0] };
         for &text in sequences {
-            match (length, text) {
-                (Some(length), [start, body @ .., end]) if text.len() > length => all.add(*start, body, *end, length),
-                _ => all.windows.push(text.into()),
+            let Sequence { ids, second } = text.into();
+            match (length.filter(|_| second == 0), ids) {
+                (Some(length), [start, body @ .., end]) if ids.len() > length => all.add(*start, body, *end, length),
+                _ => all.windows.push((ids.into(), second)),
             }
             all.first.push(all.windows.len());
         }
@@ -148,12 +172,12 @@ impl<'a> Windows<'a> {
         let (tokens, stride) = inside(length);
         let last = body.len() - tokens;
         let starts = (0..last).step_by(stride).chain([last]);
-        self.windows.extend(starts.map(|from| Cow::from([&[start], &body[from..from + tokens], &[end]].concat())));
+        self.windows.extend(starts.map(|from| (Cow::from([&[start], &body[from..from + tokens], &[end]].concat()), 0)));
     }
 
     /// All windows, those of a text one after another: `[W]`, W >= N.
-    pub fn sequences(&self) -> Vec<&[u32]> {
-        self.windows.iter().map(|window| &**window).collect()
+    pub fn sequences(&self) -> Vec<Sequence<'_>> {
+        self.windows.iter().map(|(ids, second)| Sequence { ids, second: *second }).collect()
     }
 
     /// The mean of each text's rows: `[N][C]`. `rows`, such as logits, are those of the windows: `[W][C]`.
@@ -204,14 +228,16 @@ mod tests {
     fn windows_overlap_and_the_last_ends_with_the_text() {
         let (short, long): (Vec<u32>, Vec<u32>) = ((0..6).collect(), (0..13).collect());
         let windows = Windows::of(&[&short, &long, &short], Some(6));
+        let pair = Sequence { ids: &long, second: 5 };
+        assert_eq!(Windows::of(&[pair], Some(6)).sequences(), [pair], "a pair is not cut");
         // Four tokens each, one of them shared with the window before. 1 to 11 lie between the first and the last id.
         let expected: [&[u32]; 6] =
             [&short, &[0, 1, 2, 3, 4, 12], &[0, 4, 5, 6, 7, 12], &[0, 7, 8, 9, 10, 12], &[0, 8, 9, 10, 11, 12], &short];
-        assert_eq!(windows.sequences(), expected);
+        assert_eq!(windows.sequences(), expected.map(Sequence::from));
         let rows = [[1.0, 4.0], [2.0, 1.0], [4.0, 1.0], [6.0, 1.0], [8.0, 5.0], [7.0, 7.0]].map(Vec::from).to_vec();
         assert_eq!(windows.mean(rows), [[1.0, 4.0], [5.0, 2.0], [7.0, 7.0]]);
         let one = Windows::of(&[&long], None);
-        assert_eq!((one.sequences(), one.mean(vec![vec![0.1]])), (vec![&long[..]], vec![vec![0.1]]));
+        assert_eq!((one.sequences(), one.mean(vec![vec![0.1]])), (vec![Sequence::from(&long[..])], vec![vec![0.1]]));
     }
 
     proptest! {
@@ -220,7 +246,7 @@ mod tests {
             let text: Vec<u32> = (0..tokens + 2).collect();
             let cut = Cut { windows: n, ..Cut::from(length) };
             let windows = Windows::of(&[&text], Some(length));
-            let all = windows.sequences();
+            let all: Vec<&[u32]> = windows.sequences().into_iter().map(|window| window.ids).collect();
             prop_assert!(all.iter().all(|w| w.len() <= length && w[0] == 0 && w[w.len() - 1] == tokens + 1));
             let seen: std::collections::BTreeSet<u32> = all.concat().into_iter().collect();
             prop_assert_eq!(seen.into_iter().collect::<Vec<_>>(), text.clone());

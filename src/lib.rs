@@ -57,7 +57,7 @@
 //!    the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take `AttentionInputs`: q, k, v, the
 //!    sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
 //!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in
-//!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss.
+//!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
 //!    `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it, which a first reader skips.
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
@@ -107,6 +107,7 @@ pub mod files;
 pub mod lora;
 pub mod metrics;
 pub mod nn;
+pub mod outputs;
 pub mod prelude;
 pub mod tensor;
 #[cfg(test)]

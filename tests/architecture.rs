@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of the engine, in order: a room uses only the rooms before it. The launches of GPU kernels are a room of their own, because they know tensors
 /// and the rest of `cuda` does not.
-const ENGINE: [&str; 16] = [
+const ENGINE: [&str; 17] = [
     "assets",
     "text",
     "cut",
+    "outputs",
     "error",
     "files",
     "cuda",

@@ -613,7 +613,7 @@ fn an_evaluation_has_the_same_logits_on_the_device() {
         assert_eq!(found.len(), 3 * texts.len());
         assert!(host.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-5), "{batch}: {host:?} {found:?}");
     }
-    assert!(lowrank::train::logits(&model, &[], 3).unwrap().is_empty());
+    assert!(lowrank::train::logits(&model, &[&[][..]; 0], 3).unwrap().is_empty());
     // A weight that is not finite is named here too.
     let bad = Tensor::new(vec![f32::NAN; 3], [3]).unwrap().to_device(&device).unwrap();
     model.classifier.bias.as_mut().unwrap().set(bad).unwrap();

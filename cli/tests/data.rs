@@ -256,7 +256,7 @@ fn each_kind_of_head_answers_as_it_was_trained() {
 
     let (data, out) = (dir.write("all.csv", table(["0", "1"])), dir.text("out"));
     for model in [&regression, &several] {
-        fails(&train(model, &data, &dir.text("never")), &["problem_type", "--new-head"]);
+        fails(&[&train(model, &data, &dir.text("never"))[..], &["--task", "classes"]].concat(), &["problem_type", "--new-head"]);
         let mut command = train(model, &data, &out);
         command.extend(["--new-head", "--method", "full", "--overwrite"]);
         ok(&command);

@@ -66,9 +66,13 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     };
     let examples = indices.iter().map(example_number).collect::<Result<Vec<u32>>>()?;
     let lengths: Vec<usize> = indices.iter().map(|&i| data.sequence(i).len()).collect();
+    let mut sequences = Sequences::new(&lengths, examples)?;
+    if data.has_pairs() {
+        sequences = sequences.with_seconds(indices.iter().map(|&i| data.seconds[i]).collect())?;
+    }
     Ok(Batch {
         ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),
-        sequences: Arc::new(Sequences::new(&lengths, examples)?),
+        sequences: Arc::new(sequences),
         labels: indices.iter().map(|&i| data.labels[i]).collect(),
     })
 }

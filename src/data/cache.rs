@@ -1,8 +1,8 @@
 //! A cache of tokens on disk, under a key of everything that they depend on.
 //!
 //! A file has, in this order: magic, version, key; the numbers of labels, sequences, ids, and of lossy, empty and cut texts, each a u64; the
-//! label names, each a length as u32 and its bytes; the key of each text as u64; labels, lengths and ids as u32; the SHA-256 of all before.
-//! Integers are little-endian.
+//! label names, each a length as u32 and its bytes; the key of each text as u64; labels, lengths and ids as u32; of pairs, the number of ids of each
+//! second text as u32; the SHA-256 of all before. Integers are little-endian.
 
 use super::labels::Labels;
 use super::source::files;
@@ -140,7 +140,8 @@ fn encode(tokens: &Tokenized, key: &Sha) -> Vec<u8> {
     }
     tokens.keys.iter().for_each(|key| out.extend(key.to_le_bytes()));
     let lengths: Vec<u32> = tokens.lengths().into_iter().map(|n| n as u32).collect();
-    [&tokens.labels, &lengths, &tokens.ids].into_iter().flatten().for_each(|word| out.extend(word.to_le_bytes()));
+    let seconds: Vec<u32> = tokens.seconds.iter().map(|&n| n as u32).collect();
+    [&tokens.labels, &lengths, &tokens.ids, &seconds].into_iter().flatten().for_each(|word| out.extend(word.to_le_bytes()));
     let sum = Sha256::digest(&out);
     out.extend(sum);
     out
@@ -164,10 +165,13 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
         rest = tail;
     }
     // Two words of a key, a label and a length for each sequence.
-    if Some(rest.len()) != n.checked_mul(4)?.checked_add(ids)?.checked_mul(4) {
-        return None;
-    }
-    let (mut keys, mut words) = (vec![0; n], vec![0; 2 * n + ids]);
+    let single = n.checked_mul(4)?.checked_add(ids)?.checked_mul(4)?;
+    let pairs = match rest.len().checked_sub(single)? {
+        0 => 0,
+        more if more == 4 * n => n,
+        _ => return None,
+    };
+    let (mut keys, mut words) = (vec![0; n], vec![0; 2 * n + ids + pairs]);
     LittleEndian::read_u64_into(&rest[..8 * n], &mut keys);
     LittleEndian::read_u32_into(&rest[8 * n..], &mut words);
     let (labels, lengths) = words[..2 * n].split_at(n);
@@ -175,8 +179,23 @@ fn decode(bytes: &[u8], key: &Sha, vocab: usize) -> Option<Tokenized> {
     for &length in lengths {
         offsets.push(offsets[offsets.len() - 1].checked_add(length as usize)?);
     }
-    let tokens = Tokenized { ids: words[2 * n..].to_vec(), labels: labels.to_vec(), offsets, label_names, keys, oddities, window: None };
-    let whole = tokens.offsets.last() == Some(&ids);
+    let (ids, seconds) = words[2 * n..].split_at(ids);
+    if seconds.iter().zip(lengths).any(|(second, length)| second > length) {
+        return None;
+    }
+    let seconds = seconds.iter().map(|&n| n as usize).collect();
+    let tokens = Tokenized {
+        ids: ids.to_vec(),
+        seconds,
+        labels: labels.to_vec(),
+        offsets,
+        label_names,
+        keys,
+        oddities,
+        window: None,
+        targets: None,
+    };
+    let whole = tokens.offsets.last() == Some(&tokens.ids.len());
     let in_range = |values: &[u32], end: usize| values.iter().all(|&v| (v as usize) < end);
     (whole && in_range(&tokens.ids, vocab) && in_range(&tokens.labels, tokens.label_names.len())).then_some(tokens)
 }
@@ -237,13 +256,24 @@ mod tests {
         let tokens = Tokenized {
             ids: vec![1, 2, 1, 3, 2],
             offsets: vec![0, 2, 5],
+            seconds: Vec::new(),
             labels: vec![1, 0],
             label_names: vec!["x".into(), "\u{e9}".into()],
             keys: vec![9, u64::MAX],
             oddities: Oddities { lossy: 1, empty: 2, cut: 3 },
             window: None,
+            targets: None,
         };
-        let (key, bytes) = ([7; 32], encode(&tokens, &[7; 32]));
+        damage(&tokens);
+        damage(&Tokenized { seconds: vec![1, 2], ..tokens.clone() });
+        let wrong = Tokenized { labels: vec![2, 0], ..tokens.clone() };
+        assert!(decode(&encode(&wrong, &[7; 32]), &[7; 32], 4).is_none());
+        let wrong = Tokenized { seconds: vec![3, 0], ..tokens };
+        assert!(decode(&encode(&wrong, &[7; 32]), &[7; 32], 4).is_none());
+    }
+
+    fn damage(tokens: &Tokenized) {
+        let (key, bytes) = ([7; 32], encode(tokens, &[7; 32]));
         assert_eq!(decode(&bytes, &key, 4), Some(tokens.clone()));
         assert!(decode(&bytes, &key, 3).is_none() && decode(&bytes, &[8; 32], 4).is_none());
         for i in 0..bytes.len() {
@@ -252,8 +282,6 @@ mod tests {
             assert!(decode(&flipped, &key, 4).is_none(), "{i}");
             assert!(decode(&bytes[..i], &key, 4).is_none(), "{i}");
         }
-        let wrong = Tokenized { labels: vec![2, 0], ..tokens.clone() };
-        assert!(decode(&encode(&wrong, &key), &key, 4).is_none());
     }
 
     #[test]

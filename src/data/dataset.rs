@@ -9,10 +9,15 @@ use std::collections::HashMap;
 pub struct Dataset<T = String> {
     /// The texts: `[N]`.
     pub texts: Vec<T>,
+    /// The second text of each pair: `[N]`, or empty if each text stands alone, and in a `T` that holds both texts.
+    pub seconds: Vec<T>,
     /// Label of each text, an index into `label_names`: `[N]`.
     pub labels: Vec<u32>,
     /// Name of each label: `[C]`.
     pub label_names: Vec<String>,
+    /// Whether the labels are no classes, but several names or a number for a text, as in the file: see [`super::Tokenized::with_targets`]. Then a sample and
+    /// a split do not keep the share of each label.
+    pub no_classes: bool,
     /// Number of texts in the source with bytes that could not be decoded. These became U+FFFD. A sample keeps the number of the whole.
     pub lossy: usize,
     /// Origin of each text, for messages: a file name or a line: `[N]`.
@@ -32,6 +37,11 @@ pub fn text_key(text: &str) -> u64 {
     let start = mix(0xE703_7ED1_A0B4_28DB, text.len() as u64);
     let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
     mix(mix(hash, u64::from_le_bytes(last)), 0x8EBC_6AF0_9C88_C6E3)
+}
+
+/// The key of a pair of texts with these keys.
+pub(super) fn pair_key(keys: [u64; 2]) -> u64 {
+    text_key(&format!("{:016x}{:016x}", keys[0], keys[1]))
 }
 
 /// The two parts of [`Dataset::split`].
@@ -78,7 +88,7 @@ impl<T: Default> Dataset<T> {
             return Ok(self);
         }
         let mut groups = vec![Vec::new(); self.label_names.len()];
-        self.labels.iter().enumerate().for_each(|(i, &label)| groups[label as usize].push(i));
+        (0..self.len()).for_each(|i| groups[self.group(i)].push(i));
         let mut stream = Stream::new(seed, "limited data set");
         groups.iter_mut().for_each(|group| stream.shuffle(group));
         // In each turn, one text of each label that has texts left.
@@ -100,10 +110,14 @@ impl<T: Default> Dataset<T> {
         // The rows of each different text, and for each label the first rows of its texts. A text has the label of its first row.
         let mut rows: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut groups = vec![Vec::new(); self.label_names.len()];
-        for (i, text) in self.texts.iter().enumerate() {
-            let same = rows.entry(key(text)).or_default();
+        let key = |i: usize| match self.seconds.get(i) {
+            None => key(&self.texts[i]),
+            Some(second) => pair_key([key(&self.texts[i]), key(second)]),
+        };
+        for i in 0..self.len() {
+            let same = rows.entry(key(i)).or_default();
             if same.is_empty() {
-                groups[self.labels[i] as usize].push(i);
+                groups[self.group(i)].push(i);
             }
             same.push(i);
         }
@@ -114,7 +128,7 @@ impl<T: Default> Dataset<T> {
             let count = (fraction * group.len() as f64).round() as usize;
             for (place, &first) in group.iter().enumerate() {
                 let to = if place < count { &mut part } else { &mut rest };
-                to.extend(rows.remove(&key(&self.texts[first])).into_iter().flatten());
+                to.extend(rows.remove(&key(first)).into_iter().flatten());
             }
         }
         if rest.is_empty() || part.is_empty() {
@@ -126,12 +140,19 @@ impl<T: Default> Dataset<T> {
         Ok((self.select(&rest), self.select(&part)))
     }
 
+    /// The group of text i, of which samples and splits keep the share: its class.
+    fn group(&self, i: usize) -> usize {
+        if self.no_classes { 0 } else { self.labels[i] as usize }
+    }
+
     /// Moves the texts `indices` out.
     fn select(&mut self, indices: &[usize]) -> Dataset<T> {
         Dataset {
             texts: indices.iter().map(|&i| std::mem::take(&mut self.texts[i])).collect(),
+            seconds: indices.iter().filter_map(|&i| self.seconds.get_mut(i).map(std::mem::take)).collect(),
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             label_names: self.label_names.clone(),
+            no_classes: self.no_classes,
             lossy: self.lossy,
             names: indices.iter().map(|&i| std::mem::take(&mut self.names[i])).collect(),
         }
@@ -146,6 +167,8 @@ mod tests {
     fn of(labels: &[u32]) -> Dataset {
         Dataset {
             texts: (0..labels.len()).map(|i| format!("text {i}")).collect(),
+            seconds: Vec::new(),
+            no_classes: false,
             labels: labels.to_vec(),
             label_names: ["a", "b", "c"].map(String::from).to_vec(),
             lossy: 0,
@@ -200,6 +223,17 @@ mod tests {
         for (text, key) in known {
             assert_eq!(crate::data::text_key(text), key, "{text:?}");
         }
+    }
+
+    #[test]
+    fn labels_that_are_no_classes_are_one_group() {
+        let mut data = of(&(0..40).map(|i| i % 3).collect::<Vec<_>>());
+        (data.label_names, data.labels, data.no_classes) = ((0..40).map(|i| i.to_string()).collect(), (0..40).collect(), true);
+        let (rest, part) = split(&data, 0.2, 1).unwrap();
+        assert_eq!((rest.len(), part.len()), (32, 8));
+        assert_ne!(positions(&data.clone().limited(5, 1).unwrap()), [0, 1, 2, 3, 4]);
+        data.no_classes = false;
+        assert!(split(&data, 0.2, 1).is_err());
     }
 
     proptest! {

@@ -38,6 +38,11 @@ impl<'w> Encoder<'w> {
         Encoder { wordpiece, slots: vec![Slot::default(); SLOTS], buffer: String::new() }
     }
 
+    /// Whether a text that is too long loses its start instead of its end.
+    pub(super) fn cuts_start(&self) -> bool {
+        self.wordpiece.keep_end
+    }
+
     /// The ids of `text`: see [`WordPiece::encode`].
     pub fn encode(&mut self, text: &str, cut: impl Into<Cut>) -> Vec<u32> {
         self.encode_and_tell(text, cut.into()).0

@@ -46,7 +46,7 @@ mod tests {
         let text = |(ids, _): &(&[u32], u32)| Encoded { ids: ids.to_vec(), ..Encoded::default() };
         let labels = rows.iter().map(|(_, label)| *label).collect();
         let (label_names, names) = (vec!["a".to_string(), "b".to_string()], Vec::new());
-        Tokenized::from(Dataset { texts: rows.iter().map(text).collect(), labels, label_names, lossy: 0, names })
+        Tokenized::from(Dataset { texts: rows.iter().map(text).collect(), labels, label_names, names, ..Dataset::default() })
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
     fn selected_sequences_keep_ids_labels_and_keys() {
         let data = of(&[(&[1, 2], 0), (&[1, 5, 2], 1), (&[1, 3], 1)]);
         let part = data.select(&[2, 1]);
-        assert_eq!((part.sequences(), &part.labels[..]), (vec![&[1, 3][..], &[1, 5, 2]], &[1, 1][..]));
+        assert_eq!((part.sequences(), &part.labels[..]), ([&[1, 3][..], &[1, 5, 2]].map(crate::cut::Sequence::from).to_vec(), &[1, 1][..]));
         assert_eq!((part.label_names.len(), part.keys.len()), (2, 2));
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let (text, lossy) = decode::lossily(read(entry).map_err(|e| damaged(&last, e))?, None);
-        emit(Row { name, text, label: label.to_string(), lossy });
+        emit(Row { name, text, second: None, label: label.to_string(), lossy });
         found.insert(label);
     }
     // The archive's checksum is after the part that tar reads: read to the end to verify it.
@@ -77,7 +77,7 @@ pub(super) fn read_folder(folder: &Path, encoding: Option<&str>, emit: &mut dyn 
         let bytes = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
         let (text, lossy) = decode::lossily(bytes, encoding);
         let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
-        emit(Row { name, text, label, lossy });
+        emit(Row { name, text, second: None, label, lossy });
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Maps the labels of a file to classes.
 
+use crate::outputs::Outputs;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 
 /// Largest number of classes. A column with more different values is not a column of labels.
@@ -18,14 +20,26 @@ pub(super) struct Label {
 }
 
 /// The classes that are known before the data are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Labels {
     /// Names of the classes, in their order. `None`: the labels of the data are the classes.
     pub names: Option<Vec<String>>,
     /// Labels of the data, each with the class that it means.
     pub renamed: Vec<(String, String)>,
-    /// Take each label literally, without checking that it can be a class. For regression and multi-label data.
-    pub verbatim: bool,
+    /// What the labels are: one class of each text, several labels, or a number (`targets.rs`).
+    pub outputs: Outputs,
+}
+
+/// Part of the key of cached tokens. For classes, it is the text that it was in older versions.
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut fields = f.debug_struct("Labels");
+        fields.field("names", &self.names).field("renamed", &self.renamed).field("verbatim", &(self.outputs != Outputs::Classes));
+        if self.outputs != Outputs::Classes {
+            fields.field("outputs", &self.outputs);
+        }
+        fields.finish()
+    }
 }
 
 impl Labels {
@@ -36,7 +50,7 @@ impl Labels {
 
     /// The class of a label. `None` if it has none, or the classes have no names.
     pub fn class_of(&self, label: &str) -> Option<usize> {
-        Finder::new(self.names.as_deref()?, self.verbatim).class(label)
+        Finder::new(self.names.as_deref()?).class(label)
     }
 
     /// Parses `--labels`: names of the classes in their order (`negative,positive`), or pairs of a label in the data and the class that it
@@ -74,10 +88,9 @@ impl Labels {
         let read: Vec<&str> = found.iter().map(|label| renamed.get(&folded(&label.text)).copied().unwrap_or(&label.text)).collect();
         let names = match &self.names {
             Some(names) => names.clone(),
-            None if self.verbatim => sorted(found.iter().map(|label| label.text.clone()).collect()),
             None => self.found(found, &read, path)?,
         };
-        let finder = Finder::new(&names, self.verbatim);
+        let finder = Finder::new(&names);
         let class = |(Label { text, place, .. }, read): (&Label, &&str)| {
             finder.class(read).ok_or_else(|| {
                 let remedy = format!("correct it, remove the row, or map it with --labels {text:?}=CLASS");
@@ -104,7 +117,10 @@ impl Labels {
         }
         let fractions = |label: &&str| label.trim().parse().is_ok_and(|x: f64| x.is_finite() && x.fract() != 0.0);
         if read.iter().filter(|label| fractions(label)).count() > MOST_FRACTIONS {
-            return fail("labels", "the labels are numbers with fractions, a quantity and no classes: only classes can be trained".into());
+            return fail(
+                "labels",
+                "the labels are numbers with fractions, a quantity and no classes: --task numbers trains a regression".into(),
+            );
         }
         let mut spellings: BTreeMap<String, BTreeMap<&str, usize>> = BTreeMap::new();
         for (read, label) in read.iter().zip(found) {
@@ -127,26 +143,22 @@ struct Finder<'a> {
     exact: HashMap<&'a str, usize>,
     /// Classes by lower-case name. `None` for names that differ in case alone: they stay different classes.
     folded: HashMap<String, Option<usize>>,
-    verbatim: bool,
     /// Whether no class name is a number.
     numbered: bool,
 }
 
 impl Finder<'_> {
-    fn new(names: &[String], verbatim: bool) -> Finder<'_> {
+    fn new(names: &[String]) -> Finder<'_> {
         let mut by_case: HashMap<String, Option<usize>> = HashMap::new();
         for (i, name) in names.iter().enumerate() {
             by_case.entry(folded(name)).and_modify(|class| *class = None).or_insert(Some(i));
         }
         let exact = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-        Finder { exact, folded: by_case, verbatim, numbered: !names.iter().any(|name| number(name).is_some()) }
+        Finder { exact, folded: by_case, numbered: !names.iter().any(|name| number(name).is_some()) }
     }
 
     fn class(&self, label: &str) -> Option<usize> {
         let exact = self.exact.get(label).copied();
-        if self.verbatim {
-            return exact;
-        }
         let index = |i: i64| usize::try_from(i).ok().filter(|&i| i < self.exact.len());
         let generic = || folded(label).strip_prefix("label_").and_then(|rest| rest.parse().ok()).and_then(index);
         let by_number = || number(label).filter(|_| self.numbered).and_then(index);
@@ -255,7 +267,11 @@ mod tests {
         let prices: Vec<String> = (0..20).map(|i| format!("{i}.25")).collect();
         let message = classes(&Labels::default(), &prices.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().to_string();
         assert!(message.contains("a quantity and no classes"), "{message}");
-        let verbatim = Labels { verbatim: true, ..Labels::default() };
-        assert_eq!(classes(&verbatim, &["-1", "0.5", "Any", "any"]).unwrap().0, ["-1", "0.5", "Any", "any"]);
+        let text = |labels: Labels| format!("{labels:?}");
+        assert_eq!(text(Labels::default()), "Labels { names: None, renamed: [], verbatim: false }", "part of the key of cached tokens");
+        assert_ne!(
+            text(Labels { outputs: Outputs::Numbers, ..Labels::default() }),
+            text(Labels { outputs: Outputs::Labels, ..Labels::default() })
+        );
     }
 }

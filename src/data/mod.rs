@@ -14,11 +14,13 @@ mod folds;
 mod labels;
 mod normalize;
 mod ordered;
+mod pair;
 mod pieces;
 mod rows;
 mod settings;
 mod special;
 mod stream;
+mod targets;
 mod tokenized;
 mod wordpiece;
 
@@ -41,13 +43,14 @@ mod table;
 #[cfg(feature = "data")]
 mod tsv;
 
+pub use crate::cut::Sequence;
 pub use batch::{Batch, batch, order, order_by_length};
 pub use dataset::{Dataset, TrainTest, text_key};
 pub use encoder::Encoder;
 pub use labels::Labels;
 pub use normalize::Normalizer;
 pub use rows::Row;
-pub use tokenized::{Encoded, Oddities, Tokenized};
+pub use tokenized::{Encoded, Oddities, Targets, Tokenized};
 pub use wordpiece::WordPiece;
 
 #[cfg(feature = "data")]
@@ -55,7 +58,9 @@ pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
 pub use records::{Cell, Record, Records, Style};
 #[cfg(feature = "data")]
-pub use source::{Found, find, load, load_encoded, load_rows, load_texts, load_with_labels, location, read_text, sibling_split};
+pub use source::{
+    Found, find, load, load_encoded, load_rows, load_text_pairs, load_texts, load_with_labels, location, read_text, sibling_split,
+};
 #[cfg(feature = "data")]
 pub use split::Split;
 #[cfg(feature = "data")]

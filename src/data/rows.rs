@@ -2,6 +2,8 @@
 
 use super::dataset::Dataset;
 use super::labels::{Label, Labels};
+use super::targets::targets;
+use crate::outputs::Outputs;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,6 +15,8 @@ pub struct Row<T = String> {
     pub name: String,
     /// The text.
     pub text: T,
+    /// The second text of a pair.
+    pub second: Option<T>,
     /// The label as in the file, without white space around it.
     pub label: String,
     /// Whether some bytes of the text could not be decoded.
@@ -59,11 +63,17 @@ pub(super) fn dataset<T: Default>(rows: Vec<Row<T>>, path: &Path, labels: &Label
         return Err(Error::file(path, "data set", "holds no text"));
     }
     let (mut data, mut found) = (Dataset::default(), Distinct::default());
-    for Row { name, text, label, lossy } in rows {
+    for Row { name, text, second, label, lossy } in rows {
         data.labels.push(found.add(label, &name) as u32);
         data.lossy += usize::from(lossy);
         data.texts.push(text);
+        data.seconds.extend(second);
         data.names.push(name);
+    }
+    if labels.outputs != Outputs::Classes {
+        // `Tokenized::with_targets` reads them. Here a wrong one still has its place.
+        targets(labels, &found.labels, path)?;
+        return Ok(Dataset { label_names: found.labels.into_iter().map(|label| label.text).collect(), no_classes: true, ..data });
     }
     let (label_names, classes) = labels.classes(&found.labels, path)?;
     data.labels.iter_mut().for_each(|label| *label = classes[*label as usize] as u32);
@@ -79,7 +89,13 @@ impl Dataset {
     pub fn from_pairs(pairs: impl IntoIterator<Item = (impl Into<String>, impl AsRef<str>)>) -> Result<Dataset> {
         let mut rows = Vec::new();
         for (i, (text, label)) in pairs.into_iter().enumerate() {
-            rows.push(Row { name: format!("pair {}", i + 1), text: text.into(), label: label.as_ref().to_string(), lossy: false });
+            rows.push(Row {
+                name: format!("pair {}", i + 1),
+                text: text.into(),
+                second: None,
+                label: label.as_ref().to_string(),
+                lossy: false,
+            });
         }
         dataset(rows, Path::new("pairs"), &Labels::default())
     }

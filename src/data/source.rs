@@ -5,11 +5,12 @@ use super::encoder::Encoder;
 use super::labels::Labels;
 use super::rows::{Row, Wanted, dataset};
 use super::split::Split;
-use super::table::{self, TableOptions};
+use super::table::{self, EMPTY_LABEL, TableOptions};
 use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
 use super::{decode, imdb, stream};
 use crate::cut::Cut;
+use crate::outputs::Outputs;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -67,11 +68,14 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 /// A quoted CSV field may have line breaks. The delimiter is the first of `,`, `;`, tab and `|` with which the header has the columns. Fields
 /// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE).
 ///
+/// With [`Labels::outputs`], a label may also be a number, or several labels: names between `|`, `;` or `,`, a JSON list of names, or a JSON list of a 0 or 1 for
+/// each. Such a data set keeps them as in the file; [`super::Tokenized::with_targets`] reads them.
+///
 /// # Errors
 /// If there is no such data set, a file is truncated, malformed or not in the encoding, or a label is none of the classes. The message has the
 /// file and the line.
 pub fn load_with_labels(path: &Path, split: Split, options: &TableOptions, labels: &Labels) -> Result<Dataset> {
-    load_as(path, split, options, labels, || |text| text)
+    load_as(path, split, options, labels, || |text, second| (text, second))
 }
 
 /// [`load_with_labels`] with token ids instead of texts, cut as `cut` says. Texts are encoded while others are being read.
@@ -90,7 +94,10 @@ pub fn load_encoded(
     let cut = cut.into();
     load_as(path, split, options, labels, || {
         let mut encoder = Encoder::new(wordpiece);
-        move |text: String| Encoded::new(&mut encoder, &text, cut)
+        move |text: String, second: Option<String>| match second {
+            None => (Encoded::new(&mut encoder, &text, cut), None),
+            Some(second) => (Encoded::pair(&mut encoder, [&text, &second], cut.max_length), None),
+        }
     })
 }
 
@@ -99,7 +106,7 @@ pub fn load_encoded(
 /// # Errors
 /// If there is no such data set, or a file is truncated, malformed or not in the encoding.
 pub fn load_rows(path: &Path, split: Split, options: &TableOptions) -> Result<Vec<Row>> {
-    read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || |text| text)
+    read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || joined)
 }
 
 /// The texts of a table. It needs no column of labels. `None` if the file's extension is not a table's.
@@ -115,6 +122,19 @@ pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<Stri
     Ok(Some(texts))
 }
 
+/// [`load_texts`] of a table of pairs, whose second text is in `options.text_pair_column`.
+///
+/// # Errors
+/// As [`load_with_labels`].
+pub fn load_text_pairs(path: &Path, options: &TableOptions) -> Result<Option<Vec<[String; 2]>>> {
+    if table::Kind::of(path).is_none() {
+        return Ok(None);
+    }
+    let mut pairs = Vec::new();
+    table::read(path, options, Wanted::Texts, &mut |row| pairs.push([row.text, row.second.unwrap_or_default()]))?;
+    Ok(Some(pairs))
+}
+
 /// The text of a file, in `encoding` if one is given.
 ///
 /// # Errors
@@ -123,8 +143,13 @@ pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
 }
 
-/// Reads a split. `make` returns the function that is applied to each text; every thread gets its own. They work while the source is being read.
-fn load_as<T: Default + Send, F: FnMut(String) -> T>(
+/// A text, or a pair of texts as one, with an empty line between them.
+fn joined(text: String, second: Option<String>) -> (String, Option<String>) {
+    (second.map(|second| format!("{text}\n\n{second}")).unwrap_or(text), None)
+}
+
+/// Reads a split. `make` returns the function that is applied to each text, with the second text of a pair; every thread gets its own. They work while the source is being read.
+fn load_as<T: Default + Send, F: FnMut(String, Option<String>) -> (T, Option<T>)>(
     path: &Path,
     split: Split,
     options: &TableOptions,
@@ -132,17 +157,27 @@ fn load_as<T: Default + Send, F: FnMut(String) -> T>(
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Dataset<T>> {
     let place = locate(path, split)?;
-    dataset(read_as(&place, split, options, Wanted::Labelled, make)?, &place.path, labels)
+    let rows = read_as(&place, split, options, Wanted::Labelled, make).map_err(|e| match e {
+        Error::File { path, place, problem } if labels.outputs == Outputs::Labels && problem == EMPTY_LABEL => {
+            Error::file(path, place, format_args!("{problem}: write [] for a text with none of the labels"))
+        }
+        other => other,
+    })?;
+    dataset(rows, &place.path, labels)
 }
 
 /// The rows of [`load_as`].
-fn read_as<T: Send, F: FnMut(String) -> T>(
+fn read_as<T: Send, F: FnMut(String, Option<String>) -> (T, Option<T>)>(
     Place { kind, path }: &Place,
     split: Split,
     options: &TableOptions,
     wanted: Wanted,
     make: impl Fn() -> F + Sync + Send,
 ) -> Result<Vec<Row<T>>> {
+    if let Some(column) = options.text_pair_column.as_ref().filter(|_| *kind != Kind::Table) {
+        let problem = format!("has no column {column:?}: pairs of texts are read from a table (.csv, .tsv, .json or .jsonl)");
+        return Err(Error::file(path, "--text-pair-column", problem));
+    }
     let read = |emit: &mut dyn FnMut(Row)| match kind {
         Kind::Archive => imdb::read_archive(path, split, emit),
         Kind::Folder => imdb::read_folder(path, options.encoding.as_deref(), emit),
@@ -150,9 +185,12 @@ fn read_as<T: Send, F: FnMut(String) -> T>(
     };
     let convert = || {
         let mut f = make();
-        move |Row { name, text, label, lossy }| Row { name, text: f(text), label, lossy }
+        move |Row { name, text, second, label, lossy }| {
+            let (text, second) = f(text, second);
+            Row { name, text, second, label, lossy }
+        }
     };
-    let mut rows = stream::map_produced(read, |row: &Row| row.text.len(), convert)?;
+    let mut rows = stream::map_produced(read, |row: &Row| row.text.len() + row.second.as_ref().map_or(0, String::len), convert)?;
     if *kind != Kind::Table {
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = rows.windows(2).find(|w| w[0].name == w[1].name) {

@@ -5,20 +5,36 @@ use super::{decode, tsv};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
 /// Options of reading tables and folders of texts.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct TableOptions {
     /// Name of the column (or JSON key) with the text. Without it `text`, else the only one of `review` and `sentence`.
     pub text_column: Option<String>,
+    /// Name of the column (or JSON key) with the second text of each pair. Without it, each text stands alone.
+    pub text_pair_column: Option<String>,
     /// Name of the column (or JSON key) with the label. Without it `label`, else `sentiment`.
     pub label_column: Option<String>,
     /// Encoding of the files, by a name of the WHATWG Encoding Standard such as `windows-1252`. Without it UTF-8, or UTF-16 if a file has
     /// that form.
     pub encoding: Option<String>,
 }
+
+/// Part of the key of cached tokens: without pairs, it is the text that it was before there were pairs.
+impl fmt::Debug for TableOptions {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut fields = f.debug_struct("TableOptions");
+        fields.field("text_column", &self.text_column).field("label_column", &self.label_column).field("encoding", &self.encoding);
+        self.text_pair_column.iter().for_each(|column| _ = fields.field("text_pair_column", column));
+        fields.finish()
+    }
+}
+
+/// What is wrong with a row without a label.
+pub(super) const EMPTY_LABEL: &str = "the label is empty";
 
 /// The extensions of tables. Each may be followed by `.gz`.
 pub(super) const EXTENSIONS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
@@ -91,6 +107,7 @@ struct Table<'a> {
 /// Columns, each by its position in the header or its JSON key.
 struct Columns<C> {
     text: C,
+    second: Option<C>,
     label: Option<C>,
 }
 
@@ -125,9 +142,10 @@ impl Table<'_> {
             counted = start;
             let label = columns.label.map_or("", |label| record[label].trim());
             if self.wanted == Wanted::Labelled && label.is_empty() {
-                return Err(Error::file(self.path, format_args!("line {line}"), "the label is empty"));
+                return Err(Error::file(self.path, format_args!("line {line}"), EMPTY_LABEL));
             }
-            self.push(format!("line {line}"), record[columns.text].to_string(), label.to_string());
+            let second = columns.second.map(|second| record[second].to_string());
+            self.push(format!("line {line}"), record[columns.text].to_string(), second, label.to_string());
         }
         if quoting && is_unclosed(&bytes[counted..]) {
             return Err(Error::file(self.path, format_args!("line {line}"), "a quoted field is never closed"));
@@ -164,49 +182,62 @@ impl Table<'_> {
             Some(columns) => columns,
             None => {
                 let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-                let Columns { text, label } = self.columns(&keys)?;
-                columns.insert(Columns { text: keys[text].to_string(), label: label.map(|label| keys[label].to_string()) })
+                let Columns { text, second, label } = self.columns(&keys)?;
+                let key = |i: usize| keys[i].to_string();
+                columns.insert(Columns { text: key(text), second: second.map(key), label: label.map(key) })
             }
         };
         let fail = |problem: String| Err(Error::file(self.path, &place, problem));
-        let key = &columns.text;
-        let text = match object.remove(key) {
-            Some(Value::String(text)) => text,
-            None | Some(Value::Null) if self.wanted == Wanted::AsTheyAre => String::new(),
-            None => return fail(format!("there is no {key:?}")),
+        let mut string = |key: &String| match object.remove(key) {
+            Some(Value::String(text)) => Ok(text),
+            None | Some(Value::Null) if self.wanted == Wanted::AsTheyAre => Ok(String::new()),
+            None => fail(format!("there is no {key:?}")),
             Some(Value::Object(_) | Value::Array(_)) => {
-                return fail(format!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""));
+                fail(format!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""))
             }
-            Some(_) => return fail(format!("{key:?} is not a string")),
+            Some(_) => fail(format!("{key:?} is not a string")),
         };
+        let text = string(&columns.text)?;
+        let second = columns.second.as_ref().map(string).transpose()?;
         let label = match columns.label.as_ref().and_then(|key| object.get(key)) {
             Some(Value::String(s)) => s.trim().to_string(),
             Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_))) => value.to_string(),
             _ => String::new(),
         };
         if let (Some(key), true, Wanted::Labelled) = (&columns.label, label.is_empty(), self.wanted) {
-            return fail(format!("{key:?} is not a label: expected a text, a number, true or false"));
+            let problem = format!("{key:?} is not a label: expected a text, a number, true or false");
+            return Err(Error::file(self.path, &place, problem));
         }
-        self.push(place, text, label);
+        self.push(place, text, second, label);
         Ok(())
     }
 
-    fn push(&mut self, name: String, text: String, label: String) {
-        let lossy = text.contains('\u{fffd}');
-        (self.emit)(Row { name, text, label, lossy });
+    fn push(&mut self, name: String, text: String, second: Option<String>, label: String) {
+        let lossy = [Some(&text), second.as_ref()].into_iter().flatten().any(|text| text.contains('\u{fffd}'));
+        (self.emit)(Row { name, text, second, label, lossy });
     }
 
-    /// The positions of the text and the label column in the header.
+    /// The positions of the text columns and the label column in the header.
     fn columns(&self, header: &[&str]) -> Result<Columns<usize>> {
         let text = text_column(self.path, header, self.options.text_column.as_deref())?;
+        let pair_column = self.options.text_pair_column.as_deref();
+        let second = pair_column.map(|given| column(self.path, header, "text-pair", Some(given), &[])).transpose()?;
+        let same = |what: &str| Err(Error::file(self.path, "header", format_args!("{what} are both the column {:?}", header[text])));
+        if second == Some(text) {
+            return same("the first and the second text");
+        }
         if self.wanted == Wanted::Texts {
-            return Ok(Columns { text, label: None });
+            return Ok(Columns { text, second, label: None });
         }
         let label = column(self.path, header, "label", self.options.label_column.as_deref(), &LABEL)?;
         if text == label {
-            return Err(Error::file(self.path, "header", format_args!("the text and the label are both the column {:?}", header[text])));
+            return same("the text and the label");
         }
-        Ok(Columns { text, label: Some(label) })
+        if second == Some(label) {
+            let problem = format_args!("the second text and the label are both the column {:?}", header[label]);
+            return Err(Error::file(self.path, "header", problem));
+        }
+        Ok(Columns { text, second, label: Some(label) })
     }
 }
 
@@ -347,8 +378,11 @@ mod tests {
 
     #[test]
     fn columns_and_labels_may_be_given() {
-        let of =
-            |text: &str, label: &str| TableOptions { text_column: Some(text.into()), label_column: Some(label.into()), encoding: None };
+        let of = |text: &str, label: &str| TableOptions {
+            text_column: Some(text.into()),
+            label_column: Some(label.into()),
+            ..TableOptions::default()
+        };
         let table = "text,sentence,stars\na,b,3\nc,d,5\n";
         assert_eq!(read("a.csv", table, &of("sentence", "stars")).unwrap().texts, ["b", "d"]);
         assert!(read("a.csv", table, &of("body", "stars")).unwrap_err().to_string().contains("no column body"));
@@ -384,6 +418,31 @@ mod tests {
         assert_eq!(read("a.csv", b"text,label\na,1\nb\xff,0\n", &replaced).unwrap().lossy, 1);
         let wide: Vec<u8> = "\u{feff}text\tlabel\nsch\u{f6}n\t1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(plain("a.tsv", wide).texts, ["sch\u{f6}n"]);
+    }
+
+    #[test]
+    fn pairs_are_read() {
+        let of = |second: &str| TableOptions { text_pair_column: Some(second.into()), ..TableOptions::default() };
+        for (name, table) in [
+            ("a.csv", "text,other,label\na,b,1\n\"c,\",d,0\n"),
+            ("a.tsv", "label\tOther\ttext\n1\tb\ta\n0\td\tc,\n"),
+            ("a.jsonl", "{\"text\": \"a\", \"other\": \"b\", \"label\": 1}\n{\"other\": \"d\", \"text\": \"c,\", \"label\": 0}\n"),
+        ] {
+            let d = read(name, table, &of("other")).unwrap();
+            assert_eq!(
+                (&d.texts[..], &d.seconds[..], &d.labels[..]),
+                (&["a".to_string(), "c,".into()][..], &["b".to_string(), "d".into()][..], &[1, 0][..])
+            );
+        }
+        let error = |table: &str, second: &str| read("a.csv", table, &of(second)).unwrap_err().to_string();
+        assert!(
+            error("text,label\na,1\n", "b")
+                .contains("there is no column b; the columns are text, label: name the text-pair column with --text-pair-column")
+        );
+        assert!(error("text,label\na,1\n", "Text").contains("the first and the second text are both the column \"text\""));
+        assert!(error("text,label\na,1\n", "label").contains("the second text and the label are both"));
+        let message = read("a.jsonl", "{\"text\": \"a\", \"b\": 1, \"label\": 1}", &of("b")).unwrap_err().to_string();
+        assert!(message.contains("line 1: \"b\" is not a string"), "{message}");
     }
 
     #[test]

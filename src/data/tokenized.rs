@@ -4,7 +4,8 @@ use super::dataset::{Dataset, text_key};
 use super::encoder::Encoder;
 use super::stream;
 use super::wordpiece::WordPiece;
-use crate::cut::{Cut, Windows};
+use crate::cut::{Cut, Sequence, Windows};
+use crate::outputs::Outputs;
 use std::collections::{HashMap, HashSet};
 
 /// The ids of a text, and facts about the text.
@@ -12,6 +13,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Encoded {
     /// The ids: `[CLS]`, the pieces, `[SEP]`.
     pub ids: Vec<u32>,
+    /// Number of ids at the end that belong to the second text of a pair, its `[SEP]` included. 0: a single text.
+    pub second: usize,
     /// [`text_key`] of the text.
     pub key: u64,
     /// Whether the text was longer than the largest length, and was cut.
@@ -24,8 +27,23 @@ impl Encoded {
     /// Encodes `text`, as long as `cut` says.
     pub fn new(encoder: &mut Encoder, text: &str, cut: impl Into<Cut>) -> Encoded {
         let (ids, cut) = encoder.encode_and_tell(text, cut.into());
-        Encoded { ids, key: text_key(text), cut, empty: text.trim().is_empty() }
+        Encoded { ids, second: 0, key: text_key(text), cut, empty: text.trim().is_empty() }
     }
+}
+
+impl<'a> From<&'a Encoded> for Sequence<'a> {
+    fn from(text: &'a Encoded) -> Sequence<'a> {
+        Sequence { ids: &text.ids, second: text.second }
+    }
+}
+
+/// What a model should answer for each label of a file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Targets {
+    /// [`Outputs::Labels`]: zeros and ones. [`Outputs::Numbers`]: numbers.
+    pub outputs: Outputs,
+    /// `[L][C]`, for L different labels.
+    pub rows: Vec<Vec<f64>>,
 }
 
 /// Numbers of unusual texts in a data set.
@@ -40,15 +58,17 @@ pub struct Oddities {
 }
 
 /// N labelled sequences of token ids, concatenated, T tokens in all.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tokenized {
     /// The ids: `[T]`.
     pub ids: Vec<u32>,
     /// Index of the first id of each sequence, then T: `[N + 1]`.
     pub offsets: Vec<usize>,
-    /// Label of each sequence, an index into `label_names`: `[N]`.
+    /// Ids of the second text at the end of each sequence, see [`Encoded::second`]: `[N]`, or empty if no sequence is a pair.
+    pub seconds: Vec<usize>,
+    /// Label of each sequence, an index into `label_names`, or into the rows of `targets`: `[N]`.
     pub labels: Vec<u32>,
-    /// Name of each label: `[C]`.
+    /// Name of each class or output: `[C]`.
     pub label_names: Vec<String>,
     /// [`text_key`] of each text: `[N]`, or empty if the texts are not known.
     pub keys: Vec<u64>,
@@ -56,6 +76,8 @@ pub struct Tokenized {
     pub oddities: Oddities,
     /// Length of a window in ids, if longer sequences are measured in windows: [`Tokenized::windows`]. Training needs `None`.
     pub window: Option<usize>,
+    /// What the labels mean if they are no classes: see [`Tokenized::with_targets`].
+    pub targets: Option<Targets>,
 }
 
 impl Tokenized {
@@ -64,20 +86,26 @@ impl Tokenized {
         let cut = cut.into();
         let encode = || {
             let mut encoder = Encoder::new(wordpiece);
-            move |text: &String| Encoded::new(&mut encoder, text, cut)
+            move |i: usize| match data.seconds.get(i) {
+                None => Encoded::new(&mut encoder, &data.texts[i], cut),
+                Some(second) => Encoded::pair(&mut encoder, [&data.texts[i], second], cut.max_length),
+            }
         };
-        let texts = stream::map_chunks(data.texts.chunks(stream::CHUNK), encode);
+        let chunks = (0..data.len()).step_by(stream::CHUNK).map(|from| from..data.len().min(from + stream::CHUNK));
+        let texts = stream::map_chunks(chunks, encode);
         let (labels, label_names, names) = (data.labels.clone(), data.label_names.clone(), Vec::new());
-        Tokenized { window: cut.window(), ..Tokenized::from(Dataset { texts, labels, label_names, lossy: data.lossy, names }) }
+        let data = Dataset { texts, labels, label_names, lossy: data.lossy, names, ..Dataset::default() };
+        Tokenized { window: cut.window(), ..Tokenized::from(data) }
     }
 
-    fn joined<'a>(texts: impl Iterator<Item = &'a [u32]> + Clone, labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
-        let (mut ids, mut offsets) = (Vec::with_capacity(texts.clone().map(<[u32]>::len).sum()), vec![0]);
-        for text in texts {
-            ids.extend_from_slice(text);
+    fn joined<'a>(texts: impl Iterator<Item = Sequence<'a>> + Clone, labels: Vec<u32>, label_names: Vec<String>) -> Tokenized {
+        let (mut ids, mut offsets) = (Vec::with_capacity(texts.clone().map(|text| text.ids.len()).sum()), vec![0]);
+        for text in texts.clone() {
+            ids.extend_from_slice(text.ids);
             offsets.push(ids.len());
         }
-        Tokenized { ids, offsets, labels, label_names, ..Tokenized::default() }
+        let seconds = if texts.clone().any(|text| text.second > 0) { texts.map(|text| text.second).collect() } else { Vec::new() };
+        Tokenized { ids, offsets, seconds, labels, label_names, ..Tokenized::default() }
     }
 
     /// Number of these texts that are also in `other`.
@@ -98,9 +126,14 @@ impl Tokenized {
         labels.values().filter(|(_, labels)| labels.len() > 1).map(|(count, _)| count).sum()
     }
 
-    /// Number of texts of each class: `[C]`.
+    /// Number of texts of each class, or with each label: `[C]`.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.label_names.len()];
+        if let Some(Targets { rows, .. }) = &self.targets {
+            let each = |&label: &u32| counts.iter_mut().zip(&rows[label as usize]).for_each(|(n, y)| *n += usize::from(*y >= 0.5));
+            self.labels.iter().for_each(each);
+            return counts;
+        }
         self.labels.iter().for_each(|&label| counts[label as usize] += 1);
         counts
     }
@@ -135,9 +168,18 @@ impl Tokenized {
         Windows::of(&self.sequences(), self.window)
     }
 
+    /// Whether the sequences are pairs of texts.
+    pub fn has_pairs(&self) -> bool {
+        !self.seconds.is_empty()
+    }
+
+    fn text(&self, i: usize) -> Sequence<'_> {
+        Sequence { ids: self.sequence(i), second: self.seconds.get(i).copied().unwrap_or(0) }
+    }
+
     /// All sequences: `[N]`.
-    pub fn sequences(&self) -> Vec<&[u32]> {
-        (0..self.len()).map(|i| self.sequence(i)).collect()
+    pub fn sequences(&self) -> Vec<Sequence<'_>> {
+        (0..self.len()).map(|i| self.text(i)).collect()
     }
 
     /// Every `n`-th sequence, from the first; n is at least 1.
@@ -152,7 +194,8 @@ impl Tokenized {
         Tokenized {
             keys,
             window: self.window,
-            ..Tokenized::joined(indices.iter().map(|&i| self.sequence(i)), labels, self.label_names.clone())
+            targets: self.targets.clone(),
+            ..Tokenized::joined(indices.iter().map(|&i| self.text(i)), labels, self.label_names.clone())
         }
     }
 
@@ -168,7 +211,7 @@ impl From<Dataset<Encoded>> for Tokenized {
         let count = |of: fn(&Encoded) -> bool| data.texts.iter().filter(|text| of(text)).count();
         let oddities = Oddities { lossy: data.lossy, empty: count(|text| text.empty), cut: count(|text| text.cut) };
         let keys = data.texts.iter().map(|text| text.key).collect();
-        let ids = data.texts.iter().map(|text| &text.ids[..]);
+        let ids = data.texts.iter().map(Sequence::from);
         Tokenized { keys, oddities, ..Tokenized::joined(ids, data.labels, data.label_names) }
     }
 }
@@ -248,7 +291,7 @@ mod tests {
         let windows = Cut { windows: 2, ..Cut::from(6) };
         let data = Dataset::from_pairs([(text.to_string(), "x"), ("a b".into(), "y")]).unwrap();
         let tokens = Tokenized::new(&data, &from_the_head, windows);
-        assert_eq!(tokens.windows().sequences(), [&[1, 3, 4, 5, 6, 2][..], &[1, 6, 7, 8, 9, 2], &[1, 3, 4, 2]]);
+        assert_eq!(tokens.windows().sequences(), [&[1, 3, 4, 5, 6, 2][..], &[1, 6, 7, 8, 9, 2], &[1, 3, 4, 2]].map(Sequence::from));
         assert_eq!((tokens.oddities.cut, tokens.every(2).windows().sequences().len()), (1, 2));
     }
 

@@ -31,7 +31,7 @@ pub struct WordPiece {
     pub(super) unknown: Marker,
     pub(super) classify: Marker,
     pub(super) separate: Marker,
-    keep_end: bool,
+    pub(super) keep_end: bool,
 }
 
 /// A token that encoding inserts, and its id.

@@ -2,7 +2,7 @@
 
 use crate::cut::Cut;
 use crate::files::{read_text, write_file};
-use crate::nn::{DistilBert, in_head};
+use crate::nn::{DistilBert, Outputs, in_head};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,6 +13,10 @@ const FORMAT: u64 = 1;
 
 fn first_format() -> u64 {
     1
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Content of `lowrank.json`.
@@ -38,6 +42,16 @@ pub struct About {
     /// The training data. Old files lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_on: Option<TrainedOn>,
+    /// What the outputs mean, in transformers' words, if they are no classes: see [`Outputs::problem_type`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<String>,
+    /// The probability from which each of several labels is answered, if it was chosen on held-out texts: `[C]`, see
+    /// [`thresholds`](crate::metrics::thresholds()).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f64>>,
+    /// Whether each example was a pair of texts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pairs: bool,
     /// What the logits are divided by before the softmax, if it was found on held-out texts: [`temperature`](crate::metrics::temperature()).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -67,9 +81,17 @@ impl About {
             base_hash: None,
             seed,
             trained_on: None,
+            problem_type: None,
+            thresholds: None,
+            pairs: false,
             temperature: None,
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }
+    }
+
+    /// The meaning of the outputs.
+    pub fn outputs(&self) -> Outputs {
+        self.problem_type.as_deref().and_then(Outputs::named).unwrap_or_default()
     }
 
     /// Writes the file into `directory`.
@@ -104,6 +126,13 @@ impl About {
         let about: About = serde_json::from_value(value).map_err(json)?;
         if about.cut.windows == 0 {
             return Err(Error::file(&path, "\"windows\"", "is 0, and must be at least 1"));
+        }
+        if let Some(task) = about.problem_type.as_ref().filter(|task| Outputs::named(task).is_none()) {
+            return Err(Error::file(&path, "\"problem_type\"", format!("is {task:?}: it must be one that transformers knows")));
+        }
+        if about.thresholds.as_ref().is_some_and(|all| all.len() != about.labels.len() || all.iter().any(|t| !(0.0..=1.0).contains(t))) {
+            let problem = format!("must have a probability for each of the {} labels", about.labels.len());
+            return Err(Error::file(&path, "\"thresholds\"", problem));
         }
         match about.temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
             Some(t) => Err(Error::file(&path, "\"temperature\"", format!("is {t}, and must be positive and finite"))),

@@ -8,6 +8,8 @@ mod calibration;
 mod confusion;
 mod figures;
 mod interval;
+mod labels;
+mod numbers;
 mod ranking;
 mod selection;
 mod suspects;
@@ -15,6 +17,8 @@ mod suspects;
 pub use calibration::{BINS, ReliabilityBin, temperature};
 pub use figures::{ClassMetrics, Estimate, Metrics};
 pub use interval::{Z95, wilson};
+pub use labels::{LabelMetrics, thresholds};
+pub use numbers::NumberMetrics;
 pub use selection::Metric;
 pub use suspects::{Suspect, suspects};
 

@@ -1,6 +1,9 @@
 //! The figure by which the best epoch is chosen.
 
 use super::figures::Sample;
+use super::labels::label_figures;
+use super::numbers::number_figures;
+use crate::outputs::Outputs;
 use crate::{Error, Result};
 
 /// A figure of a classifier on held-out texts.
@@ -21,13 +24,23 @@ pub enum Metric {
     RocAuc,
     /// Average precision.
     AveragePrecision,
-    /// Mean cross-entropy. Less is better.
+    /// Mean cross-entropy, binary cross-entropy or squared error: what training minimises. Less is better.
     Loss,
+    /// F1 of all decisions about several labels.
+    MicroF1,
+    /// Mean absolute error of numbers. Less is better.
+    MeanAbsoluteError,
+    /// Pearson's correlation of numbers.
+    Pearson,
+    /// Spearman's correlation of numbers.
+    Spearman,
+    /// Coefficient of determination of numbers.
+    R2,
 }
 
 impl Metric {
     /// All, with their names on the command line. The first seven are in the order of `Sample::figures`.
-    pub const ALL: [(&str, Metric); 8] = [
+    pub const ALL: [(&str, Metric); 13] = [
         ("accuracy", Metric::Accuracy),
         ("balanced-accuracy", Metric::BalancedAccuracy),
         ("macro-f1", Metric::MacroF1),
@@ -36,7 +49,22 @@ impl Metric {
         ("roc-auc", Metric::RocAuc),
         ("average-precision", Metric::AveragePrecision),
         ("loss", Metric::Loss),
+        ("micro-f1", Metric::MicroF1),
+        ("mae", Metric::MeanAbsoluteError),
+        ("pearson", Metric::Pearson),
+        ("spearman", Metric::Spearman),
+        ("r2", Metric::R2),
     ];
+
+    /// The figures of a kind of outputs; the first is the default.
+    pub fn of_outputs(outputs: Outputs) -> &'static [Metric] {
+        use Metric::{Accuracy, AveragePrecision, BalancedAccuracy, Loss, MacroF1, Matthews, MicroF1, RocAuc, WeightedF1};
+        match outputs {
+            Outputs::Classes => &[Accuracy, BalancedAccuracy, MacroF1, WeightedF1, Matthews, RocAuc, AveragePrecision, Loss],
+            Outputs::Labels => &[Loss, Accuracy, MicroF1, MacroF1, RocAuc, AveragePrecision],
+            Outputs::Numbers => &[Loss, Metric::MeanAbsoluteError, Metric::Pearson, Metric::Spearman, Metric::R2],
+        }
+    }
 
     fn place(self) -> usize {
         Metric::ALL.iter().position(|(_, metric)| *metric == self).unwrap_or(0)
@@ -55,6 +83,9 @@ impl Metric {
         if self == Metric::Loss {
             return Ok(loss);
         }
+        if !Metric::of_outputs(Outputs::Classes).contains(&self) {
+            return Err(Error::invalid(format!("{} is not a figure of classes", self.name())));
+        }
         let sample = Sample::new(probabilities, labels)?;
         let value = sample.figures(&sample.once())[self.place()];
         let problem =
@@ -62,8 +93,33 @@ impl Metric {
         if value.is_nan() { Err(Error::invalid(problem())) } else { Ok(value) }
     }
 
+    /// The figure of several labels at thresholds of 1/2, or of numbers: `found` and `wanted` `[N][C]`, whose loss is `loss`.
+    ///
+    /// # Errors
+    /// If the figure is not one of these outputs, or not defined for these texts.
+    pub fn of_targets(self, outputs: Outputs, found: &[Vec<f64>], wanted: &[Vec<f64>], loss: f64) -> Result<f64> {
+        if self == Metric::Loss {
+            return Ok(loss);
+        }
+        let value = |estimate: Option<f64>| {
+            estimate.ok_or_else(|| Error::invalid(format!("{} is not defined for these {} texts", self.name(), wanted.len())))
+        };
+        match outputs {
+            Outputs::Labels => {
+                let all = label_figures(found, wanted, &vec![0.5; found.first().map_or(0, Vec::len)])?;
+                let place = [Metric::Accuracy, Metric::MicroF1, Metric::MacroF1, Metric::RocAuc, Metric::AveragePrecision];
+                value(place.iter().position(|metric| *metric == self).map(|i| all[i]).filter(|x| !x.is_nan()))
+            }
+            _ => {
+                let all = number_figures(found, wanted)?;
+                let place = [Metric::MeanAbsoluteError, Metric::Pearson, Metric::Spearman, Metric::R2];
+                value(place.iter().position(|metric| *metric == self).map(|i| all[i + 1]).filter(|x| !x.is_nan()))
+            }
+        }
+    }
+
     /// Whether `a` is better than `b`.
     pub fn is_better(self, a: f64, b: f64) -> bool {
-        if self == Metric::Loss { a < b } else { a > b }
+        if matches!(self, Metric::Loss | Metric::MeanAbsoluteError) { a < b } else { a > b }
     }
 }

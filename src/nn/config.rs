@@ -2,6 +2,7 @@
 
 use super::Architecture;
 use crate::files::read_text;
+use crate::outputs::{Outputs, generic_label};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -52,17 +53,6 @@ pub struct Config {
     /// The task of the head, if the checkpoint names it: see [`Config::outputs`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<String>,
-}
-
-/// The meaning of the logits of a head.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outputs {
-    /// Exactly one of several classes is right: softmax.
-    Classes,
-    /// Any number of the labels are right, or the only label is right or not: a sigmoid each.
-    Labels,
-    /// Regression: the logits are the result.
-    Numbers,
 }
 
 fn gelu() -> String {
@@ -139,11 +129,6 @@ fn architecture(json: &Value) -> std::result::Result<Architecture, String> {
         _ => "the field must name an architecture",
     };
     Err(format!("is {}: only \"distilbert\" and \"bert\" are implemented; {why}", json["model_type"]))
-}
-
-/// The name that Hugging Face transformers gives to class `i` if a checkpoint has no names.
-pub fn generic_label(i: usize) -> String {
-    format!("LABEL_{i}")
 }
 
 /// Names of the classes, as transformers reads them: `id2label`, unless `num_labels` is another number. Without names there are `num_labels`
@@ -230,11 +215,16 @@ impl Config {
 
     /// The meaning of the logits of a head with `logits` outputs, as in transformers' text-classification pipeline.
     pub fn outputs(&self, logits: usize) -> Outputs {
-        match self.problem_type.as_deref() {
-            Some("regression") => Outputs::Numbers,
-            Some("multi_label_classification") => Outputs::Labels,
-            _ if logits == 1 => Outputs::Labels,
-            _ => Outputs::Classes,
+        match self.problem_type.as_deref().and_then(Outputs::named) {
+            Some(Outputs::Classes) | None if logits == 1 => Outputs::Labels,
+            found => found.unwrap_or_default(),
+        }
+    }
+
+    /// Says what the outputs of a new head mean. Classes need no `problem_type`, unless another one is there.
+    pub fn set_outputs(&mut self, outputs: Outputs) {
+        if outputs != Outputs::Classes || self.problem_type.is_some() {
+            self.problem_type = Some(outputs.problem_type().to_string());
         }
     }
 
@@ -276,9 +266,8 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let known = ["single_label_classification", "multi_label_classification", "regression"];
-        if let Some(other) = self.problem_type.as_deref().filter(|problem| !known.contains(problem)) {
-            return Err(format!("problem_type is {other:?}: it must be one of {}", known.join(", ")));
+        if let Some(other) = self.problem_type.as_deref().filter(|problem| Outputs::named(problem).is_none()) {
+            return Err(format!("problem_type is {other:?}: it must be one of {}", Outputs::ALL.map(Outputs::problem_type).join(", ")));
         }
         if self.activation != "gelu" {
             return Err(format!("the activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));

@@ -4,7 +4,7 @@
 use super::{Architecture, Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, site};
 use crate::autograd::ops::EmbeddingLayerNorm;
 use crate::autograd::{Parameter, Tape, Var};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use crate::{AtLayer, Error, Result};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
-/// BERT's h⁰ is `drop(LN(words[id] + types[0] + positions[row]))`: a text alone has token type 0. Its head has tanh in place of relu, and there
+/// BERT's h⁰ is `drop(LN(words[id] + types[s] + positions[row]))`. The token type s is 0, and 1 in the second text of a pair (`token_types.rs`). Its head has tanh in place of relu, and there
 /// `pre_classifier` is called the pooler.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes. `h[CLS]` is the first row of each sequence.
@@ -140,25 +140,15 @@ impl DistilBert {
                 "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
             )));
         }
-        let ids = tape.constant(&Tensor::new(ids.to_vec(), [ids.len()])?);
-        let mut inputs = vec![ids, self.word_embeddings.var(tape, pass)?, self.positions(tape, pass, longest)?];
-        for weight in [&self.layer_norm.gamma, &self.layer_norm.beta].into_iter().chain(&self.prompt) {
+        let mut inputs = self.tables_of(tape, ids, pass, longest)?.to_vec();
+        for weight in [&self.layer_norm.gamma, &self.layer_norm.beta] {
             inputs.push(weight.var(tape, pass)?);
         }
+        inputs.extend(self.prompt_of(tape, pass)?);
         let prompt = self.prompt_rows();
         let mask = pass.mask(self.config.dropout, site::EMBEDDINGS);
         let op = EmbeddingLayerNorm { dtype: self.dtype, eps: self.layer_norm.eps, sequences: pass.sequences.clone(), prompt, mask };
         tape.apply(op, &inputs.iter().collect::<Vec<_>>())
-    }
-
-    /// The table of positions. BERT's token type 0 stands at every position, so that it is added here, to the first `longest` rows: `[longest, D]`.
-    fn positions<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, longest: usize) -> Result<Var> {
-        let positions = self.position_embeddings.var(tape, pass)?;
-        let Some(types) = &self.token_type_embeddings else { return Ok(positions) };
-        let (types, dtype) = (types.var(tape, pass)?, self.dtype.accum());
-        let first = tape.embedding(&positions, &Tensor::new((0..longest as u32).collect::<Vec<_>>(), [longest])?, dtype)?;
-        let of_type = tape.embedding(&types, &Tensor::new(vec![0u32; longest], [longest])?, dtype)?;
-        tape.add(&first, &of_type)
     }
 
     /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not computed.
@@ -289,6 +279,7 @@ impl DistilBert {
 mod tests {
     use super::super::LowRank;
     use super::*;
+    use crate::tensor::Tensor;
     use crate::tensor::philox::Stream;
 
     /// Logits and all gradients, with the last layer computed for all tokens or for `[CLS]` alone.

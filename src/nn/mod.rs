@@ -20,12 +20,14 @@ mod linear;
 mod load;
 mod look;
 mod save;
+mod token_types;
 mod weight;
 
+pub use crate::outputs::{Outputs, generic_label};
 pub(crate) use architecture::in_layer_norm;
 pub use architecture::{Architecture, in_head, in_pooler};
 pub use block::{Block, Hook, Wanted};
-pub use config::{Config, Outputs, generic_label};
+pub use config::Config;
 pub use distilbert::DistilBert;
 #[cfg(feature = "data")]
 pub use fingerprint::fingerprint;

@@ -63,9 +63,9 @@ impl DistilBert {
         config["id2label"] = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
         config["label2id"] = labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
         if let Some(old) = config.as_object_mut() {
-            // `num_labels` would override the names. A new head has no `problem_type`.
-            let task = if self.config.problem_type.is_none() { "problem_type" } else { "" };
-            ["torch_dtype", "num_labels", task].iter().for_each(|key| _ = old.remove(*key));
+            // `num_labels` would override the names. A new head has its own `problem_type`, or none.
+            ["torch_dtype", "num_labels", "problem_type"].iter().for_each(|key| _ = old.remove(*key));
+            self.config.problem_type.iter().for_each(|task| _ = old.insert("problem_type".into(), json!(task)));
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::file(&path, "json", e))?;
         write_file(&directory.join("config.json"), text.as_bytes())?;

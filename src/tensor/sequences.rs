@@ -18,6 +18,8 @@ use std::ops::Range;
 pub struct Sequences {
     offsets: Vec<usize>,
     examples: Vec<u32>,
+    /// Rows of the second text at the end of each sequence: `[B]`, or empty if no sequence is a pair.
+    seconds: Vec<usize>,
     /// A copy on a GPU, made when it is first needed.
     #[cfg(feature = "cuda")]
     pub(super) on_device: std::sync::OnceLock<DeviceSequences>,
@@ -37,7 +39,7 @@ pub struct DeviceSequences {
 
 impl PartialEq for Sequences {
     fn eq(&self, other: &Sequences) -> bool {
-        (&self.offsets, &self.examples) == (&other.offsets, &other.examples)
+        (&self.offsets, &self.examples, &self.seconds) == (&other.offsets, &other.examples, &other.seconds)
     }
 }
 
@@ -63,6 +65,7 @@ impl Sequences {
         Sequences {
             offsets,
             examples,
+            seconds: Vec::new(),
             #[cfg(feature = "cuda")]
             on_device: std::sync::OnceLock::new(),
         }
@@ -98,10 +101,27 @@ impl Sequences {
         &self.examples
     }
 
+    /// The same sequences, as pairs of texts: the last `seconds[b]` rows of sequence b are its second text, with the `[SEP]` at its end. 0: a single text.
+    ///
+    /// # Errors
+    /// If there is not one number for each sequence, or one is larger than the sequence.
+    pub fn with_seconds(mut self, seconds: Vec<usize>) -> Result<Sequences> {
+        if seconds.len() != self.count() || seconds.iter().enumerate().any(|(b, &second)| second > self.length(b)) {
+            return Err(Error::shape("sequences", "the rows of the second text of each sequence", &[&seconds]));
+        }
+        self.seconds = if seconds.iter().all(|&second| second == 0) { Vec::new() } else { seconds };
+        Ok(self)
+    }
+
+    /// Number of rows of the second text at the end of each sequence; `None` if no sequence is a pair.
+    pub fn seconds(&self) -> Option<&[usize]> {
+        (!self.seconds.is_empty()).then_some(&self.seconds)
+    }
+
     /// The same sequences, each with `extra` more rows at its front.
     pub fn lengthened(&self, extra: usize) -> Sequences {
         let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
-        Sequences::of(offsets, self.examples.clone())
+        Sequences { seconds: self.seconds.clone(), ..Sequences::of(offsets, self.examples.clone()) }
     }
 
     /// The same sequences, each cut to its first row.

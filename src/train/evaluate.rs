@@ -3,7 +3,7 @@
 use super::ranks::{all_agree, told};
 use super::{OneRank, Ranks};
 use crate::autograd::Tape;
-use crate::data::Tokenized;
+use crate::data::{Sequence, Tokenized};
 use crate::metrics::{argmax, softmax, wilson};
 use crate::nn::{DistilBert, Pass};
 use crate::tensor::{Sequences, Tensor, on_device};
@@ -27,12 +27,12 @@ pub struct Evaluation {
     pub confusion: Vec<Vec<usize>>,
 }
 
-/// Logits `[N][C]` of each sequence, in the order given. Sequences of similar length are computed together, the longest first and `batch` at a time. On a GPU,
+/// Logits `[N][C]` of each sequence, in the order given. A sequence is the ids `&[u32]` of a text, or a [`Sequence`]. Sequences of similar length are computed together, the longest first and `batch` at a time. On a GPU,
 /// a later batch has as many sequences as fit into the number of tokens of the first. The logits stay there, and are read once, at the end.
 ///
 /// # Errors
 /// Those of the model, and if a logit is not finite.
-pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+pub fn logits<'a, S: Into<Sequence<'a>> + Copy>(model: &DistilBert, sequences: &[S], batch: usize) -> Result<Vec<Vec<f64>>> {
     logits_across(&OneRank, model, sequences, batch)
 }
 
@@ -40,7 +40,12 @@ pub fn logits(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<
 ///
 /// # Errors
 /// Those of [`logits`], and if another rank failed.
-pub fn logits_across(ranks: &dyn Ranks, model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+pub fn logits_across<'a, S: Into<Sequence<'a>> + Copy>(
+    ranks: &dyn Ranks,
+    model: &DistilBert,
+    sequences: &[S],
+    batch: usize,
+) -> Result<Vec<Vec<f64>>> {
     Ok(logits_while(ranks, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
@@ -49,18 +54,19 @@ pub fn logits_across(ranks: &dyn Ranks, model: &DistilBert, sequences: &[&[u32]]
 ///
 /// # Errors
 /// Those of [`logits_across`].
-pub fn logits_while(
+pub fn logits_while<'a, S: Into<Sequence<'a>> + Copy>(
     ranks: &dyn Ranks,
     model: &DistilBert,
-    sequences: &[&[u32]],
+    sequences: &[S],
     batch: usize,
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
+    let sequences: &[Sequence] = &sequences.iter().map(|&sequence| sequence.into()).collect::<Vec<_>>();
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].len()));
+    order.sort_by_key(|&i| std::cmp::Reverse(sequences[i].ids.len()));
     // Several ranks must cut the same batches, whatever each computes on.
     let on_gpu = ranks.size() == 1 && !model.classifier.weight.value()?.on_host();
-    let chunks = batches(&order, |i| sequences[i].len(), batch.max(1), on_gpu);
+    let chunks = batches(&order, |i| sequences[i].ids.len(), batch.max(1), on_gpu);
     let mut own = Some(Vec::new());
     let (mut done, mut waiting) = (0, Vec::new());
     for (i, chunk) in chunks.iter().enumerate() {
@@ -131,10 +137,10 @@ fn batches(order: &[usize], length: impl Fn(usize) -> usize, batch: usize, by_to
 }
 
 /// The logits `[n, C]` of the n sequences with the indices `chunk`.
-fn chunk_logits(model: &DistilBert, sequences: &[&[u32]], chunk: &[usize]) -> Result<Tensor> {
-    let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].len()).collect();
-    let packed = Sequences::new(&lengths, vec![0; chunk.len()])?;
-    let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].iter().copied()).collect();
+fn chunk_logits(model: &DistilBert, sequences: &[Sequence], chunk: &[usize]) -> Result<Tensor> {
+    let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].ids.len()).collect();
+    let packed = Sequences::new(&lengths, vec![0; chunk.len()])?.with_seconds(chunk.iter().map(|&i| sequences[i].second).collect())?;
+    let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].ids.iter().copied()).collect();
     let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
     model.check_unchanged()?;
     Ok(logits.value().clone())
@@ -159,7 +165,7 @@ pub(super) fn cause(found: Option<String>) -> String {
 ///
 /// # Errors
 /// Those of the model.
-pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result<Vec<Vec<f64>>> {
+pub fn predict<'a, S: Into<Sequence<'a>> + Copy>(model: &DistilBert, sequences: &[S], batch: usize) -> Result<Vec<Vec<f64>>> {
     Ok(predict_across(&OneRank, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
@@ -168,10 +174,10 @@ pub fn predict(model: &DistilBert, sequences: &[&[u32]], batch: usize) -> Result
 ///
 /// # Errors
 /// Those of the model, and if another rank failed.
-pub fn predict_across(
+pub fn predict_across<'a, S: Into<Sequence<'a>> + Copy>(
     ranks: &dyn Ranks,
     model: &DistilBert,
-    sequences: &[&[u32]],
+    sequences: &[S],
     batch: usize,
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Vec<Vec<f64>>>> {
@@ -192,6 +198,9 @@ pub fn evaluate(model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Ev
 /// Those of [`evaluate`], and if another rank failed.
 pub fn evaluate_across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, batch: usize) -> Result<Evaluation> {
     let classes = model.classifier.dims().0;
+    if data.targets.is_some() {
+        return Err(Error::invalid("evaluate: the labels are no classes; measure `logits` with `labels_found` or `number_errors`"));
+    }
     // Checked first: predicting takes long.
     if let Some(bad) = data.labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));

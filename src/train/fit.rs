@@ -41,7 +41,7 @@ pub struct Training<'a> {
     /// Steps of the run, and how many of them warm up.
     total: usize,
     warmup: usize,
-    loss: Loss,
+    loss: Loss<'a>,
 }
 
 impl<'a> Training<'a> {
@@ -70,7 +70,7 @@ impl<'a> Training<'a> {
         if data.is_empty() {
             return Err(Error::invalid("training data: there is no example to train on"));
         }
-        let (total, loss) = (recipe.steps(data.len())?, Loss::new(recipe, model.classifier.dims().0)?);
+        let (total, loss) = (recipe.steps(data.len())?, Loss::new(recipe, data, model.classifier.dims().0)?);
         let features = recipe.cache_trunk.then(|| FrozenFeatures::across(ranks, model, data, recipe.batch)).transpose()?;
         let (steps_per_epoch, warmup) = (recipe.steps_per_epoch(data.len()), (recipe.warmup * total as f64) as usize);
         Ok(Training { ranks, data, recipe, features, steps_per_epoch, total, warmup, loss })
@@ -156,7 +156,7 @@ impl<'a> Training<'a> {
         };
         // The sum over the micro-batch, divided by the number of sequences of the whole step, or by the sum of their weights.
         let loss = self.loss.apply(&mut tape, &logits, &packed.labels, divisor)?;
-        Ok((MicroBatch::new(model, &tape, &loss, &logits, packed), tape.backward(&loss)?))
+        Ok((MicroBatch::new(model, &tape, &loss, &logits, self.loss.reported(packed)), tape.backward(&loss)?))
     }
 }
 

@@ -47,4 +47,4 @@ pub use optimizer::{AdamW, LrFactor, lora_plus};
 pub use ranks::{OneRank, Ranks, ThreadRank, all_agree, check_same};
 pub use recipe::Recipe;
 pub use schedule::Schedule;
-pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores, target};
+pub use scores::{LabelsFound, NumberErrors, labels_found, number_errors, scores};

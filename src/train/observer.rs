@@ -9,6 +9,10 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::Serialize;
 
+fn is_nan(number: &f64) -> bool {
+    number.is_nan()
+}
+
 /// What an optimizer step did.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
@@ -18,9 +22,11 @@ pub struct StepReport {
     pub steps: usize,
     /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Loss of the step's sequences, in nats: their mean cross-entropy, unless the recipe has class weights or label smoothing.
+    /// Loss of the step's sequences. For classes it is in nats: their mean cross-entropy, unless the recipe has class weights or label smoothing.
     pub loss: f64,
-    /// Share of the step's sequences whose label has the largest logit, in [0, 1], before the update and with dropout.
+    /// Share of the step's sequences whose label has the largest logit, in [0, 1], before the update and with dropout. NaN, and not in JSON, if the
+    /// labels are no classes.
+    #[serde(skip_serializing_if = "is_nan")]
     pub accuracy: f64,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
@@ -95,7 +101,8 @@ impl MicroBatch {
         let labels: Vec<u32> = numbers.take(n as usize).map(|label| label as u32).collect();
         let count = numbers.next()? as usize;
         let logits: Vec<f64> = numbers.take(count).collect();
-        let shape = [labels.len(), count / labels.len().max(1)];
+        let batch = labels.len().max(1);
+        let shape = [batch, count / batch];
         let (loss, logits) = (Tensor::new(vec![loss], [1]).ok()?, Tensor::new(logits, shape).ok()?);
         Some(MicroBatch { loss, logits, labels, tokens: tokens as usize, kept_bytes: kept_bytes as usize })
     }

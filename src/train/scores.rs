@@ -2,8 +2,7 @@
 
 use crate::metrics::{softmax, wilson};
 use crate::nn::Outputs;
-use crate::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The scores of a text with the logits `[C]`: probabilities of classes of which one is right (softmax), probabilities of labels of which any
 /// number is right (a sigmoid each), or the logits themselves (regression). The logits of classes are divided by `temperature` first: 1, or what
@@ -17,7 +16,7 @@ pub fn scores(outputs: Outputs, logits: &[f64], temperature: f64) -> Vec<f64> {
 }
 
 /// Errors of a regression.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NumberErrors {
     /// Number of texts.
     pub examples: usize,
@@ -34,8 +33,8 @@ pub fn number_errors(scores: &[Vec<f64>], wanted: &[Vec<f64>]) -> NumberErrors {
     NumberErrors { examples: scores.len(), mean_squared_error: mean(|e| e * e), mean_absolute_error: mean(f64::abs) }
 }
 
-/// Figures of a multi-label head. A label is predicted if its probability is at least 1/2.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Figures of a multi-label head. A label is answered if its probability is at least its threshold: see [`thresholds`](crate::metrics::thresholds()).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LabelsFound {
     /// Number of texts.
     pub examples: usize,
@@ -45,61 +44,24 @@ pub struct LabelsFound {
     pub interval: (f64, f64),
     /// Share of right decisions over all texts and labels.
     pub label_accuracy: f64,
+    /// Mean binary cross-entropy over texts and labels, in nats.
+    pub loss: f64,
 }
 
-/// The figures of `scores` `[N][C]` of [`Outputs::Labels`], for `wanted` `[N][C]` of zeros and ones.
-pub fn labels_found(scores: &[Vec<f64>], wanted: &[Vec<f64>]) -> LabelsFound {
-    let right = |(found, wanted): &(&f64, &f64)| (**found >= 0.5) == (**wanted >= 0.5);
-    let (mut all, mut each, mut count) = (0, 0, 0);
+/// The figures of `scores` `[N][C]` of [`Outputs::Labels`] at `thresholds` `[C]`, for `wanted` `[N][C]` of zeros and ones.
+pub fn labels_found(scores: &[Vec<f64>], wanted: &[Vec<f64>], thresholds: &[f64]) -> LabelsFound {
+    let (mut all, mut each, mut loss, mut count) = (0, 0, 0.0, 0);
     for (found, wanted) in scores.iter().zip(wanted) {
-        let hits = found.iter().zip(wanted).filter(right).count();
+        let hits = found.iter().zip(wanted).zip(thresholds).filter(|((p, y), t)| (**p >= **t) == (**y >= 0.5)).count();
+        // A probability may underflow to 0. The loss stays finite.
+        loss -= found.iter().zip(wanted).map(|(p, y)| if *y >= 0.5 { *p } else { 1.0 - p }.max(f64::MIN_POSITIVE).ln()).sum::<f64>();
         each += hits;
         count += found.len();
         all += usize::from(hits == found.len());
     }
     let share = |n: usize, of: usize| n as f64 / of.max(1) as f64;
-    let examples = scores.len();
-    LabelsFound { examples, accuracy: share(all, examples), interval: wilson(all, examples), label_accuracy: share(each, count) }
-}
-
-/// The wanted scores `[count]` of a text whose label in a file is `label`. `class` gives the index of a label's name.
-///
-/// For regression: a number, or a JSON list of numbers. For several labels: their names, in a JSON list or separated by `,`, `;` or `|`, or a
-/// JSON list of zeros and ones. If the head has a single label: 1 or 0.
-///
-/// # Errors
-/// If `label` has none of these forms.
-pub fn target(outputs: Outputs, label: &str, count: usize, class: &dyn Fn(&str) -> Option<usize>) -> Result<Vec<f64>> {
-    let wrong = |what: &str| Err(Error::invalid(format!("the label {label:?} is not {what}")));
-    let list: Option<Vec<serde_json::Value>> = serde_json::from_str(label).ok();
-    let numbers: Option<Vec<f64>> = match &list {
-        Some(list) => list.iter().map(serde_json::Value::as_f64).collect(),
-        None if outputs == Outputs::Labels && label.eq_ignore_ascii_case("true") => Some(vec![1.0]),
-        None if outputs == Outputs::Labels && label.eq_ignore_ascii_case("false") => Some(vec![0.0]),
-        None => label.trim().parse().ok().filter(|x: &f64| x.is_finite()).map(|x| vec![x]),
-    };
-    let numbers = numbers.filter(|numbers| numbers.len() == count);
-    if outputs == Outputs::Numbers {
-        let what = if count == 1 { "a number".to_string() } else { format!("a list of {count} numbers") };
-        return numbers.map_or_else(|| wrong(&what), Ok);
-    }
-    if let Some(bits) = numbers.filter(|numbers| (count == 1 || list.is_some()) && numbers.iter().all(|x| *x == 0.0 || *x == 1.0)) {
-        return Ok(bits);
-    }
-    let names: Vec<String> = match &list {
-        // A list may have the index of a label instead of its name.
-        Some(list) => list.iter().filter_map(|name| name.as_str().map(String::from).or(name.as_u64().map(|i| i.to_string()))).collect(),
-        None => label.split([',', ';', '|']).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect(),
-    };
-    let mut bits = vec![0.0; count];
-    for name in &names {
-        match class(name) {
-            Some(i) => bits[i] = 1.0,
-            None => return wrong("a list of the model's labels"),
-        }
-    }
-    // Entries that are neither were left out above.
-    if list.is_some_and(|list| list.len() != names.len()) { wrong("a list of the model's labels") } else { Ok(bits) }
+    let (examples, loss) = (scores.len(), loss / count.max(1) as f64);
+    LabelsFound { examples, accuracy: share(all, examples), interval: wilson(all, examples), label_accuracy: share(each, count), loss }
 }
 
 #[cfg(test)]
@@ -122,33 +84,11 @@ mod tests {
         let found = number_errors(&[vec![1.0], vec![-2.0]], &[vec![2.0], vec![1.0]]);
         assert_eq!((found.examples, found.mean_squared_error, found.mean_absolute_error), (2, 5.0, 2.0));
         let rows = [vec![0.9, 0.4], vec![0.5, 0.6], vec![0.1, 0.2]];
-        let found = labels_found(&rows, &[vec![1.0, 0.0], vec![1.0, 0.0], vec![0.0, 0.0]]);
+        let wanted = [vec![1.0, 0.0], vec![1.0, 0.0], vec![0.0, 0.0]];
+        let found = labels_found(&rows, &wanted, &[0.5; 2]);
         assert_eq!((found.accuracy, found.label_accuracy), (2.0 / 3.0, 5.0 / 6.0));
-    }
-
-    #[test]
-    fn targets_are_read() {
-        let names = ["joy", "anger", "fear"];
-        let class = |name: &str| names.iter().position(|n| *n == name).or(name.parse().ok().filter(|i| *i < 3));
-        let labels = |text: &str| target(Outputs::Labels, text, 3, &class);
-        for (text, bits) in [
-            ("joy|fear", [1.0, 0.0, 1.0]),
-            ("[\"anger\"]", [0.0, 1.0, 0.0]),
-            ("[]", [0.0; 3]),
-            ("[0, 1, 1]", [0.0, 1.0, 1.0]),
-            ("joy, anger", [1.0, 1.0, 0.0]),
-            ("[0, 2]", [1.0, 0.0, 1.0]),
-        ] {
-            assert_eq!(labels(text).unwrap(), bits, "{text}");
-        }
-        for text in ["sad", "[0, 9]", "[2, 0, 7]", "[\"joy\", 3]"] {
-            assert!(labels(text).unwrap_err().to_string().contains("list of the model's labels"), "{text}");
-        }
-        for (text, bit) in [("1", 1.0), ("0", 0.0), ("true", 1.0), ("False", 0.0)] {
-            assert_eq!(target(Outputs::Labels, text, 1, &class).unwrap(), [bit], "{text}");
-        }
-        assert_eq!(target(Outputs::Numbers, "-1.5", 1, &class).unwrap(), [-1.5]);
-        assert_eq!(target(Outputs::Numbers, "[1, 2.5]", 2, &class).unwrap(), [1.0, 2.5]);
-        assert!(target(Outputs::Numbers, "high", 1, &class).unwrap_err().to_string().contains("is not a number"));
+        let loss = -[0.9_f64, 0.6, 0.5, 0.4, 0.9, 0.8].iter().map(|p| p.ln()).sum::<f64>() / 6.0;
+        assert!((found.loss - loss).abs() < 1e-12, "{}", found.loss);
+        assert_eq!(labels_found(&rows, &wanted, &[0.5, 0.7]).accuracy, 1.0);
     }
 }

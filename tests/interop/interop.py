@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -338,6 +339,84 @@ def both_ways(folder, adapters, targets):
         check(f"{name}: trained by lowrank, read by transformers", ours("--model", out), logits(model.eval()))
 
 
+def score(model, row):
+    """The logits of an answer of `predict --json`, of which classes forget their common part."""
+    x = torch.tensor(row["probabilities"], dtype=torch.float64)
+    if model.config.problem_type == "regression":
+        return x
+    if model.config.problem_type == "multi_label_classification":
+        return (x / (1 - x)).log()
+    return x.log() - x.log().mean()
+
+
+def tasks(folder):
+    """Several labels, numbers and pairs, trained by lowrank and by transformers: the same logits both ways."""
+    folder.mkdir()
+    rows = [line.split("\t", 1) for line in (HOME / "train.tsv").read_text().splitlines()[1:97]]
+    pairs = [{"text": text[:90], "text_pair": other[-70:], "label": label} for (label, text), (_, other) in zip(rows, rows[1:])]
+    tables = {
+        "classes": pairs,
+        "labels": [{**p, "label": ["good"] * (p["label"] == "positive") + ["first"] * (i % 3 == 0) + ["x"] * (i % 5 == 0)} for i, p in enumerate(pairs)],
+        "numbers": [{**p, "label": i % 7 / 3 + (p["label"] == "positive")} for i, p in enumerate(pairs)],
+    }
+    kinds = {"classes": None, "labels": "multi_label_classification", "numbers": "regression"}
+    for task, table in tables.items():
+        data = folder / f"{task}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in table))
+        few = folder / f"{task}-few.jsonl"
+        few.write_text("".join(json.dumps(row) + "\n" for row in table[:4]))
+        for name, of_pair in [("single", []), ("pairs", ["--text-pair-column", "text_pair"])]:
+            texts = [[row["text"], row["text_pair"]] if of_pair else [row["text"]] for row in table[:4]]
+
+            def compare(how, model, *arguments):
+                lines = lowrank("predict", "--json", *arguments, "--file", few, *of_pair, "--max-length", 40).splitlines()
+                tokenizer = AutoTokenizer.from_pretrained(BASE)
+                found, wanted = [], []
+                for text, line in zip(texts, lines):
+                    inputs = tokenizer(*text, truncation="longest_first", max_length=40, return_tensors="pt", return_token_type_ids=model.config.model_type == "bert")
+                    with torch.no_grad():
+                        z = model(**inputs).logits[0].double()
+                    wanted.append(z - z.mean() if task == "classes" else z)
+                    found.append(score(model, json.loads(line)))
+                check(f"{folder.name}, {task}, {name}: {how}", torch.stack(found), torch.stack(wanted))
+
+            def read_back(out):
+                model, report = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+                if any(report.values()) or model.config.problem_type != kinds[task]:
+                    sys.exit(f"{task}: {report} {model.config.problem_type}")
+                return model.eval()
+
+            how = ["--model", BASE, "--data", data, *of_pair, "--task", task, "--no-cache", "--no-report", "--max-length", 40, "--epochs", 1]
+            out = folder / f"{task}-{name}"
+            lowrank("train", *how, *LORA, "--lr", 0.02, "--out", out)
+            lowrank("merge", "--model", BASE, "--adapter", out, "--out", folder / f"{out.name}-merged")
+            compare("LoRA, merged, read by transformers", read_back(folder / f"{out.name}-merged"), "--model", BASE, "--adapter", out)
+            lowrank("train", *how, "--method", "full", "--lr", 1e-3, "--out", folder / f"{out.name}-full")
+            compare("full, read by transformers", read_back(folder / f"{out.name}-full"), "--model", folder / f"{out.name}-full")
+            labels = read_back(folder / f"{out.name}-full").config.num_labels
+            torch.manual_seed(3)
+            theirs = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=labels, problem_type=kinds[task], dtype=torch.float32).eval()
+            for p in theirs.parameters():
+                p.data += 0.02 * torch.randn_like(p)
+            theirs.save_pretrained(folder / f"{out.name}-theirs")
+            copy_tokenizer(BASE, folder / f"{out.name}-theirs")
+            compare("made by transformers, read by lowrank", theirs, "--model", folder / f"{out.name}-theirs")
+    # What onnxruntime computes of pairs.
+    onnx = folder / "pairs-onnx"
+    lowrank("export", "--onnx", "--model", BASE, "--adapter", folder / "classes-pairs", "--out", onnx)
+    session = onnxruntime.InferenceSession(onnx / "model.onnx", providers=["CPUExecutionProvider"])
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "classes-pairs-merged").eval()
+    names = [i.name for i in session.get_inputs()]
+    rows = []
+    for p in pairs[:3]:
+        inputs = AutoTokenizer.from_pretrained(BASE)(p["text"], p["text_pair"], return_tensors="pt", return_token_type_ids=True)
+        with torch.no_grad():
+            given = inputs if "token_type_ids" in names else {key: inputs[key] for key in names}
+            wanted = model(**given).logits[0]
+        rows.append((torch.tensor(session.run(None, {key: inputs[key].numpy() for key in names})[0][0]), wanted))
+    check(f"{folder.name}, pairs: ONNX", torch.stack([a for a, _ in rows]), torch.stack([b for _, b in rows]))
+
+
 def with_positions(source, out, positions=512):
     """The encoder in `source` with more positions, the further ones random."""
     encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
@@ -398,9 +477,11 @@ if __name__ == "__main__":
     IDS = [json.loads(line)["ids"] for line in lines.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
+        tasks(folder / "distilbert-tasks")
         both_ways(folder / "distilbert", ADAPTERS, ["q_lin", "v_lin"])
         BASE = as_bert(folder / "bert-base")
         of_bert = [json.loads(in_bert(json.dumps(adapter))) for adapter in ADAPTERS if adapter[0] in IN_BERT]
+        tasks(folder / "bert-tasks")
         both_ways(folder / "bert", of_bert, ["query", "value"])
         for name, source in [("distilbert", HOME / "encoder"), ("bert", folder / "bert-base")]:
             BASE = with_positions(source, folder / f"{name}-512")

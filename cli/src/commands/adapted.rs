@@ -37,7 +37,7 @@ pub struct AdaptedArgs {
     /// Only warn if the files of an adapter do not fit together, and load what can be loaded
     #[arg(long)]
     lenient: bool,
-    /// The probabilities of the model itself, without the temperature that was found on held-out texts
+    /// The probabilities of the model itself, without the temperature, and labels from 1/2 on, without the thresholds, that were found on held-out texts
     #[arg(long)]
     raw: bool,
     /// Tokens kept of each text [default: as in training]
@@ -90,12 +90,43 @@ pub struct Adapted {
     pub about: Option<About>,
     /// How texts are cut.
     pub cut: Cut,
+    /// Whether to take no thresholds from `about`.
+    raw: bool,
 }
 
 impl Adapted {
     /// Whether the classes have only generic names, so that `--labels` may name them.
     pub fn is_unnamed(&self) -> bool {
         self.labels.iter().enumerate().all(|(i, name)| *name == generic_label(i))
+    }
+
+    /// Checks that the model reads what it was trained on: pairs of texts if `pairs`, else single texts. Without `lowrank.json` it is not known.
+    ///
+    /// # Errors
+    /// If it was trained on the other.
+    pub fn check_pairs(&self, pairs: bool) -> Result<()> {
+        match self.about.as_ref().map(|about| about.pairs) {
+            Some(true) if !pairs => Err(Error::invalid(format!(
+                "{}: was trained on pairs of texts: give a table (predict: --file), and name the column of the second text with --text-pair-column",
+                self.name
+            ))),
+            Some(false) if pairs => {
+                Err(Error::invalid(format!("{}: was trained on single texts: leave out --text-pair-column", self.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The probability from which each of several labels is answered: the one that training chose, or 1/2.
+    pub fn thresholds(&self) -> Vec<f64> {
+        let chosen = self.about.as_ref().and_then(|about| about.thresholds.clone()).filter(|_| !self.raw);
+        chosen.unwrap_or_else(|| vec![0.5; self.labels.len()])
+    }
+
+    /// The labels whose probability `[C]` reaches their threshold.
+    pub fn answered(&self, row: &[f64]) -> Vec<&str> {
+        let all = self.labels.iter().zip(row).zip(self.thresholds());
+        all.filter(|((_, p), t)| *p >= t).map(|((label, _), _)| label.as_str()).collect()
     }
 
     /// The scores of rows of logits `[N][C]`.
@@ -178,13 +209,14 @@ impl AdaptedArgs {
             }
             let warnings = adapter::load_with(&mut model, directory, self.lenient)?.1;
             warnings.iter().for_each(|warning| warning!("{}: {warning}", directory.display()));
-            // Without lowrank.json (PEFT): names and kind of head come from the base. This program trains only heads for classes.
+            // Without lowrank.json (PEFT): names and kind of head come from the base.
             let of_base = || match shared.config.labels() {
                 labels if labels.len() == classes => labels,
                 _ => (0..classes).map(generic_label).collect(),
             };
             let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
-            let outputs = if about.is_some() { Outputs::Classes } else { shared.config.outputs(classes) };
+            let outputs = about.as_ref().map_or_else(|| shared.config.outputs(classes), About::outputs);
+            model.config.set_outputs(outputs);
             let cut = self.cut(&model, about.as_ref())?;
             Ok(Adapted {
                 name: named.name.as_ref().unwrap_or(&named.given).clone(),
@@ -196,6 +228,7 @@ impl AdaptedArgs {
                 temperature: self.temperature(about.as_ref()),
                 about,
                 cut,
+                raw: self.raw,
             })
         };
         self.adapter.iter().map(open).collect()
@@ -222,6 +255,7 @@ impl AdaptedArgs {
             temperature: self.temperature(about.as_ref()),
             about,
             cut,
+            raw: self.raw,
         })
     }
 

@@ -9,6 +9,7 @@ use super::parts::Reader;
 use super::training_args::TrainingArgs;
 use clap::Args;
 use lowrank::data::Tokenized;
+use lowrank::nn::Outputs;
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::text::thousands;
@@ -66,7 +67,14 @@ impl Epoch {
         self.what.check()?;
         recipe.check()?;
         checked(&args.model.path, args.source.cache_folder().as_deref())?;
-        let checkpoint = BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: 0, new_head: false };
+        let checkpoint = BaseModel {
+            folder: &args.model.path,
+            method: &method,
+            dtype: args.dtype.into(),
+            seed: 0,
+            new_head: false,
+            task: Outputs::Classes,
+        };
         let opened = checkpoint.open()?;
         let cut = args.long.cut(length(args.max_length, opened.model.longest_text())?, None);
         let labels = args.source.labels(opened.names.as_deref())?;

@@ -1,6 +1,6 @@
 //! `lowrank combine`: makes one adapter of several.
 
-use super::adapted::{BaseArgs, Named, named};
+use super::adapted::{Adapted, BaseArgs, Named, named};
 use super::common::{parsed, say};
 use super::output::{Input, Output};
 use crate::folder::write_directory;
@@ -57,6 +57,13 @@ impl Combine {
         if let Some(other) = all.iter().find(|a| a.labels != labels) {
             return Err(Error::invalid(format!("{}: its labels are {:?}, those of the first {labels:?}", other.name, other.labels)));
         }
+        let reads = |adapted: &Adapted| adapted.about.as_ref().map(|about| (about.problem_type.clone(), about.pairs)).unwrap_or_default();
+        let (problem_type, pairs) = reads(&all[0]);
+        if let Some(other) = all.iter().find(|a| reads(a) != (problem_type.clone(), pairs)) {
+            let problem =
+                "was trained for another task than the first, or one of them on pairs of texts: only adapters for the same can be combined";
+            return Err(Error::invalid(format!("{}: {problem}", other.name)));
+        }
         let how = match self.how {
             How::Linear => Combination::Linear,
             How::Cat => Combination::Cat,
@@ -65,7 +72,7 @@ impl Combine {
         let mut model =
             DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
-        let (out, about) = (&self.output.out, About { base_hash, ..About::new(&model, &labels, cut, 0) });
+        let (out, about) = (&self.output.out, About { base_hash, problem_type, pairs, ..About::new(&model, &labels, cut, 0) });
         write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)

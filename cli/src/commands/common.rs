@@ -89,6 +89,9 @@ pub struct DataArgs {
     /// Column of the text [default: text]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
+    /// Column of the second text of each pair: the model reads [CLS] text [SEP] second text [SEP] [default: each text stands alone]
+    #[arg(long, value_name = "NAME")]
+    pub text_pair_column: Option<String>,
     /// Column of the label [default: label]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
@@ -109,7 +112,12 @@ pub struct DataArgs {
 impl DataArgs {
     /// How tables are read.
     pub fn options(&self) -> TableOptions {
-        TableOptions { text_column: self.text_column.clone(), label_column: self.label_column.clone(), encoding: self.encoding.clone() }
+        TableOptions {
+            text_column: self.text_column.clone(),
+            text_pair_column: self.text_pair_column.clone(),
+            label_column: self.label_column.clone(),
+            encoding: self.encoding.clone(),
+        }
     }
 
     /// The folder of the cache: tokens, and hashes of bases.
@@ -142,7 +150,8 @@ impl DataArgs {
     ) -> Result<Tokenized> {
         let options = self.options();
         let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, cut };
-        cached(self.cache_folder().as_deref(), &recipe, || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into()))
+        let make = || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into());
+        cached(self.cache_folder().as_deref(), &recipe, make)?.with_targets(labels, path)
     }
 
     /// The rows of a split as they stand in its files.

@@ -2,7 +2,8 @@
 
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{DataArgs, describe, limited, say, say_json};
-use super::in_words::{self, of_intervals};
+use super::figures::{AllFigures, Figures};
+use super::in_words;
 use super::notes::note;
 use super::output::Input;
 use super::parts::{is_trained_on, part_of, tell};
@@ -14,7 +15,7 @@ use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, find, tex
 use lowrank::metrics::Metrics;
 use lowrank::nn::Outputs;
 use lowrank::text::thousands;
-use lowrank::train::{labels_found, logits_across, measure, number_errors, target};
+use lowrank::train::{logits_across, measure};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -80,6 +81,7 @@ impl Eval {
                 "--out writes the answers of one model, whose answer is one of several classes: give one adapter of such a model",
             ));
         }
+        all.iter().try_for_each(|adapted| adapted.check_pairs(self.source.text_pair_column.is_some()))?;
         let mut results = Vec::new();
         for adapted in &all {
             let Measured { labels, result, metrics, lines } = self.measure(adapted)?;
@@ -89,7 +91,7 @@ impl Eval {
                 results.push(object);
                 continue;
             }
-            metrics.iter().for_each(|metrics| note!("{}", of_intervals(metrics)));
+            metrics.iter().for_each(|metrics| note!("{}", metrics.of_intervals()));
             let name = if all.len() > 1 { format!("{}: ", adapted.name) } else { String::new() };
             lines.iter().try_for_each(|line| say(format!("{name}{line}")))?;
         }
@@ -117,41 +119,31 @@ impl Eval {
         }
         lines.extend(in_words::lines(&metrics, &tokens.label_names));
         if let Some(out) = self.out.as_ref().filter(|_| is_first()) {
-            let texts = self.selected(self.source.load(&self.source.data, part.split, &labels)?, &part, |text| text_key(text))?.texts;
+            let texts = self.selected(self.source.load(&self.source.data, part.split, &labels)?, &part, |text| text_key(text))?;
             if texts.len() != rows.len() {
                 return Err(Error::file(&self.source.data, "data set", "was changed while it was measured: run this again"));
             }
             write_scored(out, &tokens.label_names, &texts, &tokens.labels, &rows)?;
             note!("{} texts with their answers written to {}", thousands(texts.len()), out.display());
         }
-        Ok(Measured { labels: tokens.label_names, result: json!(result), metrics: Some(metrics), lines })
+        Ok(Measured { labels: tokens.label_names, result: json!(result), metrics: Some(AllFigures::Classes(metrics)), lines })
     }
 
     /// [`Eval::measure`] for a head whose outputs are not classes.
     fn measure_scores(&self, adapted: &Adapted) -> Result<Measured> {
-        let (names, count) = (Labels::named(&adapted.labels), adapted.labels.len());
+        let given = self.source.labels(None)?;
+        let labels = Labels { names: Some(adapted.labels.clone()), outputs: adapted.outputs, ..given };
         let part = self.part(adapted)?;
-        let (tokens, remark) = (self.tokens(adapted, &Labels { verbatim: true, ..self.source.labels(None)? }, &part)?, part.remark());
-        let wanted = tokens.label_names.iter().map(|label| target(adapted.outputs, label, count, &|name| names.class_of(name)));
-        let wanted: Vec<Vec<f64>> = wanted.collect::<Result<_>>().map_err(|e| Error::file(&self.source.data, "labels", e))?;
-        let wanted: Vec<Vec<f64>> = tokens.labels.iter().map(|&label| wanted[label as usize].clone()).collect();
+        let tokens = self.tokens(adapted, &labels, &part)?;
         let found = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
-        let (result, line) = match adapted.outputs {
-            Outputs::Numbers => {
-                let e = number_errors(&found, &wanted);
-                let line = format!(
-                    "mean squared error {:.4}, mean absolute error {:.4} on {} texts{remark}",
-                    e.mean_squared_error, e.mean_absolute_error, e.examples
-                );
-                (json!(e), line)
-            }
-            _ => {
-                let e = labels_found(&found, &wanted);
-                let (all, each) = (100.0 * e.accuracy, 100.0 * e.label_accuracy);
-                (json!(e), format!("all labels right {all:.2} %, each label right {each:.2} % on {} texts{remark}", e.examples))
-            }
-        };
-        Ok(Measured { labels: adapted.labels.clone(), result, metrics: None, lines: vec![line] })
+        let thresholds = adapted.thresholds();
+        let result = Figures::of(&tokens, &found, Some(&thresholds))?;
+        // Several numbers for each text have no figures but their errors.
+        let several = adapted.outputs == Outputs::Numbers && adapted.labels.len() > 1;
+        let metrics = if several { None } else { Some(AllFigures::of(&tokens, &found, Some(&thresholds))?) };
+        let mut lines = vec![format!("{}{}", result.describe(), part.remark())];
+        metrics.iter().for_each(|metrics| lines.extend(metrics.lines(&adapted.labels)));
+        Ok(Measured { labels: adapted.labels.clone(), result: json!(result), metrics, lines })
     }
 
     /// The part of the data to measure.
@@ -212,7 +204,7 @@ struct Measured {
     /// Names of the labels.
     labels: Vec<String>,
     result: Value,
-    metrics: Option<Metrics>,
+    metrics: Option<AllFigures>,
     /// The result as text.
     lines: Vec<String>,
 }

@@ -15,7 +15,8 @@ use std::iter::once;
 /// Arguments of `export`.
 #[derive(Args)]
 pub struct Export {
-    /// Write model.onnx (opset 17, f32): logits [batch, C] of input_ids and attention_mask, both [batch, sequence] of int64. config.json and the
+    /// Write model.onnx (opset 17, f32): logits [batch, C] of input_ids and attention_mask, both [batch, sequence] of int64; of a BERT that was
+    /// trained on pairs of texts also of token_type_ids. config.json and the
     /// tokenizer's files are in the same folder
     #[arg(long, required = true)]
     onnx: bool,
@@ -35,9 +36,9 @@ impl Export {
         let adapter_folder = adapter.map(|named| Input::Model("the adapter", named.directory.clone()));
         let inputs: Vec<Input> = once(Input::Model("the model", base.clone())).chain(adapter_folder).collect();
         let _lock = self.output.check(&inputs)?;
-        let Adapted { mut model, wordpiece, labels, .. } = self.base.open(adapter.cloned().into_iter().collect())?.remove(0);
+        let Adapted { mut model, wordpiece, labels, about, .. } = self.base.open(adapter.cloned().into_iter().collect())?.remove(0);
         merge(&mut model)?;
-        let file = onnx::encode(&model)?;
+        let file = onnx::encode(&model, about.is_some_and(|about| about.pairs))?;
         model.check_unchanged()?;
         write_directory(out, |directory| {
             write_file(&directory.join("model.onnx"), &file)?;

@@ -18,6 +18,8 @@ pub struct BaseModel<'a> {
     pub seed: u64,
     /// Replace the head of the checkpoint.
     pub new_head: bool,
+    /// What is trained.
+    pub task: Outputs,
 }
 
 /// A checkpoint with the head that its files have.
@@ -52,12 +54,12 @@ impl BaseModel<'_> {
 
     fn names(&self, config: Config) -> Result<Option<Vec<String>>> {
         let labels = config.labels();
-        if config.outputs(labels.len()) == Outputs::Classes {
-            return Ok(config.names_classes().then_some(labels));
+        // The names of classes are no names of numbers.
+        let named = config.names_classes() && (self.task != Outputs::Numbers || labels.len() == 1);
+        if self.task != Outputs::Classes || config.outputs(labels.len()) == Outputs::Classes {
+            return Ok(named.then_some(labels));
         }
-        let kind = config.problem_type.unwrap_or_else(|| "one class".to_string());
-        let problem =
-            format!("the head is for {kind}, and only one of several classes can be trained; a new head takes its place with --new-head");
+        let problem = "the head has one output, and --task classes needs several classes; a new head takes its place with --new-head";
         Err(Error::file(self.folder.join("config.json"), "\"problem_type\"", problem))
     }
 
@@ -67,7 +69,7 @@ impl BaseModel<'_> {
         let Opened { model, report, classes: of_head, names } = opened;
         let (classes, had_head) = (labels.len(), has_head(&report));
         if classes == of_head {
-            if names.is_none() && had_head && !self.new_head {
+            if names.is_none() && had_head && !self.new_head && self.task != Outputs::Numbers {
                 let order = labels.join(", ");
                 warning!(
                     "the classes of the checkpoint's head have no names: they are taken for {order}, in this order; --labels gives another, --new-head a new head"

@@ -1,10 +1,13 @@
 //! The arguments of `train` for held-out texts, and what is chosen by them: the epoch that is kept, and when to stop.
 
 use super::common::count;
+use super::figures::outputs;
+use super::task;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lowrank::data::Tokenized;
 use lowrank::metrics::Metric;
+use lowrank::nn::Outputs;
 use lowrank::{Error, Result};
 use std::path::PathBuf;
 
@@ -23,7 +26,7 @@ pub struct HeldOutArgs {
     /// Stop after this many epochs that were not better on the held-out texts, and keep the best
     #[arg(long, value_name = "EPOCHS", value_parser = count::<{ usize::MAX }>)]
     patience: Option<usize>,
-    /// What "best" means for --keep-best and --patience: a figure of the held-out texts [default: accuracy]
+    /// What "best" means for --keep-best and --patience: a figure of the held-out texts [default: accuracy; for --task labels and numbers the loss]
     #[arg(long, value_name = "NAME", value_parser = metric())]
     metric: Option<Metric>,
     /// Measure on the test set after each epoch too, not only at the end
@@ -52,23 +55,29 @@ impl HeldOutArgs {
     ///
     /// # Errors
     /// If some do.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, task: Outputs) -> Result<()> {
         if !(0.0..1.0).contains(&self.dev_fraction) {
             return Err(Error::invalid(format!("--dev-fraction {} must lie in [0, 1)", self.dev_fraction)));
         }
         if self.dev.is_some() && self.dev_fraction > 0.0 {
             return Err(Error::invalid("--dev-fraction does not go with --dev: give one of them"));
         }
-        match self.metric.is_some() && !self.selection().keep_best {
+        let known = Metric::of_outputs(task);
+        if let Some(metric) = self.metric.filter(|metric| !known.contains(metric)) {
+            let names: Vec<&str> = known.iter().map(|metric| metric.name()).collect();
+            let (name, task) = (metric.name(), task::name(task));
+            return Err(Error::invalid(format!("--metric {name} is not a figure of --task {task}, which has {}", names.join(", "))));
+        }
+        match self.metric.is_some() && !self.selection(task).keep_best {
             true => Err(Error::invalid("--metric says what the best epoch is: give --keep-best or --patience too")),
             false => Ok(()),
         }
     }
 
     /// What is chosen by the held-out texts.
-    pub fn selection(&self) -> Selection {
+    pub fn selection(&self, task: Outputs) -> Selection {
         let keep_best = self.keep_best || self.patience.is_some();
-        Selection { keep_best, metric: self.metric.unwrap_or_default(), patience: self.patience }
+        Selection { keep_best, metric: self.metric.unwrap_or(Metric::of_outputs(task)[0]), patience: self.patience }
     }
 }
 
@@ -95,6 +104,15 @@ impl Selection {
         // A figure may not be defined if a class has no text. Any probabilities show it, so it is known before hours of training.
         let even = vec![vec![1.0 / dev.label_names.len() as f64; dev.label_names.len()]; dev.len()];
         let hint = |e| Error::invalid(format!("--metric on the held-out texts: {e}; give another --metric, or other texts"));
-        self.metric.of(&even, &dev.labels, 0.0).map(drop).map_err(hint)
+        let value = match outputs(dev) {
+            Outputs::Classes => self.metric.of(&even, &dev.labels, 0.0),
+            Outputs::Labels => self.metric.of_targets(Outputs::Labels, &even, &dev.wanted(), 0.0),
+            // A correlation needs numbers that differ.
+            Outputs::Numbers => {
+                let found: Vec<Vec<f64>> = (0..dev.len()).map(|i| vec![i as f64]).collect();
+                self.metric.of_targets(Outputs::Numbers, &found, &dev.wanted(), 0.0)
+            }
+        };
+        value.map(drop).map_err(hint)
     }
 }

@@ -55,8 +55,13 @@ impl Merge {
                 format!("merged and unmerged logits differ by {difference:.1e}, more than {:.1e}; nothing was written", self.tolerance);
             return Err(Error::file(&self.adapter.directory, "merge", problem));
         }
-        let (trained_on, temperature) = about.map_or((None, None), |about| (about.trained_on, about.temperature));
-        let about = About { trained_on, temperature, base_hash: Some(base_hash), ..About::new(&model, &labels, cut, 0) };
+        let new = About { base_hash: Some(base_hash), ..About::new(&model, &labels, cut, 0) };
+        let about = match about {
+            Some(About { trained_on, temperature, problem_type, thresholds, pairs, .. }) => {
+                About { trained_on, temperature, problem_type, thresholds, pairs, ..new }
+            }
+            None => new,
+        };
         write_directory(out, |directory| {
             model.save(&self.base.model.path, &labels, directory)?;
             about.write(directory)

@@ -1,12 +1,14 @@
 //! The parts of labelled data: training texts, held-out texts, and test texts.
 
 use super::common::{limited, open_wordpiece};
+use super::figures::outputs;
 use super::notes::{note, warning};
+use super::task;
 use super::training_args::TrainingArgs;
 use lowrank::cut::Cut;
 use lowrank::data::{Dataset, Found, Labels, Split, Tokenized, WordPiece, data_hash, find, location, sibling_split, text_key};
 use lowrank::lora::TrainedOn;
-use lowrank::nn::Config;
+use lowrank::nn::{Config, Outputs};
 use lowrank::text::{hex, thousands};
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -131,18 +133,21 @@ impl<'a> Reader<'a> {
             (_, 0 | 1) => Some(format!("all texts have the label {:?}", train.label_names.concat())),
             _ => None,
         };
+        let only = if train.targets.is_some() { task::nothing_to_learn(&train) } else { only };
         if let Some(only) = only {
             return Err(Error::file(&self.args.source.data, "labels", format!("{only}: there is nothing to learn")));
         }
         let test = self.test_texts(&train)?;
         let counts: Vec<String> = classes.iter().map(|(name, count)| format!("{name} {}", thousands(*count))).collect();
-        note!("classes: {}", counts.join(", "));
-        for (name, _) in classes.iter().filter(|(_, count)| *count == 0) {
+        note!("{}", task::in_words(&train).unwrap_or_else(|| format!("classes: {}", counts.join(", "))));
+        let numbers = outputs(&train) == Outputs::Numbers;
+        for (name, _) in classes.iter().filter(|(_, count)| *count == 0 && !numbers) {
             warning!("no text to train on has the label {name:?}");
         }
         if let Some(share) = self.held_out {
             let of = self.args.source.data.display();
-            note!("{of} has no test split: {share} of its different texts of each class are held out to test on, the same in every run");
+            let each = if train.targets.is_none() { " of each class" } else { "" };
+            note!("{of} has no test split: {share} of its different texts{each} are held out to test on, the same in every run");
         }
         note!("{} reviews to train on ({} tokens), {} to test", train.len(), thousands(train.tokens()), test.len());
         tell("training", &train, self.cut.one_window());
@@ -176,13 +181,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The test texts as strings.
+    /// The test texts as strings. The two texts of a pair are joined by an empty line.
     ///
     /// # Errors
     /// As [`Reader::train_and_test`].
     pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
         let (path, split) = &self.test;
-        Ok(self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?.texts)
+        let Dataset { texts, seconds, .. } =
+            self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?;
+        if seconds.is_empty() {
+            return Ok(texts);
+        }
+        Ok(texts.iter().zip(&seconds).map(|(text, second)| format!("{text}\n\n{second}")).collect())
     }
 
     fn select_test<T: Default>(&self, data: Dataset<T>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
@@ -225,10 +235,11 @@ pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
     }
 }
 
-/// SHA-256 of the ids, labels and offsets of a part.
+/// SHA-256 of the ids, labels and offsets of a part, of where the second texts of pairs begin, and of what labels mean that are no classes.
 pub fn digest(data: &Tokenized) -> String {
     let mut hash = Sha256::new();
     data.ids.iter().chain(&data.labels).for_each(|id| hash.update(id.to_le_bytes()));
-    data.offsets.iter().for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
+    data.targets.iter().flat_map(|targets| targets.rows.iter().flatten()).for_each(|y| hash.update(y.to_le_bytes()));
+    data.offsets.iter().chain(&data.seconds).for_each(|offset| hash.update((*offset as u64).to_le_bytes()));
     hex(&hash.finalize())
 }

@@ -3,6 +3,7 @@
 use super::adapted::{Adapted, AdaptedArgs};
 use super::common::{Outcome, say, say_json, user_cache};
 use super::eval::{logits, say_one_or_all};
+use super::predict_pairs::answer_pairs;
 use super::predict_table::{self, TableArgs};
 use super::ranks::{is_first, shared};
 use super::texts::{InputLines, TextArgs};
@@ -26,6 +27,9 @@ pub struct Predict {
     /// Column of the text in a table [default: text]
     #[arg(long, value_name = "NAME", requires = "table")]
     text_column: Option<String>,
+    /// Column of the second text of each pair in a table, for a model that was trained on pairs
+    #[arg(long, value_name = "NAME", requires = "file")]
+    text_pair_column: Option<String>,
     /// Names of the classes in order, if the model has no names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     labels: Vec<String>,
@@ -35,7 +39,7 @@ pub struct Predict {
 }
 
 /// Texts of a batch.
-const BATCH: usize = 16;
+pub(super) const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
@@ -44,8 +48,13 @@ impl Predict {
         self.table.check(self.adapted.inputs())?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
-        let options =
-            TableOptions { text_column: self.text_column.clone(), encoding: self.input.encoding.clone(), ..TableOptions::default() };
+        all.iter().try_for_each(|adapted| adapted.check_pairs(self.text_pair_column.is_some()))?;
+        let options = TableOptions {
+            text_column: self.text_column.clone(),
+            text_pair_column: self.text_pair_column.clone(),
+            encoding: self.input.encoding.clone(),
+            ..TableOptions::default()
+        };
         let Some(paths) = self.table.paths() else { return self.answer(&all, &options).map(|()| Outcome::Done) };
         match &all[..] {
             [adapted] => predict_table::run(adapted, paths, &options, BATCH),
@@ -59,6 +68,9 @@ impl Predict {
             return if self.json { self.answer_together(all) } else { self.answer_lines(all, &self.input.texts) };
         }
         let Some(path) = &self.input.file else { return self.answer_input(all) };
+        if options.text_pair_column.is_some() {
+            return answer_pairs(all, path, options, self.json);
+        }
         let texts = match load_texts(path, options)? {
             Some(texts) => texts,
             None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
@@ -140,23 +152,27 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
 }
 
 /// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.
-fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
+pub(super) fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     let best = argmax(row);
     match adapted.outputs {
         Outputs::Classes => json!({ "text": text, "label": adapted.labels[best], "probability": row[best], "probabilities": row }),
         Outputs::Labels => {
-            let found: Vec<&String> = adapted.labels.iter().zip(row).filter(|(_, p)| **p >= 0.5).map(|(label, _)| label).collect();
-            json!({ "text": text, "labels": found, "probabilities": row })
+            json!({ "text": text, "labels": adapted.answered(row), "probabilities": row })
         }
         Outputs::Numbers => json!({ "text": text, "numbers": row, "probabilities": row }),
     }
 }
 
-/// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score.
-fn line(adapted: &Adapted, row: &[f64]) -> String {
+/// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score, and of several
+/// labels first those that are answered.
+pub(super) fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
         (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
         (Outputs::Numbers, [number]) => format!("{number:.4}"),
-        _ => adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect::<Vec<_>>().join(", "),
+        (outputs, _) => {
+            let each: Vec<String> = adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect();
+            let first = if outputs == Outputs::Labels { format!("{}\t", adapted.answered(row).join("|")) } else { String::new() };
+            format!("{first}{}", each.join(", "))
+        }
     }
 }

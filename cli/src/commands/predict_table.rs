@@ -125,8 +125,7 @@ fn answers(adapted: &Adapted, row: &[f64]) -> Vec<Answer> {
     let first = match adapted.outputs {
         Outputs::Classes => vec![Answer::Text(adapted.labels[best].clone()), Answer::Number(row[best])],
         Outputs::Labels => {
-            let found = adapted.labels.iter().zip(row).filter(|(_, p)| **p >= 0.5).map(|(label, _)| label.clone());
-            vec![Answer::Texts(found.collect())]
+            vec![Answer::Texts(adapted.answered(row).into_iter().map(String::from).collect())]
         }
         Outputs::Numbers => Vec::new(),
     };

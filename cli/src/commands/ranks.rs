@@ -3,6 +3,7 @@
 
 #[cfg(feature = "mpi")]
 use super::notes;
+use lowrank::data::Sequence;
 use lowrank::nn::DistilBert;
 use lowrank::tensor::simd;
 use lowrank::text::hex;
@@ -89,12 +90,13 @@ pub fn check(facts: &[(&str, String)]) -> Result<()> {
 ///
 /// # Errors
 /// As [`check`], and those of the model.
-pub fn check_inference(model: &DistilBert, texts: &[&[u32]]) -> Result<()> {
-    let Some(first) = texts.first().filter(|_| are_several()) else { return Ok(()) };
+pub fn check_inference<'a, S: Into<Sequence<'a>> + Copy>(model: &DistilBert, texts: &[S]) -> Result<()> {
+    let Some(&first) = texts.first().filter(|_| are_several()) else { return Ok(()) };
     let mut hash = Sha256::new();
-    for text in texts {
-        hash.update((text.len() as u64).to_le_bytes());
-        text.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    for &text in texts {
+        let Sequence { ids, second } = text.into();
+        [ids.len(), second].iter().for_each(|n| hash.update((*n as u64).to_le_bytes()));
+        ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
     }
     check(&[("texts", hex(&hash.finalize())), ("model with the logits", format!("{:?}", logits(model, &[first], 1)?.concat()))])
 }

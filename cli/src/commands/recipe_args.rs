@@ -1,10 +1,12 @@
 //! The arguments of `train` that make a recipe.
 
 use super::method::MethodArgs;
+use super::task::only_for_classes;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lowrank::data::Tokenized;
 use lowrank::lora::Method;
+use lowrank::nn::Outputs;
 use lowrank::train::{Recipe, Schedule, balanced_weights};
 use lowrank::{Error, Result};
 
@@ -96,6 +98,15 @@ impl RecipeArgs {
             label_smoothing: self.label_smoothing,
             no_bias_decay: self.no_bias_decay,
         })
+    }
+
+    /// Refuses options that have no meaning for the task.
+    ///
+    /// # Errors
+    /// If one is given.
+    pub fn check(&self, task: Outputs) -> Result<()> {
+        only_for_classes(task, "--class-weights", !self.class_weights.is_empty())?;
+        only_for_classes(task, "--label-smoothing", self.label_smoothing != 0.0)
     }
 
     /// The weight of each class of the training texts; none if none were asked for.

@@ -2,20 +2,19 @@
 //! state and gives the same bytes.
 
 use super::best::{Best, number, set_values, values};
-use super::common::{Outcome, describe};
+use super::common::Outcome;
+use super::figures::Figures;
 use super::held_out::Selection;
 use super::notes::{note, warning};
 use super::progress::StepProgress;
 use super::ranks::{self, is_first, ranks};
 use super::signals::asked_to_stop;
-use super::tested::{Tested, probabilities};
+use super::tested::{Tested, all_scores};
 use crate::folder::write_directory;
 use lowrank::data::Tokenized;
 use lowrank::files::{read_text, write_file};
 use lowrank::nn::DistilBert;
-use lowrank::train::{
-    AdamW, Evaluation, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, measure, save_checkpoint_with,
-};
+use lowrank::train::{AdamW, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, save_checkpoint_with};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::borrow::Cow;
@@ -141,7 +140,7 @@ impl TrainingRun<'_> {
             // The line of an evaluation has accuracy and loss already.
             let other = (chosen && !["accuracy", "loss"].contains(&metric)).then_some(value);
             let more = other.map_or(String::new(), |value| format!(", {metric} {value:.4}"));
-            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}{more}", describe(&result)));
+            self.progress.bar.line(&format!("epoch {epoch}, {name}: {}{more}", result.describe()));
             let mut line = json!({ "epoch": epoch, name: result });
             other.iter().for_each(|value| line[metric] = json!(value));
             self.state.metrics += &format!("{line}\n");
@@ -181,12 +180,12 @@ impl TrainingRun<'_> {
     }
 
     /// The figures of logits of tokenised texts, and the figure by which epochs are chosen.
-    fn evaluate(&self, logits: &[Vec<f64>], data: &Tokenized) -> Result<(Evaluation, f64)> {
-        let rows = probabilities(logits, 1.0);
-        let (result, _) = measure(&rows, &data.labels)?;
-        let value = if self.selection.keep_best { self.selection.metric.of(&rows, &data.labels, result.loss) } else { Ok(result.accuracy) };
+    fn evaluate(&self, logits: &[Vec<f64>], data: &Tokenized) -> Result<(Figures, f64)> {
+        let rows = all_scores(data, logits, 1.0);
+        let result = Figures::of(data, &rows, None)?;
         // It may be undefined for test texts. They choose nothing.
-        Ok((result, value.unwrap_or(f64::NAN)))
+        let value = if self.selection.keep_best { result.value(self.selection.metric, data, &rows) } else { f64::NAN };
+        Ok((result, value))
     }
 
     /// Measures the best epoch if one is kept, else the last, and leaves its parameters in the model. `None` if it was stopped; the model then
@@ -213,10 +212,10 @@ impl TrainingRun<'_> {
         let (texts, mut held_out) = (self.texts, None);
         if let Some(dev) = &texts.dev {
             let Some(logits) = self.kept_logits(model, HELD_OUT, dev)? else { return Ok(None) };
-            held_out = Some((logits, &dev.labels[..]));
+            held_out = Some((logits, dev));
         }
         let Some(logits) = self.kept_logits(model, TEST, &texts.test)? else { return Ok(None) };
-        Tested::new(held_out.as_ref().map(|(logits, labels)| (&logits[..], *labels)), (&logits, &texts.test.labels)).map(Some)
+        Tested::new(held_out.as_ref().map(|(logits, dev)| (&logits[..], *dev)), (&logits, &texts.test)).map(Some)
     }
 
     /// The file of the saved state.

@@ -1,11 +1,15 @@
 //! The end of a training run as a page: `report.html`.
 
+use super::figures::{AllFigures, Figures, outputs};
 use super::in_words::{of_class, of_intervals, overall, percent};
 use super::summary::Finished;
+use super::task_page;
 use crate::study::figure::{Figure, Plot, Point, Series};
 use crate::study::page::Page;
-use lowrank::metrics::{ReliabilityBin, argmax};
+use lowrank::metrics::{Metrics, ReliabilityBin, argmax};
+use lowrank::nn::Outputs;
 use lowrank::text::thousands;
+use lowrank::train::Evaluation;
 use serde_json::Value;
 
 /// Most classes of a table with a column for each answer.
@@ -17,17 +21,20 @@ const MISTAKES: usize = 20;
 
 /// The page of a run as HTML. `texts` are the test texts, in order; empty if they could not be read again.
 pub fn page(run: &Finished, texts: &[String]) -> String {
+    let (AllFigures::Classes(metrics), Figures::Classes(test)) = (run.figures, &run.tested.test) else {
+        return task_page::page(run, texts);
+    };
     let mut page = Page::default();
     page.heading("The test");
-    let figures: Vec<_> = overall(run.metrics).into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
-    page.table(&format!("All classes together. {}", of_intervals(run.metrics)), &["figure", "value"], &figures);
-    classes(&mut page, run);
+    let figures: Vec<_> = overall(metrics).into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    page.table(&format!("All classes together. {}", of_intervals(metrics)), &["figure", "value"], &figures);
+    classes(&mut page, run, metrics);
     page.heading("Confusions");
-    confusions(&mut page, run);
+    confusions(&mut page, run, test);
     page.heading("Training");
     training(&mut page, run);
     page.heading("Whether the probabilities are true");
-    reliability(&mut page, run);
+    reliability(&mut page, run, metrics);
     page.heading("The most confident mistakes");
     mistakes(&mut page, run, texts);
     page.heading("Settings");
@@ -36,28 +43,28 @@ pub fn page(run: &Finished, texts: &[String]) -> String {
         "{} texts to train on, {} to test. Test accuracy {}, loss {:.4}.",
         thousands(run.texts.train.len()),
         thousands(run.texts.test.len()),
-        percent(&run.metrics.accuracy),
-        run.tested.test.loss
+        percent(&metrics.accuracy),
+        test.loss
     );
     page.html("A training run of lowrank", &lead)
 }
 
-fn labels<'a>(run: &'a Finished) -> &'a [String] {
+pub(super) fn labels<'a>(run: &'a Finished) -> &'a [String] {
     &run.texts.train.label_names
 }
 
-fn classes(page: &mut Page, run: &Finished) {
+fn classes(page: &mut Page, run: &Finished, metrics: &Metrics) {
     let row = |(label, class): (&String, _)| -> Vec<String> {
         std::iter::once(label.clone()).chain(of_class(class).into_iter().map(|(_, value)| value)).collect()
     };
-    let rows: Vec<_> = labels(run).iter().zip(&run.metrics.classes).map(row).collect();
-    let names = run.metrics.classes.first().map(of_class).unwrap_or_default();
+    let rows: Vec<_> = labels(run).iter().zip(&metrics.classes).map(row).collect();
+    let names = metrics.classes.first().map(of_class).unwrap_or_default();
     let head: Vec<&str> = std::iter::once("class").chain(names.into_iter().map(|(name, _)| name)).collect();
     page.table("Each class against the others.", &head, &rows);
 }
 
-fn confusions(page: &mut Page, run: &Finished) {
-    let (labels, confusion) = (labels(run), &run.tested.test.confusion);
+fn confusions(page: &mut Page, run: &Finished, test: &Evaluation) {
+    let (labels, confusion) = (labels(run), &test.confusion);
     if labels.len() <= MATRIX {
         let head: Vec<String> =
             std::iter::once("label".to_string()).chain(labels.iter().map(|label| format!("answered {label}"))).collect();
@@ -74,11 +81,13 @@ fn confusions(page: &mut Page, run: &Finished) {
 }
 
 /// Curves over steps and epochs.
-fn training(page: &mut Page, run: &Finished) {
+pub(super) fn training(page: &mut Page, run: &Finished) {
+    let is_error = outputs(&run.texts.train) == Outputs::Numbers;
+    let (unit, what) = if is_error { ("squared error", "mean_squared_error") } else { ("loss (nats)", "loss") };
     let losses: Vec<f64> = run.steps().filter_map(|step| step["loss"].as_f64()).collect();
     let series = vec![Series::smoothed("training", &losses)];
     let caption = "Means over neighbouring steps, with dropout, before each step.";
-    page.figure(&Figure::linear("Training loss", caption, ["step", "loss (nats)"], Plot::Lines(series)));
+    page.figure(&Figure::linear("Training loss", caption, ["step", unit], Plot::Lines(series)));
     let records: Vec<Value> = run.records().collect();
     let measured = |part: &str, value: &dyn Fn(&Value) -> Option<Point>| {
         let points = records.iter().filter(|record| record.get(part).is_some()).filter_map(value).collect();
@@ -95,10 +104,10 @@ fn training(page: &mut Page, run: &Finished) {
         let (x, y) = (record["epoch"].as_f64()?, 100.0 * record[part]["accuracy"].as_f64()?);
         Some(Point { x, y, interval: Some((end(0)?, end(1)?)) })
     };
-    let loss = |part: &str, record: &Value| Some(Point { x: record["epoch"].as_f64()?, y: record[part]["loss"].as_f64()?, interval: None });
+    let loss = |part: &str, record: &Value| Some(Point { x: record["epoch"].as_f64()?, y: record[part][what].as_f64()?, interval: None });
     let caption = format!("After each epoch, with 95 % intervals.{best}");
     drawn("Accuracy by epoch", &caption, "accuracy (%)", &accuracy).iter().for_each(|figure| page.figure(figure));
-    drawn("Loss by epoch", "Cross-entropy after each epoch.", "loss (nats)", &loss).iter().for_each(|figure| page.figure(figure));
+    drawn("Loss by epoch", "What training minimises, after each epoch.", unit, &loss).iter().for_each(|figure| page.figure(figure));
     if let Some(name) = run.chosen_by.filter(|name| records.iter().any(|record| record.get(*name).is_some())) {
         let chosen = |part: &str, record: &Value| {
             let point = || Some(Point { x: record["epoch"].as_f64()?, y: record[name].as_f64()?, interval: None });
@@ -109,7 +118,7 @@ fn training(page: &mut Page, run: &Finished) {
     }
 }
 
-fn reliability(page: &mut Page, run: &Finished) {
+fn reliability(page: &mut Page, run: &Finished, metrics: &Metrics) {
     let point = |bin: &ReliabilityBin| Point {
         x: 100.0 * bin.confidence,
         y: 100.0 * bin.accuracy,
@@ -118,7 +127,7 @@ fn reliability(page: &mut Page, run: &Finished) {
     let even = 100.0 / labels(run).len().max(1) as f64;
     let ideal = [even, 100.0].map(|x| Point { x, y: x, interval: None }).to_vec();
     let series = vec![
-        Series { name: "measured".to_string(), points: run.metrics.reliability.iter().map(point).collect() },
+        Series { name: "measured".to_string(), points: metrics.reliability.iter().map(point).collect() },
         Series { name: "true probabilities".to_string(), points: ideal },
     ];
     let caption = match run.tested.temperature {
@@ -132,7 +141,7 @@ fn reliability(page: &mut Page, run: &Finished) {
             [bin.bounds.0, bin.bounds.1, bin.confidence, bin.accuracy, bin.interval.0, bin.interval.1].map(|x| 100.0 * x);
         vec![format!("{low:.1}–{high:.1}"), thousands(bin.texts), format!("{confidence:.2}"), format!("{accuracy:.2} ({from:.2}–{to:.2})")]
     };
-    let rows: Vec<_> = run.metrics.reliability.iter().map(row).collect();
+    let rows: Vec<_> = metrics.reliability.iter().map(row).collect();
     let head = ["probability of the answer (%)", "test texts", "mean probability (%)", "right answers (%)"];
     page.table("The figure in numbers.", &head, &rows);
 }
@@ -161,7 +170,7 @@ fn mistakes(page: &mut Page, run: &Finished, texts: &[String]) {
     }
 }
 
-fn settings(page: &mut Page, run: &Finished) {
+pub(super) fn settings(page: &mut Page, run: &Finished) {
     let mut rows = Vec::new();
     for part in [serde_json::json!(run.recipe), serde_json::json!(run.method)] {
         for (key, value) in part.as_object().into_iter().flatten() {

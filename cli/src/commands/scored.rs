@@ -1,6 +1,7 @@
 //! `eval --out`: a table of the measured texts with their answers and probabilities.
 
 use super::output::{Input, check_apart};
+use lowrank::data::Dataset;
 use lowrank::files::write_file;
 use lowrank::metrics::argmax;
 use lowrank::{Error, Result};
@@ -38,19 +39,23 @@ fn separator(path: &Path) -> Result<u8> {
     }
 }
 
-/// Writes a row for each text: the text, its label, the answer, the answer's probability, and the probability of each class.
+/// Writes a row for each text: the text (of a pair both, in two columns), its label, the answer, the answer's probability, and the probability of each class.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_scored(path: &Path, names: &[String], texts: &[String], labels: &[u32], rows: &[Vec<f64>]) -> Result<()> {
+pub fn write_scored(path: &Path, names: &[String], texts: &Dataset, labels: &[u32], rows: &[Vec<f64>]) -> Result<()> {
     let problem = |e: csv::Error| Error::file(path, "--out", e);
     let mut table = csv::WriterBuilder::new().delimiter(separator(path)?).from_writer(Vec::new());
-    let head = ["text", "label", "answer", "probability"].map(String::from);
-    table.write_record(head.into_iter().chain(names.iter().map(|name| format!("p({name})")))).map_err(problem)?;
-    for ((text, &label), row) in texts.iter().zip(labels).zip(rows) {
+    let second = (!texts.seconds.is_empty()).then(|| "text_pair".to_string());
+    let head = ["label", "answer", "probability"].map(String::from);
+    table
+        .write_record(["text".to_string()].into_iter().chain(second).chain(head).chain(names.iter().map(|name| format!("p({name})"))))
+        .map_err(problem)?;
+    for (i, (&label, row)) in labels.iter().zip(rows).enumerate() {
         let answer = argmax(row);
-        let cells = [text.clone(), names[label as usize].clone(), names[answer].clone(), row[answer].to_string()];
-        table.write_record(cells.into_iter().chain(row.iter().map(f64::to_string))).map_err(problem)?;
+        let cells = [names[label as usize].clone(), names[answer].clone(), row[answer].to_string()];
+        let text = [&texts.texts[i]].into_iter().chain(texts.seconds.get(i)).cloned();
+        table.write_record(text.chain(cells).chain(row.iter().map(f64::to_string))).map_err(problem)?;
     }
     let bytes = table.into_inner().map_err(|e| Error::file(path, "--out", e.error()))?;
     write_file(path, &bytes)

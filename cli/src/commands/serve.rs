@@ -115,6 +115,10 @@ impl Serve {
 
 /// Serves the models until a signal asks to stop.
 pub(super) fn run(models: Vec<Adapted>, options: Options, open: bool) -> Result<Outcome> {
+    if let Some(pairs) = models.iter().find(|model| model.check_pairs(false).is_err()) {
+        let problem = "was trained on pairs of texts, and only single texts are served: predict answers pairs from a table";
+        return Err(Error::invalid(format!("{}: {problem}", pairs.name)));
+    }
     let models: Vec<Served> = models.into_iter().map(served).collect();
     if let Some((_, twice)) = models.iter().enumerate().find(|(i, m)| models[..*i].iter().any(|other| other.facts.name == m.facts.name)) {
         return Err(Error::invalid(format!("--adapter: two have the name {:?}: give them names with NAME=DIR", twice.facts.name)));

@@ -1,11 +1,11 @@
 //! The end of a training run as a file of numbers: `summary.json`.
 
 use super::device::device_memory;
+use super::figures::AllFigures;
 use super::run::{RunState, Texts};
 use super::tested::Tested;
 use lowrank::cut::Cut;
 use lowrank::lora::{Counts, Method};
-use lowrank::metrics::Metrics;
 use lowrank::nn::DistilBert;
 use lowrank::train::{Recipe, memory_by_category, peak_memory};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub struct Finished<'a> {
     pub chosen_by: Option<&'a str>,
     pub state: &'a RunState,
     pub tested: &'a Tested,
-    pub metrics: &'a Metrics,
+    pub figures: &'a AllFigures,
 }
 
 impl Finished<'_> {
@@ -67,7 +67,7 @@ impl Finished<'_> {
             "temperature": self.tested.temperature,
             "held_out": self.tested.held_out,
             "test": self.tested.test,
-            "metrics": self.metrics,
+            "metrics": self.figures,
             "peak_memory_bytes": peak,
             "memory_bytes": by_category.iter().copied().collect::<BTreeMap<_, _>>(),
             "device_memory_bytes": device_memory(self.model),
@@ -78,6 +78,15 @@ impl Finished<'_> {
         }
         if self.cut.windows > 1 {
             all["windows"] = json!(self.cut.windows);
+        }
+        if let Some(task) = &self.model.config.problem_type {
+            all["problem_type"] = json!(task);
+        }
+        if let Some(thresholds) = &self.tested.thresholds {
+            all["thresholds"] = json!(thresholds);
+        }
+        if train.has_pairs() {
+            all["pairs"] = json!(true);
         }
         all
     }

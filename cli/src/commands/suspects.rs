@@ -7,7 +7,7 @@ use super::progress::StepProgress;
 use super::ranks::ranks;
 use super::run::TrainingRun;
 use super::signals::asked_to_stop;
-use super::tested::{Tested, probabilities};
+use super::tested::{Tested, all_scores};
 use clap::Args;
 use lowrank::data::{Dataset, Tokenized, text_key};
 use lowrank::metrics::{Suspect, argmax, suspects};
@@ -33,6 +33,13 @@ pub struct SuspectArgs {
     /// Folds of the training texts for --suspects: so many further trainings [default: 5]
     #[arg(long, value_name = "K", requires = "suspects")]
     folds: Option<usize>,
+}
+
+impl SuspectArgs {
+    /// Whether suspects are asked for.
+    pub fn is_given(&self) -> bool {
+        self.suspects.is_some()
+    }
 }
 
 /// Folds of the training texts, and the parameters from which each fold's training starts.
@@ -126,7 +133,7 @@ impl Folds {
             let Some(logits) = logits_while(&*ranks, model, &own.sequences(), recipe.batch, &mut |_| !asked_to_stop())? else {
                 return Ok(None);
             };
-            left.iter().zip(probabilities(&logits, 1.0)).for_each(|(&i, row)| rows[i] = row);
+            left.iter().zip(all_scores(&own, &logits, 1.0)).for_each(|(&i, row)| rows[i] = row);
         }
         Ok(Some(rows))
     }

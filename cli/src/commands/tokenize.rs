@@ -6,7 +6,7 @@ use super::notes::warning;
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::cut::{Cut, Truncate};
-use lowrank::data::{WordPiece, read_text};
+use lowrank::data::{Encoded, Encoder, WordPiece, read_text};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::path::Path;
@@ -23,7 +23,8 @@ pub struct Tokenize {
     /// The tokens that are kept of a text that is longer than --max-length: the first, the last, or the first and the last at 128 to 382
     #[arg(long, value_name = "PART", value_parser = parser(), requires = "max_length")]
     truncate: Option<Truncate>,
-    /// Read lines of {"text": …} and write lines of {"ids": […]}, instead of plain text
+    /// Read lines of {"text": …} and write lines of {"ids": […]}, instead of plain text. A line may also have "text_pair", the second text of a
+    /// pair; its answer then has "token_type_ids" too
     #[arg(long)]
     jsonl: bool,
     #[command(flatten)]
@@ -55,6 +56,7 @@ impl Tokenize {
             return Err(Error::invalid("--max-length must be at least 2: [CLS] and [SEP]"));
         }
         let cut = Cut { truncate: self.truncate, ..max_length.into() };
+        let mut encoder = Encoder::new(&wordpiece);
         for (number, line) in lines.iter().enumerate() {
             if self.jsonl && given {
                 say_json(&json!({ "ids": wordpiece.encode(line, cut) }))?;
@@ -62,7 +64,14 @@ impl Tokenize {
                 let bad = |e: String| Error::file(&name, format!("line {}", number + 1), e);
                 let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
                 let text = value["text"].as_str().ok_or_else(|| bad("has no \"text\"".to_string()))?;
-                say_json(&json!({ "ids": wordpiece.encode(text, cut) }))?;
+                say_json(&match value["text_pair"].as_str() {
+                    None => json!({ "ids": wordpiece.encode(text, cut) }),
+                    Some(second) => {
+                        let Encoded { ids, second, .. } = Encoded::pair(&mut encoder, [text, second], max_length);
+                        let types: Vec<u32> = (0..ids.len()).map(|i| u32::from(i + second >= ids.len())).collect();
+                        json!({ "ids": ids, "token_type_ids": types })
+                    }
+                })?;
             } else {
                 let ids: Vec<String> = wordpiece.encode(line, cut).iter().map(u32::to_string).collect();
                 say(ids.join(" "))?;

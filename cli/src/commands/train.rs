@@ -1,8 +1,9 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
 use super::base::checked;
-use super::common::{Outcome, count, describe, length, say, say_json};
+use super::common::{Outcome, count, length, say, say_json};
 use super::device::kernel_path;
+use super::figures::{AllFigures, outputs};
 use super::head::{BaseModel, tell_model};
 use super::held_out::HeldOutArgs;
 use super::method::MethodArgs;
@@ -18,6 +19,7 @@ use super::signals::catch_signals;
 use super::start::{self, Start};
 use super::summary::Finished;
 use super::suspects::{self, Doubts, SuspectArgs, doubts};
+use super::task::{self, TaskArg};
 use super::tested::Tested;
 use super::training_args::TrainingArgs;
 use crate::folder::{self, Lock};
@@ -26,8 +28,8 @@ use lowrank::cut::Cut;
 use lowrank::data::hash_file;
 use lowrank::files::write_file;
 use lowrank::lora::{About, Method, adapter};
-use lowrank::metrics::{Metric, Metrics};
-use lowrank::nn::{Config, DistilBert};
+use lowrank::metrics::Metric;
+use lowrank::nn::{Config, DistilBert, Outputs};
 use lowrank::tensor::DType;
 use lowrank::text::hex;
 use lowrank::train::Recipe;
@@ -51,6 +53,9 @@ pub struct Train {
     held_out: HeldOutArgs,
     #[command(flatten)]
     doubt: SuspectArgs,
+    /// What the labels are [default: what the problem_type of the model says, else classes]
+    #[arg(long, value_enum)]
+    task: Option<TaskArg>,
     /// Replace the head of the checkpoint by a new one
     #[arg(long)]
     new_head: bool,
@@ -79,7 +84,7 @@ pub struct Train {
 impl Train {
     /// The settings on which the bytes of a run depend. A run is resumed only with the same ones.
     fn settings(&self, recipe: &Recipe, method: &Method, base: &str, cut: Cut, texts: &Texts) -> Result<String> {
-        let (mut settings, selection) = (json!(recipe), self.held_out.selection());
+        let (mut settings, selection) = (json!(recipe), self.held_out.selection(outputs(&texts.train)));
         for (name, value) in [
             ("method", json!(format!("{method:?}"))),
             ("lora_plus_ratio", json!(self.what.lora_plus_ratio())),
@@ -106,6 +111,9 @@ impl Train {
         if cut.windows != 1 {
             settings["windows"] = json!(cut.windows);
         }
+        if texts.train.targets.is_some() {
+            settings["task"] = json!(task::name(outputs(&texts.train)));
+        }
         if let Some(patience) = selection.patience {
             settings["patience"] = json!(patience);
         }
@@ -116,13 +124,15 @@ impl Train {
     }
 
     /// Refuses arguments that contradict each other, before anything is computed. Rank 0 locks the place of the result.
-    fn check(&self, recipe: &Recipe, method: &Method) -> Result<Option<Lock>> {
+    fn check(&self, recipe: &Recipe, method: &Method, task: Outputs) -> Result<Option<Lock>> {
         let start = self.init_from.clone().map(|directory| Input::Model("the adapter", directory));
         let inputs: Vec<Input> = self.args.inputs().into_iter().chain(self.held_out.dev.as_deref().map(Input::test)).chain(start).collect();
         self.what.check()?;
         recipe.check()?;
         method.check(&Config::open(&self.args.model.path)?)?;
-        self.held_out.check()?;
+        self.held_out.check(task)?;
+        self.how.check(task)?;
+        task::only_for_classes(task, "--suspects", self.doubt.is_given())?;
         ranks::is_first().then(|| self.output.check_run(&inputs, self.resume, self.restart)).transpose()
     }
 
@@ -154,7 +164,7 @@ impl Train {
             return Err(Error::file(&self.args.source.data, "test texts", "there are none: give some with --test"));
         }
         let dev = reader.dev(path, fraction, &train, &test)?;
-        self.held_out.selection().check(dev.as_ref(), &test)?;
+        self.held_out.selection(outputs(&train)).check(dev.as_ref(), &test)?;
         Ok(Texts { train, test, dev })
     }
 
@@ -168,23 +178,30 @@ impl Train {
         Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
     }
 
+    fn base_model<'a>(&'a self, method: &'a Method, task: Outputs) -> BaseModel<'a> {
+        let (folder, dtype) = (&self.args.model.path, self.args.dtype.into());
+        BaseModel { folder, method, dtype, seed: self.seed, new_head: self.new_head, task }
+    }
+
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         let args = &self.args;
         let architecture = Config::open(&args.model.path)?.architecture;
         let method = start::method(self.init_from.as_deref(), &self.what, architecture, self.seed)?;
         let mut recipe = self.how.recipe((args.epochs, args.batch, self.seed), &self.what, &method)?;
-        let _lock = self.check(&recipe, &method)?;
+        let task = task::of_run(self.task, &args.model.path, self.init_from.as_deref(), self.new_head)?;
+        let _lock = self.check(&recipe, &method, task)?;
         ranks::meet()?;
         let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
-        let checkpoint =
-            BaseModel { folder: &args.model.path, method: &method, dtype: args.dtype.into(), seed: self.seed, new_head: self.new_head };
+        let checkpoint = self.base_model(&method, task);
         let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
         let (cut, names) = (self.cut(&start, &method)?, start.names());
-        let reader = Reader::new(args, &start.model().config, args.source.labels(names.as_deref())?, cut, self.seed)?;
+        task::check_pairs(&args.source, cut)?;
+        let reader = Reader::new(args, &start.model().config, task::labels(task, &args.source, names.as_deref())?, cut, self.seed)?;
         let texts = self.texts(&reader, names.as_deref())?;
         recipe.class_weights = self.how.class_weights(&texts.train)?;
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
+        model.config.set_outputs(task);
         tell_model(&args.model.path, &model, &report, &adapted);
         let machine = self.place(&mut model)?;
         let new_optimizer = |model: &DistilBert| self.what.optimizer(&recipe, model);
@@ -198,7 +215,7 @@ impl Train {
             recipe: &recipe,
             texts: &texts,
             test_each_epoch: self.held_out.eval_every_epoch,
-            selection: self.held_out.selection(),
+            selection: self.held_out.selection(task),
             progress: StepProgress::new(recipe.steps(texts.train.len())?),
             state: RunState::default(),
         };
@@ -219,6 +236,9 @@ impl Train {
             trained_on: Some(reader.trained_on()?),
             base_hash: Some(base),
             temperature: tested.temperature,
+            problem_type: (task != Outputs::Classes).then(|| task.problem_type().to_string()),
+            thresholds: tested.thresholds.clone(),
+            pairs: texts.train.has_pairs(),
             ..About::new(&model, &texts.train.label_names, cut, self.seed)
         };
         self.finish(&run, (&model, &method), (&tested, doubts.as_ref()), &about, &reader)
@@ -242,7 +262,7 @@ impl Train {
             cut: about.cut,
             chosen_by: run.selection.keep_best.then_some(run.selection.metric.name()),
             state: &run.state,
-            metrics: &Metrics::new(&tested.probabilities, &run.texts.test.labels)?,
+            figures: &AllFigures::of(&run.texts.test, &tested.probabilities, tested.thresholds.as_deref())?,
             tested,
         };
         let (mut summary, table) =
@@ -266,7 +286,7 @@ impl Train {
             note!("memory on the GPU: {}", mega(bytes));
         }
         if !self.json {
-            return say(format!("trained in {:.0} s; {}", run.state.seconds, describe(&run.tested.test)));
+            return say(format!("trained in {:.0} s; {}", run.state.seconds, run.tested.test.describe()));
         }
         summary["out"] = json!(self.output.out);
         say_json(&summary)

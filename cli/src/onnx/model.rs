@@ -2,7 +2,7 @@
 
 use super::graph::{Builder, Setting, Size};
 use super::proto::FLOAT;
-use lowrank::nn::{Architecture, Block, DistilBert, LayerNorm, Linear};
+use lowrank::nn::{Architecture, Block, DistilBert, LayerNorm, Linear, Weight};
 use lowrank::tensor::{DType, Tensor};
 use lowrank::{Error, Result};
 use prost::Message;
@@ -11,11 +11,11 @@ use prost::Message;
 const PADDING: f64 = -1e9;
 
 /// The bytes of an ONNX file that computes `logits` `[batch, C]` of `input_ids` and `attention_mask`, both `[batch, sequence]` of i64, where 0 in the
-/// mask stands for padding. BERT's tokens are all of type 0.
+/// mask stands for padding. BERT's tokens are all of type 0; with `pairs`, their types are a third input, `token_type_ids`.
 ///
 /// # Errors
 /// If the model has parts that a plain checkpoint lacks (merge low-rank terms first), or is larger than 2 GB.
-pub fn encode(model: &DistilBert) -> Result<Vec<u8>> {
+pub fn encode(model: &DistilBert, pairs: bool) -> Result<Vec<u8>> {
     let added = |block: &Block| block.prefix.is_some() || block.hooks.iter().any(Option::is_some);
     let linears =
         model.blocks.iter().flat_map(|b| b.qkv.iter().chain([&b.out, &b.lin1, &b.lin2])).chain([&model.pre_classifier, &model.classifier]);
@@ -32,7 +32,9 @@ pub fn encode(model: &DistilBert) -> Result<Vec<u8>> {
     let tokens = || [Size::Free("batch"), Size::Free("sequence")];
     graph.input("input_ids", &tokens());
     graph.input("attention_mask", &tokens());
-    let mut h = embeddings(&mut graph, model)?; // [batch, sequence, D]
+    let types = model.token_type_embeddings.as_ref().filter(|_| pairs);
+    types.iter().for_each(|_| graph.input("token_type_ids", &tokens()));
+    let mut h = embeddings(&mut graph, model, types)?; // [batch, sequence, D]
     let mask = mask(&mut graph)?;
     for block in &model.blocks {
         h = layer(&mut graph, block, &h, &mask)?;
@@ -51,10 +53,15 @@ pub fn encode(model: &DistilBert) -> Result<Vec<u8>> {
 }
 
 /// h⁰ `[batch, sequence, D]`.
-fn embeddings(graph: &mut Builder, model: &DistilBert) -> Result<String> {
+fn embeddings(graph: &mut Builder, model: &DistilBert, types: Option<&Weight>) -> Result<String> {
     let words = graph.weight(&model.word_embeddings)?;
-    let words = graph.node("Gather", "embeddings.words", &[&words, "input_ids"], &[]);
-    let positions = positions(model)?;
+    let mut words = graph.node("Gather", "embeddings.words", &[&words, "input_ids"], &[]);
+    if let Some(table) = types {
+        let table = graph.weight(table)?;
+        let types = graph.node("Gather", "embeddings.types", &[&table, "token_type_ids"], &[]);
+        words = graph.node("Add", "embeddings.words_and_types", &[&words, &types], &[]);
+    }
+    let positions = positions(model, types.is_none())?;
     let table = graph.floats("embeddings.position_table", positions.dims(), positions.host::<f32>()?)?;
     let (zero, axes) = (graph.ints("index.first", &[0])?, graph.ints("axes.0", &[0])?);
     let length = graph.node("Shape", "sequence", &["input_ids"], &[Setting::Int("start", 1), Setting::Int("end", 2)]);
@@ -63,10 +70,10 @@ fn embeddings(graph: &mut Builder, model: &DistilBert) -> Result<String> {
     norm(graph, &model.layer_norm, &sum)
 }
 
-/// The table of positions `[M, D]`, to which BERT's token type 0 is added.
-fn positions(model: &DistilBert) -> Result<Tensor> {
+/// The table of positions `[M, D]`, to which BERT's token type 0 is added unless the types are an input.
+fn positions(model: &DistilBert, of_type_0: bool) -> Result<Tensor> {
     let mut table = model.position_embeddings.value()?.to_f64()?;
-    if let Some(types) = &model.token_type_embeddings {
+    if let Some(types) = model.token_type_embeddings.as_ref().filter(|_| of_type_0) {
         let types = types.value()?.to_f64()?;
         let d = model.config.dim;
         table.chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(&types[..d]).for_each(|(x, of_type)| *x += of_type));

@@ -145,7 +145,7 @@ fn erf(x: f64) -> f64 {
 }
 
 /// Logits of a padded batch. Every value must be there before it is used.
-fn logits(graph: &Graph, texts: &[Vec<u32>]) -> Vec<f64> {
+fn logits(graph: &Graph, texts: &[Vec<u32>], seconds: &[usize]) -> Vec<f64> {
     let longest = texts.iter().map(Vec::len).max().unwrap();
     let padded = |f: &dyn Fn(&[u32], usize) -> f64| Value {
         dims: vec![texts.len(), longest],
@@ -154,7 +154,12 @@ fn logits(graph: &Graph, texts: &[Vec<u32>]) -> Vec<f64> {
     let mut values = BTreeMap::new();
     values.insert("input_ids".to_string(), padded(&|text, i| text.get(i).copied().map_or(0.0, f64::from)));
     values.insert("attention_mask".to_string(), padded(&|text, i| f64::from(u8::from(i < text.len()))));
-    assert!(graph.input.iter().all(|input| values.contains_key(input.name.as_ref().unwrap())) && graph.input.len() == 2);
+    if graph.input.len() == 3 {
+        let second = |text: &[u32]| seconds[texts.iter().position(|of| of == text).unwrap()];
+        let of_type = |text: &[u32], i: usize| f64::from(u8::from(i < text.len() && i + second(text) >= text.len()));
+        values.insert("token_type_ids".to_string(), padded(&of_type));
+    }
+    assert!(graph.input.iter().all(|input| values.contains_key(input.name.as_ref().unwrap())) && graph.input.len() == values.len());
     for tensor in &graph.initializer {
         let raw = tensor.raw_data.as_ref().unwrap();
         let x = match tensor.data_type {
@@ -186,19 +191,24 @@ fn the_graph_computes_what_the_engine_does() {
             let moved = p.value().to_f64().unwrap().iter().enumerate().map(|(i, x)| x + 0.1 * (i as f64).sin()).collect();
             p.set(lowrank::tensor::Tensor::from_f64(moved, DType::F32, p.value().shape()).unwrap());
         }
-        assert!(encode(&model).unwrap_err().to_string().contains("merge low-rank terms"));
+        assert!(encode(&model, false).unwrap_err().to_string().contains("merge low-rank terms"));
         merge(&mut model).unwrap();
-        let file = proto::Model::decode(&encode(&model).unwrap()[..]).unwrap();
-        assert_eq!(file.opset_import[0].version, Some(17));
         let texts = [vec![1, 5, 29, 7, 2, 8, 9, 10, 11], vec![3], vec![4, 4, 20, 1]];
-        let found = logits(file.graph.as_ref().unwrap(), &texts);
-        let sequences = Sequences::new(&texts.iter().map(Vec::len).collect::<Vec<_>>(), vec![0; 3]).unwrap();
-        let pass = Pass::evaluation(Arc::new(sequences));
-        let wanted = model.forward(&mut Tape::inference(), &texts.concat(), &pass).unwrap().value().to_f64().unwrap();
-        assert_eq!(found.len(), wanted.len());
-        for (a, b) in found.iter().zip(&wanted) {
-            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{architecture:?}: {found:?} {wanted:?}");
+        let mut both = Vec::new();
+        for seconds in [[0, 0, 0], [4, 0, 1]] {
+            let file = proto::Model::decode(&encode(&model, seconds != [0; 3]).unwrap()[..]).unwrap();
+            assert_eq!(file.opset_import[0].version, Some(17));
+            let found = logits(file.graph.as_ref().unwrap(), &texts, &seconds);
+            let sequences = Sequences::new(&texts.iter().map(Vec::len).collect::<Vec<_>>(), vec![0; 3]).unwrap();
+            let pass = Pass::evaluation(Arc::new(sequences.with_seconds(seconds.to_vec()).unwrap()));
+            let wanted = model.forward(&mut Tape::inference(), &texts.concat(), &pass).unwrap().value().to_f64().unwrap();
+            assert_eq!(found.len(), wanted.len());
+            for (a, b) in found.iter().zip(&wanted) {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{architecture:?}: {found:?} {wanted:?}");
+            }
+            both.push(wanted);
         }
+        assert_eq!(both[0] == both[1], architecture == Architecture::DistilBert, "only BERT knows token types");
     }
 }
 
@@ -209,6 +219,6 @@ fn what_is_no_checkpoint_is_refused() {
     for method in [Method::Prompt { tokens: 2 }, Method::Prefix { tokens: 2 }, Method::Intrinsic { dimension: 3, seed: 0 }] {
         let mut model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
         method.apply(&mut model, 0).unwrap();
-        assert!(encode(&model).unwrap_err().to_string().contains("only a plain model"), "{method:?}");
+        assert!(encode(&model, false).unwrap_err().to_string().contains("only a plain model"), "{method:?}");
     }
 }

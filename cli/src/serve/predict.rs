@@ -132,7 +132,7 @@ async fn logits(state: &State, model: usize, texts: &[String], truncate: Option<
     let all = texts.iter().map(|text| encode(state, facts, facts.cut, text, truncate)).collect::<Result<Vec<_>, _>>()?;
     let truncated = all.iter().enumerate().filter(|(_, (_, cut))| *cut).map(|(i, _)| i).collect();
     let windows = Windows::of(&all.iter().map(|(ids, _)| &ids[..]).collect::<Vec<_>>(), facts.cut.window());
-    let ids = windows.sequences().into_iter().map(<[u32]>::to_vec).collect();
+    let ids = windows.sequences().into_iter().map(|window| window.ids.to_vec()).collect();
     Ok((windows.mean(ask(state, model, ids).await?), truncated))
 }
 

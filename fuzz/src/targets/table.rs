@@ -14,7 +14,7 @@ pub fn run(name: &str, data: &[u8]) {
     let encoding = ENCODINGS[options & 3].map(String::from);
     let (columns, packed, named) = (options & 4 != 0, options & 8 != 0, options & 16 != 0);
     let column = |name: &str| columns.then(|| name.to_string());
-    let table = TableOptions { text_column: column("a"), label_column: column("b"), encoding };
+    let table = TableOptions { text_column: column("a"), label_column: column("b"), encoding, ..TableOptions::default() };
     let labels = if named { Labels::named(&["no".to_string(), "yes".to_string()]) } else { Labels::default() };
     let file = if packed { gzip(bytes.0) } else { bytes.0.to_vec() };
     with_files(&[(name, &file)], |folder| {

@@ -12,7 +12,7 @@
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + r) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`EmbeddingLayerNorm`] | LN(words + positions) | composed tape calls | `layer_norm_fast.rs` |
-//! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`Cast`] | rows, loss, type | the code itself | none is needed |
+//! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`Cast`] | rows, loss, type | the code itself | none is needed |
 //!
 //! The files of [`Linear`] and [`Attention`] name their own plain and fast forms.
 //!
@@ -23,6 +23,7 @@ mod arithmetic;
 mod attention;
 mod attention_fast;
 mod attention_inputs;
+mod bce_with_logits;
 mod cast;
 mod cross_entropy;
 mod dropout;
@@ -40,12 +41,14 @@ mod linear_inputs;
 mod low_rank;
 mod relu;
 mod residual_layer_norm;
+mod squared_error;
 mod tanh;
 #[cfg(test)]
 mod testing;
 
 pub use arithmetic::{Add, Mul, Scale, Sum};
 pub use attention::Attention;
+pub use bce_with_logits::BceWithLogits;
 pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
 pub use dropout::Dropout;
@@ -82,6 +85,7 @@ pub fn suites() -> Vec<Suite> {
         Suite { op: "Attention", tolerance: 1e-6, case: |random| attention::random_inputs(random).map(|(op, x)| Case::new(op, x)) },
         Suite { op: "FirstRow", tolerance: 1e-8, case: first_row::random_case },
         Suite { op: "CrossEntropy", tolerance: 1e-8, case: cross_entropy::random_case },
+        Suite { op: "BceWithLogits", tolerance: 1e-8, case: bce_with_logits::random_case },
         Suite { op: "Cast", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Cast { dtype: DType::F64 }, 1, random) },
     ]
 }

@@ -6,6 +6,7 @@ fn part(name: &str, rows: &[(&str, &str)]) -> Part {
     let row = |(i, (text, label)): (usize, &(&str, &str))| Row {
         name: format!("line {}", i + 2),
         text: text.to_string(),
+        second: None,
         label: label.to_string(),
         lossy: false,
     };

@@ -1,0 +1,178 @@
+//! Labels that are no classes: several names for a text, or a number.
+
+use super::labels::{Label, Labels};
+use super::tokenized::{Targets, Tokenized};
+use crate::outputs::{Outputs, generic_label};
+use crate::{Error, Result};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+
+impl Tokenized {
+    /// Reads the labels, which are those of the file at `path`, as what a model should answer: `labels` has the kind of outputs, and perhaps their
+    /// names. Then [`Tokenized::label_names`] has the names of the outputs. Classes stay as they are.
+    ///
+    /// # Errors
+    /// If a label does not have the form that [`super::load`] describes.
+    pub fn with_targets(self, labels: &Labels, path: &Path) -> Result<Tokenized> {
+        if labels.outputs == Outputs::Classes {
+            return Ok(self);
+        }
+        let counts = self.class_counts();
+        let label = |(text, count): (&String, usize)| Label { text: text.clone(), count, place: "labels".to_string() };
+        let found: Vec<Label> = self.label_names.iter().zip(counts).map(label).collect();
+        let (label_names, rows) = targets(labels, &found, path)?;
+        Ok(Tokenized { label_names, targets: Some(Targets { outputs: labels.outputs, rows }), ..self })
+    }
+
+    /// What a model should answer for each sequence: `[N][C]`. Empty if the labels are classes.
+    pub fn wanted(&self) -> Vec<Vec<f64>> {
+        let rows = self.targets.as_ref().map(|targets| &targets.rows);
+        rows.map_or(Vec::new(), |rows| self.labels.iter().map(|&label| rows[label as usize].clone()).collect())
+    }
+}
+
+/// The names of the outputs, and what each label of `found` means: `[L][C]`.
+///
+/// # Errors
+/// If a label has another form, or a name that is none of those in `labels`; the message has its place.
+pub(super) fn targets(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+    if labels.outputs == Outputs::Numbers { numbers(labels, found, path) } else { several(labels, found, path) }
+}
+
+fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+    let names = labels.names.clone().unwrap_or_else(|| vec![generic_label(0)]);
+    let row = |label: &Label| {
+        let list = list(&label.text).and_then(|list| list.iter().map(Value::as_f64).collect());
+        let row = list.or_else(|| label.text.trim().parse().ok().map(|x: f64| vec![x]));
+        let what = if names.len() == 1 { "a number".to_string() } else { format!("a list of {} numbers", names.len()) };
+        row.filter(|row: &Vec<f64>| row.len() == names.len() && row.iter().all(|x| x.is_finite())).ok_or_else(|| wrong(path, label, &what))
+    };
+    let rows = found.iter().map(row).collect::<Result<_>>()?;
+    Ok((names, rows))
+}
+
+/// The labels of a text, as they are in the file.
+enum Parts {
+    Bits(Vec<f64>),
+    Names(Vec<String>),
+}
+
+fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+    // How many outputs there are, if it is known: lists of so many zeros and ones have a number for each.
+    let bits = |label: &Label| {
+        let bits: Option<Vec<f64>> = list(&label.text)?.iter().map(|x| x.as_f64().filter(|x| *x == 0.0 || *x == 1.0)).collect();
+        bits
+    };
+    let lengths: Option<Vec<usize>> = found.iter().map(|label| bits(label).map(|bits| bits.len())).collect();
+    let same = lengths.and_then(|n| n.first().copied().filter(|&first| first > 1 && n.iter().all(|n| *n == first)));
+    let count = labels.names.as_ref().map(Vec::len).or(same);
+    let of = |label: &Label| match (bits(label), list(&label.text), count) {
+        (Some(bits), _, Some(count)) if bits.len() == count => Ok(Parts::Bits(bits)),
+        (_, Some(list), _) => {
+            // A list may have the index of a label instead of its name.
+            let name = |value: &Value| value.as_str().map(String::from).or(value.as_u64().map(|i| i.to_string()));
+            list.iter().map(name).collect::<Option<_>>().map(Parts::Names).ok_or_else(|| wrong(path, label, "a list of labels"))
+        }
+        (_, None, Some(1)) if ["1", "true"].iter().any(|one| label.text.eq_ignore_ascii_case(one)) => Ok(Parts::Bits(vec![1.0])),
+        (_, None, Some(1)) if ["0", "false"].iter().any(|zero| label.text.eq_ignore_ascii_case(zero)) => Ok(Parts::Bits(vec![0.0])),
+        _ => Ok(Parts::Names(label.text.split(SEPARATORS).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())),
+    };
+    let all = found.iter().map(of).collect::<Result<Vec<Parts>>>()?;
+    let (mut parts, mut index): (Vec<Label>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
+    for (label, names) in found.iter().zip(&all) {
+        let Parts::Names(names) = names else { continue };
+        for name in names {
+            let i = *index.entry(name).or_insert_with(|| {
+                parts.push(Label { text: name.clone(), count: 0, place: label.place.clone() });
+                parts.len() - 1
+            });
+            parts[i].count += label.count;
+        }
+    }
+    let (names, classes) = match (parts.is_empty(), same.filter(|_| labels.names.is_none())) {
+        (true, Some(count)) => ((0..count).map(generic_label).collect(), Vec::new()),
+        (true, None) if labels.names.is_none() => {
+            return Err(Error::file(path, "labels", "no text has a label: there is nothing to learn"));
+        }
+        _ => Labels { outputs: Outputs::Classes, ..labels.clone() }.classes(&parts, path)?,
+    };
+    let row = |parts: &Parts| match parts {
+        Parts::Bits(bits) => bits.clone(),
+        Parts::Names(own) => {
+            let mut row = vec![0.0; names.len()];
+            own.iter().for_each(|name| row[classes[index[name.as_str()]]] = 1.0);
+            row
+        }
+    };
+    let rows = all.iter().map(row).collect();
+    Ok((names, rows))
+}
+
+/// Between the labels of a text that are no JSON list.
+const SEPARATORS: [char; 3] = ['|', ',', ';'];
+
+fn list(text: &str) -> Option<Vec<Value>> {
+    serde_json::from_str(text).ok()
+}
+
+fn wrong(path: &Path, label: &Label, what: &str) -> Error {
+    Error::file(path, &label.place, format_args!("the label {:?} is not {what}", label.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(outputs: Outputs, names: Option<&[&str]>, found: &[&str]) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+        let label = |(i, text): (usize, &&str)| Label { text: text.to_string(), count: 1, place: format!("line {}", i + 2) };
+        let found: Vec<Label> = found.iter().enumerate().map(label).collect();
+        let names = names.map(|names| names.iter().map(|name| name.to_string()).collect());
+        targets(&Labels { names, outputs, ..Labels::default() }, &found, Path::new("a.csv"))
+    }
+
+    #[test]
+    fn several_labels_are_read() {
+        let names = ["joy", "anger", "fear"];
+        for (text, bits) in [
+            ("joy|fear", [1.0, 0.0, 1.0]),
+            ("[\"anger\"]", [0.0, 1.0, 0.0]),
+            ("[]", [0.0; 3]),
+            ("[0, 1, 1]", [0.0, 1.0, 1.0]),
+            ("Joy, anger", [1.0, 1.0, 0.0]),
+            ("[0, 2]", [1.0, 0.0, 1.0]),
+        ] {
+            assert_eq!(of(Outputs::Labels, Some(&names), &[text]).unwrap().1, [bits], "{text}");
+        }
+        let found = of(Outputs::Labels, None, &["b|a", "[]", "[\"c\", \"a\"]", "A"]).unwrap();
+        assert_eq!(found.0, ["a", "b", "c"]);
+        assert_eq!(found.1, [[1.0, 1.0, 0.0], [0.0; 3], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]);
+        let found = of(Outputs::Labels, None, &["[0, 1]", "[1, 1]"]).unwrap();
+        assert_eq!(found, (vec!["LABEL_0".to_string(), "LABEL_1".into()], vec![vec![0.0, 1.0], vec![1.0, 1.0]]));
+        for (text, bit) in [("1", 1.0), ("0", 0.0), ("true", 1.0), ("False", 0.0)] {
+            assert_eq!(of(Outputs::Labels, Some(&["spam"]), &[text]).unwrap().1, [[bit]], "{text}");
+        }
+        for (text, problem) in [
+            ("sad", "a.csv: line 2: the label \"sad\" is none of the classes joy, anger, fear"),
+            ("[0, 9]", "line 2: the label \"9\" is none of the classes"),
+            ("[\"joy\", 1.5]", "line 2: the label \"[\\\"joy\\\", 1.5]\" is not a list of labels"),
+        ] {
+            let message = of(Outputs::Labels, Some(&names), &[text]).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
+        assert!(of(Outputs::Labels, None, &["[]"]).unwrap_err().to_string().contains("no text has a label"));
+    }
+
+    #[test]
+    fn numbers_are_read() {
+        assert_eq!(
+            of(Outputs::Numbers, None, &["-1.5", "2", "[3]"]).unwrap(),
+            (vec!["LABEL_0".into()], vec![vec![-1.5], vec![2.0], vec![3.0]])
+        );
+        assert_eq!(of(Outputs::Numbers, Some(&["x", "y"]), &["[1, 2.5]"]).unwrap().1, [[1.0, 2.5]]);
+        for text in ["high", "[1, 2]", "inf", "NaN", ""] {
+            let message = of(Outputs::Numbers, None, &["1", text]).unwrap_err().to_string();
+            assert!(message.contains("a.csv: line 3: the label") && message.contains("is not a number"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the outputs of a model mean: classes, several labels, or numbers.
+
+/// The meaning of the logits of a head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outputs {
+    /// Exactly one of several classes is right: softmax.
+    #[default]
+    Classes,
+    /// Any number of the labels are right, or the only label is right or not: a sigmoid each.
+    Labels,
+    /// Regression: the logits are the result.
+    Numbers,
+}
+
+impl Outputs {
+    /// All.
+    pub const ALL: [Outputs; 3] = [Outputs::Classes, Outputs::Labels, Outputs::Numbers];
+
+    /// The value of `problem_type` in transformers.
+    pub fn problem_type(self) -> &'static str {
+        match self {
+            Outputs::Classes => "single_label_classification",
+            Outputs::Labels => "multi_label_classification",
+            Outputs::Numbers => "regression",
+        }
+    }
+
+    /// What a value of `problem_type` means. `None` for another value.
+    pub fn named(problem_type: &str) -> Option<Outputs> {
+        Outputs::ALL.into_iter().find(|outputs| outputs.problem_type() == problem_type)
+    }
+}
+
+/// The name that Hugging Face transformers gives to class `i` if a checkpoint has no names.
+pub fn generic_label(i: usize) -> String {
+    format!("LABEL_{i}")
+}
