@@ -8,6 +8,7 @@ use lowrank::lora::About;
 use lowrank::nn::{Config, Outputs};
 use lowrank::text::thousands;
 use lowrank::{Error, Result};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// What the labels are.
@@ -102,6 +103,13 @@ pub fn only_for_classes(task: Outputs, option: &str, given: bool) -> Result<()> 
     match given && task != Outputs::Classes {
         true => Err(Error::invalid(format!("{option} is for --task classes, and this is --task {}: leave it out", name(task)))),
         false => Ok(()),
+    }
+}
+
+/// Adds the task to the settings on which the bytes of a run depend. Classes are left out, as in states that older versions saved.
+pub fn add_setting(settings: &mut Value, train: &Tokenized) {
+    if let Some(targets) = &train.targets {
+        settings["task"] = json!(name(targets.outputs));
     }
 }
 

@@ -111,9 +111,7 @@ impl Train {
         if cut.windows != 1 {
             settings["windows"] = json!(cut.windows);
         }
-        if texts.train.targets.is_some() {
-            settings["task"] = json!(task::name(outputs(&texts.train)));
-        }
+        task::add_setting(&mut settings, &texts.train);
         if let Some(patience) = selection.patience {
             settings["patience"] = json!(patience);
         }
