@@ -161,7 +161,7 @@ pub fn thresholds(probabilities: &[Vec<f64>], wanted: &[Vec<f64>]) -> Result<Vec
             hits += f64::from(u8::from(is_right));
             let next = rows.get(i + 1).map_or(0.0, |row| row.0);
             let value = f1([hits, (i + 1) as f64, right]);
-            if value > best && next < p {
+            if value > best && (next < p || i + 1 == rows.len()) {
                 // The middle may round to p or to next; then p is the threshold.
                 let middle = next + (p - next) / 2.0;
                 (best, threshold) = (value, if middle > next { middle } else { p });
@@ -186,6 +186,7 @@ mod tests {
         assert_eq!(of(&[(0.875, 0.0), (0.25, 0.0)]), 0.5, "no text has the label");
         assert_eq!(of(&[(0.875, 1.0), (0.25, 1.0)]), 0.125, "every text has the label");
         assert_eq!(of(&[(0.5, 1.0), (0.5, 0.0), (0.25, 0.0)]), 0.375, "equal probabilities stay together");
+        assert_eq!(of(&[(0.5, 1.0), (0.0, 1.0)]), 0.0, "a text with the label has the probability 0");
         assert!(thresholds(&[vec![f64::NAN]], &[vec![1.0]]).is_err() && thresholds(&[], &[]).is_err());
     }
 }
