@@ -33,8 +33,8 @@ fn a_check_names_every_fault_with_its_place() {
     let at = dir.path();
     let train = "text,label\r\nGood film,pos\ngood  film,neg\n\"\",pos\nno label,\ncaf\u{fffd},pos\ncafÃ©,neg\ngood film,pos\n";
     fs::write(at.join("train.csv"), train).unwrap();
-    fs::write(at.join("test.csv"), "text,label\nGOOD FILM,pos\na word of the longest kind here,ugly\n").unwrap();
-    let (said, _) = ok(at, &format!("data check --data train.csv --model {ENCODER} --max-length 6"));
+    fs::write(at.join("test.csv"), "text,label\nGOOD FILM,pos\na word of the longest kind here and so on and on and on,ugly\n").unwrap();
+    let (said, _) = ok(at, &format!("data check --data train.csv --model {ENCODER} --max-length 12"));
     for line in [
         "train: 7 rows of train.csv, UTF-8",
         "  classes: neg 2 (28.6 %), pos 4 (57.1 %)",
@@ -46,15 +46,15 @@ fn a_check_names_every_fault_with_its_place() {
         "train: 1 row with the text and the label of an earlier row (0 letter for letter)\n    line 2, line 8: Good film\n",
         "4 rows whose text also has another label\n    train line 2 pos, train line 3 neg, train line 8 pos, test line 2 pos: Good film\n",
         "test: 1 row whose text is in train, too (0 letter for letter)\n    train line 2, test line 2: Good film\n",
-        "test: 1 row with a label that is none of the classes neg, pos\n    line 3 ugly: a word of the longest kind here\n",
+        "test: 1 row with a label that is none of the classes neg, pos\n    line 3 ugly: a word of the longest kind here and so on and on and on\n",
         "test: no row has the label neg",
         "train: lines end in several ways: 7 LF, 1 CRLF",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
     let tokens = said.lines().filter(|line| line.starts_with("  tokens of")).collect::<Vec<_>>();
-    assert!(tokens.len() == 2 && tokens[0].contains("no text is longer than 6"), "{said}");
-    assert!(tokens[1].contains("1 (50.0 %) are longer than 6, and are cut"), "{said}");
+    assert!(tokens.len() == 2 && tokens[0].contains("no text is longer than 12"), "{said}");
+    assert!(tokens[1].contains("1 (50.0 %) are longer than 12, and are cut"), "{said}");
     // The exit status is for scripts; without --strict it says that the data could be read.
     assert_eq!(run(at, "data check --data train.csv --strict").0, Some(1));
     let all: Value = serde_json::from_str(&ok(at, "data check --data train.csv --json").0).unwrap();
@@ -90,7 +90,7 @@ fn training_says_that_labels_contradict_each_other() {
     // Rows with two labels are in one fold, and there are six different texts.
     let (status, _, noted) = run(dir.path(), &format!("{arguments} --overwrite --suspects --folds 7"));
     assert!(
-        status == Some(1) && noted.contains("--folds: folds: expected at least 2, and at most the number of different texts, which is 6"),
+        status == Some(1) && noted.contains("--folds: expected at least 2, and at most the number of different texts, which is 6"),
         "{noted}"
     );
     let (_, _, noted) = run(dir.path(), &format!("{arguments} --folds 7"));

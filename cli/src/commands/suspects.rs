@@ -67,7 +67,7 @@ impl SuspectArgs {
     pub fn folds(&self, model: &DistilBert, train: &Tokenized, seed: u64) -> Result<Option<Folds>> {
         let Some(most) = self.suspects else { return Ok(None) };
         let count = self.folds.unwrap_or(5);
-        let fold_of = train.folds(count, seed).map_err(|e| Error::invalid(format!("--folds: {e}")))?;
+        let fold_of = train.folds(count, seed).map_err(|e| Error::invalid(format!("--{e}")))?;
         for (name, n) in train.label_names.iter().zip(train.class_counts()).filter(|(_, n)| *n < count) {
             warning!("{name} has {n} training texts, fewer than the {count} folds: --suspects says little about it");
         }
