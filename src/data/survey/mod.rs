@@ -84,16 +84,18 @@ pub fn survey(parts: &[Part], labels: &Labels, most: usize) -> Survey {
     Survey { parts: facts, findings }
 }
 
+/// A sign that something is wrong with a text.
+type Sign = (FindingKind, fn(&str) -> bool);
+
 /// What is wrong with texts, one by one.
 fn of_texts(part: &Part, most: usize) -> Vec<Finding> {
-    let signs: [(FindingKind, fn(&str) -> bool); 4] = [
+    let signs: [Sign; 4] = [
         (FindingKind::NoText, |text| text.trim().is_empty()),
         (FindingKind::ReplacementCharacter, |text| text.contains('\u{fffd}')),
         (FindingKind::Misread, damage::is_misread),
         (FindingKind::ControlCharacter, damage::has_control),
     ];
-    let of =
-        |(kind, is): (FindingKind, fn(&str) -> bool)| part.finding(kind, (0..part.rows.len()).filter(|&i| is(&part.rows[i].text)), most);
+    let of = |(kind, is): Sign| part.finding(kind, (0..part.rows.len()).filter(|&i| is(&part.rows[i].text)), most);
     signs.into_iter().map(of).collect()
 }
 
