@@ -8,7 +8,7 @@ use super::tokenized::Encoded;
 const MARKERS: usize = 3;
 
 impl Encoded {
-    /// Encodes a pair of texts with at most `max_length` ids, at least 3. If the pair is longer, the longer text is cut first: see [`kept`].
+    /// Encodes a pair of texts with at most `max_length` ids, at least 3. If the pair is longer, the longer text is cut first: the function `kept` says how.
     pub fn pair(encoder: &mut Encoder, texts: [&str; 2], max_length: usize) -> Encoded {
         let [mut first, second] = texts.map(|text| encoder.encode(text, usize::MAX));
         let lengths = [first.len() - 2, second.len() - 2];

@@ -268,7 +268,7 @@ impl DistilBert {
         self.parts_mut().into_iter().filter_map(|part| part.weight().parameter_mut()).collect()
     }
 
-    /// The storages of frozen weights and parameters, by [`Tensor::storage_id`].
+    /// The storages of frozen weights and parameters, by `Tensor::storage_id`.
     pub fn storages(&self) -> BTreeSet<usize> {
         let frozen = |w: &Weight| if let Weight::Frozen { value, .. } = w { Some(value.storage_id()) } else { None };
         self.weights().into_iter().filter_map(frozen).chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
