@@ -109,7 +109,9 @@ impl Check {
             if rows.is_empty() {
                 return Err(Error::file(&file, "data set", "holds no text"));
             }
-            parts.push(Part { name: split.name().to_string(), path: file, rows });
+            // A table beside another one in the current folder.
+            let path = file.strip_prefix(".").unwrap_or(&file).to_path_buf();
+            parts.push(Part { name: split.name().to_string(), path, rows });
             Ok(())
         };
         add(&self.source.data, Split::Train)?;
