@@ -2,6 +2,7 @@
 
 use crate::tensor::philox::Stream;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// N labelled texts. `T` is a text, or something made from it, such as its ids ([`super::Encoded`]).
@@ -44,6 +45,11 @@ pub(super) fn pair_key(keys: [u64; 2]) -> u64 {
     text_key(&format!("{:016x}{:016x}", keys[0], keys[1]))
 }
 
+/// A text, or both texts of a pair with an empty line between them.
+pub(super) fn whole<'a>(text: &'a str, second: Option<&str>) -> Cow<'a, str> {
+    second.map_or(text.into(), |second| format!("{text}\n\n{second}").into())
+}
+
 /// The two parts of [`Dataset::split`].
 pub struct TrainTest {
     /// Texts to train on.
@@ -53,6 +59,20 @@ pub struct TrainTest {
 }
 
 impl Dataset {
+    /// The key of each text or pair, as in [`Tokenized::keys`](super::Tokenized::keys): `[N]`.
+    pub fn keys(&self) -> Vec<u64> {
+        let key = |(i, text): (usize, &String)| match self.seconds.get(i) {
+            None => text_key(text),
+            Some(second) => pair_key([text_key(text), text_key(second)]),
+        };
+        self.texts.iter().enumerate().map(key).collect()
+    }
+
+    /// The text at `i`, below N, or both texts of a pair with an empty line between them.
+    pub fn whole_text(&self, i: usize) -> Cow<'_, str> {
+        whole(&self.texts[i], self.seconds.get(i).map(String::as_str))
+    }
+
     /// Holds out a share of the different texts of each label for a test. Equal texts stay on one side. With the same seed, it is the same part
     /// every time.
     ///

@@ -1,10 +1,11 @@
 //! Labelled texts whose labels are still as in the file.
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, whole};
 use super::labels::{Label, Labels};
 use super::targets::targets;
 use crate::outputs::Outputs;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -21,6 +22,13 @@ pub struct Row<T = String> {
     pub label: String,
     /// Whether some bytes of the text could not be decoded.
     pub lossy: bool,
+}
+
+impl Row {
+    /// The text, or both texts of a pair with an empty line between them.
+    pub fn whole_text(&self) -> Cow<'_, str> {
+        whole(&self.text, self.second.as_deref())
+    }
 }
 
 /// What is read of a table.

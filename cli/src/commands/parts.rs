@@ -187,12 +187,8 @@ impl<'a> Reader<'a> {
     /// As [`Reader::train_and_test`].
     pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
         let (path, split) = &self.test;
-        let Dataset { texts, seconds, .. } =
-            self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?;
-        if seconds.is_empty() {
-            return Ok(texts);
-        }
-        Ok(texts.iter().zip(&seconds).map(|(text, second)| format!("{text}\n\n{second}")).collect())
+        let data = self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?;
+        Ok((0..data.len()).map(|i| data.whole_text(i).into_owned()).collect())
     }
 
     fn select_test<T: Default>(&self, data: Dataset<T>, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {

@@ -9,7 +9,7 @@ use super::run::TrainingRun;
 use super::signals::asked_to_stop;
 use super::tested::{Tested, all_scores};
 use clap::Args;
-use lowrank::data::{Dataset, Tokenized, text_key};
+use lowrank::data::{Dataset, Tokenized};
 use lowrank::metrics::{Suspect, argmax, suspects};
 use lowrank::nn::DistilBert;
 use lowrank::tensor::Tensor;
@@ -170,7 +170,7 @@ impl Doubts {
     /// The table: file and line of each row, its label, the suggested one, the probabilities of both, and the text.
     fn table(&self, reader: &Reader, train: &Tokenized, dev_fraction: f64) -> Result<Vec<u8>> {
         let (file, rows) = reader.training_texts(dev_fraction)?;
-        if rows.len() != train.len() || rows.texts.iter().zip(&train.keys).any(|(text, key)| text_key(text) != *key) {
+        if rows.keys() != train.keys {
             return Err(Error::file(&file, "data set", "was changed while the model was trained on it"));
         }
         let problem = |e: csv::Error| Error::file(FILE, "table", e);
@@ -191,5 +191,5 @@ fn cells(suspect: &Suspect, file: &Path, rows: &Dataset) -> [String; 7] {
         (None, None) => (place.clone(), String::new()),
     };
     let [own, other] = [suspect.label_probability, suspect.probability].map(|p| format!("{p:.4}"));
-    [file, line, name(suspect.label), name(suspect.suggested), own, other, rows.texts[suspect.index].clone()]
+    [file, line, name(suspect.label), name(suspect.suggested), own, other, rows.whole_text(suspect.index).into_owned()]
 }

@@ -31,11 +31,15 @@ impl Lengths {
     }
 }
 
-/// Number of ids of each text, `[CLS]` and `[SEP]` included, without any limit: `[N]`.
+/// Number of ids of each text or pair, `[CLS]` and `[SEP]` included, without any limit: `[N]`.
 pub fn token_lengths(rows: &[Row], wordpiece: &WordPiece) -> Vec<usize> {
     let count = || {
         let mut encoder = Encoder::new(wordpiece);
-        move |row: &Row| encoder.encode(&row.text, usize::MAX).len()
+        move |row: &Row| {
+            let mut length = |text: &str| encoder.encode(text, usize::MAX).len();
+            // [CLS] a [SEP] b [SEP]
+            length(&row.text) + row.second.as_deref().map_or(0, |second| length(second) - 1)
+        }
     };
     stream::map_chunks(rows.chunks(CHUNK), count)
 }

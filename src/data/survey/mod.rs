@@ -66,8 +66,8 @@ pub fn survey(parts: &[Part], labels: &Labels, most: usize) -> Survey {
             name: part.name.clone(),
             rows: part.rows.len(),
             classes: found.names.iter().enumerate().map(|(i, name)| ClassCount { name: name.clone(), rows: count(i) }).collect(),
-            words: Lengths::of(part.rows.iter().map(|row| row.text.split_whitespace().count()).collect()),
-            characters: Lengths::of(part.rows.iter().map(|row| row.text.chars().count()).collect()),
+            words: Lengths::of(part.rows.iter().map(|row| row.whole_text().split_whitespace().count()).collect()),
+            characters: Lengths::of(part.rows.iter().map(|row| row.whole_text().chars().count()).collect()),
         });
         known.names.get_or_insert(found.names);
         findings.extend(found.findings);
@@ -95,7 +95,9 @@ fn of_texts(part: &Part, most: usize) -> Vec<Finding> {
         (FindingKind::Misread, damage::is_misread),
         (FindingKind::ControlCharacter, damage::has_control),
     ];
-    let of = |(kind, is): Sign| part.finding(kind, (0..part.rows.len()).filter(|&i| is(&part.rows[i].text)), most);
+    let of = |(kind, is): Sign| {
+        part.finding(kind, (0..part.rows.len()).filter(|&i| is(&part.rows[i].text) || part.rows[i].second.as_deref().is_some_and(is)), most)
+    };
     signs.into_iter().map(of).collect()
 }
 

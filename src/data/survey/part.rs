@@ -24,7 +24,7 @@ impl Part {
 
     /// Row `i` as an example.
     pub(super) fn example(&self, i: usize) -> Example {
-        Example { text: self.rows[i].text.clone(), places: vec![self.place(i)] }
+        Example { text: self.rows[i].whole_text().into_owned(), places: vec![self.place(i)] }
     }
 
     /// A finding about the rows `which`.

@@ -92,3 +92,16 @@ fn examples_are_limited_and_counts_are_not() {
     let found = survey(&[part("train", &rows)], &Labels::default(), 3);
     assert_eq!((found.findings[0].rows, found.findings[0].examples.len()), (50, 3));
 }
+
+#[test]
+fn pairs_are_the_same_if_both_texts_are() {
+    let mut train = part("train", &[("a", "x"), ("a", "y"), ("A", "x"), ("b", "y")]);
+    for (row, second) in train.rows.iter_mut().zip(["one", "two", "ONE", " "]) {
+        row.second = Some(second.to_string());
+    }
+    let found = survey(&[train], &Labels::default(), 5);
+    assert_eq!(of(&found, Contradiction), [] as [&Finding; 0]);
+    let [repeated] = of(&found, Duplicate)[..] else { panic!() };
+    assert_eq!((repeated.rows, repeated.examples[0].text.as_str()), (1, "a\n\none"));
+    assert_eq!(places(of(&found, NoText)[0]), [["train line 5: y"]]);
+}

@@ -32,15 +32,15 @@ impl<'a> Texts<'a> {
         let (mut index, mut groups): (HashMap<u64, usize>, Vec<Vec<Seen>>) = (HashMap::new(), Vec::new());
         for (part, classes) in classes.iter().enumerate() {
             for (row, &class) in classes.iter().enumerate() {
-                let text = &parts[part].rows[row].text;
+                let text = parts[part].rows[row].whole_text();
                 if text.trim().is_empty() {
                     continue;
                 }
-                let group = *index.entry(text_key(&folded(text))).or_insert_with(|| {
+                let group = *index.entry(text_key(&folded(&text))).or_insert_with(|| {
                     groups.push(Vec::new());
                     groups.len() - 1
                 });
-                groups[group].push(Seen { part, row, class, exact: text_key(text) });
+                groups[group].push(Seen { part, row, class, exact: text_key(&text) });
             }
         }
         Texts { parts, groups }
