@@ -107,7 +107,7 @@ fn pairs_train_and_answer() {
 /// Reviews with two labels: whether they are positive, and whether they are long.
 fn labelled(at: &Path) {
     let label = |text: &str, positive: bool| {
-        let long = text.len() > 900;
+        let long = text.len() > 200;
         [(positive, "positive"), (long, "long")].iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect::<Vec<_>>()
     };
     let (mut csv, mut lines) = ("text,label\n".to_string(), String::new());

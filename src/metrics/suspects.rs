@@ -20,6 +20,9 @@ pub struct Suspect {
     pub margin: f64,
 }
 
+/// How far below its threshold a probability reaches it: the threshold is a rounded mean. cleanlab's number.
+const ROUNDING: f64 = 1e-6;
+
 /// The texts whose labels are doubtful, the most doubtful first. `probabilities` `[N][C]` must be of models that were not trained on these texts
 /// with these `labels` `[N]`.
 ///
@@ -37,7 +40,7 @@ pub fn suspects(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<Vec<Suspec
     let thresholds: Vec<f64> = (0..classes).map(|class| mean_confidence(probabilities, labels, class)).collect();
     let mut found = Vec::new();
     for (index, (row, &label)) in probabilities.iter().zip(labels).enumerate() {
-        let confident = (0..classes).filter(|&class| row[class] >= thresholds[class]);
+        let confident = (0..classes).filter(|&class| row[class] >= thresholds[class] - ROUNDING);
         let Some(suggested) = confident.max_by(|&a, &b| row[a].total_cmp(&row[b])) else { continue };
         let label_probability = row[label as usize];
         let others = (0..classes).filter(|&class| class != label as usize).map(|class| row[class]);

@@ -99,7 +99,8 @@ def labels():
         scores = np.clip(np.round(97 * (0.35 + 0.25 * truth + random.normal(0, 0.2, truth.shape))), 0, 97) / 97
         thresholds = [0.5, 0.3, 0.7][: len(shares)]
         answers = (scores >= thresholds).astype(int)
-        p, r, f, s = precision_recall_fscore_support(truth, answers, average=None, zero_division=0)
+        # Of one label, scikit-learn gives the figures of two classes; the second is the label.
+        p, r, f, s = (each[-len(shares) :] for each in precision_recall_fscore_support(truth, answers, average=None, zero_division=0))
         areas, best = [], []
         for c in range(len(shares)):
             y, x = truth[:, c], scores[:, c]

@@ -1,6 +1,7 @@
 //! The command line: argument parsing, progress, printing. Each command has a file.
 
 mod adapted;
+mod answer;
 mod base;
 mod bench;
 mod bench_epoch;

@@ -1,6 +1,7 @@
 //! `lowrank predict`: classifies texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
+use super::answer::{BATCH, line, object};
 use super::common::{Outcome, say, say_json, user_cache};
 use super::eval::{logits, say_one_or_all};
 use super::predict_pairs::answer_pairs;
@@ -10,8 +11,6 @@ use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::cut::Windows;
 use lowrank::data::{Labels, TableOptions, load_texts, read_text};
-use lowrank::metrics::argmax;
-use lowrank::nn::Outputs;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -37,9 +36,6 @@ pub struct Predict {
     #[arg(long)]
     json: bool,
 }
-
-/// Texts of a batch.
-pub(super) const BATCH: usize = 16;
 
 impl Predict {
     /// Runs the command.
@@ -149,30 +145,4 @@ fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
     let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.cut)).collect();
     let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     Ok(adapted.scores(&logits(adapted, &Windows::of(&ids, adapted.cut.window()), BATCH)?))
-}
-
-/// An answer as JSON. The numbers of a regression are also stored as `probabilities`, so that readers can treat all models alike.
-pub(super) fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
-    let best = argmax(row);
-    match adapted.outputs {
-        Outputs::Classes => json!({ "text": text, "label": adapted.labels[best], "probability": row[best], "probabilities": row }),
-        Outputs::Labels => {
-            json!({ "text": text, "labels": adapted.answered(row), "probabilities": row })
-        }
-        Outputs::Numbers => json!({ "text": text, "numbers": row, "probabilities": row }),
-    }
-}
-
-/// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score, and of several
-/// labels first those that are answered.
-pub(super) fn line(adapted: &Adapted, row: &[f64]) -> String {
-    match (adapted.outputs, row) {
-        (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
-        (Outputs::Numbers, [number]) => format!("{number:.4}"),
-        (outputs, _) => {
-            let each: Vec<String> = adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect();
-            let first = if outputs == Outputs::Labels { format!("{}\t", adapted.answered(row).join("|")) } else { String::new() };
-            format!("{first}{}", each.join(", "))
-        }
-    }
 }

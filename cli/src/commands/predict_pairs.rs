@@ -1,8 +1,8 @@
 //! `lowrank predict` of pairs of texts from a table.
 
 use super::adapted::Adapted;
+use super::answer::{BATCH, line, object};
 use super::common::{say, say_json};
-use super::predict::{BATCH, line, object};
 use super::ranks::{check_inference, ranks};
 use lowrank::data::{Encoded, Encoder, Sequence, TableOptions, load_text_pairs};
 use lowrank::train::logits_across;
