@@ -30,6 +30,7 @@ mod merge;
 mod method;
 mod notes;
 mod output;
+mod page_parts;
 mod pages;
 mod parts;
 mod predict;

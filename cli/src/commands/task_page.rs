@@ -1,7 +1,7 @@
 //! The end of a training run as a page, if the labels are no classes.
 
 use super::figures::AllFigures;
-use super::run_page::{labels, settings, training};
+use super::page_parts::{labels, settings, training};
 use super::summary::Finished;
 use crate::study::figure::{Figure, Plot, Point, Series};
 use crate::study::page::Page;
