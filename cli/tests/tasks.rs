@@ -1,31 +1,14 @@
 //! Pairs of texts, several labels and regression, through the program.
 
+mod program;
+
+use program::{ok, refused};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets");
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
-
-/// The program in `folder`. `arguments` are separated by spaces.
-fn run(folder: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
-    command.current_dir(folder).env("XDG_CACHE_HOME", folder.join("cache")).args(arguments.split_whitespace()).output().unwrap()
-}
-
-fn ok(folder: &Path, arguments: &str) -> (String, String) {
-    let out = run(folder, arguments);
-    let [said, noted] = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(out.status.success(), "{arguments}: {noted}");
-    (said, noted)
-}
-
-fn refused(folder: &Path, arguments: &str, message: &str) {
-    let out = run(folder, arguments);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(matches!(out.status.code(), Some(1 | 2)) && said.contains(message), "{arguments} should say {message}: {said}");
-}
 
 fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()

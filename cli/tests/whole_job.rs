@@ -1,31 +1,14 @@
 //! Figures, training options and what a run leaves behind, through the program.
 
+mod program;
+
+use program::{ok, refused};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets");
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
-
-/// The program in `folder`. `arguments` are separated by spaces.
-fn run(folder: &Path, arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
-    command.current_dir(folder).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(arguments.split_whitespace()).output().unwrap()
-}
-
-fn ok(folder: &Path, arguments: &str) -> (String, String) {
-    let out = run(folder, arguments);
-    let [said, noted] = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(out.status.success(), "{arguments}: {noted}");
-    (said, noted)
-}
-
-fn refused(folder: &Path, arguments: &str, message: &str) {
-    let out = run(folder, arguments);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(matches!(out.status.code(), Some(1 | 2)) && said.contains(message), "{arguments} should say {message}: {said}");
-}
 
 fn train(more: &str) -> String {
     let sizes = "--train-limit 64 --test-limit 32 --epochs 1 --max-length 32 --lr 3e-3 --threads 1";

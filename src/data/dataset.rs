@@ -160,7 +160,7 @@ impl<T: Default> Dataset<T> {
         Ok((self.select(&rest), self.select(&part)))
     }
 
-    /// The group of text i, of which samples and splits keep the share: its class.
+    /// The group of text i: its class. Samples and splits keep the share of each group.
     fn group(&self, i: usize) -> usize {
         if self.no_classes { 0 } else { self.labels[i] as usize }
     }

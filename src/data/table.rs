@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Options of reading tables and folders of texts.
@@ -67,14 +67,20 @@ impl Kind {
 /// The bytes of a table, decompressed.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
+    if !bytes.starts_with(&GZIP) {
         return Ok(bytes);
     }
     let mut plain = Vec::new();
-    MultiGzDecoder::new(&bytes[..])
-        .read_to_end(&mut plain)
-        .map_err(|e| Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again")))?;
+    MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|e| damaged(path, &e))?;
     Ok(plain)
+}
+
+/// The first bytes of a file in gzip format.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The error for a file in gzip format that cannot be decompressed.
+pub(super) fn damaged(path: &Path, e: &io::Error) -> Error {
+    Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again"))
 }
 
 /// Emits the rows of a table.

@@ -278,7 +278,7 @@ mod tests {
             (&from_the_tail, of(Truncate::HeadTail), "abghij"),
             // Two windows of six tokens, which share one: eleven tokens. Nothing is cut.
             (&from_the_head, Cut { windows: 2, ..of(Truncate::Tail) }, "abcdefghij"),
-            // Two windows of four: seven tokens, of which round(7 · 128 / 510) = 2 are the first.
+            // Two windows of four tokens hold seven. round(7 · 128 / 510) = 2 of them are the first of the text.
             (&from_the_head, Cut { windows: 2, max_length: 6, ..of(Truncate::HeadTail) }, "abfghij"),
         ] {
             let expected: Vec<u32> = [1].into_iter().chain(letters.bytes().map(|l| u32::from(l - b'a') + 3)).chain([2]).collect();

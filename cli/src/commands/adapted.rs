@@ -90,8 +90,8 @@ pub struct Adapted {
     pub about: Option<About>,
     /// How texts are cut.
     pub cut: Cut,
-    /// Whether to take no thresholds from `about`.
-    raw: bool,
+    /// The probability from which each of several labels is answered: the one that training chose, or 1/2: `[C]`.
+    pub thresholds: Vec<f64>,
 }
 
 impl Adapted {
@@ -117,16 +117,10 @@ impl Adapted {
         }
     }
 
-    /// The probability from which each of several labels is answered: the one that training chose, or 1/2.
-    pub fn thresholds(&self) -> Vec<f64> {
-        let chosen = self.about.as_ref().and_then(|about| about.thresholds.clone()).filter(|_| !self.raw);
-        chosen.unwrap_or_else(|| vec![0.5; self.labels.len()])
-    }
-
     /// The labels whose probability `[C]` reaches their threshold.
     pub fn answered(&self, row: &[f64]) -> Vec<&str> {
-        let all = self.labels.iter().zip(row).zip(self.thresholds());
-        all.filter(|((_, p), t)| *p >= t).map(|((label, _), _)| label.as_str()).collect()
+        let all = self.labels.iter().zip(row).zip(&self.thresholds);
+        all.filter(|((_, p), t)| p >= t).map(|((label, _), _)| label.as_str()).collect()
     }
 
     /// The scores of rows of logits `[N][C]`.
@@ -223,12 +217,12 @@ impl AdaptedArgs {
                 model,
                 base_hash: hash.to_string(),
                 wordpiece: wordpiece.clone(),
-                labels,
                 outputs,
+                thresholds: self.thresholds(about.as_ref(), labels.len()),
+                labels,
                 temperature: self.temperature(about.as_ref()),
                 about,
                 cut,
-                raw: self.raw,
             })
         };
         self.adapter.iter().map(open).collect()
@@ -250,13 +244,17 @@ impl AdaptedArgs {
             model,
             base_hash,
             wordpiece,
-            labels,
             outputs,
+            thresholds: self.thresholds(about.as_ref(), labels.len()),
+            labels,
             temperature: self.temperature(about.as_ref()),
             about,
             cut,
-            raw: self.raw,
         })
+    }
+
+    fn thresholds(&self, about: Option<&About>, labels: usize) -> Vec<f64> {
+        about.and_then(|about| about.thresholds.clone()).filter(|_| !self.raw).unwrap_or_else(|| vec![0.5; labels])
     }
 
     fn temperature(&self, about: Option<&About>) -> f64 {

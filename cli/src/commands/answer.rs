@@ -1,6 +1,8 @@
 //! The answer of a model to a text, in words and as JSON.
 
 use super::adapted::Adapted;
+use super::common::{say, say_json};
+use lowrank::Result;
 use lowrank::metrics::argmax;
 use lowrank::nn::Outputs;
 use serde_json::{Value, json};
@@ -13,16 +15,14 @@ pub fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
     let best = argmax(row);
     match adapted.outputs {
         Outputs::Classes => json!({ "text": text, "label": adapted.labels[best], "probability": row[best], "probabilities": row }),
-        Outputs::Labels => {
-            json!({ "text": text, "labels": adapted.answered(row), "probabilities": row })
-        }
+        Outputs::Labels => json!({ "text": text, "labels": adapted.answered(row), "probabilities": row }),
         Outputs::Numbers => json!({ "text": text, "numbers": row, "probabilities": row }),
     }
 }
 
 /// An answer as text: the likeliest class and its probability; the number of a regression with one output; else each output with its score, and of several
 /// labels first those that are answered.
-pub fn line(adapted: &Adapted, row: &[f64]) -> String {
+fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
         (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
         (Outputs::Numbers, [number]) => format!("{number:.4}"),
@@ -32,4 +32,23 @@ pub fn line(adapted: &Adapted, row: &[f64]) -> String {
             format!("{first}{}", each.join(", "))
         }
     }
+}
+
+/// Prints the answer with the scores `row` `[C]` to a text, or to a pair of texts if there is a `second` one: as a JSON object, or as a line. `named`: with the
+/// name of the model.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub fn say_answer(adapted: &Adapted, named: bool, (text, second): (&str, Option<&str>), row: &[f64], as_json: bool) -> Result<()> {
+    if as_json {
+        let mut object = object(adapted, text, row);
+        second.iter().for_each(|second| object["text_pair"] = json!(second));
+        if named {
+            object["adapter"] = json!(adapted.name);
+        }
+        return say_json(&object);
+    }
+    let name = if named { format!("{}\t", adapted.name) } else { String::new() };
+    let texts: Vec<String> = [text].into_iter().chain(second).map(|text| text.replace(['\t', '\n', '\r'], " ")).collect();
+    say(format!("{name}{}\t{}", line(adapted, row), texts.join("\t")))
 }

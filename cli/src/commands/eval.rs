@@ -1,9 +1,8 @@
 //! `lowrank eval`: measures a model on labelled texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{DataArgs, describe, limited, say, say_json};
+use super::common::{DataArgs, limited, say, say_json};
 use super::figures::{AllFigures, Figures};
-use super::in_words;
 use super::notes::note;
 use super::output::Input;
 use super::parts::{is_trained_on, part_of, tell};
@@ -12,10 +11,9 @@ use super::scored::{check_table, write_scored};
 use clap::{Args, ValueEnum};
 use lowrank::cut::Windows;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, find, text_key};
-use lowrank::metrics::Metrics;
 use lowrank::nn::Outputs;
 use lowrank::text::thousands;
-use lowrank::train::{logits_across, measure};
+use lowrank::train::logits_across;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -99,25 +97,22 @@ impl Eval {
     }
 
     fn measure(&self, adapted: &Adapted) -> Result<Measured> {
-        if adapted.outputs != Outputs::Classes {
-            return self.measure_scores(adapted);
-        }
-        let given = self.source.labels(None)?.names.filter(|names| adapted.is_unnamed() && names.len() == adapted.labels.len());
-        let labels = match given {
-            Some(names) => Labels::named(&names),
-            None => self.source.labels(Some(&adapted.labels))?,
-        };
+        let labels = self.labels(adapted)?;
         let part = self.part(adapted)?;
         let tokens = self.tokens(adapted, &labels, &part)?;
         let rows = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
-        let (result, _) = measure(&rows, &tokens.labels)?;
-        let metrics = Metrics::new(&rows, &tokens.labels)?;
-        let mut lines = vec![format!("{}{}", describe(&result), part.remark())];
-        for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
-            let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
-            lines.push(format!("{label}: {}", cells.join(", ")));
+        let result = Figures::of(&tokens, &rows, Some(&adapted.thresholds))?;
+        // Several numbers for each text have no figures but their errors.
+        let several = adapted.outputs == Outputs::Numbers && adapted.labels.len() > 1;
+        let metrics = if several { None } else { Some(AllFigures::of(&tokens, &rows, Some(&adapted.thresholds))?) };
+        let mut lines = vec![format!("{}{}", result.describe(), part.remark())];
+        if let Figures::Classes(result) = &result {
+            for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
+                let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
+                lines.push(format!("{label}: {}", cells.join(", ")));
+            }
         }
-        lines.extend(in_words::lines(&metrics, &tokens.label_names));
+        metrics.iter().for_each(|metrics| lines.extend(metrics.lines(&tokens.label_names)));
         if let Some(out) = self.out.as_ref().filter(|_| is_first()) {
             let texts = self.selected(self.source.load(&self.source.data, part.split, &labels)?, &part, |text| text_key(text))?;
             if texts.len() != rows.len() {
@@ -126,24 +121,19 @@ impl Eval {
             write_scored(out, &tokens.label_names, &texts, &tokens.labels, &rows)?;
             note!("{} texts with their answers written to {}", thousands(texts.len()), out.display());
         }
-        Ok(Measured { labels: tokens.label_names, result: json!(result), metrics: Some(AllFigures::Classes(metrics)), lines })
+        Ok(Measured { labels: tokens.label_names, result: json!(result), metrics, lines })
     }
 
-    /// [`Eval::measure`] for a head whose outputs are not classes.
-    fn measure_scores(&self, adapted: &Adapted) -> Result<Measured> {
+    /// What the labels of the data are, with the names that the model has.
+    fn labels(&self, adapted: &Adapted) -> Result<Labels> {
         let given = self.source.labels(None)?;
-        let labels = Labels { names: Some(adapted.labels.clone()), outputs: adapted.outputs, ..given };
-        let part = self.part(adapted)?;
-        let tokens = self.tokens(adapted, &labels, &part)?;
-        let found = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
-        let thresholds = adapted.thresholds();
-        let result = Figures::of(&tokens, &found, Some(&thresholds))?;
-        // Several numbers for each text have no figures but their errors.
-        let several = adapted.outputs == Outputs::Numbers && adapted.labels.len() > 1;
-        let metrics = if several { None } else { Some(AllFigures::of(&tokens, &found, Some(&thresholds))?) };
-        let mut lines = vec![format!("{}{}", result.describe(), part.remark())];
-        metrics.iter().for_each(|metrics| lines.extend(metrics.lines(&adapted.labels)));
-        Ok(Measured { labels: adapted.labels.clone(), result: json!(result), metrics, lines })
+        if adapted.outputs != Outputs::Classes {
+            return Ok(Labels { names: Some(adapted.labels.clone()), outputs: adapted.outputs, ..given });
+        }
+        match given.names.filter(|names| adapted.is_unnamed() && names.len() == adapted.labels.len()) {
+            Some(names) => Ok(Labels::named(&names)),
+            None => self.source.labels(Some(&adapted.labels)),
+        }
     }
 
     /// The part of the data to measure.

@@ -142,15 +142,13 @@ impl AllFigures {
         }
     }
 
-    /// A line for all outputs and one for each label, without the accuracy of classes, which comes first.
+    /// A line for all outputs and one for each label. The accuracy of classes is left out: [`Figures::describe`] has it.
     pub fn lines(&self, names: &[String]) -> Vec<String> {
         let line =
             |figures: &[(&str, String)]| figures.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-        if let AllFigures::Classes(metrics) = self {
-            return in_words::lines(metrics, names);
-        }
+        let said = usize::from(matches!(self, AllFigures::Classes(_)));
         let of = |(name, figures): (&String, &Vec<(&'static str, String)>)| format!("{name}: {}", line(figures));
-        std::iter::once(line(&self.overall())).chain(names.iter().zip(&self.of_labels()).map(of)).collect()
+        std::iter::once(line(&self.overall()[said..])).chain(names.iter().zip(&self.of_labels()).map(of)).collect()
     }
 
     /// How the intervals were computed.

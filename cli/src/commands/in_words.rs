@@ -47,14 +47,6 @@ pub fn of_class(class: &ClassMetrics) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All figures but the accuracy, which comes first: a line for all classes and one for each.
-pub fn lines(metrics: &Metrics, labels: &[String]) -> Vec<String> {
-    let line =
-        |figures: &[(&'static str, String)]| figures.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-    let of = |(label, class): (&String, &ClassMetrics)| format!("{label}: {}", line(&of_class(class)));
-    std::iter::once(line(&overall(metrics)[1..])).chain(labels.iter().zip(&metrics.classes).map(of)).collect()
-}
-
 /// How the intervals were computed.
 pub fn of_intervals(metrics: &Metrics) -> String {
     format!(

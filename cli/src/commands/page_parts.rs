@@ -1,4 +1,4 @@
-//! What the pages of all training runs have: curves and settings.
+//! What the pages of all training runs have: tables of figures, curves and settings.
 
 use super::figures::outputs;
 use super::summary::Finished;
@@ -10,6 +10,23 @@ use serde_json::Value;
 /// Names of the classes or labels.
 pub fn labels<'a>(run: &'a Finished) -> &'a [String] {
     &run.texts.train.label_names
+}
+
+/// The figures of all outputs together.
+pub fn overall_figures(page: &mut Page, run: &Finished, caption: &str) {
+    let figures: Vec<_> = run.figures.overall().into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    page.table(caption, &["figure", "value"], &figures);
+}
+
+/// A row of figures for each class or label: `what`.
+pub fn figures_of_each(page: &mut Page, run: &Finished, what: &str, caption: &str) {
+    let all = run.figures.of_labels();
+    let head: Vec<&str> = std::iter::once(what).chain(all.first().into_iter().flatten().map(|(name, _)| *name)).collect();
+    let row = |(label, figures): (&String, &Vec<(&'static str, String)>)| -> Vec<String> {
+        std::iter::once(label.clone()).chain(figures.iter().map(|(_, value)| value.clone())).collect()
+    };
+    let rows: Vec<_> = labels(run).iter().zip(&all).map(row).collect();
+    page.table(caption, &head, &rows);
 }
 
 /// Curves over steps and epochs.

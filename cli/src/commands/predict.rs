@@ -1,8 +1,8 @@
 //! `lowrank predict`: classifies texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::answer::{BATCH, line, object};
-use super::common::{Outcome, say, say_json, user_cache};
+use super::answer::{BATCH, object, say_answer};
+use super::common::{Outcome, user_cache};
 use super::eval::{logits, say_one_or_all};
 use super::predict_pairs::answer_pairs;
 use super::predict_table::{self, TableArgs};
@@ -115,17 +115,8 @@ impl Predict {
     /// Prints one line for each text and model.
     fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
         for adapted in all {
-            let name = (all.len() > 1).then_some(&adapted.name);
-            for (text, row) in texts.iter().zip(answers(adapted, texts)?) {
-                if self.json {
-                    let mut object = object(adapted, text, &row);
-                    name.iter().for_each(|name| object["adapter"] = json!(name));
-                    say_json(&object)?;
-                } else {
-                    let name = name.map_or(String::new(), |name| format!("{name}\t"));
-                    say(format!("{name}{}\t{}", line(adapted, &row), text.replace(['\t', '\n', '\r'], " ")))?;
-                }
-            }
+            let rows = answers(adapted, texts)?;
+            texts.iter().zip(&rows).try_for_each(|(text, row)| say_answer(adapted, all.len() > 1, (text, None), row, self.json))?;
         }
         Ok(())
     }

@@ -1,13 +1,11 @@
 //! `lowrank predict` of pairs of texts from a table.
 
 use super::adapted::Adapted;
-use super::answer::{BATCH, line, object};
-use super::common::{say, say_json};
-use super::ranks::{check_inference, ranks};
+use super::answer::{BATCH, say_answer};
+use super::eval::logits;
+use lowrank::cut::Windows;
 use lowrank::data::{Encoded, Encoder, Sequence, TableOptions, load_text_pairs};
-use lowrank::train::logits_across;
 use lowrank::{Error, Result};
-use serde_json::json;
 use std::path::Path;
 
 /// Prints one line for each pair and model: as text, or as a JSON object.
@@ -25,20 +23,7 @@ fn answer(all: &[Adapted], adapted: &Adapted, pairs: &[[String; 2]], as_json: bo
     let encoded: Vec<Encoded> =
         pairs.iter().map(|pair| Encoded::pair(&mut encoder, [&pair[0], &pair[1]], adapted.cut.max_length)).collect();
     let ids: Vec<Sequence> = encoded.iter().map(Sequence::from).collect();
-    check_inference(&adapted.model, &ids)?;
-    let rows = adapted.scores(&logits_across(&*ranks(), &adapted.model, &ids, BATCH)?);
-    let name = (all.len() > 1).then_some(&adapted.name);
-    for ([text, second], row) in pairs.iter().zip(rows) {
-        if as_json {
-            let mut object = object(adapted, text, &row);
-            object["text_pair"] = json!(second);
-            name.iter().for_each(|name| object["adapter"] = json!(name));
-            say_json(&object)?;
-        } else {
-            let name = name.map_or(String::new(), |name| format!("{name}\t"));
-            let [text, second] = [text, second].map(|text| text.replace(['\t', '\n', '\r'], " "));
-            say(format!("{name}{}\t{text}\t{second}", line(adapted, &row)))?;
-        }
-    }
-    Ok(())
+    let rows = adapted.scores(&logits(adapted, &Windows::of(&ids, None), BATCH)?);
+    let say = |([text, second], row): (&[String; 2], &Vec<f64>)| say_answer(adapted, all.len() > 1, (text, Some(second)), row, as_json);
+    pairs.iter().zip(&rows).try_for_each(say)
 }

@@ -1,8 +1,8 @@
 //! The end of a training run as a page: `report.html`.
 
 use super::figures::{AllFigures, Figures};
-use super::in_words::{of_class, of_intervals, overall, percent};
-use super::page_parts::{labels, settings, training};
+use super::in_words::percent;
+use super::page_parts::{figures_of_each, labels, overall_figures, settings, training};
 use super::summary::Finished;
 use super::task_page;
 use crate::study::figure::{Figure, Plot, Point, Series};
@@ -25,9 +25,8 @@ pub fn page(run: &Finished, texts: &[String]) -> String {
     };
     let mut page = Page::default();
     page.heading("The test");
-    let figures: Vec<_> = overall(metrics).into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
-    page.table(&format!("All classes together. {}", of_intervals(metrics)), &["figure", "value"], &figures);
-    classes(&mut page, run, metrics);
+    overall_figures(&mut page, run, &format!("All classes together. {}", run.figures.of_intervals()));
+    figures_of_each(&mut page, run, "class", "Each class against the others.");
     page.heading("Confusions");
     confusions(&mut page, run, test);
     page.heading("Training");
@@ -46,16 +45,6 @@ pub fn page(run: &Finished, texts: &[String]) -> String {
         test.loss
     );
     page.html("A training run of lowrank", &lead)
-}
-
-fn classes(page: &mut Page, run: &Finished, metrics: &Metrics) {
-    let row = |(label, class): (&String, _)| -> Vec<String> {
-        std::iter::once(label.clone()).chain(of_class(class).into_iter().map(|(_, value)| value)).collect()
-    };
-    let rows: Vec<_> = labels(run).iter().zip(&metrics.classes).map(row).collect();
-    let names = metrics.classes.first().map(of_class).unwrap_or_default();
-    let head: Vec<&str> = std::iter::once("class").chain(names.into_iter().map(|(name, _)| name)).collect();
-    page.table("Each class against the others.", &head, &rows);
 }
 
 fn confusions(page: &mut Page, run: &Finished, test: &Evaluation) {

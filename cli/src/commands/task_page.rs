@@ -1,11 +1,13 @@
 //! The end of a training run as a page, if the labels are no classes.
 
 use super::figures::AllFigures;
-use super::page_parts::{labels, settings, training};
+use super::page_parts::{figures_of_each, labels, overall_figures, settings, training};
 use super::summary::Finished;
 use crate::study::figure::{Figure, Plot, Point, Series};
 use crate::study::page::Page;
 use lowrank::text::thousands;
+use lowrank::train::{labels_found, number_errors};
+use std::slice::from_ref;
 
 /// Number of the worst answers shown.
 const WORST: usize = 20;
@@ -16,8 +18,7 @@ const GROUPS: usize = 12;
 pub fn page(run: &Finished, texts: &[String]) -> String {
     let mut page = Page::default();
     page.heading("The test");
-    let figures: Vec<_> = run.figures.overall().into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
-    page.table(&run.figures.of_intervals(), &["figure", "value"], &figures);
+    overall_figures(&mut page, run, &run.figures.of_intervals());
     if let AllFigures::Labels(_) = run.figures {
         each_label(&mut page, run);
     } else {
@@ -34,17 +35,11 @@ pub fn page(run: &Finished, texts: &[String]) -> String {
 }
 
 fn each_label(page: &mut Page, run: &Finished) {
-    let all = run.figures.of_labels();
-    let head: Vec<&str> = std::iter::once("label").chain(all.first().into_iter().flatten().map(|(name, _)| *name)).collect();
-    let row = |(label, figures): (&String, &Vec<(&'static str, String)>)| -> Vec<String> {
-        std::iter::once(label.clone()).chain(figures.iter().map(|(_, value)| value.clone())).collect()
-    };
-    let rows: Vec<_> = labels(run).iter().zip(&all).map(row).collect();
     let caption = match run.tested.thresholds {
         Some(_) => "Each label alone. Its threshold is the one with the highest F1 on the held-out texts.",
         None => "Each label alone. There are no or few held-out texts, so each threshold is 1/2.",
     };
-    page.table(caption, &head, &rows);
+    figures_of_each(page, run, "label", caption);
 }
 
 /// The answers to texts with similar labels.
@@ -67,12 +62,13 @@ fn answers(page: &mut Page, run: &Finished) {
 }
 
 /// How wrong an answer is: the squared error, or the binary cross-entropy.
-fn error(run: &Finished, found: &[f64], wanted: &[f64]) -> f64 {
-    let one = |(p, y): (&f64, &f64)| match run.figures {
-        AllFigures::Numbers(_) => (p - y).powi(2),
-        _ => -if *y >= 0.5 { *p } else { 1.0 - p }.max(f64::MIN_POSITIVE).ln(),
-    };
-    found.iter().zip(wanted).map(one).sum()
+fn error(run: &Finished, found: &Vec<f64>, wanted: &Vec<f64>) -> f64 {
+    // The loss does not depend on thresholds.
+    let (found, wanted, thresholds) = (from_ref(found), from_ref(wanted), vec![0.5; found.len()]);
+    match run.figures {
+        AllFigures::Numbers(_) => number_errors(found, wanted).mean_squared_error,
+        _ => labels_found(found, wanted, &thresholds).loss,
+    }
 }
 
 fn worst(page: &mut Page, run: &Finished, texts: &[String]) {

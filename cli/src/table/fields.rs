@@ -1,8 +1,8 @@
 //! Writes CSV and TSV files.
 
-use super::{Answer, Column, Stream};
+use super::{Answer, Column, Stream, present};
 use csv::{ByteRecord, QuoteStyle, Terminator, Writer, WriterBuilder};
-use lowrank::data::{Cell, Record, Style};
+use lowrank::data::{Record, Style};
 use lowrank::{Error, Result};
 
 /// How fields are written: as in the table that was read, if it has the kind of fields that the name promises, else in the common form.
@@ -58,27 +58,14 @@ impl super::Sink for Sink<'_> {
     fn row(&mut self, record: Record, answers: Vec<Answer>) -> Result<()> {
         let mut fields = vec![""; self.columns];
         for (column, cell) in &record.cells {
-            fields[*column] = match cell {
-                Cell::Text(text) => text,
-                Cell::Json(value) if value == "null" => "",
-                Cell::Json(value) => value,
-            };
+            fields[*column] = present(cell).unwrap_or_default();
         }
-        let answers: Vec<String> = answers.into_iter().map(text_of).collect();
+        let answers: Vec<String> = answers.iter().map(Answer::text).collect();
         fields.extend(answers.iter().map(String::as_str));
         self.line(fields, &record.place)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
         self.out.finish()
-    }
-}
-
-/// An answer in one field.
-fn text_of(answer: Answer) -> String {
-    match answer {
-        Answer::Text(text) => text,
-        Answer::Number(number) => number.to_string(),
-        Answer::Texts(texts) => texts.join(", "),
     }
 }

@@ -14,7 +14,7 @@ pub use format::Format;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use lowrank::data::{Record, Records, TableOptions};
+use lowrank::data::{Cell, Record, Records, TableOptions};
 use lowrank::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -29,6 +29,25 @@ pub enum Answer {
     Number(f64),
     /// The labels that a text has.
     Texts(Vec<String>),
+}
+
+impl Answer {
+    /// The answer in one field.
+    fn text(&self) -> String {
+        match self {
+            Answer::Text(text) => text.clone(),
+            Answer::Number(number) => number.to_string(),
+            Answer::Texts(texts) => texts.join(", "),
+        }
+    }
+}
+
+/// The text of a value that is not missing.
+fn present(cell: &Cell) -> Option<&str> {
+    match cell {
+        Cell::Json(value) if value == "null" => None,
+        Cell::Text(text) | Cell::Json(text) => Some(text),
+    }
 }
 
 /// The kind of the values of a column of answers.

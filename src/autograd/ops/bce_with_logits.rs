@@ -1,4 +1,4 @@
-//! Binary cross-entropy of logits against targets: the loss of several labels, of which any number is right.
+//! Binary cross-entropy of logits and targets: the loss for texts that can have several labels, or none.
 
 use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};

@@ -28,7 +28,7 @@ __device__ __forceinline__ void load_ranks(const T* row, u32 first, u32 rank, bo
     else load_some<false>(row + first, rank - first < 8 ? rank - first : 8, x);
 }
 
-// [x | h] or [W | scale · B]: `stride` columns in a row, of which a term has those from `column` on.
+// [x | h] or [W | scale · B]. A row has `stride` columns. The columns of a term start at `column`.
 template <typename T>
 struct Wide {
     T* values;

@@ -1,6 +1,7 @@
 //! A file as a stream of UTF-8: unpacked, decoded, without a byte order mark.
 
 use crate::data::decode;
+use crate::data::table::{GZIP, damaged};
 use crate::{Error, Result};
 use encoding_rs::{Decoder, DecoderResult, UTF_8};
 use flate2::read::MultiGzDecoder;
@@ -10,9 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that are read and decoded at once.
 const CHUNK: usize = 64 << 10;
-/// The first bytes of a file in gzip format.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
 /// A file as UTF-8. As an [`io::Error`], an error holds one of this crate: see [`cause`].
 pub(super) struct Decoded {
     path: PathBuf,
@@ -100,10 +98,6 @@ impl Read for Decoded {
         self.taken += read;
         Ok(read)
     }
-}
-
-fn damaged(path: &Path, e: &io::Error) -> Error {
-    Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again"))
 }
 
 /// The first bytes of a source, and all of it.

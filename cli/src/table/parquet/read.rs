@@ -65,9 +65,11 @@ impl Table {
         }
         match number == self.rows {
             true => Ok(true),
-            false => {
-                Err(Error::file(&self.path, "parquet", format!("has {number} rows, and says that it has {}: it is damaged", self.rows)))
-            }
+            false => Err(Error::file(
+                &self.path,
+                "parquet",
+                format!("holds {number} rows, but its metadata says {}: the file is damaged", self.rows),
+            )),
         }
     }
 

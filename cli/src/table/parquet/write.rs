@@ -4,7 +4,7 @@
 //! texts, or of numbers or truth values where a JSON file has no other values.
 
 use super::{Table, damaged};
-use crate::table::{self, Answer, AnswerKind, Column};
+use crate::table::{self, Answer, AnswerKind, Column, present};
 use lowrank::Result;
 use lowrank::data::{Cell, Record};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
@@ -183,7 +183,7 @@ impl Sink<'_> {
             let own = answers.iter().map(|row| &row[i]);
             match column.kind {
                 AnswerKind::Number => write::<DoubleType>(&mut out, own.map(number).collect(), false)?,
-                _ => write::<ByteArrayType>(&mut out, own.map(|answer| Some(text(answer).as_str().into())).collect(), false)?,
+                _ => write::<ByteArrayType>(&mut out, own.map(|answer| Some(answer.text().as_str().into())).collect(), false)?,
             }
         }
         out.close()?;
@@ -191,24 +191,8 @@ impl Sink<'_> {
     }
 }
 
-/// The text of a value that is not missing.
-fn present(cell: &Cell) -> Option<&str> {
-    match cell {
-        Cell::Json(value) if value == "null" => None,
-        Cell::Text(text) | Cell::Json(text) => Some(text),
-    }
-}
-
 fn number(answer: &Answer) -> Option<f64> {
     if let Answer::Number(number) = answer { Some(*number) } else { None }
-}
-
-fn text(answer: &Answer) -> String {
-    match answer {
-        Answer::Text(text) => text.clone(),
-        Answer::Texts(texts) => texts.join(", "),
-        Answer::Number(number) => number.to_string(),
-    }
 }
 
 /// Writes the next column of a row group. A value may be missing if the column is `optional`.
