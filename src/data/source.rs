@@ -106,7 +106,7 @@ pub fn load_encoded(
 /// # Errors
 /// If there is no such data set, or a file is truncated, malformed or not in the encoding.
 pub fn load_rows(path: &Path, split: Split, options: &TableOptions) -> Result<Vec<Row>> {
-    read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || joined)
+    read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || |text, second| (text, second))
 }
 
 /// The texts of a table. It needs no column of labels. `None` if the file's extension is not a table's.
@@ -141,11 +141,6 @@ pub fn load_text_pairs(path: &Path, options: &TableOptions) -> Result<Option<Vec
 /// If the file cannot be read or decoded.
 pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
-}
-
-/// A text, or a pair of texts as one, with an empty line between them.
-fn joined(text: String, second: Option<String>) -> (String, Option<String>) {
-    (second.map(|second| format!("{text}\n\n{second}")).unwrap_or(text), None)
 }
 
 /// Reads a split. `make` returns the function that is applied to each text, with the second text of a pair; every thread gets its own. They work while the source is being read.
@@ -302,6 +297,17 @@ fn table_of(folder: &Path, split: Split) -> Result<Option<Place>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_as_they_are_keep_both_texts_of_a_pair() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pairs.csv");
+        std::fs::write(&path, "text,other,label\na,b,x\nc,,\n").unwrap();
+        let options = TableOptions { text_pair_column: Some("other".into()), ..TableOptions::default() };
+        let rows = load_rows(&path, Split::Train, &options).unwrap();
+        let found: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.second.as_deref(), row.label.as_str())).collect();
+        assert_eq!(found, [("a", Some("b"), "x"), ("c", Some(""), "")]);
+    }
 
     #[test]
     fn finds_the_kind_of_source() {
