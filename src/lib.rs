@@ -59,12 +59,13 @@
 //!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in
 //!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
-//!    `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it, which a first reader skips.
+//!    `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it, and
+//!    the lists of their linears and weights in `parts`; a first reader skips both.
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
 //!     and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
 //!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The files `ranks` and `exchange` share it among several
-//!     processes; a first reader skips them.)
+//!     processes, and `checks` refuses gradients that are not finite; a first reader skips them.)
 //!     `prelude.rs`: all of it on your own texts.
 //!
 //! # Letters

@@ -9,7 +9,7 @@
 //! | a key of `rank_pattern` or `alpha_pattern` | the whole name or its end after a dot, as a regular expression | `ends` |
 //! | `modules_to_save` | a module; the linears inside get no term | `within` |
 
-use super::pattern::{ends, layer, named, whole, within};
+use super::pattern::{ends, is_target, layer, named, saved_by, whole, within};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
@@ -17,14 +17,6 @@ use serde::{Deserialize, Serialize};
 /// name ends with these letters, so `pre_classifier`, too. Low-rank terms are barred inside modules of
 /// exactly these names (`within`), so `pre_classifier` may have one. `score` is the head's name in other models.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
-
-/// The target that means the six linears of every layer.
-pub(super) const ALL_LINEAR: &str = "all-linear";
-
-/// Whether `target` means linear `name`: it is its whole name or the end of it after a dot, or [`ALL_LINEAR`].
-pub(super) fn is_target(name: &str, target: &str) -> bool {
-    named(name, target) || (target == ALL_LINEAR && layer(name).is_some())
-}
 
 /// How A starts. B starts at zero, so that training starts exactly at the base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -165,15 +157,6 @@ impl LoraConfig {
     pub(super) fn saves(&self, name: &str) -> bool {
         self.modules_to_save.iter().any(|end| saved_by(name, end))
     }
-}
-
-/// The lists of layers. They hold no tensors of their own, and PEFT cannot save them.
-const LISTS_OF_LAYERS: [&str; 2] = ["distilbert.transformer.layer", "bert.encoder.layer"];
-
-/// Whether weight `name` is inside a module whose name ends with these letters: unlike for targets, PEFT asks for no dot before them.
-pub(super) fn saved_by(name: &str, end: &str) -> bool {
-    let mut modules = name.match_indices('.').map(|(dot, _)| &name[..dot]).filter(|module| !LISTS_OF_LAYERS.contains(module));
-    !end.is_empty() && modules.any(|module| module.ends_with(end))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Checks that every name in a LoRA configuration names something in the model.
 
 use super::LoraConfig;
-use super::config::{is_target, saved_by};
-use super::pattern::{ends, layer};
+use super::pattern::{ends, is_target, layer, saved_by};
 use crate::error::nearest;
 use crate::nn::DistilBert;
 use crate::{Error, Result};

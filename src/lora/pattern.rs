@@ -12,6 +12,23 @@ pub(super) fn named(name: &str, end: &str) -> bool {
     name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// The target that means the six linears of every layer.
+pub(super) const ALL_LINEAR: &str = "all-linear";
+
+/// Whether `target` means linear `name`: it is its whole name or the end of it after a dot, or [`ALL_LINEAR`].
+pub(super) fn is_target(name: &str, target: &str) -> bool {
+    named(name, target) || (target == ALL_LINEAR && layer(name).is_some())
+}
+
+/// The lists of layers. They hold no tensors of their own, and PEFT cannot save them.
+const LISTS_OF_LAYERS: [&str; 2] = ["distilbert.transformer.layer", "bert.encoder.layer"];
+
+/// Whether weight `name` is inside a module whose name ends with these letters: unlike for targets, PEFT asks for no dot before them.
+pub(super) fn saved_by(name: &str, end: &str) -> bool {
+    let mut modules = name.match_indices('.').map(|(dot, _)| &name[..dot]).filter(|module| !LISTS_OF_LAYERS.contains(module));
+    !end.is_empty() && modules.any(|module| module.ends_with(end))
+}
+
 /// Whether the regular expression `pattern` matches the whole name: Python's `re.fullmatch`.
 ///
 /// # Errors

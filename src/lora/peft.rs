@@ -1,7 +1,8 @@
 //! PEFT's `adapter_config.json` of a LoRA adapter, as PEFT 0.21.2 writes and reads it.
 
-use super::config::{ALL_LINEAR, HEAD};
+use super::config::HEAD;
 use super::fields::{Fields, Report};
+use super::pattern::ALL_LINEAR;
 use super::start::InitFromBase;
 use super::{Bias, Init, LoraConfig};
 use crate::Result;

@@ -1,10 +1,9 @@
 //! One transformer layer of DistilBERT or BERT. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, section 3.
 
-use super::{LayerNorm, Linear, Pass, Weight, WeightMut, WeightRef, site};
+use super::{LayerNorm, Linear, Pass, Weight, site};
 use crate::Result;
 use crate::autograd::ops::Attention;
 use crate::autograd::{Tape, Var};
-use crate::tensor::Tensor;
 
 /// a = LN(drop(out(attention(q(h), k(h), v(h)))) + h), then y = LN(drop(lin2(gelu(lin1(a)))) + a). The fields have DistilBERT's names.
 pub struct Block {
@@ -96,19 +95,15 @@ impl Block {
         tape.apply(op, &inputs.iter().collect::<Vec<_>>())
     }
 
-    /// The probabilities of attention for h `[T, D]`, without dropout: see [`Attention::probabilities`].
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn attention_probabilities(&self, pass: &Pass, h: &Tensor) -> Result<Vec<Vec<Vec<f64>>>> {
-        let mut tape = Tape::inference();
-        let h = tape.constant(h);
-        let (op, inputs) = self.attention_op(&mut tape, pass, &h, pass, &h)?;
-        op.probabilities(&inputs.iter().map(Var::value).collect::<Vec<_>>())
-    }
-
     /// The attention op of [`Block::attention`], and its inputs.
-    fn attention_op<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, queries: &Pass, x: &Var) -> Result<(Attention, Vec<Var>)> {
+    pub(super) fn attention_op<'m>(
+        &'m self,
+        tape: &mut Tape<'m>,
+        pass: &Pass,
+        h: &Var,
+        queries: &Pass,
+        x: &Var,
+    ) -> Result<(Attention, Vec<Var>)> {
         let [q, k, v] = &self.qkv;
         // As few ops as possible, because each op reads its x once. The attention op takes `[3, T, D]`, or `[N, D]` and `[2, T, D]`, or three tensors.
         let mut inputs = if self.qkv.iter().any(|l| l.variant.is_some()) {
@@ -138,32 +133,5 @@ impl Block {
             Some(hook) => hook.forward(tape, pass, &h),
             None => Ok(h),
         }
-    }
-
-    /// The six linears: q, k, v, out, lin1, lin2.
-    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        self.qkv.iter_mut().chain([&mut self.out, &mut self.lin1, &mut self.lin2]).collect()
-    }
-
-    /// Its weights.
-    pub fn parts(&self) -> Vec<WeightRef<'_>> {
-        let mut all: Vec<_> = self.qkv.iter().chain([&self.out]).flat_map(Linear::parts).collect();
-        all.extend(self.sa_layer_norm.parts());
-        all.extend([&self.lin1, &self.lin2].into_iter().flat_map(Linear::parts));
-        all.extend(self.output_layer_norm.parts());
-        all.extend(self.prefix.iter().flatten().map(WeightRef::Extra));
-        all.extend(self.hooks.iter().flatten().flat_map(|h| h.weights()).map(WeightRef::Extra));
-        all
-    }
-
-    /// Its weights, to be changed.
-    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
-        let mut all: Vec<_> = self.qkv.iter_mut().chain([&mut self.out]).flat_map(Linear::parts_mut).collect();
-        all.extend(self.sa_layer_norm.parts_mut());
-        all.extend([&mut self.lin1, &mut self.lin2].into_iter().flat_map(Linear::parts_mut));
-        all.extend(self.output_layer_norm.parts_mut());
-        all.extend(self.prefix.iter_mut().flatten().map(WeightMut::Extra));
-        all.extend(self.hooks.iter_mut().flatten().flat_map(|h| h.weights_mut()).map(WeightMut::Extra));
-        all
     }
 }

@@ -1,12 +1,11 @@
 //! DistilBERT for sequence classification. Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>. And its teacher BERT, Devlin et al. 2018,
 //! <https://arxiv.org/abs/1810.04805>. Dropouts and heads are those of the reference implementation in transformers.
 
-use super::{Architecture, Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, WeightMut, WeightRef, site};
+use super::{Architecture, Block, Config, LayerNorm, Linear, Pass, Wanted, Weight, site};
 use crate::autograd::ops::EmbeddingLayerNorm;
-use crate::autograd::{Parameter, Tape, Var};
+use crate::autograd::{Tape, Var};
 use crate::tensor::DType;
 use crate::{AtLayer, Error, Result};
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -202,76 +201,6 @@ impl DistilBert {
     /// The most tokens of a text, `[CLS]` and `[SEP]` included: all positions but those of the prompt.
     pub fn longest_text(&self) -> usize {
         self.config.max_position_embeddings - self.prompt_rows()
-    }
-
-    /// Every linear of the model.
-    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
-        blocks.chain([&mut self.pre_classifier, &mut self.classifier]).collect()
-    }
-
-    /// The linears that belong to the task and not to the checkpoint: every adapter has them.
-    pub fn head_linears(&self) -> Vec<&Linear> {
-        let pre_classifier = self.pre_classifier_in_head.then_some(&self.pre_classifier);
-        pre_classifier.into_iter().chain([&self.classifier]).collect()
-    }
-
-    /// [`DistilBert::head_linears`], to be changed.
-    pub fn head_linears_mut(&mut self) -> Vec<&mut Linear> {
-        let pre_classifier = self.pre_classifier_in_head.then_some(&mut self.pre_classifier);
-        pre_classifier.into_iter().chain([&mut self.classifier]).collect()
-    }
-
-    /// The tables of embeddings: of words, of positions, and of BERT's token types.
-    pub fn tables(&self) -> impl Iterator<Item = &Weight> {
-        [&self.word_embeddings, &self.position_embeddings].into_iter().chain(&self.token_type_embeddings)
-    }
-
-    /// [`DistilBert::tables`], to be changed.
-    pub fn tables_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
-        [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().chain(&mut self.token_type_embeddings)
-    }
-
-    /// Every weight, and whether it is from the checkpoint.
-    pub fn parts(&self) -> Vec<WeightRef<'_>> {
-        let mut all: Vec<_> = self.tables().map(WeightRef::Base).collect();
-        all.extend(self.layer_norm.parts());
-        all.extend(self.blocks.iter().flat_map(Block::parts));
-        all.extend([&self.pre_classifier, &self.classifier].into_iter().flat_map(Linear::parts));
-        all.extend(self.prompt.iter().chain(&self.shared).map(WeightRef::Extra));
-        all
-    }
-
-    /// [`DistilBert::parts`], to be changed.
-    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
-        let tables = [&mut self.word_embeddings, &mut self.position_embeddings].into_iter().chain(&mut self.token_type_embeddings);
-        let mut all: Vec<_> = tables.map(WeightMut::Base).collect();
-        all.extend(self.layer_norm.parts_mut());
-        all.extend(self.blocks.iter_mut().flat_map(Block::parts_mut));
-        all.extend([&mut self.pre_classifier, &mut self.classifier].into_iter().flat_map(Linear::parts_mut));
-        all.extend(self.prompt.iter_mut().chain(&mut self.shared).map(WeightMut::Extra));
-        all
-    }
-
-    /// The weights of the checkpoint, without those that a method added.
-    pub fn weights(&self) -> Vec<&Weight> {
-        self.parts().into_iter().filter_map(|part| if let WeightRef::Base(w) = part { Some(w) } else { None }).collect()
-    }
-
-    /// The parameters: all that trains.
-    pub fn parameters(&self) -> Vec<&Parameter> {
-        self.parts().into_iter().filter_map(|part| part.weight().parameter()).collect()
-    }
-
-    /// The parameters, to be changed.
-    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
-        self.parts_mut().into_iter().filter_map(|part| part.weight().parameter_mut()).collect()
-    }
-
-    /// The storages of frozen weights and parameters, by `Tensor::storage_id`.
-    pub fn storages(&self) -> BTreeSet<usize> {
-        let frozen = |w: &Weight| if let Weight::Frozen { value, .. } = w { Some(value.storage_id()) } else { None };
-        self.weights().into_iter().filter_map(frozen).chain(self.parameters().iter().map(|p| p.value().storage_id())).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A layer norm with its weights. Ba et al. 2016, <https://arxiv.org/abs/1607.06450>.
 
-use super::{Pass, Weight, WeightMut, WeightRef};
+use super::{Pass, Weight};
 use crate::Result;
 use crate::autograd::ops::ResidualLayerNorm;
 use crate::autograd::{Tape, Var};
@@ -40,15 +40,5 @@ impl LayerNorm {
         let weights = [self.gamma.var(tape, pass)?, self.beta.var(tape, pass)?];
         tape.enter(self.gamma.name().trim_end_matches(".weight"));
         Ok(weights)
-    }
-
-    /// Its weights.
-    pub fn parts(&self) -> Vec<WeightRef<'_>> {
-        [&self.gamma, &self.beta].map(WeightRef::Base).into()
-    }
-
-    /// Its weights, to be changed.
-    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
-        [&mut self.gamma, &mut self.beta].map(WeightMut::Base).into()
     }
 }

@@ -1,6 +1,6 @@
 //! A linear layer: y = x Wᵀ + b, plus low-rank terms.
 
-use super::{Pass, Weight, WeightMut, WeightRef};
+use super::{Pass, Weight};
 use crate::autograd::ops::{self, GroupedLinear, Term};
 use crate::autograd::{Tape, Var};
 use crate::tensor::Mask;
@@ -132,21 +132,5 @@ impl Linear {
         }
         let op = ops::Linear { members, sequences: Some(pass.sequences.clone()) };
         tape.apply(op, &inputs.iter().collect::<Vec<_>>()).at(name)
-    }
-
-    /// Its weights.
-    pub fn parts(&self) -> Vec<WeightRef<'_>> {
-        let base = [&self.weight].into_iter().chain(&self.bias).map(WeightRef::Base);
-        let factors = self.terms.iter().flat_map(|t| [&t.a, &t.b]);
-        let own = self.variant.iter().flat_map(|v| v.weights());
-        base.chain(factors.chain(own).map(WeightRef::Extra)).collect()
-    }
-
-    /// Its weights, to be changed.
-    pub fn parts_mut(&mut self) -> Vec<WeightMut<'_>> {
-        let base = [&mut self.weight].into_iter().chain(&mut self.bias).map(WeightMut::Base);
-        let factors = self.terms.iter_mut().flat_map(|t| [&mut t.a, &mut t.b]);
-        let own = self.variant.iter_mut().flat_map(|v| v.weights_mut());
-        base.chain(factors.chain(own).map(WeightMut::Extra)).collect()
     }
 }

@@ -46,6 +46,7 @@ impl DistilBert {
         for below in &self.blocks[..layer] {
             h = below.forward(&mut tape, &pass, &h, super::Wanted::All)?;
         }
-        block.attention_probabilities(&pass, h.value())
+        let (op, inputs) = block.attention_op(&mut tape, &pass, &h, &pass, &h)?;
+        op.probabilities(&inputs.iter().map(Var::value).collect::<Vec<_>>())
     }
 }

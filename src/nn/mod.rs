@@ -19,6 +19,7 @@ mod layer_norm;
 mod linear;
 mod load;
 mod look;
+mod parts;
 mod save;
 mod token_types;
 mod weight;
@@ -34,8 +35,9 @@ pub use fingerprint::fingerprint;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, LowRank, TermPart, Variant};
 pub use load::{Head, LoadOptions, LoadReport};
+pub use parts::{Origin, WeightMut, WeightRef};
 pub use save::TOKENIZER_FILES;
-pub use weight::{Origin, Weight, WeightFn, WeightMut, WeightRef};
+pub use weight::{Weight, WeightFn};
 
 use crate::autograd::Var;
 use crate::tensor::{Mask, Sequences};

@@ -138,25 +138,3 @@ impl Weight {
         if let Weight::Trained(p) = self { Some(p) } else { None }
     }
 }
-
-/// A weight of a model, and where it comes from.
-pub enum Origin<W> {
-    /// From the checkpoint.
-    Base(W),
-    /// Added by a method: a low-rank factor, a prompt, a bottleneck.
-    Extra(W),
-}
-
-/// A weight of a model.
-pub type WeightRef<'a> = Origin<&'a Weight>;
-/// A weight of a model, to be changed.
-pub type WeightMut<'a> = Origin<&'a mut Weight>;
-
-impl<W> Origin<W> {
-    /// The weight.
-    pub fn weight(self) -> W {
-        match self {
-            Origin::Base(w) | Origin::Extra(w) => w,
-        }
-    }
-}

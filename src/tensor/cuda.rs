@@ -1,6 +1,6 @@
 //! Tensors in the memory of a GPU.
 
-use super::sequences::DeviceSequences;
+use super::device_sequences::DeviceSequences;
 use super::{DType, Place, Sequences, Shape, Storage, Tensor, alloc, dispatch_any};
 use crate::cuda::{Argument, Buffer, DataType, Device, Matrix};
 use crate::{Error, Result};

@@ -19,6 +19,8 @@ mod arguments;
 mod convert;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod device_sequences;
 mod dispatch;
 mod element;
 mod finite;
@@ -53,7 +55,6 @@ pub use storage::{Place, Storage};
 
 use crate::{Error, Result};
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// An array that never changes once an op has returned it, in row-major order, without gaps.
@@ -82,21 +83,6 @@ impl Tensor {
     pub fn zeros(dtype: DType, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         Tensor::whole(dispatch_any!(dtype, T => Storage::host(zeroed::<T>(shape.len()))), shape)
-    }
-
-    /// A view of the bytes of a mapped file. `None` if they are not aligned for `dtype`, or their number is not that of `shape`.
-    pub(crate) fn mapped(map: &Arc<MappedFile>, bytes: Range<usize>, dtype: DType, shape: Shape) -> Option<Tensor> {
-        let aligned = map.get(bytes.clone())?.as_ptr().addr() % dtype.size() == 0;
-        if !aligned || Some(bytes.len()) != shape.checked_len().and_then(|len| len.checked_mul(dtype.size())) || cfg!(target_endian = "big")
-        {
-            return None;
-        }
-        Some(Tensor::whole(Storage { dtype, bytes: bytes.len(), place: Place::Mapped(map.clone(), bytes) }, shape))
-    }
-
-    /// The mapped file with the elements. `None` if they are elsewhere.
-    pub(crate) fn mapped_file(&self) -> Option<&MappedFile> {
-        if let Place::Mapped(file, _) = &self.storage.place { Some(file) } else { None }
     }
 
     /// A tensor of all elements of `storage`.

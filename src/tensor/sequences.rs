@@ -22,19 +22,7 @@ pub struct Sequences {
     seconds: Vec<usize>,
     /// A copy on a GPU, made when it is first needed.
     #[cfg(feature = "cuda")]
-    pub(super) on_device: std::sync::OnceLock<DeviceSequences>,
-}
-
-/// The sequence boundaries of a packed batch, for GPU kernels.
-#[cfg(feature = "cuda")]
-#[derive(Debug)]
-pub struct DeviceSequences {
-    /// The first row of each sequence, and T: `[B + 1]` u32.
-    pub offsets: super::Tensor,
-    /// The sequence of each row: `[T]` u32.
-    pub row_sequence: super::Tensor,
-    /// The example number of each sequence, see [`Sequences::new`]: `[B]` u32.
-    pub examples: super::Tensor,
+    pub(super) on_device: std::sync::OnceLock<super::device_sequences::DeviceSequences>,
 }
 
 impl PartialEq for Sequences {

@@ -1,6 +1,6 @@
 //! Where the elements of a tensor are: in host memory, in a mapped file, or in the memory of a GPU.
 
-use super::{DType, Element, MappedFile, Pooled};
+use super::{DType, Element, MappedFile, Pooled, Shape, Tensor};
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,6 +25,23 @@ pub enum Place {
     /// Memory of a GPU.
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::Buffer),
+}
+
+impl Tensor {
+    /// A view of the bytes of a mapped file. `None` if they are not aligned for `dtype`, or their number is not that of `shape`.
+    pub(crate) fn mapped(map: &Arc<MappedFile>, bytes: Range<usize>, dtype: DType, shape: Shape) -> Option<Tensor> {
+        let aligned = map.get(bytes.clone())?.as_ptr().addr() % dtype.size() == 0;
+        if !aligned || Some(bytes.len()) != shape.checked_len().and_then(|len| len.checked_mul(dtype.size())) || cfg!(target_endian = "big")
+        {
+            return None;
+        }
+        Some(Tensor::whole(Storage { dtype, bytes: bytes.len(), place: Place::Mapped(map.clone(), bytes) }, shape))
+    }
+
+    /// The mapped file with the elements. `None` if they are elsewhere.
+    pub(crate) fn mapped_file(&self) -> Option<&MappedFile> {
+        if let Place::Mapped(file, _) = &self.storage.place { Some(file) } else { None }
+    }
 }
 
 impl Storage {

@@ -4,10 +4,10 @@
 //! the output of the frozen lowest layers, computed once. [`Ranks`] are processes that share the micro-batches of each step. A first reader takes the
 //! number of ranks as 1: `StepSum` then adds the gradients and nothing else.
 
-use super::evaluate::cause;
+use super::checks::{check_losses, check_ranks, check_reached};
 use super::exchange::{Step, StepSum};
 use super::loss::Loss;
-use super::observer::{MicroBatch, Unreported, not_finite, report_steps};
+use super::observer::{MicroBatch, Unreported, report_steps};
 use super::ranks::{all_agree, told};
 use super::{AdamW, FrozenFeatures, Observer, OneRank, Ranks, Recipe};
 use crate::autograd::{Grads, Tape};
@@ -60,13 +60,7 @@ impl<'a> Training<'a> {
     /// Those of [`Training::new`]; if there are more ranks than micro-batches in a step; and if another rank failed.
     pub fn across(ranks: &'a dyn Ranks, model: &DistilBert, data: &'a Tokenized, recipe: &'a Recipe) -> Result<Training<'a>> {
         recipe.check()?;
-        if ranks.size() > recipe.accumulate {
-            let (n, parts) = (ranks.size(), recipe.accumulate);
-            let advice = "give a larger --accumulate, with a smaller --batch if the step should stay the same, or start fewer ranks";
-            return Err(Error::invalid(format!(
-                "{n} ranks share the micro-batches of a step, and --accumulate {parts} is fewer: {advice}"
-            )));
-        }
+        check_ranks(ranks, recipe.accumulate)?;
         if data.is_empty() {
             return Err(Error::invalid("training data: there is no example to train on"));
         }
@@ -158,30 +152,4 @@ impl<'a> Training<'a> {
         let loss = self.loss.apply(&mut tape, &logits, &packed.labels, divisor)?;
         Ok((MicroBatch::new(model, &tape, &loss, &logits, self.loss.reported(packed)), tape.backward(&loss)?))
     }
-}
-
-/// Refuses a loss that is not finite, before it changes anything. On a GPU this would wait for the device: there, the loss is checked when
-/// it is reported, and the update itself skips gradients whose norm is not finite.
-fn check_losses(model: &DistilBert, parts: &[MicroBatch], step: usize, lr: f64) -> Result<()> {
-    for part in parts.iter().filter(|part| part.loss.on_host()) {
-        let loss = part.loss.item()?;
-        if !loss.is_finite() {
-            return Err(not_finite(model, step, lr, &format!("the loss is {loss}")));
-        }
-    }
-    Ok(())
-}
-
-/// Checks in the first step that every parameter has a gradient, and that it is finite.
-fn check_reached(model: &DistilBert, grads: &Grads) -> Result<()> {
-    for p in model.parameters() {
-        let finite = grads.get(p).map(|g| g.to_f64()).transpose()?.map(|g| g.iter().all(|x| x.is_finite()));
-        let problem = match finite {
-            Some(true) => continue,
-            Some(false) => format!("its gradient is not finite: {}", cause(model.not_finite()?)),
-            None => "no gradient reached it".to_string(),
-        };
-        return Err(Error::Training { step: 1, problem: format!("{} is to be trained, but {problem}", p.name()) });
-    }
-    Ok(())
 }

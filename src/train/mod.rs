@@ -17,10 +17,12 @@
 //! `batch` and `accumulate` do change bits, because they change sums.
 
 mod checkpoint;
+mod checks;
 mod evaluate;
 mod exchange;
 mod features;
 mod fit;
+mod lora_plus;
 mod loss;
 mod memory;
 #[cfg(feature = "mpi")]
@@ -38,12 +40,13 @@ pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
 pub use evaluate::{Evaluation, evaluate, evaluate_across, logits, logits_across, logits_while, measure, predict, predict_across};
 pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
+pub use lora_plus::lora_plus;
 pub use loss::balanced_weights;
 pub use memory::{memory_by_category, peak_memory};
 #[cfg(feature = "mpi")]
 pub use mpi::MpiRanks;
 pub use observer::{Observer, RankReport, StepReport};
-pub use optimizer::{AdamW, LrFactor, lora_plus};
+pub use optimizer::{AdamW, LrFactor};
 pub use ranks::{OneRank, Ranks, ThreadRank, all_agree, check_same};
 pub use recipe::Recipe;
 pub use schedule::Schedule;

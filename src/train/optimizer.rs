@@ -5,8 +5,8 @@ use super::Recipe;
 use crate::autograd::{Grads, ParamId, Parameter};
 use crate::nn::in_layer_norm;
 use crate::tensor::{Accum, Tensor};
-use crate::{Error, Result, dispatch_float};
-use std::collections::{BTreeSet, HashMap};
+use crate::{Result, dispatch_float};
+use std::collections::HashMap;
 
 /// AdamW with clipping. Step t of parameter θ with gradient g; ‖g‖ is the norm of all gradients together. Here t counts from 1, in the schedule and in
 /// the loop from 0:
@@ -150,18 +150,4 @@ fn update<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], clip_fac
         *v = b2 * *v + c2 * g * g;
         *value = *value * shrink - rate * *m / (v.sqrt() * root + eps);
     }
-}
-
-/// LoRA+: the learning rate of B is `ratio` times that of A. Hayou et al. 2024, <https://arxiv.org/abs/2402.12354>, section 4. As in PEFT, vectors
-/// such as the head's biases have the higher rate, too.
-///
-/// # Errors
-/// If the ratio is not a positive finite number.
-pub fn lora_plus(parameters: &[&Parameter], ratio: f64) -> Result<LrFactor> {
-    if !(ratio > 0.0 && ratio.is_finite()) {
-        return Err(Error::invalid(format!("lora+: the ratio is {ratio}, and must be positive")));
-    }
-    let faster = parameters.iter().filter(|p| p.name().contains(".lora_B.") || p.value().dims().len() == 1);
-    let faster: BTreeSet<String> = faster.map(|p| p.name().to_string()).collect();
-    Ok(Box::new(move |name| if faster.contains(name) { ratio } else { 1.0 }))
 }

@@ -11,7 +11,7 @@ use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Mask, Sequences, Shape, Tensor, on_device};
+use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::sync::Arc;
 
@@ -87,27 +87,10 @@ impl Attention {
         let grads = cut(&[dq, dk, dv, extra_dk, extra_dv].concat(), &shapes)?;
         Ok((Tensor::new(y, [self.queries.tokens(), d])?, grads))
     }
-
-    /// P of every sequence and head without dropout, in f64: `[nq][nk]` for each head of each sequence. The extra keys come first. Attention itself
-    /// never holds P as a whole. This computes it again, for those who want to look at it.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn probabilities(&self, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
-        let inputs = inputs.iter().map(|t| t.to_host()?.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
-        let ([q, k, _], all_keys) = self.split(&inputs.iter().collect::<Vec<_>>())?.joined::<f64>()?;
-        let (d, width) = (q.shape().cols(), q.shape().cols() / self.heads);
-        let (q, k, scale) = (q.host::<f64>()?, k.host::<f64>()?, (width as f64).sqrt().recip());
-        let of_head = |(b, head): (usize, usize)| {
-            let at = |i: usize| i * d + head * width..i * d + (head + 1) * width;
-            self.queries.range(b).map(|i| probabilities(&q[at(i)], all_keys.range(b).map(|j| &k[at(j)]), scale)).collect()
-        };
-        Ok((0..all_keys.count()).flat_map(|b| (0..self.heads).map(move |head| (b, head))).map(of_head).collect())
-    }
 }
 
 /// Row i of P, from row i of q and the keys: softmax(q kᵀ / √K). `scale` is 1 / √K.
-fn probabilities<'k>(q: &[f64], keys: impl Iterator<Item = &'k [f64]>, scale: f64) -> Vec<f64> {
+pub(super) fn probabilities<'k>(q: &[f64], keys: impl Iterator<Item = &'k [f64]>, scale: f64) -> Vec<f64> {
     let mut p: Vec<f64> = keys.map(|k| dot(q, k) * scale).collect();
     softmax(&mut p);
     p

@@ -23,6 +23,7 @@ mod arithmetic;
 mod attention;
 mod attention_fast;
 mod attention_inputs;
+mod attention_probabilities;
 mod bce_with_logits;
 mod cast;
 mod cross_entropy;
