@@ -213,6 +213,7 @@ pub(super) fn random_inputs(random: &mut Stream) -> Result<(Attention, Vec<Tenso
 mod tests {
     use super::super::testing::check_plain;
     use super::*;
+    use crate::tensor::DType;
     use crate::tensor::math;
     use proptest::prelude::*;
 
