@@ -1,4 +1,8 @@
-//! A small tensor engine with its own reverse-mode autograd. It fine-tunes DistilBERT with LoRA on a CPU or an NVIDIA GPU, without an ML framework.
+//! A small tensor engine with its own reverse-mode autograd. It fine-tunes DistilBERT with LoRA on a CPU or an NVIDIA GPU, without an ML
+//! framework.
+//!
+//! LoRA, low-rank adaptation, leaves a weight W of a model as it is, and trains a small change of it: a product B·A of two thin matrices,
+//! of which each linear layer adds a multiple, its low-rank term.
 //!
 //! ```text
 //! texts and labels
@@ -16,66 +20,78 @@
 //! new A, B and head
 //! ```
 //!
-//! Folders of `src`, and a few single files, are rooms. A room uses only rooms before it:
+//! Folders of `src`, and a few single files, are rooms. A room uses only rooms to the left of it, and not all of them: `data`, for example,
+//! knows no models.
 //!
 //! ```text
-//! text · cut ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data ─► metrics ─► train ─► explain · classifier
+//! assets · text · cut · outputs ─► error ─► files ─► cuda ─► tensor ─► cuda/launch ─► autograd ─► nn ─► lora ─► data
+//!                                                                         ─► metrics ─► train ─► explain · classifier
 //! ```
 //!
-//! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to add an op, and
-//! `docs/architecture.md` lists every file.
+//! To fine-tune on your own texts from Rust, start with [`prelude`] and [`classifier::TextClassifier`]. `docs/adding-an-op.md` says how to
+//! add an op, and `docs/architecture.md` lists every file.
+//!
+//! # Letters
+//! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F
+//! feed-forward width, V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt, E extra keys and values of
+//! attention (a prefix). N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes.
+//! h is a hidden state, the rows `[T, D]` between two layers. d is the number of columns of any tensor, and n its number of rows.
+//!
+//! In a low-rank term: A `[r, in]`, B `[out, r]`, r its rank, s its scale, and h = drop(x) Aᵀ. In a matrix product C = A·B, `[m, n]` = `[m,
+//! k]`·`[k, n]`, the letters stand for any matrices. In attention: q, k and v are queries, keys and values, S the matrix of scores, P that
+//! of probabilities, and δ the sum of dP ⊙ P over a row. In dropout, f are the factors, 0 or 1/(1 − p). In gradient checks, J is the matrix
+//! of derivatives, u a direction of the inputs, v one of the outputs. In code, S is also the accumulator's type and T that of elements.
+//!
+//! ⊙ is the elementwise product. L is the loss. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
 //!
 //! # Reading order
 //!
-//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it. Fast versions stand in files of their own,
-//! named in the list; a first reader skips them. Some things besides the formulas occur early. A first reader can take them as given:
+//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it, and the words of this list. Fast
+//! versions stand in files of their own, named in the list; a first reader skips them. Some names occur before their step. A first reader
+//! can take them as given:
 //!
 //! - `on_device!` chooses between host and GPU code, and `dispatch!` chooses the Rust type for a [`tensor::DType`].
 //! - `alloc` takes a buffer with arbitrary content from a pool.
 //! - `rows::for_each(out, cols, f)` cuts `out` into groups of whole rows, and calls `f(first row, group)` for each, with all threads.
-//! - `vectorised(f)` runs the loop `f` with wider registers, where the processor has them. An argument `fma` says that a·b + c is one fast instruction
-//!   there. Neither changes what is computed, except the rounding of a·b + c.
-//! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)` takes n rows from
-//!   row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
-//! - Words that occur before their step: a *checkpoint* is a file of weights (in `checkpoint.rs` files: a saved run, or a part of a model that backward
-//!   computes again); an *example number* counts the texts of a run, and dropout masks are drawn from it; a *micro-batch* is the part of a step that is
-//!   computed at once; a *prompt* or *prefix* is trained rows before the text; the *ledger* counts bytes and operations.
-//! - `random_case` at the end of an op's file draws inputs for step 5.
+//! - `vectorised(f)` runs the loop `f` with wider registers, where the processor has them.
+//! - exp, erf and the fast forms of functions have an argument `fma`. It is true where the processor computes a·b + c in one fast
+//!   instruction, which rounds once.
+//! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)`
+//!   takes n rows from row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
+//! - A *checkpoint* is a file of weights. (Two files have the name `checkpoint` for other things: in `train`, the saved state of a run; in
+//!   `autograd`, a part of a model that backward computes again.)
+//! - An *example number* is a number for each text of each epoch: epoch · N + index. Dropout masks are drawn from it.
+//! - A *micro-batch* is the part of a step that is computed at once. A *prompt* or a *prefix* is trained rows before the text. The *ledger*
+//!   counts bytes and operations.
+//! - A function `random_…` below an op draws inputs for the checks of step 5.
 //!
-//! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type that
-//!    sums use. `tensor/sequences.rs`: packed batches.
-//! 2. **The matrix product.** `tensor/gemm/naive.rs`: three loops. `tensor/gemm/mod.rs`: how the fast one uses the caches (fast: the rest of the folder).
-//! 3. **Reverse mode.** `autograd/mod.rs`: what an op is. `autograd/saved.rs`, `autograd/parameter.rs` and `autograd/grads.rs`: its data.
-//!    `autograd/tape.rs`: recording and backward.
+//! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type
+//!    that sums use. `tensor/sequences.rs`: packed batches.
+//! 2. **The matrix product.** `tensor/gemm/naive.rs`: plain loops. `tensor/gemm/mod.rs`: how the fast one uses the caches (fast: the rest
+//!    of the folder).
+//! 3. **Reverse mode.** `autograd/mod.rs`: what an op is. `autograd/saved.rs`: what its forward keeps for backward.
+//!    `autograd/parameter.rs`: trained tensors. `autograd/grads.rs`: their gradients. `autograd/tape.rs`: recording and backward.
 //! 4. **Random numbers.** `tensor/philox.rs`: random words from counters.
 //! 5. **Checks.** `autograd/gradcheck.rs`: how every backward is checked. `autograd/planted_bugs.rs`: how the check itself is checked.
 //! 6. **First ops.** `autograd/ops/mod.rs`: how ops are organised. `autograd/ops/elementwise.rs`: the shape of elementwise ops.
 //!    `autograd/ops/gelu.rs`: one of them. `autograd/ops/arithmetic.rs`: sum and products.
-//! 7. **Dropout.** `tensor/mask.rs`: a mask that is never stored. `autograd/ops/dropout.rs`: the op.
-//! 8. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`).
-//!    What its host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a term, and
-//!    the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take `AttentionInputs`: q, k, v, the
-//!    sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The
-//!    model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in
-//!    one); a first reader skips their files. `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
-//! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`, `nn/block.rs`: layers.
-//!    `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it, and
-//!    the lists of their linears and weights in `parts`; a first reader skips both.
-//! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model. `lora/terms.rs`: how A
-//!     and B start. `lora/merge.rs`: how they become part of W.
-//! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and `train/schedule.rs`:
-//!     settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The files `ranks` and `exchange` share it among several
-//!     processes, and `checks` refuses gradients that are not finite; a first reader skips them.)
-//!     `prelude.rs`: all of it on your own texts.
-//!
-//! # Letters
-//! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F
-//! feed-forward width, V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt or prefix, E extra keys and values of
-//! attention. N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes. In a low-rank term:
-//! A `[r, in]`, B `[out, r]`, r its rank and s its scale. In a matrix product C = A·B, `[m, n]` = `[m, k]`·`[k, n]`, the letters stand for any
-//! matrices. d is the number of columns of any tensor. h is a hidden state; in a low-rank term, h = drop(x) Aᵀ. In attention's formulas, P is the
-//! matrix of probabilities, k one of keys, and δ the sum of dP ⊙ P over a row. In gradient checks, J is the matrix of derivatives, u a direction of the
-//! inputs, v one of the outputs. ⊙ is the elementwise product. `dy` is dL/dy, the gradient that comes into a backward; `dx`, `dw`, `db` go out.
+//! 7. **Dropout.** `tensor/mask.rs`: a mask that can be drawn again. `autograd/ops/dropout.rs`: the op.
+//! 8. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`). What its
+//!    host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a
+//!    term, and the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take
+//!    `AttentionInputs`: q, k, v, the sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`).
+//!    `autograd/ops/embedding.rs`. The model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and
+//!    `embedding_layer_norm` (embeddings, sum, layer norm and dropout in one); a first reader skips their files.
+//!    `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
+//! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`,
+//!    `nn/block.rs`: layers. `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it,
+//!    and the lists of their linears and weights in `parts`; a first reader skips both.
+//! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model.
+//!     `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
+//! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and
+//!     `train/schedule.rs`: settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The files `ranks` and `exchange` share it
+//!     among several processes, and `checks` refuses gradients that are not finite; a first reader skips them.) `prelude.rs`: all of it on
+//!     your own texts.
 //!
 //! # Example
 //! ```

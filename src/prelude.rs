@@ -1,9 +1,10 @@
 //! Everything that fine-tuning on your own texts needs: `use lowrank::prelude::*`.
 //!
 //! In the example, `encoder` is the path of a checkpoint folder with `config.json`, `model.safetensors` and the tokenizer's `vocab.txt` (or
-//! `tokenizer.json`), and `out` is the path of a folder to create. A [`Dataset`] is a list of texts with their labels; `lowrank::data::load` reads one
-//! from a CSV, TSV or JSON file. [`TextClassifier::open`] computes in f32 and draws new weights with seed 0; `open_with` changes
-//! this. Texts are cut to 512 tokens; the field `max_length` changes that.
+//! `tokenizer.json`), and `out` is the path of a folder to create. A [`Dataset`] is a list of texts with their labels;
+//! `lowrank::data::load(path, Split::Train, &TableOptions::default())` reads one from a CSV, TSV or JSON file. [`TextClassifier::open`]
+//! computes in f32 and draws new weights with seed 0; `open_with` changes this, with `lowrank::nn::LoadOptions`. Texts are cut to 512
+//! tokens; the field `max_length` changes that.
 //!
 //! ```
 //! use lowrank::prelude::*;

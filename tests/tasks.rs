@@ -69,7 +69,7 @@ fn pairs_have_the_logits_of_peft() {
             near(&logits(&model, &pairs, batch).unwrap().concat(), "inference");
         }
         let sequences = Sequences::new(&ids.iter().map(Vec::len).collect::<Vec<_>>(), vec![0, 1, 2]).unwrap();
-        let pass = Pass::evaluation(Arc::new(sequences.with_seconds(seconds).unwrap()));
+        let pass = Pass::evaluation(Arc::new(sequences.with_second_lengths(seconds).unwrap()));
         near(&model.forward(&mut Tape::new(), &ids.concat(), &pass).unwrap().value().to_f64().unwrap(), "recorded");
         let single = logits(&model, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), 3).unwrap().concat();
         let moved = single.iter().zip(&wanted).any(|(a, b)| (a - b).abs() > 1e-3);
@@ -106,7 +106,7 @@ fn gradients_of_pairs_are_those_of_differences() {
     let mut config = Config::bert_base();
     (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (8, 12, 2, 1, 20);
     (config.max_position_embeddings, config.initializer_range) = (12, 0.3);
-    let sequences = Sequences::new(&[4, 2, 5], vec![3, 4, 5]).unwrap().with_seconds(vec![2, 0, 4]).unwrap();
+    let sequences = Sequences::new(&[4, 2, 5], vec![3, 4, 5]).unwrap().with_second_lengths(vec![2, 0, 4]).unwrap();
     let pass = Pass { dropout: Some(1), ..Pass::evaluation(Arc::new(sequences)) };
     for method in [Method::Full, Method::Prompt { tokens: 2 }] {
         let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();

@@ -1,18 +1,19 @@
 //! Compares backward with finite differences, in f64.
 //!
-//! Let J = ∂y/∂x be the Jacobian of y = f(x). Forward alone gives J u for a direction u: a difference of f along u. Backward gives Jᵀ v for a
-//! cotangent v. For every u and v, ⟨v, J u⟩ = ⟨u, Jᵀ v⟩. Both are drawn at random, so a wrong sign, factor or index in backward shows in
+//! Let J = ∂y/∂x be the Jacobian of y = f(x). Forward alone gives J u for a direction u: a difference of f along u. Backward gives Jᵀ v for
+//! a cotangent v. For every u and v, ⟨v, J u⟩ = ⟨u, Jᵀ v⟩. Both are drawn at random, so a wrong sign, factor or index in backward shows in
 //! almost every draw. One direction costs a few forward passes, whatever the size of x.
 //!
 //! The function f may be an op, a layer, or a model with its loss. See [`check`].
 //!
 //! A small error shows that backward computes the derivative of forward, near the inputs that were drawn. It does not show
 //! - that forward computes the right function;
-//! - anything at a kink (the 0 of relu), at which there is no derivative, or far from the inputs that were drawn;
+//! - anything at a kink (the 0 of max(0, x)), at which there is no derivative, or far from the inputs that were drawn;
 //! - that the code for f32, bf16 and GPUs is right: other tests compare it with the code for f64;
-//! - anything about a value that f treats as a constant on purpose, without putting it on the tape: the check does not change it.
+//! - anything about a number that f takes as a constant, although it trains elsewhere: the check does not change it.
 //!
-//! Would the check notice a wrong backward? [`Suite::plant_bugs`] plants wrong gradients, and counts how many are caught.
+//! Would the check notice a wrong backward? [`Suite::plant_bugs`] (`planted_bugs.rs`) plants wrong gradients, and counts how many are
+//! caught.
 
 use super::{Op, ParamId, Tape, Var};
 use crate::tensor::philox::Stream;
@@ -32,19 +33,19 @@ pub struct Found {
     pub backward: f64,
     /// |numeric − backward| / scale; near zero if backward is right.
     ///
-    /// The two numbers are the sums Σ uᵢgᵢ, with g = Jᵀ v, and Σ vⱼ(J u)ⱼ. The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, because rounding errors
-    /// grow with the terms. The sums themselves are no good scale: their terms may cancel.
+    /// The two numbers are the sums Σ uᵢgᵢ, with g = Jᵀ v, and Σ vⱼ(J u)ⱼ. The scale is (Σ|uᵢgᵢ| + Σ|vⱼ(J u)ⱼ|) / 2, because rounding
+    /// errors grow with the terms. The sums themselves are no good scale: their terms may cancel.
     pub error: f64,
 }
 
 /// Length of a step along u. The difference has a truncation error of order step⁴ and a rounding error of order 1e-16 / step.
 const STEP: f64 = 2e-3;
 
-/// The smallest scale. If the gradient is 0, as for a softmax over one element (always 1), the terms are only rounding errors.
+/// The smallest scale. If f is constant, its gradient is 0, and the terms are only rounding errors.
 const SMALLEST_SCALE: f64 = 1e-3;
 
-/// Checks backward of `f` with respect to `inputs` (f64), and to all parameters that `f` puts on the tape. Returns the worst of three draws:
-/// in a single draw, the factor of a wrong element may be near 0 by chance.
+/// Checks backward of `f` with respect to `inputs` (f64), and to all parameters that `f` puts on the tape. Returns the worst of three
+/// draws: in a single draw, the factor of a wrong element may be near 0 by chance.
 ///
 /// ```
 /// # use lowrank::autograd::gradcheck;
@@ -54,7 +55,7 @@ const SMALLEST_SCALE: f64 = 1e-3;
 /// assert!(found.error < 1e-8, "{found:?}");
 /// # Ok::<(), lowrank::Error>(())
 /// ```
-/// Inputs without a gradient, such as labels, are captured. A model needs no inputs at all:
+/// Inputs without a gradient, such as labels, are captured by the closure. A model needs no inputs at all:
 /// `check(|tape, _| { let y = model.forward(tape, &ids, &pass)?; tape.cross_entropy(&y, &labels, 2) }, &[])`.
 ///
 /// # Errors
@@ -67,8 +68,8 @@ pub fn check<'m>(f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>, inputs: &[Te
     Ok(worse(worse(a, b), c))
 }
 
-/// One comparison along directions from `random`. Inputs that `needs` leaves out are constants. Each gradient goes through `spoil`, which returns it
-/// as it is, or with a planted bug.
+/// One comparison along directions from `random`. Inputs that `needs` leaves out are constants. Each gradient goes through `spoil`, which
+/// plants a bug in it. [`check`] plants none.
 fn check_along<'m>(
     f: impl Fn(&mut Tape<'m>, &[&Var]) -> Result<Var>,
     inputs: &[Tensor],
@@ -82,14 +83,14 @@ fn check_along<'m>(
         let vars: Vec<Var> = ids.iter().zip(inputs).map(|(id, x)| id.map_or(tape.constant(x), |id| tape.leaf(id, x))).collect();
         f(tape, &vars.iter().collect::<Vec<_>>())
     };
-    // x: the value of every leaf. A first run finds them.
-    let found = Rc::new(RefCell::new(BTreeMap::new()));
-    let to = found.clone();
+    // x: the value of every leaf. A first run of f finds them: the inputs, and the parameters that f uses.
+    let leaves = Rc::new(RefCell::new(BTreeMap::new()));
+    let noted = leaves.clone();
     run(&mut Tape::with_constants(Rc::new(move |id, x| {
-        to.borrow_mut().insert(id, x.clone());
+        noted.borrow_mut().insert(id, x.clone());
         x.clone()
     })))?;
-    let x: BTreeMap<ParamId, Tensor> = found.take();
+    let x: BTreeMap<ParamId, Tensor> = leaves.take();
     // u: a random direction for each leaf.
     let u: BTreeMap<ParamId, Vec<f64>> = x.iter().map(|(&id, x)| (id, uniform(random, x.shape().len()))).collect();
 
@@ -103,7 +104,7 @@ fn check_along<'m>(
         run(&mut Tape::with_constants(Rc::new(move |id, _| moved[&id].clone())))?.value().to_f64()
     };
     // J u by the five-point difference: (8 (y(h) − y(−h)) − (y(2h) − y(−2h))) / 12h.
-    // The direction has length 1, so that the step is STEP whatever the number of inputs; `max` only avoids a division by 0.
+    // h · u has the length STEP, whatever the number of inputs; `max` only avoids a division by 0.
     let h = STEP / u.values().flatten().map(|ui| ui * ui).sum::<f64>().sqrt().max(STEP);
     let [a, b, c, d] = [forward(2.0 * h)?, forward(h)?, forward(-h)?, forward(-2.0 * h)?];
     let ju = (0..a.len()).map(|j| (8.0 * (b[j] - c[j]) - (a[j] - d[j])) / (12.0 * h));
@@ -151,7 +152,7 @@ impl Case {
     /// `op` at `n` inputs of one random shape.
     ///
     /// # Errors
-    /// None. The type is that of [`Suite::case`].
+    /// Never: [`Suite::case`] returns a `Result`.
     pub fn of_equal_shapes(op: impl Op, n: usize, random: &mut Stream) -> Result<Case> {
         let dims = [random_size(random, 5), random_size(random, 7)];
         Ok(Case::new(op, (0..n).map(|_| random_tensor(random, &dims)).collect::<Result<_>>()?))
@@ -167,7 +168,8 @@ impl Case {
 pub struct Suite {
     /// Name of the op's type.
     pub op: &'static str,
-    /// Largest error of a right backward: 1e-8, or 1e-6 where the op divides by a number that can be small.
+    /// Largest error of a right backward: 1e-8, or 1e-6 for layer norms and attention, whose gradients are differences of numbers that can
+    /// be nearly equal.
     pub tolerance: f64,
     /// Draws a case: random sizes, 1 and odd ones among them.
     pub case: fn(&mut Stream) -> Result<Case>,
@@ -208,7 +210,7 @@ impl Suite {
     }
 }
 
-/// Every non-empty choice of the inputs that can take a gradient; 16 random choices where there are more.
+/// Every non-empty choice of up to four inputs that can take a gradient; 16 random choices of more inputs.
 fn patterns(inputs: &[Tensor], random: &mut Stream) -> Vec<Vec<bool>> {
     let free: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].dtype() == DType::F64).collect();
     let choices = 1usize << free.len();
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_kernel_agrees_with_its_f64_form() {
-        // Relative to the largest number of each tensor. bf16 has 8 bits, and a gradient comes through a few rounded numbers.
+        // Relative to the largest number of each tensor. bf16 has 8 significant bits, and a gradient comes through a few rounded numbers.
         for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 4e-2)] {
             for suite in crate::testing::suites() {
                 let mut random = Stream::new(5, suite.op);

@@ -1,4 +1,4 @@
-//! Gradients by parameter, and the one place where gradients are summed.
+//! Gradients by parameter, and the sum of two gradients of one value.
 
 use super::ops::elementwise_op::add;
 use super::{ParamId, Parameter};
@@ -65,7 +65,8 @@ fn sum_of_squares(g: &Tensor) -> Result<f64> {
     dispatch_float!("norm", g.dtype(), T => Ok(g.host::<T>()?.iter().map(|x| x.f64() * x.f64()).sum()))
 }
 
-/// total + g, in the total's buffer if nothing else shares it; g if there is no total yet.
+/// total + g, in the total's buffer if nothing else shares it; g if there is no total yet. `add` is the sum of two tensors, which the op of
+/// step 6 uses, too.
 pub(crate) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
     match total {
         Some(total) => add("sum of gradients", total, &g),

@@ -1,11 +1,15 @@
 //! Reverse-mode differentiation on an explicit tape.
 //!
-//! A [`Tape`] records the operations of a forward pass. [`Tape::backward`] walks them in reverse order, and gives dL/dp for every [`Parameter`] p.
-//! The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward with finite differences. The ledger
-//! (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
+//! A [`Tape`] records the operations of a forward pass. [`Tape::backward`] walks them in reverse order, and gives dL/dp for every
+//! [`Parameter`] p. The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward with finite
+//! differences. The ledger (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
 //!
-//! An operation is a type with forward and backward side by side. (An elementwise one is shorter: see [`ops::Elementwise`].) This example computes
-//! in f64 only, so it would give an error in a model in f32. `docs/adding-an-op.md` says how an op computes in every type, and on a GPU.
+//! The gradient dL/dy of a value y is also called its cotangent.
+//!
+//! An operation is a type with forward and backward side by side. In the example below, `needs[0]` says whether a gradient must reach the
+//! input, `saved` keeps tensors from forward for backward, and `apply` runs the operation and records it. (An elementwise one is shorter:
+//! see [`ops::Elementwise`].) This example computes in f64 only, so it would give an error in a model in f32. `docs/adding-an-op.md` says
+//! how an op computes in every type, and on a GPU.
 //! ```
 //! use lowrank::autograd::{Op, Parameter, Saved, Tape};
 //! use lowrank::{Result, tensor::Tensor};
@@ -61,26 +65,28 @@ pub use tape::{Tape, Var};
 
 use crate::{Result, tensor::Tensor};
 
-/// A differentiable operation y = f(x₀, x₁, …). Forward computes y. Backward gets dy = dL/dy, and returns dL/dxᵢ for each input: by the chain rule
-/// the product dyᵀ · ∂y/∂xᵢ of a vector and a Jacobian matrix, which is itself never formed.
+/// A differentiable operation y = f(x₀, x₁, …). Forward computes y. Backward gets dy = dL/dy, and returns dL/dxᵢ for each input: by the
+/// chain rule the product dyᵀ · ∂y/∂xᵢ of a vector and a Jacobian matrix, which is itself never formed.
 pub trait Op: 'static {
     /// Name in errors and ledgers.
     fn name(&self) -> &'static str;
 
-    /// The value y. `needs[i]`: a gradient must reach input i. Keeps in `saved` what backward needs under `needs`, and nothing else.
+    /// The value y. `needs[i]`: a gradient must reach input i. Keeps in `saved` what backward will read. An
+    /// activation that no needed gradient reads is not kept; a weight of the model may be, because that costs no memory.
     ///
     /// # Errors
     /// If shapes or data types do not fit. The message names the op, the rule and the shapes.
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor>;
 
-    /// From `dy` = dL/dy, the contribution dL/dxᵢ of each input, `None` where it is not needed. The tape adds contributions. `dy` is owned, so
-    /// its buffer can be reused.
+    /// From `dy` = dL/dy, the contribution dL/dxᵢ of each input, `None` where it is not needed. The tape adds contributions. `dy` is owned,
+    /// so its buffer can be reused.
     ///
     /// # Errors
     /// As in `forward`.
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
-    /// Whether, on a GPU, backward takes dy as the sum of two cotangents ([`Op::backward_of_two`]), and so saves the pass that adds them.
+    /// Whether, on a GPU, backward takes dy in two parts, which it adds while it reads them ([`Op::backward_of_two`]). This saves a pass
+    /// over memory.
     fn adds_cotangents(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Trained tensors. What trains is visible in the type: a frozen weight is a plain [`Tensor`].
+//! Trained tensors. On a tape, a trained weight is a [`Parameter`] and a frozen one a plain [`Tensor`].
 
 use crate::tensor::Tensor;
 use std::sync::atomic::{AtomicU64, Ordering};

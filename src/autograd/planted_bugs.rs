@@ -1,6 +1,7 @@
 //! Would the gradient check notice a wrong backward? A planted bug is a wrong gradient that is put into a right op on purpose.
 //!
-//! The op's backward runs, and then one of its gradients is made wrong. The check must report an error above the tolerance of the op's suite. `lowrank gradcheck --plant-bug OP` counts how many bugs of each kind are caught.
+//! The op's backward runs, and then one of its gradients is made wrong. The check must report an error above the tolerance of the op's
+//! suite. `lowrank gradcheck --plant-bug OP` counts how many bugs of each kind are caught.
 
 use super::gradcheck::Suite;
 use crate::Result;
@@ -23,8 +24,8 @@ impl Bug {
     /// All kinds.
     pub const ALL: [Bug; 4] = [Bug::Sign, Bug::Factor, Bug::Zeroed, Bug::Moved];
 
-    /// Puts this bug into the gradient `g` of rows of `cols` elements. `Zeroed` and `Moved` act on the largest element and on its row, because a
-    /// change of small elements might not show.
+    /// Puts this bug into the gradient `g` of rows of `cols` elements. `Zeroed` and `Moved` act on the largest element and on its row,
+    /// because a change of small elements might not show.
     fn spoil(self, g: &mut [f64], cols: usize) {
         let Some(largest) = (0..g.len()).max_by(|&a, &b| g[a].abs().total_cmp(&g[b].abs())) else { return };
         match self {
@@ -43,7 +44,8 @@ impl Bug {
 }
 
 impl Suite {
-    /// Plants each kind of bug in each gradient of `cases` cases. Returns (kind, bugs caught, bugs that changed the gradient) for each kind.
+    /// Plants each kind of bug in each gradient of `cases` cases. Returns (kind, bugs caught, bugs that changed the gradient) for each
+    /// kind.
     ///
     /// # Errors
     /// Those of the op.
@@ -55,8 +57,8 @@ impl Suite {
             for input in (0..case.inputs.len()).filter(|&i| case.inputs[i].dtype() == DType::F64) {
                 let needs: Vec<bool> = (0..case.inputs.len()).map(|i| i == input).collect();
                 for (bug, caught, planted) in &mut counts {
-                    // Whether the bug changed an element by more than 1e-7. (A zero that is set to 0 is no bug.) Rounding errors are far smaller. A
-                    // change little above 1e-7 might stay below a tolerance of 1e-6. At the fixed seed of the test none is missed, so it demands all.
+                    // Whether the bug changed an element by more than 1e-7, far more than a rounding error. If not, as for a zero that is
+                    // set to 0, it is no bug, and does not count.
                     let mut changed = false;
                     let mut spoil = |g: Tensor| {
                         let (right, mut wrong) = (g.host::<f64>()?, g.to_f64()?);
@@ -64,7 +66,7 @@ impl Suite {
                         changed |= wrong.iter().zip(right).any(|(a, b)| (a - b).abs() > 1e-7);
                         Tensor::new(wrong, g.shape())
                     };
-                    // `gradcheck::check` makes three draws, too. `Suite::run` makes one for each pattern of `needs`, but over many cases.
+                    // Three draws, as in `gradcheck::check`: in a single one, the factor of the wrong element may be near 0 by chance.
                     let mut reported = false;
                     for _ in 0..3 {
                         let error = case.check(&needs, &mut random, &mut spoil)?.error;

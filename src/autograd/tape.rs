@@ -1,11 +1,11 @@
 //! The tape: reverse-mode differentiation, and nothing else. Linnainmaa 1970; Griewank & Walther 2008, "Evaluating derivatives", chapter 3.
 //!
-//! Forward records each operation after the operations that made its inputs. Backward walks the record from the end. When it reaches a node,
-//! every use of the node's value has already added its contribution, so the sum is dL/d(value), the cotangent of that value. The node's op
-//! turns it into contributions for its own inputs.
+//! Forward records each operation after the operations that made its inputs. Backward walks the record from the end. When it reaches a
+//! node, every use of the node's value has already added its contribution, so the sum is dL/d(value), the cotangent of that value. The
+//! node's op turns it into contributions for its own inputs.
 //!
-//! `run.rs` calls an op and checks what it returns. A first reader can skip the ledger, segments and substitutes: they serve `lowrank explain`,
-//! checkpointing and gradient checks.
+//! `run.rs` calls an op and checks what it returns. A first reader can skip the ledger and segments: they serve `lowrank explain` and
+//! checkpointing.
 
 use super::record::Ledger;
 use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
@@ -43,8 +43,8 @@ impl Var {
 pub(super) enum Node<'m> {
     /// A parameter: its gradient is a result.
     Leaf(ParamId),
-    /// An operation, shared (`Rc`) because a gradient check records one op on several tapes. `inputs[i]` is the node of input i, if a gradient must
-    /// reach it. `like[i]` is the shape and type of input i: `run.rs` checks that its gradient has the same.
+    /// An operation, shared (`Rc`) because a gradient check records one op on several tapes. `inputs[i]` is the node of input i, if a
+    /// gradient must reach it. `like[i]` is the shape and type of input i: `run.rs` checks that its gradient has the same.
     Op { op: Rc<dyn Op>, saved: Saved, inputs: Vec<Option<usize>>, like: Vec<(Shape, DType)> },
     /// A checkpointed part of a model: its operations run again in backward (`checkpoint.rs`). The tape keeps only its inputs.
     Segment { inputs: Vec<Var>, backward: Box<SegmentBackward<'m>> },
@@ -53,8 +53,8 @@ pub(super) enum Node<'m> {
 /// From dy, the contribution to each input of a segment, if a gradient must reach it. Gradients of parameters are added to the [`Grads`].
 pub(super) type SegmentBackward<'m> = dyn FnOnce(Tensor, &mut Grads) -> Result<Vec<Option<Tensor>>> + 'm;
 
-/// On a tape for inference, gives the value of each leaf in place of its own value. A gradient check computes y at several places near x, and so moves
-/// each leaf by a small step.
+/// On a tape on which nothing trains: the value of a trained tensor, from its identity and its own value. Inference takes its own value. A
+/// gradient check computes y at several places near x, and so moves it by a small step.
 pub(super) type Substitute = Rc<dyn Fn(ParamId, &Tensor) -> Tensor>;
 
 /// The operations of one forward pass, in order. Borrows the model (`'m`), so no parameter changes under it.
@@ -77,7 +77,7 @@ impl<'m> Tape<'m> {
         Tape::with_constants(Rc::new(|_, value| value.clone()))
     }
 
-    /// A tape for inference on which each leaf has the value that `substitute` gives.
+    /// A tape on which nothing trains, and each trained tensor has the value that `substitute` gives.
     pub(super) fn with_constants(substitute: Substitute) -> Self {
         Tape { substitute: Some(substitute), ..Tape::default() }
     }
@@ -107,7 +107,7 @@ impl<'m> Tape<'m> {
     /// Runs `op`, and records it only if a gradient must reach one of its inputs.
     ///
     /// # Errors
-    /// Those of the op, and if it has no kernel for the GPU that its inputs are on.
+    /// Those of the op, and if its inputs are on a GPU and it has no code for one.
     pub fn apply(&mut self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
         self.apply_shared(Rc::new(op), inputs)
     }
@@ -165,9 +165,10 @@ impl<'m> Tape<'m> {
         run::check("vjp", y.shape(), y.value.dtype(), &dy)?;
         let mut result = Grads::default();
         let Some(last) = y.node else { return Ok(result) };
-        // For each node, the sum of the contributions so far; and one that is not added yet, where the op adds it itself.
+        // For each node, the sum of the contributions so far. On a GPU, some ops add two parts of dy themselves: for their nodes, the
+        // second part is held back in `unadded`.
         let mut cotangents: Vec<Option<Tensor>> = self.nodes.iter().map(|_| None).collect();
-        let mut seconds = cotangents.clone();
+        let mut unadded = cotangents.clone();
         let adds: Vec<bool> = self.nodes.iter().map(|node| matches!(node, Node::Op { op, .. } if op.adds_cotangents())).collect();
         cotangents[last] = Some(dy);
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
@@ -178,15 +179,15 @@ impl<'m> Tape<'m> {
                     continue;
                 }
                 Node::Op { op, saved, inputs, like } => {
-                    let contributions = run::backward(&*op, saved, (dy, seconds[i].take()), &inputs, &like)?;
+                    let contributions = run::backward(&*op, saved, (dy, unadded[i].take()), &inputs, &like)?;
                     (inputs, contributions)
                 }
                 Node::Segment { inputs, backward } => (inputs.iter().map(|v| v.node).collect(), backward(dy, &mut result)?),
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
                 let (Some(input), Some(g)) = (input, contribution) else { continue };
-                if !g.on_host() && adds[input] && cotangents[input].is_some() && seconds[input].is_none() {
-                    seconds[input] = Some(g);
+                if !g.on_host() && adds[input] && cotangents[input].is_some() && unadded[input].is_none() {
+                    unadded[input] = Some(g);
                 } else {
                     cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);
                 }

@@ -1,7 +1,8 @@
 //! The order of the sequences in an epoch, and packed batches of them.
 //!
-//! [`Tokenized`] holds a data set as the token ids that [`WordPiece`](super::WordPiece), BERT's tokenizer, made: all N sequences one after another, and
-//! their labels.
+//! [`Tokenized`] (`tokenized.rs`) holds a data set as the token ids that [`WordPiece`](super::WordPiece), BERT's tokenizer, made: all N
+//! sequences one after another, and their labels. If the sequences are pairs of texts, `seconds` has the number of tokens of each second
+//! text.
 
 use super::Tokenized;
 use crate::tensor::Sequences;
@@ -28,13 +29,13 @@ pub fn order(n: usize, epoch: usize, seed: u64) -> Vec<usize> {
     indices
 }
 
-/// A shuffle in which each run of `batch` sequences has similar lengths; training passes the sequences of an optimizer step. The shuffled indices
-/// are cut into pieces of k · `batch`, with k = N / (4 · `batch`) rounded down, but at least 1 and at most 50. Each piece is sorted from long to
-/// short. The longest sequence of all comes first: if memory does not suffice, the first step shows it.
-/// Source: `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
-pub fn order_by_length(lengths: &[usize], batch: usize, epoch: usize, seed: u64) -> Vec<usize> {
-    let batch = batch.max(1);
-    let piece = batch.saturating_mul((lengths.len() / batch.saturating_mul(4)).clamp(1, 50));
+/// A shuffle in which every `step` neighbours have similar lengths; `step` is the number of sequences of an optimizer step. The shuffled
+/// indices are cut into pieces of k steps, with k = N / (4 · `step`) rounded down, but at least 1 and at most 50. Each piece is sorted from
+/// long to short. The longest sequence of all comes first: if memory does not suffice, the first step shows it. Source:
+/// `LengthGroupedSampler` of Hugging Face transformers, `trainer_pt_utils.py`.
+pub fn order_by_length(lengths: &[usize], step: usize, epoch: usize, seed: u64) -> Vec<usize> {
+    let step = step.max(1);
+    let piece = step.saturating_mul((lengths.len() / step.saturating_mul(4)).clamp(1, 50));
     let mut indices = order(lengths.len(), epoch, seed);
     indices.chunks_mut(piece).for_each(|piece| piece.sort_by_key(|&i| Reverse(lengths[i])));
     // The longest sequence is at the start of a piece. Of equally long ones, `Reverse` chooses the first.
@@ -68,7 +69,7 @@ pub fn batch(data: &Tokenized, indices: &[usize], epoch: usize) -> Result<Batch>
     let lengths: Vec<usize> = indices.iter().map(|&i| data.sequence(i).len()).collect();
     let mut sequences = Sequences::new(&lengths, examples)?;
     if data.has_pairs() {
-        sequences = sequences.with_seconds(indices.iter().map(|&i| data.seconds[i]).collect())?;
+        sequences = sequences.with_second_lengths(indices.iter().map(|&i| data.seconds[i]).collect())?;
     }
     Ok(Batch {
         ids: indices.iter().flat_map(|&i| data.sequence(i)).copied().collect(),

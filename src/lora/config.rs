@@ -13,9 +13,9 @@ use super::pattern::{ends, is_target, layer, named, saved_by, whole, within};
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. PEFT trains each module whose
-/// name ends with these letters, so `pre_classifier`, too. Low-rank terms are barred inside modules of
-/// exactly these names (`within`), so `pre_classifier` may have one. `score` is the head's name in other models.
+/// Modules that train in full with every adapter of a sequence classifier, as PEFT names them. `score` is the head's name in other models.
+/// PEFT has two rules. It trains each module whose name ends with these letters, so `pre_classifier`, too. It bars low-rank terms only
+/// inside modules of exactly these names (`within`), so `pre_classifier` may have one.
 pub(super) const HEAD: [&str; 2] = ["classifier", "score"];
 
 /// How A starts. B starts at zero, so that training starts exactly at the base.
@@ -40,7 +40,8 @@ pub enum Bias {
     All,
 }
 
-/// A LoRA configuration: y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ for the chosen linears. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
+/// A LoRA configuration: y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ for the chosen linears. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>,
+/// equation 3.
 ///
 /// Before it is applied to a model, `ranges.rs` checks its numbers, and `names.rs` that each of its names is in the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,8 +52,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Probability of dropping an element of x in a term, in [0, 1).
     pub dropout: f64,
-    /// Names of the adapted linears: whole names, or ends of names after a dot, or `all-linear` for the six linears of every layer. For the last two,
-    /// `layers` can choose among the layers.
+    /// Names of the adapted linears: whole names, or ends of names after a dot, or `all-linear` for the six linears of every layer.
+    /// `layers` restricts ends of names and `all-linear` to some layers.
     pub targets: Vec<String>,
     /// A regular expression for the whole names of the adapted linears. It replaces `targets`.
     pub target_pattern: Option<String>,
@@ -64,8 +65,8 @@ pub struct LoraConfig {
     pub dora: bool,
     /// Leave A as it starts, and train B only (LoRA-FA). Zhang et al. 2023, <https://arxiv.org/abs/2308.03303>, equation 3.
     pub freeze_a: bool,
-    /// Other ranks for single linears. A key is a name, the end of a name, or a regular expression of either. The first key that matches decides, as
-    /// in PEFT's files.
+    /// Other ranks for single linears. A key is a name, the end of a name, or a regular expression of either. The first key that matches
+    /// decides, as in PEFT's files.
     pub rank_pattern: Vec<(String, usize)>,
     /// Other alphas for single linears, with the same kind of keys.
     pub alpha_pattern: Vec<(String, f64)>,
@@ -134,8 +135,9 @@ impl LoraConfig {
         self.matches(name).unwrap_or(false)
     }
 
-    /// [`LoraConfig::adapts`], or the error of a wrong pattern. A linear gets a term if it is a target, in one of `layers`, and nothing bars it: a
-    /// saved module that it is inside of, the head, or `exclude`.
+    /// [`LoraConfig::adapts`], or the error of a wrong pattern. A linear gets a term if the target pattern matches it, or one of `targets`
+    /// names it (by its whole name, or in one of `layers`), and nothing bars it: a saved module that it is inside of, the head, or
+    /// `exclude`.
     pub(super) fn matches(&self, name: &str) -> Result<bool> {
         for module in self.modules_to_save.iter().map(String::as_str).chain(HEAD) {
             if within(name, module)? {

@@ -1,8 +1,9 @@
 //! Merging: W + s B A takes the place of W and its term, so that inference costs what the base costs.
 //!
-//! x (W + s B A)ᵀ = x Wᵀ + s · x Aᵀ Bᵀ, so a merged model computes the same function as the unmerged one without dropout, up to
-//! rounding. Two roundings differ: sums run in another order, and W + s B A is rounded to the type of W. In f32 both are small. In bf16, which has 8 significant bits, an element
-//! of s B A that is less than about 1/500 of its element of W is lost: a small adapter can vanish in part. Merge into an f32 base to keep it.
+//! x (W + s B A)ᵀ = x Wᵀ + s · x Aᵀ Bᵀ, so a merged model computes the same function as the unmerged one without dropout, up to rounding.
+//! Two roundings differ: sums run in another order, and W + s B A is rounded to the type of W. In f32 both are small. In bf16, which has 8
+//! significant bits, an element of s B A that is less than about 1/500 of its element of W is lost: a small adapter can vanish in part.
+//! Merge into an f32 base to keep it.
 
 use super::check_finite;
 use crate::nn::{DistilBert, Linear, Weight};
@@ -18,8 +19,8 @@ pub struct Merged(Vec<(usize, Linear)>);
 /// Merges every low-rank term into its weight. The sums are computed in f64 and rounded once, to the weight's type.
 ///
 /// # Errors
-/// If the model has something that cannot be merged (a prompt, a prefix, a bottleneck, a computed weight), or a number is not finite before merging:
-/// the model is then unchanged. If a number is not finite after merging: the linears before it are then merged.
+/// If the model has something that cannot be merged (a prompt, a prefix, a bottleneck, a computed weight), or a number is not finite before
+/// merging: the model is then unchanged. If a number is not finite after merging: the linears before it are then merged.
 pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     let hooked = model.blocks.iter().any(|b| b.prefix.is_some() || b.hooks.iter().any(Option::is_some));
     if model.prompt.is_some() || model.shared.is_some() || hooked {
@@ -32,8 +33,8 @@ pub fn merge(model: &mut DistilBert) -> Result<Merged> {
     }
     let mut taken = Vec::new();
     for (i, linear) in model.linears_mut().into_iter().enumerate().filter(|(_, l)| !l.terms.is_empty()) {
-        // The merged weight counts as trained, because its value is no longer the checkpoint's and must be saved.
-        // It keeps the base's type, bf16 too: a merged model is for inference.
+        // The merged weight is marked as trained, so that it is saved: its value is no longer the checkpoint's.
+        // It keeps the base's type, bf16 too, because a merged model does not train.
         let merged = Weight::trained(linear.weight.name(), merged_weight(linear)?);
         check_finite("merge", &merged)?;
         let plain = Linear::new(&linear.name, merged, linear.bias.take(), linear.site);

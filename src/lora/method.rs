@@ -57,8 +57,9 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether weight `name` of the checkpoint trains itself. As in PEFT, BERT's pooler is not part of the head that every method trains. But
-    /// [`Method::apply`] trains it if the checkpoint lacks it.
+    /// Whether weight `name` of the checkpoint trains itself. As in PEFT, BERT's pooler is not part of the head that every method trains.
+    /// But [`Method::apply`] trains it if the checkpoint lacks it. `in_head`, `in_pooler` and `in_layer_norm` (`nn/architecture.rs`) tell
+    /// from its name to which part of the model a weight belongs.
     pub fn trains(&self, name: &str) -> bool {
         let classifier = name.starts_with("classifier.");
         let head = in_head(name) && !in_pooler(name);
@@ -86,7 +87,8 @@ impl Method {
         matches!(self, Method::Full | Method::Selective { .. })
     }
 
-    /// Prepares `model` for training: adds what the method adds, drawn from `seed`, and makes weights of the checkpoint trainable. Returns the names
+    /// Prepares `model` for training: adds what the method adds, drawn from `seed` (a subspace has
+    /// its own seed), and makes weights of the checkpoint trainable. Returns the names
     /// of the linears that got a low-rank term.
     ///
     /// # Errors
@@ -99,7 +101,7 @@ impl Method {
             Method::Bottleneck { size, placement } => bottleneck::insert(model, *size, *placement, seed)?,
             Method::Prompt { tokens } => virtual_tokens::prompt(model, *tokens, seed)?,
             Method::Prefix { tokens } => virtual_tokens::prefix(model, *tokens, seed)?,
-            Method::Intrinsic { dimension, seed } => subspace::project(model, *dimension, *seed)?,
+            Method::Intrinsic { dimension, seed: own } => subspace::project(model, *dimension, *own)?,
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
         let new_pooler = model.pre_classifier_in_head;
@@ -114,7 +116,7 @@ impl Method {
     }
 }
 
-/// [`Method::Lora`] applied to a model: every linear that is a target gets a term, and the head trains in full.
+/// [`Method::Lora`] applied to a model: every linear that `config` adapts gets a term, and the head trains in full.
 ///
 /// # Errors
 /// If a target names no linear; the message lists the nearest names.

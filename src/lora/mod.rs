@@ -1,12 +1,12 @@
 //! LoRA and the other ways to fine-tune: what trains, how it starts, how it is merged, counted and stored.
 //!
-//! LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3) freezes a weight W `[out, in]` and learns a change of low rank:
-//! y = x Wᵀ + s · x Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = alpha / r. r is small, so few numbers train: r (in + out) in place of in · out. A starts
-//! random and B starts at zero, so that training starts at the base. Afterwards W + s B A can take the place of W.
+//! LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3) freezes a weight W `[out, in]` and learns a change of low rank: y
+//! = x Wᵀ + s · x Aᵀ Bᵀ with A `[r, in]`, B `[out, r]` and s = alpha / r. r is small, so few numbers train: r (in + out) in place of in ·
+//! out. A starts random and B starts at zero, so that training starts at the base. Afterwards W + s B A can take the place of W.
 //!
-//! Read `config.rs` ([`LoraConfig`]), `method.rs` ([`Method`]), `terms.rs` and `merge.rs`. PEFT is Hugging Face's library of such methods. An "adapter"
-//! here is what PEFT calls so: the trained weights of any method, in a small file that belongs to a base. Houlsby et al. call networks after the
-//! sublayers adapters; here these are "bottlenecks" ([`Method::Bottleneck`]).
+//! Read `config.rs` ([`LoraConfig`]), `method.rs` ([`Method`]), `terms.rs` and `merge.rs`. PEFT is Hugging Face's library of such methods.
+//! An "adapter" here is what PEFT calls so: the trained weights of any method, in a small file that belongs to a base. Houlsby et al. call
+//! networks after the sublayers adapters; here these are "bottlenecks" ([`Method::Bottleneck`]).
 
 mod about;
 pub mod adapter;
@@ -55,8 +55,10 @@ pub fn all_suites() -> Vec<Suite> {
     ops::suites().into_iter().chain(suites()).collect()
 }
 
+/// Refuses a weight with a NaN or an infinity. `op` is what reads or computed it, for the message.
+///
 /// # Errors
-/// If `weight`, which `op` reads or has computed, holds a NaN or an infinity.
+/// If there is one.
 fn check_finite(op: &str, weight: &Weight) -> Result<()> {
     weight.value()?.check_finite(|what| Error::invalid(format!("{op}: tensor {:?} {what}", weight.name())))
 }

@@ -7,11 +7,11 @@ use crate::nn::{DistilBert, LowRank, Weight};
 use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Tensor};
 
-/// Adds a term to every linear that `config` adapts, and returns the names of those linears. [`super::Method::apply`] calls it, and then makes the
-/// head and the other weights that train in full trainable.
+/// Adds a term to every linear that `config` adapts, and returns the names of those linears. [`super::Method::apply`] calls it, and then
+/// makes the head and the other weights that train in full trainable.
 ///
 /// # Errors
-/// If a number is out of its range, or a name in `config` matches nothing in the model.
+/// If a name in `config` matches nothing in the model. `Method::apply` has checked the numbers.
 pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Result<Vec<String>> {
     let (linears, weights) = names_in(model);
     config.check(&linears, &weights)?;
@@ -28,9 +28,9 @@ pub(super) fn add(model: &mut DistilBert, config: &LoraConfig, seed: u64) -> Res
     Ok(adapted)
 }
 
-/// A random A `[r, in]` and B = 0 `[out, r]`: s B A is 0, so that training starts at the base. In the first step dA, which is a product with B, is
-/// 0, and dB is not. With warm-up, the rate of that step is 0: B stays 0, and dA is 0 in the second step, too. A has a random stream of its own
-/// name: it does not depend on which other linears are adapted.
+/// A random A `[r, in]` and B = 0 `[out, r]`: s B A is 0, so that training starts at the base. In the first step dA, which is a product
+/// with B, is 0, and dB is not. With warm-up, the rate of that step is 0: B stays 0, and dA is 0 in the second step, too. A has a random
+/// stream of its own name: it does not depend on which other linears are adapted.
 fn new_term(name: &str, (output, input): (usize, usize), dtype: DType, config: &LoraConfig, seed: u64) -> Result<LowRank> {
     let (r, scale) = config.term_of(name);
     let a_name = format!("{name}.lora_A.weight");

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 /// `h⁰ = drop(LN(words[id] + positions[row]))`, `hˡ⁺¹ = blockˡ(hˡ)`, `logits = classifier(drop(relu(pre_classifier(h[CLS]))))`.
 ///
-/// BERT's h⁰ is `drop(LN(words[id] + types[s] + positions[row]))`. The token type s is 0, and 1 in the second text of a pair (`token_types.rs`). Its head has tanh in place of relu, and there
-/// `pre_classifier` is called the pooler.
+/// BERT's h⁰ is `drop(LN(words[id] + types[s] + positions[row]))`. The token type s is 0, and 1 in the second text of a pair
+/// (`token_types.rs`). Its head has tanh in place of relu, and there `pre_classifier` is called the pooler.
 ///
 /// Letters: T tokens of B packed sequences, D width, V vocabulary, C classes. `h[CLS]` is the first row of each sequence.
 ///
-/// With a prompt of P rows (a first reader may skip it), each sequence is P rows longer. The caller passes ids of its T tokens. Everywhere inside of the
-/// model T stands for all rows, T + B·P of them, and `[CLS]` for the first row of the prompt.
+/// With a prompt of P rows (a first reader may skip it), each sequence is P rows longer. The caller passes ids of its T tokens. Everywhere
+/// inside of the model T stands for all rows, T + B·P of them, and `[CLS]` for the first row of the prompt.
 pub struct DistilBert {
     /// Sizes and dropouts, from the checkpoint's `config.json`.
     pub config: Config,
@@ -54,7 +54,8 @@ impl DistilBert {
         self.forward_observed(tape, ids, pass, &mut |_, _| {})
     }
 
-    /// [`DistilBert::forward`], which shows the hidden states after the embeddings and after each layer: `[T, D]`, after the last layer `[B, D]`.
+    /// [`DistilBert::forward`], which shows the hidden states after the embeddings and after each layer: `[T, D]`, after the last layer
+    /// `[B, D]`.
     ///
     /// # Errors
     /// As [`DistilBert::forward`].
@@ -84,7 +85,8 @@ impl DistilBert {
         self.head(tape, &cls, &pass.first_rows())
     }
 
-    /// Hidden states `[T, D]` of all tokens: after the embeddings, and after each layer. The classifier needs less: [`DistilBert::forward`].
+    /// Hidden states `[T, D]` of all tokens: after the embeddings, and after each layer. The classifier needs less:
+    /// [`DistilBert::forward`].
     ///
     /// # Errors
     /// As [`DistilBert::forward`].
@@ -99,7 +101,8 @@ impl DistilBert {
         Ok(states)
     }
 
-    /// The pass inside of the model: its sequences include the prompt's rows, and it holds the shared vector.
+    /// The pass inside of the model: its sequences include the rows of a prompt, and it holds the shared vector. Without the two, as in
+    /// LoRA, it is `pass`.
     pub(super) fn prepare<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Pass> {
         if ids.len() != pass.sequences.tokens() {
             return Err(Error::shape("distilbert", "one id per packed token", &[&[ids.len()], &[pass.sequences.tokens()]]))
@@ -128,8 +131,8 @@ impl DistilBert {
         format!("{}.embeddings", self.config.architecture.encoder())
     }
 
-    /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], which equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions, their sum, layer norm
-    /// and dropout, one after another (its test `it_equals_its_parts`).
+    /// h⁰ `[T, D]`: [`EmbeddingLayerNorm`], which equals [`Embedding`](crate::autograd::ops::Embedding) of words and of positions, their
+    /// sum, layer norm and dropout, one after another (its test `it_equals_its_parts`).
     pub(super) fn embed<'m>(&'m self, tape: &mut Tape<'m>, ids: &[u32], pass: &Pass) -> Result<Var> {
         tape.enter(&self.embeddings_name());
         let longest = (0..pass.sequences.count()).map(|b| pass.sequences.length(b)).max().unwrap_or(0);
@@ -150,7 +153,8 @@ impl DistilBert {
         tape.apply(op, &inputs.iter().collect::<Vec<_>>())
     }
 
-    /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not computed.
+    /// Runs some layers on h `[T, D]`. The last layer of the model gives `[B, D]`: the classifier reads `[CLS]` only, so other rows are not
+    /// computed.
     pub(super) fn layers<'m>(
         &'m self,
         tape: &mut Tape<'m>,

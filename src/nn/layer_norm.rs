@@ -26,8 +26,8 @@ impl LayerNorm {
         tape.layer_norm(x, &gamma, &beta, self.eps)
     }
 
-    /// y of drop(x) + residual, all `[T, d]`. [`ResidualLayerNorm`] is one op that equals dropout, sum and layer norm one after another (its test
-    /// `it_equals_its_three_parts`).
+    /// y of drop(x) + residual, all `[T, d]`. [`ResidualLayerNorm`] is one op that equals dropout, sum and layer norm one after another
+    /// (its test `it_equals_its_three_parts`).
     ///
     /// # Errors
     /// If the rows of x and of the residual do not have d columns.

@@ -1,9 +1,10 @@
 //! Layers and the model, DistilBERT or BERT. A layer holds its weights and puts its operations on a tape.
 //!
-//! A [`Linear`] computes the low-rank terms that it holds; [`crate::lora`] decides which linears hold one. The other methods of `lora` need further
-//! places in the model, which a first reader may skip: [`Variant`] (DoRA's formula), [`TermPart`] (DyLoRA uses the first ranks of a term alone),
-//! [`Hook`] (bottleneck networks), [`Block::prefix`] and [`DistilBert::prompt`] (trained rows before a sequence), and [`Weight::Computed`] (weights
-//! that are functions of one small trained vector, the "shared vector" [`DistilBert::shared`]; the method trains in a random subspace).
+//! A [`Linear`] computes the low-rank terms that it holds; [`crate::lora`] decides which linears hold one. The other methods of `lora` need
+//! further places in the model, which a first reader may skip: [`Variant`] (DoRA's formula), [`TermPart`] (DyLoRA uses the first ranks of a
+//! term alone), [`Hook`] (bottleneck networks), [`Block::prefix`] and [`DistilBert::prompt`] (trained rows before a sequence), and
+//! [`Weight::Computed`] (weights that are functions of one small trained vector, the "shared vector" [`DistilBert::shared`]; the method
+//! trains in a random subspace).
 
 mod architecture;
 mod block;

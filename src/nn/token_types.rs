@@ -36,7 +36,7 @@ impl DistilBert {
     pub(super) fn prompt_of<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass) -> Result<Option<Var>> {
         let Some(prompt) = &self.prompt else { return Ok(None) };
         let (rows, prompt) = (prompt.shape().rows(), prompt.var(tape, pass)?);
-        let Some(table) = self.token_type_embeddings.as_ref().filter(|_| pass.sequences.seconds().is_some()) else {
+        let Some(table) = self.token_type_embeddings.as_ref().filter(|_| pass.sequences.second_lengths().is_some()) else {
             return Ok(Some(prompt));
         };
         let table = table.var(tape, pass)?;
@@ -46,7 +46,7 @@ impl DistilBert {
 
     /// The type of each token, without a prompt's rows: `[T']`. `None` if no sequence is a pair.
     fn token_types(&self, pass: &Pass) -> Result<Option<Vec<u32>>> {
-        let Some(seconds) = pass.sequences.seconds() else { return Ok(None) };
+        let Some(seconds) = pass.sequences.second_lengths() else { return Ok(None) };
         if self.config.type_vocab_size < 2 {
             return Err(Error::invalid(
                 "the model has one token type: a pair of texts needs two; take another model, or join the texts to one",

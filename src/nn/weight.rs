@@ -5,7 +5,7 @@ use crate::autograd::{Parameter, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
 
-/// A named weight. Its type says whether it trains.
+/// A named weight. Its variant says whether it trains.
 pub enum Weight {
     /// Never changes. The value may still be in the memory map of the checkpoint.
     Frozen {
@@ -16,8 +16,8 @@ pub enum Weight {
     },
     /// Trained itself.
     Trained(Parameter),
-    /// Only for training in a random subspace; a first reader may skip it. A function of one trained vector that all such weights share: W₀ plus
-    /// a fixed random map of the vector.
+    /// Only for training in a random subspace; a first reader may skip it. A function of one trained vector that all such weights share: W₀
+    /// plus a fixed random map of the vector.
     Computed {
         /// Name in the checkpoint.
         name: String,

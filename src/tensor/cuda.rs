@@ -146,13 +146,13 @@ impl Sequences {
     /// # Errors
     /// If the GPU has no more memory.
     pub fn on(&self, device: &Arc<Device>) -> Result<&DeviceSequences> {
-        if let Some(found) = self.on_device.get() {
+        if let Some(found) = self.device_copy.get() {
             return Ok(found);
         }
         let offsets: Vec<u32> = self.offsets().iter().map(|&o| o as u32).collect();
         let rows: Vec<u32> = (0..self.count()).flat_map(|b| std::iter::repeat_n(b as u32, self.length(b))).collect();
         let [offsets, row_sequence, examples] = upload_together(device, [&offsets, &rows, self.example_ids()])?;
         let arrays = DeviceSequences { offsets, row_sequence, examples };
-        Ok(self.on_device.get_or_init(|| arrays))
+        Ok(self.device_copy.get_or_init(|| arrays))
     }
 }

@@ -1,7 +1,7 @@
 //! The types of elements: [`DType`] as a value, and the Rust types behind it, with the traits that code on slices is generic over.
 //!
-//! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or
-//! `f64`), because a sum of many bf16 numbers would lose most of its digits.
+//! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc`
+//! ([`Accum`]: `f32` or `f64`), because a sum of many bf16 numbers would lose most of its digits.
 
 use super::special;
 use half::{bf16, f16};
@@ -14,7 +14,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 pub enum DType {
     /// 32-bit float.
     F32,
-    /// 64-bit float: for gradient checks, on the host only.
+    /// 64-bit float: for gradient checks, and for norms and merged weights. On a GPU no op computes in it.
     F64,
     /// The upper half of an f32: its 8 bits of exponent, and 7 of its 23 bits of mantissa.
     BF16,
@@ -37,7 +37,7 @@ impl DType {
         }
     }
 
-    /// The accumulator type: f32 for the 16-bit floats, else the type itself. The trained parameters of a model have it too.
+    /// The accumulator type: f32 for the 16-bit floats, else the type itself. While a model trains, its parameters have this type.
     pub fn accum(self) -> DType {
         match self {
             DType::BF16 | DType::F16 => DType::F32,
@@ -69,7 +69,8 @@ macro_rules! elements {
 }
 elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
 
-/// The borrowed elements of a matrix, as an input of a matrix product (`gemm/`). The product reads each as the accumulator type `S`.
+/// The borrowed elements of a matrix, as an input of a matrix product (`gemm/`, the next step of the reading order). The product reads each
+/// as the accumulator type `S`.
 #[derive(Clone, Copy)]
 pub enum Elements<'a, S> {
     /// Elements of type `S`.
@@ -113,7 +114,8 @@ pub trait Accum:
     fn f64(self) -> f64;
     /// self · a + b, rounded once. Slow on processors without such an instruction.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// e^self. `fma`: [`Accum::mul_add`] is one fast instruction. [`simd`](super::simd) compiles a loop with and without it, and passes `fma`.
+    /// e^self. `fma`: whether [`Accum::mul_add`] is one fast instruction. A loop is compiled for several instruction sets, and knows it
+    /// ([`simd`](super::simd)).
     fn exp(self, fma: bool) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
@@ -121,7 +123,7 @@ pub trait Accum:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// The pair (erf(self), e^(−self²)). The f32 formula for erf needs the second; gelu's derivative uses it. `fma` as in [`Accum::exp`].
+    /// The pair (erf(self), e^(−self²)). The f32 formula for erf needs the second, so it costs nothing. `fma` as in [`Accum::exp`].
     fn erf(self, fma: bool) -> (Self, Self);
 }
 

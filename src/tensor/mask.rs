@@ -4,9 +4,9 @@ use super::philox_row::philox_row;
 use super::simd::vectorised;
 use super::{Accum, Scalar, Sequences, alloc, rows};
 
-/// A dropout mask. Each factor is a function of p and (seed, site, example, row, column), and of nothing else. The row is that in its sequence; in
-/// attention, it is head · 2¹⁶ + query. So the mask does not depend on packing, micro-batches, threads or device, and it is not stored: backward
-/// draws it again.
+/// A dropout mask. Each factor is a function of p and (seed, site, example, row, column), and of nothing else. The row is that in its
+/// sequence; in attention (step 8), it is head · 2¹⁶ + query. So the mask does not depend on packing, micro-batches, threads or device, and
+/// need not be stored: backward draws it again. (One GPU kernel stores it, where drawing costs more: see attention.)
 #[derive(Clone, Debug)]
 pub struct Mask {
     /// Probability of dropping, in [0, 1).

@@ -5,15 +5,15 @@
 //! Tensor { shape [4, 3], offset 0 } ──►│ Arc<Storage>: 12 elements of one DType in host memory, a mapped file or a GPU
 //! ```
 //!
-//! A [`Tensor`] is an array that never changes once an op has returned it, in row-major order, without gaps. It knows its shape and the place of its first element in a shared
-//! [`Storage`], so a clone, a reshape or a row copies no element. Functions on slices borrow the elements with [`Tensor::host`]. Their results
-//! are new tensors, made from a [`Pooled`] buffer: a vector whose memory is used again (`pool.rs`). The values in a buffer from [`alloc`] are
-//! arbitrary, and each must be written; [`zeroed`] gives zeros.
+//! A [`Tensor`] is an array in row-major order, without gaps. Its elements do not change: an operation gives a new tensor. It knows its
+//! shape and the place of its first element in a shared [`Storage`], so a clone, a reshape or a row copies no element. Functions on slices
+//! borrow the elements with [`Tensor::host`]. Their results are new tensors, made from a [`Pooled`] buffer: a vector whose memory is used
+//! again (`pool.rs`). The values in a buffer from [`alloc`] are arbitrary, and each must be written; [`zeroed`] gives zeros.
 //!
-//! The data type of a tensor is a value ([`DType`]), not a type parameter. Three macros of `dispatch.rs` go from the value to the Rust type:
-//! `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, the first and the third go from
-//! the value `DType::BF16` to the type [`BF16`]. `on_device!(tensor, |device| on GPU, on host)` runs the second argument if the tensor is on a GPU,
-//! else the third.
+//! The data type of a tensor is a value ([`DType`]), not a type parameter. Three macros of `dispatch.rs` go from the value to the Rust
+//! type: `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, `dispatch!`
+//! goes from the value `DType::BF16` to the type [`BF16`]. `on_device!(tensor, |device| on GPU, on host)` runs the second argument if the
+//! tensor is on a GPU, else the third.
 
 mod arguments;
 mod convert;
@@ -42,6 +42,7 @@ mod special;
 mod storage;
 pub mod svd;
 
+// What linear, attention and layer norm (step 8 of the reading order) give to their code for the host and for a GPU.
 pub(crate) use arguments::{AttentionInputs, LinearGradients, LowRankCotangent, LowRankLinear, LowRankTerm, NormRows};
 pub(crate) use dispatch::{dispatch_any, on_device};
 pub use element::{Accum, DType, Element, Scalar};
@@ -57,7 +58,7 @@ use crate::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
 
-/// An array that never changes once an op has returned it, in row-major order, without gaps.
+/// An array in row-major order, without gaps. Its elements do not change.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -133,7 +134,8 @@ impl Tensor {
         Ok(&all[self.offset..self.offset + self.shape.len()])
     }
 
-    /// The elements in a buffer that the caller may change: the tensor's own buffer if no other tensor shares it, else a copy.
+    /// The elements in a buffer that the caller may change. Takes the tensor: if no other tensor shares its storage, and it has all of it,
+    /// nobody else can see the change, so this is the storage's own buffer. Otherwise it is a copy.
     ///
     /// # Errors
     /// If the data type is not that of `T`, or the tensor is on a GPU.

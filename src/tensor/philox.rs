@@ -1,10 +1,11 @@
 //! Philox 4x32-10, a counter-based random generator. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3,
 //! <https://doi.org/10.1145/2063384.2063405>.
 //!
-//! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the seed)
-//! and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward draws it again.
-//! The counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the model.
-//! The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low word first.
+//! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the
+//! seed) and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward can draw it again. The
+//! counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the
+//! model. Example: which text of the run. The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low
+//! word first.
 
 /// The two keys of each of the ten rounds.
 #[inline(always)]
@@ -26,7 +27,8 @@ pub fn philox(seed: u64, mut counter: [u32; 4]) -> [u32; 4] {
     counter
 }
 
-/// A sequence of random numbers, for initialisation, sampling and shuffling. Each purpose has its own stream of the same seed.
+/// A sequence of random numbers, for initialisation, sampling and shuffling. Each purpose has its own stream of the same seed. (It is
+/// hashed to 32 bits: among 900 purposes, the chance that two share a stream is below 1 in 10,000.)
 #[derive(Clone, Debug)]
 pub struct Stream {
     seed: u64,

@@ -6,9 +6,10 @@
 //! offsets          [ 0,                   4,                 7,             12 ]  B + 1 = 4 numbers
 //! ```
 //!
-//! `[CLS]` and `[SEP]` are special tokens that the tokenizer (WordPiece) puts first and last; the classifier reads the row of `[CLS]`.
-//! Hidden states are one matrix `[T, D]`. Attention, the classifier, dropout (its masks depend on the row within a text) and position
-//! embeddings read the offsets; everything else works on each row alone.
+//! `[CLS]` and `[SEP]` are special tokens that the tokenizer puts first and last; the model's answer is computed from the row of `[CLS]`.
+//! What the model computes for the batch is one matrix `[T, D]`, a row for each token. Most of it works on each row alone. What mixes the
+//! rows of a text, or needs a row's place in its text, reads the offsets: attention, the classifier, dropout, and the embeddings of
+//! positions.
 
 use crate::{Error, Result};
 use std::ops::Range;
@@ -19,21 +20,21 @@ pub struct Sequences {
     offsets: Vec<usize>,
     examples: Vec<u32>,
     /// Rows of the second text at the end of each sequence: `[B]`, or empty if no sequence is a pair.
-    seconds: Vec<usize>,
+    second_lengths: Vec<usize>,
     /// A copy on a GPU, made when it is first needed.
     #[cfg(feature = "cuda")]
-    pub(super) on_device: std::sync::OnceLock<super::device_sequences::DeviceSequences>,
+    pub(super) device_copy: std::sync::OnceLock<super::device_sequences::DeviceSequences>,
 }
 
 impl PartialEq for Sequences {
     fn eq(&self, other: &Sequences) -> bool {
-        (&self.offsets, &self.examples, &self.seconds) == (&other.offsets, &other.examples, &other.seconds)
+        (&self.offsets, &self.examples, &self.second_lengths) == (&other.offsets, &other.examples, &other.second_lengths)
     }
 }
 
 impl Sequences {
-    /// Sequences of `lengths` tokens. `examples[b]` is the example number of sequence b. Training uses epoch · (size of the data set) + index, so
-    /// that it is unique in the run. Dropout draws its random numbers from it.
+    /// Sequences of `lengths` tokens. `examples[b]` is the example number of sequence b. Training uses epoch · (size of the data set) +
+    /// index, so that it is unique in the run. Dropout draws its random numbers from it.
     ///
     /// # Errors
     /// If the two lists differ in length, or a sequence is empty.
@@ -53,9 +54,9 @@ impl Sequences {
         Sequences {
             offsets,
             examples,
-            seconds: Vec::new(),
+            second_lengths: Vec::new(),
             #[cfg(feature = "cuda")]
-            on_device: std::sync::OnceLock::new(),
+            device_copy: std::sync::OnceLock::new(),
         }
     }
 
@@ -89,27 +90,28 @@ impl Sequences {
         &self.examples
     }
 
-    /// The same sequences, as pairs of texts: the last `seconds[b]` rows of sequence b are its second text, with the `[SEP]` at its end. 0: a single text.
+    /// The same sequences, as pairs of texts: the last `lengths[b]` rows of sequence b are its second text, with the `[SEP]` at its end. 0:
+    /// a single text.
     ///
     /// # Errors
     /// If there is not one number for each sequence, or one is larger than the sequence.
-    pub fn with_seconds(mut self, seconds: Vec<usize>) -> Result<Sequences> {
-        if seconds.len() != self.count() || seconds.iter().enumerate().any(|(b, &second)| second > self.length(b)) {
-            return Err(Error::shape("sequences", "the rows of the second text of each sequence", &[&seconds]));
+    pub fn with_second_lengths(mut self, lengths: Vec<usize>) -> Result<Sequences> {
+        if lengths.len() != self.count() || lengths.iter().enumerate().any(|(b, &second)| second > self.length(b)) {
+            return Err(Error::shape("sequences", "the rows of the second text of each sequence", &[&lengths]));
         }
-        self.seconds = if seconds.iter().all(|&second| second == 0) { Vec::new() } else { seconds };
+        self.second_lengths = if lengths.iter().all(|&second| second == 0) { Vec::new() } else { lengths };
         Ok(self)
     }
 
     /// Number of rows of the second text at the end of each sequence; `None` if no sequence is a pair.
-    pub fn seconds(&self) -> Option<&[usize]> {
-        (!self.seconds.is_empty()).then_some(&self.seconds)
+    pub fn second_lengths(&self) -> Option<&[usize]> {
+        (!self.second_lengths.is_empty()).then_some(&self.second_lengths)
     }
 
-    /// The same sequences, each with `extra` more rows at its front.
+    /// The same sequences, each with `extra` more rows at its front: those of a prompt.
     pub fn lengthened(&self, extra: usize) -> Sequences {
         let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
-        Sequences { seconds: self.seconds.clone(), ..Sequences::of(offsets, self.examples.clone()) }
+        Sequences { second_lengths: self.second_lengths.clone(), ..Sequences::of(offsets, self.examples.clone()) }
     }
 
     /// The same sequences, each cut to its first row.

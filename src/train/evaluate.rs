@@ -139,7 +139,8 @@ fn batches(order: &[usize], length: impl Fn(usize) -> usize, batch: usize, by_to
 /// The logits `[n, C]` of the n sequences with the indices `chunk`.
 fn chunk_logits(model: &DistilBert, sequences: &[Sequence], chunk: &[usize]) -> Result<Tensor> {
     let lengths: Vec<usize> = chunk.iter().map(|&i| sequences[i].ids.len()).collect();
-    let packed = Sequences::new(&lengths, vec![0; chunk.len()])?.with_seconds(chunk.iter().map(|&i| sequences[i].second).collect())?;
+    let packed =
+        Sequences::new(&lengths, vec![0; chunk.len()])?.with_second_lengths(chunk.iter().map(|&i| sequences[i].second).collect())?;
     let ids: Vec<u32> = chunk.iter().flat_map(|&i| sequences[i].ids.iter().copied()).collect();
     let logits = model.forward(&mut Tape::inference(), &ids, &Pass::evaluation(Arc::new(packed)))?;
     model.check_unchanged()?;

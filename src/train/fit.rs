@@ -1,8 +1,11 @@
 //! The training loop: batch, forward, loss, backward, clip, update, report.
 //!
-//! An [`Observer`] receives the report of each step. `Unreported` is a step whose loss and norm are not read from the device yet. [`FrozenFeatures`] is
-//! the output of the frozen lowest layers, computed once. [`Ranks`] are processes that share the micro-batches of each step. A first reader takes the
-//! number of ranks as 1: `StepSum` then adds the gradients and nothing else.
+//! An [`Observer`] receives the report of each step. `MicroBatch` has the loss and the logits of a micro-batch, for the report.
+//! `Unreported` is a step whose loss and norm are not read from the device yet. [`FrozenFeatures`] is the output of the frozen lowest
+//! layers, computed once.
+//!
+//! [`Ranks`] are processes or threads that share the micro-batches of each step. A first reader takes the number of ranks as 1. `StepSum`
+//! then adds the gradients, and `told` and `all_agree`, which talk to the other ranks, return their second argument.
 
 use super::checks::{check_losses, check_ranks, check_reached};
 use super::exchange::{Step, StepSum};
@@ -48,13 +51,14 @@ impl<'a> Training<'a> {
     /// Checks the recipe and prepares the run.
     ///
     /// # Errors
-    /// If a number of the recipe is out of its range, there is no data, or the recipe asks for [`FrozenFeatures`] and they cannot be computed.
+    /// If a number of the recipe is out of its range, there is no data, or the recipe asks for [`FrozenFeatures`] and they cannot be
+    /// computed.
     pub fn new(model: &DistilBert, data: &'a Tokenized, recipe: &'a Recipe) -> Result<Training<'a>> {
         Training::across(&OneRank, model, data, recipe)
     }
 
-    /// [`Training::new`] for a run of several ranks, which share the micro-batches of each step. Every rank has the same model, data and recipe, and
-    /// gets the same parameters and reports, bit for bit, as one rank alone.
+    /// [`Training::new`] for a run of several ranks, which share the micro-batches of each step. Every rank has the same model, data and
+    /// recipe, and gets the same parameters and reports, bit for bit, as one rank alone.
     ///
     /// # Errors
     /// Those of [`Training::new`]; if there are more ranks than micro-batches in a step; and if another rank failed.
@@ -91,9 +95,9 @@ impl<'a> Training<'a> {
             let indices = &epoch_order[place * step_size..self.data.len().min((place + 1) * step_size)];
             let step = self.step(model, optimizer, indices, epoch)?;
             // On a GPU reports wait, so that it goes on computing, but not beyond the end of an epoch or of this call.
-            let at_once = step.norm.on_host() || place + 1 == self.steps_per_epoch || optimizer.steps() == until;
+            let report_now = step.norm.on_host() || place + 1 == self.steps_per_epoch || optimizer.steps() == until;
             unreported.push(step);
-            if at_once || unreported.len() == UNREPORTED {
+            if report_now || unreported.len() == UNREPORTED {
                 let go_on = report_steps(&mut unreported, recipe.lr, model, optimizer, observer)?;
                 if !all_agree(self.ranks, go_on)? {
                     break;
@@ -136,7 +140,8 @@ impl<'a> Training<'a> {
         Ok(Unreported { step: t + 1, steps: self.total, epoch: epoch + 1, lr, parts, ranks, norm })
     }
 
-    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0. The sum of their losses is divided by `divisor`.
+    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0. The sum of their losses is divided by
+    /// `divisor`.
     fn micro_batch(&self, model: &DistilBert, micro: &[usize], divisor: f64, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
         let recipe = self.recipe;
         let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));

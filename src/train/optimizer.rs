@@ -1,5 +1,5 @@
-//! AdamW. Loshchilov & Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation. The update on a
-//! GPU is in `optimizer_cuda.rs`.
+//! AdamW. Loshchilov & Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2, in the order of PyTorch's implementation. The update
+//! on a GPU is in `optimizer_cuda.rs`.
 
 use super::Recipe;
 use crate::autograd::{Grads, ParamId, Parameter};
@@ -8,8 +8,8 @@ use crate::tensor::{Accum, Tensor};
 use crate::{Result, dispatch_float};
 use std::collections::HashMap;
 
-/// AdamW with clipping. Step t of parameter θ with gradient g; ‖g‖ is the norm of all gradients together. Here t counts from 1, in the schedule and in
-/// the loop from 0:
+/// AdamW with clipping. Step t of parameter θ with gradient g; ‖g‖ is the norm of all gradients together. Here and in reports t counts
+/// from 1; the loop and the schedule count from 0:
 ///
 /// ```text
 /// g ← g · min(1, clip / (‖g‖ + 1e-6))
@@ -27,7 +27,8 @@ pub struct AdamW {
     pub lr_factor: LrFactor,
     /// Decay of every parameter, or of those that `no_bias_decay` leaves.
     pub weight_decay: f64,
-    /// Biases and layer norms do not decay: those whose name ends with `bias` or has `layer_norm` or `LayerNorm` in it, as in Hugging Face transformers.
+    /// Biases and layer norms do not decay: those whose name ends with `bias` or has `layer_norm` or `LayerNorm` in it, as in Hugging Face
+    /// transformers.
     pub no_bias_decay: bool,
     /// t of the last step.
     pub(super) step: i32,
@@ -64,8 +65,8 @@ impl AdamW {
 
     /// One step at learning rate `lr`, with the gradients clipped to a global norm of `clip`. Returns the norm before clipping, `[1]` f64.
     ///
-    /// If the norm is not finite, nothing is changed and the step does not count. On a GPU the host does not wait for the norm, so there the step
-    /// counts, but neither it nor a later step changes anything. When the host reads the norm for the report, it resets the count.
+    /// If the norm is not finite, nothing is changed and the step does not count. On a GPU the host does not wait for the norm, so there
+    /// the step counts, but neither it nor a later step changes anything. When the host reads the norm for the report, it resets the count.
     ///
     /// # Errors
     /// If a gradient's type is not its parameter's.
@@ -91,7 +92,7 @@ impl AdamW {
             let value = p.take();
             dispatch_float!("adamw", value.dtype(), T => {
                 let (mut value, mut m, mut v) = (value.into_host::<T>()?, m.into_host::<T>()?, v.into_host::<T>()?);
-                update::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, clip_factor, rates, constants);
+                update_elements::<T>(&mut value, &mut m, &mut v, g.host::<T>()?, clip_factor, rates, constants);
                 p.set(Tensor::new(value, &shape)?);
                 self.state.insert(id, (Tensor::new(m, &shape)?, Tensor::new(v, &shape)?));
                 Ok(())
@@ -100,7 +101,7 @@ impl AdamW {
         Ok(returned)
     }
 
-    /// What θ and m are multiplied with in step t: `shrink` = 1 − lr · decay and `rate` = lr / (1 − β₁ᵗ), so that rate · m = lr · m̂. lr includes the
+    /// Two factors of step t: `shrink` = 1 − lr · decay and `rate` = lr / (1 − β₁ᵗ), so that rate · m = lr · m̂. lr includes the
     /// parameter's factor.
     pub(super) fn rates(&self, p: &Parameter, lr: f64, step: i32) -> (f64, f64) {
         let lr = lr * (self.lr_factor)(p.name());
@@ -141,7 +142,15 @@ impl AdamW {
 }
 
 /// The update of one tensor: the formula of [`AdamW`], with m̂ and v̂ as [`AdamW::rates`] and [`AdamW::constants`] have them.
-fn update<T: Accum>(value: &mut [T], m: &mut [T], v: &mut [T], g: &[T], clip_factor: f64, (shrink, rate): (f64, f64), constants: [f64; 6]) {
+fn update_elements<T: Accum>(
+    value: &mut [T],
+    m: &mut [T],
+    v: &mut [T],
+    g: &[T],
+    clip_factor: f64,
+    (shrink, rate): (f64, f64),
+    constants: [f64; 6],
+) {
     let [clip_factor, shrink, rate] = [clip_factor, shrink, rate].map(T::of);
     let [b1, b2, c1, c2, root, eps] = constants.map(T::of);
     for (((value, m), v), &g) in value.iter_mut().zip(m).zip(v).zip(g) {

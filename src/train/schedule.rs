@@ -17,8 +17,8 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// Factor of the learning rate at step `t` of `total`, from 0. The first `warmup` steps rise in a straight line: t / warmup. With warm-up, the factor
-    /// of step 0 is 0: that step changes AdamW's moments alone.
+    /// Factor of the learning rate at step `t` of `total`, from 0. The first `warmup` steps rise in a straight line: t / warmup. With
+    /// warm-up, the factor of step 0 is 0: that step changes AdamW's moments alone.
     pub fn factor(self, t: usize, warmup: usize, total: usize) -> f64 {
         if t < warmup {
             return t as f64 / warmup as f64;

@@ -200,7 +200,7 @@ fn the_graph_computes_what_the_engine_does() {
             assert_eq!(file.opset_import[0].version, Some(17));
             let found = logits(file.graph.as_ref().unwrap(), &texts, &seconds);
             let sequences = Sequences::new(&texts.iter().map(Vec::len).collect::<Vec<_>>(), vec![0; 3]).unwrap();
-            let pass = Pass::evaluation(Arc::new(sequences.with_seconds(seconds.to_vec()).unwrap()));
+            let pass = Pass::evaluation(Arc::new(sequences.with_second_lengths(seconds.to_vec()).unwrap()));
             let wanted = model.forward(&mut Tape::inference(), &texts.concat(), &pass).unwrap().value().to_f64().unwrap();
             assert_eq!(found.len(), wanted.len());
             for (a, b) in found.iter().zip(&wanted) {

@@ -1,4 +1,5 @@
-//! Sums, products and multiples of tensors of equal shapes.
+//! Sums, products and multiples of tensors of equal shapes. `elementwise_op.rs` has three functions for them: `zip_in_place` combines two
+//! tensors element by element, `add` adds them, and `equal_shapes` checks their shapes.
 
 use super::elementwise_op::{add, equal_shapes, zip_in_place};
 use crate::autograd::{Op, Saved, Tape, Var};
@@ -67,7 +68,8 @@ impl Scale {
             dispatch!("scale", a.dtype(), T => {
                 let (from, c) = (a.host::<T>()?, <T as Scalar>::Acc::of(self.0));
                 let mut y = alloc::<T>(from.len());
-                // `for_each` splits y over threads: each gets the part of y from element `at` on. `vectorised` compiles its loop for wide vectors.
+                // `for_each` splits y over threads: each gets the part of y from element `at` on. `vectorised` compiles its loop for wide
+                // vectors.
                 rows::for_each(&mut y, 1, |at, y| {
                     simd::vectorised(|| y.iter_mut().zip(&from[at..]).for_each(|(y, a)| *y = T::narrow(c * a.widen())));
                 });

@@ -1,9 +1,10 @@
 //! Scaled dot-product attention over packed sequences. Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1.
 //!
-//! [`Attention::plain`] is the textbook form, in scalar loops. `attention_fast.rs` computes the same in blocks, and `cuda::launch::attention` on a GPU.
+//! [`Attention::plain`] is the textbook form, in scalar loops. `attention_fast.rs` computes the same in blocks, and
+//! `cuda::launch::attention` on a GPU.
 //!
-//! In `attention_inputs.rs`, `split` views the op's one, two or three input tensors as q, k and v. `joined` puts the extra keys and values, if there
-//! are any, before the rows of each sequence. `cut` is the reverse of `split` for gradients.
+//! In `attention_inputs.rs`, `split` views the op's one, two or three input tensors as q, k and v. `joined` puts the extra keys and values,
+//! if there are any, before the rows of each sequence. `cut`, below, is the reverse of `split` for gradients.
 
 use super::attention_fast;
 use crate::autograd::gradcheck::{random_sequences, random_tensor};
@@ -17,22 +18,22 @@ use std::sync::Arc;
 
 /// For each sequence and head: y = drop(P) v with the probabilities P = softmax(q kᵀ / √K), `[nq, nk]`: a row for each query.
 ///
-/// In one sequence there are nq queries and nk keys. In the batch there are Tq queries and T keys, and E extra keys that every sequence sees. K is the
-/// width of a head, and k a matrix of keys.
+/// In one sequence there are nq queries and nk keys, the extra ones among them. In the batch there are Tq queries and T keys, and E extra
+/// keys that every sequence sees. K is the width of a head; k, in small, are the keys.
 ///
-/// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query sees the
-/// keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
+/// Packed sequences: q `[Tq, D]`, k and v `[T, D]` have the rows of all sequences, one sequence after another, without padding. A query
+/// sees the keys of its own sequence alone. The queries may be fewer than the keys: the classifier reads only `[CLS]`, so the last block's
 /// queries are the first row of each sequence.
 ///
-/// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, keys and values `[E, D]` that every sequence sees
-/// before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K; head i has the columns iK..(i + 1)K.
+/// Inputs: qkv `[3, T, D]`, or q `[Tq, D]` and kv `[2, T, D]`, or q, k and v; then, if `extra`, keys and values `[E, D]` that every
+/// sequence sees before its own (prefix tuning trains them). y `[Tq, D]`. D = H·K; head i has the columns iK..(i + 1)K.
 ///
 /// With the scores S = q kᵀ / √K, the dropout factors f (0 or 1/(1 − p)) and dP = f ⊙ dy vᵀ: dv = (f ⊙ P)ᵀ dy, dS = P ⊙ (dP − δ) with
 /// δᵢ = Σⱼ Pᵢⱼ dPᵢⱼ, dq = dS k / √K, dk = dSᵀ q / √K.
 ///
-/// Saved: the inputs, y (δᵢ is also the product of the rows i of dy and y), and one number for each row of scores, its log-sum-exp lse: backward gets P back
-/// as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of the mask for each score, because to draw it twice more costs
-/// more. In bf16, drop(P) and dS are rounded to bf16 for the products.
+/// Saved: the inputs; y, because δᵢ = dyᵢ · yᵢ (in one head: Σⱼ Pᵢⱼ fᵢⱼ vⱼ is yᵢ); and one number for each row of scores, its log-sum-exp
+/// lse: backward gets P back as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of the
+/// mask for each score, because to draw it twice more costs more. In bf16, drop(P) and dS are rounded to bf16 for the products.
 pub struct Attention {
     /// H.
     pub heads: usize,
@@ -96,12 +97,13 @@ pub(super) fn probabilities<'k>(q: &[f64], keys: impl Iterator<Item = &'k [f64]>
     p
 }
 
-/// Parts the gradient of the joined keys or values. In each sequence, the first `extra` elements belong to the extra rows: their sum over the
-/// sequences is the gradient of the extra rows. The others, one sequence after another, are the gradient of the sequences' own rows `[T, D]`.
-fn part_extra(joined: &[f64], all_keys: &Sequences, extra: usize, d: usize) -> (Vec<f64>, Vec<f64>) {
-    let (mut own, mut sum) = (Vec::new(), vec![0.0; extra]);
+/// Parts the gradient of the joined keys or values. In each sequence, the first `extra_len` elements belong to the extra rows: their sum
+/// over the sequences is the gradient of the extra rows. The others, one sequence after another, are the gradient of the sequences' own
+/// rows `[T, D]`.
+fn part_extra(joined: &[f64], all_keys: &Sequences, extra_len: usize, d: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut own, mut sum) = (Vec::new(), vec![0.0; extra_len]);
     for rows in (0..all_keys.count()).map(|b| all_keys.range(b)) {
-        let (first, last) = joined[rows.start * d..rows.end * d].split_at(extra);
+        let (first, last) = joined[rows.start * d..rows.end * d].split_at(extra_len);
         add(&mut sum, 1.0, first);
         own.extend(last);
     }
@@ -133,7 +135,7 @@ impl Op for Attention {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
         let x = self.split(inputs)?;
-        let (y, lse, kept) = on_device!(
+        let (y, lse, mask_bits) = on_device!(
             x.qkv[0],
             |device| launch::attention::forward(device, &x, needs.contains(&true)),
             dispatch!("attention", x.qkv[0].dtype(), T => attention_fast::forward::<T>(&x)).map(|(y, lse)| (y, lse, None::<Tensor>))
@@ -142,7 +144,7 @@ impl Op for Attention {
             inputs.iter().for_each(|t| saved.keep("inputs", t));
             saved.keep("y", &y);
             saved.keep("lse", &lse);
-            kept.iter().for_each(|kept| saved.keep("kept", kept));
+            mask_bits.iter().for_each(|bits| saved.keep("mask_bits", bits));
         }
         Ok(y)
     }
@@ -151,17 +153,23 @@ impl Op for Attention {
         let inputs = needs.iter().map(|_| saved.take("inputs")).collect::<Result<Vec<_>>>()?;
         let x = self.split(&inputs.iter().collect::<Vec<_>>())?;
         let (y, lse) = (saved.take("y")?, saved.take("lse")?);
-        // Only a GPU keeps it.
+        // Only a GPU keeps them.
         #[cfg(feature = "cuda")]
-        let kept = saved.take("kept").ok();
+        let mask_bits = saved.take("mask_bits").ok();
         // The fast form cuts dq, dk and dv to these shapes, and adds the gradients of the extra rows itself.
         let own_shapes: Vec<_> = inputs[..inputs.len() - if self.extra { 2 } else { 0 }].iter().map(Tensor::shape).collect();
         let grads = on_device!(
             dy,
             |device| {
                 let grads = inputs.iter().map(|t| Tensor::empty_on(device, t.dtype(), t.shape())).collect::<Result<Vec<_>>>()?;
-                // `split` views the gradient tensors as dq, dk and dv, which the kernels write.
-                launch::attention::backward(device, &x, [&y, &lse, &dy], kept.as_ref(), &self.split(&grads.iter().collect::<Vec<_>>())?)?;
+                // The kernels write the gradients. `split` gives views of them: dq, dk and dv.
+                launch::attention::backward(
+                    device,
+                    &x,
+                    [&y, &lse, &dy],
+                    mask_bits.as_ref(),
+                    &self.split(&grads.iter().collect::<Vec<_>>())?,
+                )?;
                 Ok(grads)
             },
             dispatch!("attention", dy.dtype(), T => attention_fast::backward::<T>(&x, [&y, &lse, &dy], &own_shapes))

@@ -7,18 +7,18 @@ use crate::cuda::launch;
 use crate::tensor::{Accum, Tensor, alloc, on_device, philox::Stream};
 use crate::{Error, Result, dispatch_float};
 
-/// `L = −(1/N) Σ_b Σ_c t[b, c] ln softmax(z)[b, c]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) Σ_c t − t) dy / N, where dy
-/// is the gradient that comes into L.
+/// `L = −(1/N) Σ_b Σ_c t[b, c] ln softmax(z)[b, c]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) Σ_c t − t) dy /
+/// N, where dy is the gradient that comes into L.
 ///
-/// t is the target of a row: 1 for its label and 0 for other classes. With class weights w and label smoothing ε, `t[c] = w[c] ((1 − ε) [c = label] + ε / C)`.
-/// These are the terms of PyTorch's `CrossEntropyLoss`, whose mean has N = Σ_b w[label of b]. Label smoothing: Szegedy et al. 2016,
-/// <https://arxiv.org/abs/1512.00567>, section 7.
+/// t is the target of a row: 1 for its label and 0 for other classes. With class weights w and label smoothing ε, `t[c] = w[c] ((1 − ε) δ +
+/// ε / C)`, where δ is 1 for the label and 0 for other classes. These are the terms of PyTorch's `CrossEntropyLoss`, whose mean has N = Σ_b
+/// w[label of b]. Label smoothing: Szegedy et al. 2016, <https://arxiv.org/abs/1512.00567>, section 7.
 ///
-/// Computed through ln softmax(z) = z − ln Σ exp(z), with the largest z taken out of the sum, so that exp does not overflow. With weights or smoothing,
-/// a GPU sends its B·C logits to the host, and waits: the kernel knows plain labels alone.
+/// Computed through ln softmax(z) = z − ln Σ exp(z), with the largest z taken out of the sum, so that exp does not overflow. With weights
+/// or smoothing, a GPU sends its B·C logits to the host, and waits: the kernel knows plain labels alone.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
-    /// N: for a mean, the batch size B or the sum of the labels' weights; for one micro-batch of several, that of the whole batch.
+    /// N: for a mean, the number B of rows or the sum of their labels' weights; for one micro-batch of several, that of the whole step.
     pub divisor: f64,
     /// w: `[C]`. Empty: every weight is 1.
     pub weights: Vec<f64>,

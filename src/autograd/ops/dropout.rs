@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 /// y = f ⊙ x; x `[T, d]`, packed. dx = f ⊙ dy.
 ///
-/// A factor f is 0 with probability p, else 1/(1 − p), so that y is x on average. Factors are functions of counters (see [`Mask`]), so nothing
-/// is saved: backward draws the same factors again.
+/// A factor f is 0 with probability p, else 1/(1 − p), so that y is x on average. Factors are functions of counters (see [`Mask`]), so
+/// nothing is saved: backward draws the same factors again.
 pub struct Dropout {
     /// What is dropped.
     pub mask: Mask,

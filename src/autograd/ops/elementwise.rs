@@ -1,7 +1,7 @@
 //! Elementwise functions, y = f(x).
 //!
-//! `elementwise_op.rs` implements [`Op`](crate::autograd::Op) for every type that implements [`Elementwise`]: it makes forward and backward from
-//! f and its derivative, for the host and for a GPU.
+//! `elementwise_op.rs` implements [`Op`](crate::autograd::Op) for every type that implements [`Elementwise`]: it makes forward and backward
+//! from f and its derivative, for the host and for a GPU.
 
 use crate::tensor::Accum;
 
@@ -33,8 +33,9 @@ pub trait Elementwise: Sync + 'static {
     const NAME: &'static str;
     /// Forward keeps x for [`Elementwise::df`], or y if this is true: often the derivative is shorter in y.
     const KEEPS_Y: bool = false;
-    /// Names of the GPU kernels of forward and backward (`src/cuda/kernels`), without the type at their end (`_f32`, `_bf16`). The arguments are
-    /// (x, y, n) and (kept, dy, dx, n). `None`: only the host computes this function.
+    /// Names of the GPU kernels of forward and backward (`src/cuda/kernels`), without the type at their end (`_f32`, `_bf16`). The
+    /// arguments of the kernels are (x, y, n) and (kept, dy, dx, n), with kept = x or y, for n elements. `None`: only the host computes
+    /// this function.
     const KERNELS: Option<[&'static str; 2]> = None;
 
     /// y = f(x).

@@ -10,7 +10,8 @@ use crate::{Error, Result, dispatch};
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over all t with `indices[t] = v`.
 ///
-/// The table keeps its own type: only the rows that are looked up are read, and rounded to y's type. So a table in a mapped file is not copied.
+/// The table keeps its own type: only the rows that are looked up are read, and rounded to y's type. So a table in a mapped file is not
+/// copied.
 pub struct Embedding {
     /// Type of y.
     pub dtype: DType,
@@ -54,8 +55,9 @@ impl Op for Embedding {
 /// A row of y, and the row of the table that it was taken from.
 pub(super) type Pick = (u32, u32);
 
-/// The two rows whose sum is the embedding of row `row` of a packed batch. Each is a table's number and a row of it: table 0 has the words, table 1 the
-/// positions, and table 2 the prompt of `prompt` rows, which come before the words of each sequence.
+/// For the fused op, which a first reader skips: the two rows whose sum is the embedding of row `row` of a packed batch. Each is a table's
+/// number and a row of it: table 0 has the words, table 1 the positions, and table 2 the prompt of `prompt` rows, which come before the
+/// words of each sequence.
 pub(super) fn picked(sequences: &Sequences, prompt: usize, ids: &[u32], row: usize) -> [(usize, u32); 2] {
     let (b, place) = sequences.locate(row);
     let own = if place < prompt { (2, place as u32) } else { (0, ids[row - (b + 1) * prompt]) };

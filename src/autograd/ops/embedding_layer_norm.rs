@@ -2,7 +2,7 @@
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
 use super::dropout::drop_rows;
-use super::{embedding, layer_norm};
+use super::{embedding, layer_norm_shared};
 use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
@@ -106,7 +106,7 @@ impl Op for EmbeddingLayerNorm {
         let (dtype, prompt, sequences) = (self.dtype, inputs.get(5).copied(), &*self.sequences);
         let mask = self.mask.as_ref();
         let rows = NormRows::Embeddings { dtype, ids: inputs[0], words: inputs[1], positions: inputs[2], prompt, sequences, mask };
-        layer_norm::forward(self.name(), &rows, [inputs[3], inputs[4]], self.eps, [e_trains, needs[3]], saved)
+        layer_norm_shared::forward(self.name(), &rows, [inputs[3], inputs[4]], self.eps, [e_trains, needs[3]], saved)
     }
 
     fn backward(&self, mut saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -118,7 +118,7 @@ impl Op for EmbeddingLayerNorm {
             None => dy,
         };
         let needs_of = ([e_trains, false], [needs[3], needs[4]]);
-        let ([de, _], [dgamma, dbeta]) = layer_norm::backward(self.name(), saved, dy, None, None, needs_of)?;
+        let ([de, _], [dgamma, dbeta]) = layer_norm_shared::backward(self.name(), saved, dy, None, None, needs_of)?;
         let mut grads = vec![None, None, None, dgamma, dbeta];
         grads.resize_with(needs.len(), || None);
         if let (Some(de), Some(ids)) = (de, ids) {

@@ -1,5 +1,5 @@
-//! Gaussian error linear unit. Hendrycks & Gimpel 2016, <https://arxiv.org/abs/1606.08415>. DistilBERT uses this form, with the error function;
-//! others use an approximation with tanh.
+//! Gaussian error linear unit. Hendrycks & Gimpel 2016, <https://arxiv.org/abs/1606.08415>. DistilBERT uses this form, with the error
+//! function; others use an approximation with tanh.
 
 use super::elementwise::Elementwise;
 use crate::Result;

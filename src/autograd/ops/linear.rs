@@ -1,12 +1,19 @@
 //! Linear layers with low-rank terms (LoRA). Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
 //!
-//! [`lora_composed`] is the meaning: five calls of the tape, after x Wᵀ + b. [`Linear`] is the same as one op, which keeps less memory and reads x once. Its
-//! forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read and to test against, and the fast form in
-//! `linear_fast.rs` and `low_rank.rs`.
+//! [`lora_composed`] is the meaning: five calls of the tape add a low-rank term to x Wᵀ + b. [`Linear`] is the same as one op, which keeps
+//! less memory and reads x once. Its forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read
+//! and to test against, and the fast form in `linear_fast.rs` and `low_rank.rs`.
 //!
-//! In `linear_inputs.rs`, `arrange` splits a flat list (one value per input of the op) into the value of x and those of each linear. `resolve` does so
-//! for the input tensors and checks their shapes. It returns a `LowRankLinear` for each linear: its W and b, and a `LowRankTerm` (A, B, s, dropout)
-//! for each term. `bind` joins a [`Term`] with its A and B. A `LowRankCotangent` is a `LowRankTerm` with what its backward reads: dy, x and h.
+//! | type | what it is |
+//! |---|---|
+//! | [`Linear`], [`GroupedLinear`], [`Term`] | the op, one linear of it and one low-rank term: their settings, without tensors |
+//! | `LowRankLinear`, `LowRankTerm` | a linear and a term with their tensors W, b and A, B (`tensor/arguments.rs`) |
+//! | `LowRankCotangent` | a term with what its backward reads: dy, x and h |
+//! | `nn::Linear`, `nn::LowRank` | step 9: a layer of the model and a term, which own the weights |
+//!
+//! In `linear_inputs.rs`, `arrange` splits a flat list (one value per input of the op) into the value of x and those of each linear.
+//! `resolve` does so for the input tensors, checks their shapes, and returns a `LowRankLinear` for each linear. `bind` joins a [`Term`]
+//! with its A and B. `read_x` says whether backward reads x: for dW, or for the dA of a term.
 
 use super::linear_fast;
 use crate::autograd::{Op, Saved, Tape, Var};
@@ -17,7 +24,7 @@ use crate::tensor::{LowRankCotangent, LowRankLinear, LowRankTerm, Mask, Scalar, 
 use crate::{Result, dispatch};
 use std::sync::Arc;
 
-/// y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ in five calls, with `affine` = x Wᵀ + b from [`Tape::linear`]. The tests compare [`Linear`] with it.
+/// y = `affine` + s · drop(x) Aᵀ Bᵀ in five calls, with `affine` = x Wᵀ + b from [`Tape::linear`]. The tests compare [`Linear`] with it.
 ///
 /// x `[T, in]`, A `[r, in]`, B `[out, r]`, `affine` and y `[T, out]`. The product BA `[out, in]` is never formed.
 ///
@@ -33,15 +40,15 @@ pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], 
 
 /// y = x Wᵀ + b + Σ s · drop(x) Aᵀ Bᵀ for one linear, or for a group of G linears of the same x.
 ///
-/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. s is the term's scale (`lora/config.rs`). The sum runs over
-/// the linear's terms. With n rows in x, h = drop(x) Aᵀ `[n, r]` (in `nn`, h is a hidden state) and
-/// dh = s dy B `[n, r]`:
+/// x `[.., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`; y `[.., out]`, or `[G, .., out]` for G > 1. The sum runs over the
+/// linear's terms, each with its scale s. With n rows in x, h = drop(x) Aᵀ `[n, r]` (in `nn`, h is a hidden state) and dh = s dy B `[n,
+/// r]`:
 ///
-/// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A). In a group, each linear has its own dy and these gradients, and
-/// dx is the sum over the G linears.
+/// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A). In a group, each linear has its own dy and these
+/// gradients, and dx is the sum over the G linears.
 ///
-/// A frozen W needs no activation: only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains. Dropout masks are
-/// never saved: backward draws them again.
+/// A frozen W needs no activation: only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains. Dropout
+/// masks are never saved: backward draws them again.
 ///
 /// Inputs, in order: x; then for each linear W, b if it has one, and A, B of each term.
 pub struct Linear {
@@ -70,7 +77,8 @@ pub struct Term {
 }
 
 impl Linear {
-    /// y, and the gradients of all inputs in their order, in f64: each product is [`gemm_naive`]. Slow; the tests compare the fast form with it.
+    /// y, and the gradients of all inputs in their order, in f64: each product is [`gemm_naive`]. Slow; the tests compare the fast form
+    /// with it.
     ///
     /// # Errors
     /// If the shapes do not fit, or a tensor is not f64.
@@ -170,11 +178,11 @@ impl Op for Linear {
         let each_dy = dy.reshape([group, dy.shape().rows() / group, dy.shape().cols()])?;
         let x = saved.take_if(each_needs.iter().any(|needs| needs.read_x()), "x")?;
         let (mut products, mut terms) = (Vec::new(), Vec::new());
-        for (i, (member, needs)) in self.members.iter().zip(&each_needs).enumerate() {
+        for (i, (member, needs_of)) in self.members.iter().zip(&each_needs).enumerate() {
             if needs_x {
                 products.push((each_dy.index(i)?, saved.take("w")?));
             }
-            for (term, &[needs_a, needs_b]) in member.terms.iter().zip(&needs.terms) {
+            for (term, &[needs_a, needs_b]) in member.terms.iter().zip(&needs_of.terms) {
                 terms.push(LowRankCotangent {
                     term: term.bind(saved.take("a")?, saved.take("b")?, self.sequences.as_deref()),
                     dy: each_dy.index(i)?,
@@ -188,16 +196,17 @@ impl Op for Linear {
             |device| launch::linear::backward(device, &products, &terms),
             dispatch!("linear", dy.dtype(), T => linear_fast::backward::<T>(&products, &terms))
         )?;
+        // dx has the dimensions of one linear's dy, but for the last.
         let x_dims = &dy.dims()[usize::from(group > 1)..];
         let mut grads = vec![dx.map(|dx| dx.reshape(Shape::from(x_dims).with_cols(dx.shape().cols()))).transpose()?];
         let mut term_grads = term_grads.into_iter(); // [dA, dB] of every term, linear by linear
-        for (i, needs) in each_needs.iter().enumerate() {
+        for (i, needs_of) in each_needs.iter().enumerate() {
             let dy = each_dy.index(i)?;
-            grads.push(x.as_ref().filter(|_| needs.w).map(|x| weight_gradient(&dy, x)).transpose()?);
-            if let Some(needed) = needs.bias {
+            grads.push(x.as_ref().filter(|_| needs_of.w).map(|x| weight_gradient(&dy, x)).transpose()?);
+            if let Some(needed) = needs_of.bias {
                 grads.push(needed.then(|| bias_gradient(&dy)).transpose()?);
             }
-            grads.extend(term_grads.by_ref().take(needs.terms.len()).flatten());
+            grads.extend(term_grads.by_ref().take(needs_of.terms.len()).flatten());
         }
         Ok(grads)
     }

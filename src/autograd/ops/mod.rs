@@ -1,8 +1,9 @@
 //! The differentiable operations, one a file (`arithmetic.rs` has four).
 //!
-//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and random
-//! inputs for the gradient check, `random_case`. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. Random inputs
-//! of [`Linear`] are in `linear_inputs.rs`.) If a plain implementation is too slow, the file has a plain form for the tests, and another file has the fast form:
+//! The order inside a file: source and formula, the struct with its settings, forward and backward, the [`Tape`](super::Tape) method, and
+//! random inputs for the gradient check. (Attention and the two fused layer norms have no method: layers call `Tape::apply`. Random inputs
+//! of [`Linear`] are in `linear_inputs.rs`.) Where a plain implementation is too slow, there is a plain form, to be read and to test
+//! against, and a fast form. LN is the layer norm with its γ and β:
 //!
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
@@ -10,14 +11,14 @@
 //! | [`Add`], [`Mul`], [`Scale`], [`Sum`] | sums and products | the code itself | `elementwise_op.rs` |
 //! | [`Dropout`] | y = f ⊙ x, f: 0 or 1/(1 − p) | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
-//! | [`ResidualLayerNorm`] | LN(drop(x) + r) | composed tape calls | `layer_norm_fast.rs` |
-//! | [`EmbeddingLayerNorm`] | LN(words + positions) | composed tape calls | `layer_norm_fast.rs` |
+//! | [`ResidualLayerNorm`] | LN(drop(x) + residual) | composed tape calls | `layer_norm_fast.rs` |
+//! | [`EmbeddingLayerNorm`] | drop(LN(words + positions)) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`Cast`] | rows, loss, type | the code itself | none is needed |
 //!
 //! The files of [`Linear`] and [`Attention`] name their own plain and fast forms.
 //!
-//! On a GPU, `on_device!` inside forward and backward calls a function of `cuda::launch`, which starts a GPU kernel, instead of the host's loops.
-//! Checking and saving happen outside of it, once for both. An op without a GPU kernel gives an error that names it.
+//! On a GPU, `on_device!` inside forward and backward calls a function of `cuda::launch`, which starts a GPU kernel, instead of the host's
+//! loops. Checking and saving happen outside of it, once for both. An op without a GPU kernel gives an error that names it.
 
 mod arithmetic;
 mod attention;
@@ -36,6 +37,7 @@ mod first_row;
 mod gelu;
 mod layer_norm;
 mod layer_norm_fast;
+mod layer_norm_shared;
 mod linear;
 mod linear_fast;
 mod linear_inputs;
@@ -67,7 +69,7 @@ pub use tanh::Tanh;
 use super::gradcheck::{Case, Suite};
 use crate::tensor::DType;
 
-/// The gradient checks of every op. A tolerance is 1e-8, or 1e-6 where the op divides by a number that can be small.
+/// The gradient checks of every op. For the tolerances see [`Suite::tolerance`].
 pub fn suites() -> Vec<Suite> {
     vec![
         Suite { op: "Add", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Add, 2, random) },

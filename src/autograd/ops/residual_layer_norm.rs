@@ -1,6 +1,6 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
-use super::layer_norm;
+use super::layer_norm_shared;
 use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
@@ -27,7 +27,7 @@ impl ResidualLayerNorm {
     fn gradients(&self, saved: Saved, dy: Tensor, more: Option<Tensor>, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
         let needs = ([needs[1], needs[0]], [needs[2], needs[3]]);
-        let ([dr, dx], [dgamma, dbeta]) = layer_norm::backward(self.name(), saved, dy, more, drop, needs)?;
+        let ([dr, dx], [dgamma, dbeta]) = layer_norm_shared::backward(self.name(), saved, dy, more, drop, needs)?;
         Ok(vec![dx, dr, dgamma, dbeta])
     }
 
@@ -54,7 +54,7 @@ impl Op for ResidualLayerNorm {
         }
         let drop = self.mask.as_ref().map(|mask| (mask, &*self.sequences));
         let rows = NormRows::Sublayer { x, residual: Some(residual), drop };
-        layer_norm::forward(self.name(), &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
+        layer_norm_shared::forward(self.name(), &rows, [gamma, beta], self.eps, [needs[0] || needs[1], needs[2]], saved)
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
