@@ -63,7 +63,6 @@
 //! - An *example number* is a number for each text of each epoch: epoch · N + index. Dropout masks are drawn from it.
 //! - A *micro-batch* is the part of a step that is computed at once. A *prompt* or a *prefix* is trained rows before the text. The *ledger*
 //!   counts bytes and operations.
-//! - A function `random_…` below an op draws inputs for the checks of step 5.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type
 //!    that sums use. `tensor/sequences.rs`: packed batches.
@@ -89,9 +88,9 @@
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model.
 //!     `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and
-//!     `train/schedule.rs`: settings. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The files `ranks` and `exchange` share it
-//!     among several processes, and `checks` refuses gradients that are not finite; a first reader skips them.) `prelude.rs`: all of it on
-//!     your own texts.
+//!     `train/schedule.rs`: settings. `train/loss.rs`: the loss of a step. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The
+//!     files `ranks` and `exchange` share it among several processes, and `checks` refuses gradients that are not finite; a first reader
+//!     skips them.) `prelude.rs`: all of it on your own texts.
 //!
 //! # Example
 //! ```

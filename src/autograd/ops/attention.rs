@@ -7,11 +7,9 @@
 //! if there are any, before the rows of each sequence. `cut`, below, is the reverse of `split` for gradients.
 
 use super::attention_fast;
-use crate::autograd::gradcheck::{random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::philox::Stream;
 use crate::tensor::{Mask, Sequences, Shape, Tensor, on_device};
 use crate::{Result, dispatch};
 use std::sync::Arc;
@@ -195,34 +193,15 @@ fn cut(mut all: &[f64], shapes: &[&Shape]) -> Result<Vec<Tensor>> {
     shapes.iter().map(next).collect()
 }
 
-/// A few short sequences, with the inputs in one, two or three tensors.
-pub(super) fn random_inputs(random: &mut Stream) -> Result<(Attention, Vec<Tensor>)> {
-    let keys = random_sequences(random, 5)?;
-    let (heads, width) = (1 + random.below(2), 1 + random.below(4));
-    let d = heads * width;
-    let (tensors, extra) = (1 + random.below(3), random.below(3) == 0);
-    let queries = if tensors > 1 { Arc::new(keys.first_rows()) } else { keys.clone() };
-    let t = keys.tokens();
-    let shapes: &[&[usize]] = match tensors {
-        1 => &[&[3, t, d]],
-        2 => &[&[queries.tokens(), d], &[2, t, d]],
-        _ => &[&[queries.tokens(), d], &[t, d], &[t, d]],
-    };
-    let mut inputs = shapes.iter().map(|dims| random_tensor(random, dims)).collect::<Result<Vec<_>>>()?;
-    if extra {
-        inputs.extend([random_tensor(random, &[2, d])?, random_tensor(random, &[2, d])?]);
-    }
-    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
-    let mask = (random.below(2) == 0).then_some(mask);
-    Ok((Attention { heads, queries, keys, extra, mask }, inputs))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::cases;
     use super::super::testing::check_plain;
     use super::*;
+    use crate::autograd::gradcheck::random_tensor;
     use crate::tensor::DType;
     use crate::tensor::math;
+    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     /// Queries of more than one block, and keys of more than one vector, with and without a remainder.
@@ -262,7 +241,7 @@ mod tests {
         #[test]
         fn the_op_is_its_plain_form(seed: u64) {
             let mut random = Stream::new(seed, "attention");
-            let (op, inputs) = random_inputs(&mut random).unwrap();
+            let (op, inputs) = cases::attention(&mut random).unwrap();
             check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
         }
     }

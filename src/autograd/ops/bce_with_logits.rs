@@ -1,8 +1,7 @@
 //! Binary cross-entropy of logits and targets: the loss for texts that can have several labels, or none.
 
-use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{DType, Tensor, philox::Stream};
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// `L = −(1/N) Σ_b Σ_c (y ln σ(z) + (1 − y) ln(1 − σ(z)))[b, c]` with σ(z) = 1 / (1 + e⁻ᶻ); logits z and targets y `[B, C]`, L one element.
@@ -64,12 +63,4 @@ impl Tape<'_> {
         let targets = self.constant(&targets.to_dtype(logits.value().dtype())?);
         self.apply(BceWithLogits { divisor }, &[logits, &targets])
     }
-}
-
-/// Random sizes and inputs. Half of the cases have large logits.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let dims = [random_size(random, 5), random_size(random, 4)];
-    let large = if random.below(2) == 1 { 9.0 } else { 1.0 };
-    let z = random_tensor(random, &dims)?.to_f64()?.into_iter().map(|z| large * z).collect::<Vec<f64>>();
-    Ok(Case::new(BceWithLogits { divisor: 3.7 }, vec![Tensor::new(z, dims)?, random_tensor(random, &dims)?]))
 }

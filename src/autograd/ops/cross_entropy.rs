@@ -1,10 +1,9 @@
 //! Cross-entropy of logits against class labels: the loss of classification.
 
-use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Accum, Tensor, alloc, on_device, philox::Stream};
+use crate::tensor::{Accum, Tensor, alloc, on_device};
 use crate::{Error, Result, dispatch_float};
 
 /// `L = −(1/N) Σ_b Σ_c t[b, c] ln softmax(z)[b, c]`; logits z `[B, C]`, labels u32 `[B]`, L one element. dz = (softmax(z) Σ_c t − t) dy /
@@ -154,17 +153,4 @@ impl Tape<'_> {
         let labels = self.constant(&Tensor::new(labels.to_vec(), [labels.len()])?);
         self.apply(op, &[logits, &labels])
     }
-}
-
-/// Random sizes, inputs and settings. Half of the cases are plain.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let (b, c) = (random_size(random, 5), 2 + random.below(4));
-    let labels: Vec<u32> = (0..b).map(|_| random.below(c) as u32).collect();
-    let inputs = vec![random_tensor(random, &[b, c])?, Tensor::new(labels, [b])?];
-    let mut op = CrossEntropy::plain(b);
-    if random.below(2) == 1 {
-        op.weights = (0..c).map(|_| 0.1 + 3.0 * random.uniform()).collect();
-        op.smoothing = random.uniform();
-    }
-    Ok(Case::new(op, inputs))
 }

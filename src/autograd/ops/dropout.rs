@@ -1,10 +1,9 @@
 //! Dropout. Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>.
 
-use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Mask, Sequences, Tensor, alloc, on_device, philox::Stream};
+use crate::tensor::{Mask, Sequences, Tensor, alloc, on_device};
 use crate::{Error, Result, dispatch};
 use std::sync::Arc;
 
@@ -80,19 +79,12 @@ impl Tape<'_> {
     }
 }
 
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let sequences = random_sequences(random, 5)?;
-    let d = random_size(random, 9);
-    let x = random_tensor(random, &[sequences.tokens(), d])?;
-    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 3 };
-    Ok(Case::new(Dropout { mask, sequences }, vec![x]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autograd::gradcheck::{random_sequences, random_tensor};
     use crate::tensor::DType;
+    use crate::tensor::philox::Stream;
 
     #[test]
     fn the_fast_form_is_the_plain_one() {

@@ -1,11 +1,10 @@
 //! Table lookup. A token's embedding is a row of a table.
 
-use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, alloc, on_device, philox::Stream, rows, zeroed};
+use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, alloc, on_device, rows, zeroed};
 use crate::{Error, Result, dispatch};
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over all t with `indices[t] = v`.
@@ -102,11 +101,4 @@ impl Tape<'_> {
         let indices = self.constant(indices);
         self.apply(Embedding { dtype }, &[table, &indices])
     }
-}
-
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let (v, t, d) = (random_size(random, 4), random_size(random, 6), random_size(random, 5));
-    let indices: Vec<u32> = (0..t).map(|_| random.below(v) as u32).collect();
-    Ok(Case::new(Embedding { dtype: DType::F64 }, vec![random_tensor(random, &[v, d])?, Tensor::new(indices, [t])?]))
 }

@@ -3,11 +3,10 @@
 
 use super::dropout::drop_rows;
 use super::{embedding, layer_norm_shared};
-use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-use crate::tensor::{DType, Mask, NormRows, Sequences, Tensor, philox::Stream};
+use crate::tensor::{DType, Mask, NormRows, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -130,34 +129,20 @@ impl Op for EmbeddingLayerNorm {
     }
 }
 
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let text = random_sequences(random, 4)?;
-    let (v, d, prompt) = (random_size(random, 6), 2 + random.below(9), random.below(3));
-    let ids: Vec<u32> = (0..text.tokens()).map(|_| random.below(v) as u32).collect();
-    let ids = Tensor::new(ids, [text.tokens()])?;
-    let mut inputs = vec![ids, random_tensor(random, &[v, d])?, random_tensor(random, &[4 + prompt, d])?];
-    inputs.extend([random_tensor(random, &[d])?, random_tensor(random, &[d])?]);
-    if prompt > 0 {
-        inputs.push(random_tensor(random, &[prompt, d])?);
-    }
-    let sequences = Arc::new(text.lengthened(prompt));
-    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
-    let mask = (random.below(2) == 0).then_some(mask);
-    Ok(Case::new(EmbeddingLayerNorm { dtype: DType::F64, eps: 0.1, sequences, prompt, mask }, inputs))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::cases;
     use super::*;
     use crate::autograd::Parameter;
+    use crate::autograd::gradcheck::random_tensor;
+    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn it_equals_its_parts(seed: u64) {
             let mut random = Stream::new(seed, "parts");
-            let inputs = random_case(&mut random).unwrap().inputs;
+            let inputs = cases::embedding_layer_norm(&mut random).unwrap().inputs;
             let [v, d] = *inputs[1].dims() else { unreachable!() };
             let prompt = inputs.get(5).map_or(0, |p| p.shape().rows());
             // Two sequences where there are ids for two.

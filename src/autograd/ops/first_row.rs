@@ -1,11 +1,10 @@
 //! The first row of each sequence of a packed batch.
 
 use super::dropout::check_rows;
-use crate::autograd::gradcheck::{Case, random_sequences, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
-use crate::tensor::{Sequences, Tensor, alloc, on_device, philox::Stream, zeroed};
+use crate::tensor::{Sequences, Tensor, alloc, on_device, zeroed};
 use crate::{Result, dispatch};
 use std::sync::Arc;
 
@@ -61,11 +60,4 @@ impl Tape<'_> {
     pub fn first_row(&mut self, x: &Var, sequences: &Arc<Sequences>) -> Result<Var> {
         self.apply(FirstRow { sequences: sequences.clone() }, &[x])
     }
-}
-
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let (sequences, d) = (random_sequences(random, 4)?, random_size(random, 5));
-    let x = random_tensor(random, &[sequences.tokens(), d])?;
-    Ok(Case::new(FirstRow { sequences }, vec![x]))
 }

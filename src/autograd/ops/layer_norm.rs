@@ -3,9 +3,8 @@
 //! what they save.
 
 use super::layer_norm_shared as shared;
-use crate::autograd::gradcheck::{Case, random_size, random_tensor};
 use crate::autograd::{Op, Saved, Tape, Var};
-use crate::tensor::{NormRows, Tensor, philox::Stream};
+use crate::tensor::{NormRows, Tensor};
 use crate::{Error, Result};
 
 /// y = x̂ ⊙ γ + β with the normalised x, x̂ = (x − mean(x)) rstd, and rstd = 1/√(var(x) + eps), over the last dimension; x `[.., d]`, γ and
@@ -62,18 +61,12 @@ impl Tape<'_> {
     }
 }
 
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    // Two columns or more, and a visible eps: with one column, or two equal ones, y does not depend on x.
-    let (n, d) = (random_size(random, 5), 2 + random.below(9));
-    let inputs = vec![random_tensor(random, &[n, d])?, random_tensor(random, &[d])?, random_tensor(random, &[d])?];
-    Ok(Case::new(LayerNorm { eps: 0.1 }, inputs))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autograd::gradcheck::{random_size, random_tensor};
     use crate::tensor::DType;
+    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {

@@ -261,7 +261,7 @@ impl Tape<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::linear_inputs::random_group;
+    use super::super::cases;
     use super::super::testing::{assert_close, check_plain};
     use super::*;
     use crate::autograd::gradcheck::random_tensor;
@@ -273,14 +273,14 @@ mod tests {
         #[test]
         fn the_op_is_its_plain_form(seed: u64) {
             let mut random = Stream::new(seed, "linear");
-            let (op, inputs) = random_group(&mut random).unwrap();
+            let (op, inputs) = cases::linear(&mut random).unwrap();
             check_plain(&op, &inputs, &mut random, |inputs, dy| op.plain(inputs, dy).unwrap());
         }
 
         #[test]
         fn the_op_is_five_calls_of_the_tape(seed: u64) {
             let mut random = Stream::new(seed, "composed");
-            let (op, inputs) = random_group(&mut random).unwrap();
+            let (op, inputs) = cases::linear(&mut random).unwrap();
             let (sequences, group) = (op.sequences.clone().unwrap(), op.members.len());
             let (tokens, out) = (sequences.tokens(), inputs[1].dims()[0]);
             let dy = random_tensor(&mut random, &[group, tokens, out]).unwrap();

@@ -1,9 +1,7 @@
 //! The flat list of [`Linear`]'s inputs: sorted by linear, checked, and drawn for the gradient check.
 
-use super::linear::{GroupedLinear, Linear, Term};
-use crate::autograd::gradcheck::{random_sequences, random_size, random_tensor};
-use crate::tensor::philox::Stream;
-use crate::tensor::{LowRankLinear, LowRankTerm, Mask, Sequences, Tensor};
+use super::linear::{Linear, Term};
+use crate::tensor::{LowRankLinear, LowRankTerm, Sequences, Tensor};
 use crate::{Error, Result};
 
 /// One value for each input of a linear: the tensor itself, or whether its gradient is needed.
@@ -77,29 +75,4 @@ impl Linear {
         });
         Ok((tensor, bound.collect()))
     }
-}
-
-/// One to three linears with up to two terms each, and their inputs.
-pub(super) fn random_group(random: &mut Stream) -> Result<(Linear, Vec<Tensor>)> {
-    let sequences = random_sequences(random, 3)?;
-    let (input, output) = (random_size(random, 6), random_size(random, 6));
-    let mut inputs = vec![random_tensor(random, &[sequences.tokens(), input])?];
-    let mut members = Vec::new();
-    for m in 0..1 + random.below(3) {
-        let bias = random.below(2) == 0;
-        inputs.push(random_tensor(random, &[output, input])?);
-        if bias {
-            inputs.push(random_tensor(random, &[output])?);
-        }
-        let mut terms = Vec::new();
-        for t in 0..random.below(3) {
-            let r = random_size(random, 3);
-            inputs.push(random_tensor(random, &[r, input])?);
-            inputs.push(random_tensor(random, &[output, r])?);
-            let mask = Mask { p: 0.4, seed: u64::from(random.word()), site: (10 * m + t) as u32 };
-            terms.push(Term { scale: 2.0, mask: (random.below(2) == 0).then_some(mask) });
-        }
-        members.push(GroupedLinear { bias, terms });
-    }
-    Ok((Linear { members, sequences: Some(sequences) }, inputs))
 }

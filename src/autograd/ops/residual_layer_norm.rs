@@ -1,11 +1,10 @@
 //! The end of a sublayer in one pass: dropout, residual connection, layer normalisation.
 
 use super::layer_norm_shared;
-use crate::autograd::gradcheck::{Case, random_sequences, random_tensor};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
-use crate::tensor::{Mask, NormRows, Sequences, Tensor, philox::Stream};
+use crate::tensor::{Mask, NormRows, Sequences, Tensor};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -70,21 +69,12 @@ impl Op for ResidualLayerNorm {
     }
 }
 
-/// Random sizes and inputs.
-pub(super) fn random_case(random: &mut Stream) -> Result<Case> {
-    let sequences = random_sequences(random, 4)?;
-    let (t, d) = (sequences.tokens(), 2 + random.below(9));
-    let mut draw = |dims: &[usize]| random_tensor(random, dims);
-    let inputs = vec![draw(&[t, d])?, draw(&[t, d])?, draw(&[d])?, draw(&[d])?];
-    let mask = Mask { p: 0.3, seed: u64::from(random.word()), site: 1 };
-    let mask = (random.below(2) == 0).then_some(mask);
-    Ok(Case::new(ResidualLayerNorm { eps: 0.1, mask, sequences }, inputs))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::autograd::Parameter;
+    use crate::autograd::gradcheck::{random_sequences, random_tensor};
+    use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 
     proptest! {
