@@ -45,7 +45,7 @@ impl Bench {
         let examples = (0..ids.len() as u32).map(|i| self.next + i).collect();
         self.next += ids.len() as u32;
         let sequences = Arc::new(Sequences::new(&lengths, examples)?);
-        Ok((ids.concat(), Pass { dropout, recompute: self.recompute, ..Pass::evaluation(sequences) }))
+        Ok((ids.concat(), Pass { dropout_seed: dropout, recompute: self.recompute, ..Pass::evaluation(sequences) }))
     }
 
     fn train(&mut self, ids: &[Vec<u32>], labels: &[u32]) -> Outcome<f64> {

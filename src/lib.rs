@@ -46,9 +46,9 @@
 //!
 //! # Reading order
 //!
-//! One path leads from a tensor to a whole LoRA training step. Each step needs only the steps before it, and the words of this list. Fast
-//! versions stand in files of their own, named in the list; a first reader skips them. Some names occur before their step. A first reader
-//! can take them as given:
+//! One path leads from a tensor to a whole LoRA training step. A step uses what the steps before it explain, and the words of this list.
+//! Most fast versions stand in files of their own, named in the list; a first reader skips them. Some names occur before their step. A
+//! first reader can take them as given:
 //!
 //! - `on_device!` chooses between host and GPU code, and `dispatch!` chooses the Rust type for a [`tensor::DType`].
 //! - `alloc` takes a buffer with arbitrary content from a pool.
@@ -89,8 +89,8 @@
 //!     `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and
 //!     `train/schedule.rs`: settings. `train/loss.rs`: the loss of a step. `train/optimizer.rs`: AdamW. `train/fit.rs`: the loop. (The
-//!     files `ranks` and `exchange` share it among several processes, and `checks` refuses gradients that are not finite; a first reader
-//!     skips them.) `prelude.rs`: all of it on your own texts.
+//!     files `ranks` and `exchange` share it among several processes, and `checks` refuses what is not finite or does not train; a first
+//!     reader skips them.) `prelude.rs`: all of it on your own texts.
 //!
 //! # Example
 //! ```

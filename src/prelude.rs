@@ -1,4 +1,4 @@
-//! Everything that fine-tuning on your own texts needs: `use lowrank::prelude::*`.
+//! What fine-tuning on your own texts needs: `use lowrank::prelude::*`.
 //!
 //! In the example, `encoder` is the path of a checkpoint folder with `config.json`, `model.safetensors` and the tokenizer's `vocab.txt` (or
 //! `tokenizer.json`), and `out` is the path of a folder to create. A [`Dataset`] is a list of texts with their labels;
@@ -16,8 +16,7 @@
 //! let bad = ["Dull and far too long.", "I left after an hour.", "Wooden acting.", "What a bore!", "Loud and silly."];
 //! let pairs = good.map(|text| (text, "positive")).into_iter().chain(bad.map(|text| (text, "negative")));
 //!
-//! let (test_share, seed) = (0.2, 0);
-//! let data = Dataset::from_pairs(pairs)?.split(test_share, seed)?;    // into data.train and data.test; equal texts stay together
+//! //! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // a fifth is data.test, drawn with seed 0; equal texts stay together
 //! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
 //! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
 //! println!("{}", model.trainable());                                  // as PEFT prints it: trained and all

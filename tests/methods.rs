@@ -89,7 +89,7 @@ fn sequences() -> Arc<Sequences> {
 
 fn loss_and_gradients(model: &DistilBert, dropout: Option<u64>) -> (f64, Grads) {
     let mut tape = Tape::new();
-    let pass = Pass { dropout, ..Pass::evaluation(sequences()) };
+    let pass = Pass { dropout_seed: dropout, ..Pass::evaluation(sequences()) };
     let logits = model.forward(&mut tape, &IDS, &pass).unwrap();
     let loss = tape.cross_entropy(&logits, &LABELS, 2).unwrap();
     (loss.value().item().unwrap(), tape.backward(&loss).unwrap())
@@ -123,7 +123,7 @@ fn what_trains_has_the_right_gradient_and_nothing_else_has_one() {
         // No gradient goes through the row norms of DoRA. They are read from the model, not from the tape, so the check does not move them either.
         let found = gradcheck::check(
             |tape, _| {
-                let logits = model.forward(tape, &IDS, &Pass { dropout: Some(9), ..Pass::evaluation(sequences()) })?;
+                let logits = model.forward(tape, &IDS, &Pass { dropout_seed: Some(9), ..Pass::evaluation(sequences()) })?;
                 tape.cross_entropy(&logits, &LABELS, 2)
             },
             &[],

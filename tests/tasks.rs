@@ -107,7 +107,7 @@ fn gradients_of_pairs_are_those_of_differences() {
     (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (8, 12, 2, 1, 20);
     (config.max_position_embeddings, config.initializer_range) = (12, 0.3);
     let sequences = Sequences::new(&[4, 2, 5], vec![3, 4, 5]).unwrap().with_second_lengths(vec![2, 0, 4]).unwrap();
-    let pass = Pass { dropout: Some(1), ..Pass::evaluation(Arc::new(sequences)) };
+    let pass = Pass { dropout_seed: Some(1), ..Pass::evaluation(Arc::new(sequences)) };
     for method in [Method::Full, Method::Prompt { tokens: 2 }] {
         let mut model = DistilBert::random(&config, 2, DType::F64, 1).unwrap();
         method.apply(&mut model, 0).unwrap();

@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation on an explicit tape.
 //!
 //! A [`Tape`] records the operations of a forward pass. [`Tape::backward`] walks them in reverse order, and gives dL/dp for every
-//! [`Parameter`] p. The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward with finite
-//! differences. The ledger (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
+//! [`Parameter`] p that it reaches. The file `tape.rs` is the algorithm; `ops/` has the operations; [`gradcheck`] compares each backward
+//! with finite differences. The ledger (`ledger.rs`) and checkpointing (`checkpoint.rs`) are extras, and a first reader can skip them.
 //!
 //! The gradient dL/dy of a value y is also called its cotangent.
 //!
@@ -71,8 +71,8 @@ pub trait Op: 'static {
     /// Name in errors and ledgers.
     fn name(&self) -> &'static str;
 
-    /// The value y. `needs[i]`: a gradient must reach input i. Keeps in `saved` what backward will read. An
-    /// activation that no needed gradient reads is not kept; a weight of the model may be, because that costs no memory.
+    /// The value y. `needs[i]`: a gradient must reach input i. Keeps in `saved` what backward will read. Most
+    /// ops keep no activation that no needed gradient reads. A weight of the model may always be kept: that costs no memory.
     ///
     /// # Errors
     /// If shapes or data types do not fit. The message names the op, the rule and the shapes.

@@ -15,7 +15,7 @@ impl ParamId {
     }
 }
 
-/// A trained tensor with its name in the checkpoint file.
+/// A trained tensor with its name in the files of a checkpoint or an adapter.
 #[derive(Debug)]
 pub struct Parameter {
     id: ParamId,
@@ -34,7 +34,7 @@ impl Parameter {
         self.id
     }
 
-    /// Its name in the checkpoint.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -39,7 +39,7 @@ impl Var {
     }
 }
 
-/// Where a gradient comes from.
+/// Where a gradient goes.
 pub(super) enum Node<'m> {
     /// A parameter: its gradient is a result.
     Leaf(ParamId),

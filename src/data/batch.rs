@@ -18,7 +18,7 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Sequence boundaries, and the example number of each sequence, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
-    /// Label of each sequence: `[B]`.
+    /// Label of each sequence: `[B]`; for several labels or numbers, the row of `Tokenized::targets`.
     pub labels: Vec<u32>,
 }
 

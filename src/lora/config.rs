@@ -1,13 +1,14 @@
 //! What a LoRA adapter is: ranks, scales, and the linears that get a term.
 //!
-//! Names are matched as in PEFT (`pattern.rs`). PEFT has a rule for each field:
+//! Names are matched as in PEFT (`pattern.rs`), which has other rules for other fields. A name is, for example,
+//! `distilbert.transformer.layer.1.attention.q_lin`.
 //!
 //! | field | what it matches | function |
 //! |---|---|---|
-//! | `targets`, `exclude` | the whole name of a linear, or its end after a dot | `named` |
+//! | `targets`, `exclude` | the whole name of a linear, or its end after a dot | `named`; `is_target` adds `all-linear` |
 //! | `target_pattern`, `exclude_pattern` | the whole name, as a regular expression | `whole` |
 //! | a key of `rank_pattern` or `alpha_pattern` | the whole name or its end after a dot, as a regular expression | `ends` |
-//! | `modules_to_save` | a module; the linears inside get no term | `within` |
+//! | `modules_to_save` | a module; the linears inside get no term, and its weights train | `within`, `saved_by` |
 
 use super::pattern::{ends, is_target, layer, named, saved_by, whole, within};
 use crate::Result;

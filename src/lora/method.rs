@@ -6,7 +6,7 @@ use crate::Result;
 use crate::nn::{DistilBert, WeightMut, in_head, in_layer_norm, in_pooler};
 use serde::{Deserialize, Serialize};
 
-/// A way to fine-tune. All but `Full` and `Selective` give an adapter: a small file that belongs to an unchanged base.
+/// A way to fine-tune. All but `Full` and `Selective` give an adapter: small files that belong to an unchanged base.
 // There are few values of it: a box around the large variant would save nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub enum Method {
     },
     /// Keys and values in the attention of each layer, and the head; see `virtual_tokens.rs`.
     Prefix {
-        /// Number of each, P.
+        /// Number of each, E.
         tokens: usize,
     },
     /// The layers' weights in a random subspace, and the head. Aghajanyan et al. 2020, <https://arxiv.org/abs/2012.13255>, equation 1.
@@ -87,9 +87,8 @@ impl Method {
         matches!(self, Method::Full | Method::Selective { .. })
     }
 
-    /// Prepares `model` for training: adds what the method adds, drawn from `seed` (a subspace has
-    /// its own seed), and makes weights of the checkpoint trainable. Returns the names
-    /// of the linears that got a low-rank term.
+    /// Prepares `model` for training: adds what the method adds, drawn from `seed` (a subspace has its own seed), and makes weights of the
+    /// checkpoint trainable. Returns the names of the linears that got a low-rank term.
     ///
     /// # Errors
     /// If a number is out of its range, or the model lacks something that the method names, such as a target or a layer.
@@ -105,6 +104,7 @@ impl Method {
             Method::Head { .. } | Method::Full | Method::Selective { .. } | Method::BitFit => {}
         }
         let new_pooler = model.pre_classifier_in_head;
+        // `Base`: a weight of the checkpoint, and not one that the method has added.
         for part in model.parts_mut() {
             if let WeightMut::Base(weight) = part
                 && (self.trains(weight.name()) || (in_pooler(weight.name()) && new_pooler))

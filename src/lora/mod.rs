@@ -5,8 +5,8 @@
 //! out. A starts random and B starts at zero, so that training starts at the base. Afterwards W + s B A can take the place of W.
 //!
 //! Read `config.rs` ([`LoraConfig`]), `method.rs` ([`Method`]), `terms.rs` and `merge.rs`. PEFT is Hugging Face's library of such methods.
-//! An "adapter" here is what PEFT calls so: the trained weights of any method, in a small file that belongs to a base. Houlsby et al. call
-//! networks after the sublayers adapters; here these are "bottlenecks" ([`Method::Bottleneck`]).
+//! An "adapter" here is what PEFT calls so: the trained weights of most methods, in two small files that belong to a base. Houlsby et al.
+//! call networks after the sublayers adapters; here these are "bottlenecks" ([`Method::Bottleneck`]).
 
 mod about;
 pub mod adapter;

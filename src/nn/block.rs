@@ -64,28 +64,28 @@ impl Block {
     ///
     /// The first rows are the same function of h whether they are computed alone or among all rows. Only attention mixes rows, and its keys
     /// and values come from all T rows of h in both cases. Dropout draws the same masks, because they depend on the example and the row in
-    /// it, not on N. A test compares both; it allows a relative difference of 1e-12 for logits and gradients, because some sums run in
-    /// another order.
+    /// it, not on N. A test compares both. It allows a difference of 1e-12
+    /// of the largest number, because some sums over rows run in another order.
     ///
     /// # Errors
     /// If the shapes do not fit; the message names the layer.
     pub fn forward<'m>(&'m self, tape: &mut Tape<'m>, pass: &Pass, h: &Var, wanted: Wanted) -> Result<Var> {
         // The wanted rows of h, `[N, D]`: attention's queries are computed from them, and they are its residual.
-        let (rows, x) = match wanted {
+        let (own_pass, x) = match wanted {
             Wanted::All => (pass.clone(), h.clone()),
             Wanted::FirstRows => (pass.first_rows(), tape.first_row(h, &pass.sequences)?),
         };
-        let context = self.attention(tape, pass, h, &rows, &x)?; // [N, D]
+        let context = self.attention(tape, pass, h, &own_pass, &x)?; // [N, D]
         // From here on, every op works on the wanted rows, with their own pass.
-        let attended = self.out.forward(tape, &rows, &context)?; // [N, D]
-        let attended = self.hook(0, tape, &rows, attended)?;
-        let mask = rows.mask(self.attention_output_dropout, site::attention_output(self.layer));
-        let a = self.sa_layer_norm.after_residual(tape, &rows, &attended, &x, mask)?; // [N, D]
-        let wide = self.lin1.forward(tape, &rows, &a)?; // [N, F]
+        let attended = self.out.forward(tape, &own_pass, &context)?; // [N, D]
+        let attended = self.hook(0, tape, &own_pass, attended)?;
+        let mask = own_pass.mask(self.attention_output_dropout, site::attention_output(self.layer));
+        let a = self.sa_layer_norm.after_residual(tape, &own_pass, &attended, &x, mask)?; // [N, D]
+        let wide = self.lin1.forward(tape, &own_pass, &a)?; // [N, F]
         let wide = tape.gelu(&wide)?;
-        let narrow = self.lin2.forward(tape, &rows, &wide)?; // [N, D]
-        let narrow = self.hook(1, tape, &rows, narrow)?;
-        self.output_layer_norm.after_residual(tape, &rows, &narrow, &a, rows.mask(self.dropout, site::ffn(self.layer)))
+        let narrow = self.lin2.forward(tape, &own_pass, &wide)?; // [N, D]
+        let narrow = self.hook(1, tape, &own_pass, narrow)?;
+        self.output_layer_norm.after_residual(tape, &own_pass, &narrow, &a, own_pass.mask(self.dropout, site::ffn(self.layer)))
     }
 
     /// softmax(q kᵀ / √K) v of every head: `[N, D]`. Queries come from x `[N, D]`, the rows of `queries`; keys and values from h `[T, D]`,
@@ -105,7 +105,7 @@ impl Block {
         x: &Var,
     ) -> Result<(Attention, Vec<Var>)> {
         let [q, k, v] = &self.qkv;
-        // As few ops as possible, because each op reads its x once. The attention op takes `[3, T, D]`, or `[N, D]` and `[2, T, D]`, or
+        // As few ops as possible: linears of the same x share an op. The attention op takes `[3, T, D]`, or `[N, D]` and `[2, T, D]`, or
         // three tensors.
         let mut inputs = if self.qkv.iter().any(|l| l.variant.is_some()) {
             vec![q.forward(tape, queries, x)?, k.forward(tape, pass, h)?, v.forward(tape, pass, h)?]

@@ -142,6 +142,7 @@ impl DistilBert {
                 "a sequence of {longest} tokens is longer than the model's {most} positions: lower the maximum length"
             )));
         }
+        // `token_types.rs`: the tables of words, positions and token types, and the prompt, on the tape.
         let mut inputs = self.tables_of(tape, ids, pass, longest)?.to_vec();
         for weight in [&self.layer_norm.gamma, &self.layer_norm.beta] {
             inputs.push(weight.var(tape, pass)?);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn computing_cls_alone_or_layers_twice_changes_nothing() {
+    fn cls_alone_is_equal_up_to_rounding_and_layers_twice_are_equal() {
         let mut config = Config::distilbert_base();
         (config.dim, config.hidden_dim, config.n_heads, config.n_layers, config.vocab_size) = (24, 40, 3, 3, 50);
         let mut model = DistilBert::random(&config, 3, DType::F64, 1).unwrap();
@@ -253,7 +254,7 @@ mod tests {
         let sequences = Arc::new(crate::tensor::Sequences::new(&lengths, vec![7, 8, 9, 3]).unwrap());
         let ids: Vec<u32> = (0..17).map(|i| i * 7 % 50).collect();
         for dropout in [None, Some(5)] {
-            let pass = Pass { dropout, ..Pass::evaluation(sequences.clone()) };
+            let pass = Pass { dropout_seed: dropout, ..Pass::evaluation(sequences.clone()) };
             let [pruned, whole] = [false, true].map(|whole| run(&model, &ids, &pass, &[0, 1, 2, 1], whole));
             let scale = whole.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
             assert_eq!(pruned.len(), whole.len());

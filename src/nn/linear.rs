@@ -106,7 +106,7 @@ impl Linear {
         }
     }
 
-    /// G linears of one x `[T, in]` as one op, which reads x once: `[G, T, out]`, or `[T, out]` for one linear. Variants are ignored.
+    /// G linears of one x `[T, in]` as one op: `[G, T, out]`, or `[T, out]` for one linear. Variants are ignored.
     ///
     /// `tape.enter` names the layer of the ops that follow, for the record of what they save. [`AtLayer::at`] puts the name before an
     /// error's message.

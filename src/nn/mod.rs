@@ -50,7 +50,7 @@ pub struct Pass {
     /// Sequence boundaries of the packed batch, and the example number of each sequence, which keys its dropout masks.
     pub sequences: Arc<Sequences>,
     /// The seed of every dropout mask, in training. `None` in evaluation: nothing is dropped.
-    pub dropout: Option<u64>,
+    pub dropout_seed: Option<u64>,
     /// Keep only the input of each layer, and compute the layer again in backward: less memory for more time.
     pub recompute: bool,
     /// DyLoRA: the part of each low-rank term that is used. `None`: the whole term.
@@ -62,12 +62,12 @@ pub struct Pass {
 impl Pass {
     /// Evaluation: no dropout.
     pub fn evaluation(sequences: Arc<Sequences>) -> Pass {
-        Pass { sequences, dropout: None, recompute: false, part: None, shared: None }
+        Pass { sequences, dropout_seed: None, recompute: false, part: None, shared: None }
     }
 
     /// Training: dropout masks of `seed`.
     pub fn training(sequences: Arc<Sequences>, seed: u64) -> Pass {
-        Pass { dropout: Some(seed), ..Pass::evaluation(sequences) }
+        Pass { dropout_seed: Some(seed), ..Pass::evaluation(sequences) }
     }
 
     /// The same pass over the first row of each sequence only.
@@ -77,7 +77,7 @@ impl Pass {
 
     /// The mask of a dropout site at probability `p`; `None` if nothing is dropped.
     pub fn mask(&self, p: f64, site: u32) -> Option<Mask> {
-        self.dropout.filter(|_| p > 0.0).map(|seed| Mask { p, seed, site })
+        self.dropout_seed.filter(|_| p > 0.0).map(|seed| Mask { p, seed, site })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// A named weight. Its variant says whether it trains.
 pub enum Weight {
-    /// Never changes. The value may still be in the memory map of the checkpoint.
+    /// Training does not change it. The value may still be in the memory map of the checkpoint.
     Frozen {
         /// Name in the checkpoint.
         name: String,

@@ -172,7 +172,7 @@ impl Scalar for bf16 {
     fn narrow(x: f32) -> bf16 {
         // To nearest even. A NaN stays a NaN. There is no branch, so that loops become vector code.
         let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
         bf16::from_bits(if x.is_nan() { (bits >> 16 | 0x40) as u16 } else { rounded as u16 })
     }
     fn source(data: &[bf16]) -> Elements<'_, f32> {

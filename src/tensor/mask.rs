@@ -6,7 +6,7 @@ use super::{Accum, Scalar, Sequences, alloc, rows};
 
 /// A dropout mask. Each factor is a function of p and (seed, site, example, row, column), and of nothing else. The row is that in its
 /// sequence; in attention (step 8), it is head · 2¹⁶ + query. So the mask does not depend on packing, micro-batches, threads or device, and
-/// need not be stored: backward draws it again. (One GPU kernel stores it, where drawing costs more: see attention.)
+/// need not be stored: backward draws it again. (Some GPU kernels store it, where drawing costs more: see attention.)
 #[derive(Clone, Debug)]
 pub struct Mask {
     /// Probability of dropping, in [0, 1).

@@ -4,8 +4,8 @@
 //! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the
 //! seed) and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward can draw it again. The
 //! counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the
-//! model. Example: which text of the run. The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits, low
-//! word first.
+//! model. Example: which text of which epoch. The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits,
+//! low word first.
 
 /// The two keys of each of the ten rounds.
 #[inline(always)]

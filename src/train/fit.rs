@@ -5,7 +5,7 @@
 //! layers, computed once.
 //!
 //! [`Ranks`] are processes or threads that share the micro-batches of each step. A first reader takes the number of ranks as 1. `StepSum`
-//! then adds the gradients, and `told` and `all_agree`, which talk to the other ranks, return their second argument.
+//! then adds the gradients, and `told` and `all_agree`, which talk to the other ranks, change nothing.
 
 use super::checks::{check_losses, check_ranks, check_reached};
 use super::exchange::{Step, StepSum};
@@ -20,7 +20,7 @@ use crate::nn::{DistilBert, Pass};
 use crate::tensor::philox::Stream;
 use crate::{Error, Result};
 
-/// Largest number of steps between their computation on a GPU and their reports.
+/// Largest number of steps of a GPU whose reports wait.
 const UNREPORTED: usize = 32;
 
 /// Trains `model` on `data` to the end of the recipe. A new `optimizer` starts at step 0; one that was restored goes on where it was.
@@ -153,7 +153,7 @@ impl<'a> Training<'a> {
             Some(features) => model.forward_on_features(&mut tape, features, &pass)?,
             None => model.forward(&mut tape, &packed.ids, &pass)?,
         };
-        // The sum over the micro-batch, divided by the number of sequences of the whole step, or by the sum of their weights.
+        // The sum over the micro-batch, divided by what `Loss::divisor` gives for the whole step.
         let loss = self.loss.apply(&mut tape, &logits, &packed.labels, divisor)?;
         Ok((MicroBatch::new(model, &tape, &loss, &logits, self.loss.reported(packed)), tape.backward(&loss)?))
     }

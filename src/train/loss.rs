@@ -1,4 +1,4 @@
-//! The loss that training minimises. This file alone knows how a batch of logits and labels becomes a number.
+//! The loss that training minimises: which op makes a number of logits and labels, for each kind of label.
 
 use super::Recipe;
 use crate::autograd::ops::CrossEntropy;
@@ -38,8 +38,8 @@ impl<'a> Loss<'a> {
         Ok(Loss::Classes { weights, smoothing: recipe.label_smoothing })
     }
 
-    /// What the sum over a step is divided by: the sum of the weights of its labels, which is their number if there are no weights; for other labels the
-    /// number of outputs of all texts.
+    /// What the sum over a step is divided by. For classes, the sum of the weights of its labels (their number, if there are no weights).
+    /// For other labels, the number of outputs of all its texts.
     pub fn divisor(&self, labels: impl Iterator<Item = u32>) -> f64 {
         match self {
             Loss::Classes { weights, .. } => labels.map(|label| weights.get(label as usize).unwrap_or(&1.0)).sum(),
@@ -72,8 +72,8 @@ impl<'a> Loss<'a> {
     }
 }
 
-/// Weights that give each class the same part in the loss, for classes with these numbers of texts: n / (C · n_c), for C classes with texts. A class
-/// without texts gets 1. King & Zeng 2001, as scikit-learn's `class_weight="balanced"`.
+/// Weights that give each class the same part in the loss, for classes with these numbers of texts: n / (C · n_c), for C classes with
+/// texts. A class without texts gets 1. King & Zeng 2001, as scikit-learn's `class_weight="balanced"`.
 pub fn balanced_weights(counts: &[usize]) -> Vec<f64> {
     let (n, classes) = (counts.iter().sum::<usize>() as f64, counts.iter().filter(|&&count| count > 0).count() as f64);
     counts.iter().map(|&count| if count > 0 { n / (classes * count as f64) } else { 1.0 }).collect()

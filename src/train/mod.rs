@@ -5,8 +5,8 @@
 //! - **the data**: the texts, their order in the file, the labels, the tokenizer's files, the maximum length, and the part of a longer
 //!   text that is kept;
 //! - **the base**: the bytes of the checkpoint;
-//! - **the settings**: the method, the [`Recipe`] but for `recompute`, the settings of the optimizer ([`AdamW`]: decay, betas, eps,
-//!   `lr_factor`), the [data type](crate::tensor::DType), and the seeds. Every random number is `philox(seed, counter)`
+//! - **the settings**: the method, the [`Recipe`] but for `recompute`, the settings of the optimizer ([`AdamW`]: decay, `no_bias_decay`,
+//!   betas, eps, `lr_factor`), the [data type](crate::tensor::DType), and the seeds. Every random number is `philox(seed, counter)`
 //!   (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the data's order that of
 //!   the epoch. The counter of a dropout mask has its site, the example number and the element;
 //! - **the arithmetic**: the instruction set (`--simd` or `LOWRANK_SIMD` is `portable|avx2|avx512|avx512bf16`; the fastest of the processor

@@ -80,7 +80,7 @@ impl Default for Recipe {
     }
 }
 
-/// Largest number of sequences of a micro-batch, of micro-batches of a step, and of epochs.
+/// Largest number of sequences of a micro-batch, of micro-batches of a step, of epochs, and of nested ranks.
 const MOST: usize = 1 << 20;
 
 impl Recipe {

@@ -4,7 +4,7 @@ use crate::autograd::{Op, Saved, Tape, Var};
 #[cfg(feature = "cuda")]
 use crate::cuda::launch;
 use crate::tensor::gemm::Mat;
-use crate::tensor::{DType, Scalar, Sequences, Shape, Tensor, alloc, on_device, rows, zeroed};
+use crate::tensor::{DType, Scalar, Shape, Tensor, alloc, on_device, rows, zeroed};
 use crate::{Error, Result, dispatch};
 
 /// `y[t] = table[indices[t]]`; table `[V, d]`, indices u32 `[T]`, y `[T, d]`. `dtable[v]` = Σ `dy[t]` over all t with `indices[t] = v`.
@@ -53,15 +53,6 @@ impl Op for Embedding {
 
 /// A row of y, and the row of the table that it was taken from.
 pub(super) type Pick = (u32, u32);
-
-/// For the fused op, which a first reader skips: the two rows whose sum is the embedding of row `row` of a packed batch. Each is a table's
-/// number and a row of it: table 0 has the words, table 1 the positions, and table 2 the prompt of `prompt` rows, which come before the
-/// words of each sequence.
-pub(super) fn picked(sequences: &Sequences, prompt: usize, ids: &[u32], row: usize) -> [(usize, u32); 2] {
-    let (b, place) = sequences.locate(row);
-    let own = if place < prompt { (2, place as u32) } else { (0, ids[row - (b + 1) * prompt]) };
-    [own, (1, place as u32)]
-}
 
 /// The gradient of a table of `shape` `[V, d]`: each row of dy `[T, d]` is added to the row of the table that was picked for it.
 pub(super) fn table_gradient(dy: &Tensor, picks: Vec<Pick>, shape: &Shape) -> Result<Tensor> {

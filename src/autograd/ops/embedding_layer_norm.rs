@@ -2,7 +2,7 @@
 //! <https://arxiv.org/abs/1810.04805>, figure 2, without segments. The prompt is that of Lester et al. 2021, <https://arxiv.org/abs/2104.08691>.
 
 use super::dropout::drop_rows;
-use super::{embedding, layer_norm_shared};
+use super::{embedding, embedding_rows, layer_norm_shared};
 use crate::autograd::{Op, Saved};
 #[cfg(test)]
 use crate::autograd::{Tape, Var};
@@ -32,7 +32,7 @@ pub struct EmbeddingLayerNorm {
     pub mask: Option<Mask>,
 }
 
-/// The tables, in the order of [`embedding::picked`]: their names in what is saved, and their places among the inputs.
+/// The tables, in the order of [`embedding_rows::picked`]: their names in what is saved, and their places among the inputs.
 const TABLES: [(&str, usize); 3] = [("words", 1), ("positions", 2), ("prompt", 5)];
 
 impl EmbeddingLayerNorm {
@@ -80,7 +80,8 @@ impl EmbeddingLayerNorm {
 
     /// Which rows of table number `table` the rows of e took.
     fn picks(&self, table: usize, ids: &[u32]) -> Vec<embedding::Pick> {
-        let of_table = |row| embedding::picked(&self.sequences, self.prompt, ids, row).into_iter().find(|&(picked, _)| picked == table);
+        let of_table =
+            |row| embedding_rows::picked(&self.sequences, self.prompt, ids, row).into_iter().find(|&(picked, _)| picked == table);
         (0..self.sequences.tokens()).filter_map(|row| Some((row as u32, of_table(row)?.1))).collect()
     }
 

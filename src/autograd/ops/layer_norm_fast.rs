@@ -1,6 +1,6 @@
 //! Layer normalisation of rows: groups of rows on all threads, each row in one pass of vector code. The formulas are in `layer_norm.rs`.
 
-use super::embedding::picked;
+use super::embedding_rows::picked;
 use super::linear_fast::{column_sums, sum_rows};
 use crate::tensor::gemm::Mat;
 use crate::tensor::simd::{self, Kernel, vectorised};

@@ -1,8 +1,8 @@
 //! Linear layers with low-rank terms (LoRA). Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, equation 3.
 //!
 //! [`lora_composed`] is the meaning: five calls of the tape add a low-rank term to x Wᵀ + b. [`Linear`] is the same as one op, which keeps
-//! less memory and reads x once. Its forward and backward are written twice: [`Linear::plain`] as products of whole matrices, to be read
-//! and to test against, and the fast form in `linear_fast.rs` and `low_rank.rs`.
+//! less memory and passes over x fewer times. Its forward and backward are written twice: [`Linear::plain`] as products of whole matrices,
+//! to be read and to test against, and the fast form in `linear_fast.rs` and `low_rank.rs`.
 //!
 //! | type | what it is |
 //! |---|---|
@@ -159,7 +159,7 @@ impl Op for Linear {
         saved.keep_if(each_needs.iter().any(|needs| needs.read_x()), "x", x);
         let mut each_h = each_h.iter(); // h of every term, linear by linear
         for (linear, needs_of) in linears.iter().zip(&each_needs) {
-            // To save W, A or B costs no memory: they are weights of the model. So backward may take A and B of every term, needed or not.
+            // To save a weight of the model costs no memory. So backward may take A and B of every term, needed or not.
             saved.keep_if(needs_x, "w", linear.w);
             for ((term, &[_, needs_b]), h) in linear.terms.iter().zip(&needs_of.terms).zip(each_h.by_ref()) {
                 saved.keep_if(needs.contains(&true), "a", &term.a);

@@ -1,19 +1,20 @@
 //! The differentiable operations, one a file (`arithmetic.rs` has four).
 //!
-//! The order inside a file: source and formula, the struct with its settings, forward and backward, and the [`Tape`](super::Tape)
-//! method. (Attention and the two fused layer norms have none: layers call `Tape::apply`.) `cases.rs` has the settings and random inputs
-//! with which each op is checked. Where a plain implementation is too slow, there is a plain form, to be read and to test
-//! against, and a fast form. LN is the layer norm with its γ and β:
+//! The order inside a file: source and formula, the struct with its settings, forward and backward, and the [`Tape`](super::Tape) method.
+//! (Attention and the two fused layer norms have none: layers call `Tape::apply`.) `cases.rs` has the settings and random inputs with which
+//! each op is checked. A new op is a file here, a `mod` and a `pub use` below, and a suite in `cases.rs`; without a suite a test fails.
+//! `docs/adding-an-op.md` has the details. Where a plain implementation is too slow, there is a plain form, to be read and to test against,
+//! and a fast form. LN is the layer norm with its γ and β:
 //!
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
 //! | [`Gelu`], [`Relu`], [`Tanh`] | y = f(x) | `f` and `df`, see [`Elementwise`] | `f_fast` and `dx_fast`; loops in `elementwise_op.rs` |
-//! | [`Add`], [`Mul`], [`Scale`], [`Sum`] | sums and products | the code itself | `elementwise_op.rs` |
+//! | [`Add`], [`Mul`] | sum and product | the code itself | `elementwise_op.rs` |
 //! | [`Dropout`] | y = f ⊙ x, f: 0 or 1/(1 − p) | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + residual) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`EmbeddingLayerNorm`] | drop(LN(words + positions)) | composed tape calls | `layer_norm_fast.rs` |
-//! | [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`Cast`] | rows, loss, type | the code itself | none is needed |
+//! | [`Scale`], [`Sum`], [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`Cast`] | multiple, sum, rows, losses, type | the code itself | none |
 //!
 //! The files of [`Linear`] and [`Attention`] name their own plain and fast forms.
 //!
@@ -34,6 +35,7 @@ mod elementwise;
 pub(super) mod elementwise_op;
 mod embedding;
 mod embedding_layer_norm;
+mod embedding_rows;
 mod first_row;
 mod gelu;
 mod layer_norm;

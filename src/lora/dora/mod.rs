@@ -66,7 +66,7 @@ pub fn row_norms(linear: &Linear) -> Result<Tensor> {
 impl Dora {
     /// [`row_norms`]. Training changes A and B in every step; evaluation does not, and computes the norms once.
     fn norms(&self, linear: &Linear, term: &LowRank, pass: &Pass) -> Result<Tensor> {
-        if pass.dropout.is_some() {
+        if pass.dropout_seed.is_some() {
             return row_norms(linear);
         }
         let of = [linear.weight.value()?, term.a.value()?, term.b.value()?];

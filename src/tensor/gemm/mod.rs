@@ -18,7 +18,7 @@
 //!       │         │   ├───────────┼──┤     the lines in C: tiles of MC × NC elements, one for each task
 //!       └─────────┘   └───────────┴──┘
 //!
-//!     loop                                        what stays in a cache while the loops inside run   example: AVX2, f32
+//!     loop                                        what stays close while the loops inside run        example: AVX2, f32
 //!     5  for columns j0 of C, in steps of NC  ┐   the task's tile of C, MC × NC, in L2             96 × 672
 //!     4  for rows i0 of C, in steps of MC     ┘   (each pair j0, i0 is a task of its own)
 //!     3  for inner indices k0, in steps of KC     a block of A, MC × KC, in L2                     96 × 384
@@ -28,7 +28,7 @@
 //! ```
 //!
 //! In the example n is 3072 and the second-level cache has 512 KiB: the tile of C takes 258 KB of it, and the block of A 147 KB. NC follows
-//! the size of this cache, n and the number of threads, and MR and NR are smaller for a small n; KC is fixed for each instruction set,
+//! the size of this cache, the sizes of C and the number of threads, and MR and NR depend on n; KC is fixed for each instruction set,
 //! because sums depend on it.
 //!
 //! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops) and `avx512.rs` (intrinsics). In Goto's method the loop
