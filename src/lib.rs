@@ -34,8 +34,9 @@
 //! # Letters
 //! In the model: B sequences of a batch, T tokens of all its sequences together, D model width, H heads, K width of a head (D = H·K), F
 //! feed-forward width, V vocabulary, C classes, M positions, G linears of one group, P rows of a prompt, E extra keys and values of
-//! attention (a prefix). N is the number of sequences in a data set; in the loss, of those in a step; in a block, of the rows it computes.
-//! h is a hidden state, the rows `[T, D]` between two layers. d is the number of columns of any tensor, and n its number of rows.
+//! attention (a prefix). N is the number of sequences in a data set; in the loss, what the sum over a step is divided by; in a block, the
+//! number of rows that it computes. h is a hidden state, the rows `[T, D]` between two layers. d is the number of columns of any tensor,
+//! and n its number of rows.
 //!
 //! In a low-rank term: A `[r, in]`, B `[out, r]`, r its rank, s its scale, and h = drop(x) Aᵀ. In a matrix product C = A·B, `[m, n]` = `[m,
 //! k]`·`[k, n]`, the letters stand for any matrices. In attention: q, k and v are queries, keys and values, S the matrix of scores, P that
@@ -57,12 +58,13 @@
 //! - exp, erf and the fast forms of functions have an argument `fma`. It is true where the processor computes a·b + c in one fast
 //!   instruction, which rounds once.
 //! - `Mat` is a view of a slice as a matrix: `Mat::of(tensor)` has the tensor's rows and columns, `t` transposes it, `rows_from(i, n)`
-//!   takes n rows from row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum` too.
+//!   takes n rows from row i on, and `to_accum` copies the elements in the accumulator type. A tensor has `to_accum`, too; `from_f64`,
+//!   `to_f64` and `to_dtype` convert its type, and `item` reads its only element.
 //! - A *checkpoint* is a file of weights. (Two files have the name `checkpoint` for other things: in `train`, the saved state of a run; in
 //!   `autograd`, a part of a model that backward computes again.)
 //! - An *example number* is a number for each text of each epoch: epoch · N + index. Dropout masks are drawn from it.
-//! - A *micro-batch* is the part of a step that is computed at once. A *prompt* or a *prefix* is trained rows before the text. The *ledger*
-//!   counts bytes and operations.
+//! - A *micro-batch* is the part of a step that is computed at once. A *prompt* is trained rows before those of the text, and a *prefix*
+//!   trained keys and values before those of the text. The *ledger* counts bytes and operations.
 //!
 //! 1. **Tensors.** `tensor/mod.rs`: an array, its shape and its shared storage. `tensor/element.rs`: data types, and the accumulator type
 //!    that sums use. `tensor/sequences.rs`: packed batches.
@@ -78,9 +80,9 @@
 //! 8. **The ops of a transformer.** `autograd/ops/linear.rs`: a linear layer with LoRA terms (fast: `linear_fast`, `low_rank`). What its
 //!    host and GPU code take are `LowRankLinear` (W, b and the terms), `LowRankTerm` (A, B, s and its dropout) and `LowRankCotangent` (a
 //!    term, and the dy, x and h that its backward reads). `autograd/ops/attention.rs` (fast: `attention_fast`); both take
-//!    `AttentionInputs`: q, k, v, the sequences and the dropout. `autograd/ops/layer_norm.rs` (fast: `layer_norm_fast`).
-//!    `autograd/ops/embedding.rs`. The model runs two fused ops, `residual_layer_norm` (dropout, sum and layer norm in one) and
-//!    `embedding_layer_norm` (embeddings, sum, layer norm and dropout in one); a first reader skips their files.
+//!    `AttentionInputs`: q, k, v, the sequences and the dropout. `autograd/ops/layer_norm.rs` (shared by three ops: `layer_norm_shared`;
+//!    fast: `layer_norm_fast`). `autograd/ops/embedding.rs`. The model runs two fused ops, `residual_layer_norm` (dropout, sum and layer
+//!    norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in one); a first reader skips their files.
 //!    `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`,
 //!    `nn/block.rs`: layers. `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it,

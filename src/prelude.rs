@@ -15,8 +15,7 @@
 //! let good = ["A warm, funny film.", "I loved every minute.", "Superb acting.", "What a joy!", "Touching and clever."];
 //! let bad = ["Dull and far too long.", "I left after an hour.", "Wooden acting.", "What a bore!", "Loud and silly."];
 //! let pairs = good.map(|text| (text, "positive")).into_iter().chain(bad.map(|text| (text, "negative")));
-//!
-//! //! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // a fifth is data.test, drawn with seed 0; equal texts stay together
+//! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // a fifth is data.test, drawn with seed 0; equal texts stay together
 //! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
 //! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
 //! println!("{}", model.trainable());                                  // as PEFT prints it: trained and all

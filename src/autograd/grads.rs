@@ -73,3 +73,26 @@ pub(crate) fn accumulate(total: Option<Tensor>, g: Tensor) -> Result<Tensor> {
         None => Ok(g),
     }
 }
+
+/// The cotangent of a value, while contributions to it arrive.
+#[derive(Default)]
+pub(super) struct Cotangent {
+    /// The sum of the contributions so far.
+    pub sum: Option<Tensor>,
+    /// On a GPU: a contribution that is not in the sum, because the op of the value adds it itself ([`super::Op::backward_of_two`]).
+    pub unadded: Option<Tensor>,
+    /// Whether the op does so.
+    pub op_adds: bool,
+}
+
+impl Cotangent {
+    /// Adds a contribution.
+    pub fn add(&mut self, g: Tensor) -> Result<()> {
+        if self.op_adds && !g.on_host() && self.sum.is_some() && self.unadded.is_none() {
+            self.unadded = Some(g);
+        } else {
+            self.sum = Some(accumulate(self.sum.take(), g)?);
+        }
+        Ok(())
+    }
+}

@@ -7,8 +7,9 @@
 //! `run.rs` calls an op and checks what it returns. A first reader can skip the ledger and segments: they serve `lowrank explain` and
 //! checkpointing.
 
+use super::grads::Cotangent;
 use super::record::Ledger;
-use super::{Grads, Op, ParamId, Parameter, Saved, grads, run};
+use super::{Grads, Op, ParamId, Parameter, Saved, run};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -165,31 +166,26 @@ impl<'m> Tape<'m> {
         run::check("vjp", y.shape(), y.value.dtype(), &dy)?;
         let mut result = Grads::default();
         let Some(last) = y.node else { return Ok(result) };
-        // For each node, the sum of the contributions so far. On a GPU, some ops add two parts of dy themselves: for their nodes, the
-        // second part is held back in `unadded`.
-        let mut cotangents: Vec<Option<Tensor>> = self.nodes.iter().map(|_| None).collect();
-        let mut unadded = cotangents.clone();
-        let adds: Vec<bool> = self.nodes.iter().map(|node| matches!(node, Node::Op { op, .. } if op.adds_cotangents())).collect();
-        cotangents[last] = Some(dy);
+        let op_adds = |node: &Node| matches!(node, Node::Op { op, .. } if op.adds_cotangents());
+        let start = |node| Cotangent { op_adds: op_adds(node), ..Cotangent::default() };
+        let mut cotangents: Vec<Cotangent> = self.nodes.iter().map(start).collect(); // one for each node
+        cotangents[last].sum = Some(dy);
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
-            let Some(dy) = cotangents[i].take() else { continue };
+            let Cotangent { sum: Some(dy), unadded, .. } = std::mem::take(&mut cotangents[i]) else { continue };
             let (inputs, contributions) = match node {
                 Node::Leaf(id) => {
                     result.insert(id, dy)?;
                     continue;
                 }
                 Node::Op { op, saved, inputs, like } => {
-                    let contributions = run::backward(&*op, saved, (dy, unadded[i].take()), &inputs, &like)?;
+                    let contributions = run::backward(&*op, saved, (dy, unadded), &inputs, &like)?;
                     (inputs, contributions)
                 }
                 Node::Segment { inputs, backward } => (inputs.iter().map(|v| v.node).collect(), backward(dy, &mut result)?),
             };
             for (input, contribution) in inputs.into_iter().zip(contributions) {
-                let (Some(input), Some(g)) = (input, contribution) else { continue };
-                if !g.on_host() && adds[input] && cotangents[input].is_some() && unadded[input].is_none() {
-                    unadded[input] = Some(g);
-                } else {
-                    cotangents[input] = Some(grads::accumulate(cotangents[input].take(), g)?);
+                if let (Some(input), Some(g)) = (input, contribution) {
+                    cotangents[input].add(g)?;
                 }
             }
         }

@@ -123,7 +123,7 @@ pub trait Accum:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// The pair (erf(self), e^(−self²)). The f32 formula for erf needs the second, so it costs nothing. `fma` as in [`Accum::exp`].
+    /// The pair (erf(self), e^(−self²)). The f32 formula for erf needs the second anyway. `fma` as in [`Accum::exp`].
     fn erf(self, fma: bool) -> (Self, Self);
 }
 

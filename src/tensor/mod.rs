@@ -9,8 +9,7 @@
 //! shape and the place of its first element in a shared [`Storage`], so a clone, a reshape or a row copies no element. Functions on slices
 //! borrow the elements with [`Tensor::host`]. Their results are new tensors, made from a [`Pooled`] buffer: a vector whose memory is used
 //! again (`pool.rs`). The values in a buffer from [`alloc`] are arbitrary, and each must be written; [`zeroed`] gives zeros.
-//!
-//! The rows of a shape are all its sizes but the last, multiplied, and its columns are the last.
+//! The number of columns of a shape is its last size, and that of rows the product of all others.
 //!
 //! The data type of a tensor is a value ([`DType`]), not a type parameter. Three macros of `dispatch.rs` go from the value to the Rust
 //! type: `dispatch!` for f32, f64 and bf16, `dispatch_float!` for f32 and f64, `dispatch_any!` for all five types. For example, `dispatch!`

@@ -10,8 +10,9 @@
 //!   (`tensor/philox.rs`). One word of the counter names a stream: a new weight has the stream of its own name, the data's order that of
 //!   the epoch. The counter of a dropout mask has its site, the example number and the element;
 //! - **the arithmetic**: the instruction set (`--simd` or `LOWRANK_SIMD` is `portable|avx2|avx512|avx512bf16`; the fastest of the processor
-//!   is the default) or the model of the GPU with its libraries; the version of this crate; and the compiler with its standard library and
-//!   the C library, because ln, tanh, cos and some exp are calls into them. Different arithmetic rounds differently.
+//!   is the default) or the model of the GPU with its libraries; the versions of this crate and of its dependencies; and the compiler with
+//!   its standard library and the C library, because ln, tanh, cos and some exp are calls into them. Different arithmetic rounds
+//!   differently.
 //!
 //! The result does not depend on the number of threads or of [`Ranks`], because each sum is computed in a fixed order. It does not depend
 //! on `recompute` or on the cache of tokens, because both give the same numbers again. It does not depend on pauses: the saved state of a

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 ///
 /// With dx̂ = dy ⊙ γ: dx = rstd (dx̂ − mean(dx̂) − x̂ mean(dx̂ ⊙ x̂)). Over all rows, dγ = Σ dy ⊙ x̂ and dβ = Σ dy.
 ///
-/// Forward saves x̂ `[n, d]` if x or γ trains; also rstd `[n]` and γ if x trains.
+/// Forward saves x̂ `[n, d]` if a gradient must reach x or γ; also rstd `[n]` and γ if one must reach x.
 pub struct LayerNorm {
     /// Added to the variance.
     pub eps: f64,

@@ -47,8 +47,8 @@ pub fn lora_composed(tape: &mut Tape, affine: &Var, x: &Var, [a, b]: [&Var; 2], 
 /// dW = dyᵀ x, db = Σ dy, dB = s dyᵀ h, dA = dhᵀ drop(x), dx = dy W + Σ drop(dh A). In a group, each linear has its own dy and these
 /// gradients, and dx is the sum over the G linears.
 ///
-/// A frozen W needs no activation: only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains. Dropout
-/// masks are never saved: backward draws them again.
+/// A frozen W needs no activation: for it, only W itself is saved, for dx. x is saved only if a W or an A trains, h only if its B trains.
+/// Dropout masks are never saved: backward draws them again.
 ///
 /// Inputs, in order: x; then for each linear W, b if it has one, and A, B of each term.
 pub struct Linear {
