@@ -8,10 +8,10 @@ mod faults;
 use lowrank::autograd::gradcheck::random_tensor;
 use lowrank::autograd::{Grads, Op, Parameter, Saved, Tape, ops};
 use lowrank::cuda::Device;
-use lowrank::data::Tokenized;
+use lowrank::data::{Targets, Tokenized};
 use lowrank::lora::subspace::{Projection, Subspace};
 use lowrank::lora::{LoraConfig, Method, Placement, all_suites};
-use lowrank::nn::{Architecture, Config, DistilBert, Pass};
+use lowrank::nn::{Architecture, Config, DistilBert, Outputs, Pass};
 use lowrank::tensor::math::largest;
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Sequences, Tensor};
@@ -678,6 +678,40 @@ fn training_on_the_device_is_training_on_the_host() {
         }
         let far = largest(values.iter().zip(&device_values).map(|(a, b)| (a - b).abs()));
         assert!(far < 2e-3, "{method:?}: {far}");
+    }
+}
+
+#[test]
+fn every_kind_of_labels_trains_on_the_device_as_on_the_host() {
+    let Some(device) = device() else { return };
+    for (outputs, names) in [(Outputs::Labels, vec!["a", "b", "c"]), (Outputs::Numbers, vec!["LABEL_0"])] {
+        let rows = (0..6).map(|i| (0..names.len()).map(|c| f64::from((i + 2 * c as u32) % 3 / 2)).collect()).collect();
+        let data = Tokenized {
+            labels: (0..6).collect(),
+            label_names: names.iter().map(|name| name.to_string()).collect(),
+            targets: Some(Targets { outputs, rows }),
+            ..six_texts()
+        };
+        let recipe = Recipe { batch: 2, accumulate: 2, lr: 1e-3, seed: 3, ..Recipe::default() };
+        for (dtype, bound) in [(DType::F32, 1e-5), (DType::BF16, 3e-2)] {
+            let [host, found] = [None, Some(&device)].map(|device| {
+                let mut model = DistilBert::random(&small(), names.len(), dtype, 1).unwrap();
+                Method::Lora(LoraConfig::new(2, &["q_lin", "lin1"])).apply(&mut model, 0).unwrap();
+                if let Some(device) = device {
+                    model.to_device(device).unwrap();
+                }
+                let mut losses = Losses::default();
+                fit(&mut model, &data, &recipe, &mut AdamW::new(0.01), &mut losses).unwrap();
+                losses.0
+            });
+            assert_eq!(host.len(), 6, "{outputs:?}");
+            assert!(host.iter().all(|[loss, norm]| *loss > 0.0 && *norm > 0.0), "{outputs:?}: {host:?}");
+            for (i, bound) in [bound, 10.0 * bound].into_iter().enumerate() {
+                let most = largest(host.iter().map(|step| step[i]));
+                let far = largest(host.iter().zip(&found).map(|(a, b)| (a[i] - b[i]).abs()));
+                assert!(far <= bound * most, "{outputs:?} {dtype}: {host:?} {found:?}");
+            }
+        }
     }
 }
 

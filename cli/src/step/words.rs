@@ -13,6 +13,7 @@ pub fn formula(op: &str) -> &'static str {
         "first_row" => "y = the row of [CLS] of each text",
         "cross_entropy" => "L = −mean log softmax(logits)[label]",
         "bce_with_logits" => "L = mean of ln(1 + exp(z)) − y z over the labels of all texts",
+        "squared_error" => "L = mean of (z − y)² over the numbers of all texts",
         "cast" => "y = x in another data type",
         "layer_norm" => "y = x̂ ⊙ γ + β, x̂ the normalised row",
         "add" => "y = a + b",
@@ -38,6 +39,7 @@ pub fn why(op: &str, saved: &str) -> &'static str {
         ("cross_entropy", "logits") => "dlogits = (softmax(logits) − one-hot(label)) / N",
         ("cross_entropy", "labels") => "the one-hot of the label",
         ("bce_with_logits", _) => "dlogits = (σ(logits) − targets) / N",
+        ("squared_error", _) => "dlogits = 2 (logits − targets) / N",
         ("gelu", _) => "dx = dy ⊙ (Φ(x) + x φ(x))",
         ("relu", _) => "dx = dy where the output is positive",
         (_, "x_hat") => "dx and dγ of the layer normalisation",
@@ -54,7 +56,7 @@ pub fn input(op: &str) -> &'static str {
     match op {
         "attention" => "q, k and v",
         "residual_layer_norm" => "x or the residual r",
-        "cross_entropy" => "logits",
+        "cross_entropy" | "bce_with_logits" | "squared_error" => "logits",
         "first_row" => "h",
         _ => "x",
     }
@@ -64,6 +66,7 @@ pub fn input(op: &str) -> &'static str {
 pub fn data(op: &str) -> &'static str {
     match op {
         "cross_entropy" => "labels",
+        "bce_with_logits" | "squared_error" => "targets",
         "embedding_layer_norm" | "embedding" => "token ids",
         _ => "constant",
     }
@@ -71,5 +74,5 @@ pub fn data(op: &str) -> &'static str {
 
 /// Whether input number `place` of an operation is data by its nature.
 pub fn is_data(op: &str, place: usize) -> bool {
-    matches!((op, place), ("cross_entropy", 1) | ("embedding_layer_norm", 0) | ("embedding", 1))
+    matches!((op, place), ("cross_entropy" | "bce_with_logits" | "squared_error", 1) | ("embedding_layer_norm", 0) | ("embedding", 1))
 }

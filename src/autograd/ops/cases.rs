@@ -4,9 +4,10 @@
 
 use super::{
     Add, Attention, BceWithLogits, Cast, CrossEntropy, Dropout, Embedding, EmbeddingLayerNorm, FirstRow, Gelu, GroupedLinear, LayerNorm,
-    Linear, Mul, Relu, ResidualLayerNorm, Scale, Sum, Tanh, Term,
+    Linear, Mul, Relu, ResidualLayerNorm, Scale, SquaredError, Sum, Tanh, Term,
 };
 use crate::Result;
+use crate::autograd::Op;
 use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
 use crate::tensor::philox::Stream;
 use crate::tensor::{DType, Mask, Tensor};
@@ -31,7 +32,8 @@ pub fn suites() -> Vec<Suite> {
         Suite { op: "Attention", tolerance: 1e-6, case: |random| attention(random).map(|(op, x)| Case::new(op, x)) },
         Suite { op: "FirstRow", tolerance: 1e-8, case: first_row },
         Suite { op: "CrossEntropy", tolerance: 1e-8, case: cross_entropy },
-        Suite { op: "BceWithLogits", tolerance: 1e-8, case: bce_with_logits },
+        Suite { op: "BceWithLogits", tolerance: 1e-8, case: |random| target_loss(BceWithLogits { divisor: 3.7 }, random) },
+        Suite { op: "SquaredError", tolerance: 1e-8, case: |random| target_loss(SquaredError { divisor: 3.7 }, random) },
         Suite { op: "Cast", tolerance: 1e-8, case: |random| Case::of_equal_shapes(Cast { dtype: DType::F64 }, 1, random) },
     ]
 }
@@ -164,9 +166,9 @@ fn cross_entropy(random: &mut Stream) -> Result<Case> {
 }
 
 /// Half of the cases have large logits.
-fn bce_with_logits(random: &mut Stream) -> Result<Case> {
+fn target_loss(op: impl Op, random: &mut Stream) -> Result<Case> {
     let dims = [random_size(random, 5), random_size(random, 4)];
     let large = if random.below(2) == 1 { 9.0 } else { 1.0 };
     let z = random_tensor(random, &dims)?.to_f64()?.into_iter().map(|z| large * z).collect::<Vec<f64>>();
-    Ok(Case::new(BceWithLogits { divisor: 3.7 }, vec![Tensor::new(z, dims)?, random_tensor(random, &dims)?]))
+    Ok(Case::new(op, vec![Tensor::new(z, dims)?, random_tensor(random, &dims)?]))
 }

@@ -14,7 +14,7 @@
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + residual) | composed tape calls | `layer_norm_fast.rs` |
 //! | [`EmbeddingLayerNorm`] | drop(LN(words + positions)) | composed tape calls | `layer_norm_fast.rs` |
-//! | [`Scale`], [`Sum`], [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`Cast`] | multiple, sum, rows, losses, type | the code itself | none |
+//! | [`Scale`], [`Sum`], [`Embedding`], [`FirstRow`], [`CrossEntropy`], [`BceWithLogits`], [`SquaredError`], [`Cast`] | multiple, sum, rows, losses, type | the code itself | none |
 //!
 //! The files of [`Linear`] and [`Attention`] name their own plain and fast forms.
 //!
@@ -49,6 +49,7 @@ mod relu;
 mod residual_layer_norm;
 mod squared_error;
 mod tanh;
+mod target_loss;
 #[cfg(test)]
 mod testing;
 
@@ -68,4 +69,5 @@ pub use layer_norm::LayerNorm;
 pub use linear::{GroupedLinear, Linear, Term, lora_composed};
 pub use relu::Relu;
 pub use residual_layer_norm::ResidualLayerNorm;
+pub use squared_error::SquaredError;
 pub use tanh::Tanh;

@@ -1,39 +1,40 @@
-//! The squared error: the loss of regression. It is composed of other ops.
+//! The squared error: the loss of regression.
 
+use super::target_loss;
 use crate::Result;
-use crate::autograd::{Tape, Var};
+use crate::autograd::{Op, Saved, Tape, Var};
 use crate::tensor::Tensor;
 
+/// `L = (1/N) Σ_b Σ_c (z − y)²[b, c]`; numbers z and targets y `[B, C]`, L one element. dz = 2 (z − y) dL / N and dy = −dz.
+///
+/// With N = B · C it is PyTorch's `MSELoss`, which transformers chooses for `problem_type` "regression".
+#[derive(Clone, Copy, Debug)]
+pub struct SquaredError {
+    /// N: for a mean, B · C; for one micro-batch of several, that of the whole batch.
+    pub divisor: f64,
+}
+
+impl Op for SquaredError {
+    fn name(&self) -> &'static str {
+        "squared_error"
+    }
+
+    fn forward(&self, inputs: &[&Tensor], needs: &[bool], saved: &mut Saved) -> Result<Tensor> {
+        target_loss::forward(self.name(), inputs, needs, saved, self.divisor, |z, y| (z - y) * (z - y))
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        target_loss::backward(saved, &dy, needs, self.divisor, |z, y| [2.0 * (z - y), 2.0 * (y - z)])
+    }
+}
+
 impl Tape<'_> {
-    /// `L = (1/N) Σ (z − y)²` of numbers z and targets y, both `[B, C]`, with N = `divisor`. dz = 2 (z − y) dL / N. With N = B · C it is PyTorch's
-    /// `MSELoss`, which transformers chooses for `problem_type` "regression".
+    /// The squared error of numbers z and targets, both `[B, C]`, summed and divided by `divisor`: see [`SquaredError`].
     ///
     /// # Errors
     /// If the shapes differ.
     pub fn squared_error(&mut self, z: &Var, targets: &Tensor, divisor: f64) -> Result<Var> {
-        let minus: Vec<f64> = targets.to_f64()?.into_iter().map(|y| -y).collect();
-        let minus = Tensor::from_f64(minus, z.value().dtype(), targets.shape())?.to_device_of(z.value())?;
-        let minus = self.constant(&minus);
-        let error = self.add(z, &minus)?;
-        let squares = self.mul(&error, &error)?;
-        let sum = self.sum(&squares)?;
-        self.scale(&sum, 1.0 / divisor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::autograd::gradcheck::{self, random_tensor};
-    use crate::tensor::philox::Stream;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn its_gradient_is_that_of_differences(b in 1usize..6, c in 1usize..4, seed: u64) {
-            let mut random = Stream::new(seed, "squared error");
-            let [z, y] = [(); 2].map(|()| random_tensor(&mut random, &[b, c]).unwrap());
-            let found = gradcheck::check(|tape, z| tape.squared_error(z[0], &y, 1.7), &[z]).unwrap();
-            prop_assert!(found.error < 1e-8, "{:?}", found);
-        }
+        let targets = self.constant(&targets.to_dtype(z.value().dtype())?);
+        self.apply(SquaredError { divisor }, &[z, &targets])
     }
 }
