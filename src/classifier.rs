@@ -186,7 +186,7 @@ impl TextClassifier {
     }
 
     fn logits(&self, windows: &Windows) -> Result<Vec<Vec<f64>>> {
-        Ok(windows.mean(train::logits(&self.model, &windows.sequences(), BATCH)?))
+        Ok(train::mean_logits(&train::OneRank, &self.model, windows, BATCH, &mut |_| true)?.unwrap_or_default())
     }
 
     fn probabilities(&self, windows: &Windows) -> Result<Vec<Vec<f64>>> {

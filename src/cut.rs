@@ -175,6 +175,11 @@ impl<'a> Windows<'a> {
         self.windows.extend(starts.map(|from| (Cow::from([&[start], &body[from..from + tokens], &[end]].concat()), 0)));
     }
 
+    /// Number of texts, N.
+    pub fn texts(&self) -> usize {
+        self.first.len() - 1
+    }
+
     /// All windows, those of a text one after another: `[W]`, W >= N.
     pub fn sequences(&self) -> Vec<Sequence<'_>> {
         self.windows.iter().map(|(ids, second)| Sequence { ids, second: *second }).collect()

@@ -1,19 +1,16 @@
 //! Nothing on the disk is lost: bases, results, foreign files, and the state of a run that is stopped or killed.
 
+#[path = "program/resume.rs"]
+mod resume;
+
+use resume::{begin, program, result, stop_and_resume};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets");
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
-
-/// The program in `folder`. `arguments` are separated by spaces.
-fn program(folder: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
-    command.current_dir(folder).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).args(arguments.split_whitespace());
-    command
-}
 
 fn run(folder: &Path, arguments: &str) -> Output {
     program(folder, arguments).output().unwrap()
@@ -212,17 +209,6 @@ fn the_wrong_base_is_refused() {
     refused(at, &format!("study --model other --data {ASSETS} --no-cache --out s"), &not_finite);
 }
 
-/// Starts a run and waits until its state is saved.
-fn begin(folder: &Path, arguments: &str, out: &str) -> Child {
-    let child = program(folder, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(120);
-    while !folder.join(out).join("checkpoint.safetensors").exists() {
-        assert!(Instant::now() < until, "no state was saved");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child
-}
-
 #[cfg(unix)]
 #[test]
 fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
@@ -230,35 +216,12 @@ fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
     let at = dir.path();
     let more = "--train-limit 40 --epochs 12 --batch 8 --lr 1e-2 --dev-fraction 0.4 --patience 12 --metric macro-f1 --eval-every-epoch --checkpoint-every 2";
     ok(at, &train(&format!("{more} --out whole")));
-    let whole = [content(&at.join("whole"))[2].clone(), content(&at.join("whole"))[4].clone()];
-    assert_eq!(whole.each_ref().map(|(name, _)| &name[..]), ["adapter_model.safetensors", "metrics.jsonl"]);
-    assert_eq!(String::from_utf8_lossy(&whole[1].1).matches("held-out").count(), 12);
+    let whole = result(&at.join("whole"));
+    assert_eq!(String::from_utf8_lossy(&whole[1]).matches("held-out").count(), 12);
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
         let out = format!("out{signal}");
-        let arguments = train(&format!("{more} --out {out}"));
-        let mut stops = 0;
-        let mut resume = "";
-        loop {
-            let mut child = begin(at, &format!("{arguments} {resume}"), &out);
-            std::thread::sleep(Duration::from_millis(if resume.is_empty() { 30 } else { 300 }));
-            // After a few signals the run continues to its end.
-            if stops < 4 {
-                Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-            }
-            let code = child.wait().unwrap().code();
-            if code == Some(0) {
-                break;
-            }
-            // A run that is stopped while it starts saves nothing new.
-            assert!(if signal == "-KILL" { code.is_none() } else { code == Some(130) || (code.is_none() && stops > 0) }, "{code:?}");
-            assert!(!at.join(&out).join("adapter_model.safetensors").exists());
-            refused(at, &arguments, &["--resume", "--restart"]);
-            (stops, resume) = (stops + 1, "--resume");
-        }
-        assert!(stops > 0, "the run was over before it could be stopped");
-        let resumed = content(&at.join(&out));
-        assert!(whole.iter().all(|file| resumed.contains(file)), "{signal}: after {stops} stops other bytes");
-        assert!(!resumed.iter().any(|(name, _)| name == "checkpoint.safetensors"));
+        stop_and_resume(at, &train(&format!("{more} --out {out}")), &out, signal);
+        assert!(result(&at.join(&out)) == whole, "{signal}: other bytes");
     }
     assert!(fs::read_dir(at).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')), "left-overs");
 }

@@ -79,6 +79,41 @@ fn a_check_names_every_fault_with_its_place() {
 }
 
 #[test]
+fn a_check_knows_what_labels_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    fs::write(at.join("train.csv"), "text,label\na,joy|anger\nA,joy\nb,[]\nc,\nd,[1.5]\n").unwrap();
+    fs::write(at.join("test.csv"), "text,label\nf,sad\n").unwrap();
+    let (said, _) = ok(at, "data check --data train.csv --task labels");
+    for line in [
+        "  labels: anger 1 (20.0 %), joy 2 (40.0 %); none of them 1 (20.0 %)\n",
+        "train: 1 row without a label: write [] for a text with none of the labels\n    line 5: c\n",
+        "train: 1 row with a label that is none of the classes anger, joy\n    line 6 [1.5]: d\n",
+        "test: 1 row with a label that is none of the classes anger, joy\n    line 2 sad: f\n",
+        "2 rows whose text also has another label\n    train line 2 joy|anger, train line 3 joy: a\n",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    fs::write(at.join("numbers.csv"), "text,label\na,1\nb,2.5\nc,many\nd,\n").unwrap();
+    let (said, _) = ok(at, "data check --data numbers.csv --task numbers");
+    for line in [
+        "  numbers: 1 to 2.5, median 1.75, mean 1.7500, standard deviation 0.7500\n",
+        "train: 1 row without a label\n    line 5: d\n",
+        "train: 1 row whose label is not a number\n    line 4 many: c\n",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    let all: Value = serde_json::from_str(&ok(at, "data check --data numbers.csv --task numbers --json").0).unwrap();
+    assert_eq!((&all["task"], &all["parts"][0]["numbers"]["median"]), (&"numbers".into(), &1.75.into()));
+    for (wrong, message) in
+        [("--task numbers --labels a,b", "--task numbers has one number"), ("--cache x", "--cache"), ("--no-cache", "--no-cache")]
+    {
+        let (status, _, noted) = run(at, &format!("data check --data numbers.csv {wrong}"));
+        assert!(status != Some(0) && noted.contains(message), "{wrong}: {noted}");
+    }
+}
+
+#[test]
 fn training_says_that_labels_contradict_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let rows: String = (0..12).map(|i| format!("text number {},{}\n", i / 2, ["a", "b"][i % 2])).collect();

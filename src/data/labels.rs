@@ -84,6 +84,17 @@ impl Labels {
     /// # Errors
     /// If a label is none of the classes.
     pub(super) fn classes(&self, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<usize>)> {
+        let (names, each) = self.each_class(found, path)?;
+        let class = |(class, label): (Option<usize>, &Label)| class.ok_or_else(|| no_class(&names, label, path));
+        let classes = each.into_iter().zip(found).map(class).collect::<Result<Vec<usize>>>()?;
+        Ok((names, classes))
+    }
+
+    /// [`Labels::classes`], with `None` for a label that is none of the classes.
+    ///
+    /// # Errors
+    /// If the labels are not those of classes.
+    pub(super) fn each_class(&self, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Option<usize>>)> {
         let renamed: HashMap<String, &str> = self.renamed.iter().map(|(from, to)| (folded(from), to.as_str())).collect();
         let read: Vec<&str> = found.iter().map(|label| renamed.get(&folded(&label.text)).copied().unwrap_or(&label.text)).collect();
         let names = match &self.names {
@@ -91,13 +102,7 @@ impl Labels {
             None => self.found(found, &read, path)?,
         };
         let finder = Finder::new(&names);
-        let class = |(Label { text, place, .. }, read): (&Label, &&str)| {
-            finder.class(read).ok_or_else(|| {
-                let remedy = format!("correct it, remove the row, or map it with --labels {text:?}=CLASS");
-                Error::file(path, place, format_args!("the label {text:?} is none of the classes {}; {remedy}", excerpt(names.iter())))
-            })
-        };
-        let classes = found.iter().zip(&read).map(class).collect::<Result<Vec<usize>>>()?;
+        let classes = read.iter().map(|read| finder.class(read)).collect();
         Ok((names, classes))
     }
 
@@ -135,6 +140,12 @@ impl Labels {
         let name = |(key, all): (&String, _)| if number(key).is_some() { Some(key.clone()) } else { most(all) };
         Ok(sorted(spellings.iter().filter_map(name).collect()))
     }
+}
+
+/// The error for a label that is none of the classes with these names.
+pub(super) fn no_class(names: &[String], Label { text, place, .. }: &Label, path: &Path) -> Error {
+    let remedy = format!("correct it, remove the row, or map it with --labels {text:?}=CLASS");
+    Error::file(path, place, format_args!("the label {text:?} is none of the classes {}; {remedy}", excerpt(names.iter())))
 }
 
 /// Finds the class of a label: the class with this name, ignoring case. Otherwise `LABEL_i` is class i, and so is the number i if no class name

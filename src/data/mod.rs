@@ -58,14 +58,12 @@ pub use cache::{TokenKey, cached, data_hash, hash_file};
 #[cfg(feature = "data")]
 pub use records::{Cell, Record, Records, Style};
 #[cfg(feature = "data")]
-pub use source::{
-    Found, find, load, load_encoded, load_rows, load_text_pairs, load_texts, load_with_labels, location, read_text, sibling_split,
-};
+pub use source::{Found, find, load, load_encoded, load_rows, load_texts, load_with_labels, location, read_text, sibling_split};
 #[cfg(feature = "data")]
 pub use split::Split;
 #[cfg(feature = "data")]
 pub use survey::{
-    ClassCount, Example, FileForm, Finding, FindingKind, Lengths, Part, PartFacts, Place, Survey, file_form, survey, token_lengths,
+    ClassCount, Example, FileForm, Finding, FindingKind, Lengths, Part, PartFacts, Place, Spread, Survey, file_form, survey, token_lengths,
 };
 #[cfg(feature = "data")]
-pub use table::{TableOptions, text_column};
+pub use table::{TableOptions, text_columns};

@@ -3,11 +3,20 @@
 use super::dataset::{pair_key, text_key};
 use super::encoder::Encoder;
 use super::tokenized::Encoded;
+use crate::cut::Cut;
 
 /// Ids that every pair has: `[CLS]` and two `[SEP]`.
 const MARKERS: usize = 3;
 
 impl Encoded {
+    /// Encodes a text as long as `cut` says, or a pair of texts if there is a second one.
+    pub fn of(encoder: &mut Encoder, text: &str, second: Option<&str>, cut: Cut) -> Encoded {
+        match second {
+            None => Encoded::new(encoder, text, cut),
+            Some(second) => Encoded::pair(encoder, [text, second], cut.max_length),
+        }
+    }
+
     /// Encodes a pair of texts with at most `max_length` ids, at least 3. If the pair is longer, the longer text is cut first: the function `kept` says how.
     pub fn pair(encoder: &mut Encoder, texts: [&str; 2], max_length: usize) -> Encoded {
         let [mut first, second] = texts.map(|text| encoder.encode(text, usize::MAX));

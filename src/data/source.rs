@@ -8,7 +8,7 @@ use super::split::Split;
 use super::table::{self, EMPTY_LABEL, TableOptions};
 use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
-use super::{decode, imdb, stream};
+use super::{decode, imdb, records, stream};
 use crate::cut::Cut;
 use crate::outputs::Outputs;
 use crate::{Error, Result};
@@ -94,10 +94,7 @@ pub fn load_encoded(
     let cut = cut.into();
     load_as(path, split, options, labels, || {
         let mut encoder = Encoder::new(wordpiece);
-        move |text: String, second: Option<String>| match second {
-            None => (Encoded::new(&mut encoder, &text, cut), None),
-            Some(second) => (Encoded::pair(&mut encoder, [&text, &second], cut.max_length), None),
-        }
+        move |text: String, second: Option<String>| (Encoded::of(&mut encoder, &text, second.as_deref(), cut), None)
     })
 }
 
@@ -109,30 +106,18 @@ pub fn load_rows(path: &Path, split: Split, options: &TableOptions) -> Result<Ve
     read_as(&locate(path, split)?, split, options, Wanted::AsTheyAre, || |text, second| (text, second))
 }
 
-/// The texts of a table. It needs no column of labels. `None` if the file's extension is not a table's.
+/// The texts of a table, or its pairs of texts if `options` name a second column. It needs no column of labels, and the labels are empty. `None` if the file's
+/// extension is not a table's.
 ///
 /// # Errors
 /// As [`load_with_labels`].
-pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<String>>> {
+pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<Row>>> {
     if table::Kind::of(path).is_none() {
         return Ok(None);
     }
     let mut texts = Vec::new();
-    table::read(path, options, Wanted::Texts, &mut |row| texts.push(row.text))?;
+    records::read(path, options, Wanted::Texts, &mut |row| texts.push(row))?;
     Ok(Some(texts))
-}
-
-/// [`load_texts`] of a table of pairs, whose second text is in `options.text_pair_column`.
-///
-/// # Errors
-/// As [`load_with_labels`].
-pub fn load_text_pairs(path: &Path, options: &TableOptions) -> Result<Option<Vec<[String; 2]>>> {
-    if table::Kind::of(path).is_none() {
-        return Ok(None);
-    }
-    let mut pairs = Vec::new();
-    table::read(path, options, Wanted::Texts, &mut |row| pairs.push([row.text, row.second.unwrap_or_default()]))?;
-    Ok(Some(pairs))
 }
 
 /// The text of a file, in `encoding` if one is given.
@@ -176,7 +161,7 @@ fn read_as<T: Send, F: FnMut(String, Option<String>) -> (T, Option<T>)>(
     let read = |emit: &mut dyn FnMut(Row)| match kind {
         Kind::Archive => imdb::read_archive(path, split, emit),
         Kind::Folder => imdb::read_folder(path, options.encoding.as_deref(), emit),
-        Kind::Table => table::read(path, options, wanted, emit),
+        Kind::Table => records::read(path, options, wanted, emit),
     };
     let convert = || {
         let mut f = make();

@@ -1,10 +1,8 @@
-//! Reads labelled texts from CSV, TSV and JSON files.
+//! What tables of texts have in common: their formats, and their columns.
 
-use super::rows::{Row, Wanted};
-use super::{decode, tsv};
+use super::rows::Wanted;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
-use serde_json::{Map, Value};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
@@ -83,183 +81,48 @@ pub(super) fn damaged(path: &Path, e: &io::Error) -> Error {
     Error::file(path, "gzip", format_args!("the compressed file is damaged or truncated ({e}); make it again"))
 }
 
-/// Emits the rows of a table.
-pub(super) fn read(path: &Path, options: &TableOptions, wanted: Wanted, emit: &mut dyn FnMut(Row)) -> Result<()> {
-    let text = decode::text(path, bytes(path)?, options.encoding.as_deref())?;
-    if text.trim().is_empty() {
-        return Err(Error::file(path, "file", "is empty: it holds no text"));
-    }
-    let mut table = Table { path, options, wanted, emit };
-    match Kind::of(path) {
-        Some(Kind::Json) if text.trim_start().starts_with('[') => table.read_list(&text),
-        Some(Kind::Json) => table.read_lines(&text),
-        Some(Kind::Tsv) => table.read_fields(&text, &DELIMITERS_OF_TSV),
-        _ => table.read_fields(&text, &DELIMITERS_OF_CSV),
-    }
-}
-
 /// Delimiters that are tried for this extension, in this order.
 pub(super) const DELIMITERS_OF_CSV: [u8; 4] = *b",;\t|";
 pub(super) const DELIMITERS_OF_TSV: [u8; 4] = *b"\t,;|";
 
-/// How a table is read.
-struct Table<'a> {
-    path: &'a Path,
-    options: &'a TableOptions,
-    wanted: Wanted,
-    emit: &'a mut dyn FnMut(Row),
+/// The columns that are read of a table, each by its position in the header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    pub text: usize,
+    pub second: Option<usize>,
+    pub label: Option<usize>,
 }
 
-/// Columns, each by its position in the header or its JSON key.
-struct Columns<C> {
-    text: C,
-    second: Option<C>,
-    label: Option<C>,
+/// The positions of the columns of texts and labels in a header.
+///
+/// # Errors
+/// If one is missing, or is there twice.
+pub(super) fn columns(path: &Path, header: &[&str], options: &TableOptions, wanted: Wanted) -> Result<Columns> {
+    let (text, second) = text_columns(path, header, options)?;
+    if wanted == Wanted::Texts {
+        return Ok(Columns { text, second, label: None });
+    }
+    let label = column(path, header, "label", options.label_column.as_deref(), &LABEL)?;
+    if label == text || Some(label) == second {
+        return Err(same(path, if label == text { "the text and the label" } else { "the second text and the label" }, header[label]));
+    }
+    Ok(Columns { text, second, label: Some(label) })
 }
 
-impl Table<'_> {
-    /// Uses the first delimiter with which the header has the columns. If there is none, the error is that of the first delimiter.
-    fn read_fields(&mut self, text: &str, delimiters: &[u8]) -> Result<()> {
-        let mut likeliest = None;
-        for &delimiter in delimiters {
-            let quoting = delimiter != b'\t' || tsv::is_quoted(text);
-            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(text.as_bytes());
-            let header = reader.headers().map_err(|e| malformed(self.path, text.as_bytes(), delimiter, &e))?;
-            match self.columns(&header.iter().map(str::trim).collect::<Vec<_>>()) {
-                Ok(columns) => return self.read_records(text.as_bytes(), reader, &columns, (delimiter, quoting)),
-                Err(e) => likeliest = likeliest.or(Some(e)),
-            }
-        }
-        Err(likeliest.unwrap_or_else(|| Error::file(self.path, "header", "is missing")))
-    }
-
-    fn read_records(
-        &mut self,
-        bytes: &[u8],
-        mut reader: csv::Reader<&[u8]>,
-        columns: &Columns<usize>,
-        (delimiter, quoting): (u8, bool),
-    ) -> Result<()> {
-        let mut record = csv::StringRecord::new();
-        let (mut line, mut counted) = (1, 0);
-        while reader.read_record(&mut record).map_err(|e| malformed(self.path, bytes, delimiter, &e))? {
-            let start = start(bytes, record.position());
-            line += line_breaks(&bytes[counted..start]);
-            counted = start;
-            let label = columns.label.map_or("", |label| record[label].trim());
-            if self.wanted == Wanted::Labelled && label.is_empty() {
-                return Err(Error::file(self.path, format_args!("line {line}"), EMPTY_LABEL));
-            }
-            let second = columns.second.map(|second| record[second].to_string());
-            self.push(format!("line {line}"), record[columns.text].to_string(), second, label.to_string());
-        }
-        if quoting && is_unclosed(&bytes[counted..]) {
-            return Err(Error::file(self.path, format_args!("line {line}"), "a quoted field is never closed"));
-        }
-        Ok(())
-    }
-
-    /// One JSON object a line.
-    fn read_lines(&mut self, text: &str) -> Result<()> {
-        let mut columns = None;
-        for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let place = format!("line {}", i + 1);
-            let row = serde_json::from_str(line)
-                .map_err(|e| Error::file(self.path, &place, format_args!("not a JSON object (column {}: {e})", e.column())))?;
-            self.read_object(&mut columns, place, row)?;
-        }
-        Ok(())
-    }
-
-    /// A JSON list of objects.
-    fn read_list(&mut self, text: &str) -> Result<()> {
-        let mut columns = None;
-        let objects: Vec<Map<String, Value>> = serde_json::from_str(text)
-            .map_err(|e| Error::file(self.path, format_args!("line {}", e.line()), format_args!("not a list of JSON objects ({e})")))?;
-        for (i, object) in objects.into_iter().enumerate() {
-            self.read_object(&mut columns, format!("object {}", i + 1), object)?;
-        }
-        Ok(())
-    }
-
-    /// Emits the row of an object. The keys of the first object are the columns.
-    fn read_object(&mut self, columns: &mut Option<Columns<String>>, place: String, mut object: Map<String, Value>) -> Result<()> {
-        let columns = match columns {
-            Some(columns) => columns,
-            None => {
-                let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-                let Columns { text, second, label } = self.columns(&keys)?;
-                let key = |i: usize| keys[i].to_string();
-                columns.insert(Columns { text: key(text), second: second.map(key), label: label.map(key) })
-            }
-        };
-        let fail = |problem: String| Err(Error::file(self.path, &place, problem));
-        let mut string = |key: &String| match object.remove(key) {
-            Some(Value::String(text)) => Ok(text),
-            None | Some(Value::Null) if self.wanted == Wanted::AsTheyAre => Ok(String::new()),
-            None => fail(format!("there is no {key:?}")),
-            Some(Value::Object(_) | Value::Array(_)) => {
-                fail(format!("{key:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""))
-            }
-            Some(_) => fail(format!("{key:?} is not a string")),
-        };
-        let text = string(&columns.text)?;
-        let second = columns.second.as_ref().map(string).transpose()?;
-        let label = match columns.label.as_ref().and_then(|key| object.get(key)) {
-            Some(Value::String(s)) => s.trim().to_string(),
-            Some(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_))) => value.to_string(),
-            _ => String::new(),
-        };
-        if let (Some(key), true, Wanted::Labelled) = (&columns.label, label.is_empty(), self.wanted) {
-            let problem = format!("{key:?} is not a label: expected a text, a number, true or false");
-            return Err(Error::file(self.path, &place, problem));
-        }
-        self.push(place, text, second, label);
-        Ok(())
-    }
-
-    fn push(&mut self, name: String, text: String, second: Option<String>, label: String) {
-        let lossy = [Some(&text), second.as_ref()].into_iter().flatten().any(|text| text.contains('\u{fffd}'));
-        (self.emit)(Row { name, text, second, label, lossy });
-    }
-
-    /// The positions of the text columns and the label column in the header.
-    fn columns(&self, header: &[&str]) -> Result<Columns<usize>> {
-        let text = text_column(self.path, header, self.options.text_column.as_deref())?;
-        let pair_column = self.options.text_pair_column.as_deref();
-        let second = pair_column.map(|given| column(self.path, header, "text-pair", Some(given), &[])).transpose()?;
-        let same = |what: &str| Err(Error::file(self.path, "header", format_args!("{what} are both the column {:?}", header[text])));
-        if second == Some(text) {
-            return same("the first and the second text");
-        }
-        if self.wanted == Wanted::Texts {
-            return Ok(Columns { text, second, label: None });
-        }
-        let label = column(self.path, header, "label", self.options.label_column.as_deref(), &LABEL)?;
-        if text == label {
-            return same("the text and the label");
-        }
-        if second == Some(label) {
-            let problem = format_args!("the second text and the label are both the column {:?}", header[label]);
-            return Err(Error::file(self.path, "header", problem));
-        }
-        Ok(Columns { text, second, label: Some(label) })
-    }
+/// The positions of the columns of texts in a header: of the text, the column given, or `text`, or the only one of `review` and `sentence`; and of the second
+/// text of pairs, if a column is given.
+///
+/// # Errors
+/// If one is missing, is there twice, or both are one column.
+pub fn text_columns(path: &Path, header: &[&str], options: &TableOptions) -> Result<(usize, Option<usize>)> {
+    let text = column(path, header, "text", options.text_column.as_deref(), &TEXT)?;
+    let pair = options.text_pair_column.as_deref();
+    let second = pair.map(|given| column(path, header, "text-pair", Some(given), &[])).transpose()?;
+    if second == Some(text) { Err(same(path, "the first and the second text", header[text])) } else { Ok((text, second)) }
 }
 
-/// Offset of a record. The position that the reader gives may be before the line breaks that precede the record.
-fn start(bytes: &[u8], position: Option<&csv::Position>) -> usize {
-    let from = position.map_or(0, |p| p.byte() as usize).min(bytes.len());
-    from + bytes[from..].iter().take_while(|&&b| b == b'\r' || b == b'\n').count()
-}
-
-fn line_breaks(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&b| b == b'\n').count()
-}
-
-fn malformed(path: &Path, bytes: &[u8], delimiter: u8, error: &csv::Error) -> Error {
-    let line = 1 + line_breaks(&bytes[..start(bytes, error.position())]);
-    Error::file(path, format_args!("line {line}"), problem(delimiter, error))
+fn same(path: &Path, what: &str, column: &str) -> Error {
+    Error::file(path, "header", format_args!("{what} are both the column {column:?}"))
 }
 
 /// What is wrong with a row.
@@ -270,19 +133,6 @@ pub(super) fn problem(delimiter: u8, error: &csv::Error) -> String {
         _ => "quote fields that hold the delimiter or line breaks",
     };
     format!("{len} fields where the header has {expected_len}; {hint}")
-}
-
-/// Whether the last record spans several lines and has an unclosed quote: then it contains the rest of the file.
-fn is_unclosed(record: &[u8]) -> bool {
-    record.trim_ascii().contains(&b'\n') && record.iter().filter(|&&b| b == b'"').count() % 2 == 1
-}
-
-/// The position of the column of texts in a header: the one `given`, or `text`, or the only one of `review` and `sentence`.
-///
-/// # Errors
-/// If there is none, or several.
-pub fn text_column(path: &Path, header: &[&str], given: Option<&str>) -> Result<usize> {
-    column(path, header, "text", given, &TEXT)
 }
 
 /// The position of the column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.
@@ -414,7 +264,7 @@ mod tests {
         assert_eq!(plain("a.tsv", "text\tlabel\n\"He said \"\"no\"\"\nand left\"\t1\nb\t0\n").texts, ["He said \"no\"\nand left", "b"]);
         assert_eq!(plain("a.json", "[{\"Text\": \"a\", \"label\": 1},\n {\"Text\": \"b\", \"label\": 0}]").labels, [1, 0]);
         assert_eq!(plain("a.json", "{\"text\": \"a\", \"label\": 1}\n").texts, ["a"]);
-        assert!(error("a.json", "[{\"text\": \"a\"},\n 3]").contains("line 2: not a list of JSON objects"));
+        assert!(error("a.json", "[{\"text\": \"a\", \"label\": 1},\n 3]").contains("line 2: not a list of JSON objects"));
         assert!(
             error("a.json", "[{\"text\": \"a\", \"label\": 1}, {\"text\": 2, \"label\": 1}]")
                 .contains("object 2: \"text\" is not a string")
@@ -468,6 +318,7 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::write(&path, table).unwrap();
             load_texts(&path, &TableOptions::default())
+                .map(|rows| rows.map(|rows| rows.into_iter().map(|row| row.text).collect::<Vec<_>>()))
         };
         assert_eq!(texts("a.csv", "id,Text\n1,a\n2,b\n").unwrap().unwrap(), ["a", "b"]);
         assert_eq!(texts("a.jsonl", "{\"text\": \"a\"}\n").unwrap().unwrap(), ["a"]);

@@ -1,6 +1,6 @@
 //! Labels that are no classes: several names for a text, or a number.
 
-use super::labels::{Label, Labels};
+use super::labels::{Label, Labels, no_class};
 use super::tokenized::{Targets, Tokenized};
 use crate::outputs::{Outputs, generic_label};
 use crate::{Error, Result};
@@ -37,10 +37,37 @@ impl Tokenized {
 /// # Errors
 /// If a label has another form, or a name that is none of those in `labels`; the message has its place.
 pub(super) fn targets(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+    let (names, rows) = each_target(labels, found, path)?;
+    Ok((names, rows.into_iter().collect::<Result<_>>()?))
+}
+
+/// [`targets`], with an error for each label that is wrong.
+///
+/// # Errors
+/// If the labels cannot be read together.
+pub(super) fn each_target(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     if labels.outputs == Outputs::Numbers { numbers(labels, found, path) } else { several(labels, found, path) }
 }
 
-fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+/// The names of the outputs, and what each label means.
+type Each = (Vec<String>, Vec<Result<Vec<f64>>>);
+
+/// A number for each row that there is, the same for equal rows, and the row of each number.
+pub(super) fn numbered(rows: impl Iterator<Item = Option<Vec<f64>>>) -> (Vec<Option<usize>>, Vec<Vec<f64>>) {
+    let (mut index, mut all): (HashMap<Vec<u64>, usize>, Vec<Vec<f64>>) = Default::default();
+    let number = |row: Option<Vec<f64>>| {
+        let row = row?;
+        // The sum makes one zero of both.
+        let number = *index.entry(row.iter().map(|y| (y + 0.0).to_bits()).collect()).or_insert(all.len());
+        if number == all.len() {
+            all.push(row);
+        }
+        Some(number)
+    };
+    (rows.map(number).collect(), all)
+}
+
+fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     let names = labels.names.clone().unwrap_or_else(|| vec![generic_label(0)]);
     let row = |label: &Label| {
         let list = list(&label.text).and_then(|list| list.iter().map(Value::as_f64).collect());
@@ -48,7 +75,7 @@ fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>
         let what = if names.len() == 1 { "a number".to_string() } else { format!("a list of {} numbers", names.len()) };
         row.filter(|row: &Vec<f64>| row.len() == names.len() && row.iter().all(|x| x.is_finite())).ok_or_else(|| wrong(path, label, &what))
     };
-    let rows = found.iter().map(row).collect::<Result<_>>()?;
+    let rows = found.iter().map(row).collect();
     Ok((names, rows))
 }
 
@@ -58,7 +85,7 @@ enum Parts {
     Names(Vec<String>),
 }
 
-fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
+fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     // How many outputs there are, if it is known: lists of so many zeros and ones have a number for each.
     let bits = |label: &Label| {
         let bits: Option<Vec<f64>> = list(&label.text)?.iter().map(|x| x.as_f64().filter(|x| *x == 0.0 || *x == 1.0)).collect();
@@ -68,20 +95,20 @@ fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>
     let same = lengths.and_then(|n| n.first().copied().filter(|&first| first > 1 && n.iter().all(|n| *n == first)));
     let count = labels.names.as_ref().map(Vec::len).or(same);
     let of = |label: &Label| match (bits(label), list(&label.text), count) {
-        (Some(bits), _, Some(count)) if bits.len() == count => Ok(Parts::Bits(bits)),
+        (Some(bits), _, Some(count)) if bits.len() == count => Some(Parts::Bits(bits)),
         (_, Some(list), _) => {
             // A list may have the index of a label instead of its name.
             let name = |value: &Value| value.as_str().map(String::from).or(value.as_u64().map(|i| i.to_string()));
-            list.iter().map(name).collect::<Option<_>>().map(Parts::Names).ok_or_else(|| wrong(path, label, "a list of labels"))
+            list.iter().map(name).collect::<Option<_>>().map(Parts::Names)
         }
-        (_, None, Some(1)) if ["1", "true"].iter().any(|one| label.text.eq_ignore_ascii_case(one)) => Ok(Parts::Bits(vec![1.0])),
-        (_, None, Some(1)) if ["0", "false"].iter().any(|zero| label.text.eq_ignore_ascii_case(zero)) => Ok(Parts::Bits(vec![0.0])),
-        _ => Ok(Parts::Names(label.text.split(SEPARATORS).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())),
+        (_, None, Some(1)) if ["1", "true"].iter().any(|one| label.text.eq_ignore_ascii_case(one)) => Some(Parts::Bits(vec![1.0])),
+        (_, None, Some(1)) if ["0", "false"].iter().any(|zero| label.text.eq_ignore_ascii_case(zero)) => Some(Parts::Bits(vec![0.0])),
+        _ => Some(Parts::Names(label.text.split(SEPARATORS).map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())),
     };
-    let all = found.iter().map(of).collect::<Result<Vec<Parts>>>()?;
+    let all: Vec<Option<Parts>> = found.iter().map(of).collect();
     let (mut parts, mut index): (Vec<Label>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
     for (label, names) in found.iter().zip(&all) {
-        let Parts::Names(names) = names else { continue };
+        let Some(Parts::Names(names)) = names else { continue };
         for name in names {
             let i = *index.entry(name).or_insert_with(|| {
                 parts.push(Label { text: name.clone(), count: 0, place: label.place.clone() });
@@ -95,17 +122,20 @@ fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<(Vec<String>
         (true, None) if labels.names.is_none() => {
             return Err(Error::file(path, "labels", "no text has a label: there is nothing to learn"));
         }
-        _ => Labels { outputs: Outputs::Classes, ..labels.clone() }.classes(&parts, path)?,
+        _ => Labels { outputs: Outputs::Classes, ..labels.clone() }.each_class(&parts, path)?,
     };
-    let row = |parts: &Parts| match parts {
-        Parts::Bits(bits) => bits.clone(),
-        Parts::Names(own) => {
+    let row = |(own, label): (&Option<Parts>, &Label)| match own {
+        None => Err(wrong(path, label, "a list of labels")),
+        Some(Parts::Bits(bits)) => Ok(bits.clone()),
+        Some(Parts::Names(own)) => {
             let mut row = vec![0.0; names.len()];
-            own.iter().for_each(|name| row[classes[index[name.as_str()]]] = 1.0);
-            row
+            for i in own.iter().map(|name| index[name.as_str()]) {
+                row[classes[i].ok_or_else(|| no_class(&names, &parts[i], path))?] = 1.0;
+            }
+            Ok(row)
         }
     };
-    let rows = all.iter().map(row).collect();
+    let rows = all.iter().zip(found).map(row).collect();
     Ok((names, rows))
 }
 

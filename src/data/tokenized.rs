@@ -3,6 +3,7 @@
 use super::dataset::{Dataset, text_key};
 use super::encoder::Encoder;
 use super::stream;
+use super::targets::numbered;
 use super::wordpiece::WordPiece;
 use crate::cut::{Cut, Sequence, Windows};
 use crate::outputs::Outputs;
@@ -116,9 +117,11 @@ impl Tokenized {
 
     /// Number of texts that also stand there with another label. Texts without tokens but `[CLS]` and `[SEP]` do not count.
     pub fn contradictory(&self) -> usize {
-        let mut labels: HashMap<u64, (usize, HashSet<u32>)> = HashMap::new();
+        let meanings = self.targets.as_ref().map(|targets| numbered(targets.rows.iter().cloned().map(Some)).0);
+        let mut labels: HashMap<u64, (usize, HashSet<Option<usize>>)> = HashMap::new();
         for i in (0..self.keys.len()).filter(|&i| self.sequence(i).len() > 2) {
-            let (key, label) = (self.keys[i], self.labels[i]);
+            let (key, label) = (self.keys[i], self.labels[i] as usize);
+            let label = meanings.as_ref().map_or(Some(label), |meanings| meanings[label]);
             let (count, labels) = labels.entry(key).or_default();
             *count += 1;
             labels.insert(label);

@@ -1,13 +1,6 @@
 //! Tells the two kinds of TSV files apart. In GLUE's files a quotation mark is a plain character. In those of pandas and spreadsheets, a field
 //! with a tab, a line break or a quotation mark is quoted, and quotation marks inside it are doubled.
 
-/// Whether `text` is of the second kind: see [`Quotes`].
-pub(super) fn is_quoted(text: &str) -> bool {
-    let mut quotes = Quotes::default();
-    quotes.read(text.as_bytes());
-    quotes.are_quotes()
-}
-
 /// Reads a TSV file byte by byte. It is of the second kind if unquoted fields have no quotation mark, every quote is closed at the end of its field, and
 /// either a field needs its quotes or all fields are quoted.
 #[derive(Default)]
@@ -76,7 +69,13 @@ impl Quotes {
 
 #[cfg(test)]
 mod tests {
-    use super::is_quoted;
+    use super::Quotes;
+
+    fn is_quoted(text: &str) -> bool {
+        let mut quotes = Quotes::default();
+        quotes.read(text.as_bytes());
+        quotes.are_quotes()
+    }
 
     #[test]
     fn the_two_kinds_are_told_apart() {

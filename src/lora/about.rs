@@ -52,6 +52,9 @@ pub struct About {
     /// Whether each example was a pair of texts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pairs: bool,
+    /// Name of the column with the second text of each pair, in the table that was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_pair_column: Option<String>,
     /// What the logits are divided by before the softmax, if it was found on held-out texts: [`temperature`](crate::metrics::temperature()).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -84,6 +87,7 @@ impl About {
             problem_type: None,
             thresholds: None,
             pairs: false,
+            text_pair_column: None,
             temperature: None,
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }

@@ -3,6 +3,7 @@
 use super::ranks::{all_agree, told};
 use super::{OneRank, Ranks};
 use crate::autograd::Tape;
+use crate::cut::Windows;
 use crate::data::{Sequence, Tokenized};
 use crate::metrics::{argmax, softmax, wilson};
 use crate::nn::{DistilBert, Pass};
@@ -100,6 +101,22 @@ pub fn logits_while<'a, S: Into<Sequence<'a>> + Copy>(
         indices.zip(rows.chunks_exact(classes)).for_each(|(&i, row)| result[i] = row.to_vec());
     }
     Ok(Some(result))
+}
+
+/// Logits `[N][C]` of texts: of each, the mean of its windows. Else as [`logits_while`]: `go_on` gets the number of texts that are done, about.
+///
+/// # Errors
+/// Those of [`logits_across`].
+pub fn mean_logits(
+    ranks: &dyn Ranks,
+    model: &DistilBert,
+    windows: &Windows,
+    batch: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Vec<Vec<f64>>>> {
+    let sequences = windows.sequences();
+    let mut go_on = |done| go_on(done * windows.texts() / sequences.len());
+    Ok(logits_while(ranks, model, &sequences, batch, &mut go_on)?.map(|rows| windows.mean(rows)))
 }
 
 /// The numbers that another rank sent as bytes.
@@ -206,8 +223,7 @@ pub fn evaluate_across(ranks: &dyn Ranks, model: &DistilBert, data: &Tokenized, 
     if let Some(bad) = data.labels.iter().find(|&&l| l as usize >= classes) {
         return Err(Error::invalid(format!("label {bad} is not one of the model's {classes} classes")));
     }
-    let windows = data.windows();
-    let logits = windows.mean(logits_across(ranks, model, &windows.sequences(), batch)?);
+    let logits = mean_logits(ranks, model, &data.windows(), batch, &mut |_| true)?.unwrap_or_default();
     let predicted: Vec<Vec<f64>> = logits.iter().map(|row| softmax(row)).collect();
     Ok(measure(&predicted, &data.labels)?.0)
 }

@@ -100,23 +100,6 @@ impl Adapted {
         self.labels.iter().enumerate().all(|(i, name)| *name == generic_label(i))
     }
 
-    /// Checks that the model reads what it was trained on: pairs of texts if `pairs`, else single texts. Without `lowrank.json` it is not known.
-    ///
-    /// # Errors
-    /// If it was trained on the other.
-    pub fn check_pairs(&self, pairs: bool) -> Result<()> {
-        match self.about.as_ref().map(|about| about.pairs) {
-            Some(true) if !pairs => Err(Error::invalid(format!(
-                "{}: was trained on pairs of texts: give a table (predict: --file), and name the column of the second text with --text-pair-column",
-                self.name
-            ))),
-            Some(false) if pairs => {
-                Err(Error::invalid(format!("{}: was trained on single texts: leave out --text-pair-column", self.name)))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The labels whose probability `[C]` reaches their threshold.
     pub fn answered(&self, row: &[f64]) -> Vec<&str> {
         let all = self.labels.iter().zip(row).zip(&self.thresholds);

@@ -66,7 +66,7 @@ impl Epoch {
         }
         self.what.check()?;
         recipe.check()?;
-        checked(&args.model.path, args.source.cache_folder().as_deref())?;
+        checked(&args.model.path, args.cache.folder().as_deref())?;
         let checkpoint = BaseModel {
             folder: &args.model.path,
             method: &method,

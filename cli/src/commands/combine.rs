@@ -59,6 +59,7 @@ impl Combine {
         }
         let reads = |adapted: &Adapted| adapted.about.as_ref().map(|about| (about.problem_type.clone(), about.pairs)).unwrap_or_default();
         let (problem_type, pairs) = reads(&all[0]);
+        let text_pair_column = all[0].about.as_ref().and_then(|about| about.text_pair_column.clone());
         if let Some(other) = all.iter().find(|a| reads(a) != (problem_type.clone(), pairs)) {
             let problem =
                 "was trained for another task than the first, or one of them on pairs of texts: only adapters for the same can be combined";
@@ -72,7 +73,8 @@ impl Combine {
         let mut model =
             DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
-        let (out, about) = (&self.output.out, About { base_hash, problem_type, pairs, ..About::new(&model, &labels, cut, 0) });
+        let (out, about) =
+            (&self.output.out, About { base_hash, problem_type, pairs, text_pair_column, ..About::new(&model, &labels, cut, 0) });
         write_directory(out, |directory| {
             adapter::save(&model, &Method::Lora(config.clone()), &self.base.model.name, directory)?;
             about.write(directory)

@@ -89,7 +89,7 @@ pub struct DataArgs {
     /// Column of the text [default: text]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
-    /// Column of the second text of each pair: the model reads [CLS] text [SEP] second text [SEP] [default: each text stands alone]
+    /// Column of the second text of each pair: the model reads [CLS] text [SEP] second text [SEP] [default: each text stands alone; eval: as in training]
     #[arg(long, value_name = "NAME")]
     pub text_pair_column: Option<String>,
     /// Column of the label [default: label]
@@ -101,12 +101,41 @@ pub struct DataArgs {
     /// Names of the classes in order (negative,positive), or the class that each label of the data means (neg=negative,pos=positive)
     #[arg(long, value_delimiter = ',', value_name = "NAME|LABEL=NAME", allow_hyphen_values = true)]
     labels: Vec<String>,
+}
+
+/// Arguments of the cache: tokens, and hashes of bases.
+#[derive(Args, Clone)]
+pub struct CacheArgs {
     /// Folder for tokenised data [default: the user's cache folder]
     #[arg(long, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
+    cache: Option<PathBuf>,
     /// Do not use the cache of tokenised data and of the base's hash
     #[arg(long)]
-    pub no_cache: bool,
+    no_cache: bool,
+}
+
+impl CacheArgs {
+    /// The folder of the cache.
+    pub fn folder(&self) -> Option<PathBuf> {
+        if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
+    }
+
+    /// Tokens of a split of the data set at a path, from the cache if they are there. `select` chooses texts, and `selection` is the key of this
+    /// choice in the cache. Selection comes after tokenising, because tokenising runs in parallel with reading and is faster.
+    pub fn tokens(
+        &self,
+        (args, path, split): (&DataArgs, &Path, Split),
+        labels: &Labels,
+        wordpiece: &WordPiece,
+        cut: Cut,
+        selection: &str,
+        select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
+    ) -> Result<Tokenized> {
+        let options = args.options();
+        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, cut };
+        let make = || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into());
+        cached(self.folder().as_deref(), &recipe, make)?.with_targets(labels, path)
+    }
 }
 
 impl DataArgs {
@@ -120,11 +149,6 @@ impl DataArgs {
         }
     }
 
-    /// The folder of the cache: tokens, and hashes of bases.
-    pub fn cache_folder(&self) -> Option<PathBuf> {
-        if self.no_cache { None } else { self.cache.clone().or_else(user_cache) }
-    }
-
     /// The classes from `--labels`. `names` are the class names of the model, if it has names; they take precedence.
     pub fn labels(&self, names: Option<&[String]>) -> Result<Labels> {
         let given = if self.labels.is_empty() { Labels::default() } else { Labels::parse(&self.labels)? };
@@ -135,23 +159,6 @@ impl DataArgs {
         let problem =
             format!("--labels {}: the model's classes are {}, in this order; map labels with LABEL=CLASS", wanted.join(","), own.join(","));
         if same { Ok(Labels::named(own)) } else { Err(Error::invalid(problem)) }
-    }
-
-    /// Tokens of a split of the data set at a path, from the cache if they are there. `select` chooses texts, and `selection` is the key of this
-    /// choice in the cache. Selection comes after tokenising, because tokenising runs in parallel with reading and is faster.
-    pub fn tokens(
-        &self,
-        (path, split): (&Path, Split),
-        labels: &Labels,
-        wordpiece: &WordPiece,
-        cut: Cut,
-        selection: &str,
-        select: impl FnOnce(Dataset<Encoded>) -> Result<Dataset<Encoded>>,
-    ) -> Result<Tokenized> {
-        let options = self.options();
-        let recipe = TokenKey { source: path, split, options: &options, labels, selection, wordpiece, cut };
-        let make = || Ok(select(load_encoded(path, split, &options, labels, wordpiece, cut)?)?.into());
-        cached(self.cache_folder().as_deref(), &recipe, make)?.with_targets(labels, path)
     }
 
     /// The rows of a split as they stand in its files.

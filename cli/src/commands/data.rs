@@ -2,11 +2,12 @@
 
 use super::common::{Checkpoint, DataArgs, Outcome, length, open_wordpiece, say, say_json};
 use super::parts::part_at;
+use super::task::{self, TaskArg, spread_in_words};
 use clap::{Args, Subcommand};
 use lowrank::data::{
     Example, FileForm, Finding, FindingKind, Lengths, Part, PartFacts, Place, Split, Survey, file_form, location, survey, token_lengths,
 };
-use lowrank::nn::Config;
+use lowrank::nn::{Config, Outputs};
 use lowrank::text::thousands;
 use lowrank::{Error, Result};
 use serde::Serialize;
@@ -22,7 +23,7 @@ pub struct Data {
 
 #[derive(Subcommand)]
 enum What {
-    /// Show the classes and lengths of labelled texts, and name rows that are empty, repeat or contradict each other, leak between splits, or are damaged.
+    /// Show the labels and lengths of labelled texts, and name rows that are empty, repeat or contradict each other, leak between splits, or are damaged.
     /// Texts are the same if they differ only in case and white space. The exit status is 0 for a data set that could be read, or with --strict
     /// 1 if something was found
     Check(Box<Check>),
@@ -30,10 +31,12 @@ enum What {
 
 /// Arguments of `data check`.
 #[derive(Args)]
-#[command(mut_arg("cache", |arg| arg.hide(true)), mut_arg("no_cache", |arg| arg.hide(true)))]
 struct Check {
     #[command(flatten)]
     source: DataArgs,
+    /// What the labels are
+    #[arg(long, value_enum, default_value_t = TaskArg::Classes)]
+    task: TaskArg,
     /// Labelled texts for the test [default: the test split of --data, or test.* beside train.*]
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
@@ -78,8 +81,8 @@ impl Data {
 
 impl Check {
     fn run(&self) -> Result<Outcome> {
-        let parts = self.parts()?;
-        let mut found = survey(&parts, &self.source.labels(None)?, self.examples);
+        let (outputs, parts) = (Outputs::from(self.task), self.parts()?);
+        let mut found = survey(&parts, &task::labels(outputs, &self.source, None)?, self.examples);
         let mut forms = Vec::new();
         for part in &parts {
             let form = file_form(&part.path, &self.source.options())?;
@@ -89,13 +92,15 @@ impl Check {
         let tokens = self.tokens(&parts)?;
         if self.json {
             let paths: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
-            say_json(&json!({ "files": paths, "forms": forms, "parts": found.parts, "tokens": tokens, "findings": found.findings }))?;
+            say_json(
+                &json!({ "task": task::name(outputs), "files": paths, "forms": forms, "parts": found.parts, "tokens": tokens, "findings": found.findings }),
+            )?;
         } else {
             for ((part, facts), form) in parts.iter().zip(&found.parts).zip(&forms) {
                 let of_part = tokens.iter().filter(|tokens| tokens.part == part.name);
                 facts_in_words(part, facts, form.as_ref(), of_part).iter().try_for_each(say)?;
             }
-            findings_in_words(&found).iter().try_for_each(say)?;
+            findings_in_words(&found, outputs).iter().try_for_each(say)?;
         }
         Ok(if self.strict && !found.findings.is_empty() { Outcome::Failed } else { Outcome::Done })
     }
@@ -151,8 +156,15 @@ fn facts_in_words<'a>(part: &Part, facts: &PartFacts, form: Option<&FileForm>, t
     let mark = |form: &FileForm| if form.byte_order_mark { " with a byte order mark" } else { "" };
     let form = form.map_or(String::new(), |form| format!(", {}{}", form.encoding, mark(form)));
     let mut lines = vec![format!("{}: {rows} rows of {}{form}", part.name, part.path.display())];
-    let classes: Vec<String> = facts.classes.iter().map(|c| format!("{} {} ({})", c.name, thousands(c.rows), percent(c.rows))).collect();
-    lines.push(format!("  classes: {}", classes.join(", ")));
+    let count = |name: &str, n: usize| format!("{name} {} ({})", thousands(n), percent(n));
+    let classes = facts.classes.iter().map(|class| count(&class.name, class.rows)).collect::<Vec<_>>().join(", ");
+    lines.extend(match (facts.none, &facts.numbers) {
+        (Some(none), _) => Some(format!("  labels: {classes}; {}", count("none of them", none))),
+        (None, Some(numbers)) => Some(format!("  {}", spread_in_words(numbers))),
+        // Of labels that should be numbers, none is one.
+        (None, None) if classes.is_empty() => None,
+        (None, None) => Some(format!("  classes: {classes}")),
+    });
     for (name, lengths) in [("words", &facts.words), ("characters", &facts.characters)] {
         lines.push(format!("  {name}: {}", lengths_in_words(lengths)));
     }
@@ -171,13 +183,13 @@ fn lengths_in_words(lengths: &Lengths) -> String {
     format!("{shortest} to {longest}, median {median}, 90 % up to {p90}, 99 % up to {p99}")
 }
 
-fn findings_in_words(found: &Survey) -> Vec<String> {
+fn findings_in_words(found: &Survey, outputs: Outputs) -> Vec<String> {
     if found.findings.is_empty() {
         return vec!["nothing was found".to_string()];
     }
     let mut lines = vec![format!("findings: {}", found.findings.len())];
     for finding in &found.findings {
-        lines.push(format!("  {}", headline(finding)));
+        lines.push(format!("  {}", headline(finding, outputs)));
         lines.extend(finding.examples.iter().map(|example| format!("    {}", example_in_words(finding, example))));
         let more = finding.rows.saturating_sub(finding.examples.len());
         let one_by_one = finding.examples.iter().all(|example| example.places.len() == 1);
@@ -188,14 +200,19 @@ fn findings_in_words(found: &Survey) -> Vec<String> {
     lines
 }
 
-fn headline(finding: &Finding) -> String {
+fn headline(finding: &Finding, outputs: Outputs) -> String {
     let (n, problem) = (thousands(finding.rows), finding.problem.as_deref().unwrap_or_default());
     let rows = if finding.rows == 1 { "1 row".to_string() } else { format!("{n} rows") };
     let identical = finding.identical.map_or(String::new(), |n| format!(" ({} letter for letter)", thousands(n)));
     let what = match finding.kind {
         FindingKind::NoText => format!("{rows} without text"),
+        FindingKind::NoLabel if outputs == Outputs::Labels => {
+            format!("{rows} without a label: write [] for a text with none of the labels")
+        }
         FindingKind::NoLabel => format!("{rows} without a label"),
+        FindingKind::NoClasses if outputs == Outputs::Labels => format!("the labels cannot be read: {problem}"),
         FindingKind::NoClasses => format!("the labels cannot be classes: {problem}"),
+        FindingKind::NotANumber => format!("{rows} whose label is not a number"),
         FindingKind::OtherLabel => format!("{rows} with a label that is none of the classes {problem}"),
         FindingKind::OneClass => format!("all rows have the label {problem}: there is nothing to learn"),
         FindingKind::MissingClass => format!("no row has the label {problem}"),
@@ -213,7 +230,7 @@ fn headline(finding: &Finding) -> String {
 /// The places of an example, then the start of the text.
 fn example_in_words(finding: &Finding, example: &Example) -> String {
     const LONGEST: usize = 60;
-    let labelled = matches!(finding.kind, FindingKind::Contradiction | FindingKind::OtherLabel);
+    let labelled = matches!(finding.kind, FindingKind::Contradiction | FindingKind::OtherLabel | FindingKind::NotANumber);
     let several = finding.parts.len() != 1;
     let place = |p: &Place| {
         let part = if several { format!("{} ", p.part) } else { String::new() };

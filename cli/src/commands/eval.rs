@@ -1,19 +1,19 @@
 //! `lowrank eval`: measures a model on labelled texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::common::{DataArgs, limited, say, say_json};
+use super::answer::scores;
+use super::common::{CacheArgs, DataArgs, limited, say, say_json};
 use super::figures::{AllFigures, Figures};
 use super::notes::note;
 use super::output::Input;
+use super::pair_column::pair_column;
 use super::parts::{is_trained_on, part_of, tell};
-use super::ranks::{check_inference, is_first, ranks};
+use super::ranks::is_first;
 use super::scored::{check_table, write_scored};
 use clap::{Args, ValueEnum};
-use lowrank::cut::Windows;
 use lowrank::data::{Dataset, Encoded, Found, Labels, Split, Tokenized, find, text_key};
 use lowrank::nn::Outputs;
 use lowrank::text::thousands;
-use lowrank::train::logits_across;
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct Eval {
     adapted: AdaptedArgs,
     #[command(flatten)]
     source: DataArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Part of the data to measure. If training held out a part of these texts for the test, `test` is that part
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     split: SplitArg,
@@ -34,7 +36,7 @@ pub struct Eval {
     /// Texts of a batch
     #[arg(long, default_value_t = 16, value_parser = super::common::count::<{ usize::MAX }>)]
     batch: usize,
-    /// Write the texts with labels, answers and probabilities as a table, .csv or .tsv
+    /// Write the texts with their labels, answers and scores as a table, .csv or .tsv
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Replace the file --out
@@ -68,18 +70,25 @@ impl SplitArg {
 
 impl Eval {
     /// Runs the command.
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(mut self) -> Result<()> {
         if let Some(out) = &self.out {
-            check_table(out, self.overwrite, &[Input::of(&self.source), self.adapted.inputs()].into_iter().flatten().collect::<Vec<_>>())?;
+            check_table(
+                out,
+                self.overwrite,
+                &[Input::of(&self.source, &self.cache), self.adapted.inputs()].into_iter().flatten().collect::<Vec<_>>(),
+            )?;
         }
-        let all = self.adapted.open(self.source.cache_folder().as_deref())?;
-        let classes = all.iter().all(|adapted| adapted.outputs == Outputs::Classes);
-        if self.out.is_some() && (all.len() > 1 || !classes) {
-            return Err(Error::invalid(
-                "--out writes the answers of one model, whose answer is one of several classes: give one adapter of such a model",
-            ));
+        let mut all = self.adapted.open(self.cache.folder().as_deref())?;
+        if self.out.is_some() && all.len() > 1 {
+            return Err(Error::invalid("--out writes the answers of one model: give one adapter"));
         }
-        all.iter().try_for_each(|adapted| adapted.check_pairs(self.source.text_pair_column.is_some()))?;
+        self.source.text_pair_column = pair_column(&all, self.source.text_pair_column.as_deref())?;
+        let given = self.source.labels(None)?.names;
+        for adapted in all.iter_mut().filter(|adapted| adapted.outputs == Outputs::Classes && adapted.is_unnamed()) {
+            if let Some(names) = given.as_ref().filter(|names| names.len() == adapted.labels.len()) {
+                adapted.labels.clone_from(names);
+            }
+        }
         let mut results = Vec::new();
         for adapted in &all {
             let Measured { labels, result, metrics, lines } = self.measure(adapted)?;
@@ -100,7 +109,7 @@ impl Eval {
         let labels = self.labels(adapted)?;
         let part = self.part(adapted)?;
         let tokens = self.tokens(adapted, &labels, &part)?;
-        let rows = adapted.scores(&logits(adapted, &tokens.windows(), self.batch)?);
+        let rows = scores(adapted, &tokens.windows(), self.batch, &mut |_| true)?.unwrap_or_default();
         let result = Figures::of(&tokens, &rows, Some(&adapted.thresholds))?;
         // Several numbers for each text have no figures but their errors.
         let several = adapted.outputs == Outputs::Numbers && adapted.labels.len() > 1;
@@ -118,7 +127,7 @@ impl Eval {
             if texts.len() != rows.len() {
                 return Err(Error::file(&self.source.data, "data set", "was changed while it was measured: run this again"));
             }
-            write_scored(out, &tokens.label_names, &texts, &tokens.labels, &rows)?;
+            write_scored(out, adapted, (&texts, &tokens), &rows)?;
             note!("{} texts with their answers written to {}", thousands(texts.len()), out.display());
         }
         Ok(Measured { labels: tokens.label_names, result: json!(result), metrics, lines })
@@ -126,13 +135,9 @@ impl Eval {
 
     /// What the labels of the data are, with the names that the model has.
     fn labels(&self, adapted: &Adapted) -> Result<Labels> {
-        let given = self.source.labels(None)?;
-        if adapted.outputs != Outputs::Classes {
-            return Ok(Labels { names: Some(adapted.labels.clone()), outputs: adapted.outputs, ..given });
-        }
-        match given.names.filter(|names| adapted.is_unnamed() && names.len() == adapted.labels.len()) {
-            Some(names) => Ok(Labels::named(&names)),
-            None => self.source.labels(Some(&adapted.labels)),
+        match adapted.outputs {
+            Outputs::Classes => self.source.labels(Some(&adapted.labels)),
+            outputs => Ok(Labels { names: Some(adapted.labels.clone()), outputs, ..self.source.labels(None)? }),
         }
     }
 
@@ -171,7 +176,7 @@ impl Eval {
     fn tokens(&self, adapted: &Adapted, labels: &Labels, part: &Part) -> Result<Tokenized> {
         let (path, cut) = (&self.source.data, adapted.cut);
         let select = |data| self.selected(data, part, |text: &Encoded| text.key);
-        let tokens = self.source.tokens((path, part.split), labels, &adapted.wordpiece, cut, &part.key, select)?;
+        let tokens = self.cache.tokens((&self.source, path, part.split), labels, &adapted.wordpiece, cut, &part.key, select)?;
         tell("measured", &tokens, cut);
         Ok(tokens)
     }
@@ -180,13 +185,6 @@ impl Eval {
     fn selected<T: Default>(&self, data: Dataset<T>, part: &Part, key: impl Fn(&T) -> u64) -> Result<Dataset<T>> {
         limited(part_of(part.held_out, data, part.test, key)?, self.limit, 0)
     }
-}
-
-/// The logits `[N][C]` of texts, by all ranks: of each, the mean of its windows.
-pub(super) fn logits(adapted: &Adapted, windows: &Windows, batch: usize) -> Result<Vec<Vec<f64>>> {
-    let sequences = windows.sequences();
-    check_inference(&adapted.model, &sequences)?;
-    Ok(windows.mean(logits_across(&*ranks(), &adapted.model, &sequences, batch)?))
 }
 
 /// What was found of one model.

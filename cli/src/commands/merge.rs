@@ -57,8 +57,8 @@ impl Merge {
         }
         let new = About { base_hash: Some(base_hash), ..About::new(&model, &labels, cut, 0) };
         let about = match about {
-            Some(About { trained_on, temperature, problem_type, thresholds, pairs, .. }) => {
-                About { trained_on, temperature, problem_type, thresholds, pairs, ..new }
+            Some(About { trained_on, temperature, problem_type, thresholds, pairs, text_pair_column, .. }) => {
+                About { trained_on, temperature, problem_type, thresholds, pairs, text_pair_column, ..new }
             }
             None => new,
         };

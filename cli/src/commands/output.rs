@@ -1,6 +1,6 @@
 //! `--out`: the folder for the result. Everything that could overwrite inputs or foreign files is refused before anything is computed.
 
-use super::common::DataArgs;
+use super::common::{CacheArgs, DataArgs};
 use crate::folder::{Lock, check_replaceable, lock, recover};
 use clap::Args;
 use lowrank::data::{Split, location};
@@ -35,9 +35,9 @@ impl Input {
     }
 
     /// The files of labelled texts, and the cache of their tokens.
-    pub fn of(source: &DataArgs) -> Vec<Input> {
+    pub fn of(source: &DataArgs, cache: &CacheArgs) -> Vec<Input> {
         let files = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| location(&source.data, split));
-        let cache = source.cache_folder().map(|folder| Input::Data("the cache", folder));
+        let cache = cache.folder().map(|folder| Input::Data("the cache", folder));
         let all = std::iter::once(source.data.clone()).chain(files).map(|path| Input::Data("the data", path));
         all.chain(cache).collect()
     }

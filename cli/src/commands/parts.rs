@@ -91,11 +91,11 @@ impl<'a> Reader<'a> {
 
     /// The training texts. If `dev_fraction` is above 0 they are split: `dev` selects the held-out part, else the rest.
     fn training(&self, dev_fraction: f64, dev: bool) -> Result<Tokenized> {
-        let (source, limit, held_out) = (&self.args.source, self.args.train_limit, self.held_out);
+        let (args, limit, held_out) = (self.args, self.args.train_limit, self.held_out);
         let selection = format!("rest {held_out:?} limit {limit:?} dev {dev_fraction} seed {} {dev}", self.seed);
         // Only texts that are measured may have several windows.
         let cut = if dev { self.cut } else { self.cut.one_window() };
-        source.tokens((&source.data, Split::Train), &self.labels, &self.wordpiece, cut, &selection, |data| {
+        args.cache.tokens((&args.source, &args.source.data, Split::Train), &self.labels, &self.wordpiece, cut, &selection, |data| {
             self.select_training(data, dev_fraction, dev, |text| text.key)
         })
     }
@@ -160,12 +160,12 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// If a file is missing or wrong.
     pub fn dev(&self, dev: Option<&Path>, dev_fraction: f64, train: &Tokenized, test: &Tokenized) -> Result<Option<Tokenized>> {
-        let source = &self.args.source;
+        let TrainingArgs { source, cache, .. } = self.args;
         let part = if dev_fraction > 0.0 {
             self.training(dev_fraction, true)?
         } else {
             let Some((path, split)) = part_at(&source.data, dev, Split::Validation)? else { return Ok(None) };
-            source.tokens((&path, split), &self.as_in(train), &self.wordpiece, self.cut, "", Ok)?
+            cache.tokens((source, &path, split), &self.as_in(train), &self.wordpiece, self.cut, "", Ok)?
         };
         self.tell("held-out", &part, train);
         note!("{} of them also stand among the test texts", thousands(part.shared_with(test)));
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         let (path, split) = &self.test;
         // Seed 0 always, so that the test sample does not depend on the seed of training.
         let selection = format!("part {:?} limit {:?} seed 0", self.held_out, self.args.test_limit);
-        self.args.source.tokens((path, *split), &self.as_in(train), &self.wordpiece, self.cut, &selection, |data| {
+        self.args.cache.tokens((&self.args.source, path, *split), &self.as_in(train), &self.wordpiece, self.cut, &selection, |data| {
             self.select_test(data, |text| text.key)
         })
     }
@@ -211,13 +211,16 @@ impl<'a> Reader<'a> {
 /// Says how many texts of a part are empty, truncated, or not decodable.
 pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
     let (of, odd) = (thousands(part.len()), part.oddities);
+    let check = match outputs(part) {
+        Outputs::Classes => "lowrank data check".to_string(),
+        other => format!("lowrank data check --task {}", task::name(other)),
+    };
     if odd.empty > 0 {
-        warning!("{} of the {of} {name} texts are empty: lowrank data check names them", thousands(odd.empty));
+        warning!("{} of the {of} {name} texts are empty: {check} names them", thousands(odd.empty));
     }
     let contradictory = part.contradictory();
     if contradictory > 0 {
-        let said = "also stand there with another label: lowrank data check names them";
-        warning!("{} of the {of} {name} texts {said}", thousands(contradictory));
+        warning!("{} of the {of} {name} texts also stand there with another label: {check} names them", thousands(contradictory));
     }
     if odd.cut > 0 {
         let share = 100.0 * odd.cut as f64 / part.len() as f64;
@@ -225,7 +228,7 @@ pub fn tell(name: &str, part: &Tokenized, cut: Cut) {
     }
     if odd.lossy > 0 {
         warning!(
-            "{} of the texts had bytes that could not be decoded; they became replacement characters: lowrank data check names them",
+            "{} of the texts had bytes that could not be decoded; they became replacement characters: {check} names them",
             thousands(odd.lossy)
         );
     }

@@ -1,16 +1,16 @@
 //! `lowrank predict`: classifies texts.
 
 use super::adapted::{Adapted, AdaptedArgs};
-use super::answer::{BATCH, object, say_answer};
+use super::answer::{BATCH, object, say_answer, scores};
 use super::common::{Outcome, user_cache};
-use super::eval::{logits, say_one_or_all};
-use super::predict_pairs::answer_pairs;
+use super::eval::say_one_or_all;
+use super::pair_column::pair_column;
 use super::predict_table::{self, TableArgs};
 use super::ranks::{is_first, shared};
 use super::texts::{InputLines, TextArgs};
 use clap::Args;
 use lowrank::cut::Windows;
-use lowrank::data::{Labels, TableOptions, load_texts, read_text};
+use lowrank::data::{Encoded, Encoder, Labels, Sequence, TableOptions, load_texts, read_text};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ pub struct Predict {
     /// Column of the text in a table [default: text]
     #[arg(long, value_name = "NAME", requires = "table")]
     text_column: Option<String>,
-    /// Column of the second text of each pair in a table, for a model that was trained on pairs
-    #[arg(long, value_name = "NAME", requires = "file")]
+    /// Column of the second text of each pair in a table, for a model that was trained on pairs [default: as in training]
+    #[arg(long, value_name = "NAME", requires = "table")]
     text_pair_column: Option<String>,
     /// Names of the classes in order, if the model has no names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -44,10 +44,14 @@ impl Predict {
         self.table.check(self.adapted.inputs())?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
-        all.iter().try_for_each(|adapted| adapted.check_pairs(self.text_pair_column.is_some()))?;
+        let text_pair_column = pair_column(&all, self.text_pair_column.as_deref())?;
+        if text_pair_column.is_some() && self.input.file.is_none() && self.table.paths().is_none() {
+            let problem = "was trained on pairs of texts: give a table of pairs with --data or --file";
+            return Err(Error::invalid(format!("{}: {problem}", all[0].name)));
+        }
         let options = TableOptions {
             text_column: self.text_column.clone(),
-            text_pair_column: self.text_pair_column.clone(),
+            text_pair_column,
             encoding: self.input.encoding.clone(),
             ..TableOptions::default()
         };
@@ -61,17 +65,19 @@ impl Predict {
     /// Prints the answers.
     fn answer(&self, all: &[Adapted], options: &TableOptions) -> Result<()> {
         if !self.input.texts.is_empty() {
-            return if self.json { self.answer_together(all) } else { self.answer_lines(all, &self.input.texts) };
+            return if self.json { self.answer_together(all) } else { self.answer_lines(all, &single(&self.input.texts)) };
         }
         let Some(path) = &self.input.file else { return self.answer_input(all) };
-        if options.text_pair_column.is_some() {
-            return answer_pairs(all, path, options, self.json);
+        if let Some(rows) = load_texts(path, options)? {
+            let texts: Vec<Text> = rows.iter().map(|row| (row.text.as_str(), row.second.as_deref())).collect();
+            return texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(all, texts));
         }
-        let texts = match load_texts(path, options)? {
-            Some(texts) => texts,
-            None => read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect(),
-        };
-        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(all, texts))
+        if let Some(column) = &options.text_pair_column {
+            let problem = format!("is no table with a column {column:?} of second texts: expected .csv, .tsv, .json or .jsonl");
+            return Err(Error::file(path, "--file", problem));
+        }
+        let texts: Vec<String> = read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect();
+        texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(all, &single(texts)))
     }
 
     /// Sets the names of the classes from `--labels`.
@@ -92,7 +98,7 @@ impl Predict {
     fn answer_together(&self, all: &[Adapted]) -> Result<()> {
         let mut results = Vec::new();
         for adapted in all {
-            let rows = answers(adapted, &self.input.texts)?;
+            let rows = answers(adapted, &single(&self.input.texts))?;
             let predictions: Vec<Value> = self.input.texts.iter().zip(&rows).map(|(text, row)| object(adapted, text, row)).collect();
             results.push(json!({ "adapter": adapted.name, "labels": adapted.labels, "predictions": predictions }));
         }
@@ -108,15 +114,15 @@ impl Predict {
             if texts.is_empty() {
                 return Ok(());
             }
-            self.answer_lines(all, &texts)?;
+            self.answer_lines(all, &single(&texts))?;
         }
     }
 
     /// Prints one line for each text and model.
-    fn answer_lines(&self, all: &[Adapted], texts: &[String]) -> Result<()> {
+    fn answer_lines(&self, all: &[Adapted], texts: &[Text]) -> Result<()> {
         for adapted in all {
             let rows = answers(adapted, texts)?;
-            texts.iter().zip(&rows).try_for_each(|(text, row)| say_answer(adapted, all.len() > 1, (text, None), row, self.json))?;
+            texts.iter().zip(&rows).try_for_each(|(text, row)| say_answer(adapted, all.len() > 1, *text, row, self.json))?;
         }
         Ok(())
     }
@@ -131,9 +137,18 @@ fn next_texts(lines: &mut InputLines) -> Result<Vec<String>> {
     Ok(texts)
 }
 
+/// A text, and the second text of a pair.
+type Text<'a> = (&'a str, Option<&'a str>);
+
+/// Texts that stand alone.
+fn single(texts: &[String]) -> Vec<Text<'_>> {
+    texts.iter().map(|text| (text.as_str(), None)).collect()
+}
+
 /// The scores `[C]` of each text.
-fn answers(adapted: &Adapted, texts: &[String]) -> Result<Vec<Vec<f64>>> {
-    let ids: Vec<Vec<u32>> = texts.iter().map(|t| adapted.wordpiece.encode(t, adapted.cut)).collect();
-    let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    Ok(adapted.scores(&logits(adapted, &Windows::of(&ids, adapted.cut.window()), BATCH)?))
+fn answers(adapted: &Adapted, texts: &[Text]) -> Result<Vec<Vec<f64>>> {
+    let mut encoder = Encoder::new(&adapted.wordpiece);
+    let encoded: Vec<Encoded> = texts.iter().map(|(text, second)| Encoded::of(&mut encoder, text, *second, adapted.cut)).collect();
+    let windows = Windows::of(&encoded.iter().map(Sequence::from).collect::<Vec<_>>(), adapted.cut.window());
+    Ok(scores(adapted, &windows, BATCH, &mut |_| true)?.unwrap_or_default())
 }

@@ -1,22 +1,20 @@
 //! `predict --data`: answers for the rows of a table, as further columns of a copy.
 
 use super::adapted::Adapted;
+use super::answer::{self, scores};
 use super::common::Outcome;
 use super::notes::note;
 use super::output::Input;
 use super::progress::RowProgress;
-use super::ranks::{check_inference, is_first, ranks};
+use super::ranks::is_first;
 use super::scored::check_file;
 use super::signals::{asked_to_stop, catch_signals};
-use crate::table::{Answer, AnswerKind, Column, Format, Sink, Table, sink};
+use crate::table::{Column, Format, Sink, Table, sink};
 use clap::Args;
 use lowrank::cut::Windows;
-use lowrank::data::{Encoder, Record, TableOptions};
+use lowrank::data::{Encoded, Encoder, Record, Sequence, TableOptions};
 use lowrank::files::write_with;
-use lowrank::metrics::argmax;
-use lowrank::nn::Outputs;
 use lowrank::text::thousands;
-use lowrank::train::logits_while;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +24,8 @@ pub struct TableArgs {
     /// Table whose rows are classified: .csv, .tsv, .jsonl or .json (also with .gz), or .parquet. It is read as a stream, however long it is
     #[arg(long, value_name = "FILE", group = "table", requires = "out", conflicts_with_all = ["json", "texts"])]
     data: Option<PathBuf>,
-    /// Table to write, in any of these formats: all columns of --data, then the label, its probability and one column for each class. It appears
-    /// complete or not at all
+    /// Table to write, in any of these formats: all columns of --data, then the label, its probability and one column for each class (or the labels and a
+    /// column for each; or the number). It appears complete or not at all
     #[arg(long, value_name = "FILE", requires = "data")]
     out: Option<PathBuf>,
     /// Replace the file --out
@@ -92,19 +90,7 @@ pub fn run(adapted: &Adapted, (data, out): (&Path, &Path), options: &TableOption
 
 /// The columns of the answers. If the table has a column with one of their names, all get a prefix.
 fn columns(adapted: &Adapted, table: &Table, path: &Path) -> Result<Vec<Column>> {
-    let column = |name: &str, kind| Column { name: name.to_string(), kind };
-    let each =
-        |name: &dyn Fn(&str) -> String| adapted.labels.iter().map(|label| column(&name(label), AnswerKind::Number)).collect::<Vec<_>>();
-    let mut all = match (adapted.outputs, adapted.labels.len()) {
-        (Outputs::Classes, _) => vec![column("label", AnswerKind::Text), column("probability", AnswerKind::Number)],
-        (Outputs::Labels, _) => vec![column("labels", AnswerKind::Texts)],
-        (Outputs::Numbers, _) => Vec::new(),
-    };
-    all.extend(match (adapted.outputs, adapted.labels.len()) {
-        (Outputs::Numbers, 1) => each(&|_| "number".to_string()),
-        (Outputs::Numbers, _) => each(&|label| format!("number({label})")),
-        _ => each(&|label| format!("p({label})")),
-    });
+    let mut all = answer::columns(adapted);
     let taken = |all: &[Column]| {
         let is_taken = |new: &&Column| table.columns().iter().any(|old| old.trim().to_lowercase() == new.name.to_lowercase());
         all.iter().find(is_taken).map(|new| new.name.clone())
@@ -119,26 +105,13 @@ fn columns(adapted: &Adapted, table: &Table, path: &Path) -> Result<Vec<Column>>
     Ok(all)
 }
 
-/// The answers of a row of scores, in the order of [`columns`].
-fn answers(adapted: &Adapted, row: &[f64]) -> Vec<Answer> {
-    let best = argmax(row);
-    let first = match adapted.outputs {
-        Outputs::Classes => vec![Answer::Text(adapted.labels[best].clone()), Answer::Number(row[best])],
-        Outputs::Labels => {
-            vec![Answer::Texts(adapted.answered(row).into_iter().map(String::from).collect())]
-        }
-        Outputs::Numbers => Vec::new(),
-    };
-    first.into_iter().chain(row.iter().map(|&number| Answer::Number(number))).collect()
-}
-
 /// Classifies rows, some thousands at once.
 struct Work<'a> {
     adapted: &'a Adapted,
     batch: usize,
     encoder: Encoder<'a>,
     /// Rows that wait, with their ids.
-    rows: Vec<(Record, Vec<u32>)>,
+    rows: Vec<(Record, Encoded)>,
     /// Their size, about.
     bytes: usize,
     progress: RowProgress,
@@ -154,10 +127,10 @@ impl<'a> Work<'a> {
     /// Classifies all rows; `None` if it was stopped.
     fn run(mut self, table: &Table) -> Result<Option<()>> {
         let copied = self.sink.as_ref().is_none_or(|sink| sink.copies());
-        let ended = table.each(copied, &mut |record, text| {
-            let ids = self.encoder.encode(&text, self.adapted.cut);
-            self.bytes += 2 * text.len() + 4 * ids.len();
-            self.rows.push((record, ids));
+        let ended = table.each(copied, &mut |record, text, second| {
+            let encoded = Encoded::of(&mut self.encoder, &text, second.as_deref(), self.adapted.cut);
+            self.bytes += 2 * (text.len() + second.map_or(0, |second| second.len())) + 4 * encoded.ids.len();
+            self.rows.push((record, encoded));
             if self.rows.len() < ROWS && self.bytes < BYTES { Ok(true) } else { self.flush() }
         });
         let done = ended? && self.flush()?;
@@ -173,22 +146,18 @@ impl<'a> Work<'a> {
         let (adapted, rows) = (self.adapted, std::mem::take(&mut self.rows));
         let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else { return Ok(true) };
         self.bytes = 0;
-        let windows = Windows::of(&rows.iter().map(|(_, ids)| &ids[..]).collect::<Vec<_>>(), adapted.cut.window());
-        let sequences = windows.sequences();
-        check_inference(&adapted.model, &sequences)?;
+        let windows = Windows::of(&rows.iter().map(|(_, text)| Sequence::from(text)).collect::<Vec<_>>(), adapted.cut.window());
         let mut go_on = |done| {
-            self.progress.update(done * rows.len() / sequences.len());
+            self.progress.update(done);
             !asked_to_stop()
         };
-        let logits = logits_while(&*ranks(), &adapted.model, &sequences, self.batch, &mut go_on)
+        let scores = scores(adapted, &windows, self.batch, &mut go_on)
             .map_err(|e| Error::invalid(format!("{} to {}: {e}", first.place, last.place)))?;
-        let Some(logits) = logits else { return Ok(false) };
-        let scores = adapted.scores(&windows.mean(logits));
-        drop(sequences);
+        let Some(scores) = scores else { return Ok(false) };
         drop(windows);
         self.progress.done(rows.len());
         let Some(sink) = &mut self.sink else { return Ok(true) };
-        rows.into_iter().zip(scores).try_for_each(|((record, _), row)| sink.row(record, answers(adapted, &row)))?;
+        rows.into_iter().zip(scores).try_for_each(|((record, _), row)| sink.row(record, answer::answers(adapted, &row)))?;
         Ok(true)
     }
 }

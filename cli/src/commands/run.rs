@@ -14,7 +14,7 @@ use crate::folder::write_directory;
 use lowrank::data::Tokenized;
 use lowrank::files::{read_text, write_file};
 use lowrank::nn::DistilBert;
-use lowrank::train::{AdamW, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, logits_while, save_checkpoint_with};
+use lowrank::train::{AdamW, Observer, Recipe, StepReport, Training, all_agree, load_checkpoint, mean_logits, save_checkpoint_with};
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::borrow::Cow;
@@ -166,9 +166,7 @@ impl TrainingRun<'_> {
 
     /// The logits of tokenised texts; `None` if it was stopped.
     fn logits(&self, model: &DistilBert, data: &Tokenized) -> Result<Option<Vec<Vec<f64>>>> {
-        let windows = data.windows();
-        let rows = logits_while(&*ranks(), model, &windows.sequences(), self.recipe.batch, &mut |_| !asked_to_stop())?;
-        Ok(rows.map(|rows| windows.mean(rows)))
+        mean_logits(&*ranks(), model, &data.windows(), self.recipe.batch, &mut |_| !asked_to_stop())
     }
 
     /// The logits of the model that is kept; `None` if it was stopped. They are computed unless this process measured the epoch with these texts.

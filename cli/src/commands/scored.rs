@@ -1,9 +1,12 @@
 //! `eval --out`: a table of the measured texts with their answers and probabilities.
 
+use super::adapted::Adapted;
+use super::answer::{answers, columns};
 use super::output::{Input, check_apart};
-use lowrank::data::Dataset;
+use crate::table::Answer;
+use lowrank::data::{Dataset, Tokenized};
 use lowrank::files::write_file;
-use lowrank::metrics::argmax;
+use lowrank::nn::Outputs;
 use lowrank::{Error, Result};
 use std::path::Path;
 
@@ -39,23 +42,37 @@ fn separator(path: &Path) -> Result<u8> {
     }
 }
 
-/// Writes a row for each text: the text (of a pair both, in two columns), its label, the answer, the answer's probability, and the probability of each class.
+/// Writes a row for each text: the text (of a pair both, in two columns), its label, the answer, and the scores of the answer, as `predict --data` writes them.
+/// Of several labels, a last column for each says with 1 or 0 whether it is answered.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_scored(path: &Path, names: &[String], texts: &Dataset, labels: &[u32], rows: &[Vec<f64>]) -> Result<()> {
+pub fn write_scored(path: &Path, adapted: &Adapted, (texts, data): (&Dataset, &Tokenized), rows: &[Vec<f64>]) -> Result<()> {
     let problem = |e: csv::Error| Error::file(path, "--out", e);
     let mut table = csv::WriterBuilder::new().delimiter(separator(path)?).from_writer(Vec::new());
-    let second = (!texts.seconds.is_empty()).then(|| "text_pair".to_string());
-    let head = ["label", "answer", "probability"].map(String::from);
-    table
-        .write_record(["text".to_string()].into_iter().chain(second).chain(head).chain(names.iter().map(|name| format!("p({name})"))))
-        .map_err(problem)?;
-    for (i, (&label, row)) in labels.iter().zip(rows).enumerate() {
-        let answer = argmax(row);
-        let cells = [names[label as usize].clone(), names[answer].clone(), row[answer].to_string()];
+    let (labels, is_labels) = (&adapted.labels, adapted.outputs == Outputs::Labels);
+    let mut names: Vec<String> = columns(adapted).into_iter().map(|column| column.name).collect();
+    if adapted.outputs != Outputs::Numbers || labels.len() == 1 {
+        names[0] = "answer".to_string();
+    }
+    let head = ["text"].into_iter().chain((!texts.seconds.is_empty()).then_some("text_pair")).chain(["label"]).map(String::from);
+    let decisions = labels.iter().filter(|_| is_labels).map(|label| format!("answer({label})"));
+    table.write_record(head.chain(names).chain(decisions)).map_err(problem)?;
+    let wanted = data.wanted();
+    for (i, row) in rows.iter().enumerate() {
+        let label = match adapted.outputs {
+            Outputs::Classes => labels[data.labels[i] as usize].clone(),
+            Outputs::Labels => {
+                Answer::Texts(labels.iter().zip(&wanted[i]).filter(|(_, y)| **y >= 0.5).map(|(label, _)| label.clone()).collect()).text()
+            }
+            Outputs::Numbers => match &wanted[i][..] {
+                [number] => number.to_string(),
+                numbers => format!("{numbers:?}"),
+            },
+        };
         let text = [&texts.texts[i]].into_iter().chain(texts.seconds.get(i)).cloned();
-        table.write_record(text.chain(cells).chain(row.iter().map(f64::to_string))).map_err(problem)?;
+        let decisions = row.iter().zip(&adapted.thresholds).filter(|_| is_labels).map(|(p, t)| u8::from(p >= t).to_string());
+        table.write_record(text.chain([label]).chain(answers(adapted, row).iter().map(Answer::text)).chain(decisions)).map_err(problem)?;
     }
     let bytes = table.into_inner().map_err(|e| Error::file(path, "--out", e.error()))?;
     write_file(path, &bytes)

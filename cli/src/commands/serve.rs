@@ -115,7 +115,7 @@ impl Serve {
 
 /// Serves the models until a signal asks to stop.
 pub(super) fn run(models: Vec<Adapted>, options: Options, open: bool) -> Result<Outcome> {
-    if let Some(pairs) = models.iter().find(|model| model.check_pairs(false).is_err()) {
+    if let Some(pairs) = models.iter().find(|model| model.about.as_ref().is_some_and(|about| about.pairs)) {
         let problem = "was trained on pairs of texts, and only single texts are served: predict answers pairs from a table";
         return Err(Error::invalid(format!("{}: {problem}", pairs.name)));
     }

@@ -121,7 +121,7 @@ impl StudyArgs {
         let _lock = self.check_out(&[&table[..], &more[..]].concat())?;
         let recipe = Recipe { epochs: args.epochs, batch: args.batch, ..Recipe::default() };
         recipe.check()?;
-        let base_hash = checked(&args.model.path, args.source.cache_folder().as_deref())?;
+        let base_hash = checked(&args.model.path, args.cache.folder().as_deref())?;
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         // Files that were half written when an earlier run was killed.
         if self.shard.is_none() {

@@ -3,7 +3,7 @@
 use super::common::DataArgs;
 use clap::ValueEnum;
 use lowrank::cut::Cut;
-use lowrank::data::{Labels, Targets, Tokenized};
+use lowrank::data::{Labels, Spread, Targets, Tokenized};
 use lowrank::lora::About;
 use lowrank::nn::{Config, Outputs};
 use lowrank::text::thousands;
@@ -121,17 +121,17 @@ pub fn nothing_to_learn(train: &Tokenized) -> Option<String> {
     wanted.all(|row| row == first).then(|| format!("all {} texts to train on have the label {first:?}", train.len()))
 }
 
+/// The spread of numbers in words.
+pub fn spread_in_words(Spread { smallest, median, largest, mean, deviation }: &Spread) -> String {
+    format!("numbers: {smallest} to {largest}, median {median}, mean {mean:.4}, standard deviation {deviation:.4}")
+}
+
 /// The labels or numbers of the training texts in words; `None` for classes.
 pub fn in_words(train: &Tokenized) -> Option<String> {
     let Targets { outputs, .. } = train.targets.as_ref()?;
     let wanted = train.wanted();
     if *outputs == Outputs::Numbers {
-        let numbers = wanted.concat();
-        let n = numbers.len() as f64;
-        let mean = numbers.iter().sum::<f64>() / n;
-        let deviation = (numbers.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let (low, high) = numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(*y), high.max(*y)));
-        return Some(format!("numbers: {low} to {high}, mean {mean:.4}, standard deviation {deviation:.4}"));
+        return Spread::of(wanted.concat()).as_ref().map(spread_in_words);
     }
     let counts: Vec<String> =
         train.label_names.iter().zip(train.class_counts()).map(|(name, count)| format!("{name} {}", thousands(count))).collect();

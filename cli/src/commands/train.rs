@@ -190,7 +190,7 @@ impl Train {
         let task = task::of_run(self.task, &args.model.path, self.init_from.as_deref(), self.new_head)?;
         let _lock = self.check(&recipe, &method, task)?;
         ranks::meet()?;
-        let base = checked(&args.model.path, args.source.cache_folder().as_deref())?;
+        let base = checked(&args.model.path, args.cache.folder().as_deref())?;
         let checkpoint = self.base_model(&method, task);
         let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
         let (cut, names) = (self.cut(&start, &method)?, start.names());
@@ -237,6 +237,7 @@ impl Train {
             problem_type: (task != Outputs::Classes).then(|| task.problem_type().to_string()),
             thresholds: tested.thresholds.clone(),
             pairs: texts.train.has_pairs(),
+            text_pair_column: args.source.text_pair_column.clone(),
             ..About::new(&model, &texts.train.label_names, cut, self.seed)
         };
         self.finish(&run, (&model, &method), (&tested, doubts.as_ref()), &about, &reader)

@@ -1,6 +1,6 @@
 //! The arguments that `train` and `study` share.
 
-use super::common::{Checkpoint, ComputeType, DataArgs, count};
+use super::common::{CacheArgs, Checkpoint, ComputeType, DataArgs, count};
 use super::cut_args::CutArgs;
 use super::device::DeviceArgs;
 use super::output::Input;
@@ -15,6 +15,8 @@ pub struct TrainingArgs {
     pub model: Checkpoint,
     #[command(flatten)]
     pub source: DataArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// Labelled texts for the test [default: the test split of --data; if it has none, a part of the training texts is held out]
     #[arg(long, value_name = "PATH")]
     pub test: Option<PathBuf>,
@@ -48,6 +50,6 @@ impl TrainingArgs {
     /// Everything that is read.
     pub fn inputs(&self) -> Vec<Input> {
         let test = self.test.as_deref().map(Input::test);
-        Input::of(&self.source).into_iter().chain(test).chain([Input::Model("the model", self.model.path.clone())]).collect()
+        Input::of(&self.source, &self.cache).into_iter().chain(test).chain([Input::Model("the model", self.model.path.clone())]).collect()
     }
 }

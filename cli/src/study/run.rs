@@ -11,7 +11,7 @@ use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions, Outputs};
 use lowrank::tensor::DType;
 use lowrank::train::{
-    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, logits_while, measure, peak_memory,
+    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, mean_logits, measure, peak_memory,
     save_checkpoint, scores,
 };
 use lowrank::{Error, Result};
@@ -150,11 +150,9 @@ impl Study<'_> {
         let counts = Counts::of(&model);
         let this = RowRun { row, folder: &folder, recipe: &recipe, settings: &settings, train };
         let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
-        let windows = self.test.windows();
-        let sequences = windows.sequences();
-        let mut go_on = |done| progress.test(done, sequences.len());
-        let Some(logits) = logits_while(&OneRank, &model, &sequences, recipe.batch, &mut go_on)? else { return Ok(None) };
-        let predicted: Vec<Vec<f64>> = windows.mean(logits).iter().map(|row| scores(Outputs::Classes, row, 1.0)).collect();
+        let mut go_on = |done| progress.test(done, self.test.len());
+        let Some(logits) = mean_logits(&OneRank, &model, &self.test.windows(), recipe.batch, &mut go_on)? else { return Ok(None) };
+        let predicted: Vec<Vec<f64>> = logits.iter().map(|row| scores(Outputs::Classes, row, 1.0)).collect();
         let (test, answers) = measure(&predicted, &self.test.labels)?;
         let TrainingRecord { losses, accuracies, seconds } = record;
         let result = RowResult {

@@ -16,6 +16,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use lowrank::data::{Cell, Record, Records, TableOptions};
 use lowrank::{Error, Result};
+use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -33,11 +34,13 @@ pub enum Answer {
 
 impl Answer {
     /// The answer in one field.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Answer::Text(text) => text.clone(),
             Answer::Number(number) => number.to_string(),
-            Answer::Texts(texts) => texts.join(", "),
+            // As training reads several labels.
+            Answer::Texts(texts) if texts.is_empty() || texts.iter().any(|text| text.contains(['|', ',', ';'])) => json!(texts).to_string(),
+            Answer::Texts(texts) => texts.join("|"),
         }
     }
 }
@@ -108,11 +111,11 @@ impl Table {
         }
     }
 
-    /// Emits each row with its text, until `emit` returns false. Returns whether the end was reached. A row has no cells if the sink copies them: `copied`.
+    /// Emits each row with its text, and with the second text of a pair, until `emit` returns false. Returns whether the end was reached. A row has no cells if the sink copies them: `copied`.
     ///
     /// # Errors
     /// Those of `emit`, and if the file is not what it was when it was opened.
-    pub fn each(&self, copied: bool, emit: &mut dyn FnMut(Record, String) -> Result<bool>) -> Result<bool> {
+    pub fn each(&self, copied: bool, emit: &mut dyn FnMut(Record, String, Option<String>) -> Result<bool>) -> Result<bool> {
         let _ = copied; // Without the feature "parquet", nothing is copied.
         match self {
             Table::Text(records) => records.each(emit),
@@ -127,7 +130,7 @@ fn open_parquet(path: &Path, options: &TableOptions) -> Result<Option<Table>> {
     if options.encoding.is_some() {
         return Err(Error::file(path, "--encoding", "is for files of text: the texts of a Parquet file are UTF-8"));
     }
-    Ok(Some(Table::Parquet(parquet::Table::open(path, options.text_column.as_deref())?)))
+    Ok(Some(Table::Parquet(parquet::Table::open(path, options)?)))
 }
 
 #[cfg(not(feature = "parquet"))]

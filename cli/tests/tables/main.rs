@@ -258,7 +258,7 @@ fn what_is_malformed_is_named_and_nothing_is_written() {
         ("short.csv", b"id,text\r\n1,good\r\n2\r\n", "short.csv: line 3: 1 fields where the header has 2"),
         ("open.csv", b"id,text\n1,good\n2,\"bad\n3,fine\n", "open.csv: line 3: a quoted field is never closed"),
         ("body.csv", b"id,body\n1,good\n", "--text-column"),
-        ("empty.csv", b"", "empty.csv: header"),
+        ("empty.csv", b"", "empty.csv: file: is empty"),
         ("empty.jsonl", b"\n \n", "empty.jsonl: file: is empty"),
         ("line.jsonl", b"{\"text\": \"a\"}\n\n{\"text\": }\n", "line.jsonl: line 3: not a JSON object"),
         ("missing.jsonl", b"{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "missing.jsonl: line 2: there is no \"text\""),

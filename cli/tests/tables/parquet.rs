@@ -133,6 +133,28 @@ fn other_tables_become_parquet() {
     assert_eq!(open(&dir, "none.parquet").1.len(), 0);
 }
 
+#[test]
+fn pairs_are_read_from_parquet() {
+    let dir = Folder::new();
+    dir.write("a.csv", "other,id,text\nbad film,1,good film\ngood film,2,bad film\n,3,dull\n");
+    let pairs = "--text-pair-column other";
+    dir.ok(&format!("--data a.csv {pairs} --out a.parquet"));
+    dir.ok(&format!("--data a.csv {pairs} --out direct.csv"));
+    // Once with all columns decoded, once with the texts alone.
+    dir.ok(&format!("--data a.parquet {pairs} --out back.csv"));
+    dir.ok(&format!("--data a.parquet {pairs} --out copied.parquet"));
+    let (direct, back) = (records(&dir.read("direct.csv"), b','), records(&dir.read("back.csv"), b','));
+    assert!(direct[1][3..] != direct[2][3..], "the order of the texts counts");
+    for (i, (direct, back)) in direct.iter().zip(&back).enumerate().skip(1) {
+        assert_eq!((&back[..8], &back[8..]), (&direct[..], &direct[3..]));
+        let copied: Vec<String> = open(&dir, "copied.parquet").1[i - 1].get_column_iter().map(|(_, field)| field.to_string()).collect();
+        let old: Vec<String> = open(&dir, "a.parquet").1[i - 1].get_column_iter().map(|(_, field)| field.to_string()).collect();
+        assert_eq!((&copied[..8], &copied[8..]), (&old[..], &old[3..]));
+    }
+    assert_eq!((direct.len(), back.len()), (4, 4));
+    dir.refused("--data a.parquet --text-pair-column third --out no.csv", &["no column third", "--text-pair-column"]);
+}
+
 /// Copies a file, with `claimed` as the compression of one of its columns.
 fn claim(dir: &Folder, from: &str, to: &str, column: usize, claimed: Compression) {
     let (old, _) = open(dir, from);

@@ -2,7 +2,8 @@
 
 use super::decoded::{Decoded, cause};
 use super::{Cell, Record};
-use crate::data::table::{DELIMITERS_OF_CSV, DELIMITERS_OF_TSV, Kind, problem, text_column};
+use crate::data::rows::Wanted;
+use crate::data::table::{Columns, DELIMITERS_OF_CSV, DELIMITERS_OF_TSV, Kind, TableOptions, columns, problem};
 use crate::data::tsv::Quotes;
 use crate::{Error, Result};
 use std::cell::RefCell;
@@ -22,9 +23,10 @@ pub struct Style {
     pub crlf: bool,
 }
 
-/// What the header of a file says: its columns, which of them has the texts, and how fields are written. The delimiter is the first with which there is a column of
-/// texts; if there is none, the error is that of the first delimiter.
-pub(super) fn header(path: &Path, kind: Kind, encoding: Option<&str>, text: Option<&str>) -> Result<(Vec<String>, usize, Style)> {
+/// What the header of a file says: the names of its columns, which of them are wanted, and how fields are written. `None` if the file is empty. The delimiter is
+/// the first with which there are these columns; if there is none, the error is that of the first delimiter.
+pub(super) fn header(path: &Path, kind: Kind, options: &TableOptions, wanted: Wanted) -> Result<Option<(Vec<String>, Columns, Style)>> {
+    let encoding = options.encoding.as_deref();
     let crlf = ends_with_crlf(path, encoding)?;
     let mut likeliest = None;
     for delimiter in if kind == Kind::Tsv { DELIMITERS_OF_TSV } else { DELIMITERS_OF_CSV } {
@@ -33,8 +35,13 @@ pub(super) fn header(path: &Path, kind: Kind, encoding: Option<&str>, text: Opti
         let (mut reader, breaks) = open(path, encoding, style)?;
         let header = reader.headers().map_err(|e| malformed(path, style, &breaks, e))?.clone();
         let names: Vec<&str> = header.iter().map(str::trim).collect();
-        match text_column(path, &names, text) {
-            Ok(text) => return Ok((header.iter().map(String::from).collect(), text, style)),
+        if names.concat().is_empty()
+            && !reader.read_record(&mut csv::StringRecord::new()).map_err(|e| malformed(path, style, &breaks, e))?
+        {
+            return Ok(None);
+        }
+        match columns(path, &names, options, wanted) {
+            Ok(found) => return Ok(Some((header.iter().map(String::from).collect(), found, style))),
             Err(e) => likeliest = likeliest.or(Some(e)),
         }
     }

@@ -14,8 +14,8 @@ use std::path::Path;
 
 /// The keys of the objects so far, in the order of their first appearance.
 #[derive(Default)]
-pub(super) struct Keys {
-    pub names: Vec<String>,
+struct Keys {
+    names: Vec<String>,
     index: HashMap<String, usize>,
 }
 
@@ -30,7 +30,11 @@ impl Keys {
 }
 
 /// Emits each object with the keys so far, until `emit` returns false. Returns whether the end was reached, and all keys.
-pub(super) fn walk(path: &Path, encoding: Option<&str>, emit: &mut dyn FnMut(&Keys, Record) -> Result<bool>) -> Result<(bool, Keys)> {
+pub(super) fn walk(
+    path: &Path,
+    encoding: Option<&str>,
+    emit: &mut dyn FnMut(&[String], Record) -> Result<bool>,
+) -> Result<(bool, Vec<String>)> {
     let mut source = BufReader::new(Decoded::open(path, encoding)?);
     let (first, line) = first_byte(path, &mut source)?;
     let mut keys = Keys::default();
@@ -43,13 +47,13 @@ pub(super) fn walk(path: &Path, encoding: Option<&str>, emit: &mut dyn FnMut(&Ke
             };
             cells.push((keys.of(key), cell));
         }
-        emit(&keys, Record { place, cells })
+        emit(&keys.names, Record { place, cells })
     };
     let ended = match first {
         Some(b'[') => list(path, source, line, &mut emit_object)?,
         _ => lines(path, source, line, &mut emit_object)?,
     };
-    Ok((ended, keys))
+    Ok((ended, keys.names))
 }
 
 type EmitObject<'a> = dyn FnMut(String, Ordered<Box<RawValue>>) -> Result<bool> + 'a;

@@ -1,18 +1,21 @@
-//! Tables that are read row by row, with all columns, in memory that does not grow with the table.
+//! Tables that are read row by row, in memory that does not grow with the table.
 //!
-//! [`Records::open`] reads a table once, and checks each row. [`Records::each`] reads it again.
+//! `read` gives the texts and labels of a table. For all its columns, [`Records::open`] reads a table once, and checks each row; [`Records::each`] reads it
+//! again.
 
 mod decoded;
 mod fields;
 mod json;
+mod labelled;
 #[cfg(test)]
 mod tests;
 
 pub use fields::Style;
+pub(super) use labelled::read;
 
-use super::table::{self, Kind, TableOptions};
+use super::rows::Wanted;
+use super::table::{self, Columns, Kind, TableOptions};
 use crate::{Error, Result};
-use json::Keys;
 use std::path::{Path, PathBuf};
 
 /// A value of a row.
@@ -34,14 +37,70 @@ pub struct Record {
 }
 
 impl Record {
-    /// The text in the column with the number `column`, or the problem.
+    /// The value in the column with the number `column`. `None` if there is none, or it is null.
+    fn cell(&self, column: usize) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|(i, _)| *i == column)
+            .map(|(_, cell)| cell)
+            .filter(|cell| !matches!(cell, Cell::Json(value) if value == "null"))
+    }
+
+    /// The text in a column, or the problem.
     fn text(&self, column: usize, name: &str) -> std::result::Result<&str, String> {
         match self.cells.iter().find(|(i, _)| *i == column) {
             Some((_, Cell::Text(text))) => Ok(text),
+            Some((_, Cell::Json(value))) if value.starts_with(['{', '[']) => {
+                Err(format!("{name:?} is not one text; expected an object for each row, as pandas writes with orient=\"records\""))
+            }
             Some(_) => Err(format!("{name:?} is not a string")),
             None => Err(format!("there is no {name:?}")),
         }
     }
+
+    /// The text, and the second text of a pair, or the problem.
+    fn texts(&self, Columns { text, second, .. }: Columns, names: &[String]) -> std::result::Result<(&str, Option<&str>), String> {
+        let of = |column: usize| self.text(column, &names[column]);
+        Ok((of(text)?, second.map(of).transpose()?))
+    }
+}
+
+/// What the header of a table or its first object says.
+struct Layout {
+    /// Names of the columns, in the order of the file.
+    names: Vec<String>,
+    columns: Columns,
+    /// How fields are written; `None` if the rows are JSON objects.
+    style: Option<Style>,
+}
+
+/// Emits each row of a table with the names of its columns and the numbers of those that are `wanted`, until `emit` returns false. `None` if it did.
+fn walk(
+    path: &Path,
+    options: &TableOptions,
+    wanted: Wanted,
+    emit: &mut dyn FnMut(&[String], Columns, Record) -> Result<bool>,
+) -> Result<Option<Layout>> {
+    let kind =
+        Kind::of(path).ok_or_else(|| Error::file(path, "name", "is no table: expected .csv, .tsv, .json or .jsonl, perhaps with .gz"))?;
+    let (encoding, empty) = (options.encoding.as_deref(), || Error::file(path, "file", "is empty: it holds no text"));
+    if kind != Kind::Json {
+        let (names, columns, style) = fields::header(path, kind, options, wanted)?.ok_or_else(empty)?;
+        let ended = fields::walk(path, encoding, style, &mut |record| emit(&names, columns, record))?;
+        return Ok(ended.then_some(Layout { names, columns, style: Some(style) }));
+    }
+    let mut columns = None;
+    let mut own = |names: &[String], record: Record| {
+        let found = match columns {
+            Some(columns) => columns,
+            None => table::columns(path, &names.iter().map(String::as_str).collect::<Vec<_>>(), options, wanted)?,
+        };
+        columns = Some(found);
+        emit(names, found, record)
+    };
+    let (ended, names) = json::walk(path, encoding, &mut own)?;
+    let columns = columns.ok_or_else(empty)?;
+    Ok(ended.then_some(Layout { names, columns, style: None }))
 }
 
 /// A table with a column of texts, whose rows can be read again and again.
@@ -50,14 +109,13 @@ pub struct Records {
     encoding: Option<String>,
     /// Names of the columns, in the order of the file.
     pub columns: Vec<String>,
-    /// Number of the column with the texts.
-    pub text: usize,
     /// Number of rows.
     pub rows: usize,
     /// How fields are written; `None` if the rows are JSON objects.
     pub style: Option<Style>,
     /// Whether the file starts with a byte order mark.
     pub mark: bool,
+    texts: Columns,
 }
 
 impl Records {
@@ -66,59 +124,40 @@ impl Records {
     /// # Errors
     /// If the file is no table, is damaged or not in the encoding, a row is malformed, or there is no column of texts. The message has the file and the line.
     pub fn open(path: &Path, options: &TableOptions, go_on: &mut dyn FnMut(usize) -> bool) -> Result<Option<Records>> {
-        let kind = Kind::of(path)
-            .ok_or_else(|| Error::file(path, "name", "is no table: expected .csv, .tsv, .json or .jsonl, perhaps with .gz"))?;
-        let (encoding, wanted) = (options.encoding.as_deref(), options.text_column.as_deref());
-        let mark = decoded::Decoded::open(path, encoding)?.mark;
-        let mut all = Records {
+        let mark = decoded::Decoded::open(path, options.encoding.as_deref())?.mark;
+        let mut rows = 0;
+        let mut count = |names: &[String], columns: Columns, record: Record| {
+            record.texts(columns, names).map_err(|problem| Error::file(path, &record.place, problem))?;
+            rows += 1;
+            Ok(go_on(rows))
+        };
+        let found = walk(path, options, Wanted::Texts, &mut count)?;
+        let encoding = options.encoding.clone();
+        Ok(found.map(|Layout { names, columns: texts, style }| Records {
             path: path.to_path_buf(),
-            encoding: options.encoding.clone(),
-            columns: Vec::new(),
-            text: 0,
-            rows: 0,
-            style: None,
+            encoding,
+            columns: names,
+            rows,
+            style,
             mark,
-        };
-        if kind != Kind::Json {
-            let (columns, text, style) = fields::header(path, kind, encoding, wanted)?;
-            (all.columns, all.text, all.style) = (columns, text, Some(style));
-            let mut count = |_| {
-                all.rows += 1;
-                Ok(go_on(all.rows))
-            };
-            return Ok(fields::walk(path, encoding, style, &mut count)?.then_some(all));
-        }
-        let mut count = |keys: &Keys, record: Record| {
-            if all.rows == 0 {
-                let names: Vec<&str> = keys.names.iter().map(String::as_str).collect();
-                all.text = table::text_column(path, &names, wanted)?;
-            }
-            record.text(all.text, &keys.names[all.text]).map_err(|problem| Error::file(path, &record.place, problem))?;
-            all.rows += 1;
-            Ok(go_on(all.rows))
-        };
-        let (ended, keys) = json::walk(path, encoding, &mut count)?;
-        all.columns = keys.names;
-        if ended && all.rows == 0 {
-            return Err(Error::file(path, "file", "is empty: it holds no text"));
-        }
-        Ok(ended.then_some(all))
+            texts,
+        }))
     }
 
-    /// Emits each row with its text, until `emit` returns false. Returns whether the end was reached.
+    /// Emits each row with its text, and with the second text of a pair, until `emit` returns false. Returns whether the end was reached.
     ///
     /// # Errors
     /// Those of `emit`, and if the file is not what it was when it was opened.
-    pub fn each(&self, emit: &mut dyn FnMut(Record, String) -> Result<bool>) -> Result<bool> {
+    pub fn each(&self, emit: &mut dyn FnMut(Record, String, Option<String>) -> Result<bool>) -> Result<bool> {
         let (path, encoding) = (&self.path, self.encoding.as_deref());
         let changed = || Error::file(path, "table", "was changed while it was read: run this again");
         let mut rows = 0;
         let mut own = |record: Record| {
             rows += 1;
-            let text = record.text(self.text, "").map_err(|_| changed())?.to_string();
-            match record.cells.iter().all(|(i, _)| *i < self.columns.len()) {
-                true => emit(record, text),
-                false => Err(changed()),
+            let texts = record.texts(self.texts, &self.columns).map(|(text, second)| (text.to_string(), second.map(String::from)));
+            match texts {
+                Ok((text, second)) if record.cells.iter().all(|(i, _)| *i < self.columns.len()) => emit(record, text, second),
+                _ => Err(changed()),
             }
         };
         let ended = match self.style {

@@ -10,13 +10,15 @@ pub enum FindingKind {
     NoText,
     /// Rows whose label is empty.
     NoLabel,
-    /// The labels cannot be classes; `problem` says why.
+    /// The labels cannot be classes, or cannot be read as several labels; `problem` says why.
     NoClasses,
-    /// Rows whose label is none of the classes.
+    /// Rows whose label is none of the classes, or has one that is none of several labels.
     OtherLabel,
-    /// All rows have one label.
+    /// Rows whose label is not a number.
+    NotANumber,
+    /// All rows have this label.
     OneClass,
-    /// A class of the first part has no row in this part.
+    /// A class or label of the first part has no row in this part.
     MissingClass,
     /// Rows whose text also has another label.
     Contradiction,

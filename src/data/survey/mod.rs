@@ -3,42 +3,50 @@
 //!
 //! Two texts are the same here if they differ only in case and white space: an uncased tokenizer cannot tell them apart.
 
-mod classes;
 mod damage;
 mod file_form;
 mod finding;
 mod lengths;
+mod meanings;
 mod part;
+mod spread;
 mod texts;
 
 pub use file_form::{FileForm, file_form};
 pub use finding::{Example, Finding, FindingKind, Place};
 pub use lengths::{Lengths, token_lengths};
 pub use part::Part;
+pub use spread::Spread;
 
 use super::labels::Labels;
-use classes::classes;
+use meanings::meanings;
 use serde::Serialize;
 use texts::Texts;
 
-/// A class and its rows.
+/// A class or label, and its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassCount {
-    /// Name of the class.
+    /// Its name.
     pub name: String,
     /// Number of its rows.
     pub rows: usize,
 }
 
 /// Facts about a part. They are neither good nor bad.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PartFacts {
     /// Name of the part.
     pub name: String,
     /// Number of rows.
     pub rows: usize,
-    /// The classes of the first part, with the rows of this one.
+    /// The classes of the first part, with the rows of this one. Of several labels, a row counts for each that it has. Empty for numbers.
     pub classes: Vec<ClassCount>,
+    /// Number of rows that have none of several labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub none: Option<usize>,
+    /// The numbers, if the labels are numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<Spread>,
     /// Lengths in words, which are separated by white space.
     pub words: Lengths,
     /// Lengths in Unicode characters.
@@ -54,18 +62,20 @@ pub struct Survey {
     pub findings: Vec<Finding>,
 }
 
-/// Looks at the rows of all parts, the training texts first. `labels` are the classes if they are known, else they are those of the first part. Each
+/// Looks at the rows of all parts, the training texts first. `labels` say what the labels are, and have the
+/// names of the classes if these are known; else they are those of the first part. Each
 /// finding has at most `most` examples.
 pub fn survey(parts: &[Part], labels: &Labels, most: usize) -> Survey {
     let (mut facts, mut findings, mut of) = (Vec::new(), Vec::new(), Vec::new());
     let mut known = labels.clone();
     for part in parts {
-        let found = classes(part, &known, most);
-        let count = |class| found.of.iter().filter(|of| **of == Some(class)).count();
+        let found = meanings(part, &known, most);
         facts.push(PartFacts {
             name: part.name.clone(),
             rows: part.rows.len(),
-            classes: found.names.iter().enumerate().map(|(i, name)| ClassCount { name: name.clone(), rows: count(i) }).collect(),
+            classes: found.counts(),
+            none: found.none(),
+            numbers: found.numbers(),
             words: Lengths::of(part.rows.iter().map(|row| row.whole_text().split_whitespace().count()).collect()),
             characters: Lengths::of(part.rows.iter().map(|row| row.whole_text().chars().count()).collect()),
         });

@@ -27,6 +27,11 @@ impl Part {
         Example { text: self.rows[i].whole_text().into_owned(), places: vec![self.place(i)] }
     }
 
+    /// A finding about the part as a whole.
+    pub(super) fn about(&self, kind: FindingKind, problem: &str) -> Finding {
+        Finding { problem: Some(problem.to_string()), ..Finding::new(kind, &[&self.name]) }
+    }
+
     /// A finding about the rows `which`.
     pub(super) fn finding(&self, kind: FindingKind, which: impl Iterator<Item = usize>, most: usize) -> Finding {
         let mut found = Finding::new(kind, &[&self.name]);

@@ -1,5 +1,6 @@
 use super::super::rows::Row;
 use super::*;
+use crate::outputs::Outputs;
 use FindingKind::*;
 
 fn part(name: &str, rows: &[(&str, &str)]) -> Part {
@@ -104,4 +105,59 @@ fn pairs_are_the_same_if_both_texts_are() {
     let [repeated] = of(&found, Duplicate)[..] else { panic!() };
     assert_eq!((repeated.rows, repeated.examples[0].text.as_str()), (1, "a\n\none"));
     assert_eq!(places(of(&found, NoText)[0]), [["train line 5: y"]]);
+}
+
+fn task(outputs: Outputs) -> Labels {
+    Labels { outputs, ..Labels::default() }
+}
+
+#[test]
+fn several_labels_are_counted_one_by_one_and_compared_as_sets() {
+    let train = [
+        ("a", "joy|anger"),
+        ("a", "[\"anger\", \"joy\"]"),
+        ("A", "joy"),
+        ("b", "[]"),
+        ("b", "[]"),
+        ("c", ""),
+        ("d", "[1.5]"),
+        ("e", "joy"),
+    ];
+    let test = [("f", "joy|sad"), ("g", "joy")];
+    let found = survey(&[part("train", &train), part("test", &test)], &task(Outputs::Labels), 5);
+    let counts = |part: usize| found.parts[part].classes.iter().map(|c| (c.name.as_str(), c.rows)).collect::<Vec<_>>();
+    assert_eq!((counts(0), found.parts[0].none, found.parts[0].numbers), (vec![("anger", 2), ("joy", 4)], Some(2), None));
+    assert_eq!((counts(1), found.parts[1].none), (vec![("anger", 0), ("joy", 1)], Some(0)));
+    assert_eq!(
+        places(of(&found, Duplicate)[0]),
+        [["train line 2: joy|anger", "train line 3: [\"anger\", \"joy\"]"], ["train line 5: []", "train line 6: []"]]
+    );
+    let [twice] = of(&found, Contradiction)[..] else { panic!() };
+    assert_eq!(places(twice), [["train line 2: joy|anger", "train line 4: joy", "train line 3: [\"anger\", \"joy\"]"]]);
+    assert_eq!(places(of(&found, NoLabel)[0]), [["train line 7: "]]);
+    let other: Vec<_> = of(&found, OtherLabel).into_iter().flat_map(places).collect();
+    assert_eq!(other, [["train line 8: [1.5]"], ["test line 2: joy|sad"]]);
+    assert_eq!(of(&found, MissingClass)[0].problem.as_deref(), Some("anger"));
+    // A label that all rows have, and no label at all.
+    let always = survey(&[part("train", &[("a", "x|y"), ("b", "x")])], &task(Outputs::Labels), 5);
+    assert_eq!(always.findings.iter().map(|f| (f.kind, f.problem.as_deref())).collect::<Vec<_>>(), [(OneClass, Some("x"))]);
+    let never = survey(&[part("train", &[("a", "[]"), ("b", "[]")])], &task(Outputs::Labels), 5);
+    assert!(of(&never, NoClasses)[0].problem.as_deref().unwrap().contains("no text has a label"), "{never:?}");
+}
+
+#[test]
+fn numbers_have_a_spread_and_are_compared_by_value() {
+    let train = [("a", "1"), ("a", "1.0"), ("A", "2.5"), ("b", "high"), ("c", ""), ("d", "inf"), ("e", "-2")];
+    let found = survey(&[part("train", &train), part("test", &[("f", "3"), ("g", "3.0")])], &task(Outputs::Numbers), 5);
+    let spread = found.parts[0].numbers.unwrap();
+    assert_eq!((spread.smallest, spread.median, spread.largest, found.parts[0].classes.len()), (-2.0, 1.0, 2.5, 0));
+    assert_eq!(places(of(&found, NotANumber)[0]), [["train line 5: high"], ["train line 7: inf"]]);
+    assert_eq!(places(of(&found, NoLabel)[0]), [["train line 6: "]]);
+    assert_eq!(places(of(&found, Duplicate)[0]), [["train line 2: 1", "train line 3: 1.0"]]);
+    assert_eq!(places(of(&found, Contradiction)[0]), [["train line 2: 1", "train line 4: 2.5", "train line 3: 1.0"]]);
+    assert_eq!(found.findings.len(), 4, "{found:?}");
+    let same = survey(&[part("train", &[("a", "1"), ("b", "1.0")])], &task(Outputs::Numbers), 5);
+    assert_eq!(same.findings.iter().map(|f| (f.kind, f.problem.as_deref())).collect::<Vec<_>>(), [(OneClass, Some("1"))]);
+    let none = survey(&[part("train", &[("a", "x"), ("b", "y")])], &task(Outputs::Numbers), 5);
+    assert_eq!((none.parts[0].numbers, of(&none, NotANumber)[0].rows), (None, 2));
 }

@@ -1,7 +1,7 @@
 //! Reads Parquet files.
 
 use super::damaged;
-use lowrank::data::{Cell, Record, text_column};
+use lowrank::data::{Cell, Record, TableOptions, text_columns};
 use lowrank::{Error, Result};
 use parquet::basic::Compression;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -18,8 +18,8 @@ pub struct Table {
     pub(super) file: SerializedFileReader<File>,
     /// Names of the columns.
     pub columns: Vec<String>,
-    /// Number of the column with the texts.
-    text: usize,
+    /// Numbers of the columns with the texts: one, or two for pairs.
+    texts: Vec<usize>,
     /// Number of rows.
     pub rows: usize,
 }
@@ -29,26 +29,27 @@ impl Table {
     ///
     /// # Errors
     /// If it is no Parquet file, or has no column of texts.
-    pub fn open(path: &Path, wanted: Option<&str>) -> Result<Table> {
+    pub fn open(path: &Path, options: &TableOptions) -> Result<Table> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let file = SerializedFileReader::new(file).map_err(|e| damaged(path, e))?;
         let about = file.metadata().file_metadata();
         let columns: Vec<String> = about.schema().get_fields().iter().map(|field| field.name().to_string()).collect();
-        let text = text_column(path, &columns.iter().map(String::as_str).collect::<Vec<_>>(), wanted)?;
+        let (text, second) = text_columns(path, &columns.iter().map(String::as_str).collect::<Vec<_>>(), options)?;
         let rows = usize::try_from(about.num_rows()).map_err(|_| Error::file(path, "parquet", "has a negative number of rows"))?;
-        Ok(Table { path: path.to_path_buf(), columns, text, rows, file })
+        Ok(Table { path: path.to_path_buf(), columns, texts: [text].into_iter().chain(second).collect(), rows, file })
     }
 
-    /// Emits each row with its text, until `emit` returns false. Returns whether the end was reached. With `copied`, only the texts are read, and rows have no
+    /// Emits each row with its text, and with the second text of a pair, until `emit` returns false. Returns whether the end was reached. With `copied`, only the texts are read, and rows have no
     /// cells.
     ///
     /// # Errors
     /// Those of `emit`; if the file is damaged, or compressed in a way that needs C code; or if a text is missing.
-    pub fn each(&self, copied: bool, emit: &mut dyn FnMut(Record, String) -> Result<bool>) -> Result<bool> {
+    pub fn each(&self, copied: bool, emit: &mut dyn FnMut(Record, String, Option<String>) -> Result<bool>) -> Result<bool> {
         self.check_compression(copied)?;
         let schema = self.file.metadata().file_metadata().schema();
         let fields = schema.get_fields();
-        let only = || Type::group_type_builder(schema.name()).with_fields(vec![Arc::clone(&fields[self.text])]).build();
+        let read = self.texts.iter().map(|&i| Arc::clone(&fields[i])).collect();
+        let only = || Type::group_type_builder(schema.name()).with_fields(read).build();
         let projection = copied.then(only).transpose().map_err(|e| damaged(&self.path, e))?;
         let mut rows = self.file.get_row_iter(projection).map_err(|e| damaged(&self.path, e))?;
         let mut number = 0;
@@ -58,8 +59,8 @@ impl Table {
             let next = next.map_err(|_| Error::file(&self.path, format_args!("row {}", number + 1), "the file is damaged"))?;
             let Some(row) = next.transpose().map_err(|e| damaged(&self.path, e))? else { break };
             number += 1;
-            let (record, text) = self.record(row, number, copied)?;
-            if !emit(record, text)? {
+            let (record, text, second) = self.record(row, number, copied)?;
+            if !emit(record, text, second)? {
                 return Ok(false);
             }
         }
@@ -73,16 +74,17 @@ impl Table {
         }
     }
 
-    /// A row and its text. With `copied`, the row has only the text.
-    fn record(&self, row: Row, number: usize, copied: bool) -> Result<(Record, String)> {
+    /// A row and its texts. With `copied`, the row has only the texts.
+    fn record(&self, row: Row, number: usize, copied: bool) -> Result<(Record, String, Option<String>)> {
         let place = format!("row {number}");
         let fields = row.into_columns();
-        let text = match fields.get(if copied { 0 } else { self.text }) {
-            Some((_, Field::Str(text))) => text.clone(),
-            _ => return Err(Error::file(&self.path, &place, format!("{:?} is not a string", self.columns[self.text]))),
+        let text = |&i: &usize| match fields.iter().find(|(name, _)| *name == self.columns[i]) {
+            Some((_, Field::Str(text))) => Ok(text.clone()),
+            _ => Err(Error::file(&self.path, &place, format!("{:?} is not a string", self.columns[i]))),
         };
+        let (first, second) = (text(&self.texts[0])?, self.texts.get(1).map(text).transpose()?);
         let cells = if copied { Vec::new() } else { fields.into_iter().map(|(_, field)| cell(field)).enumerate().collect() };
-        Ok((Record { place, cells }, text))
+        Ok((Record { place, cells }, first, second))
     }
 
     /// Refuses compression that cannot be read. With `copied`, it matters for the texts alone.
@@ -90,7 +92,7 @@ impl Table {
         let groups = self.file.metadata().row_groups();
         for column in groups.iter().flat_map(|group| group.columns()) {
             let parts = column.column_path().parts();
-            let is_read = !copied || parts.first() == Some(&self.columns[self.text]);
+            let is_read = !copied || parts.first().is_some_and(|name| self.texts.iter().any(|&i| *name == self.columns[i]));
             let readable = matches!(column.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_));
             if is_read && !readable {
                 let name = format!("{:?}", column.compression());

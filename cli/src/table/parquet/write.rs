@@ -106,7 +106,7 @@ fn kinds(table: &table::Table) -> Result<Vec<Kind>> {
         return Ok(vec![Kind::Text; records.columns.len()]);
     }
     let mut kinds = vec![Kind::Missing; records.columns.len()];
-    records.each(&mut |record, _| {
+    records.each(&mut |record, _, _| {
         record.cells.iter().for_each(|(column, cell)| kinds[*column] = kinds[*column].with(Kind::of(cell)));
         Ok(true)
     })?;
