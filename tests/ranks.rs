@@ -6,7 +6,7 @@ use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::train::{
     AdamW, FrozenFeatures, Observer, OneRank, Ranks, Recipe, StepReport, ThreadRank, Training, evaluate, evaluate_across, logits,
-    predict_across,
+    logits_while,
 };
 use lowrank::{Error, Result};
 use std::cell::Cell;
@@ -202,9 +202,9 @@ fn evaluation_is_that_of_one_rank() {
             // Two logits of 8 bytes for each sequence, and a byte that says that nobody stopped.
             let own: usize = [4, 4, 4, 4, 4, 1].into_iter().skip(ranks.rank()).step_by(n).sum();
             assert_eq!(counted.sent.get(), (n - 1) * (16 * own + 1));
-            let rows = lowrank::train::logits_across(ranks, &model(), &data.sequences(), 4).unwrap();
+            let rows = logits_while(ranks, &model(), &data.sequences(), 4, &mut |_| true).unwrap().unwrap();
             let mut go_on = |_| ranks.rank() != 1;
-            let stopped = predict_across(ranks, &model(), &data.sequences(), 4, &mut go_on).unwrap();
+            let stopped = logits_while(ranks, &model(), &data.sequences(), 4, &mut go_on).unwrap();
             assert!(stopped.is_none(), "one rank stops all");
             (found, rows)
         });

@@ -34,27 +34,14 @@ pub struct Evaluation {
 /// # Errors
 /// Those of the model, and if a logit is not finite.
 pub fn logits<'a, S: Into<Sequence<'a>> + Copy>(model: &DistilBert, sequences: &[S], batch: usize) -> Result<Vec<Vec<f64>>> {
-    logits_across(&OneRank, model, sequences, batch)
+    Ok(logits_while(&OneRank, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
 }
 
-/// [`logits`] by several ranks: each computes some of the batches, and every rank gets all rows. Model and sequences must be the same on every rank.
+/// [`logits`] by several ranks: each computes some of the batches, and every rank gets all rows. Model and sequences must be the same on every rank. `None` if
+/// `go_on` of any rank stops it. Before each of its batches, a rank's `go_on` gets the number of sequences that are done.
 ///
 /// # Errors
 /// Those of [`logits`], and if another rank failed.
-pub fn logits_across<'a, S: Into<Sequence<'a>> + Copy>(
-    ranks: &dyn Ranks,
-    model: &DistilBert,
-    sequences: &[S],
-    batch: usize,
-) -> Result<Vec<Vec<f64>>> {
-    Ok(logits_while(ranks, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
-}
-
-/// [`logits_across`], or `None` if `go_on` of any rank stops it. Before each of its batches, a rank's `go_on` gets the number of sequences that are
-/// done.
-///
-/// # Errors
-/// Those of [`logits_across`].
 pub fn logits_while<'a, S: Into<Sequence<'a>> + Copy>(
     ranks: &dyn Ranks,
     model: &DistilBert,
@@ -106,7 +93,7 @@ pub fn logits_while<'a, S: Into<Sequence<'a>> + Copy>(
 /// Logits `[N][C]` of texts: of each, the mean of its windows. Else as [`logits_while`]: `go_on` gets the number of texts that are done, about.
 ///
 /// # Errors
-/// Those of [`logits_across`].
+/// Those of [`logits_while`].
 pub fn mean_logits(
     ranks: &dyn Ranks,
     model: &DistilBert,
@@ -184,22 +171,7 @@ pub(super) fn cause(found: Option<String>) -> String {
 /// # Errors
 /// Those of the model.
 pub fn predict<'a, S: Into<Sequence<'a>> + Copy>(model: &DistilBert, sequences: &[S], batch: usize) -> Result<Vec<Vec<f64>>> {
-    Ok(predict_across(&OneRank, model, sequences, batch, &mut |_| true)?.unwrap_or_default())
-}
-
-/// [`predict`] by several ranks: each computes some of the batches, and every rank gets all rows. Before each of its batches, a rank's `go_on` gets the
-/// number of sequences that are done. If `go_on` of any rank stops it, every rank gets `None`.
-///
-/// # Errors
-/// Those of the model, and if another rank failed.
-pub fn predict_across<'a, S: Into<Sequence<'a>> + Copy>(
-    ranks: &dyn Ranks,
-    model: &DistilBert,
-    sequences: &[S],
-    batch: usize,
-    go_on: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<Vec<Vec<f64>>>> {
-    Ok(logits_while(ranks, model, sequences, batch, go_on)?.map(|rows| rows.iter().map(|row| softmax(row)).collect()))
+    Ok(logits(model, sequences, batch)?.iter().map(|row| softmax(row)).collect())
 }
 
 /// Evaluates `model` on `data`, `batch` sequences at a time. The logits of a text with several windows are the mean of theirs.
@@ -287,7 +259,13 @@ mod tests {
         let parts = [of(&[1, 3, 4, 5, 6, 2]), of(&[1, 6, 7, 8, 9, 2]), of(&[1, 7, 8, 9, 10, 2])];
         let mean: Vec<f64> = (0..2).map(|c| (parts[0][c] + parts[1][c] + parts[2][c]) / 3.0).collect();
         let windows = data.windows();
-        let found = windows.mean(logits(&model, &windows.sequences(), 3).unwrap());
+        let mut told = Vec::new();
+        let mut go_on = |done| {
+            told.push(done);
+            true
+        };
+        let found = mean_logits(&OneRank, &model, &windows, 1, &mut go_on).unwrap().unwrap();
+        assert_eq!(told, [0, 0, 1, 1], "texts that are done after windows");
         let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-13);
         assert!(close(&found[0], &mean) && close(&found[1], &of(&[1, 5, 2])), "{found:?} {mean:?}");
         assert!(!close(&found[0], &of(data.sequence(0))) && !close(&found[0], &parts[0]), "the windows matter");
@@ -306,11 +284,11 @@ mod tests {
         let model = small();
         let sequences: [&[u32]; 3] = [&[1, 2], &[3], &[4, 5, 6]];
         let mut told = Vec::new();
-        let all = predict_across(&OneRank, &model, &sequences, 2, &mut |done| {
+        let all = logits_while(&OneRank, &model, &sequences, 2, &mut |done| {
             told.push(done);
             true
         });
-        assert_eq!((all.unwrap().unwrap(), told), (predict(&model, &sequences, 2).unwrap(), vec![0, 2]));
-        assert!(predict_across(&OneRank, &model, &sequences, 2, &mut |done| done < 2).unwrap().is_none());
+        assert_eq!((all.unwrap().unwrap(), told), (logits(&model, &sequences, 2).unwrap(), vec![0, 2]));
+        assert!(logits_while(&OneRank, &model, &sequences, 2, &mut |done| done < 2).unwrap().is_none());
     }
 }

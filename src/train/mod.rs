@@ -39,9 +39,7 @@ mod schedule;
 mod scores;
 
 pub use checkpoint::{load_checkpoint, save_checkpoint, save_checkpoint_with};
-pub use evaluate::{
-    Evaluation, evaluate, evaluate_across, logits, logits_across, logits_while, mean_logits, measure, predict, predict_across,
-};
+pub use evaluate::{Evaluation, evaluate, evaluate_across, logits, logits_while, mean_logits, measure, predict};
 pub use features::FrozenFeatures;
 pub use fit::{Training, fit};
 pub use lora_plus::lora_plus;

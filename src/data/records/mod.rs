@@ -74,13 +74,11 @@ struct Layout {
     style: Option<Style>,
 }
 
+/// Takes the names of the columns, the numbers of those that are wanted, and a row. Returns whether to go on.
+type EmitRow<'a> = dyn FnMut(&[String], Columns, Record) -> Result<bool> + 'a;
+
 /// Emits each row of a table with the names of its columns and the numbers of those that are `wanted`, until `emit` returns false. `None` if it did.
-fn walk(
-    path: &Path,
-    options: &TableOptions,
-    wanted: Wanted,
-    emit: &mut dyn FnMut(&[String], Columns, Record) -> Result<bool>,
-) -> Result<Option<Layout>> {
+fn walk(path: &Path, options: &TableOptions, wanted: Wanted, emit: &mut EmitRow) -> Result<Option<Layout>> {
     let kind =
         Kind::of(path).ok_or_else(|| Error::file(path, "name", "is no table: expected .csv, .tsv, .json or .jsonl, perhaps with .gz"))?;
     let (encoding, empty) = (options.encoding.as_deref(), || Error::file(path, "file", "is empty: it holds no text"));
