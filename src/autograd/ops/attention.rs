@@ -31,7 +31,8 @@ use std::sync::Arc;
 ///
 /// Saved: the inputs; y, because δᵢ = dyᵢ · yᵢ (in one head: Σⱼ Pᵢⱼ fᵢⱼ vⱼ is yᵢ); and one number for each row of scores, its log-sum-exp
 /// lse: backward gets P back as exp(S − lse). P is not saved, nor is a dropout mask; but a GPU's tensor-core kernels save one bit of the
-/// mask for each score, because to draw it twice more costs more. In bf16, drop(P) and dS are rounded to bf16 for the products.
+/// mask for each score, because to draw it twice more costs more. In bf16, drop(P) and dS are rounded to bf16 for the products where
+/// these multiply bf16: on a GPU, and on a host with pairs of bf16.
 pub struct Attention {
     /// H.
     pub heads: usize,

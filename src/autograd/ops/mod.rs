@@ -26,6 +26,7 @@ mod attention;
 mod attention_fast;
 mod attention_inputs;
 mod attention_probabilities;
+mod attention_scores;
 mod bce_with_logits;
 mod cases;
 mod cast;

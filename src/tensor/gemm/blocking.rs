@@ -45,7 +45,7 @@ pub(super) fn tile<S: Accum>(isa: Isa, n: usize) -> [usize; 2] {
         (Isa::Avx2, 4) => [6, 16],
         (_, 8) => [6, 8],
         _ if n <= 16 => [8, 16],
-        _ if padded(32) < padded(48) => [8, 32],
+        _ if padded(32) < padded(48) => [12, 32],
         _ => [8, 48],
     }
 }

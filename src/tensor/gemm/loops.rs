@@ -110,7 +110,7 @@ pub(super) fn run<S: Accum, C: Scalar<Acc = S>>(
         } else {
             match tile {
                 [8, 48] => simd::avx512(Tile::<S, C, 8, 48> { products, init, target, place }),
-                [8, 32] => simd::avx512(Tile::<S, C, 8, 32> { products, init, target, place }),
+                [12, 32] => simd::avx512(Tile::<S, C, 12, 32> { products, init, target, place }),
                 [8, 16] => simd::avx512(Tile::<S, C, 8, 16> { products, init, target, place }),
                 [6, 16] => simd::avx2(Tile::<S, C, 6, 16> { products, init, target, place }),
                 [12, 8] => simd::avx2(Tile::<S, C, 12, 8> { products, init, target, place }),

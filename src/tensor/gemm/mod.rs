@@ -86,6 +86,11 @@ pub fn gemm<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc
     sum_on(simd::isa(), &[(a, b)], Init::of(accumulate), c, ldc, true);
 }
 
+/// Whether products of bf16 matrices are computed in pairs of bf16. If not, bf16 is widened, and a caller need not round to it.
+pub fn multiplies_pairs() -> bool {
+    simd::isa() == Isa::Avx512Bf16
+}
+
 /// [`gemm`] on the calling thread alone.
 ///
 /// # Panics

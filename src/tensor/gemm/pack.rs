@@ -43,6 +43,17 @@ impl<S: Accum> Packed<S> {
         Packed::strips(isa, b, pairs, parallel)
     }
 
+    /// Counts the zeros that pad the last strip as columns of B.
+    pub fn padded(self) -> Self {
+        let [_, nr] = tile::<S>(self.isa, self.n);
+        Packed { n: self.n.next_multiple_of(nr), ..self }
+    }
+
+    /// Number of columns of B.
+    pub fn cols(&self) -> usize {
+        self.n
+    }
+
     /// Packs `b`: in pairs if `pairs`, for which it must be bf16.
     fn strips(isa: Isa, b: Mat<S>, pairs: bool, parallel: bool) -> Self {
         let [_, nr] = tile::<S>(isa, b.cols);
@@ -94,12 +105,14 @@ fn wide_strip<S: Accum, T: Copy>(Strip { b, nr, to }: Strip<S, S>, from: &[T], w
             prefetch_ahead(from, p * b.row_stride, b.row_stride, b.cols);
             let from = &from[p * b.row_stride..][..b.cols];
             if b.cols == nr && nr.is_multiple_of(GROUP) {
-                // Groups of a fixed size become vector moves. A loop, because the closures of iterator methods may be compiled for another
-                // instruction set.
+                // A group is read as a whole before it is written, and so becomes vector moves: the compiler need not know that the slices do not
+                // overlap. Loops, because the closures of iterator methods may be compiled for another instruction set.
                 for (to, from) in to.as_chunks_mut::<GROUP>().0.iter_mut().zip(from.as_chunks::<GROUP>().0) {
-                    for (to, &x) in to.iter_mut().zip(from) {
-                        *to = widen(x);
+                    let mut group = [S::ZERO; GROUP];
+                    for i in 0..GROUP {
+                        group[i] = widen(from[i]);
                     }
+                    *to = group;
                 }
             } else {
                 to.iter_mut().zip(from).for_each(|(to, &x)| *to = widen(x));
