@@ -17,12 +17,11 @@
 
 use super::{Op, ParamId, Tape, Var};
 use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Sequences, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What one comparison found.
 #[derive(Clone, Debug)]
@@ -221,13 +220,6 @@ fn patterns(inputs: &[Tensor], random: &mut Stream) -> Vec<Vec<bool>> {
         needs
     };
     if choices <= 16 { (1..choices).map(pattern).collect() } else { (0..16).map(|_| pattern(1 + random.below(choices - 1))).collect() }
-}
-
-/// One to three sequences of up to `most` rows.
-pub(crate) fn random_sequences(random: &mut Stream, most: usize) -> Result<Arc<Sequences>> {
-    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
-    let examples = lengths.iter().map(|_| random.word()).collect();
-    Ok(Arc::new(Sequences::new(&lengths, examples)?))
 }
 
 /// Uniform random numbers in [-1, 1), for cases.

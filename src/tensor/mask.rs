@@ -1,6 +1,5 @@
 //! Dropout masks, drawn from a counter-based random generator: see `philox.rs`.
 
-use super::philox_columns::Columns;
 use super::philox_row::philox_row;
 use super::simd::vectorised;
 use super::{Accum, Scalar, Sequences, alloc, rows};
@@ -29,14 +28,7 @@ impl Mask {
     pub fn factors<T: Accum>(&self, example: u32, row: u32, out: &mut [T]) {
         let threshold = self.threshold();
         let keep = T::of(1.0 / (1.0 - self.p));
-        // `move`: through references, vector code would load the two values for every element.
         philox_row(self.seed, [row, self.site, example], out, move |word| if word >= threshold { keep } else { T::ZERO });
-    }
-
-    /// Draws the factors of `rows` rows of `example` from `first` on, four columns at a time.
-    pub fn columns<T: Accum>(&self, example: u32, first: u32, rows: usize) -> MaskColumns<T> {
-        let draws = Columns::new(self.seed, first, rows, [self.site, example]);
-        MaskColumns { draws, threshold: self.threshold(), keep: T::of(1.0 / (1.0 - self.p)) }
     }
 
     /// Writes the factors of the rows from `first` on of a packed batch. Each row has `cols` columns.
@@ -55,21 +47,5 @@ impl Mask {
             let x = &x[first * cols..][..y.len()];
             vectorised(|| y.iter_mut().zip(x).zip(&*factors).for_each(|((y, &x), &f)| *y = T::narrow(x.widen() * f)));
         });
-    }
-}
-
-/// The factors of [`Mask::columns`].
-pub struct MaskColumns<T> {
-    draws: Columns,
-    threshold: u32,
-    keep: T,
-}
-
-impl<T: Accum> MaskColumns<T> {
-    /// The factors of the columns from 4 · `fourth` on: `to[w][r]` is that of column w of them, row r.
-    #[inline(always)]
-    pub fn factors(&self, fourth: usize, to: [&mut [T]; 4]) {
-        let (threshold, keep) = (self.threshold, self.keep);
-        self.draws.draw(fourth as u32, to, move |word| if word >= threshold { keep } else { T::ZERO });
     }
 }

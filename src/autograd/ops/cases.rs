@@ -8,9 +8,9 @@ use super::{
 };
 use crate::Result;
 use crate::autograd::Op;
-use crate::autograd::gradcheck::{Case, Suite, random_sequences, random_size, random_tensor};
+use crate::autograd::gradcheck::{Case, Suite, random_size, random_tensor};
 use crate::tensor::philox::Stream;
-use crate::tensor::{DType, Mask, Tensor};
+use crate::tensor::{DType, Mask, Sequences, Tensor};
 use std::sync::Arc;
 
 /// The gradient checks of every op. For the tolerances see [`Suite::tolerance`].
@@ -171,4 +171,11 @@ fn target_loss(op: impl Op, random: &mut Stream) -> Result<Case> {
     let large = if random.below(2) == 1 { 9.0 } else { 1.0 };
     let z = random_tensor(random, &dims)?.to_f64()?.into_iter().map(|z| large * z).collect::<Vec<f64>>();
     Ok(Case::new(op, vec![Tensor::new(z, dims)?, random_tensor(random, &dims)?]))
+}
+
+/// One to three sequences of up to `most` rows.
+pub(super) fn random_sequences(random: &mut Stream, most: usize) -> Result<Arc<Sequences>> {
+    let lengths: Vec<usize> = (0..1 + random.below(3)).map(|_| random_size(random, most)).collect();
+    let examples = lengths.iter().map(|_| random.word()).collect();
+    Ok(Arc::new(Sequences::new(&lengths, examples)?))
 }

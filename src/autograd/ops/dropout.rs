@@ -81,8 +81,9 @@ impl Tape<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::random_sequences;
     use super::*;
-    use crate::autograd::gradcheck::{random_sequences, random_tensor};
+    use crate::autograd::gradcheck::random_tensor;
     use crate::tensor::DType;
     use crate::tensor::philox::Stream;
 

@@ -71,9 +71,10 @@ impl Op for ResidualLayerNorm {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::random_sequences;
     use super::*;
     use crate::autograd::Parameter;
-    use crate::autograd::gradcheck::{random_sequences, random_tensor};
+    use crate::autograd::gradcheck::random_tensor;
     use crate::tensor::philox::Stream;
     use proptest::prelude::*;
 

@@ -68,7 +68,7 @@ pub use super::element::Elements;
 pub use loops::Init;
 pub use mat::Mat;
 pub use naive::gemm_naive;
-pub use pack::Packed;
+pub use pack::{Packed, multiplies_pairs};
 
 use super::simd::{self, Isa};
 use super::{Accum, Scalar};
@@ -84,11 +84,6 @@ const SHORT: usize = 48;
 /// If the sizes do not fit.
 pub fn gemm<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: Mat<S>, c: &mut [C], ldc: usize, accumulate: bool) {
     sum_on(simd::isa(), &[(a, b)], Init::of(accumulate), c, ldc, true);
-}
-
-/// Whether products of bf16 matrices are computed in pairs of bf16. If not, bf16 is widened, and a caller need not round to it.
-pub fn multiplies_pairs() -> bool {
-    simd::isa() == Isa::Avx512Bf16
 }
 
 /// [`gemm`] on the calling thread alone.

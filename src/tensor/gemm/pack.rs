@@ -181,3 +181,8 @@ impl<S: Accum> Kernel for Strip<'_, S, bf16> {
         turned(whole, nr, to, |j| from[j * b.col_stride..][..b.rows].as_chunks::<2>().0, |pair| pair, pair);
     }
 }
+
+/// Whether products of bf16 matrices are computed in pairs of bf16. If not, bf16 is widened, and a caller need not round to it.
+pub fn multiplies_pairs() -> bool {
+    simd::isa() == Isa::Avx512Bf16
+}
