@@ -39,7 +39,7 @@ impl<T: Scalar> Scores<T> {
     /// Room for the scores of `n` queries or fewer. `n` is at most that of any block.
     pub fn new(n: usize, nk: usize) -> Self {
         // A tile has at most 3 LANES columns.
-        let stride = (n.next_multiple_of(3 * LANES) / LANES | 1) * LANES;
+        let stride = ((n.next_multiple_of(3 * LANES) / LANES) | 1) * LANES;
         let rounds = size_of::<T>() != size_of::<T::Acc>() && multiplies_pairs();
         Scores { sums: alloc(nk * stride), narrow: alloc(if rounds { nk * stride } else { 0 }), nk, width: 0, stride }
     }

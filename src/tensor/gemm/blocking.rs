@@ -34,7 +34,7 @@ pub(super) fn depth(isa: Isa) -> usize {
 /// `[MR, NR]`: rows and columns of the register tile, for a C of n columns.
 ///
 /// AVX2 keeps 12 accumulators in its 16 registers, AVX-512 keeps 24 in its 32. Portable code uses half as many columns. If n is small, NR is
-/// smaller, because a wide tile would mostly multiply padding. MR divides the number of query rows that attention takes
+/// smaller, because a wide tile would mostly multiply padding; MR may then be larger. MR divides the number of queries that attention takes
 /// at a time.
 pub(super) fn tile<S: Accum>(isa: Isa, n: usize) -> [usize; 2] {
     let padded = |nr: usize| n.next_multiple_of(nr);
