@@ -13,6 +13,7 @@ mod export;
 mod folds;
 mod labels;
 mod normalize;
+mod numbered;
 mod ordered;
 mod pair;
 mod pieces;

@@ -52,21 +52,6 @@ pub(super) fn each_target(labels: &Labels, found: &[Label], path: &Path) -> Resu
 /// The names of the outputs, and what each label means.
 type Each = (Vec<String>, Vec<Result<Vec<f64>>>);
 
-/// A number for each row that there is, the same for equal rows, and the row of each number.
-pub(super) fn numbered(rows: impl Iterator<Item = Option<Vec<f64>>>) -> (Vec<Option<usize>>, Vec<Vec<f64>>) {
-    let (mut index, mut all): (HashMap<Vec<u64>, usize>, Vec<Vec<f64>>) = Default::default();
-    let number = |row: Option<Vec<f64>>| {
-        let row = row?;
-        // The sum makes one zero of both.
-        let number = *index.entry(row.iter().map(|y| (y + 0.0).to_bits()).collect()).or_insert(all.len());
-        if number == all.len() {
-            all.push(row);
-        }
-        Some(number)
-    };
-    (rows.map(number).collect(), all)
-}
-
 fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     let names = labels.names.clone().unwrap_or_else(|| vec![generic_label(0)]);
     let row = |label: &Label| {

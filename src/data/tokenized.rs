@@ -2,8 +2,8 @@
 
 use super::dataset::{Dataset, text_key};
 use super::encoder::Encoder;
+use super::numbered::numbered;
 use super::stream;
-use super::targets::numbered;
 use super::wordpiece::WordPiece;
 use crate::cut::{Cut, Sequence, Windows};
 use crate::outputs::Outputs;

@@ -150,8 +150,7 @@ impl Train {
     fn texts(&self, reader: &Reader, names: Option<&[String]>) -> Result<Texts> {
         let hint = |e: Error| match (names, &e) {
             (Some(names), Error::File { problem, .. }) if problem.contains("none of the classes") => {
-                let advice =
-                    if self.init_from.is_some() { "those of the adapter stay" } else { "a new head takes its place with --new-head" };
+                let advice = if self.init_from.is_some() { "those of the adapter stay" } else { "--new-head makes a new one" };
                 Error::invalid(format!("{e}; the head's classes are {}: {advice}", names.join(", ")))
             }
             _ => e,

@@ -1,8 +1,9 @@
 //! What the labels of a part mean: classes, several labels, or numbers. Training refuses a label that means nothing; here it is a finding.
 
 use super::super::labels::{Labels, excerpt};
+use super::super::numbered::numbered;
 use super::super::rows::Distinct;
-use super::super::targets::{each_target, numbered};
+use super::super::targets::each_target;
 use super::finding::{Finding, FindingKind};
 use super::part::Part;
 use super::{ClassCount, Spread};
