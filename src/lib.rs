@@ -1,8 +1,8 @@
 //! A small tensor engine with its own reverse-mode autograd. It fine-tunes DistilBERT with LoRA on a CPU or an NVIDIA GPU, without an ML
 //! framework.
 //!
-//! LoRA, low-rank adaptation, leaves a weight W of a model as it is, and trains a small change of it: a product B·A of two thin matrices,
-//! of which each linear layer adds a multiple, its low-rank term.
+//! LoRA (low-rank adaptation) does not change a weight W of the model. It trains an addition to it, s·B·A: the product of two thin
+//! matrices, times a scale. A linear layer with such an addition has a low-rank term.
 //!
 //! ```text
 //! texts and labels
@@ -85,8 +85,8 @@
 //!    norm in one) and `embedding_layer_norm` (embeddings, sum, layer norm and dropout in one); a first reader skips their files.
 //!    `autograd/ops/first_row.rs`: the `[CLS]` row. `autograd/ops/cross_entropy.rs`: the loss of classes.
 //! 9. **The model.** `nn/mod.rs`: what a forward pass needs. `nn/weight.rs`: frozen or trained. `nn/linear.rs`, `nn/layer_norm.rs`,
-//!    `nn/block.rs`: layers. `nn/distilbert.rs`: DistilBERT, and BERT. The names of their weights are in the file `architecture` beside it,
-//!    and the lists of their linears and weights in `parts`; a first reader skips both.
+//!    `nn/block.rs`: layers. `nn/distilbert.rs`: DistilBERT, and BERT. The file `architecture` has the names of their weights, and `parts`
+//!    lists their linears and weights; a first reader skips both.
 //! 10. **LoRA.** `lora/mod.rs`, `lora/config.rs`: which linears get a term. `lora/method.rs`: how a model becomes a LoRA model.
 //!     `lora/terms.rs`: how A and B start. `lora/merge.rs`: how they become part of W.
 //! 11. **Training.** `data/batch.rs`: examples to batches. `train/mod.rs`: what the bits of a result depend on. `train/recipe.rs` and

@@ -4,8 +4,11 @@
 //! An ordinary generator has a state, and each number depends on all numbers drawn before. Here, random words are a function of a key (the
 //! seed) and a counter. Any part of a dropout mask can be drawn at any time, in any order, by any thread: backward can draw it again. The
 //! counter of a mask (`mask.rs`) is `[column / 4, row, site, example]`: its four words are for four columns. Site: which dropout of the
-//! model. Example: which text of which epoch. The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits,
+//! model. Example: which text in which epoch. The counter of a [`Stream`] is `[count, count, purpose, u32::MAX]`: the count has 64 bits,
 //! low word first.
+
+/// The two factors of a round.
+pub(super) const FACTORS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
 
 /// The two keys of each of the ten rounds.
 #[inline(always)]
@@ -20,8 +23,8 @@ pub fn round_keys(seed: u64) -> [[u32; 2]; 10] {
 #[inline(always)]
 pub fn philox(seed: u64, mut counter: [u32; 4]) -> [u32; 4] {
     for key in round_keys(seed) {
-        let p0 = u64::from(counter[0]) * 0xD251_1F53;
-        let p1 = u64::from(counter[2]) * 0xCD9E_8D57;
+        let p0 = u64::from(counter[0]) * FACTORS[0];
+        let p1 = u64::from(counter[2]) * FACTORS[1];
         counter = [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
     }
     counter

@@ -4,7 +4,7 @@
 //! one does, which is cheaper. The counter of a row joins the others late, so most of the first three rounds is the same for all rows, or the
 //! same for all columns.
 
-use super::philox::round_keys;
+use super::philox::{FACTORS, round_keys};
 
 /// Rows that are computed together.
 const LANES: usize = 48;
@@ -20,8 +20,7 @@ pub(super) struct Columns {
     rows: Vec<[u64; LANES]>,
 }
 
-/// The two factors of a round.
-const FACTORS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
+/// The lower half of 64 bits.
 const LOW: u64 = u32::MAX as u64;
 
 impl Columns {
@@ -76,7 +75,7 @@ impl Columns {
     }
 }
 
-/// `f` of the lower halves of `words`, as many as `to` has room for. The compiler makes vector code of a loop whose number of turns it does not know.
+/// `to[i] = f(word)` for the lower half of each word, until `to` is full. As a function of its own this loop becomes vector code.
 #[inline(always)]
 fn put<T: Copy>(words: &[u64; LANES], to: &mut [T], f: impl Fn(u32) -> T) {
     for (to, &word) in to.iter_mut().zip(words) {

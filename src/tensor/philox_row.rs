@@ -1,5 +1,6 @@
 //! The random words of a whole row, in vector code. The numbers are those of [`philox`](super::philox::philox()).
 
+use super::philox::FACTORS;
 use super::simd;
 
 /// `out[j] = f(word)`, where word is number j mod 4 of `philox(seed, [j / 4, rest…])`.
@@ -24,8 +25,8 @@ fn philox_lanes(seed: u64, first: u32, rest: [u32; 3]) -> [[u64; LANES]; 4] {
     }
     for _ in 0..10 {
         for l in 0..LANES {
-            let p0 = (c0[l] & low) * 0xD251_1F53;
-            let p1 = (c2[l] & low) * 0xCD9E_8D57;
+            let p0 = (c0[l] & low) * FACTORS[0];
+            let p1 = (c2[l] & low) * FACTORS[1];
             (c0[l], c2[l]) = ((p1 >> 32) ^ c1[l] ^ key[0], (p0 >> 32) ^ c3[l] ^ key[1]);
             (c1[l], c3[l]) = (p1, p0);
         }

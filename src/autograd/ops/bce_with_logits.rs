@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 /// for `problem_type` "multi_label_classification".
 #[derive(Clone, Copy, Debug)]
 pub struct BceWithLogits {
-    /// N: for a mean, B · C; for one micro-batch of several, that of the whole batch.
+    /// N: for a mean, B · C; for one micro-batch of several, that of the whole step.
     pub divisor: f64,
 }
 

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 /// With N = B · C it is PyTorch's `MSELoss`, which transformers chooses for `problem_type` "regression".
 #[derive(Clone, Copy, Debug)]
 pub struct SquaredError {
-    /// N: for a mean, B · C; for one micro-batch of several, that of the whole batch.
+    /// N: for a mean, B · C; for one micro-batch of several, that of the whole step.
     pub divisor: f64,
 }
 

@@ -39,7 +39,8 @@ pub struct PartFacts {
     pub name: String,
     /// Number of rows.
     pub rows: usize,
-    /// The classes of the first part, with the rows of this one. Of several labels, a row counts for each that it has. Empty for numbers.
+    /// The classes or labels of the first part, and how many rows of this part have each. A row with several labels counts for each of them. Empty if
+    /// the labels are numbers.
     pub classes: Vec<ClassCount>,
     /// Number of rows that have none of several labels.
     #[serde(skip_serializing_if = "Option::is_none")]
