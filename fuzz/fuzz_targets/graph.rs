@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lowrank_fuzz::targets::graph::run(data));
+libfuzzer_sys::fuzz_target!(init: lowrank_fuzz::start(), |data: &[u8]| lowrank_fuzz::targets::graph::run(data));

@@ -24,7 +24,7 @@ where
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// [`map_chunks`] of the items that `produce` emits. `produce` runs on its own thread while the others work. It waits when it is a few chunks
-/// ahead. `size` is the size of an item in bytes.
+/// ahead. `size` is the size of an item in bytes. With one thread, each item is used when it is emitted.
 #[cfg(feature = "data")]
 pub(super) fn map_produced<I, O, F, E>(
     produce: impl FnOnce(&mut dyn FnMut(I)) -> Result<(), E> + Send,
@@ -37,6 +37,11 @@ where
     F: FnMut(I) -> O,
     E: Send,
 {
+    if rayon::current_num_threads() == 1 {
+        let (mut f, mut made) = (make(), Vec::new());
+        produce(&mut |item| made.push(f(item)))?;
+        return Ok(made);
+    }
     let (send, receive) = std::sync::mpsc::sync_channel(8);
     let send_all = move || {
         let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK), 0);

@@ -1,13 +1,15 @@
 //! Records a few ops on a `autograd::Tape` in f32 and in f64, and compares all values and gradients. The bytes of the input are the program.
 //!
-//! How far rounding may change a result is measured: the same graph is computed in f64 with noise. Each input and each result of an op is multiplied
-//! by 1 + u, where u is below [`NOISE`], which is far more than the rounding of f32. The bound is a multiple of the change.
+//! How far rounding may change a result is measured. The same graph is computed in f64 with noise: each input and each result of an op is
+//! multiplied by 1 + u, where u is below [`NOISE`], which is far more than the rounding of f32. And an op rounds relative to the gradient that
+//! arrives at it, even if it passes on a small part of it: 1 - y² of tanh is off by the rounding of 1. So the largest gradient that arrives anywhere is
+//! measured too. The bound is a multiple of both.
 
 use super::input::Bytes;
+use lowrank::Result;
 use lowrank::autograd::ops::{Attention, EmbeddingLayerNorm, GroupedLinear, Linear, ResidualLayerNorm, Term};
 use lowrank::autograd::{Parameter, Tape, Var};
 use lowrank::tensor::{DType, Mask, Sequences, Tensor};
-use lowrank::{Error, Result};
 use std::sync::Arc;
 
 const NOISE: f64 = 1e-5;
@@ -18,37 +20,72 @@ const LARGEST: f64 = 64.0;
 /// Most ops of a graph.
 const STEPS: usize = 10;
 
+/// How far a gradient may be off, as a part of the largest that arrives anywhere: a few roundings of f32, times [`LARGEST`].
+const OF_ARRIVING: f64 = 1e-5;
+
+/// What the name of a gradient begins with.
+const GRADIENT: &str = "gradient of";
+
 /// Values and gradients of a run, or an error, each with its name.
-type Results = Vec<(String, std::result::Result<Vec<f64>, Error>)>;
+type Results = Vec<(String, Result<Tensor>)>;
 
 pub fn run(data: &[u8]) {
-    let narrow = results(data, DType::F32, None);
-    let wide = results(data, DType::F64, None);
-    assert_eq!(narrow.len(), wide.len(), "as many results in f32 as in f64");
+    let (all_narrow, all_wide) = (results(data, DType::F32, None, &[]), results(data, DType::F64, None, &[]));
+    assert_eq!(all_narrow.len(), all_wide.len(), "as many results in f32 as in f64");
     // Most results need no measured bound.
-    let mut noisy: Vec<Results> = Vec::new();
-    for (i, ((name, narrow), (_, wide))) in narrow.iter().zip(&wide).enumerate() {
+    let mut allowed: Vec<f64> = Vec::new();
+    for (i, ((name, narrow), (_, wide))) in all_narrow.iter().zip(&all_wide).enumerate() {
         let (narrow, wide) = match (narrow, wide) {
-            (Ok(narrow), Ok(wide)) => (narrow, wide),
+            (Ok(narrow), Ok(wide)) => (numbers(narrow), numbers(wide)),
             (Err(_), Err(_)) => continue,
             (narrow, wide) => panic!("{name}: {narrow:?} in f32, and {wide:?} in f64"),
         };
         assert_eq!(narrow.len(), wide.len(), "{name}");
-        let largest = wide.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let bound = 1e-5 * (1.0 + largest);
-        if narrow.iter().zip(wide).all(|(narrow, wide)| (narrow - wide).abs() <= bound) {
+        let bound = 1e-5 * (1.0 + largest(&wide));
+        if narrow.iter().zip(&wide).all(|(narrow, wide)| (narrow - wide).abs() <= bound) {
             continue;
         }
-        if noisy.is_empty() {
-            noisy = (0..NOISY).map(|seed| results(data, DType::F64, Some(seed as u64))).collect();
+        if allowed.is_empty() {
+            allowed = measured(data, &all_wide);
         }
-        let differences = noisy.iter().filter_map(|all| all[i].1.as_ref().ok()).flat_map(|noisy| noisy.iter().zip(wide));
-        let change = differences.map(|(noisy, wide)| (noisy - wide).abs()).fold(0.0, f64::max);
-        let bound = 16.0 * change + bound;
-        for (at, (narrow, wide)) in narrow.iter().zip(wide).enumerate() {
+        let bound = allowed[i] + bound;
+        for (at, (narrow, wide)) in narrow.iter().zip(&wide).enumerate() {
             assert!((narrow - wide).abs() <= bound, "{name}[{at}]: {narrow} in f32, {wide} in f64, and {bound} is allowed");
         }
     }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_f64().expect("a tensor of floats")
+}
+
+fn largest(numbers: &[f64]) -> f64 {
+    numbers.iter().fold(0.0, |most, x| most.max(x.abs()))
+}
+
+/// How far rounding may change each result. `wide` holds the results in f64.
+fn measured(data: &[u8], wide: &Results) -> Vec<f64> {
+    let mut changes = vec![0.0; wide.len()];
+    for seed in 0..NOISY {
+        let noisy = results(data, DType::F64, Some(seed as u64), &[]);
+        for (change, ((_, noisy), (_, wide))) in changes.iter_mut().zip(noisy.iter().zip(wide)) {
+            let (Ok(noisy), Ok(wide)) = (noisy, wide) else { continue };
+            let differences: Vec<f64> = numbers(noisy).iter().zip(numbers(wide)).map(|(noisy, wide)| noisy - wide).collect();
+            *change = largest(&differences).max(*change);
+        }
+    }
+    // The gradient that arrives at a value is that of zeros added to it.
+    let values = wide.iter().filter(|(name, _)| !is_gradient(name)).filter_map(|(_, value)| value.as_ref().ok());
+    let zeros: Vec<Parameter> = values.map(|value| Parameter::new("zeros", Tensor::zeros(DType::F64, value.dims()))).collect();
+    let all = results(data, DType::F64, None, &zeros);
+    let gradients = all.iter().filter(|(name, _)| is_gradient(name)).filter_map(|(_, gradient)| gradient.as_ref().ok());
+    let arriving = gradients.map(|gradient| largest(&numbers(gradient))).fold(0.0, f64::max);
+    let bound = |((name, _), change): (&(String, _), f64)| 16.0 * change + if is_gradient(name) { OF_ARRIVING * arriving } else { 0.0 };
+    wide.iter().zip(changes).map(bound).collect()
+}
+
+fn is_gradient(name: &str) -> bool {
+    name.starts_with(GRADIENT)
 }
 
 /// A generator of random numbers.
@@ -79,6 +116,8 @@ struct Graph<'m, 'b> {
     sizes: Sizes,
     dtype: DType,
     noise: Option<Random>,
+    /// Zeros that the next values get added.
+    zeros: std::slice::Iter<'m, Parameter>,
     /// Each value, and a bound of its elements.
     values: Vec<(Var, f64)>,
 }
@@ -91,7 +130,8 @@ fn tensor(dims: &[usize], dtype: DType, random: &mut Random, noise: &mut Option<
     Tensor::from_f64(values.collect(), dtype, dims)
 }
 
-fn results(data: &[u8], dtype: DType, noise: Option<u64>) -> Results {
+/// The results of a run. Each value gets one of `zeros` added, as long as there are any.
+fn results(data: &[u8], dtype: DType, noise: Option<u64>, zeros: &[Parameter]) -> Results {
     let mut bytes = Bytes(data);
     let lengths: Vec<usize> = (0..1 + bytes.below(3)).map(|_| 1 + bytes.below(4)).collect();
     let examples = (0..lengths.len() as u32).collect();
@@ -123,24 +163,22 @@ fn results(data: &[u8], dtype: DType, noise: Option<u64>) -> Results {
     let leaf = |(i, p)| if trained >> i & 1 == 0 { tape.parameter(p) } else { tape.constant(Parameter::value(p)) };
     let values = parameters.iter().enumerate().map(leaf).map(|var| (var, 2.1)).collect();
     let sizes = Sizes { sequences, tokens, width: d, count, classes: c };
-    let mut graph = Graph { tape, bytes, sizes, dtype, noise, values };
+    let mut graph = Graph { tape, bytes, sizes, dtype, noise, zeros: zeros.iter(), values };
     let mut results = Results::new();
     for _ in 0..STEPS {
         if graph.bytes.is_empty() {
             break;
         }
         let (name, made) = graph.step();
-        let value = made.and_then(|(var, bound)| {
-            let var = graph.finished(var, bound)?;
-            var.value().to_f64()
-        });
+        let value = made.and_then(|(var, bound)| graph.finished(var, bound).map(|var| var.value().clone()));
         results.push((name.to_string(), value));
     }
     let grads = graph.loss(&mut random).and_then(|loss| graph.tape.backward(&loss));
     match grads {
         Ok(grads) => {
-            let of = |p: &Parameter| (format!("gradient of {}", p.name()), grads.get(p).map_or(Ok(Vec::new()), Tensor::to_f64));
-            results.extend(parameters.iter().map(of));
+            let none = Tensor::zeros(dtype, [0]);
+            let of = |p: &Parameter| (format!("{GRADIENT} {}", p.name()), Ok(grads.get(p).unwrap_or(&none).clone()));
+            results.extend(parameters.iter().chain(zeros).map(of));
         }
         Err(e) => results.push(("backward".to_string(), Err(e))),
     }
@@ -182,6 +220,10 @@ impl<'m> Graph<'m, '_> {
             let factors = (0..var.shape().len()).map(|_| 1.0 + NOISE * noise.draw()).collect();
             let factors = self.tape.constant(&Tensor::from_f64(factors, self.dtype, var.shape().dims())?);
             var = self.tape.mul(&var, &factors)?;
+        }
+        if let Some(zeros) = self.zeros.next() {
+            let zeros = self.tape.parameter(zeros);
+            var = self.tape.add(&var, &zeros)?;
         }
         self.values.push((var.clone(), bound));
         Ok(var)

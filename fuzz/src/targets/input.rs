@@ -5,16 +5,16 @@ use lowrank::tensor::DType;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// Stands between the parts of an input. 0xFF is not in UTF-8, so that no text holds it.
-pub const SEPARATOR: &[u8] = b"\n\xff\n";
+/// A line with this byte alone stands between the parts of an input. It is not in UTF-8, so that no text holds it.
+const SEPARATOR: u8 = 0xff;
 
 /// The first N parts of `data`. The last holds the rest; missing ones are empty.
 pub fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
     let mut rest = data;
     let mut parts = [&[][..]; N];
     for part in &mut parts[..N - 1] {
-        match rest.windows(SEPARATOR.len()).position(|window| window == SEPARATOR) {
-            Some(at) => (*part, rest) = (&rest[..at], &rest[at + SEPARATOR.len()..]),
+        match (1..rest.len()).find(|&at| rest[at] == SEPARATOR && rest[at - 1] == b'\n' && rest.get(at + 1) == Some(&b'\n')) {
+            Some(at) => (*part, rest) = (&rest[..at - 1], &rest[at + 2..]),
             None => (*part, rest) = (rest, &[]),
         }
     }
