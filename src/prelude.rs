@@ -17,7 +17,7 @@
 //! let pairs = good.map(|text| (text, "positive")).into_iter().chain(bad.map(|text| (text, "negative")));
 //! let data = Dataset::from_pairs(pairs)?.split(0.2, 0)?;              // a fifth is data.test, drawn with seed 0; equal texts stay together
 //! let mut model = TextClassifier::open(encoder, &data.train)?;        // a class for each label
-//! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;
+//! model.adapt(LoraConfig::new(8, &["q_lin", "v_lin"]).alpha(16.0).dropout(0.1))?;     // alpha and dropout: the defaults
 //! println!("{}", model.trainable());                                  // as PEFT prints it: trained and all
 //! model.fit(&data.train, &Recipe::default())?;
 //! println!("{:.2} %", 100.0 * model.evaluate(&data.test)?.accuracy);

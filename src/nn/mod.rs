@@ -89,7 +89,7 @@ pub mod site {
     pub const CLASSIFIER_INPUT: u32 = 1;
     /// Low-rank term of the first linear of the head.
     pub const PRE_CLASSIFIER_TERM: u32 = 2;
-    /// Low-rank term of the second linear of the head.
+    /// Low-rank term of the second linear of the head. LoRA as in PEFT gives it none.
     pub const CLASSIFIER_TERM: u32 = 3;
 
     /// Attention probabilities of a layer.

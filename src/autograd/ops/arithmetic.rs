@@ -1,5 +1,6 @@
-//! Sums, products and multiples of tensors of equal shapes. `elementwise_op.rs` has three functions for them: `zip_in_place` combines two
-//! tensors element by element, `add` adds them, and `equal_shapes` checks their shapes.
+//! Four small ops: a + b and a ⊙ b of two tensors of equal shapes, a multiple of a tensor, and the sum of its elements. `elementwise_op.rs`
+//! has three functions for them: `zip_in_place` combines two tensors element by element, `add` adds them, and `equal_shapes` checks their
+//! shapes.
 
 use super::elementwise_op::{add, equal_shapes, zip_in_place};
 use crate::autograd::{Op, Saved, Tape, Var};

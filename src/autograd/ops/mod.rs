@@ -1,4 +1,4 @@
-//! The differentiable operations, one a file (`arithmetic.rs` has four).
+//! The differentiable operations, one a file (`arithmetic.rs` has four). The other files are fast forms, and what several ops share.
 //!
 //! The order inside a file: source and formula, the struct with its settings, forward and backward, and the [`Tape`](super::Tape) method.
 //! (Attention and the two fused layer norms have none: layers call `Tape::apply`.) `cases.rs` has the settings and random inputs with which
@@ -9,7 +9,7 @@
 //! | op | formula | plain form | fast form on the host |
 //! |---|---|---|---|
 //! | [`Gelu`], [`Relu`], [`Tanh`] | y = f(x) | `f` and `df`, see [`Elementwise`] | `f_fast` and `dx_fast`; loops in `elementwise_op.rs` |
-//! | [`Add`], [`Mul`] | sum and product | the code itself | `elementwise_op.rs` |
+//! | [`Add`], [`Mul`] | sum and product | the code itself; loops in `elementwise_op.rs` | none |
 //! | [`Dropout`] | y = f ⊙ x, f: 0 or 1/(1 − p) | `dropout.rs` | [`Mask::apply`](crate::tensor::Mask::apply) |
 //! | [`LayerNorm`] | y = x̂ ⊙ γ + β | `layer_norm.rs` | `layer_norm_fast.rs` |
 //! | [`ResidualLayerNorm`] | LN(drop(x) + residual) | composed tape calls | `layer_norm_fast.rs` |
