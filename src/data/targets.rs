@@ -137,6 +137,8 @@ fn wrong(path: &Path, label: &Label, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::WordPiece;
+    use super::super::rows::{Row, dataset};
     use super::*;
 
     fn of(outputs: Outputs, names: Option<&[&str]>, found: &[&str]) -> Result<(Vec<String>, Vec<Vec<f64>>)> {
@@ -189,5 +191,16 @@ mod tests {
             let message = of(Outputs::Numbers, None, &["1", text]).unwrap_err().to_string();
             assert!(message.contains("a.csv: line 3: the label") && message.contains("is not a number"), "{message}");
         }
+    }
+
+    #[test]
+    fn each_text_gets_the_numbers_of_its_row() {
+        let row = |label: &str| Row { name: String::new(), text: "a".to_string(), second: None, label: label.to_string(), lossy: false };
+        let (labels, path) = (Labels { outputs: Outputs::Numbers, ..Labels::default() }, Path::new("a.csv"));
+        let data = dataset(vec![row("2"), row("-1.5"), row("2")], path, &labels).unwrap();
+        assert_eq!((&data.label_names[..], &data.labels[..]), (&["2".to_string(), "-1.5".into()][..], &[0, 1, 0][..]));
+        let wordpiece = WordPiece::from_vocab("[UNK] [CLS] [SEP] a".split(' ').map(String::from)).unwrap();
+        let tokens = Tokenized::new(&data, &wordpiece, 8).with_targets(&labels, path).unwrap();
+        assert_eq!((tokens.wanted(), &tokens.label_names[..]), (vec![vec![2.0], vec![-1.5], vec![2.0]], &["LABEL_0".to_string()][..]));
     }
 }

@@ -33,3 +33,29 @@ pub fn memory_by_category(model: &DistilBert, peak: usize, kept: usize, data: us
     all.push(("the rest", peak.saturating_sub(explained)));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::{LoraConfig, adapt};
+    use crate::nn::Config;
+    use crate::tensor::DType;
+
+    #[test]
+    fn the_categories_add_up_to_the_peak() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.n_heads, config.hidden_dim, config.n_layers) = (4, 2, 6, 1);
+        (config.vocab_size, config.max_position_embeddings) = (8, 6);
+        let mut model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
+        adapt(&mut model, &LoraConfig::new(1, &["q_lin"]), 1).unwrap();
+        let trained: usize = model.parameters().iter().map(|p| p.value().bytes()).sum();
+        let frozen = model.weights().into_iter().filter(|w| w.parameter().is_none());
+        let frozen: usize = frozen.map(|w| w.value().unwrap().bytes()).sum();
+        let found: BTreeMap<&str, usize> = memory_by_category(&model, 100_000, 300, 20).into_iter().collect();
+        assert_eq!(found["what trains, its gradients and moments"], 4 * trained);
+        assert_eq!(found["frozen weights in the file's map"], 0);
+        assert_eq!(found["frozen weights in memory"], frozen);
+        assert_eq!([found["activations kept for backward"], found["token ids"]], [300, 20]);
+        assert_eq!(found.values().sum::<usize>(), 100_000);
+    }
+}
