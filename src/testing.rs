@@ -1,6 +1,8 @@
 //! What the tests of several rooms share.
 
 use crate::autograd::gradcheck::Suite;
+use crate::nn::{Config, DistilBert};
+use crate::tensor::DType;
 use std::path::PathBuf;
 
 /// The gradient checks of every op of the engine.
@@ -17,4 +19,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
     eprintln!("skipped: {} is not here", full.display());
     None
+}
+
+/// A random model with one layer, 8 wide, for 40 tokens and two classes.
+pub fn small_model(dtype: DType) -> DistilBert {
+    let mut config = Config::distilbert_base();
+    (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 1, 40);
+    DistilBert::random(&config, 2, dtype, 1).unwrap()
 }

@@ -144,3 +144,24 @@ impl About {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+    use crate::testing::small_model;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let model = small_model(DType::F32);
+        let labels = ["no".to_string(), "yes".into()];
+        let about = About { temperature: Some(1.5), pairs: true, ..About::new(&model, &labels, 100, 7) };
+        let folder = tempfile::tempdir().unwrap();
+        assert!(About::open(folder.path()).unwrap().is_none());
+        about.write(folder.path()).unwrap();
+        let again = About::open(folder.path()).unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&about).unwrap());
+        assert_eq!((again.labels, again.cut.max_length, again.seed, again.temperature), (labels.to_vec(), 100, 7, Some(1.5)));
+        assert_eq!(again.base["distilbert.transformer.layer.0.ffn.lin1.weight"], [16, 8]);
+    }
+}

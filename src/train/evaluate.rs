@@ -230,8 +230,8 @@ pub fn measure(probabilities: &[Vec<f64>], labels: &[u32]) -> Result<(Evaluation
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Config;
     use crate::tensor::DType;
+    use crate::testing::small_model;
 
     #[test]
     fn batches_by_tokens_are_full_and_no_larger_than_the_first() {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_text_of_several_windows_has_their_mean_logits() {
-        let model = small();
+        let model = small_model(DType::F64);
         // Windows of four tokens, three of which are new: 3 to 6, 6 to 9, 7 to 10.
         let ids: Vec<u32> = vec![1, 3, 4, 5, 6, 7, 8, 9, 10, 2, 1, 5, 2];
         let data = Tokenized { ids, offsets: vec![0, 10, 13], labels: vec![1, 0], window: Some(6), ..Tokenized::default() };
@@ -273,15 +273,9 @@ mod tests {
         assert_eq!(evaluate(&model, &data, 3).unwrap(), measure(&rows, &data.labels).unwrap().0);
     }
 
-    fn small() -> DistilBert {
-        let mut config = Config::distilbert_base();
-        (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (8, 2, 16, 1, 40);
-        DistilBert::random(&config, 2, DType::F64, 1).unwrap()
-    }
-
     #[test]
     fn a_test_can_be_stopped() {
-        let model = small();
+        let model = small_model(DType::F64);
         let sequences: [&[u32]; 3] = [&[1, 2], &[3], &[4, 5, 6]];
         let mut told = Vec::new();
         let all = logits_while(&OneRank, &model, &sequences, 2, &mut |done| {

@@ -38,15 +38,12 @@ pub fn memory_by_category(model: &DistilBert, peak: usize, kept: usize, data: us
 mod tests {
     use super::*;
     use crate::lora::{LoraConfig, adapt};
-    use crate::nn::Config;
     use crate::tensor::DType;
+    use crate::testing::small_model;
 
     #[test]
     fn the_categories_add_up_to_the_peak() {
-        let mut config = Config::distilbert_base();
-        (config.dim, config.n_heads, config.hidden_dim, config.n_layers) = (4, 2, 6, 1);
-        (config.vocab_size, config.max_position_embeddings) = (8, 6);
-        let mut model = DistilBert::random(&config, 2, DType::F32, 1).unwrap();
+        let mut model = small_model(DType::F32);
         adapt(&mut model, &LoraConfig::new(1, &["q_lin"]), 1).unwrap();
         let trained: usize = model.parameters().iter().map(|p| p.value().bytes()).sum();
         let frozen = model.weights().into_iter().filter(|w| w.parameter().is_none());
@@ -57,5 +54,12 @@ mod tests {
         assert_eq!(found["frozen weights in memory"], frozen);
         assert_eq!([found["activations kept for backward"], found["token ids"]], [300, 20]);
         assert_eq!(found.values().sum::<usize>(), 100_000);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_is_at_least_what_was_held() {
+        let held = std::hint::black_box(vec![1_u8; 32 << 20]);
+        assert!(peak_memory().unwrap() > held.len());
     }
 }
