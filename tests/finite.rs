@@ -113,6 +113,8 @@ struct Steps(usize);
 impl Observer for Steps {
     fn step(&mut self, report: &StepReport) -> bool {
         assert!(report.loss.is_finite() && report.grad_norm.is_finite());
+        // Five texts in batches of two.
+        assert_eq!(report.epoch, 1 + (report.step - 1) / 3);
         self.0 += 1;
         true
     }

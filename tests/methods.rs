@@ -253,6 +253,10 @@ fn combined_adapters_are_the_sum_of_their_products() {
     let head = |m: &DistilBert| m.classifier.weight.value().unwrap().to_f64().unwrap();
     let mean: Vec<f64> = head(&adapted(2, 0.1)).iter().zip(head(&adapted(3, -0.07))).map(|(a, b)| 0.2 * a + 0.8 * b).collect();
     assert!(far(&head(&combined(Combination::Cat).unwrap().1), &mean) < 1e-12);
+    for weights in [&[][..], &[0.0], &[1.0, -0.5], &[f64::NAN], &[1e308, 1e308]] {
+        let both = weights.iter().map(|&weight| (adapted(2, 0.1), weight)).collect();
+        assert!(combine(&mut fresh(), both, Combination::Cat).is_err_and(|e| e.to_string().contains("no negative weight")), "{weights:?}");
+    }
     let mut other = fresh();
     Method::BitFit.apply(&mut other, 0).unwrap();
     assert!(combine(&mut fresh(), vec![(other, 1.0)], Combination::Cat).is_err_and(|e| e.to_string().contains("trained itself")));

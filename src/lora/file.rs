@@ -245,3 +245,19 @@ fn change(weight: &mut Weight, value: Tensor) -> Result<()> {
     weight.train()?;
     weight.set(value.to_dtype(weight.value()?.dtype())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::Method;
+    use crate::tensor::DType;
+    use crate::testing::small_model;
+
+    #[test]
+    fn names_in_a_file_are_those_of_peft() {
+        let mut model = small_model(DType::F32);
+        assert_eq!(keys(&model)("classifier.weight"), "base_model.model.classifier.weight");
+        Method::Prompt { tokens: 2 }.apply(&mut model, 0).unwrap();
+        assert_eq!([keys(&model)("classifier.weight"), keys(&model)(PROMPT)], ["base_model.classifier.weight", PROMPT]);
+    }
+}

@@ -72,6 +72,7 @@ fn normal(name: String, dims: [usize; 2], std: f64, dtype: DType, seed: u64) -> 
 
 #[cfg(test)]
 mod tests {
+    use crate::tensor::philox::Stream;
     use std::path::{Path, PathBuf};
 
     fn files(folder: &Path) -> Vec<PathBuf> {
@@ -81,6 +82,10 @@ mod tests {
 
     #[test]
     fn every_op_of_a_method_has_a_suite() {
+        for suite in super::suites() {
+            let case = (suite.case)(&mut Stream::new(0, suite.op)).unwrap();
+            assert_eq!(case.op.name().replace('_', ""), suite.op.to_lowercase());
+        }
         let suites: Vec<&str> = super::suites().iter().map(|s| s.op).collect();
         let texts = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lora")).into_iter().map(|f| std::fs::read_to_string(f).unwrap());
         let ops: Vec<String> = texts

@@ -48,3 +48,22 @@ fn new_term(name: &str, (output, input): (usize, usize), dtype: DType, config: &
         dropout: config.dropout,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_is_as_large_as_in_peft_and_b_is_zero() {
+        let (r, input) = (8_usize, 1000_usize);
+        for (init, variance) in [(Init::Kaiming, 1.0 / (3.0 * input as f64)), (Init::Gaussian, 1.0 / (r * r) as f64)] {
+            let config = LoraConfig { init, ..LoraConfig::new(r, &["q_lin"]) };
+            let term = new_term("q_lin", (3, input), DType::F64, &config, 1).unwrap();
+            let [a, b] = [&term.a, &term.b].map(|weight| weight.value().unwrap().to_f64().unwrap());
+            let found = a.iter().map(|a| a * a).sum::<f64>() / a.len() as f64;
+            // The standard error of the mean of 8,000 squares is below 2 %.
+            assert!(a.len() == r * input && (found / variance - 1.0).abs() < 0.1, "{init:?}: {found} and {variance}");
+            assert!(b.len() == 3 * r && b.iter().all(|b| *b == 0.0));
+        }
+    }
+}

@@ -199,3 +199,14 @@ fn check_length(found: usize, wanted: usize) -> Result<()> {
     let problem = || format!("exchange: {found} bytes of gradients where there should be {wanted}: the ranks do not train the same model");
     if found == wanted { Ok(()) } else { Err(Error::invalid(problem())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_of_another_length_are_refused() {
+        assert!(check_length(8, 8).is_ok());
+        assert!(check_length(7, 8).unwrap_err().to_string().contains("7 bytes of gradients where there should be 8"));
+    }
+}

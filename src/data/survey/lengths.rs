@@ -49,6 +49,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pair_has_one_cls_and_two_seps() {
+        let wordpiece = WordPiece::from_vocab("[UNK] [CLS] [SEP] a".split(' ').map(String::from)).unwrap();
+        let row = |second: Option<&str>| Row {
+            name: String::new(),
+            text: "a a".into(),
+            second: second.map(String::from),
+            label: String::new(),
+            lossy: false,
+        };
+        assert_eq!(token_lengths(&[row(None), row(Some("a a a")), row(Some(""))], &wordpiece), [4, 8, 5]);
+    }
+
+    #[test]
     fn quantiles_are_lengths_that_occur() {
         let of = |lengths: Vec<usize>| {
             let l = Lengths::of(lengths);
