@@ -102,6 +102,10 @@ fn keys_that_are_not_known_are_refused_unless_they_say_nothing() {
         adapter::load(&mut fresh(), directory.path()).unwrap();
     }
     let (directory, _) = saved();
+    change(directory.path(), "layers_to_transform", json!([0, 1]));
+    change(directory.path(), "layers_pattern", json!("layer"));
+    adapter::load(&mut fresh(), directory.path()).unwrap();
+    let (directory, _) = saved();
     let path = directory.path().join("adapter_config.json");
     let twice = std::fs::read_to_string(&path).unwrap().replacen('{', "{\"r\": 2,", 1);
     std::fs::write(&path, twice).unwrap();

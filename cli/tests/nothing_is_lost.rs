@@ -320,6 +320,73 @@ fn a_base_that_changes_ends_the_run_and_its_state_is_saved() {
     }
 }
 
+/// `mv` gives the name of the base to another file. The run reads the old one to its end, and must not mix them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_that_is_replaced_is_not_mixed_with_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    for seed in 0..2 {
+        ok(at, &train(&format!("--method full --lr 1e-3 --seed {seed} --out base{seed}")));
+    }
+    let arguments = train("--model base0 --method selective --frozen-layers 1 --epochs 400 --batch 4 --checkpoint-every 2 --out out");
+    let child = program(at, &arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    while !at.join("out/checkpoint.safetensors").exists() {
+        assert!(Instant::now() < until, "no state was saved");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fs::rename(at.join("base1/model.safetensors"), at.join("base0/model.safetensors")).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains("was replaced meanwhile") && said.contains("--resume"), "{said}");
+    assert!(at.join("out/checkpoint.safetensors").exists() && !at.join("out/model.safetensors").exists());
+}
+
+/// The hash of the data, which an adapter keeps, is taken before the training.
+#[test]
+fn data_that_go_away_do_not_lose_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    fs::copy(Path::new(ASSETS).join("train.tsv"), at.join("t.tsv")).unwrap();
+    let mut child = begin(at, &train("--data t.tsv --epochs 100 --batch 4 --checkpoint-every 2 --out out"), "out");
+    fs::remove_file(at.join("t.tsv")).unwrap();
+    assert!(child.wait().unwrap().success());
+    let about: serde_json::Value = serde_json::from_slice(&fs::read(at.join("out/lowrank.json")).unwrap()).unwrap();
+    assert_eq!(about["trained_on"]["data"].as_str().map(str::len), Some(64), "{about}");
+}
+
+#[test]
+fn a_page_never_replaces_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    copy(ENCODER, &at.join("m"));
+    let before = content(&at.join("m"));
+    for out in ["m/model.safetensors", "m/config.json", "m/page.html"] {
+        refused(at, &format!("explain --model m --html {out} --overwrite"), &["--html", "lies inside the model"]);
+    }
+    refused(at, "explain --model m --html no/page.html", &["--html", "folder that does not exist"]);
+    assert_eq!(content(&at.join("m")), before);
+}
+
+#[test]
+fn long_names_of_results_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "a".repeat(240);
+    ok(dir.path(), &train(&format!("--out {name}")));
+    assert!(dir.path().join(name).join("lowrank.json").is_file());
+}
+
+#[test]
+fn json_is_json_whatever_the_texts_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    ok(at, &train("--out adapter"));
+    let said = ok(at, &format!("predict --model {ENCODER} --adapter adapter --json fine\u{200e}film"));
+    let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(answer.to_string().contains("fine\u{200e}film") && !said.contains('\u{200e}'), "{said}");
+}
+
 #[cfg(unix)]
 #[test]
 fn file_names_that_are_not_utf8_work() {
@@ -336,6 +403,8 @@ fn file_names_that_are_not_utf8_work() {
     with(&train(""), ["--model".as_ref(), model.as_ref(), "--out".as_ref(), out.as_ref()]);
     assert!(at.join(out).join("adapter_model.safetensors").exists());
     with("predict good", ["--model".as_ref(), model.as_ref(), "--adapter".as_ref(), out.as_ref()]);
+    with(&train("--json --overwrite"), ["--model".as_ref(), model.as_ref(), "--out".as_ref(), out.as_ref()]);
+    assert!(program(at, "inspect --json").arg(model).output().unwrap().status.success());
 }
 
 #[test]

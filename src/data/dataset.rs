@@ -223,6 +223,14 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_text_is_one_text_or_both_of_a_pair() {
+        let mut data = of(&[0, 1]);
+        assert_eq!(data.whole_text(1), "text 1");
+        data.seconds = vec!["a".into(), "b".into()];
+        assert_eq!(data.whole_text(1), "text 1\n\nb");
+    }
+
+    #[test]
     fn equal_texts_stay_on_one_side() {
         let mut data = of(&[0; 40]);
         data.labels = (0..40).map(|i| i % 2).collect();

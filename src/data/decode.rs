@@ -114,6 +114,8 @@ mod tests {
             "{message}"
         );
         assert!(read(b"a", Some("klingon")).unwrap_err().to_string().contains("--encoding klingon"));
+        let half = "ab\u{4e2d}\u{6587}".repeat(8);
+        assert!(utf16(&wide(&half, u16::to_le_bytes)).is_none(), "too few zeros for Latin characters");
         let odd = [wide("\u{feff}ab", u16::to_le_bytes), vec![b'x']].concat();
         assert!(read(&odd, None).unwrap_err().to_string().contains("not valid UTF-16"));
     }

@@ -5,4 +5,4 @@ mod write;
 
 pub(crate) use read::{LFS_POINTER, Unique, is_lfs_pointer};
 pub use read::{read_bytes, read_text};
-pub use write::{is_temporary, parent, remove_leftovers, temporary, write_file, write_with};
+pub use write::{copy_file, is_temporary, parent, remove_leftovers, temporary, write_file, write_with};

@@ -5,7 +5,7 @@
 use crate::{Error, Result};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,14 @@ use std::path::{Path, PathBuf};
 /// If the file cannot be written. The old content of `path` is then still there.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |mut file| file.write_all(bytes).map(Some).map_err(|e| Error::io(path, e))).map(drop)
+}
+
+/// Replaces the file at `to` by a copy of `from`.
+///
+/// # Errors
+/// If `from` cannot be read or `to` cannot be written; the message names that file.
+pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    write_file(to, &fs::read(from).map_err(|e| Error::io(from, e))?)
 }
 
 /// Replaces the file at `path` by what `fill` writes, unless `fill` returns `None`.
@@ -77,10 +85,19 @@ pub fn is_temporary(other: &Path, path: &Path) -> bool {
     digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// The hidden names of `path` up to their digits.
+/// Most bytes of a name that stands in a temporary name. File systems allow 255 in all.
+const LONGEST: usize = 200;
+
+/// The hidden names of `path` up to their digits. A name that is too long is replaced by its hash.
 fn prefix(path: &Path) -> Option<OsString> {
+    let own = path.file_name()?;
     let mut name = OsString::from(".");
-    name.push(path.file_name()?);
+    if own.len() > LONGEST {
+        // The keys of this hasher are fixed: another process finds the same name.
+        name.push(format!("{:016x}", BuildHasherDefault::<DefaultHasher>::default().hash_one(own)));
+    } else {
+        name.push(own);
+    }
     name.push(".partial-");
     Some(name)
 }
@@ -145,6 +162,10 @@ mod tests {
         assert!(a != b && is_temporary(&a, out) && !is_temporary(&a, Path::new("x/out2")));
         assert!(!is_temporary(Path::new("x/.out.partial-notes"), out));
         assert!(temporary(Path::new("x/..")).is_err());
+        let long = Path::new("x").join("a".repeat(255));
+        let other = Path::new("x").join("b".repeat(255));
+        let name = temporary(&long).unwrap();
+        assert!(name.file_name().unwrap().len() < 255 && is_temporary(&name, &long) && !is_temporary(&name, &other));
         assert_eq!((parent(out), parent(Path::new("out"))), (Path::new("x"), Path::new(".")));
     }
 }

@@ -1,10 +1,10 @@
 //! Writes a model as a checkpoint that Hugging Face transformers can read.
 
 use super::{DistilBert, Head, LoadOptions, Weight};
-use crate::files::{read_text, write_file};
-use crate::tensor::DType;
+use crate::files::{copy_file, read_text, write_file};
 use crate::tensor::safetensors::write;
-use crate::{Error, Result};
+use crate::tensor::{Accum, DType, Scalar, Tensor};
+use crate::{Error, Result, dispatch};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,11 @@ impl DistilBert {
         let (original, report) = DistilBert::open_with(base, &options)?;
         let tensors = self.weights().into_iter().zip(original.weights()).map(|(own, original)| {
             let value = match own {
-                Weight::Frozen { name, .. } if !report.initialised.contains(name) => original.value()?,
+                Weight::Frozen { name, .. } if !report.initialised.contains(name) => {
+                    let exact = original.value()?;
+                    check_same(name, &own.value()?, &exact, base)?;
+                    exact
+                }
                 _ => own.value()?,
             };
             Ok((own.name().to_string(), value.to_dtype(DType::F32)?))
@@ -72,9 +76,24 @@ impl DistilBert {
         for name in TOKENIZER_FILES {
             let from = base.join(name);
             if from.exists() {
-                std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;
+                copy_file(&from, &directory.join(name))?;
             }
         }
         Ok(())
     }
+}
+
+/// Checks that the frozen weight `own` has the numbers of `exact`, rounded to its own type: the file of the base may have been replaced since it was
+/// opened.
+fn check_same(name: &str, own: &Tensor, exact: &Tensor, base: &Path) -> Result<()> {
+    let (own, exact) = (own.to_host()?, exact.to_dtype(own.dtype())?);
+    let same: Result<bool> = dispatch!("save", own.dtype(), T => {
+        let bits = |x: &T| x.widen().f64().to_bits();
+        Ok(own.host::<T>()?.iter().map(bits).eq(exact.host::<T>()?.iter().map(bits)))
+    });
+    if same? {
+        return Ok(());
+    }
+    let problem = "is not as it was when the model was opened: the checkpoint was replaced meanwhile. Put the old one back, or begin anew";
+    Err(Error::file(base, name, problem))
 }

@@ -160,3 +160,28 @@ fn update_elements<T: Accum>(
         *value = *value * shrink - rate * *m / (v.sqrt() * root + eps);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two steps on one number beside the formula in the doc of [`AdamW`], with decay and clipping.
+    #[test]
+    fn two_steps_are_those_of_the_formula() {
+        let (mut adamw, lr, clip) = (AdamW::new(0.1), 0.5, 1.0);
+        let mut p = Parameter::new("w", Tensor::new(vec![2.0_f64], [1]).unwrap());
+        let (mut w, mut m, mut v) = (2.0_f64, 0.0, 0.0);
+        for (t, g) in [(1, 4.0_f64), (2, -0.25)] {
+            let mut grads = Grads::default();
+            grads.insert(p.id(), Tensor::new(vec![g], [1]).unwrap()).unwrap();
+            let norm = adamw.update(&mut [&mut p], grads, lr, clip).unwrap();
+            assert_eq!(norm.item().unwrap(), g.abs());
+            let g = g * (clip / g.abs()).min(1.0);
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(t)), v / (1.0 - 0.999_f64.powi(t)));
+            w = w - lr * 0.1 * w - lr * m_hat / (v_hat.sqrt() + 1e-8);
+            assert!((p.value().item().unwrap() - w).abs() < 1e-5, "step {t}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Arguments and helpers that several commands share.
 
-use super::notes::{is_silent, printable};
+use super::notes::{is_silent, printable, printable_json};
 use crate::hub::Hub;
 use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
 use clap::{Args, ValueEnum};
@@ -174,8 +174,10 @@ impl DataArgs {
 
 /// The user's cache folder of this program.
 pub fn user_cache() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME").or_else(|| std::env::var_os("LOCALAPPDATA")).map(PathBuf::from);
-    base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).map(|d| d.join("lowrank"))
+    // An empty variable counts as not set.
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(|| Some(folder("HOME")?.join(".cache")));
+    base.map(|base| base.join("lowrank"))
 }
 
 /// Reads a number from 1 to `MOST`.
@@ -215,7 +217,9 @@ pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
     if (3..=most).contains(&max_length) {
         return Ok(max_length);
     }
-    Err(Error::invalid(format!("--max-length {max_length} must lie between 3 and the {most} positions that the model has for a text")))
+    Err(Error::invalid(format!(
+        "the maximum length (--max-length, or that of the adapter) is {max_length} and must lie between 3 and the {most} positions that the model has for a text"
+    )))
 }
 
 /// Prints a line on standard output; a closed pipe becomes an error, not a panic. Control characters are escaped.
@@ -226,9 +230,9 @@ pub fn say(line: impl std::fmt::Display) -> Result<()> {
     writeln!(std::io::stdout().lock(), "{}", printable(line)).map_err(|e| Error::io("standard output", e))
 }
 
-/// Prints a value as one line of JSON.
+/// Prints a value as one line of JSON. Control characters are escaped as JSON escapes them.
 pub fn say_json(value: &impl Serialize) -> Result<()> {
-    say(serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?)
+    say(printable_json(&serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?))
 }
 
 /// A measurement in words: `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.

@@ -91,7 +91,7 @@ impl Check {
         }
         let tokens = self.tokens(&parts)?;
         if self.json {
-            let paths: Vec<&Path> = parts.iter().map(|part| part.path.as_path()).collect();
+            let paths: Vec<String> = parts.iter().map(|part| part.path.display().to_string()).collect();
             say_json(
                 &json!({ "task": task::name(outputs), "files": paths, "forms": forms, "parts": found.parts, "tokens": tokens, "findings": found.findings }),
             )?;

@@ -3,6 +3,8 @@
 use super::base::checked;
 use super::common::{Checkpoint, say, user_cache};
 use super::notes::note;
+use super::output::Input;
+use super::scored::check_file;
 use crate::step::{Memory, Operation, Saved, Step, TEXT, measure, page, side_by_side};
 use clap::Args;
 use lowrank::files::write_file;
@@ -48,9 +50,10 @@ impl Explain {
         };
         let lora = LoraConfig::new(self.rank, &targets);
         let Some(out) = &self.html else { return self.print(&measure(&self.model.path, &self.texts, "LoRA", &Method::Lora(lora))?) };
-        if !self.overwrite && out.symlink_metadata().is_ok() {
-            return Err(Error::file(out, "--html", "exists: give --overwrite to replace it, or choose another file"));
-        }
+        check_file(out, self.overwrite, &[Input::Model("the model", self.model.path.clone())]).map_err(|e| match e {
+            Error::File { path, problem, .. } => Error::file(path, "--html", problem.replace("--out", "--html")),
+            other => other,
+        })?;
         write_file(out, page(&side_by_side(&self.model.path, &self.texts, lora)?)?.as_bytes())?;
         note!("the step is drawn in {}", out.display());
         Ok(())

@@ -5,6 +5,7 @@ use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
+use lowrank::files::copy_file;
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES, in_head};
 use lowrank::tensor::DType;
@@ -88,7 +89,7 @@ impl InitArgs {
 /// Copies the tokenizer's files from `from`, a file or a folder, and writes `tokenizer.json` if there is none.
 fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Result<()> {
     const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
-    let copy = |from: &Path, name: &str| std::fs::copy(from, directory.join(name)).map(|_| ()).map_err(|e| Error::io(from, e));
+    let copy = |from: &Path, name: &str| copy_file(from, &directory.join(name));
     let folder = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new("")) };
     for name in TOKENIZER_FILES {
         // If `from` is a file, it is the only vocabulary that is copied.
@@ -161,7 +162,7 @@ impl Inspect {
         if self.json {
             let list: Vec<_> =
                 tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes.len() })).collect();
-            let all = json!({ "path": file.path(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
+            let all = json!({ "path": file.path().display().to_string(), "facts": facts, "metadata": file.metadata(), "tensors": list, "numbers": numbers, "bytes": bytes });
             return say_json(&all);
         }
         say(file.path().display())?;

@@ -174,11 +174,12 @@ fn run(arguments: Arguments) -> Result<Outcome> {
     if arguments.quiet {
         notes::be_quiet();
     }
-    if let Some(n) = arguments.threads {
+    let variable = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    if let Some(n) = arguments.threads.or(variable) {
         let most = THREADS_PER_CORE * std::thread::available_parallelism().map_or(1, NonZero::get);
         if !(1..=most).contains(&n) {
             return Err(Error::invalid(format!(
-                "--threads must be at least 1 and at most {most}, {THREADS_PER_CORE} for each core; got {n}"
+                "--threads (or RAYON_NUM_THREADS) must be at least 1 and at most {most}, {THREADS_PER_CORE} for each core; got {n}"
             )));
         }
         lowrank::tensor::rows::use_threads(n)?;

@@ -44,16 +44,19 @@ pub fn write_always(line: Arguments) {
 /// The text with its control characters escaped, except for line feeds and tabs. Labels, file names and texts of others could otherwise change
 /// the terminal, or hide and turn around what it shows (Unicode's marks for the direction of text).
 pub fn printable(text: impl Display) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let escaped = |c: &char| c.is_control() && !matches!(c, '\n' | '\t') || turns(*c);
-    let mut out = String::new();
-    for c in text.to_string().chars() {
-        match escaped(&c) {
-            true => out.extend(c.escape_unicode()),
-            false => out.push(c),
-        }
-    }
-    out
+    let text = text.to_string();
+    text.chars().map(|c| if controls(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+}
+
+/// [`printable`] for JSON on one line, in which control characters stand in strings alone: the escapes are those of JSON.
+pub fn printable_json(text: &str) -> String {
+    text.chars().map(|c| if controls(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+/// Whether a character controls the terminal or the direction of text.
+fn controls(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() && !matches!(c, '\n' | '\t')
 }
 
 /// Prints a line about the progress of a run; silent with `--quiet`.
@@ -79,6 +82,10 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(super::printable("a\tb\n\u{e9}\u{1f600}"), "a\tb\n\u{e9}\u{1f600}");
+        let text = "fine\u{200e} \u{85}\u{7f}\u{61c}\u{1b}";
+        let json = super::printable_json(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, "\"fine\\u200e \\u0085\\u007f\\u061c\\u001b\"");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         assert_eq!(super::printable("\u{1b}[2J\r\u{7}\u{9b}\u{202e}x"), "\\u{1b}[2J\\u{d}\\u{7}\\u{9b}\\u{202e}x");
     }
 }

@@ -1,6 +1,7 @@
 //! The column of the second texts, for models of pairs of texts.
 
 use super::adapted::Adapted;
+use super::task::check_pairs;
 use lowrank::{Error, Result};
 
 /// The column of the second text of each pair, for all of these models: the one `given`, else the one that they were trained with. `None`: single texts.
@@ -24,6 +25,7 @@ pub fn pair_column(all: &[Adapted], given: Option<&str>) -> Result<Option<String
             let problem = "was trained on another column of second texts than the first model: give them one by one, or name one with --text-pair-column";
             return Err(Error::invalid(format!("{}: {problem}", adapted.name)));
         }
+        check_pairs(found.as_deref(), adapted.cut)?;
     }
     Ok(column.flatten())
 }

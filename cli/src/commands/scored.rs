@@ -5,7 +5,7 @@ use super::answer::{answers, columns};
 use super::output::{Input, check_apart};
 use crate::table::Answer;
 use lowrank::data::{Dataset, Tokenized};
-use lowrank::files::write_file;
+use lowrank::files::{parent, write_file};
 use lowrank::nn::Outputs;
 use lowrank::{Error, Result};
 use std::path::Path;
@@ -25,8 +25,11 @@ pub fn check_table(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()>
 /// If an input or another file would be lost.
 pub fn check_file(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
     check_apart(path, inputs)?;
-    if path.is_dir() {
-        return Err(Error::file(path, "--out", "is a folder, and a table is to be written here: choose another name"));
+    if path.exists() && !path.is_file() {
+        return Err(Error::file(path, "--out", "is a folder or a device, and a file is to be written here: choose another name"));
+    }
+    if !parent(path).is_dir() {
+        return Err(Error::file(path, "--out", "lies in a folder that does not exist: create it first"));
     }
     match path.symlink_metadata().is_ok() && !overwrite {
         true => Err(Error::file(path, "--out", "exists already: give --overwrite to replace it, or choose another --out")),

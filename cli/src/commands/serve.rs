@@ -84,13 +84,14 @@ const WAITING: usize = 512;
 impl Serve {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
-        let token = self.token.or_else(|| std::env::var("LOWRANK_TOKEN").ok());
+        let variable = || std::env::var_os("LOWRANK_TOKEN").map(|token| token.to_string_lossy().into_owned());
+        let token = self.token.or_else(variable);
         if !self.host.is_loopback() && token.is_none() {
             let problem = "others can reach this address: give a --token that they must show, or leave --host out";
             return Err(Error::invalid(format!("--host {}: {problem}", self.host)));
         }
         if token.as_ref().is_some_and(|token| token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(Error::invalid("--token: expected ASCII characters without spaces"));
+            return Err(Error::invalid("--token or LOWRANK_TOKEN: expected ASCII characters without spaces"));
         }
         if self.adapted.0.is_none() && self.watch.is_none() {
             return Err(Error::invalid("serve: give a --model to try, or a run to --watch, or both"));

@@ -8,6 +8,7 @@ use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::shard::{FROM_ARRAY, Shard, shard};
 use super::signals::{asked_to_stop, catch_signals};
+use super::task::check_pairs;
 use super::training_args::TrainingArgs;
 use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
 use crate::study::{
@@ -128,6 +129,7 @@ impl StudyArgs {
             OUTPUTS.iter().try_for_each(|name| recover(&self.out.join(name)))?;
         }
         let cut = args.long.cut(length(args.max_length, config.max_position_embeddings)?, None);
+        check_pairs(args.source.text_pair_column.as_deref(), cut)?;
         // The reviews are read once: they are the same for all rows and seeds.
         let reader = Reader::new(args, &config, args.source.labels(None)?, cut, 0)?;
         let (train, test) = reader.train_and_test(0.0)?;
@@ -136,7 +138,9 @@ impl StudyArgs {
         let trained_on = reader.trained_on()?;
         let describe = |model: &DistilBert, folder: &Path, seed| {
             let about = About::new(model, &train.label_names, cut, seed);
-            About { trained_on: Some(trained_on.clone()), base_hash: Some(base_hash.clone()), ..about }.write(folder)
+            let (trained_on, base_hash) = (Some(trained_on.clone()), Some(base_hash.clone()));
+            let text_pair_column = args.source.text_pair_column.clone();
+            About { trained_on, base_hash, pairs: train.has_pairs(), text_pair_column, ..about }.write(folder)
         };
         let hashes = [weights_hash(&args.model.path)?, digest(&train), digest(&test)];
         let study = Study {

@@ -80,8 +80,8 @@ pub fn labels(task: Outputs, source: &DataArgs, names: Option<&[String]>) -> Res
 ///
 /// # Errors
 /// If `--max-length` is too short for a pair, or a part of each pair or windows are asked for.
-pub fn check_pairs(source: &DataArgs, cut: Cut) -> Result<()> {
-    let problem = match source.text_pair_column {
+pub fn check_pairs(pair_column: Option<&str>, cut: Cut) -> Result<()> {
+    let problem = match pair_column {
         None => return Ok(()),
         Some(_) if cut.max_length < 5 => {
             let problem = "is too short for pairs of texts: [CLS], two [SEP] and a token of each text need 5";

@@ -32,7 +32,7 @@ use lowrank::metrics::Metric;
 use lowrank::nn::{Config, DistilBert, Outputs};
 use lowrank::tensor::DType;
 use lowrank::text::hex;
-use lowrank::train::Recipe;
+use lowrank::train::{AdamW, Recipe};
 use lowrank::{Error, Result};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -193,10 +193,12 @@ impl Train {
         let checkpoint = self.base_model(&method, task);
         let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
         let (cut, names) = (self.cut(&start, &method)?, start.names());
-        task::check_pairs(&args.source, cut)?;
+        task::check_pairs(args.source.text_pair_column.as_deref(), cut)?;
         let reader = Reader::new(args, &start.model().config, task::labels(task, &args.source, names.as_deref())?, cut, self.seed)?;
         let texts = self.texts(&reader, names.as_deref())?;
         recipe.class_weights = self.how.class_weights(&texts.train)?;
+        // Now, because the files can be gone when the run is over.
+        let trained_on = reader.trained_on()?;
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         model.config.set_outputs(task);
         tell_model(&args.model.path, &model, &report, &adapted);
@@ -230,7 +232,7 @@ impl Train {
             return Ok(Outcome::Done);
         }
         let about = About {
-            trained_on: Some(reader.trained_on()?),
+            trained_on: Some(trained_on),
             base_hash: Some(base),
             temperature: tested.temperature,
             problem_type: (task != Outputs::Classes).then(|| task.problem_type().to_string()),
@@ -239,14 +241,14 @@ impl Train {
             text_pair_column: args.source.text_pair_column.clone(),
             ..About::new(&model, &texts.train.label_names, cut, self.seed)
         };
-        self.finish(&run, (&model, &method), (&tested, doubts.as_ref()), &about, &reader)
+        self.finish(&run, (&model, &optimizer, &method), (&tested, doubts.as_ref()), &about, &reader)
     }
 
     /// Writes and prints the result.
     fn finish(
         &self,
         run: &TrainingRun,
-        (model, method): (&DistilBert, &Method),
+        (model, optimizer, method): (&DistilBert, &AdamW, &Method),
         (tested, doubts): (&Tested, Option<&Doubts>),
         about: &About,
         reader: &Reader,
@@ -266,7 +268,9 @@ impl Train {
         let (mut summary, table) =
             (finished.summary(), doubts.and_then(|doubts| doubts.table_or_warning(reader, run, self.held_out.dev_fraction)));
         summary["suspects"] = json!(doubts.filter(|_| table.is_some()).map(Doubts::summary));
-        self.save(&finished, about, reader, (&summary, table.as_deref()))?;
+        if let Err(e) = self.save(&finished, about, reader, (&summary, table.as_deref())) {
+            return run.ended_early(model, optimizer, Some(e));
+        }
         self.print(&finished, summary)?;
         note!("{} written to {}", if method.makes_checkpoint() { "checkpoint" } else { "adapter" }, self.output.out.display());
         Ok(Outcome::Done)
@@ -286,7 +290,7 @@ impl Train {
         if !self.json {
             return say(format!("trained in {:.0} s; {}", run.state.seconds, run.tested.test.describe()));
         }
-        summary["out"] = json!(self.output.out);
+        summary["out"] = json!(self.output.out.display().to_string());
         say_json(&summary)
     }
 

@@ -3,6 +3,7 @@
 use super::cache::{Repo, is_adapter, is_model};
 use lowrank::{Error, Result};
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ pub struct Hub {
     pub pause: Duration,
 }
 
+/// Most bytes of a file with a token.
+const TOKEN: u64 = 1 << 16;
+
 impl Hub {
     /// Settings from the environment: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH`, `LOWRANK_HOME` and
     /// `LOWRANK_IMDB_URL`, with the defaults of `huggingface_hub`.
@@ -81,7 +85,9 @@ impl Hub {
         let none = || Error::invalid("no home directory is known; set HF_HOME and LOWRANK_HOME to the folders to download to");
         let token_file = || {
             let path = folder("HF_TOKEN_PATH").or_else(|| hf_home("token"))?;
-            Some(std::fs::read_to_string(path).ok()?.trim().to_string()).filter(|token| !token.is_empty())
+            let mut token = String::new();
+            std::fs::File::open(path).ok()?.take(TOKEN).read_to_string(&mut token).ok()?;
+            Some(token.trim().to_string()).filter(|token| !token.is_empty())
         };
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let mut imdb = Archive::imdb();
