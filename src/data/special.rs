@@ -108,7 +108,7 @@ impl Settings {
     /// The object in a file of the folder. Empty if there is no such file.
     fn file<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Ordered<T>> {
         let path = self.folder.join(name);
-        if path.is_file() { parse(&path) } else { Ok(Ordered(Vec::new())) }
+        if path.exists() { parse(&path) } else { Ok(Ordered(Vec::new())) }
     }
 
     fn rename(&mut self, earlier: &str) {

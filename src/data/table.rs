@@ -1,6 +1,7 @@
 //! What tables of texts have in common: their formats, and their columns.
 
 use super::rows::Wanted;
+use crate::files::read_bytes;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fmt;
@@ -64,7 +65,7 @@ impl Kind {
 
 /// The bytes of a table, decompressed.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_bytes(path)?;
     if !bytes.starts_with(&GZIP) {
         return Ok(bytes);
     }
