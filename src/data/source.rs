@@ -67,7 +67,7 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 ///   `validation` and `test`.
 ///
 /// A quoted CSV field may have line breaks. The delimiter is the first of `,`, `;`, tab and `|` with which the header has the columns. Fields
-/// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE).
+/// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE). A row has at most 64 MiB.
 ///
 /// With [`Labels::outputs`], a label may also be a number, or several labels: names between `|`, `;` or `,`, a JSON list of names, or a JSON list of a 0 or 1 for
 /// each. Such a data set keeps them as in the file; [`super::Tokenized::with_targets`] reads them.

@@ -1,11 +1,9 @@
 //! What tables of texts have in common: their formats, and their columns.
 
 use super::rows::Wanted;
-use crate::files::read_bytes;
 use crate::{Error, Result};
-use flate2::read::MultiGzDecoder;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// Options of reading tables and folders of texts.
@@ -61,17 +59,6 @@ impl Kind {
             _ => None,
         }
     }
-}
-
-/// The bytes of a table, decompressed.
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let bytes = read_bytes(path)?;
-    if !bytes.starts_with(&GZIP) {
-        return Ok(bytes);
-    }
-    let mut plain = Vec::new();
-    MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|e| damaged(path, &e))?;
-    Ok(plain)
 }
 
 /// The first bytes of a file in gzip format.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Bytes that are read and decoded at once.
 const CHUNK: usize = 64 << 10;
 /// A file as UTF-8. As an [`io::Error`], an error holds one of this crate: see [`cause`].
-pub(super) struct Decoded {
+pub(in crate::data) struct Decoded {
     path: PathBuf,
     source: Box<dyn Read>,
     is_packed: bool,
@@ -58,6 +58,11 @@ impl Decoded {
             breaks: 0,
             ended: false,
         })
+    }
+
+    /// Name of the encoding.
+    pub fn encoding(&self) -> &'static str {
+        self.decoder.encoding().name()
     }
 
     /// Decodes the next bytes.
