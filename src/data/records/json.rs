@@ -41,8 +41,8 @@ pub(super) fn walk(
     let (first, line) = first_byte(path, &mut source)?;
     let mut keys = Keys::default();
     let mut emit_object = |place: String, object: Ordered<Box<RawValue>>| {
-        let mut cells = Vec::with_capacity(object.0.len());
-        for (key, value) in object.0 {
+        let mut cells = Vec::with_capacity(object.entries().len());
+        for (key, value) in object.into_entries() {
             let cell = match value.get().starts_with('"') {
                 true => Cell::Text(serde_json::from_str(value.get()).map_err(|e| Error::file(path, &place, e))?),
                 false => Cell::Json(value.get().to_string()),
