@@ -76,7 +76,9 @@ pub(super) fn read_folder(folder: &Path, encoding: Option<&str>, emit: &mut dyn 
     for (file, label) in files(folder)? {
         let bytes = read(open_file(&file)?).map_err(|e| Error::io(&file, e))?;
         let (text, lossy) = decode::lossily(bytes, encoding);
-        let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
+        let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file);
+        // Bytes that are not UTF-8 are shown as they are, so that different files have different names.
+        let name = name.to_str().map_or_else(|| format!("{name:?}"), String::from);
         emit(Row { name, text, second: None, label, lossy });
     }
     Ok(())

@@ -311,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn names_of_texts_need_not_be_utf_8() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (class, file) in [("x", &b"\xfe.txt"[..]), ("x", b"\xff.txt"), ("y", b"\xff.txt")] {
+            std::fs::create_dir_all(dir.path().join(class)).unwrap();
+            std::fs::write(dir.path().join(class).join(std::ffi::OsStr::from_bytes(file)), class).unwrap();
+        }
+        assert_eq!(load(dir.path(), Split::Train, &TableOptions::default()).unwrap().labels, [0, 0, 1]);
+    }
+
+    #[test]
     fn finds_the_kind_of_source() {
         let dir = tempfile::tempdir().unwrap();
         let options = TableOptions::default();
