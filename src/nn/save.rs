@@ -1,7 +1,7 @@
 //! Writes a model as a checkpoint that Hugging Face transformers can read.
 
 use super::{DistilBert, Head, LoadOptions, Weight};
-use crate::files::{read_text, write_file};
+use crate::files::{read_bytes, read_text, write_file};
 use crate::tensor::DType;
 use crate::tensor::safetensors::write;
 use crate::{Error, Result};
@@ -72,7 +72,7 @@ impl DistilBert {
         for name in TOKENIZER_FILES {
             let from = base.join(name);
             if from.exists() {
-                std::fs::copy(&from, directory.join(name)).map_err(|e| Error::io(&from, e))?;
+                write_file(&directory.join(name), &read_bytes(&from)?)?;
             }
         }
         Ok(())
