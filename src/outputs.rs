@@ -1,5 +1,16 @@
 //! What the outputs of a model mean: classes, several labels, or numbers.
 
+/// Largest number of outputs C of a head. More classes come from a damaged or hostile file, or from a column that holds no labels.
+pub const MOST_CLASSES: usize = 4096;
+
+/// Checks the number of outputs of a head, before memory is allocated for it.
+pub(crate) fn check_classes(classes: usize) -> std::result::Result<(), String> {
+    match classes {
+        1..=MOST_CLASSES => Ok(()),
+        _ => Err(format!("{classes} classes: there must be 1 to {MOST_CLASSES}")),
+    }
+}
+
 /// The meaning of the logits of a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Outputs {

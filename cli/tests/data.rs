@@ -1,5 +1,6 @@
 //! Labelled texts of many forms, through the program: splits, labels, kinds of heads, files.
 
+use lowrank::lora::{LoraConfig, Method, adapter};
 use lowrank::nn::{Config, DistilBert};
 use lowrank::tensor::DType;
 use lowrank::tensor::safetensors;
@@ -222,6 +223,25 @@ fn labels_that_are_no_classes_are_refused() {
     ok(&command);
     let predictions = json_of(&["predict", "--model", &model, "--adapter", &named, "good film"]);
     assert_eq!(predictions["labels"], json!(["negative", "positive"]));
+}
+
+#[test]
+fn a_model_with_two_classes_of_one_name_is_refused() {
+    let dir = Folder::new();
+    let twice = json!({ "id2label": { "0": "good", "1": "good" } });
+    let whole = dir.checkpoint("whole", 2, twice.clone());
+    let words = ["config.json: \"id2label\" has the name \"good\" twice: two classes could not be told apart"];
+    fails(&["predict", "--model", &whole, "good film"], &words);
+    // An adapter as PEFT saves it, without lowrank.json: its classes have the names that the base gives.
+    let mut model = DistilBert::open(&whole).unwrap();
+    let method = Method::Lora(LoraConfig::new(2, &["q_lin"]));
+    method.apply(&mut model, 0).unwrap();
+    std::fs::create_dir(dir.path("adapter")).unwrap();
+    adapter::save(&model, &method, "whole", &dir.path("adapter")).unwrap();
+    let adapter = dir.text("adapter");
+    fails(&["predict", "--model", &whole, "--adapter", &adapter, "good film"], &words);
+    let base = dir.checkpoint("base", 2, json!({ "id2label": { "0": "bad", "1": "good" } }));
+    assert!(ok(&["predict", "--model", &base, "--adapter", &adapter, "good film"]).0.contains("good film"));
 }
 
 #[test]

@@ -40,9 +40,9 @@ impl Added {
         self.normalized.unwrap_or(!self.special)
     }
 
-    pub fn same(&self, other: &Added) -> bool {
-        let rules = |t: &Added| [t.single_word, t.lstrip, t.rstrip, t.is_normalized(), t.special];
-        self.content == other.content && rules(self) == rules(other)
+    /// The text and the rules. Two tokens with the same are the same token.
+    pub fn rules(&self) -> (String, [bool; 5]) {
+        (self.content.clone(), [self.single_word, self.lstrip, self.rstrip, self.is_normalized(), self.special])
     }
 }
 
@@ -62,7 +62,7 @@ impl Register {
         let mut next = last.filter(|&last| last >= size).map_or(size, |last| last + 1);
         for token in tokens.iter().filter(|t| !t.content.is_empty()) {
             let id = self.id(&token.content);
-            if id.and_then(|id| self.by_id.get(&id)).is_some_and(|earlier| earlier.same(token)) {
+            if id.and_then(|id| self.by_id.get(&id)).is_some_and(|earlier| earlier.rules() == token.rules()) {
                 continue;
             }
             let id = id.or_else(|| known(&token.content)).unwrap_or_else(|| {

@@ -11,12 +11,12 @@ use super::table::TableOptions;
 use super::tokenized::{Oddities, Tokenized};
 use super::wordpiece::WordPiece;
 use crate::cut::Cut;
-use crate::files::write_file;
+use crate::files::{open_file, read_bytes, write_file};
 use crate::text::hex;
 use crate::{Error, Result};
 use byteorder::{ByteOrder, LittleEndian, ReadBytesExt};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
@@ -56,7 +56,7 @@ pub fn cached(dir: Option<&Path>, token_key: &TokenKey, make: impl FnOnce() -> R
     let Some(dir) = dir else { return Ok(Tokenized { window, ..make()? }) };
     let key = hash_key(token_key)?;
     let path = dir.join(format!("{}.tokens", hex(&key[..16])));
-    if let Some(tokens) = fs::read(&path).ok().and_then(|bytes| decode(&bytes, &key, token_key.wordpiece.vocab_size())) {
+    if let Some(tokens) = read_bytes(&path).ok().and_then(|bytes| decode(&bytes, &key, token_key.wordpiece.vocab_size())) {
         return Ok(Tokenized { window, ..tokens });
     }
     let tokens = Tokenized { window, ..make()? };
@@ -117,7 +117,7 @@ pub fn data_hash(source: &Path, split: Split) -> Result<String> {
 pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     let io = |e| Error::io(path, e);
     let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = open_file(path)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         match file.read(&mut buffer).map_err(io)? {

@@ -38,18 +38,6 @@ pub(super) fn text(path: &Path, bytes: Vec<u8>, name: Option<&str>) -> Result<St
     })
 }
 
-/// The encoding in which [`text`] reads bytes, and whether they start with its byte order mark.
-///
-/// # Errors
-/// If there is no encoding `name`.
-pub(super) fn form(bytes: &[u8], name: Option<&str>) -> Result<(&'static Encoding, bool)> {
-    let found = match name {
-        Some(name) => encoding(name)?,
-        None => utf16(bytes).unwrap_or(UTF_8),
-    };
-    Ok((found, Encoding::for_bom(bytes).is_some()))
-}
-
 /// The error for a byte that cannot be decoded.
 pub(super) fn malformed(path: &Path, line: usize, byte: Option<u8>, encoding: &'static Encoding) -> Error {
     if encoding != UTF_8 {

@@ -4,12 +4,12 @@
 use super::decode;
 use super::rows::Row;
 use super::split::Split;
+use crate::files::open_file;
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -41,7 +41,7 @@ impl<R: Read> Read for Limited<R> {
 
 /// Emits the reviews `*/{split}/{neg,pos}/*.txt` of a gzip-compressed tar archive.
 pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row)) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = open_file(path)?;
     let left = Rc::new(Cell::new(HEADERS));
     let mut archive = tar::Archive::new(Limited { from: MultiGzDecoder::new(BufReader::new(file)), left: left.clone() });
     let mut last = "the first entry".to_string();
@@ -74,9 +74,11 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
 pub(super) fn read_folder(folder: &Path, encoding: Option<&str>, emit: &mut dyn FnMut(Row)) -> Result<()> {
     let encoding = encoding.map(decode::encoding).transpose()?;
     for (file, label) in files(folder)? {
-        let bytes = File::open(&file).and_then(read).map_err(|e| Error::io(&file, e))?;
+        let bytes = read(open_file(&file)?).map_err(|e| Error::io(&file, e))?;
         let (text, lossy) = decode::lossily(bytes, encoding);
-        let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file).display().to_string();
+        let name = file.strip_prefix(folder.parent().unwrap_or(folder)).unwrap_or(&file);
+        // Bytes that are not UTF-8 are shown as they are, so that different files have different names.
+        let name = name.to_str().map_or_else(|| format!("{name:?}"), String::from);
         emit(Row { name, text, second: None, label, lossy });
     }
     Ok(())

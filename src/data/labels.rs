@@ -1,13 +1,10 @@
 //! Maps the labels of a file to classes.
 
-use crate::outputs::Outputs;
+use crate::outputs::{MOST_CLASSES, Outputs};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-
-/// Largest number of classes. A column with more different values is not a column of labels.
-const MOST_CLASSES: usize = 4096;
 
 /// Largest number of different labels with a fraction. A few may be classes, such as ratings in half stars; more are a quantity.
 const MOST_FRACTIONS: usize = 10;

@@ -29,7 +29,7 @@ impl WordPiece {
     /// If there is no such file, a file is malformed, or the tokenizer is not BERT's.
     pub fn open(path: &Path) -> Result<WordPiece> {
         if path.is_dir() {
-            let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.is_file());
+            let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.exists());
             let missing = || Error::file(path, "tokenizer", "holds neither tokenizer.json nor vocab.txt; copy one from the base model");
             return WordPiece::open(&found.ok_or_else(missing)?);
         }
@@ -47,7 +47,7 @@ fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
         tokenizer_class: Option<String>,
     }
     let path = folder.join("config.json");
-    let model: Model = if path.is_file() { parse(&path)? } else { Model::default() };
+    let model: Model = if path.exists() { parse(&path)? } else { Model::default() };
     let of_config = settings.text("tokenizer_class")?.map(|class| (folder.join(CONFIG), class));
     if let Some((file, class)) = of_config.or(model.tokenizer_class.as_deref().map(|class| (path.clone(), class))) {
         let name = class.strip_suffix("Fast").unwrap_or(class).strip_suffix("Tokenizer").unwrap_or_default();

@@ -10,6 +10,7 @@ use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
 use super::{decode, imdb, records, stream};
 use crate::cut::Cut;
+use crate::files::read_stream;
 use crate::outputs::Outputs;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ pub fn load(path: &Path, split: Split, options: &TableOptions) -> Result<Dataset
 ///   `validation` and `test`.
 ///
 /// A quoted CSV field may have line breaks. The delimiter is the first of `,`, `;`, tab and `|` with which the header has the columns. Fields
-/// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE).
+/// of a TSV file are quoted if the whole file follows that form (as pandas writes it), else literal (as in GLUE). A row has at most 64 MiB.
 ///
 /// With [`Labels::outputs`], a label may also be a number, or several labels: names between `|`, `;` or `,`, a JSON list of names, or a JSON list of a 0 or 1 for
 /// each. Such a data set keeps them as in the file; [`super::Tokenized::with_targets`] reads them.
@@ -120,12 +121,12 @@ pub fn load_texts(path: &Path, options: &TableOptions) -> Result<Option<Vec<Row>
     Ok(Some(texts))
 }
 
-/// The text of a file, in `encoding` if one is given.
+/// The text of a file or of `/dev/stdin`, in `encoding` if one is given.
 ///
 /// # Errors
 /// If the file cannot be read or decoded.
 pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
-    decode::text(path, std::fs::read(path).map_err(|e| Error::io(path, e))?, encoding)
+    decode::text(path, read_stream(path)?, encoding)
 }
 
 /// Reads a split. `make` returns the function that is applied to each text, with the second text of a pair; every thread gets its own. They work while the source is being read.
@@ -292,6 +293,33 @@ mod tests {
         let rows = load_rows(&path, Split::Train, &options).unwrap();
         let found: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.second.as_deref(), row.label.as_str())).collect();
         assert_eq!(found, [("a", Some("b"), "x"), ("c", Some(""), "")]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn data_in_a_pipe_are_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["t.csv", "t.jsonl", "t.tar.gz", "t.txt"] {
+            let path = dir.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            let texts = || read_text(&path, None).map(drop);
+            let message = if name == "t.txt" { texts() } else { load(&path, Split::Train, &TableOptions::default()).map(drop) };
+            let message = message.unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("is a named pipe, and only regular files are read"), "{message}");
+            assert!(crate::data::hash_file(&path).is_err(), "the key of cached tokens");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn names_of_texts_need_not_be_utf_8() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (class, file) in [("x", &b"\xfe.txt"[..]), ("x", b"\xff.txt"), ("y", b"\xff.txt")] {
+            std::fs::create_dir_all(dir.path().join(class)).unwrap();
+            std::fs::write(dir.path().join(class).join(std::ffi::OsStr::from_bytes(file)), class).unwrap();
+        }
+        assert_eq!(load(dir.path(), Split::Train, &TableOptions::default()).unwrap().labels, [0, 0, 1]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::ordered::{Ordered, parse};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -83,8 +83,8 @@ impl Settings {
     /// Reads `tokenizer_config.json` in `folder`, if it exists. `special_tokens_map.json` is used, too, unless the former has
     /// `added_tokens_decoder`.
     pub fn open(folder: &Path) -> Result<Settings> {
-        let mut settings = Settings { folder: folder.to_path_buf(), all: Ordered(Vec::new()), own: Ordered(Vec::new()) };
-        for (key, value) in settings.file::<Setting>(CONFIG)?.0 {
+        let mut settings = Settings { folder: folder.to_path_buf(), all: Ordered::default(), own: Ordered::default() };
+        for (key, value) in settings.file::<Setting>(CONFIG)?.into_entries() {
             settings.all.set(key, (value, CONFIG));
         }
         // The key of `extra_special_tokens` before transformers 5.
@@ -94,7 +94,7 @@ impl Settings {
         }
         settings.take_own();
         if settings.all.get("added_tokens_decoder").is_none() {
-            for (key, value) in settings.file::<Setting>(MAP)?.0 {
+            for (key, value) in settings.file::<Setting>(MAP)?.into_entries() {
                 settings.merge(key, value);
             }
             settings.take_extra();
@@ -108,7 +108,7 @@ impl Settings {
     /// The object in a file of the folder. Empty if there is no such file.
     fn file<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Ordered<T>> {
         let path = self.folder.join(name);
-        if path.is_file() { parse(&path) } else { Ok(Ordered(Vec::new())) }
+        if path.exists() { parse(&path) } else { Ok(Ordered::default()) }
     }
 
     fn rename(&mut self, earlier: &str) {
@@ -127,7 +127,7 @@ impl Settings {
         match self.value(key) {
             None | Some(Setting::Other(Value::Null | Value::Bool(false))) => true,
             Some(Setting::Tokens(list)) => list.is_empty(),
-            Some(Setting::Map(map)) => map.0.is_empty(),
+            Some(Setting::Map(map)) => map.entries().is_empty(),
             Some(_) => false,
         }
     }
@@ -142,8 +142,9 @@ impl Settings {
             Setting::Token(token) => Setting::Token(special(token)),
             Setting::Tokens(new) if key == "extra_special_tokens" => {
                 let mut list = if let Some(Setting::Tokens(list)) = self.value(&key) { list.clone() } else { Vec::new() };
+                let mut there: HashSet<String> = list.iter().map(|token| token.content().to_string()).collect();
                 for token in new {
-                    if !list.iter().any(|earlier| earlier.content() == token.content()) {
+                    if there.insert(token.content().to_string()) {
                         list.push(special(token));
                     }
                 }
@@ -197,10 +198,10 @@ impl Settings {
 
     /// Moves the special tokens that are not in [`NAMED`] to `own`: those given by their text, then those of `extra_special_tokens`.
     fn take_own(&mut self) {
-        for (key, (value, from)) in std::mem::take(&mut self.all.0) {
+        for (key, (value, from)) in std::mem::take(&mut self.all).into_entries() {
             match value {
                 Setting::Token(token @ Token::Text(_)) if is_own(&key) => self.own.set(key, token.added(from)),
-                value => self.all.0.push((key, (value, from))),
+                value => self.all.set(key, (value, from)),
             }
         }
         self.take_extra();
@@ -209,7 +210,7 @@ impl Settings {
     fn take_extra(&mut self) {
         let key = "extra_special_tokens";
         match self.all.remove(key) {
-            Some((Setting::Map(map), from)) => map.0.into_iter().for_each(|(key, token)| self.own.set(key, token.added(from))),
+            Some((Setting::Map(map), from)) => map.into_entries().into_iter().for_each(|(key, token)| self.own.set(key, token.added(from))),
             Some(other) => self.all.set(key.to_string(), other),
             None => {}
         }
@@ -217,15 +218,15 @@ impl Settings {
 
     /// The special tokens that are not in [`NAMED`]. Those that are still in `all` come first.
     fn own_names(&self) -> Ordered<Added> {
-        let mut all = Ordered(Vec::new());
-        for (key, (value, from)) in &self.all.0 {
+        let mut all = Ordered::default();
+        for (key, (value, from)) in self.all.entries() {
             if let Setting::Token(token) = value
                 && is_own(key)
             {
                 all.set(key.clone(), token.added(from));
             }
         }
-        self.own.0.iter().for_each(|(key, token)| all.set(key.clone(), token.clone()));
+        self.own.entries().iter().for_each(|(key, token)| all.set(key.clone(), token.clone()));
         all
     }
 
@@ -247,18 +248,19 @@ impl Settings {
         }
         given.extend(self.list("extra_special_tokens"));
         let listed = self.listed(json, &given)?;
-        named.extend(self.own_names().0.into_iter().map(|(_, token)| token));
-        let names: Vec<String> = named.iter().map(|t| t.content.clone()).collect();
+        named.extend(self.own_names().into_entries().into_iter().map(|(_, token)| token));
+        let names: HashSet<String> = named.iter().map(|t| t.content.clone()).collect();
         let extra: Vec<Added> = match self.all.get("extra_special_tokens") {
             Some((Setting::Tokens(list), from)) => list.iter().map(|token| token.added(from)).collect(),
             None | Some((Setting::Other(Value::Null), _)) => Vec::new(),
             Some(_) => return Err(self.error("extra_special_tokens", "is not a list of tokens")),
         };
         let mut all = listed;
-        let fixed: Vec<String> = there.iter().chain(&all).map(|t| t.content.clone()).collect();
+        let fixed: HashSet<String> = there.iter().chain(&all).map(|t| t.content.clone()).collect();
+        let mut rules: HashSet<_> = all.iter().map(Added::rules).collect();
         // A token with the same text but other rules is added again; the last one counts.
         for token in named.into_iter().chain(extra) {
-            if !fixed.contains(&token.content) && !all.iter().any(|t| t.same(&token)) {
+            if !fixed.contains(&token.content) && rules.insert(token.rules()) {
                 all.push(token);
             }
         }
@@ -270,18 +272,19 @@ impl Settings {
     /// `tokenizer.json`. Tokens of `added_tokens.json` are special if they are also in `given`.
     fn listed(&self, json: &[(u64, Added)], given: &[&str]) -> Result<Vec<Added>> {
         let key = "added_tokens_decoder";
+        let given: HashSet<&str> = given.iter().copied().collect();
         let mut by_id: BTreeMap<u64, Added> = BTreeMap::new();
         match self.all.get(key) {
             Some((Setting::Map(map), from)) => {
-                for (id, token) in &map.0 {
+                for (id, token) in map.entries() {
                     let id = id.parse().map_err(|_| self.error(key, format_args!("{id:?} is not an id")))?;
                     by_id.insert(id, token.added(from));
                 }
             }
             Some(_) => return Err(self.error(key, "is not an object of ids and tokens")),
             None => {
-                for (content, id) in self.file::<u64>(ADDED)?.0 {
-                    let special = given.contains(&content.as_str());
+                for (content, id) in self.file::<u64>(ADDED)?.into_entries() {
+                    let special = given.contains(content.as_str());
                     // Set, so that a later change of `special` does not change it.
                     let normalized = Some(!special);
                     by_id.insert(id, Added { normalized, ..Added::plain(&content, special, ADDED) });

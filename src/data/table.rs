@@ -2,9 +2,8 @@
 
 use super::rows::Wanted;
 use crate::{Error, Result};
-use flate2::read::MultiGzDecoder;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// Options of reading tables and folders of texts.
@@ -52,25 +51,15 @@ pub(super) enum Kind {
 impl Kind {
     /// The kind of a file, by its extension.
     pub fn of(path: &Path) -> Option<Kind> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
-            "csv" => Some(Kind::Csv),
-            "tsv" => Some(Kind::Tsv),
-            extension if EXTENSIONS.contains(&extension) => Some(Kind::Json),
+        // The name before the extension need not be UTF-8.
+        let name = path.file_name()?.as_encoded_bytes().to_ascii_lowercase();
+        match name.strip_suffix(b".gz").unwrap_or(&name).rsplitn(2, |&b| b == b'.').collect::<Vec<_>>()[..] {
+            [b"csv", _] => Some(Kind::Csv),
+            [b"tsv", _] => Some(Kind::Tsv),
+            [end, _] if EXTENSIONS.iter().any(|known| known.as_bytes() == end) => Some(Kind::Json),
             _ => None,
         }
     }
-}
-
-/// The bytes of a table, decompressed.
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    if !bytes.starts_with(&GZIP) {
-        return Ok(bytes);
-    }
-    let mut plain = Vec::new();
-    MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|e| damaged(path, &e))?;
-    Ok(plain)
 }
 
 /// The first bytes of a file in gzip format.
@@ -196,6 +185,22 @@ mod tests {
             (d.label_names, d.names),
             (vec!["negative".to_string(), "positive".into()], vec!["line 2".to_string(), "line 4".into()])
         );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_name_need_not_be_utf_8() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (name, table) in [(&b"\xff.csv"[..], "text,label\na,1\n"), (b"\xff.x.JSONL", "{\"text\": \"a\", \"label\": 1}\n")] {
+            let path = dir.path().join(OsStr::from_bytes(name));
+            std::fs::write(&path, table).unwrap();
+            assert_eq!(load(&path, Split::Train, &TableOptions::default()).unwrap().texts, ["a"]);
+        }
+        for name in [&b"\xff"[..], b"csv", b"\xff.gz", b"a.csv.\xff"] {
+            assert!(super::Kind::of(std::path::Path::new(OsStr::from_bytes(name))).is_none());
+        }
     }
 
     #[test]

@@ -109,6 +109,7 @@ fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
         }
         _ => Labels { outputs: Outputs::Classes, ..labels.clone() }.each_class(&parts, path)?,
     };
+    check_size(found.len(), names.len(), path)?;
     let row = |(own, label): (&Option<Parts>, &Label)| match own {
         None => Err(wrong(path, label, "a list of labels")),
         Some(Parts::Bits(bits)) => Ok(bits.clone()),
@@ -122,6 +123,18 @@ fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     };
     let rows = all.iter().zip(found).map(row).collect();
     Ok((names, rows))
+}
+
+/// Largest number of zeros and ones for all different combinations of labels together: 1 GiB in f64.
+const MOST_NUMBERS: usize = 1 << 27;
+
+/// Checks the numbers `[L][C]` of `combinations` of `outputs` labels, before memory is allocated for them.
+fn check_size(combinations: usize, outputs: usize, path: &Path) -> Result<()> {
+    if combinations.checked_mul(outputs).is_some_and(|n| n <= MOST_NUMBERS) {
+        return Ok(());
+    }
+    let most = format!("{combinations} different combinations of {outputs} labels are more than {MOST_NUMBERS} numbers, the limit");
+    Err(Error::file(path, "labels", format!("{most}: is this the label column? Leave out rare labels, or give fewer names with --labels")))
 }
 
 /// Between the labels of a text that are no JSON list.
@@ -178,6 +191,19 @@ mod tests {
             assert!(message.contains(problem), "{message}");
         }
         assert!(of(Outputs::Labels, None, &["[]"]).unwrap_err().to_string().contains("no text has a label"));
+    }
+
+    #[test]
+    fn too_many_combinations_are_refused_before_they_take_memory() {
+        let names: Vec<String> = (0..4096).map(|i| format!("n{i}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let found: Vec<String> = (0..32_769).map(|i| format!("n{}|n{}", i % 4096, (i * 7 + i / 4096) % 4096)).collect();
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        let message = of(Outputs::Labels, Some(&names), &found).unwrap_err().to_string();
+        let start = "a.csv: labels: 32769 different combinations of 4096 labels are more than 134217728 numbers, the limit: ";
+        assert!(message.starts_with(start), "{message}");
+        assert!(check_size(32_768, 4096, Path::new("a.csv")).is_ok());
+        assert!(check_size(usize::MAX, 2, Path::new("a.csv")).is_err());
     }
 
     #[test]

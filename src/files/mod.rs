@@ -1,8 +1,10 @@
 //! Files of checkpoints, adapters and results: read with checks, and written whole or not at all.
 
+mod open;
 mod read;
 mod write;
 
+pub use open::{open_file, open_stream};
 pub(crate) use read::{LFS_POINTER, Unique, is_lfs_pointer};
-pub use read::{read_bytes, read_text};
+pub use read::{read_bytes, read_stream, read_text};
 pub use write::{copy_file, is_temporary, parent, remove_leftovers, temporary, write_file, write_with};

@@ -1,9 +1,12 @@
 //! Reading small files, and JSON objects without duplicate keys.
 
+use super::open::{open_file, open_stream};
 use crate::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// The message for a file that is a pointer of Git LFS.
@@ -16,12 +19,27 @@ pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs")
 }
 
+/// The bytes of a file that is read once: see [`open_stream`].
+///
+/// # Errors
+/// If it cannot be read, or is no regular file and no stream.
+pub fn read_stream(path: &Path) -> Result<Vec<u8>> {
+    read_all(path, open_stream(path)?)
+}
+
+/// What is left of `file`, which is at `path`.
+fn read_all(path: &Path, mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    Ok(bytes)
+}
+
 /// The bytes of a small file of a checkpoint or an adapter.
 ///
 /// # Errors
-/// If it cannot be read, or is a Git LFS pointer.
+/// If it cannot be read, is no regular file, or is a Git LFS pointer.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_all(path, open_file(path)?)?;
     if is_lfs_pointer(&bytes) { Err(Error::file(path, "content", LFS_POINTER)) } else { Ok(bytes) }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! New content goes to a hidden temporary name in the same directory, is flushed to the disk, and is renamed.
 
+use super::read::read_bytes;
 use crate::{Error, Result};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,7 +23,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// If `from` cannot be read or `to` cannot be written; the message names that file.
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    write_file(to, &fs::read(from).map_err(|e| Error::io(from, e))?)
+    write_file(to, &read_bytes(from)?)
 }
 
 /// Replaces the file at `path` by what `fill` writes, unless `fill` returns `None`.

@@ -4,6 +4,7 @@ use super::LoraConfig;
 use super::fields::Report;
 use super::virtual_tokens::PROMPT;
 use crate::nn::{DistilBert, Origin, Weight, WeightMut, in_head, in_pooler};
+use crate::outputs::check_classes;
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Shape, Tensor};
 use crate::{Error, Result};
@@ -48,13 +49,16 @@ pub fn tensors_path(directory: &Path) -> PathBuf {
 /// Number of classes of the adapter's head.
 ///
 /// # Errors
-/// If the adapter holds no classifier; the message says the likely cause.
+/// If the adapter holds no classifier, or one of no class or more than [`crate::nn::MOST_CLASSES`]; the message says the likely cause.
 pub fn classes(directory: &Path) -> Result<usize> {
     let file = SafeTensors::open(&tensors_path(directory))?;
     let name = format!("{PREFIX}classifier.weight");
     let info = file.info(&name).or_else(|| file.info(&format!("{UNWRAPPED}classifier.weight")));
     match info.map(|i| i.shape.as_slice()) {
-        Some(&[classes, _]) => Ok(classes),
+        Some(&[classes, width]) if width > 0 => {
+            let problem = |problem| error(&file, &name, format!("is {:?}, a head of {problem}", [classes, width]));
+            check_classes(classes).map(|()| classes).map_err(problem)
+        }
         Some(shape) => Err(error(&file, &name, format!("is {shape:?}, expected [C, D]"))),
         None => Err(error(&file, &name, lost_head(&file))),
     }
@@ -259,5 +263,28 @@ mod tests {
         assert_eq!(keys(&model)("classifier.weight"), "base_model.model.classifier.weight");
         Method::Prompt { tokens: 2 }.apply(&mut model, 0).unwrap();
         assert_eq!([keys(&model)("classifier.weight"), keys(&model)(PROMPT)], ["base_model.classifier.weight", PROMPT]);
+    }
+
+    #[test]
+    fn the_size_of_a_head_is_not_taken_from_a_file_without_a_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |shape: [u64; 2]| {
+            let header = serde_json::json!({ "base_model.model.classifier.weight": { "dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]] } });
+            let header = header.to_string();
+            let data = vec![0; 4 * (shape[0] * shape[1]) as usize];
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
+            std::fs::write(tensors_path(dir.path()), bytes).unwrap();
+            classes(dir.path()).map_err(|e| e.to_string())
+        };
+        assert_eq!(of([4096, 1]), Ok(4096));
+        for (shape, words) in [
+            ([1 << 40, 0], "is [1099511627776, 0], expected [C, D]"),
+            ([2, 0], "is [2, 0], expected [C, D]"),
+            ([0, 8], "is [0, 8], a head of 0 classes: there must be 1 to 4096"),
+            ([4097, 1], "is [4097, 1], a head of 4097 classes: there must be 1 to 4096"),
+        ] {
+            let message = of(shape).unwrap_err();
+            assert!(message.contains("adapter_model.safetensors: tensor") && message.contains(words), "{message}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Architecture;
 use crate::files::read_text;
-use crate::outputs::{Outputs, generic_label};
+use crate::outputs::{Outputs, check_classes, generic_label};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -136,15 +136,17 @@ fn architecture(json: &Value) -> std::result::Result<Architecture, String> {
 fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, String> {
     let count = match &json["num_labels"] {
         Value::Null => None,
-        value => Some(
-            value.as_u64().filter(|n| (1..=1 << 20).contains(n)).ok_or(format!("num_labels is {value}: it must be a positive number"))?,
-        ),
+        value => Some(value.as_u64().filter(|n| *n > 0).ok_or(format!("num_labels is {value}: it must be a positive number"))?),
     };
     let named = match &json["id2label"] {
         Value::Null => None,
         Value::Object(map) => Some(map),
         other => return Err(format!("id2label is {other}: it must be an object of numbers and names")),
     };
+    if let Some(n) = count.map(|n| usize::try_from(n).unwrap_or(usize::MAX)).or(named.map(|named| named.len()).filter(|n| *n > 0)) {
+        let key = if count.is_some() { "num_labels" } else { "id2label" };
+        check_classes(n).map_err(|problem| format!("{key} says {problem}"))?;
+    }
     let Some(named) = named.filter(|named| count.is_none_or(|n| n == named.len() as u64)) else {
         return Ok((0..count.unwrap_or(0) as usize).map(|i| (i, generic_label(i))).collect());
     };
@@ -317,9 +319,14 @@ mod tests {
         }
         let twelve: serde_json::Map<_, _> = (0..12).map(|i| (i.to_string(), json!(format!("class {i}")))).collect();
         assert_eq!(read(json!({"id2label": twelve})).unwrap().labels()[10], "class 10", "by number, not by text");
+        assert_eq!(read(json!({"num_labels": 4096})).unwrap().labels().len(), 4096);
+        let many: serde_json::Map<_, _> = (0..4097).map(|i| (i.to_string(), json!(format!("class {i}")))).collect();
         for (more, problem) in [
             (json!({"num_labels": "3"}), "num_labels"),
             (json!({"num_labels": 0}), "num_labels"),
+            (json!({"num_labels": 4097}), "num_labels says 4097 classes: there must be 1 to 4096"),
+            (json!({"num_labels": u64::MAX}), "num_labels says"),
+            (json!({"id2label": many}), "id2label says 4097 classes"),
             (json!({"id2label": ["a", "b"]}), "id2label"),
             (json!({"id2label": {}}), "id2label"),
             (json!({"id2label": {"0": "a", "2": "b"}}), "\"2\""),

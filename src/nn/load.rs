@@ -1,6 +1,7 @@
 //! A DistilBERT or BERT from a checkpoint, from another model, or from a random generator.
 
 use super::{Architecture, Block, Config, DistilBert, LayerNorm, Linear, Weight, in_head, site};
+use crate::outputs::check_classes;
 use crate::tensor::philox::Stream;
 use crate::tensor::safetensors::SafeTensors;
 use crate::tensor::{DType, Tensor};
@@ -194,6 +195,7 @@ impl<'a> Builder<'a> {
     }
 
     fn model(&mut self, classes: usize) -> Result<DistilBert> {
+        check_classes(classes).map_err(|problem| Error::invalid(format!("classifier: {problem}")))?;
         let (c, d, kind) = (self.config, self.config.dim, self.config.architecture);
         let name = |part: &str| format!("{}.embeddings.{part}", kind.encoder());
         let types = (c.type_vocab_size > 0).then_some(c.type_vocab_size);
@@ -272,7 +274,7 @@ impl DistilBert {
     /// A randomly initialised model.
     ///
     /// # Errors
-    /// Never for sizes that fit memory.
+    /// If `classes` is 0 or more than [`super::MOST_CLASSES`].
     pub fn random(config: &Config, classes: usize, dtype: DType, seed: u64) -> Result<DistilBert> {
         let options = LoadOptions { dtype, seed, head: Head::New, ..LoadOptions::default() };
         Builder::new(Source::Nothing, config, &options).model(classes)
@@ -282,7 +284,7 @@ impl DistilBert {
     /// that is applied to one model does not change the other. If `classes` is not this model's number of classes, the classifier is random.
     ///
     /// # Errors
-    /// If a weight is computed.
+    /// If a weight is computed, or `classes` is 0 or more than [`super::MOST_CLASSES`].
     pub fn share(&self, classes: usize) -> Result<DistilBert> {
         let options = LoadOptions { dtype: self.dtype, ..LoadOptions::default() };
         Builder::new(Source::Model(self), &self.config, &options).model(classes)
@@ -292,6 +294,17 @@ impl DistilBert {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heads_of_no_class_or_of_too_many_are_refused() {
+        let mut config = Config::distilbert_base();
+        (config.dim, config.n_heads, config.hidden_dim, config.n_layers, config.vocab_size) = (4, 1, 4, 1, 4);
+        assert_eq!(DistilBert::random(&config, 4096, DType::F32, 1).unwrap().classifier.dims(), (4096, 4));
+        for classes in [0, 4097, 1 << 40] {
+            let message = DistilBert::random(&config, classes, DType::F32, 1).map(drop).unwrap_err().to_string();
+            assert_eq!(message, format!("classifier: {classes} classes: there must be 1 to 4096"));
+        }
+    }
 
     #[test]
     fn weights_are_in_memory_once_and_models_apart() {

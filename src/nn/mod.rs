@@ -25,7 +25,7 @@ mod save;
 mod token_types;
 mod weight;
 
-pub use crate::outputs::{Outputs, generic_label};
+pub use crate::outputs::{MOST_CLASSES, Outputs, generic_label};
 pub(crate) use architecture::in_layer_norm;
 pub use architecture::{Architecture, in_head, in_pooler};
 pub use block::{Block, Hook, Wanted};

@@ -12,6 +12,7 @@ use lowrank::cut::Cut;
 use lowrank::data::WordPiece;
 use lowrank::lora::{About, adapter, truncate};
 use lowrank::nn::{DistilBert, Head, LoadOptions, Outputs, generic_label};
+use lowrank::text::repeated;
 use lowrank::train::scores;
 use lowrank::{Error, Result};
 use std::ffi::OsString;
@@ -192,6 +193,7 @@ impl AdaptedArgs {
                 _ => (0..classes).map(generic_label).collect(),
             };
             let labels = about.as_ref().map_or_else(of_base, |about| about.labels.clone());
+            check_names(&labels, base, "config.json", "id2label")?;
             let outputs = about.as_ref().map_or_else(|| shared.config.outputs(classes), About::outputs);
             model.config.set_outputs(outputs);
             let cut = self.cut(&model, about.as_ref())?;
@@ -220,6 +222,7 @@ impl AdaptedArgs {
             return Err(Error::file(base, format!("tensor {name:?}"), problem));
         }
         let (labels, about) = (model.config.labels(), About::open(base)?);
+        check_names(&labels, base, "config.json", "id2label")?;
         let (outputs, cut) = (model.config.outputs(labels.len()), self.cut(&model, about.as_ref())?);
         let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
         Ok(Adapted {
@@ -279,10 +282,18 @@ pub fn check_base(about: &About, model: &DistilBert, classes: usize, adapter: &P
         format!("the adapter was trained on a base of other shapes than {}", base.display())
     } else if about.labels.len() != classes {
         format!("{} labels for a classifier of {classes} classes", about.labels.len())
-    } else if let Some(i) = (1..classes).find(|&i| about.labels[..i].contains(&about.labels[i])) {
-        format!("\"labels\" has the name {:?} twice: two classes could not be told apart", about.labels[i])
     } else {
-        return Ok(());
+        return check_names(&about.labels, adapter, "lowrank.json", "labels");
     };
     Err(Error::file(adapter, "lowrank.json", problem))
+}
+
+/// Checks that the classes `names`, which are under `key` in the file `file` of `folder`, have different names.
+///
+/// # Errors
+/// If two have the same.
+fn check_names(names: &[String], folder: &Path, file: &str, key: &str) -> Result<()> {
+    let Some(twice) = repeated(names) else { return Ok(()) };
+    let problem = format!("\"{key}\" has the name {twice:?} twice: two classes could not be told apart");
+    Err(Error::file(folder, file, problem))
 }

@@ -3,7 +3,7 @@
 
 use super::notes::warning;
 use lowrank::data::hash_file;
-use lowrank::files::write_file;
+use lowrank::files::{read_bytes, write_file};
 use lowrank::lora::About;
 use lowrank::nn::{Config, fingerprint};
 use lowrank::tensor::safetensors::SafeTensors;
@@ -36,7 +36,7 @@ pub fn checked(folder: &Path, cache: Option<&Path>) -> Result<String> {
     };
     let (Some(cache), Some((key, changed))) = (cache, identify(folder)) else { return compute() };
     let place = cache.join(format!("{}.base", hex(&Sha256::digest(key.as_bytes())[..16])));
-    let kept = std::fs::read(&place).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    let kept = read_bytes(&place).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
     if let Some(kept) = kept.filter(|kept| kept.key == key) {
         return Ok(kept.hash);
     }
@@ -123,7 +123,7 @@ pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> 
 
 /// The name of the base in an adapter's configuration.
 pub fn base_name(directory: &Path) -> Option<String> {
-    let text = std::fs::read(directory.join("adapter_config.json")).ok()?;
+    let text = read_bytes(&directory.join("adapter_config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     config["base_model_name_or_path"].as_str().map(String::from)
 }

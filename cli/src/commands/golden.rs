@@ -2,6 +2,7 @@
 //! optimizer steps, the trained adapter.
 
 use lowrank::autograd::{Tape, Var};
+use lowrank::files::read_text;
 use lowrank::lora::adapter;
 use lowrank::nn::{DistilBert, LoadOptions, Pass};
 use lowrank::tensor::math::largest;
@@ -94,7 +95,7 @@ fn tolerances(dtype: DType) -> [f64; 4] {
 /// If a file is missing or malformed. A difference is not an `Err`: see [`Comparison::passed`].
 pub fn compare(model: &Path, reference: &Path, dtype: DType, place: &dyn Fn(&mut DistilBert) -> Result<()>) -> Result<Vec<Comparison>> {
     let path = reference.join("reference.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let text = read_text(&path)?;
     let wanted: Reference = serde_json::from_str(&text).map_err(|e| Error::file(&path, "reference", e))?;
     let initial = reference.join("adapter_init");
     let options = LoadOptions { classes: Some(adapter::classes(&initial)?), dtype, ..LoadOptions::default() };

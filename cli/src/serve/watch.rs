@@ -1,5 +1,6 @@
 //! A training run as its folder shows it. The run saves its state every `--checkpoint-every` steps, whole or not at all.
 
+use lowrank::files::read_text;
 use lowrank::tensor::safetensors::SafeTensors;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ pub struct Run {
 /// Reads the folder of a run.
 pub fn look(folder: &Path) -> Run {
     // A run that saves its state in this moment is seen at the next look.
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let text = read_text(&folder.join("metrics.jsonl")).unwrap_or_default();
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let steps: Vec<&Value> = lines.iter().filter(|line| line["step"].is_u64()).collect();
     let number = |name: &str| steps.last().and_then(|line| line[name].as_u64()).unwrap_or(0);

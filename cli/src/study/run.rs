@@ -6,7 +6,7 @@ use super::{Row, Used, machine};
 use crate::folder::{recover, write_directory};
 use lowrank::cut::Cut;
 use lowrank::data::Tokenized;
-use lowrank::files::write_file;
+use lowrank::files::{read_text, write_file};
 use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions, Outputs};
 use lowrank::tensor::DType;
@@ -297,7 +297,7 @@ struct Finished<R> {
 }
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, "json", e))
 }
 

@@ -15,6 +15,7 @@ pub use format::Format;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lowrank::data::{Cell, Record, Records, TableOptions};
+use lowrank::text::repeated;
 use lowrank::{Error, Result};
 use serde_json::json;
 use std::fs::File;
@@ -158,8 +159,8 @@ pub trait Sink {
 /// If the format cannot hold the table.
 pub fn sink<'a>(path: &Path, file: &'a File, table: &'a Table, added: &'a [Column]) -> Result<Box<dyn Sink + 'a>> {
     let (place, columns, format) = (path.to_path_buf(), table.columns(), Format::of(path, "--out")?);
-    if let Some(twice) = (1..columns.len()).find(|&i| columns[..i].contains(&columns[i])).filter(|_| !format.has_fields()) {
-        let problem = format!("the column {:?} is there twice, and only a .csv or .tsv file can hold both: rename one", columns[twice]);
+    if let Some(twice) = repeated(columns).filter(|_| !format.has_fields()) {
+        let problem = format!("the column {twice:?} is there twice, and only a .csv or .tsv file can hold both: rename one");
         return Err(Error::file(path, "--out", problem));
     }
     let text = |packed| Stream { path: place.clone(), out: Packed::new(file, packed) };

@@ -2,17 +2,17 @@
 
 use crate::data::decode;
 use crate::data::table::{GZIP, damaged};
+use crate::files::open_file;
 use crate::{Error, Result};
 use encoding_rs::{Decoder, DecoderResult, UTF_8};
 use flate2::read::MultiGzDecoder;
-use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes that are read and decoded at once.
 const CHUNK: usize = 64 << 10;
 /// A file as UTF-8. As an [`io::Error`], an error holds one of this crate: see [`cause`].
-pub(super) struct Decoded {
+pub(in crate::data) struct Decoded {
     path: PathBuf,
     source: Box<dyn Read>,
     is_packed: bool,
@@ -37,7 +37,7 @@ impl Decoded {
     /// If it cannot be read, or there is no such encoding.
     pub fn open(path: &Path, encoding: Option<&str>) -> Result<Decoded> {
         let io = |e| Error::io(path, e);
-        let (head, file) = peek(File::open(path).map_err(io)?, GZIP.len()).map_err(io)?;
+        let (head, file) = peek(open_file(path)?, GZIP.len()).map_err(io)?;
         let is_packed = head == GZIP;
         let source: Box<dyn Read> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         let (head, source) = peek(source, 128).map_err(|e| if is_packed { damaged(path, &e) } else { io(e) })?;
@@ -58,6 +58,11 @@ impl Decoded {
             breaks: 0,
             ended: false,
         })
+    }
+
+    /// Name of the encoding.
+    pub fn encoding(&self) -> &'static str {
+        self.decoder.encoding().name()
     }
 
     /// Decodes the next bytes.

@@ -1,6 +1,7 @@
 //! Rows of CSV and TSV files.
 
 use super::decoded::{Decoded, cause};
+use super::limit::{LONGEST_ROW, too_long};
 use super::{Cell, Record};
 use crate::data::rows::Wanted;
 use crate::data::table::{Columns, DELIMITERS_OF_CSV, DELIMITERS_OF_TSV, Kind, TableOptions, columns, problem};
@@ -9,7 +10,7 @@ use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// How the fields of a file are written.
@@ -55,7 +56,11 @@ pub(super) fn walk(path: &Path, encoding: Option<&str>, style: Style, emit: &mut
     reader.headers().map_err(error)?;
     let mut row = csv::StringRecord::new();
     let mut last = None;
-    while reader.read_record(&mut row).map_err(error)? {
+    loop {
+        breaks.borrow_mut().row = reader.position().byte();
+        if !reader.read_record(&mut row).map_err(error)? {
+            break;
+        }
         let start = row.position().map_or(0, csv::Position::byte);
         let line = breaks.borrow_mut().line(start);
         // Where a quote is never closed, the last row has the rest of the file.
@@ -77,7 +82,7 @@ type Reader = csv::Reader<Counted>;
 
 fn open(path: &Path, encoding: Option<&str>, style: Style) -> Result<(Reader, Rc<RefCell<Breaks>>)> {
     let breaks = Rc::new(RefCell::new(Breaks::default()));
-    let source = Counted { source: Decoded::open(path, encoding)?, breaks: breaks.clone(), at: 0 };
+    let source = Counted { path: path.to_path_buf(), source: Decoded::open(path, encoding)?, breaks: breaks.clone(), at: 0 };
     Ok((csv::ReaderBuilder::new().delimiter(style.delimiter).quoting(style.quoting).from_reader(source), breaks))
 }
 
@@ -96,6 +101,8 @@ struct Breaks {
     ahead: VecDeque<(u64, bool)>,
     /// Lines that ended before them.
     lines: u64,
+    /// Offset of the row that is being read.
+    row: u64,
 }
 
 impl Breaks {
@@ -110,8 +117,9 @@ impl Breaks {
     }
 }
 
-/// A stream whose line breaks are noted.
+/// A stream whose line breaks are noted. It ends with an error in a row that is too long.
 struct Counted {
+    path: PathBuf,
     source: Decoded,
     breaks: Rc<RefCell<Breaks>>,
     at: u64,
@@ -120,15 +128,20 @@ struct Counted {
 impl Read for Counted {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(out)?;
-        let breaks = out[..read].iter().zip(self.at..).filter(|(b, _)| matches!(b, b'\r' | b'\n'));
-        self.breaks.borrow_mut().ahead.extend(breaks.map(|(&b, at)| (at, b == b'\n')));
+        let mut breaks = self.breaks.borrow_mut();
+        let found = out[..read].iter().zip(self.at..).filter(|(b, _)| matches!(b, b'\r' | b'\n'));
+        breaks.ahead.extend(found.map(|(&b, at)| (at, b == b'\n')));
         self.at += read as u64;
-        Ok(read)
+        let row = breaks.row;
+        match self.at - row > LONGEST_ROW {
+            true => Err(io::Error::other(too_long(&self.path, breaks.line(row)))),
+            false => Ok(read),
+        }
     }
 }
 
-/// Reads a whole file in parts.
-fn each_part(path: &Path, encoding: Option<&str>, mut f: impl FnMut(&[u8]) -> bool) -> Result<()> {
+/// Reads a whole file in parts, until `f` returns false.
+pub(in crate::data) fn each_part(path: &Path, encoding: Option<&str>, mut f: impl FnMut(&[u8]) -> bool) -> Result<()> {
     let (mut source, mut part) = (Decoded::open(path, encoding)?, vec![0; 64 << 10]);
     loop {
         let read = source.read(&mut part).map_err(|e| cause(path, e))?;

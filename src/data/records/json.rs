@@ -1,6 +1,7 @@
 //! Rows of JSON files: one object a line, or a list of objects.
 
 use super::decoded::{Decoded, cause};
+use super::limit::{LONGEST_ROW, Place, Rows, too_long};
 use super::{Cell, Record};
 use crate::data::ordered::Ordered;
 use crate::{Error, Result};
@@ -9,8 +10,9 @@ use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 /// The keys of the objects so far, in the order of their first appearance.
 #[derive(Default)]
@@ -39,8 +41,8 @@ pub(super) fn walk(
     let (first, line) = first_byte(path, &mut source)?;
     let mut keys = Keys::default();
     let mut emit_object = |place: String, object: Ordered<Box<RawValue>>| {
-        let mut cells = Vec::with_capacity(object.0.len());
-        for (key, value) in object.0 {
+        let mut cells = Vec::with_capacity(object.entries().len());
+        for (key, value) in object.into_entries() {
             let cell = match value.get().starts_with('"') {
                 true => Cell::Text(serde_json::from_str(value.get()).map_err(|e| Error::file(path, &place, e))?),
                 false => Cell::Json(value.get().to_string()),
@@ -74,11 +76,14 @@ fn first_byte(path: &Path, source: &mut impl BufRead) -> Result<(Option<u8>, usi
 
 /// One object a line.
 fn lines(path: &Path, mut source: impl BufRead, mut line: usize, emit: &mut EmitObject) -> Result<bool> {
-    let mut text = String::new();
-    while source.read_line(&mut text).map_err(|e| cause(path, e))? > 0 {
-        if !text.trim().is_empty() {
+    let mut text = Vec::new();
+    while source.by_ref().take(LONGEST_ROW + 1).read_until(b'\n', &mut text).map_err(|e| cause(path, e))? > 0 {
+        if text.len() as u64 > LONGEST_ROW {
+            return Err(too_long(path, line as u64));
+        }
+        if !String::from_utf8_lossy(&text).trim().is_empty() {
             let place = format!("line {line}");
-            let object = serde_json::from_str(text.trim_end_matches('\n'))
+            let object = serde_json::from_slice(text.strip_suffix(b"\n").unwrap_or(&text))
                 .map_err(|e| Error::file(path, &place, format_args!("not a JSON object (column {}: {e})", e.column())))?;
             if !emit(place, object)? {
                 return Ok(false);
@@ -93,8 +98,10 @@ fn lines(path: &Path, mut source: impl BufRead, mut line: usize, emit: &mut Emit
 /// A list of objects.
 fn list(path: &Path, source: impl BufRead, line: usize, emit: &mut EmitObject) -> Result<bool> {
     let mut stopped = None;
+    let place = Rc::new(Place::default());
+    let source = Rows { from: source, path: path.to_path_buf(), before: line as u64 - 1, place: place.clone() };
     let mut reader = serde_json::Deserializer::from_reader(source);
-    let all = Objects { emit, stopped: &mut stopped }.deserialize(&mut reader).and_then(|()| reader.end());
+    let all = Objects { emit, place: &place, stopped: &mut stopped }.deserialize(&mut reader).and_then(|()| reader.end());
     match (stopped, all) {
         (Some(stop), _) => stop.map(|()| false),
         (None, Ok(())) => Ok(true),
@@ -108,6 +115,8 @@ fn list(path: &Path, source: impl BufRead, line: usize, emit: &mut EmitObject) -
 /// Emits the objects of a list while it is read.
 struct Objects<'a, 'e> {
     emit: &'a mut EmitObject<'e>,
+    /// Where the reader is.
+    place: &'a Place,
     /// Why it was not read to its end.
     stopped: &'a mut Option<Result<()>>,
 }
@@ -132,7 +141,7 @@ impl<'de> Visitor<'de> for Objects<'_, '_> {
         while let Some(object) = list.next_element()? {
             number += 1;
             match (self.emit)(format!("object {number}"), object) {
-                Ok(true) => {}
+                Ok(true) => self.place.next_row(),
                 other => {
                     *self.stopped = Some(other.map(drop));
                     return Err(A::Error::custom("stopped"));

@@ -7,10 +7,13 @@ mod decoded;
 mod fields;
 mod json;
 mod labelled;
+mod limit;
 #[cfg(test)]
 mod tests;
 
+pub(super) use decoded::Decoded;
 pub use fields::Style;
+pub(super) use fields::each_part;
 pub(super) use labelled::read;
 
 use super::rows::Wanted;
@@ -122,7 +125,7 @@ impl Records {
     /// # Errors
     /// If the file is no table, is damaged or not in the encoding, a row is malformed, or there is no column of texts. The message has the file and the line.
     pub fn open(path: &Path, options: &TableOptions, go_on: &mut dyn FnMut(usize) -> bool) -> Result<Option<Records>> {
-        let mark = decoded::Decoded::open(path, options.encoding.as_deref())?.mark;
+        let mark = Decoded::open(path, options.encoding.as_deref())?.mark;
         let mut rows = 0;
         let mut count = |names: &[String], columns: Columns, record: Record| {
             record.texts(columns, names).map_err(|problem| Error::file(path, &record.place, problem))?;

@@ -137,3 +137,41 @@ fn reading_can_be_stopped_and_a_changed_file_is_noticed() {
         assert!(table.each(&mut |_, _, _| Ok(true)).unwrap_err().to_string().contains("was changed"), "{name}");
     }
 }
+
+#[test]
+fn a_row_without_end_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let bomb = |name: &str, start: &str, fill: u8| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(start.as_bytes()).unwrap();
+        (0..65).for_each(|_| packed.write_all(&vec![fill; 1 << 20]).unwrap());
+        let path = put(&dir, name, packed.finish().unwrap());
+        load_texts(&path, &TableOptions::default()).map(drop).unwrap_err().to_string()
+    };
+    for (name, start, line) in [
+        ("a.csv.gz", "text,label\na,1\n\"b", 3),
+        ("header.csv.gz", "", 1),
+        ("a.tsv.gz", "text\tlabel\n\nb\t1\n", 4),
+        ("a.jsonl.gz", "{\"text\": \"a\"}\n\n{\"text\": \"", 3),
+        ("a.json.gz", "[{\"text\": \"a\"},\n{\"text\": \"a\"},{\"text\": \"", 2),
+    ] {
+        let message = bomb(name, start, b'a');
+        let words = format!("{name}: line {line}: the row that begins here has more than 64 MiB, the limit");
+        assert!(message.contains(&words), "{message}");
+    }
+}
+
+#[test]
+fn many_rows_may_be_longer_together_than_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "a".repeat(1 << 20);
+    let object = format!("{{\"text\": \"{text}\"}}");
+    for (name, table) in [
+        ("a.csv", format!("text\n{}", format!("{text}\n").repeat(66))),
+        ("a.jsonl", format!("{object}\n").repeat(66)),
+        ("a.json", format!("[{}]", vec![object; 66].join(","))),
+    ] {
+        let texts = load_texts(&put(&dir, name, table), &TableOptions::default()).unwrap().unwrap();
+        assert_eq!(texts.iter().map(|row| row.text.len()).collect::<Vec<_>>(), vec![1 << 20; 66], "{name}");
+    }
+}

@@ -1,6 +1,6 @@
 //! How the bytes of a table become lines of text.
 
-use super::super::decode;
+use super::super::records::{Decoded, each_part};
 use super::super::table::{self, TableOptions};
 use crate::Result;
 use serde::Serialize;
@@ -36,12 +36,23 @@ pub fn file_form(path: &Path, options: &TableOptions) -> Result<Option<FileForm>
     if path.is_dir() || table::Kind::of(path).is_none() {
         return Ok(None);
     }
-    let bytes = table::bytes(path)?;
-    let (encoding, byte_order_mark) = decode::form(&bytes, options.encoding.as_deref())?;
-    let text = decode::text(path, bytes, options.encoding.as_deref())?;
-    let count = |of: &str| text.matches(of).count();
-    let crlf = count("\r\n");
-    Ok(Some(FileForm { encoding: encoding.name().to_string(), byte_order_mark, lf: count("\n") - crlf, crlf, cr: count("\r") - crlf }))
+    let encoding = options.encoding.as_deref();
+    let source = Decoded::open(path, encoding)?;
+    let mut form = FileForm { encoding: source.encoding().to_string(), byte_order_mark: source.mark, ..FileForm::default() };
+    let mut before = 0;
+    each_part(path, encoding, |part| {
+        for &byte in part {
+            match (before, byte) {
+                (b'\r', b'\n') => (form.cr, form.crlf) = (form.cr - 1, form.crlf + 1),
+                (_, b'\n') => form.lf += 1,
+                (_, b'\r') => form.cr += 1,
+                _ => {}
+            }
+            before = byte;
+        }
+        true
+    })?;
+    Ok(Some(form))
 }
 
 #[cfg(test)]

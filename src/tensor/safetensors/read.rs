@@ -4,11 +4,10 @@ use super::header::{self, TensorInfo};
 use super::little_endian;
 use super::pickle::pickle;
 use crate::error::nearest;
-use crate::files::{Unique, read_text};
+use crate::files::{Unique, open_file, read_text};
 use crate::tensor::{DType, MappedFile, Shape, Tensor, alloc, dispatch_any};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
@@ -80,8 +79,7 @@ impl SafeTensors {
     fn open_all(path: &Path, files: &[PathBuf]) -> Result<SafeTensors> {
         let mut result = SafeTensors { path: path.to_path_buf(), files: files.to_vec(), ..SafeTensors::default() };
         for (i, file) in files.iter().enumerate() {
-            let handle = File::open(file).map_err(|e| Error::io(file, e))?;
-            let map = MappedFile::new(handle, file)?;
+            let map = MappedFile::new(open_file(file)?, file)?;
             let header = header::parse(file, &map)?;
             for (name, info) in header.tensors {
                 if result.tensors.insert(name.clone(), (i, info)).is_some() {

@@ -145,3 +145,14 @@ fn real_files_are_read_and_written_byte_for_byte() {
     let Some(checkpoint) = crate::testing::shared("checkpoints/minilm-l6-distilbert") else { return };
     assert_eq!(SafeTensors::open(&checkpoint).unwrap().names().count(), 100);
 }
+
+#[test]
+#[cfg(unix)]
+#[cfg_attr(miri, ignore = "programs")]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let message = SafeTensors::open(dir.path()).map(drop).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors: file: is a named pipe"), "{message}");
+}

@@ -2,6 +2,7 @@
 
 use super::damaged;
 use lowrank::data::{Cell, Record, TableOptions, text_columns};
+use lowrank::files::open_file;
 use lowrank::{Error, Result};
 use parquet::basic::Compression;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -30,7 +31,7 @@ impl Table {
     /// # Errors
     /// If it is no Parquet file, or has no column of texts.
     pub fn open(path: &Path, options: &TableOptions) -> Result<Table> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_file(path)?;
         let file = SerializedFileReader::new(file).map_err(|e| damaged(path, e))?;
         let about = file.metadata().file_metadata();
         let columns: Vec<String> = about.schema().get_fields().iter().map(|field| field.name().to_string()).collect();
