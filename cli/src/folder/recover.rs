@@ -48,10 +48,15 @@ pub fn recover(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a living process holds the lock of the file or folder.
+/// Whether a living process may hold the lock of the file or folder: one that cannot be locked, too, as on a file system without locks.
 fn in_use(path: &Path) -> bool {
     let handle = if path.is_dir() { open_directory(path) } else { File::open(path).map(Some) };
-    matches!(handle.map(|file| file.map(|file| file.try_lock())), Ok(None | Some(Err(TryLockError::WouldBlock))))
+    handle.is_ok_and(|file| may_be_held(file.map(|file| file.try_lock())))
+}
+
+/// Whether this answer leaves the possibility that another process holds the lock.
+fn may_be_held(answer: Option<std::result::Result<(), TryLockError>>) -> bool {
+    !matches!(answer, Some(Ok(())))
 }
 
 #[cfg(test)]
@@ -91,5 +96,12 @@ mod tests {
             Ok(())
         })
         .unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_locked_may_be_in_use() {
+        let unsupported = || TryLockError::Error(std::io::ErrorKind::Unsupported.into());
+        assert!(may_be_held(Some(Err(unsupported()))) && may_be_held(Some(Err(TryLockError::WouldBlock))) && may_be_held(None));
+        assert!(!may_be_held(Some(Ok(()))));
     }
 }

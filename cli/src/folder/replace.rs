@@ -1,5 +1,6 @@
 //! Replacing a folder by a new one, whole or not at all.
 
+use super::lock::if_supported;
 use super::marker::{check_ours, mark};
 use lowrank::files::{parent, temporary};
 use lowrank::{Error, Result};
@@ -53,7 +54,7 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     let moved = (|| {
         // As long as this process lives, the lock says that the folder is not a leftover.
         let handle = open_directory(&staging).map_err(io)?;
-        handle.iter().try_for_each(File::lock).map_err(io)?;
+        handle.iter().try_for_each(|handle| if_supported(handle.lock())).map_err(io)?;
         fill(&staging)?;
         mark(&staging)?;
         for entry in fs::read_dir(&staging).map_err(io)? {
