@@ -3,13 +3,13 @@
 use super::base::{checked, weights_hash};
 use super::common::{Outcome, count, describe, length, say};
 use super::notes::{note, warning};
-use super::output::{check_apart, output_state};
+use super::output::{check_apart, output_state, recover};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
 use super::shard::{FROM_ARRAY, Shard, shard};
 use super::signals::{asked_to_stop, catch_signals};
 use super::training_args::TrainingArgs;
-use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
+use crate::folder::{Lock, check_replaceable_file, lock, replace_file};
 use crate::study::{
     Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
     processor, recipe_lines, report, results_json, rows,
@@ -280,6 +280,10 @@ struct Watch {
 }
 
 impl StudyProgress for Watch {
+    fn note(&mut self, text: &str) {
+        note!("{text}");
+    }
+
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
         let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
         note!("{}, seed {seed}: {steps} steps{from}", row.name);

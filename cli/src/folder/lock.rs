@@ -1,11 +1,10 @@
 //! One writer at a time: a lock on the place of a result.
 
-use super::replace::followed;
+use super::replace::{followed, if_supported};
 use lowrank::files::parent;
 use lowrank::{Error, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// The right to write a result. Other processes are refused until it is dropped, or the process ends in any way.
@@ -75,14 +74,6 @@ fn open(place: &Path) -> Result<File> {
 /// Whether it may be a lock file: an empty regular file.
 fn may_be_ours(found: &Metadata) -> bool {
     found.is_file() && found.len() == 0
-}
-
-/// The result of locking a file. A file system without locks is no error: the program goes on without one.
-pub fn if_supported(locked: io::Result<()>) -> io::Result<()> {
-    match locked {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-        locked => locked,
-    }
 }
 
 #[cfg(unix)]
@@ -159,11 +150,5 @@ mod tests {
         fs::write(&place, "mine").unwrap();
         drop(taken);
         assert_eq!(fs::read_to_string(&place).unwrap(), "mine");
-    }
-
-    #[test]
-    fn a_file_system_without_locks_is_no_error() {
-        assert!(if_supported(Err(io::ErrorKind::Unsupported.into())).is_ok());
-        assert!(if_supported(Err(io::ErrorKind::PermissionDenied.into())).is_err());
     }
 }

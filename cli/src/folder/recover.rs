@@ -1,5 +1,6 @@
 //! What is left beside a result when a process was killed.
 
+use super::marker::{has_marker, remove_ours};
 use super::replace::{OLD, followed, open_directory, remove_files};
 use lowrank::files::{is_temporary, parent};
 use lowrank::{Error, Result};
@@ -7,11 +8,12 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// Repairs the state after writing the file or folder at `path` was interrupted: an old folder goes back to `path` if `path` is missing, and
-/// the unfinished files and folders of dead processes are removed. Those of living processes stay.
+/// the unfinished files and folders of dead processes are removed. Those of living processes stay. Of a folder with a marker, only what the
+/// marker proves is removed; `tell` gets a sentence about what stays.
 ///
 /// # Errors
 /// If something cannot be moved or removed.
-pub fn recover(path: &Path) -> Result<()> {
+pub fn recover(path: &Path, tell: &mut dyn FnMut(&str)) -> Result<()> {
     let path = &followed(path)?;
     let parent = parent(path);
     if !parent.exists() {
@@ -29,23 +31,28 @@ pub fn recover(path: &Path) -> Result<()> {
             fs::remove_file(&left).map_err(io)?;
         } else if is_old && !path.exists() {
             fs::rename(&left, path).map_err(io)?;
-        } else {
-            // It holds only files: a folder in it would be somebody else's, and then nothing is removed.
-            let files: Vec<_> =
-                fs::read_dir(&left).map_err(io)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(io)?;
-            match files.iter().find(|file| !file.symlink_metadata().is_ok_and(|found| found.is_file())) {
-                Some(other) => {
-                    return Err(Error::file(
-                        other,
-                        "entry",
-                        "is in a hidden folder of lowrank, but lowrank did not write it: move it away",
-                    ));
-                }
-                None => remove_files(&left, files.into_iter())?,
+        } else if has_marker(&left) {
+            for other in remove_ours(&left)? {
+                tell(&format!(
+                    "{}: not written by lowrank, or changed since, so it stays in this hidden folder: move it away",
+                    other.display()
+                ));
             }
+        } else {
+            remove_unfinished(&left)?;
         }
     }
     Ok(())
+}
+
+/// Removes a folder that a process was filling. It holds only files: a folder in it would be somebody else's, and then nothing is removed.
+fn remove_unfinished(left: &Path) -> Result<()> {
+    let io = |e| Error::io(left, e);
+    let files: Vec<_> = fs::read_dir(left).map_err(io)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(io)?;
+    match files.iter().find(|file| !file.symlink_metadata().is_ok_and(|found| found.is_file())) {
+        Some(other) => Err(Error::file(other, "entry", "is in a hidden folder of lowrank, but lowrank did not write it: move it away")),
+        None => remove_files(left, files.into_iter()),
+    }
 }
 
 /// Whether a living process may hold the lock of the file or folder: one that cannot be locked, too, as on a file system without locks.
@@ -86,12 +93,12 @@ mod tests {
         for other in [".out.partial-notes", ".out.lock", ".out2.partial-0123456789abcdef", "out.partial"] {
             fs::write(dir.path().join(other), "").unwrap();
         }
-        recover(&out).unwrap();
+        recover(&out, &mut |text| panic!("{text}")).unwrap();
         assert_eq!(names(), [".out.lock", ".out.partial-notes", ".out2.partial-0123456789abcdef", "out", "out.partial"]);
         assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "1");
         write_directory(&out, |d| {
             fill(d)?;
-            recover(&out)?;
+            recover(&out, &mut |text| panic!("{text}"))?;
             assert!(d.join("a").exists());
             Ok(())
         })

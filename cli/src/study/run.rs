@@ -51,6 +51,8 @@ pub struct RowResult {
 
 /// Receives the progress of a study, and may stop it.
 pub trait StudyProgress {
+    /// Something that a person should know.
+    fn note(&mut self, text: &str);
     /// A row begins; `done` of its steps were taken before an interruption.
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
     /// A step was taken. `false` stops the run after it; the state is saved.
@@ -132,7 +134,7 @@ impl Study<'_> {
     /// If a file is damaged or was written under other settings, and the errors of training.
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
-        recover(&folder)?;
+        recover(&folder, &mut |text| progress.note(text))?;
         let recipe = self.recipe_of(row, seed);
         recipe.check()?;
         let part = (row.subsample > 1).then(|| self.train.every(row.subsample));
