@@ -112,6 +112,23 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn results_are_written_though_nobody_reads_what_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (name, wanted) in [("closed", 0), ("full", 1)] {
+        let out = dir.path().join(name);
+        let mut command = study(&out, &["--rows", "head"]);
+        let printed = if name == "closed" { Stdio::piped() } else { full().into() };
+        let mut child = command.stdout(printed).stderr(Stdio::null()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(wanted), "{name}");
+        assert_eq!(results(&out).len(), 1);
+        assert!(out.join("report.html").exists() && out.join("table.md").exists());
+    }
+}
+
 /// McNemar's tests on standard output, in the page and in `results.json` agree.
 fn mcnemars_tests_are_told(out: &Path, said: &str, page: &str) {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();

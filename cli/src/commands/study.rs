@@ -177,7 +177,6 @@ impl StudyArgs {
             results.push(result);
             self.write_table(table, &results)?;
         }
-        self.say_table(study, table, &results)?;
         Ok((!asked_to_stop()).then_some(results))
     }
 
@@ -193,8 +192,7 @@ impl StudyArgs {
         if results.is_empty() {
             return Err(Error::file(&self.out, "rows", "none is finished yet: run the study with --shard first, with the same arguments"));
         }
-        self.write_table(table, &results)?;
-        self.say_table(study, table, &results).map(|()| results)
+        self.write_table(table, &results).map(|()| results)
     }
 
     fn write_table(&self, table: &[Row], results: &[RowResult]) -> Result<()> {
@@ -221,7 +219,7 @@ impl StudyArgs {
         replace_file(&self.out, name, text.as_bytes())
     }
 
-    /// Judges the claims if `--claims` is given, and writes `results.json` and `report.html`.
+    /// Judges the claims if `--claims` is given, writes `results.json` and `report.html`, and prints the results.
     fn report(&self, study: &Study, reader: &Reader, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
         note!("measuring what changed in the weights, and times of inference");
         let all = [table, more].concat();
@@ -229,9 +227,6 @@ impl StudyArgs {
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
         let judged = if self.claims { claims(&evidence) } else { Vec::new() };
-        for Claim { claim, verdict, measured, .. } in &judged {
-            say(format!("{verdict}: {claim}\n    {measured}"))?;
-        }
         let texts = reader.texts(study.train)?;
         let findings = Findings {
             rows: table,
@@ -248,6 +243,11 @@ impl StudyArgs {
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
         self.write("results.json", &text)?;
         self.write("report.html", &report(&findings, provenance))?;
+        // Printed last: whoever closes standard output loses no file.
+        self.say_table(study, table, results)?;
+        for Claim { claim, verdict, measured, .. } in &findings.claims {
+            say(format!("{verdict}: {claim}\n    {measured}"))?;
+        }
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
