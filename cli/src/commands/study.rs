@@ -55,7 +55,7 @@ pub struct StudyArgs {
     /// Steps between two checkpoints
     #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
-    /// Whether this is the demo. Its output folder also contains its model and data.
+    /// Whether this is the demo. Its output folder also contains its model and data, and it has locked the folder.
     #[arg(skip)]
     demo: bool,
 }
@@ -75,7 +75,7 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Locks the output folder. (A shard locks each row that it runs instead.) Refuses a folder that contains inputs, or that has a file with the
+    /// Locks the output folder. (A shard locks only each row that it runs.) Refuses a folder that contains inputs, or that has a file with the
     /// name of an output which no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<Option<Lock>> {
         let inputs = self.args.inputs();
@@ -86,14 +86,14 @@ impl StudyArgs {
         if self.shard.is_some() {
             return Ok(None);
         }
-        let lock = lock(&self.out)?;
+        let lock = (!self.demo).then(|| lock(&self.out)).transpose()?;
         // The result of a finished run is read, and never replaced. Shards may be at work on rows while others are collected.
         if !self.collect {
             let to_write = self.folders(rows).filter(|folder| !folder.join("result.json").exists());
             to_write.map(|folder| output_state(&folder)).try_for_each(|found| found.map(drop))?;
         }
         OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
-        Ok(Some(lock))
+        Ok(lock)
     }
 
     /// The rows of the table, and the further rows of the claims. `--rows` selects from both.

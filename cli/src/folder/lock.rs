@@ -8,6 +8,7 @@ use std::fs::{self, File, Metadata, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The right to write a result. Other processes are refused until it is dropped, or the process ends in any way.
+#[derive(Debug)]
 pub struct Lock {
     file: File,
     path: PathBuf,
