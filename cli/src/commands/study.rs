@@ -1,25 +1,26 @@
 //! `lowrank study`: runs the study and writes its results.
 
 use super::base::{checked, weights_hash};
-use super::common::{Outcome, count, describe, length, say};
+use super::common::{Outcome, count, length, say};
 use super::notes::{note, warning};
 use super::output::{check_apart, output_state, recover};
 use super::parts::{Reader, digest};
-use super::progress::StepProgress;
 use super::shard::{FROM_ARRAY, Shard, shard};
 use super::signals::{asked_to_stop, catch_signals};
+use super::study_watch::Watch;
 use super::training_args::TrainingArgs;
 use crate::folder::{Lock, check_replaceable_file, lock, replace_file};
 use crate::study::{
-    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
-    processor, recipe_lines, report, results_json, rows,
+    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value, processor,
+    recipe_lines, report, results_json, rows,
 };
 use clap::{Args, Command, FromArgMatches};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
-use lowrank::train::{Recipe, StepReport};
+use lowrank::train::Recipe;
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Files that a study writes, apart from the folders of its rows.
@@ -75,7 +76,7 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Locks the output folder. (A shard locks only each row that it runs.) Refuses a folder that contains inputs, or that has a file with the
+    /// Locks the output folder. (Each row is locked while it runs, and a shard locks nothing else.) Refuses a folder that contains inputs, or that has a file with the
     /// name of an output which no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<Option<Lock>> {
         let inputs = self.args.inputs();
@@ -101,6 +102,8 @@ impl StudyArgs {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
         }
+        once("--rows", &self.rows)?;
+        once("--seeds", &self.seeds)?;
         let all = [rows(config.architecture, self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
         let keys: Vec<&str> = all.iter().flatten().map(|row| row.key.as_str()).collect();
         if let Some(unknown) = self.rows.iter().find(|key| !keys.contains(&key.as_str())) {
@@ -173,6 +176,8 @@ impl StudyArgs {
         let mut watch = Watch::default();
         let mut results = Vec::new();
         for (row, seed) in self.runs(table, more) {
+            // Neither a shard nor `train` writes this row meanwhile.
+            let _lock = lock(&study.folder(row, seed))?;
             let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
             results.push(result);
             self.write_table(table, &results)?;
@@ -265,51 +270,18 @@ impl StudyArgs {
     }
 }
 
+/// Refuses an option that has a value twice: one result would count as two.
+fn once<T: PartialEq + Display>(option: &str, values: &[T]) -> Result<()> {
+    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        Some((_, twice)) => Err(Error::invalid(format!("{option} {twice}: is given twice, and would be one result only: give it once"))),
+        None => Ok(()),
+    }
+}
+
 /// A word of a command, quoted for a shell.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-}
-
-/// Shows the progress of a row, and stops it on Ctrl-C.
-#[derive(Default)]
-struct Watch {
-    bar: Option<StepProgress>,
-    /// Whether the header of the table was printed.
-    begun: bool,
-}
-
-impl StudyProgress for Watch {
-    fn note(&mut self, text: &str) {
-        note!("{text}");
-    }
-
-    fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
-        let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
-        note!("{}, seed {seed}: {steps} steps{from}", row.name);
-        self.bar = Some(StepProgress::new(steps));
-    }
-
-    fn step(&mut self, report: &StepReport) -> bool {
-        self.bar.iter_mut().for_each(|bar| bar.step(report));
-        !asked_to_stop()
-    }
-
-    fn test(&mut self, done: usize, of: usize) -> bool {
-        self.bar.iter_mut().for_each(|bar| bar.test(done, of));
-        !asked_to_stop()
-    }
-
-    fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {
-        self.bar.iter().for_each(|progress| progress.bar.finish());
-        self.bar = None;
-        let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
-        // The header is printed once.
-        table.lines().skip(if self.begun { 2 } else { 0 }).for_each(|line| note!("{line}"));
-        self.begun = true;
-        let known = if resumed { " (done before)" } else { "" };
-        note!("{}, seed {}: {}{known}", row.name, result.seed, describe(&result.test));
-    }
 }
 
 #[cfg(test)]
@@ -319,5 +291,12 @@ mod tests {
         assert_eq!(super::quoted("--data=a/b-c.csv"), "--data=a/b-c.csv");
         assert_eq!(super::quoted("it's here"), r"'it'\''s here'");
         assert_eq!(super::quoted(""), "''");
+    }
+
+    #[test]
+    fn a_value_is_given_once() {
+        assert!(super::once("--seeds", &[0, 1]).is_ok());
+        assert!(super::once("--seeds", &[0, 1, 0]).is_err_and(|e| e.to_string().contains("--seeds 0: is given twice")));
+        assert!(super::once("--rows", &["qv4", "qv4"]).is_err_and(|e| e.to_string().contains("--rows qv4")));
     }
 }
