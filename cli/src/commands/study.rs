@@ -76,8 +76,8 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Locks the output folder. (Each row is locked while it runs, and a shard locks nothing else.) Refuses a folder that contains inputs, or that has a file with the
-    /// name of an output which no study wrote.
+    /// Locks the output folder. (Each row is locked while it runs, and a shard locks nothing else.) Refuses a folder that contains inputs, or
+    /// that has a file with the name of an output which no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<Option<Lock>> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
