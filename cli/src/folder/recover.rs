@@ -24,10 +24,15 @@ pub fn recover(path: &Path, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let left = entry.map_err(io)?.path();
         let is_old = left.extension().is_some_and(|end| end == OLD);
         let name = if is_old { left.with_extension("") } else { left.clone() };
-        if !is_temporary(&name, path) || in_use(&left) {
+        if !is_temporary(&name, path) {
             continue;
         }
-        if left.is_symlink() || left.is_file() {
+        if in_use(&left) {
+            if is_old && !path.exists() {
+                let advice = "if no other process of lowrank is at work there, give it its old name again";
+                tell(&format!("{}: may be the old content of {}: {advice}", left.display(), path.display()));
+            }
+        } else if left.is_symlink() || left.is_file() {
             fs::remove_file(&left).map_err(io)?;
         } else if is_old && !path.exists() {
             fs::rename(&left, path).map_err(io)?;
@@ -103,6 +108,24 @@ mod tests {
             Ok(())
         })
         .unwrap();
+    }
+
+    #[test]
+    fn an_old_folder_that_may_be_in_use_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let old = dir.path().join(format!(".out.partial-0123456789abcdef.{OLD}"));
+        fs::create_dir(&old).unwrap();
+        let mut told = Vec::new();
+        if let Some(handle) = open_directory(&old).unwrap() {
+            handle.lock().unwrap();
+            recover(&out, &mut |text| told.push(text.to_string())).unwrap();
+            assert!(old.exists() && !out.exists());
+            assert!(told.len() == 1 && told[0].contains("0123456789abcdef") && told[0].contains("its old name"), "{told:?}");
+            drop(handle);
+            recover(&out, &mut |text| panic!("{text}")).unwrap();
+            assert!(!old.exists() && out.exists());
+        }
     }
 
     #[test]
