@@ -2,6 +2,7 @@
 
 use lowrank::tensor::philox::Stream;
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -110,6 +111,80 @@ fn a_study_that_is_killed_ends_as_one_that_is_not() {
     assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("other settings"));
     let unknown = study(&killed, &["--rows", "qv5"]).output().unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--rows qv5: there are head, qv4"));
+}
+
+#[test]
+fn a_row_is_trained_by_one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // As a shard of the study, or `train --out`, in another process.
+    let other = lowrank_cli::folder::lock(&out.join("qv4-seed0")).unwrap();
+    let refused = study(&out, &["--rows", "head,qv4"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("qv4-seed0") && said.contains("another process"), "{said}");
+    assert!(out.join("head-seed0/result.json").exists() && !out.join("qv4-seed0").exists());
+    drop(other);
+    let done = study(&out, &["--rows", "head,qv4"]).output().unwrap();
+    assert!(done.status.success() && String::from_utf8_lossy(&done.stderr).contains("(done before)"));
+}
+
+/// `cp` truncates a file and writes it again. The state after the last good step is saved, though no checkpoint is due.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_that_changes_ends_the_study_and_its_state_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, model, out) = (dir.path().join("first"), dir.path().join("model"), dir.path().join("out"));
+    // A model in f32, whose weights are mapped. The bundled one is in f16, so its weights are converted copies.
+    assert!(study(&first, &["--rows", "qv8"]).output().unwrap().status.success());
+    let program = || Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    let mut merge = program();
+    merge.args(["merge", "--model", ENCODER, "--adapter"]).arg(first.join("qv8-seed0")).arg("--out").arg(&model);
+    assert!(merge.output().unwrap().status.success());
+    let begin = |every: &str| {
+        let mut command = program();
+        command.arg("study").arg("--model").arg(&model).args(["--data", ASSETS, "--no-cache", "--rows", "qv8", "--epochs", "4000"]);
+        command.args(["--train-limit", "8", "--test-limit", "8", "--batch", "4", "--device", "cpu", "--checkpoint-every", every]);
+        command.arg("--out").arg(&out).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let state = || std::fs::metadata(out.join("qv8-seed0/checkpoint.safetensors")).and_then(|found| found.modified()).ok();
+    let mut killed = begin("2");
+    let until = std::time::Instant::now() + Duration::from_secs(120);
+    while state().is_none() {
+        assert!(std::time::Instant::now() < until, "no state was saved");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let before = state();
+    // It goes on after a step, so that there is something to save whenever the base changes.
+    let mut child = begin("1000000");
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("going on after step") {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    std::fs::write(model.join("model.safetensors"), "").unwrap();
+    lines.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("while it was in use") && said.contains("is saved to") && said.contains("the same command goes on"), "{said}");
+    assert!(state().is_some() && state() != before);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_are_written_though_nobody_reads_what_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (name, wanted) in [("closed", 0), ("full", 1)] {
+        let out = dir.path().join(name);
+        let mut command = study(&out, &["--rows", "head"]);
+        let printed = if name == "closed" { Stdio::piped() } else { full().into() };
+        let mut child = command.stdout(printed).stderr(Stdio::null()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(wanted), "{name}");
+        assert_eq!(results(&out).len(), 1);
+        assert!(out.join("report.html").exists() && out.join("table.md").exists());
+    }
 }
 
 /// McNemar's tests on standard output, in the page and in `results.json` agree.

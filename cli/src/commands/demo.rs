@@ -6,8 +6,9 @@ use super::adapted::{AdaptedArgs, Named};
 use super::common::Checkpoint;
 use super::common::{Outcome, say};
 use super::notes::{is_quiet, note};
+use super::output::recover;
 use super::study::{OUTPUTS, StudyArgs, quoted};
-use crate::folder::{self, MARKER, check_replaceable, check_replaceable_file, recover, replace_file, write_directory};
+use crate::folder::{self, Lock, MARKER, check_replaceable, check_replaceable_file, replace_file, write_directory};
 use crate::study::rows;
 use clap::Args;
 use lowrank::files::write_file;
@@ -87,7 +88,7 @@ fn adapters() -> Result<AdaptedArgs> {
 /// Runs the study.
 fn run() -> Result<Outcome> {
     let out = Path::new(OUT);
-    prepare(out)?;
+    let _lock = prepare(out)?;
     note!(
         "The study's seven configurations on an encoder of 1.8 million numbers and 1,000 short film reviews, both bundled. About two minutes."
     );
@@ -108,11 +109,14 @@ fn run() -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Makes the folder with the bundled files, and removes the results of an earlier run.
+/// Locks the folder, makes it with the bundled files, and removes the results of an earlier run. Keep the lock while the study runs.
 ///
 /// # Errors
-/// If a file that would be replaced was not written by the demo; then nothing is removed or written.
-fn prepare(out: &Path) -> Result<()> {
+/// If another process has the lock, or a file that would be replaced was not written by the demo; then nothing is removed or written.
+fn prepare(out: &Path) -> Result<Lock> {
+    // A link is refused before anything is made beside it.
+    exists(out)?;
+    let lock = folder::lock(out)?;
     if !exists(out)? {
         fs::create_dir(out).map_err(|e| Error::io(out, e))?;
     }
@@ -149,7 +153,7 @@ fn prepare(out: &Path) -> Result<()> {
             write_directory(&folder, |directory| files.iter().try_for_each(|(name, bytes)| write_file(&directory.join(name), bytes)))?;
         }
     }
-    Ok(())
+    Ok(lock)
 }
 
 /// Checks that `folder`, if it exists, contains exactly these files. Another encoder would give other numbers.
@@ -216,6 +220,23 @@ mod tests {
         }
         // Under a name that is not the demo's, everything stays.
         assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_second_demo_removes_nothing_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join(OUT);
+        let first = prepare(&out).unwrap();
+        write_directory(&out.join("qv8-seed0"), |folder| write_file(&folder.join("result.json"), b"{}")).unwrap();
+        replace_file(&out, "table.md", b"|").unwrap();
+        let second = prepare(&out).unwrap_err().to_string();
+        assert!(
+            second.contains("another process") && out.join("qv8-seed0/result.json").exists() && out.join("table.md").exists(),
+            "{second}"
+        );
+        drop(first);
+        prepare(&out).unwrap();
+        assert!(!out.join("qv8-seed0").exists());
     }
 
     #[test]

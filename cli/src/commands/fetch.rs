@@ -25,13 +25,15 @@ impl Fetch {
     pub(super) fn run(self) -> Result<()> {
         let hub = Hub::from_env()?;
         let mut next = "lowrank train --model distilbert-base-uncased --data imdb --out adapter".to_string();
+        // An error of standard output is told at the end: the next names are downloaded all the same.
+        let mut printed = Ok(());
         for name in &self.names {
             let mut bars = FileBars::default();
             let fetched = fetch(&hub, name, &mut bars);
             bars.finish();
             let fetched = fetched?;
             let how = if fetched.downloaded { "downloaded to" } else { "already at" };
-            say(format!("{name}: {how} {}", fetched.path.display()))?;
+            printed = printed.and(say(format!("{name}: {how} {}", fetched.path.display())));
             if fetched.is_adapter {
                 let base = base_name(&fetched.path).unwrap_or_else(|| "BASE".to_string());
                 next = format!("lowrank predict --model {base} --adapter {name} TEXT");
@@ -39,7 +41,7 @@ impl Fetch {
                 next = format!("lowrank train --model {name} --data imdb --out adapter");
             }
         }
-        say(format!("go on with: {next}"))
+        printed.and_then(|()| say(format!("go on with: {next}")))
     }
 }
 

@@ -48,6 +48,7 @@ mod shard;
 mod signals;
 mod start;
 mod study;
+mod study_watch;
 mod summary;
 mod suspects;
 mod task;

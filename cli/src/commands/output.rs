@@ -1,7 +1,8 @@
 //! `--out`: the folder for the result. Everything that could overwrite inputs or foreign files is refused before anything is computed.
 
 use super::common::{CacheArgs, DataArgs};
-use crate::folder::{Lock, check_replaceable, lock, recover};
+use super::notes::note;
+use crate::folder::{self, Lock, check_replaceable, lock};
 use clap::Args;
 use lowrank::data::{Split, location};
 use lowrank::{Error, Result};
@@ -52,6 +53,11 @@ pub enum OutputState {
     Unfinished,
     /// An adapter or a checkpoint.
     Finished,
+}
+
+/// [`folder::recover`], with notes about what stays.
+pub fn recover(path: &Path) -> Result<()> {
+    folder::recover(path, &mut |text| note!("{text}"))
 }
 
 /// The content of the folder `path`.

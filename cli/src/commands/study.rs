@@ -1,26 +1,27 @@
 //! `lowrank study`: runs the study and writes its results.
 
 use super::base::{checked, weights_hash};
-use super::common::{Outcome, count, describe, length, say};
+use super::common::{Outcome, count, length, say};
 use super::notes::{note, warning};
-use super::output::{check_apart, output_state};
+use super::output::{check_apart, output_state, recover};
 use super::parts::{Reader, digest};
-use super::progress::StepProgress;
 use super::shard::{FROM_ARRAY, Shard, shard};
 use super::signals::{asked_to_stop, catch_signals};
+use super::study_watch::Watch;
 use super::task::check_pairs;
 use super::training_args::TrainingArgs;
-use crate::folder::{Lock, check_replaceable_file, lock, recover, replace_file};
+use crate::folder::{Lock, check_replaceable_file, lock, replace_file};
 use crate::study::{
-    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, StudyProgress, claim_rows, claims, figures, markdown, neighbours, p_value,
-    processor, recipe_lines, report, results_json, rows,
+    Claim, Findings, McNemar, Provenance, Row, RowResult, Study, claim_rows, claims, figures, markdown, neighbours, p_value, processor,
+    recipe_lines, report, results_json, rows,
 };
 use clap::{Args, Command, FromArgMatches};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
-use lowrank::train::{Recipe, StepReport};
+use lowrank::train::Recipe;
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Files that a study writes, apart from the folders of its rows.
@@ -56,7 +57,7 @@ pub struct StudyArgs {
     /// Steps between two checkpoints
     #[arg(long, default_value_t = 100, value_name = "STEPS", value_parser = count::<{ usize::MAX }>)]
     checkpoint_every: usize,
-    /// Whether this is the demo. Its output folder also contains its model and data.
+    /// Whether this is the demo. Its output folder also contains its model and data, and it has locked the folder.
     #[arg(skip)]
     demo: bool,
 }
@@ -76,8 +77,8 @@ impl StudyArgs {
         rows.iter().flat_map(|row| self.seeds.iter().map(|&seed| self.out.join(row.folder(seed))))
     }
 
-    /// Locks the output folder. (A shard locks each row that it runs instead.) Refuses a folder that contains inputs, or that has a file with the
-    /// name of an output which no study wrote.
+    /// Locks the output folder. (Each row is locked while it runs, and a shard locks nothing else.) Refuses a folder that contains inputs, or
+    /// that has a file with the name of an output which no study wrote.
     fn check_out(&self, rows: &[Row]) -> Result<Option<Lock>> {
         let inputs = self.args.inputs();
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
@@ -87,14 +88,14 @@ impl StudyArgs {
         if self.shard.is_some() {
             return Ok(None);
         }
-        let lock = lock(&self.out)?;
+        let lock = (!self.demo).then(|| lock(&self.out)).transpose()?;
         // The result of a finished run is read, and never replaced. Shards may be at work on rows while others are collected.
         if !self.collect {
             let to_write = self.folders(rows).filter(|folder| !folder.join("result.json").exists());
             to_write.map(|folder| output_state(&folder)).try_for_each(|found| found.map(drop))?;
         }
         OUTPUTS.iter().try_for_each(|name| check_replaceable_file(&self.out, name))?;
-        Ok(Some(lock))
+        Ok(lock)
     }
 
     /// The rows of the table, and the further rows of the claims. `--rows` selects from both.
@@ -102,6 +103,8 @@ impl StudyArgs {
         if !(self.lr_scale > 0.0 && self.lr_scale.is_finite()) {
             return Err(Error::invalid(format!("--lr-scale {} must be positive", self.lr_scale)));
         }
+        once("--rows", &self.rows)?;
+        once("--seeds", &self.seeds)?;
         let all = [rows(config.architecture, self.lr_scale), if self.claims { claim_rows(config, self.lr_scale) } else { Vec::new() }];
         let keys: Vec<&str> = all.iter().flatten().map(|row| row.key.as_str()).collect();
         if let Some(unknown) = self.rows.iter().find(|key| !keys.contains(&key.as_str())) {
@@ -177,11 +180,12 @@ impl StudyArgs {
         let mut watch = Watch::default();
         let mut results = Vec::new();
         for (row, seed) in self.runs(table, more) {
+            // Neither a shard nor `train` writes this row meanwhile.
+            let _lock = lock(&study.folder(row, seed))?;
             let Some(result) = study.run(row, seed, &mut watch)? else { return Ok(None) };
             results.push(result);
             self.write_table(table, &results)?;
         }
-        self.say_table(study, table, &results)?;
         Ok((!asked_to_stop()).then_some(results))
     }
 
@@ -197,8 +201,7 @@ impl StudyArgs {
         if results.is_empty() {
             return Err(Error::file(&self.out, "rows", "none is finished yet: run the study with --shard first, with the same arguments"));
         }
-        self.write_table(table, &results)?;
-        self.say_table(study, table, &results).map(|()| results)
+        self.write_table(table, &results).map(|()| results)
     }
 
     fn write_table(&self, table: &[Row], results: &[RowResult]) -> Result<()> {
@@ -225,7 +228,7 @@ impl StudyArgs {
         replace_file(&self.out, name, text.as_bytes())
     }
 
-    /// Judges the claims if `--claims` is given, and writes `results.json` and `report.html`.
+    /// Judges the claims if `--claims` is given, writes `results.json` and `report.html`, and prints the results.
     fn report(&self, study: &Study, reader: &Reader, table: &[Row], more: &[Row], results: &[RowResult]) -> Result<()> {
         note!("measuring what changed in the weights, and times of inference");
         let all = [table, more].concat();
@@ -233,9 +236,6 @@ impl StudyArgs {
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
         let judged = if self.claims { claims(&evidence) } else { Vec::new() };
-        for Claim { claim, verdict, measured, .. } in &judged {
-            say(format!("{verdict}: {claim}\n    {measured}"))?;
-        }
         let texts = reader.texts(study.train)?;
         let findings = Findings {
             rows: table,
@@ -252,6 +252,11 @@ impl StudyArgs {
         let text = serde_json::to_string_pretty(&json).map_err(|e| Error::file(self.out.join("results.json"), "json", e))?;
         self.write("results.json", &text)?;
         self.write("report.html", &report(&findings, provenance))?;
+        // Printed last: whoever closes standard output loses no file.
+        self.say_table(study, table, results)?;
+        for Claim { claim, verdict, measured, .. } in &findings.claims {
+            say(format!("{verdict}: {claim}\n    {measured}"))?;
+        }
         say(format!("report.html, results.json and table.md are in {}", self.out.display()))
     }
 
@@ -269,47 +274,18 @@ impl StudyArgs {
     }
 }
 
+/// Refuses an option that has a value twice: one result would count as two.
+fn once<T: PartialEq + Display>(option: &str, values: &[T]) -> Result<()> {
+    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        Some((_, twice)) => Err(Error::invalid(format!("{option} {twice}: is given twice, and would be one result only: give it once"))),
+        None => Ok(()),
+    }
+}
+
 /// A word of a command, quoted for a shell.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-}
-
-/// Shows the progress of a row, and stops it on Ctrl-C.
-#[derive(Default)]
-struct Watch {
-    bar: Option<StepProgress>,
-    /// Whether the header of the table was printed.
-    begun: bool,
-}
-
-impl StudyProgress for Watch {
-    fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize) {
-        let from = if done > 0 { format!(", going on after step {done}") } else { String::new() };
-        note!("{}, seed {seed}: {steps} steps{from}", row.name);
-        self.bar = Some(StepProgress::new(steps));
-    }
-
-    fn step(&mut self, report: &StepReport) -> bool {
-        self.bar.iter_mut().for_each(|bar| bar.step(report));
-        !asked_to_stop()
-    }
-
-    fn test(&mut self, done: usize, of: usize) -> bool {
-        self.bar.iter_mut().for_each(|bar| bar.test(done, of));
-        !asked_to_stop()
-    }
-
-    fn end(&mut self, row: &Row, result: &RowResult, resumed: bool) {
-        self.bar.iter().for_each(|progress| progress.bar.finish());
-        self.bar = None;
-        let table = markdown(std::slice::from_ref(row), std::slice::from_ref(result));
-        // The header is printed once.
-        table.lines().skip(if self.begun { 2 } else { 0 }).for_each(|line| note!("{line}"));
-        self.begun = true;
-        let known = if resumed { " (done before)" } else { "" };
-        note!("{}, seed {}: {}{known}", row.name, result.seed, describe(&result.test));
-    }
 }
 
 #[cfg(test)]
@@ -319,5 +295,12 @@ mod tests {
         assert_eq!(super::quoted("--data=a/b-c.csv"), "--data=a/b-c.csv");
         assert_eq!(super::quoted("it's here"), r"'it'\''s here'");
         assert_eq!(super::quoted(""), "''");
+    }
+
+    #[test]
+    fn a_value_is_given_once() {
+        assert!(super::once("--seeds", &[0, 1]).is_ok());
+        assert!(super::once("--seeds", &[0, 1, 0]).is_err_and(|e| e.to_string().contains("--seeds 0: is given twice")));
+        assert!(super::once("--rows", &["qv4", "qv4"]).is_err_and(|e| e.to_string().contains("--rows qv4")));
     }
 }

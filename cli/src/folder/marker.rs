@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Name of the marker in its folder.
 pub const MARKER: &str = ".lowrank-files.json";
@@ -29,7 +29,7 @@ impl Marker {
     /// Reads the marker of a folder. `None` if there is none.
     fn read(directory: &Path) -> Result<Option<Marker>> {
         let path = directory.join(MARKER);
-        if path.symlink_metadata().is_err() {
+        if !has_marker(directory) {
             return Ok(None);
         }
         serde_json::from_str(&read_text(&path)?).map(Some).map_err(|e| Error::file(&path, "json", e))
@@ -86,6 +86,41 @@ pub(super) fn check_ours(directory: &Path) -> Result<Vec<OsString>> {
     }
     names.push(MARKER.into());
     Ok(names)
+}
+
+/// Whether the folder has a marker.
+pub(super) fn has_marker(directory: &Path) -> bool {
+    directory.join(MARKER).symlink_metadata().is_ok()
+}
+
+/// Removes the files that lowrank wrote in a folder, and the folder if nothing else is in it. Returns what else is there; the marker then
+/// stays, so that the folder is known again as one with files of others.
+///
+/// # Errors
+/// If something cannot be read or removed, or the marker cannot be read.
+pub(super) fn remove_ours(directory: &Path) -> Result<Vec<PathBuf>> {
+    let marker = Marker::read(directory)?;
+    let mut others = Vec::new();
+    for name in names(directory)?.into_iter().filter(|name| name != MARKER) {
+        let path = directory.join(&name);
+        match &marker {
+            Some(marker) if marker.proves(directory, &name)? => fs::remove_file(&path).map_err(|e| Error::io(&path, e))?,
+            _ => others.push(path),
+        }
+    }
+    if !others.is_empty() {
+        // The folder was empty before somebody put something into it.
+        if marker.is_none() {
+            Marker::default().write(directory)?;
+        }
+        return Ok(others);
+    }
+    if marker.is_some() {
+        let path = directory.join(MARKER);
+        fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+    }
+    fs::remove_dir(directory).map_err(|e| Error::io(directory, e))?;
+    Ok(others)
 }
 
 /// The sorted names of the entries of a folder.

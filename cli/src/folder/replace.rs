@@ -1,9 +1,8 @@
 //! Replacing a folder by a new one, whole or not at all.
 
-use super::marker::{check_ours, mark};
+use super::marker::{check_ours, mark, remove_ours};
 use lowrank::files::{parent, temporary};
 use lowrank::{Error, Result};
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,25 +10,20 @@ use std::path::{Path, PathBuf};
 /// End of the hidden name of an old folder between two renames.
 pub(super) const OLD: &str = "old";
 
-/// Refuses a folder that [`write_directory`] would not replace. Call it before long work.
+/// Refuses a folder that [`write_directory`] would not replace. Call it before long work. Reading all files to check their hashes is most of it.
 ///
 /// # Errors
 /// If `path` is not a folder, or holds anything that lowrank did not write.
 pub fn check_replaceable(path: &Path) -> Result<()> {
-    replaceable(path).map(drop)
-}
-
-/// [`check_replaceable`]. Returns the names of the folder's files; reading all of them to check their hashes is most of the work.
-fn replaceable(path: &Path) -> Result<Vec<OsString>> {
     temporary(path)?;
     let path = &followed(path)?;
     if !path.exists() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if !path.is_dir() {
         return Err(Error::file(path, "directory", "is a file, and a directory is to be written here: choose another name"));
     }
-    check_ours(path)
+    check_ours(path).map(drop)
 }
 
 /// `path`, or the target if it is a link: the link stays, and its target is replaced.
@@ -45,7 +39,7 @@ pub(super) fn followed(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If `fill` fails, or [`check_replaceable`] refuses. The old content of `path` is then still there.
 pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let old_files = replaceable(path)?;
+    check_replaceable(path)?;
     let path = &followed(path)?;
     let staging = temporary(path)?;
     let io = |e| Error::io(path, e);
@@ -53,7 +47,7 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     let moved = (|| {
         // As long as this process lives, the lock says that the folder is not a leftover.
         let handle = open_directory(&staging).map_err(io)?;
-        handle.iter().try_for_each(File::lock).map_err(io)?;
+        handle.iter().try_for_each(|handle| if_supported(handle.lock())).map_err(io)?;
         fill(&staging)?;
         mark(&staging)?;
         for entry in fs::read_dir(&staging).map_err(io)? {
@@ -62,14 +56,24 @@ pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
         handle.iter().try_for_each(File::sync_all).map_err(io)?;
         if path.exists() { exchange(&staging, path).map_err(io) } else { fs::rename(&staging, path).map_err(io) }
     })();
-    // After an exchange, the old folder has the hidden name. A file that came into it since the check stays, and is named.
+    // After an exchange, the old folder has the hidden name.
     let removed = match (staging.exists(), &moved) {
         (false, _) => Ok(()),
-        (true, Ok(())) => remove_files(&staging, old_files.iter().map(|name| staging.join(name))),
+        (true, Ok(())) => remove_old(&staging, path),
         (true, Err(_)) => remove_files(&staging, fs::read_dir(&staging).into_iter().flatten().flatten().map(|entry| entry.path())),
     };
     moved.and(removed)?;
     open_directory(parent(path)).and_then(|parent| parent.iter().try_for_each(File::sync_all)).map_err(io)
+}
+
+/// Removes the old folder after an exchange. A file that came into it since the check stays, and is named.
+fn remove_old(old: &Path, path: &Path) -> Result<()> {
+    let Some(other) = remove_ours(old)?.into_iter().next() else { return Ok(()) };
+    let problem = format!(
+        "came into {}, or was changed there, while the folder was replaced: it stays here, and the new result is in place; move it away",
+        path.display()
+    );
+    Err(Error::file(other, "entry", problem))
 }
 
 /// Removes a folder that lowrank wrote.
@@ -87,6 +91,14 @@ pub(super) fn remove_files(directory: &Path, files: impl Iterator<Item = PathBuf
         fs::remove_file(&file).map_err(|e| Error::io(&file, e))?;
     }
     fs::remove_dir(directory).map_err(|e| Error::io(directory, e))
+}
+
+/// The result of locking a file. A file system without locks is no error: the program goes on without one.
+pub fn if_supported(locked: io::Result<()>) -> io::Result<()> {
+    match locked {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+        locked => locked,
+    }
 }
 
 /// Opens a folder, to lock it or to flush it to the disk. `None` on systems that cannot open a folder as a file.
@@ -120,7 +132,7 @@ fn exchange(staging: &Path, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::MARKER;
+    use super::super::{MARKER, recover};
     use super::*;
 
     fn put(text: &'static str) -> impl FnOnce(&Path) -> Result<()> {
@@ -141,6 +153,38 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "no");
         assert_eq!(fs::read_to_string(out.join("README.md")).unwrap(), "2");
         assert_eq!((entries(dir.path()), entries(&out)), (1, 2));
+    }
+
+    #[test]
+    fn what_comes_into_a_folder_while_it_is_replaced_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        // The folder was written before, and it was empty before.
+        for before in [true, false] {
+            fs::create_dir_all(&out).unwrap();
+            if before {
+                write_directory(&out, put("old")).unwrap();
+            }
+            let written = write_directory(&out, |d| {
+                fs::write(out.join("thesis.tex"), "mine").unwrap();
+                put("new")(d)
+            });
+            let error = written.unwrap_err().to_string();
+            assert!(error.contains("thesis.tex") && error.contains("move it away"), "{error}");
+            let mut told = Vec::new();
+            for _ in 0..2 {
+                recover(&out, &mut |text| told.push(text.to_string())).unwrap();
+            }
+            assert!(told.len() == 2 && told.iter().all(|text| text.contains("thesis.tex")), "{told:?}");
+            let hidden = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).find(|path| *path != out).unwrap();
+            assert_eq!(fs::read_to_string(hidden.join("thesis.tex")).unwrap(), "mine");
+            assert_eq!((entries(&hidden), fs::read_to_string(out.join("README.md")).unwrap().as_str()), (2, "new"));
+            // Without it, the folder goes.
+            fs::remove_file(hidden.join("thesis.tex")).unwrap();
+            recover(&out, &mut |text| panic!("{text}")).unwrap();
+            assert!(!hidden.exists());
+            fs::remove_dir_all(&out).unwrap();
+        }
     }
 
     #[test]
@@ -179,5 +223,11 @@ mod tests {
         write_directory(&out, put("new")).unwrap();
         fs::write(out.join(MARKER), "{}").unwrap();
         refused("json");
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_no_error() {
+        assert!(if_supported(Err(io::ErrorKind::Unsupported.into())).is_ok());
+        assert!(if_supported(Err(io::ErrorKind::PermissionDenied.into())).is_err());
     }
 }

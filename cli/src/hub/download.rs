@@ -4,6 +4,7 @@ use super::curl::{Answer, Ask, request};
 use super::partial_file::{PartialFile, RemoteFile};
 use super::settings::Hub;
 use super::trouble::{Tried, Trouble};
+use crate::folder::if_supported;
 use lowrank::Error;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::time::Duration;
@@ -57,7 +58,7 @@ fn lock(wanted: &RemoteFile, progress: &mut dyn DownloadProgress) -> Tried<File>
         }
         Err(TryLockError::Error(e)) => Err(e),
     };
-    locked.map_err(|e| Error::io(wanted.lock, e))?;
+    if_supported(locked).map_err(|e| Error::io(wanted.lock, e))?;
     Ok(file)
 }
 

@@ -13,6 +13,7 @@ pub mod figure;
 mod latency;
 mod machine;
 pub mod page;
+mod record;
 mod report;
 mod rows;
 mod run;

@@ -1,19 +1,16 @@
 //! Runs the rows: trains each, measures it on the test set, and saves it. A study that was killed at any moment resumes from its last checkpoint
 //! and ends with the same numbers.
 
+use super::record::{TrainingRecord, read, write};
 use super::used::UNKNOWN;
 use super::{Row, Used, machine};
 use crate::folder::{recover, write_directory};
 use lowrank::cut::Cut;
 use lowrank::data::Tokenized;
-use lowrank::files::{read_text, write_file};
 use lowrank::lora::{Counts, adapter};
 use lowrank::nn::{Config, DistilBert, Head, LoadOptions, Outputs};
 use lowrank::tensor::DType;
-use lowrank::train::{
-    AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, load_checkpoint, mean_logits, measure, peak_memory,
-    save_checkpoint, scores,
-};
+use lowrank::train::{AdamW, Evaluation, Observer, OneRank, Recipe, StepReport, Training, mean_logits, measure, peak_memory, scores};
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -51,6 +48,8 @@ pub struct RowResult {
 
 /// Receives the progress of a study, and may stop it.
 pub trait StudyProgress {
+    /// Something that a person should know.
+    fn note(&mut self, text: &str);
     /// A row begins; `done` of its steps were taken before an interruption.
     fn begin(&mut self, row: &Row, seed: u64, done: usize, steps: usize);
     /// A step was taken. `false` stops the run after it; the state is saved.
@@ -91,14 +90,6 @@ pub struct Study<'a> {
     pub describe: &'a dyn Fn(&DistilBert, &Path, u64) -> Result<()>,
 }
 
-/// The numbers of a run that the saved state of model and optimizer does not have. They are saved in a file next to it.
-#[derive(Default, Serialize, Deserialize)]
-struct TrainingRecord {
-    losses: Vec<f64>,
-    accuracies: Vec<f64>,
-    seconds: f64,
-}
-
 /// Records the steps until the next checkpoint.
 struct UntilCheckpoint<'a> {
     record: &'a mut TrainingRecord,
@@ -132,7 +123,7 @@ impl Study<'_> {
     /// If a file is damaged or was written under other settings, and the errors of training.
     pub fn run(&self, row: &Row, seed: u64, progress: &mut dyn StudyProgress) -> Result<Option<RowResult>> {
         let folder = self.folder(row, seed);
-        recover(&folder)?;
+        recover(&folder, &mut |text| progress.note(text))?;
         let recipe = self.recipe_of(row, seed);
         recipe.check()?;
         let part = (row.subsample > 1).then(|| self.train.every(row.subsample));
@@ -199,12 +190,7 @@ impl Study<'_> {
     fn train(&self, run: &RowRun, model: &mut DistilBert, progress: &mut dyn StudyProgress) -> Result<Option<(TrainingRecord, String)>> {
         let RowRun { row, folder, recipe, settings, train } = *run;
         let mut optimizer = AdamW::of(recipe);
-        let mut record = TrainingRecord::default();
-        let checkpoint = folder.join("checkpoint.safetensors");
-        if checkpoint.exists() {
-            load_checkpoint(&checkpoint, model, &mut optimizer, settings)?;
-            record = read(&folder.join("metrics.jsonl"))?;
-        }
+        let mut record = TrainingRecord::load(folder, settings, model, &mut optimizer)?;
         let machine = (self.place)(model)?;
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, recipe.seed, optimizer.steps(), steps);
@@ -213,14 +199,15 @@ impl Study<'_> {
         while let Some(training) = training.as_ref().filter(|_| optimizer.steps() < steps) {
             let mut observer = UntilCheckpoint { record: &mut record, progress, stopped: false };
             let until = optimizer.steps() + self.checkpoint_every.max(1);
-            training.run(model, &mut optimizer, until, &mut observer)?;
+            let trained = training.run(model, &mut optimizer, until, &mut observer);
             let stopped = observer.stopped;
             record.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
-            write_directory(folder, |directory| {
-                save_checkpoint(&directory.join("checkpoint.safetensors"), model, &optimizer, settings)?;
-                write(&directory.join("metrics.jsonl"), &record)
-            })?;
+            if trained.is_err() {
+                record.save_after_failure(folder, settings, model, &optimizer).iter().for_each(|text| progress.note(text));
+            }
+            trained?;
+            record.save(folder, settings, model, &optimizer)?;
             if stopped {
                 return Ok(None);
             }
@@ -294,14 +281,4 @@ impl Study<'_> {
 struct Finished<R> {
     settings: String,
     result: R,
-}
-
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let text = read_text(path)?;
-    serde_json::from_str(&text).map_err(|e| Error::file(path, "json", e))
-}
-
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string(value).map_err(|e| Error::file(path, "json", e))?;
-    write_file(path, text.as_bytes())
 }

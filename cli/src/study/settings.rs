@@ -156,6 +156,7 @@ mod tests {
     struct Silent;
 
     impl StudyProgress for Silent {
+        fn note(&mut self, _: &str) {}
         fn begin(&mut self, _: &Row, _: u64, _: usize, _: usize) {}
         fn step(&mut self, _: &StepReport) -> bool {
             true

@@ -105,6 +105,24 @@ fn a_model_lies_where_huggingface_hub_keeps_it() {
     assert_eq!(world.site.log().len(), before);
 }
 
+#[cfg(unix)]
+#[test]
+fn all_names_are_fetched_though_nobody_reads_what_is_printed() {
+    if no_curl() {
+        return;
+    }
+    let world = World::new(|_| None);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    command.args(["fetch", "owner/name", "owner/other"]).env("HF_ENDPOINT", &world.hub.endpoint).env("HF_HUB_CACHE", &world.hub.cache);
+    command.env("LOWRANK_HOME", &world.hub.home).env_remove("HF_TOKEN").env("HF_HOME", &world.hub.home);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    for name in ["owner/name", "owner/other"] {
+        assert!(world.hub.model_path(Path::new(name)).unwrap().join("model.safetensors").exists(), "{name}");
+    }
+}
+
 #[test]
 fn the_token_goes_to_the_hub_alone() {
     if no_curl() {
