@@ -1,5 +1,6 @@
 //! `--device`: the CPU or a GPU, and what it computes with.
 
+use super::notes::note;
 #[cfg(feature = "cuda")]
 use super::notes::warning;
 use clap::Args;
@@ -41,6 +42,16 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// [`DeviceArgs::place`], with a note. Returns the name of the GPU, or on the CPU data type and instruction set.
+    pub fn place_and_tell(self, model: &mut DistilBert) -> Result<String> {
+        let gpu = self.place(model)?;
+        match &gpu {
+            Some(name) => note!("computing in {} on {name}", model.dtype),
+            None => note!("computing in {}", kernel_path(model.dtype)),
+        }
+        Ok(gpu.unwrap_or_else(|| kernel_path(model.dtype)))
+    }
+
     /// Moves a model to the device. Returns the name of the GPU, `None` for the CPU. With `auto`, a GPU that cannot be used is skipped with a warning.
     #[cfg(feature = "cuda")]
     pub fn place(self, model: &mut DistilBert) -> Result<Option<String>> {

@@ -2,7 +2,6 @@
 
 use super::base::checked;
 use super::common::{Outcome, count, length, say, say_json};
-use super::device::kernel_path;
 use super::figures::{AllFigures, outputs};
 use super::head::{BaseModel, tell_model};
 use super::held_out::HeldOutArgs;
@@ -165,16 +164,6 @@ impl Train {
         Ok(Texts { train, test, dev })
     }
 
-    /// Moves the model to its device. Returns its name, or data type and instruction set on the CPU.
-    fn place(&self, model: &mut DistilBert) -> Result<String> {
-        let device = self.args.device.place(model)?;
-        match &device {
-            Some(name) => note!("computing in {} on {name}", DType::from(self.args.dtype)),
-            None => note!("computing in {}", kernel_path(self.args.dtype.into())),
-        }
-        Ok(device.unwrap_or_else(|| kernel_path(self.args.dtype.into())))
-    }
-
     fn base_model<'a>(&'a self, method: &'a Method, task: Outputs) -> BaseModel<'a> {
         let (folder, dtype) = (&self.args.model.path, self.args.dtype.into());
         BaseModel { folder, method, dtype, seed: self.seed, new_head: self.new_head, task }
@@ -189,20 +178,18 @@ impl Train {
         let task = task::of_run(self.task, &args.model.path, self.init_from.as_deref(), self.new_head)?;
         let _lock = self.check(&recipe, &method, task)?;
         ranks::meet()?;
-        let base = checked(&args.model.path, args.cache.folder().as_deref())?;
-        let checkpoint = self.base_model(&method, task);
+        let (base, checkpoint) = (checked(&args.model.path, args.cache.folder().as_deref())?, self.base_model(&method, task));
         let start = Start::open(&checkpoint, self.init_from.as_deref(), &base)?;
         let (cut, names) = (self.cut(&start, &method)?, start.names());
         task::check_pairs(args.source.text_pair_column.as_deref(), cut)?;
         let reader = Reader::new(args, &start.model().config, task::labels(task, &args.source, names.as_deref())?, cut, self.seed)?;
         let texts = self.texts(&reader, names.as_deref())?;
         recipe.class_weights = self.how.class_weights(&texts.train)?;
-        // Now, because the files can be gone when the run is over.
-        let trained_on = reader.trained_on()?;
+        let trained_on = reader.trained_on()?; // before the training: the files can be gone when it is over
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         model.config.set_outputs(task);
         tell_model(&args.model.path, &model, &report, &adapted);
-        let machine = self.place(&mut model)?;
+        let machine = args.device.place_and_tell(&mut model)?;
         let new_optimizer = |model: &DistilBert| self.what.optimizer(&recipe, model);
         let (mut optimizer, folds) = (new_optimizer(&model)?, self.doubt.folds(&model, &texts.train, self.seed)?);
         catch_signals()?;
