@@ -214,10 +214,10 @@ fn the_wrong_base_is_refused() {
 fn a_stopped_or_killed_run_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
-    let more = "--train-limit 40 --epochs 24 --batch 8 --lr 1e-2 --dev-fraction 0.4 --patience 24 --metric macro-f1 --eval-every-epoch --checkpoint-every 2";
+    let more = "--train-limit 40 --epochs 12 --batch 8 --lr 1e-2 --dev-fraction 0.4 --patience 12 --metric macro-f1 --eval-every-epoch --checkpoint-every 2";
     ok(at, &train(&format!("{more} --out whole")));
     let whole = result(&at.join("whole"));
-    assert_eq!(String::from_utf8_lossy(&whole[1]).matches("held-out").count(), 24);
+    assert_eq!(String::from_utf8_lossy(&whole[1]).matches("held-out").count(), 12);
     for signal in ["-INT", "-TERM", "-HUP", "-KILL"] {
         let out = format!("out{signal}");
         stop_and_resume(at, &train(&format!("{more} --out {out}")), &out, signal);
