@@ -202,7 +202,7 @@ mod tests {
         let words: Vec<String> = (0..3 * SLOTS).map(|i| format!("{i:b}").replace('0', "a")).collect();
         let text = words.join(" ");
         assert_eq!(encoder.encode(&text, usize::MAX), wordpiece.encode(&text, usize::MAX));
-        // 4,096 words of four digits, each a token of its own: about 120 pairs share a place.
+        // 4,096 words of four digits, each a token of its own.
         let words: Vec<String> = (0..0o10000).map(|i| format!("{i:04o}")).collect();
         let tokens = ["[UNK]", "[CLS]", "[SEP]"].into_iter().map(String::from).chain(words.clone());
         let wordpiece = WordPiece::from_vocab(tokens).unwrap();
