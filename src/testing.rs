@@ -3,7 +3,7 @@
 use crate::autograd::gradcheck::Suite;
 use crate::nn::{Config, DistilBert};
 use crate::tensor::DType;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The gradient checks of every op of the engine.
 pub fn suites() -> Vec<Suite> {
@@ -19,6 +19,12 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
     eprintln!("skipped: {} is not here", full.display());
     None
+}
+
+/// Makes a named pipe.
+#[cfg(unix)]
+pub fn make_pipe(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// A random model with one layer, 8 wide, for 40 tokens and two classes.

@@ -1,6 +1,7 @@
 //! Numbers as text, and names that are there twice.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 /// Two hexadecimal digits for each byte, as hashes are written.
 pub fn hex(bytes: &[u8]) -> String {
@@ -13,9 +14,9 @@ pub fn thousands(n: usize) -> String {
 }
 
 /// The first of `names` that was there before.
-pub fn repeated(names: &[String]) -> Option<&str> {
+pub fn repeated<T: Eq + Hash>(names: &[T]) -> Option<&T> {
     let mut there = HashSet::new();
-    names.iter().map(String::as_str).find(|name| !there.insert(*name))
+    names.iter().find(|name| !there.insert(*name))
 }
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ fn main() -> Outcome<()> {
     let model = option("--model").ok_or(USAGE)?;
     let dtype = option("--dtype").unwrap_or_else(|| "f32".into());
     let steps = option("--steps").unwrap_or_else(|| "5".into()).parse::<usize>()?.max(1);
+    if arguments[0].starts_with("--") {
+        return Err(USAGE.into());
+    }
     if arguments[0] == "point" {
         let numbers = arguments[1..].iter().take(3).map(|word| word.parse()).collect::<Result<Vec<usize>, _>>()?;
         let &[texts, length, rank] = &numbers[..] else { return Err(USAGE.into()) };

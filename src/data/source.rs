@@ -301,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in ["t.csv", "t.jsonl", "t.tar.gz", "t.txt"] {
             let path = dir.path().join(name);
-            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            crate::testing::make_pipe(&path);
             let texts = || read_text(&path, None).map(drop);
             let message = if name == "t.txt" { texts() } else { load(&path, Split::Train, &TableOptions::default()).map(drop) };
             let message = message.unwrap_err().to_string();

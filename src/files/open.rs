@@ -86,7 +86,7 @@ mod tests {
     fn pipes_sockets_and_devices_are_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        crate::testing::make_pipe(&at("pipe"));
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
         for (name, words) in [("pipe", "is a named pipe"), ("socket", "is a socket"), ("zero", "is a device")] {

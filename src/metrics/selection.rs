@@ -118,8 +118,22 @@ impl Metric {
         }
     }
 
-    /// Whether `a` is better than `b`.
+    /// Whether `a` is better than `b`. NaN, such as the correlation of equal numbers, is worse than every number.
     pub fn is_better(self, a: f64, b: f64) -> bool {
-        if matches!(self, Metric::Loss | Metric::MeanAbsoluteError) { a < b } else { a > b }
+        let better = if matches!(self, Metric::Loss | Metric::MeanAbsoluteError) { a < b } else { a > b };
+        better || b.is_nan() && !a.is_nan()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_worse_than_every_number() {
+        for (metric, better, worse) in [(Metric::Loss, 0.1, 0.2), (Metric::Pearson, 0.2, -0.1)] {
+            assert!(metric.is_better(better, worse) && !metric.is_better(worse, better) && !metric.is_better(worse, worse));
+            assert!(metric.is_better(worse, f64::NAN) && !metric.is_better(f64::NAN, worse) && !metric.is_better(f64::NAN, f64::NAN));
+        }
     }
 }

@@ -32,9 +32,7 @@ pub fn number<T: std::str::FromStr>(file: &SafeTensors, key: &str) -> Result<T> 
 impl Best {
     /// Replaces the best epoch by this one if it is better. Returns whether it was.
     pub fn update(best: &mut Option<Best>, selection: &Selection, value: f64, epoch: usize, model: &DistilBert) -> bool {
-        // A figure that is not defined for the answers of an epoch (a correlation of equal numbers) is worse than every number.
-        let better =
-            best.as_ref().is_none_or(|best| selection.metric.is_better(value, best.value) || best.value.is_nan() && !value.is_nan());
+        let better = best.as_ref().is_none_or(|best| selection.metric.is_better(value, best.value));
         if better {
             *best = Some(Best { value, epoch, values: values(model) });
         }

@@ -224,15 +224,19 @@ pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
 
 /// Prints a line on standard output; a closed pipe becomes an error, not a panic. Control characters are escaped.
 pub fn say(line: impl std::fmt::Display) -> Result<()> {
+    say_as_it_is(&printable(line))
+}
+
+fn say_as_it_is(line: &str) -> Result<()> {
     if is_silent() {
         return Ok(());
     }
-    writeln!(std::io::stdout().lock(), "{}", printable(line)).map_err(|e| Error::io("standard output", e))
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
 }
 
 /// Prints a value as one line of JSON. Control characters are escaped as JSON escapes them.
 pub fn say_json(value: &impl Serialize) -> Result<()> {
-    say(printable_json(&serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?))
+    say_as_it_is(&printable_json(&serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?))
 }
 
 /// A measurement in words: `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.

@@ -114,7 +114,7 @@ fn run() -> Result<Outcome> {
 /// # Errors
 /// If another process has the lock, or a file that would be replaced was not written by the demo; then nothing is removed or written.
 fn prepare(out: &Path) -> Result<Lock> {
-    // A link is refused before anything is made beside it.
+    // If `out` is a link, it is refused here, before the lock file is made beside it.
     exists(out)?;
     let lock = folder::lock(out)?;
     if !exists(out)? {

@@ -7,10 +7,10 @@ use super::output::Input;
 use super::scored::check_file;
 use crate::step::{Memory, Operation, Saved, Step, TEXT, measure, page, side_by_side};
 use clap::Args;
+use lowrank::Result;
 use lowrank::files::write_file;
 use lowrank::lora::{LoraConfig, Method};
 use lowrank::nn::Config;
-use lowrank::{Error, Result};
 use std::path::PathBuf;
 
 /// Arguments of `explain`.
@@ -50,10 +50,7 @@ impl Explain {
         };
         let lora = LoraConfig::new(self.rank, &targets);
         let Some(out) = &self.html else { return self.print(&measure(&self.model.path, &self.texts, "LoRA", &Method::Lora(lora))?) };
-        check_file(out, self.overwrite, &[Input::Model("the model", self.model.path.clone())]).map_err(|e| match e {
-            Error::File { path, problem, .. } => Error::file(path, "--html", problem.replace("--out", "--html")),
-            other => other,
-        })?;
+        check_file("--html", out, self.overwrite, &[Input::Model("the model", self.model.path.clone())])?;
         write_file(out, page(&side_by_side(&self.model.path, &self.texts, lora)?)?.as_bytes())?;
         note!("the step is drawn in {}", out.display());
         Ok(())

@@ -44,13 +44,21 @@ pub fn write_always(line: Arguments) {
 /// The text with its control characters escaped, except for line feeds and tabs. Labels, file names and texts of others could otherwise change
 /// the terminal, or hide and turn around what it shows (Unicode's marks for the direction of text).
 pub fn printable(text: impl Display) -> String {
-    let text = text.to_string();
-    text.chars().map(|c| if controls(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    escaped(&text.to_string(), |c| c.escape_unicode().to_string())
 }
 
 /// [`printable`] for JSON on one line, in which control characters stand in strings alone: the escapes are those of JSON.
 pub fn printable_json(text: &str) -> String {
-    text.chars().map(|c| if controls(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+    escaped(text, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+/// The text with `escape` of each character that controls the terminal or the direction of text.
+fn escaped(text: &str, escape: impl Fn(char) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if controls(c) { out.push_str(&escape(c)) } else { out.push(c) }
+    }
+    out
 }
 
 /// Whether a character controls the terminal or the direction of text.

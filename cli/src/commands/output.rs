@@ -95,7 +95,7 @@ impl Output {
 
     /// Locks the place of the result. `unfinished`: why the folder is refused if it holds the saved state of a run.
     fn check_state(&self, inputs: &[Input], resume: bool, unfinished: Option<&str>) -> Result<Lock> {
-        check_apart(&self.out, inputs)?;
+        check_apart("--out", &self.out, inputs)?;
         let lock = lock(&self.out)?;
         let problem = match (output_state(&self.out)?, resume) {
             (OutputState::Unfinished, _) => unfinished,
@@ -112,11 +112,11 @@ impl Output {
     }
 }
 
-/// Checks that the output is not an input, contains no input, and is not inside a model or an adapter that is read.
+/// Checks that the output, which `option` names, is not an input, contains no input, and is not inside a model or an adapter that is read.
 ///
 /// # Errors
 /// If it is; the message names both.
-pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
+pub fn check_apart(option: &str, out: &Path, inputs: &[Input]) -> Result<()> {
     let place = canonical(out)?;
     for input in inputs {
         let (Input::Model(what, path) | Input::Data(what, path)) = input;
@@ -137,8 +137,8 @@ pub fn check_apart(out: &Path, inputs: &[Input]) -> Result<()> {
         } else {
             continue;
         };
-        let problem = format!("{how} {what} that this command reads, {}: choose another --out, nothing was changed", path.display());
-        return Err(Error::file(out, "--out", problem));
+        let problem = format!("{how} {what} that this command reads, {}: choose another {option}, nothing was changed", path.display());
+        return Err(Error::file(out, option, problem));
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ mod tests {
 
     /// The word with which the output is refused.
     fn how(out: &Path, inputs: &[Input]) -> String {
-        match check_apart(out, inputs) {
+        match check_apart("--out", out, inputs) {
             Ok(()) => "apart".to_string(),
             Err(e) => e.to_string().split("--out: ").nth(1).unwrap().split(" the").next().unwrap().to_string(),
         }

@@ -53,7 +53,7 @@ impl TableArgs {
         Format::of(data, "--data")?;
         Format::of(out, "--out")?;
         let inputs: Vec<Input> = inputs.into_iter().chain([Input::Data("the table", data.to_path_buf())]).collect();
-        check_file(out, self.overwrite, &inputs)
+        check_file("--out", out, self.overwrite, &inputs)
     }
 }
 

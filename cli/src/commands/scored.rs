@@ -16,23 +16,23 @@ use std::path::Path;
 /// If its name does not end with .csv or .tsv, or an input or another file would be lost.
 pub fn check_table(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
     separator(path)?;
-    check_file(path, overwrite, inputs)
+    check_file("--out", path, overwrite, inputs)
 }
 
-/// Checks that a file can be written to `path`.
+/// Checks that a file can be written to `path`, which `option` names.
 ///
 /// # Errors
 /// If an input or another file would be lost.
-pub fn check_file(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
-    check_apart(path, inputs)?;
+pub fn check_file(option: &str, path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
+    check_apart(option, path, inputs)?;
     if path.exists() && !path.is_file() {
-        return Err(Error::file(path, "--out", "is a folder or a device, and a file is to be written here: choose another name"));
+        return Err(Error::file(path, option, "is a folder or a device, and a file is to be written here: choose another name"));
     }
     if !parent(path).is_dir() {
-        return Err(Error::file(path, "--out", "lies in a folder that does not exist: create it first"));
+        return Err(Error::file(path, option, "lies in a folder that does not exist: create it first"));
     }
     match path.symlink_metadata().is_ok() && !overwrite {
-        true => Err(Error::file(path, "--out", "exists already: give --overwrite to replace it, or choose another --out")),
+        true => Err(Error::file(path, option, format!("exists already: give --overwrite to replace it, or choose another {option}"))),
         false => Ok(()),
     }
 }

@@ -18,10 +18,12 @@ use crate::study::{
 use clap::{Args, Command, FromArgMatches};
 use lowrank::lora::About;
 use lowrank::nn::{Config, DistilBert};
+use lowrank::text::repeated;
 use lowrank::train::Recipe;
 use lowrank::{Error, Result};
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 /// Files that a study writes, apart from the folders of its rows.
@@ -84,7 +86,7 @@ impl StudyArgs {
         // The demo's model and reviews are in its output folder, so its outputs are checked one by one.
         let outputs = || OUTPUTS.iter().map(|name| self.out.join(name)).chain(self.folders(rows)).collect();
         let places = if self.demo { outputs() } else { vec![self.out.clone()] };
-        places.iter().try_for_each(|place| check_apart(place, &inputs))?;
+        places.iter().try_for_each(|place| check_apart("--out", place, &inputs))?;
         if self.shard.is_some() {
             return Ok(None);
         }
@@ -275,9 +277,9 @@ impl StudyArgs {
 }
 
 /// Refuses an option that has a value twice: one result would count as two.
-fn once<T: PartialEq + Display>(option: &str, values: &[T]) -> Result<()> {
-    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
-        Some((_, twice)) => Err(Error::invalid(format!("{option} {twice}: is given twice, and would be one result only: give it once"))),
+fn once<T: Eq + Hash + Display>(option: &str, values: &[T]) -> Result<()> {
+    match repeated(values) {
+        Some(twice) => Err(Error::invalid(format!("{option} {twice}: is given twice, and would be one result only: give it once"))),
         None => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! Where models and data are downloaded from and kept, and how a name on the command line becomes a path.
 
 use super::cache::{Repo, is_adapter, is_model};
+use lowrank::files::open_stream;
 use lowrank::{Error, Result};
 use std::ffi::OsString;
 use std::io::Read;
@@ -86,7 +87,7 @@ impl Hub {
         let token_file = || {
             let path = folder("HF_TOKEN_PATH").or_else(|| hf_home("token"))?;
             let mut token = String::new();
-            std::fs::File::open(path).ok()?.take(TOKEN).read_to_string(&mut token).ok()?;
+            open_stream(&path).ok()?.take(TOKEN).read_to_string(&mut token).ok()?;
             Some(token.trim().to_string()).filter(|token| !token.is_empty())
         };
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());

@@ -203,10 +203,10 @@ impl Study<'_> {
             let stopped = observer.stopped;
             record.seconds += started.elapsed().as_secs_f64();
             started = Instant::now();
-            if trained.is_err() {
+            if let Err(e) = trained {
                 record.save_after_failure(folder, settings, model, &optimizer).iter().for_each(|text| progress.note(text));
+                return Err(e);
             }
-            trained?;
             record.save(folder, settings, model, &optimizer)?;
             if stopped {
                 return Ok(None);

@@ -152,7 +152,7 @@ fn real_files_are_read_and_written_byte_for_byte() {
 fn a_pipe_is_refused_and_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    crate::testing::make_pipe(&path);
     let message = SafeTensors::open(dir.path()).map(drop).unwrap_err().to_string();
     assert!(message.contains("model.safetensors: file: is a named pipe"), "{message}");
 }
