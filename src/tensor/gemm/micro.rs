@@ -1,12 +1,12 @@
 //! The micro-kernels: a tile of C, computed in registers.
 //!
-//! They are plain loops, which the compiler turns into vector code. For AVX-512 its code spills registers, so there are intrinsics too. Each
-//! computes what the plain loop computes, in the same order, and the tests compare them.
+//! They are plain loops, which the compiler turns into vector code. Its code spills registers, so there are intrinsics too. Each computes what the plain
+//! loop computes, in the same order, and the tests compare them.
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::call::{Call, prefetch_ahead};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::tensor::simd::Isa;
 use crate::tensor::{Accum, DType, Scalar};
 use half::bf16;
@@ -15,8 +15,6 @@ use half::bf16;
 pub(super) trait Operand<S>: Scalar {
     /// Elements of the inner dimension per multiply (bf16: 2). They are next to each other in memory.
     const AT_ONCE: usize;
-    /// The first instruction set that has [`Operand::vectors`].
-    const VECTORS: Isa;
 
     /// The tile Σₚ a[·, p] b[p, ·], as plain loops.
     ///
@@ -24,12 +22,12 @@ pub(super) trait Operand<S>: Scalar {
     /// As for [`tile`].
     unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(call: &Call<Self, S, D, MR>) -> [[S; NR]; MR];
 
-    /// [`tile`] with AVX-512. A row of the tile is `V` registers.
+    /// [`tile`] in intrinsics. Returns false, and does nothing, if there are none for `hardware` and these columns.
     ///
     /// # Safety
     /// As for [`tile`]; and S is f32, so D is f32 or bf16.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<Self, S, D, MR>);
+    unsafe fn vectors<D: Scalar, const MR: usize, const NR: usize>(hardware: Isa, call: &Call<Self, S, D, MR>) -> bool;
 }
 
 /// `to = start + Σₚ a[·, p] b[p, ·]`, rounded at the end, on `hardware`.
@@ -44,15 +42,8 @@ pub(super) unsafe fn tile<T: Operand<S>, S: Accum, D: Scalar<Acc = S>, const MR:
     call: &Call<T, S, D, MR>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if NR.is_multiple_of(avx512::LANES) && S::DTYPE == DType::F32 && hardware >= T::VECTORS {
-        // SAFETY: S is f32, as just checked, so D is f32 or bf16. NR is 16, 32 or 48. The rest is the caller's promise.
-        unsafe {
-            match NR / avx512::LANES {
-                1 => T::vectors::<D, MR, 1>(call),
-                2 => T::vectors::<D, MR, 2>(call),
-                _ => T::vectors::<D, MR, 3>(call),
-            }
-        }
+    // SAFETY: S is f32, as just checked, so D is f32 or bf16. The rest is the caller's promise.
+    if S::DTYPE == DType::F32 && unsafe { T::vectors::<D, MR, NR>(hardware, call) } {
         return;
     }
     // SAFETY: the caller's promise.
@@ -69,7 +60,6 @@ pub(super) unsafe fn tile<T: Operand<S>, S: Accum, D: Scalar<Acc = S>, const MR:
 
 impl<S: Accum> Operand<S> for S {
     const AT_ONCE: usize = 1;
-    const VECTORS: Isa = Isa::Avx512;
 
     #[inline(always)]
     unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(
@@ -91,15 +81,26 @@ impl<S: Accum> Operand<S> for S {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<S, S, D, MR>) {
-        // SAFETY: the caller's promise. S is f32, so the cast does not change the type.
-        unsafe { avx512::numbers::<D, MR, V>(&*std::ptr::from_ref(call).cast()) };
+    unsafe fn vectors<D: Scalar, const MR: usize, const NR: usize>(hardware: Isa, call: &Call<S, S, D, MR>) -> bool {
+        // SAFETY: S is f32, so the cast does not change the type. The processor has the instruction sets that are compared with `hardware`. A row has NR
+        // elements. The rest is the caller's promise.
+        unsafe {
+            let call = &*std::ptr::from_ref(call).cast();
+            match NR {
+                8 if hardware == Isa::Avx2 => avx2::numbers::<D, MR, 1>(call),
+                16 if hardware == Isa::Avx2 => avx2::numbers::<D, MR, 2>(call),
+                16 if hardware >= Isa::Avx512 => avx512::numbers::<D, MR, 1>(call),
+                32 if hardware >= Isa::Avx512 => avx512::numbers::<D, MR, 2>(call),
+                48 if hardware >= Isa::Avx512 => avx512::numbers::<D, MR, 3>(call),
+                _ => return false,
+            }
+        }
+        true
     }
 }
 
 impl<S: Accum> Operand<S> for bf16 {
     const AT_ONCE: usize = 2;
-    const VECTORS: Isa = Isa::Avx512Bf16;
 
     #[inline(always)]
     unsafe fn loops<D, const MR: usize, const NR: usize, const FMA: bool>(
@@ -121,8 +122,20 @@ impl<S: Accum> Operand<S> for bf16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn vectors<D: Scalar, const MR: usize, const V: usize>(call: &Call<bf16, S, D, MR>) {
-        // SAFETY: the caller's promise. S is f32, so the cast does not change the type.
-        unsafe { avx512::pairs::<D, MR, V>(&*std::ptr::from_ref(call).cast()) };
+    unsafe fn vectors<D: Scalar, const MR: usize, const NR: usize>(hardware: Isa, call: &Call<bf16, S, D, MR>) -> bool {
+        if hardware < Isa::Avx512Bf16 {
+            return false;
+        }
+        // SAFETY: S is f32, so the cast does not change the type. The processor has AVX512-BF16. A row has NR pairs. The rest is the caller's promise.
+        unsafe {
+            let call = &*std::ptr::from_ref(call).cast();
+            match NR {
+                16 => avx512::pairs::<D, MR, 1>(call),
+                32 => avx512::pairs::<D, MR, 2>(call),
+                48 => avx512::pairs::<D, MR, 3>(call),
+                _ => return false,
+            }
+        }
+        true
     }
 }

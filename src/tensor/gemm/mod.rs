@@ -31,9 +31,9 @@
 //! the size of this cache, the sizes of C and the number of threads, and MR and NR depend on n; KC is fixed for each instruction set,
 //! because sums depend on it.
 //!
-//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops) and `avx512.rs` (intrinsics). In Goto's method the loop
-//! over k0 is outside the loop over i0. Here it is inside, as loop 3, so that each task computes all of its tile of C, and tasks run in
-//! parallel.
+//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops), `avx2.rs` and `avx512.rs` (intrinsics). In Goto's
+//! method the loop over k0 is outside the loop over i0. Here it is inside, as loop 3, so that each task computes all of its tile of C, and
+//! tasks run in parallel.
 //! - **B is packed** as a whole before loop 5, into strips of NR columns ([`Packed`], `pack.rs`). The micro-kernel then reads a strip from
 //!   start to end. The last strip is padded with zeros.
 //! - **A is not copied** if the micro-kernel can read it where it is; the cache alone then holds the block of loop 3. Loop 3 copies a block
@@ -50,6 +50,8 @@
 //! products. [`Isa`] is an instruction set of the processor. An `Operand` (`micro.rs`) is what the micro-kernel multiplies: elements of
 //! type S, or pairs of bf16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocking;
