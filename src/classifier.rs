@@ -56,7 +56,8 @@ impl TextClassifier {
     /// # Errors
     /// If a file is missing or malformed.
     pub fn open_with(base: &Path, labels: &[String], options: &LoadOptions) -> Result<TextClassifier> {
-        let (model, _) = DistilBert::open_with(base, &LoadOptions { classes: Some(labels.len()), ..*options })?;
+        let (mut model, _) = DistilBert::open_with(base, &LoadOptions { classes: Some(labels.len()), ..*options })?;
+        model.config.set_outputs(Outputs::Classes);
         let wordpiece = WordPiece::open(base)?;
         wordpiece.check_fits(model.config.vocab_size)?;
         let max_length = LONGEST.min(model.longest_text());
@@ -92,6 +93,7 @@ impl TextClassifier {
         }
         let mut all = TextClassifier::open_with(base, &labels, &LoadOptions { head: Head::Fitting, ..LoadOptions::default() })?;
         if let Some(about) = about {
+            about.check_settings(adapter, base, &all.model.config)?;
             let hash = all.base_hash()?;
             if about.base_hash.is_some() && hash.is_some() && about.base_hash != hash {
                 let problem = format!("the adapter was trained on another base than {}", base.display());

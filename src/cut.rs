@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 
+/// The smallest length that a text may be cut to: `[CLS]`, a token and `[SEP]`.
+pub const SHORTEST: usize = 3;
+
 /// The part of a long text that is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,7 +1,13 @@
 //! What the outputs of a model mean: classes, several labels, or numbers.
 
+use std::ops::RangeInclusive;
+
 /// Largest number of outputs C of a head. More classes come from a damaged or hostile file, or from a column that holds no labels.
 pub const MOST_CLASSES: usize = 4096;
+
+/// The temperatures that logits may be divided by. With a larger one two classes could have the same probability, and with a smaller one all would be 0
+/// or 1: the answer would be lost in rounding.
+pub const TEMPERATURES: RangeInclusive<f64> = 1e-10..=1e6;
 
 /// Checks the number of outputs of a head, before memory is allocated for it.
 pub(crate) fn check_classes(classes: usize) -> std::result::Result<(), String> {

@@ -1,7 +1,7 @@
 //! What LoRA promises, on whole models.
 
 use lowrank::autograd::{Grads, Tape, Var, gradcheck};
-use lowrank::lora::{Counts, LoraConfig, Method, adapt, adapter, merge};
+use lowrank::lora::{Combination, Counts, LoraConfig, Method, adapt, adapter, combine, merge};
 use lowrank::nn::{Config, DistilBert, Hook, Pass, Weight, WeightFn};
 use lowrank::tensor::philox::Stream;
 use lowrank::tensor::{DType, Sequences, Shape, Tensor, safetensors};
@@ -324,4 +324,55 @@ fn an_adapter_comes_back_bit_for_bit() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     assert!(adapter::load(&mut fresh(1), directory.path()).is_err());
+}
+
+#[test]
+fn an_adapter_that_is_changed_in_place_gives_no_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut small = Config::distilbert_base();
+    (small.dim, small.n_heads, small.hidden_dim, small.n_layers, small.vocab_size) = (16, 2, 32, 2, 40);
+    let fresh = || DistilBert::random(&small, 2, DType::F32, 1).unwrap();
+    let mut model = fresh();
+    let config = LoraConfig::new(3, &["q_lin", "v_lin"]);
+    adapt(&mut model, &config, 9).unwrap();
+    adapter::save(&model, &Method::Lora(config), "base", directory.path()).unwrap();
+    let load = || {
+        let mut model = fresh();
+        adapter::load(&mut model, directory.path()).unwrap();
+        model
+    };
+    let (model, sequences) = (load(), Arc::new(Sequences::new(&[IDS.len()], vec![0]).unwrap()));
+    let path = adapter::tensors_path(directory.path());
+    type Answer = fn(&DistilBert, &Arc<Sequences>) -> lowrank::Result<()>;
+    let answers: [Answer; 3] = [
+        |m, _| lowrank::train::predict(m, &[&IDS[..]], 1).map(drop),
+        |m, _| m.attention(&IDS, 0).map(drop),
+        |m, sequences| m.embeddings(&IDS, sequences).map(drop),
+    ];
+    answers.iter().for_each(|answer| answer(&model, &sequences).unwrap());
+    // The same size, and another time.
+    let bytes = std::fs::read(&path).unwrap();
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time + std::time::Duration::from_secs(1)).unwrap();
+    let refused = |e: Error| assert!(e.to_string().contains("adapter_model.safetensors: content: was changed by another program"), "{e}");
+    answers.iter().for_each(|answer| refused(answer(&model, &sequences).unwrap_err()));
+    refused(combine(&mut fresh(), vec![(model, 1.0)], Combination::Cat).unwrap_err());
+    // Opened again, it is as it is now.
+    answers.iter().for_each(|answer| answer(&load(), &sequences).unwrap());
+}
+
+#[test]
+fn a_weight_that_no_sum_can_have_is_named() {
+    for (weights, message) in [
+        (vec![1e308], "weight 1e308 of an adapter must be a number from 0 to 1000000"),
+        (vec![0.5, f64::NAN], "weight NaN"),
+        (vec![1.0, -1.0], "weight -1e0"),
+        (vec![0.0, 0.0], "above 0"),
+        (vec![], "above 0"),
+    ] {
+        let adapted = weights.into_iter().map(|weight| (adapted(&["q_lin"]), weight)).collect();
+        let said = combine(&mut tiny(), adapted, Combination::Cat).unwrap_err().to_string();
+        assert!(said.contains(message), "{said} should say {message}");
+    }
 }

@@ -75,10 +75,10 @@ pub fn integrated_gradients(
         let mut tokens = vec![0.0; ids.len()];
         parts.iter().for_each(|part| tokens.iter_mut().zip(&part.tokens).for_each(|(sum, a)| *sum += a));
         let found = Attribution { tokens, output: end, baseline: start, steps: parts.iter().map(|part| part.steps).sum() };
-        if found.gap() < gap || computed + 2 * HALF > steps.1 {
-            return Ok(Some(found));
-        }
-        let Some(worst) = (0..parts.len()).max_by(|&i, &j| parts[i].missing().total_cmp(&parts[j].missing())) else {
+        let worst = (0..parts.len()).max_by(|&i, &j| parts[i].missing().total_cmp(&parts[j].missing()));
+        let enough = found.gap() < gap || computed + 2 * HALF > steps.1;
+        let Some(worst) = worst.filter(|_| !enough) else {
+            model.check_unchanged()?;
             return Ok(Some(found));
         };
         for half in line.halves(&parts.swap_remove(worst))? {

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use std::fs::{File, FileType};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Opens a regular file for reading. Another kind of file is refused before it is opened: a named pipe would wait for its writer for ever, and a device may
@@ -16,6 +17,24 @@ pub fn open_file(path: &Path) -> Result<File> {
     // Another file may have come to its place in between.
     check(path, file.metadata().map_err(io)?.file_type())?;
     Ok(file)
+}
+
+/// Whether there is anything at `path`, even if it cannot be opened: a link that leads nowhere, or a file that nobody may read. What is there and cannot be
+/// read must not be taken for absent.
+pub fn is_there(path: &Path) -> bool {
+    let absent = |e: &std::io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    path.symlink_metadata().err().is_none_or(|e| !absent(&e))
+}
+
+/// Refuses a named pipe and a socket at `path`: to open or to write one may wait for ever. A file that is not there is no error: it can be made.
+///
+/// # Errors
+/// If one is there; the message says what it is.
+pub fn check_no_pipe(path: &Path) -> Result<()> {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(kind) if ["a named pipe", "a socket"].contains(&name(kind)) => check(path, kind),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a file that is read once and from its start to its end: a regular file, or what this process has open already, such as `/dev/stdin` and the pipe of
@@ -75,6 +94,7 @@ mod tests {
             open(&path).unwrap().read_to_string(&mut text).unwrap();
             assert_eq!(text, "text");
             assert!(matches!(open(&dir.path().join("none")), Err(Error::Io { .. })));
+            check_no_pipe(&dir.path().join("none")).and_then(|()| check_no_pipe(&path)).unwrap();
             let message = open(dir.path()).unwrap_err().to_string();
             assert!(message.ends_with("file: is a directory, and only regular files are read: give a file with the content"), "{message}");
         }
@@ -92,7 +112,7 @@ mod tests {
         for (name, words) in [("pipe", "is a named pipe"), ("socket", "is a socket"), ("zero", "is a device")] {
             let message = open_file(&at(name)).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(words), "{message}");
-            assert!(open_stream(&at(name)).is_err(), "{name}");
+            assert!(open_stream(&at(name)).is_err() && check_no_pipe(&at(name)).is_ok() == (name == "zero"), "{name}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! `lowrank.json`, next to an adapter or a checkpoint: the facts that PEFT's files do not have.
 
-use crate::cut::Cut;
-use crate::files::{read_text, write_file};
-use crate::nn::{DistilBert, Outputs, in_head};
+use crate::cut::{Cut, SHORTEST};
+use crate::files::{is_there, read_text, write_file};
+use crate::nn::{Config, DistilBert, Outputs, in_head};
+use crate::outputs::TEMPERATURES;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub struct About {
     pub cut: Cut,
     /// Names and shapes of the base's encoder weights.
     pub base: BTreeMap<String, Vec<usize>>,
+    /// Settings of the base that change its results and leave its weights as they are. Old files lack them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_settings: Option<BaseSettings>,
     /// Hash of the base's encoder: `nn::fingerprint`. Old files lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_hash: Option<String>,
@@ -62,6 +66,22 @@ pub struct About {
     pub command: Vec<String>,
 }
 
+/// Settings in a base's `config.json` that change its results and that neither the hash nor the shapes of its weights show.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BaseSettings {
+    /// H, the number of attention heads.
+    pub n_heads: usize,
+    /// Added to the variance in layer norms.
+    pub layer_norm_eps: f64,
+}
+
+impl BaseSettings {
+    /// Those of `config`.
+    pub fn of(config: &Config) -> BaseSettings {
+        BaseSettings { n_heads: config.n_heads, layer_norm_eps: config.layer_norm_eps }
+    }
+}
+
 /// The training data of a model, by their hash. A later evaluation can tell whether it uses other texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
@@ -81,6 +101,7 @@ impl About {
             labels: labels.to_vec(),
             cut: cut.into(),
             base: encoder.map(|w| (w.name().to_string(), w.shape().dims().to_vec())).collect(),
+            base_settings: Some(BaseSettings::of(&model.config)),
             base_hash: None,
             seed,
             trained_on: None,
@@ -98,6 +119,24 @@ impl About {
         self.problem_type.as_deref().and_then(Outputs::named).unwrap_or_default()
     }
 
+    /// Checks that the model in `directory`, which this describes, was trained with the settings that the base in the folder `base` has now.
+    ///
+    /// # Errors
+    /// If not. The weights fit all the same, and the results would silently be others.
+    pub fn check_settings(&self, directory: &Path, base: &Path, config: &Config) -> Result<()> {
+        let now = BaseSettings::of(config);
+        let Some(trained) = self.base_settings.filter(|trained| *trained != now) else { return Ok(()) };
+        let problem = format!(
+            "it was trained with {} heads and {:e} in layer norms, and {} says {} and {:e}: give the base that it was trained on",
+            trained.n_heads,
+            trained.layer_norm_eps,
+            base.join("config.json").display(),
+            now.n_heads,
+            now.layer_norm_eps
+        );
+        Err(Error::file(directory, "lowrank.json", problem))
+    }
+
     /// Writes the file into `directory`.
     ///
     /// # Errors
@@ -111,10 +150,10 @@ impl About {
     /// Reads the file from `directory`. `None` if it is not there: PEFT's own adapters have none.
     ///
     /// # Errors
-    /// If the file is malformed, has a newer format, a temperature that is not positive, or no windows.
+    /// If the file is malformed, has a newer format, a temperature that is not one of [`TEMPERATURES`], or no windows.
     pub fn open(directory: &Path) -> Result<Option<About>> {
         let path = directory.join("lowrank.json");
-        if !path.exists() {
+        if !is_there(&path) {
             return Ok(None);
         }
         let json = |e| Error::file(&path, "json", e);
@@ -131,6 +170,10 @@ impl About {
         if about.cut.windows == 0 {
             return Err(Error::file(&path, "\"windows\"", "is 0, and must be at least 1"));
         }
+        if about.cut.max_length < SHORTEST {
+            let problem = format!("is {}, and must be at least {SHORTEST}: [CLS], a token and [SEP]", about.cut.max_length);
+            return Err(Error::file(&path, "\"max_length\"", problem));
+        }
         if let Some(task) = about.problem_type.as_ref().filter(|task| Outputs::named(task).is_none()) {
             return Err(Error::file(&path, "\"problem_type\"", format!("is {task:?}: it must be one that transformers knows")));
         }
@@ -138,8 +181,11 @@ impl About {
             let problem = format!("must have a probability for each of the {} labels", about.labels.len());
             return Err(Error::file(&path, "\"thresholds\"", problem));
         }
-        match about.temperature.filter(|t| !(*t > 0.0 && t.is_finite())) {
-            Some(t) => Err(Error::file(&path, "\"temperature\"", format!("is {t}, and must be positive and finite"))),
+        match about.temperature.filter(|t| !TEMPERATURES.contains(t)) {
+            Some(t) => {
+                let (least, most) = (TEMPERATURES.start(), TEMPERATURES.end());
+                Err(Error::file(&path, "\"temperature\"", format!("is {t:e}, and must be from {least:e} to {most:e}")))
+            }
             None => Ok(Some(about)),
         }
     }

@@ -5,6 +5,7 @@ use crate::nn::{DistilBert, Linear, Weight, in_head, in_pooler};
 use crate::tensor::svd::{Svd, svd};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
+use std::ops::RangeInclusive;
 
 /// How adapters are combined. Every wᵢ sᵢ is split evenly: √(wᵢ sᵢ) scales Aᵢ, and Bᵢ too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,16 +22,23 @@ pub enum Combination {
     },
 }
 
+/// The weights that an adapter may have. A larger one would not fit into the numbers of the result.
+const WEIGHTS: RangeInclusive<f64> = 0.0..=1e6;
+
 /// Puts Σ wᵢ · adapter i on `base`, which has no terms yet, and the weighted mean of the heads. `adapted` are models and their weights wᵢ. Returns the
 /// configuration of the new terms, which have scale 1.
 ///
 /// # Errors
-/// If the models adapt different linears, trained something that is not a low-rank term or the head, or hold a number that is not finite, or if the ranks do
+/// If a weight is negative or above 10⁶, or none is above 0, if the models adapt different linears, trained something that is not a low-rank term or the head, or hold a number that is not finite, or if the ranks do
 /// not fit.
 pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: Combination) -> Result<LoraConfig> {
+    if let Some((_, weight)) = adapted.iter().find(|(_, weight)| !WEIGHTS.contains(weight)) {
+        let (least, most) = (WEIGHTS.start(), WEIGHTS.end());
+        return Err(Error::invalid(format!("combine: the weight {weight:e} of an adapter must be a number from {least} to {most}")));
+    }
     let total: f64 = adapted.iter().map(|(_, weight)| weight).sum();
-    if adapted.is_empty() || !(total > 0.0 && total.is_finite()) || adapted.iter().any(|&(_, w)| w < 0.0) {
-        return Err(Error::invalid("combine: there must be an adapter, no negative weight, and one that is positive"));
+    if total == 0.0 {
+        return Err(Error::invalid("combine: there must be an adapter whose weight is above 0"));
     }
     for (model, _) in &adapted {
         let of_base = |name: &str| !in_head(name) || (in_pooler(name) && !base.pre_classifier_in_head);
@@ -57,6 +65,7 @@ pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: 
     }
     let own = base.head_linears_mut().into_iter().flat_map(Linear::parts_mut);
     own.zip(head).try_for_each(|(part, values)| set(part.weight(), values))?;
+    adapted.iter().try_for_each(|(model, _)| model.check_unchanged())?;
     Ok(config)
 }
 

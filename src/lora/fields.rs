@@ -124,8 +124,9 @@ impl Fields<'_> {
     /// Refuses keys that may change what the adapter computes: all unknown ones, unless they are null, false or empty.
     pub fn check_known(&self, report: &mut Report) -> Result<()> {
         let (known, other) = known(self.value("peft_type").as_str().unwrap_or_default());
-        for (key, _) in self.entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
-            let value = self.value(key);
+        for (key, raw) in self.entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+            // Never fails: the whole file was parsed before.
+            let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
             // Null, false and empty values change nothing.
             if [json!(null), json!(false), json!(""), json!([]), json!({})].contains(&value) {
                 continue;

@@ -29,7 +29,7 @@ pub mod subspace;
 mod terms;
 mod virtual_tokens;
 
-pub use about::{About, TrainedOn};
+pub use about::{About, BaseSettings, TrainedOn};
 pub use bottleneck::Placement;
 pub use combine::{Combination, combine};
 pub use config::{Bias, Init, LoraConfig};

@@ -2,6 +2,7 @@
 
 use super::{argmax, check, softmax, wilson};
 use crate::Result;
+use crate::outputs::TEMPERATURES;
 use serde::Serialize;
 
 /// Number of bins of equal width for the probability of the answer, as in the paper.
@@ -102,7 +103,7 @@ pub fn temperature(logits: &[Vec<f64>], labels: &[u32]) -> Result<Option<f64>> {
             break;
         }
     }
-    Ok(Some(1.0 / beta))
+    Ok(Some((1.0 / beta).min(*TEMPERATURES.end())))
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ fn read_bert(json: &Value) -> std::result::Result<Config, String> {
     }
     let number =
         |key: &str, value: Value| default(key, value).as_f64().filter(|x| *x > 0.0).ok_or(format!("{key} must be a positive number"));
-    let types = number("type_vocab_size", json!(2))?;
+    let types =
+        default("type_vocab_size", json!(2)).as_u64().filter(|n| *n > 0).ok_or("type_vocab_size must be a positive whole number")?;
     let mut ours = json!({ "model_type": "bert", "seq_classif_dropout": default("hidden_dropout_prob", json!(tenth())) });
     let same = ["initializer_range", "max_position_embeddings", "vocab_size", "problem_type"].map(|key| (key, key));
     for (theirs, own) in BERT_KEYS.into_iter().chain(same).filter(|(theirs, _)| !json[*theirs].is_null()) {
@@ -172,6 +173,10 @@ fn read_labels(json: &Value) -> std::result::Result<BTreeMap<usize, String>, Str
 
 /// Largest width of a model.
 const WIDEST: usize = 1 << 14;
+/// Largest size of anything else.
+const LARGEST: usize = 1 << 24;
+/// Most layers.
+const MOST_LAYERS: usize = 1000;
 
 impl Config {
     /// The sizes of `distilbert-base-uncased`.
@@ -274,10 +279,23 @@ impl Config {
         if self.activation != "gelu" {
             return Err(format!("the activation is {:?}: only \"gelu\" (the erf form) is implemented", self.activation));
         }
-        let types = self.type_vocab_size.max(1);
-        let sizes = [self.dim, self.hidden_dim, self.max_position_embeddings, self.n_heads, self.vocab_size, types];
-        if sizes.iter().any(|&n| n == 0 || n > 1 << 24) || self.n_layers > 1000 || !self.dim.is_multiple_of(self.n_heads) {
-            return Err("sizes must be positive, and dim a multiple of n_heads".to_string());
+        for (name, size) in [
+            ("dim", self.dim),
+            ("hidden_dim", self.hidden_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("n_heads", self.n_heads),
+            ("vocab_size", self.vocab_size),
+            ("type_vocab_size", self.type_vocab_size.max(1)),
+        ] {
+            if !(1..=LARGEST).contains(&size) {
+                return Err(format!("{name} is {size}: it must be positive and at most {LARGEST}"));
+            }
+        }
+        if self.n_layers > MOST_LAYERS {
+            return Err(format!("n_layers is {}: the largest that is read is {MOST_LAYERS}", self.n_layers));
+        }
+        if !self.dim.is_multiple_of(self.n_heads) {
+            return Err(format!("dim is {}, and must be a multiple of n_heads, which is {}", self.dim, self.n_heads));
         }
         // The largest DistilBERT has 768. A new head has a matrix [dim, dim], which is drawn in f64.
         if self.dim > WIDEST {

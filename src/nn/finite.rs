@@ -7,17 +7,20 @@ use crate::tensor::{MappedFile, Sequences};
 use std::sync::Arc;
 
 impl DistilBert {
-    /// Checks that no other program wrote to the mapped files of the frozen weights since they were opened. What was computed with them may be used
-    /// only after this.
+    /// Checks that no other program wrote to the mapped files of the weights, of the base and of an adapter, since they were opened. What was computed
+    /// with them may be used only after this.
     ///
     /// # Errors
     /// If one did; the message names the file.
     pub fn check_unchanged(&self) -> Result<()> {
         let mut last = None;
         for weight in self.weights() {
-            let Weight::Frozen { value, .. } = weight else { continue };
+            let file = match weight {
+                Weight::Frozen { value, .. } => value.mapped_file(),
+                Weight::Trained(parameter) => parameter.value().mapped_file(),
+                Weight::Computed { .. } => None,
+            };
             // Neighbours are mostly from one file.
-            let file = value.mapped_file();
             if file.map(std::ptr::from_ref) != last {
                 file.map_or(Ok(()), MappedFile::check_unchanged)?;
                 last = file.map(std::ptr::from_ref);

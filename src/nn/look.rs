@@ -15,7 +15,8 @@ impl DistilBert {
     pub fn embeddings(&self, ids: &[u32], sequences: &Arc<Sequences>) -> Result<Tensor> {
         let mut tape = Tape::inference();
         let pass = self.prepare(&mut tape, ids, &Pass::evaluation(sequences.clone()))?;
-        Ok(self.embed(&mut tape, ids, &pass)?.value().clone())
+        let embeddings = self.embed(&mut tape, ids, &pass)?.value().clone();
+        self.check_unchanged().map(|()| embeddings)
     }
 
     /// Logits `[B, C]` of h⁰, as [`DistilBert::embeddings`] gives it. The sequences of `pass` are those of the ids, without a prompt's rows.
@@ -47,6 +48,7 @@ impl DistilBert {
             h = below.forward(&mut tape, &pass, &h, super::Wanted::All)?;
         }
         let (op, inputs) = block.attention_op(&mut tape, &pass, &h, &pass, &h)?;
-        op.probabilities(&inputs.iter().map(Var::value).collect::<Vec<_>>())
+        let probabilities = op.probabilities(&inputs.iter().map(Var::value).collect::<Vec<_>>())?;
+        self.check_unchanged().map(|()| probabilities)
     }
 }

@@ -1,7 +1,7 @@
 //! Writes a model as a checkpoint that Hugging Face transformers can read.
 
 use super::{DistilBert, Head, LoadOptions, Weight};
-use crate::files::{copy_file, read_text, write_file};
+use crate::files::{copy_file, is_there, read_text, write_file};
 use crate::tensor::safetensors::write;
 use crate::tensor::{Accum, DType, Scalar, Tensor};
 use crate::{Error, Result, dispatch};
@@ -75,7 +75,7 @@ impl DistilBert {
         write_file(&directory.join("config.json"), text.as_bytes())?;
         for name in TOKENIZER_FILES {
             let from = base.join(name);
-            if from.exists() {
+            if is_there(&from) {
                 copy_file(&from, &directory.join(name))?;
             }
         }

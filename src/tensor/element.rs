@@ -52,9 +52,24 @@ impl fmt::Display for DType {
     }
 }
 
+/// Kernels read and write elements by address, and trust what a type says of itself. So no other crate can implement [`Element`].
+mod sealed {
+    pub trait Sealed {}
+}
+
 /// A Rust type that a tensor can contain: one for each [`DType`].
 pub trait Element:
-    Copy + Default + PartialEq + Send + Sync + fmt::Debug + 'static + zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable
+    sealed::Sealed
+    + Copy
+    + Default
+    + PartialEq
+    + Send
+    + Sync
+    + fmt::Debug
+    + 'static
+    + zerocopy::FromBytes
+    + zerocopy::IntoBytes
+    + zerocopy::Immutable
 {
     /// Its data type.
     const DTYPE: DType;
@@ -62,6 +77,7 @@ pub trait Element:
 
 macro_rules! elements {
     ($($type:ident $dtype:ident),*) => {$(
+        impl sealed::Sealed for $type {}
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
         }

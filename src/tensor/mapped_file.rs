@@ -57,10 +57,14 @@ impl MappedFile {
     }
 
     /// Frees the memory of these bytes. A later access reads them from the file again. Does nothing on systems that cannot do this.
+    ///
+    /// # Panics
+    /// If the file does not have these bytes.
     pub fn release(&self, bytes: Range<usize>) {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.map.len(), "release: {bytes:?} of a file of {} bytes", self.map.len());
         #[cfg(all(unix, not(miri)))]
-        // SAFETY: the map is backed by a file and read-only, so the dropped pages are only copies: a later access reads the same bytes from the
-        // file. If the system refuses, nothing changes.
+        // SAFETY: the bytes lie in the map, as just checked. The map is backed by a file and read-only, so the dropped pages are only copies: a later
+        // access reads the same bytes from the file. If the system refuses, nothing changes.
         let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
         #[cfg(any(not(unix), miri))]
         let _ = bytes;
@@ -90,6 +94,17 @@ fn stamp(file: &File) -> std::io::Result<(u64, SystemTime)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "release: 5..9 of a file of 8 bytes")]
+    fn bytes_behind_the_map_are_not_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, [0; 8]).unwrap();
+        let file = MappedFile::new(File::open(&path).unwrap(), &path).unwrap();
+        file.release(0..8);
+        file.release(5..9);
+    }
 
     #[test]
     fn a_change_is_found_and_a_new_file_in_its_place_is_none() {

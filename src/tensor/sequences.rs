@@ -109,8 +109,13 @@ impl Sequences {
     }
 
     /// The same sequences, each with `extra` more rows at its front: those of a prompt.
+    ///
+    /// # Panics
+    /// If the number of rows is too large to be counted.
     pub fn lengthened(&self, extra: usize) -> Sequences {
-        let offsets = self.offsets.iter().enumerate().map(|(b, o)| o + b * extra).collect();
+        let longer = |(b, &o): (usize, &usize)| b.checked_mul(extra).and_then(|more| more.checked_add(o));
+        let offsets: Option<Vec<usize>> = self.offsets.iter().enumerate().map(longer).collect();
+        let offsets = offsets.unwrap_or_else(|| panic!("sequences: {extra} more rows for each of {} are too many", self.count()));
         Sequences { second_lengths: self.second_lengths.clone(), ..Sequences::of(offsets, self.examples.clone()) }
     }
 

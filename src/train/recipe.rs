@@ -3,6 +3,7 @@
 use super::Schedule;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 /// How to train. Written to and read from JSON under these names. The last four are left out where they have their default, as in files of
 /// older versions.
@@ -83,6 +84,9 @@ impl Default for Recipe {
 /// Largest number of sequences of a micro-batch, of micro-batches of a step, of epochs, and of nested ranks.
 const MOST: usize = 1 << 20;
 
+/// The weights that a class may have. The loss times a larger one would leave f32's range.
+const CLASS_WEIGHTS: RangeInclusive<f64> = 1e-9..=1e9;
+
 impl Recipe {
     /// Optimizer steps of an epoch over `n` sequences.
     pub fn steps_per_epoch(&self, n: usize) -> usize {
@@ -126,8 +130,9 @@ impl Recipe {
                 return Err(Error::invalid(format!("recipe: {name} must {rule}, got {x}")));
             }
         }
-        match self.class_weights.iter().find(|w| !(**w > 0.0 && w.is_finite())) {
-            Some(w) => Err(Error::invalid(format!("recipe: a class weight must be positive and finite, got {w}"))),
+        let (least, most) = (CLASS_WEIGHTS.start(), CLASS_WEIGHTS.end());
+        match self.class_weights.iter().find(|w| !CLASS_WEIGHTS.contains(w)) {
+            Some(w) => Err(Error::invalid(format!("recipe: a class weight must be from {least:e} to {most:e}, got {w:e}"))),
             None => Ok(()),
         }
     }
@@ -154,7 +159,8 @@ mod tests {
             (|r| r.warmup = -0.1, "warm-up must lie in [0, 1], got -0.1"),
             (|r| r.clip = 0.0, "clip) must be positive, got 0"),
             (|r| r.label_smoothing = 1.0, "label smoothing must lie in [0, 1), got 1"),
-            (|r| r.class_weights = vec![1.0, 0.0], "class weight must be positive and finite, got 0"),
+            (|r| r.class_weights = vec![1.0, 0.0], "class weight must be from 1e-9 to 1e9, got 0"),
+            (|r| r.class_weights = vec![1e300], "class weight must be from 1e-9 to 1e9, got 1e300"),
         ] {
             let said = changed(change).unwrap_err();
             assert!(said.contains(says), "{said} should say {says}");

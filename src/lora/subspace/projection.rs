@@ -50,12 +50,15 @@ impl Projection {
     /// P `[n, d]`, drawn from `seed` and `name`.
     ///
     /// # Errors
-    /// If d is 0 or above 2¹⁶.
+    /// If d is 0 or above 2¹⁶, or n is above 2³².
     pub fn new(n: usize, d: usize, seed: u64, name: &str) -> Result<Projection> {
         if d == 0 || d > 1 << 16 {
             return Err(Error::invalid(format!("a subspace of dimension {d}: it must lie between 1 and {}", 1 << 16)));
         }
-        if n * d <= DENSE {
+        if n > 1 << 32 {
+            return Err(Error::invalid(format!("a projection to {n} numbers: the largest weight has {}", 1_u64 << 32)));
+        }
+        if n.checked_mul(d).is_some_and(|elements| elements <= DENSE) {
             let mut stream = Stream::new(seed, name);
             let std = (n as f64).sqrt().recip();
             let elements = (0..n * d).map(|_| (std * stream.normal()) as f32).collect();
