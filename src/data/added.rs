@@ -121,8 +121,10 @@ pub(super) struct Literal {
 pub(super) struct Literals {
     /// From long to short. Everything that matches depend on.
     pub tokens: Vec<Literal>,
-    /// Indices of the tokens by their first byte.
-    by_byte: Vec<Vec<usize>>,
+    /// Lengths of the tokens that begin with each byte, from long to short.
+    lengths: Vec<Vec<usize>>,
+    /// Indices of the tokens by their texts.
+    index: HashMap<String, usize>,
     /// The first character of all tokens, if it is the same, like `[` of BERT's.
     only: Option<char>,
 }
@@ -131,13 +133,17 @@ impl Literals {
     fn new(mut tokens: Vec<Literal>) -> Literals {
         // A stable sort: of two tokens that are equal after normalization, the one with the smaller id wins.
         tokens.sort_by_key(|token| std::cmp::Reverse(token.text.len()));
-        let mut by_byte = vec![Vec::new(); 256];
+        let (mut lengths, mut index) = (vec![Vec::new(); 256], HashMap::new());
         for (i, token) in tokens.iter().enumerate() {
-            by_byte[usize::from(token.text.as_bytes()[0])].push(i);
+            let lengths: &mut Vec<usize> = &mut lengths[usize::from(token.text.as_bytes()[0])];
+            if lengths.last() != Some(&token.text.len()) {
+                lengths.push(token.text.len());
+            }
+            index.entry(token.text.clone()).or_insert(i);
         }
         let first = tokens.first().and_then(|token| token.text.chars().next());
         let only = first.filter(|&c| tokens.iter().all(|token| token.text.starts_with(c)));
-        Literals { tokens, by_byte, only }
+        Literals { tokens, lengths, index, only }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -170,8 +176,9 @@ impl Literals {
     fn first(&self, text: &str, at: usize) -> Option<(usize, &Literal)> {
         let rest = &text[at..];
         let longest = |i: usize| {
-            let candidates = self.by_byte.get(usize::from(rest.as_bytes()[i]))?;
-            candidates.iter().map(|&t| &self.tokens[t]).find(|t| rest[i..].starts_with(&t.text)).map(|t| (at + i, t))
+            let lengths = self.lengths.get(usize::from(rest.as_bytes()[i]))?;
+            let found = lengths.iter().find_map(|length| self.index.get(rest.get(i..i + length)?))?;
+            Some((at + i, &self.tokens[*found]))
         };
         match self.only {
             Some(c) => rest.match_indices(c).find_map(|(i, _)| longest(i)),

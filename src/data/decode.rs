@@ -4,12 +4,12 @@ use crate::{Error, Result};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use std::path::Path;
 
-/// The encoding with this name. WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
+/// The encoding with this name, unless it is one that no browser decodes (iso-2022-kr). WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
 ///
 /// # Errors
 /// If no encoding has this name.
 pub(super) fn encoding(name: &str) -> Result<&'static Encoding> {
-    Encoding::for_label(name.as_bytes()).ok_or_else(|| {
+    Encoding::for_label_no_replacement(name.as_bytes()).ok_or_else(|| {
         Error::invalid(format_args!("--encoding {name}: no such encoding; known are utf-8, utf-16le, windows-1252, latin1, gb18030, …"))
     })
 }

@@ -17,6 +17,9 @@ use std::rc::Rc;
 /// Folder and class name of each IMDB label.
 const LABELS: [(&str, &str); 2] = [("neg", "negative"), ("pos", "positive")];
 
+/// The folder of IMDB's reviews without a label.
+const UNLABELLED: &str = "unsup";
+
 /// Largest size of a review in bytes. IMDB's have fewer than 14 thousand. This bounds the memory that a hostile archive can use.
 const LONGEST: u64 = 16 << 20;
 
@@ -51,9 +54,19 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
     let mut found = HashSet::new();
     for entry in archive.entries().map_err(|e| Error::io(path, e))? {
         let entry = entry.map_err(|e| damaged(&last, e))?;
+        if entry.header().entry_type().is_gnu_sparse() {
+            // Its size is that of what it stands for, which no byte of the archive has to bear out.
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            return Err(Error::file(path, name, "is a sparse file, which is not read: pack the archive without --sparse"));
+        }
         // The content of this entry, and the headers of the next one.
         left.set(entry.size().saturating_add(HEADERS));
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if is_of_another_class(&last, split) {
+            let problem =
+                "is of another class than neg and pos, and the classes of an archive are these two: unpack it, and give the folder";
+            return Err(Error::file(path, last, problem));
+        }
         let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let (text, lossy) = decode::lossily(read(entry).map_err(|e| damaged(&last, e))?, None);
         emit(Row { name, text, second: None, label: label.to_string(), lossy });
@@ -95,22 +108,30 @@ pub(super) fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
 }
 
 /// Whether `folder` has folders of texts for two classes or more.
-pub(super) fn has_classes(folder: &Path) -> bool {
-    classes(folder).is_ok_and(|classes| classes.len() > 1)
+///
+/// # Errors
+/// If something in it cannot be read.
+pub(super) fn has_classes(folder: &Path) -> Result<bool> {
+    Ok(folder.is_dir() && classes(folder)?.len() > 1)
 }
 
-/// The folders of texts in `folder`, and the names of their classes. If there are `neg` and `pos`, other folders (`unsup`) are not classes.
+/// The folders of texts in `folder`, and the names of their classes. If there are only `neg` and `pos`, and perhaps `unsup`, it is IMDB, where the last
+/// is no class.
 fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let reviews = LABELS.map(|(class, label)| (folder.join(class), label.to_string()));
-    if reviews.iter().all(|(class, _)| class.is_dir()) {
-        return Ok(reviews.to_vec());
-    }
     let mut found = Vec::new();
     for class in entries(folder)? {
-        if class.is_dir() && !texts(&class)?.is_empty() {
+        let kind = std::fs::metadata(&class).map_err(|e| Error::io(&class, e))?;
+        if kind.is_dir() && !texts(&class)?.is_empty() {
             let label = name(&class).into_owned();
             found.push((class, label));
         }
+    }
+    let is_review = |label: &str| LABELS.iter().find(|(class, _)| *class == label);
+    if LABELS.iter().all(|(class, _)| found.iter().any(|(_, label)| label == class))
+        && found.iter().all(|(_, label)| label == UNLABELLED || is_review(label).is_some())
+    {
+        found.retain(|(_, label)| label != UNLABELLED);
+        found.iter_mut().for_each(|(_, label)| *label = is_review(label).map_or_else(String::new, |(_, name)| name.to_string()));
     }
     Ok(found)
 }
@@ -120,10 +141,11 @@ fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(folder)?.into_iter().filter(|file| is_text(&name(file))).collect())
 }
 
-/// The files and folders in a folder.
+/// The files and folders in a folder, without hidden ones.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);
-    folder.read_dir().map_err(io)?.map(|entry| Ok(entry.map_err(io)?.path())).collect()
+    let all = folder.read_dir().map_err(io)?.map(|entry| Ok(entry.map_err(io)?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(all.into_iter().filter(|entry| !name(entry).starts_with('.')).collect())
 }
 
 /// The name of a file or folder.
@@ -139,9 +161,17 @@ fn review(path: &str, split: Split) -> Option<(String, &'static str)> {
     (folder == split.name() && is_text(file)).then(|| (format!("{folder}/{class}/{file}"), *label))
 }
 
+/// Whether an archive's entry is a text of `split` whose class is neither `neg` nor `pos`.
+fn is_of_another_class(path: &str, split: Split) -> bool {
+    let mut parts = path.rsplitn(4, '/');
+    let (Some(file), Some(class), Some(folder)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let is_known = class == UNLABELLED || LABELS.iter().any(|(name, _)| *name == class);
+    folder == split.name() && is_text(file) && !is_known && !class.starts_with('.')
+}
+
 /// Whether this is the name of a text. macOS adds files that start with `._` to archives.
 fn is_text(name: &str) -> bool {
-    name.ends_with(".txt") && !name.starts_with("._")
+    name.to_ascii_lowercase().ends_with(".txt") && !name.starts_with('.')
 }
 
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
@@ -217,6 +247,33 @@ mod tests {
     }
 
     #[test]
+    fn a_third_class_is_not_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in
+            [("neg/1.txt", "bad"), ("pos/1.TXT", "fine"), ("unsup/1.txt", "no"), (".checkpoints/1.txt", "old"), ("notes.md", "")]
+        {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let found = || load(dir.path(), Split::Train, &TableOptions::default());
+        assert_eq!(found().unwrap().label_names, ["negative", "positive"]);
+        std::fs::create_dir(dir.path().join("neu")).unwrap();
+        assert_eq!(found().unwrap().label_names, ["negative", "positive"], "no text is in it yet");
+        std::fs::write(dir.path().join("neu/1.txt"), "so so").unwrap();
+        assert_eq!(found().unwrap().label_names, ["neg", "neu", "pos", "unsup"]);
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("gone", dir.path().join("more")).unwrap();
+            assert!(found().unwrap_err().to_string().contains("more"), "a class whose link leads nowhere");
+        }
+        let packed = dir.path().join("a.tgz");
+        let third: (&str, &[u8]) = ("aclImdb/train/neu/1_5.txt", b"so so");
+        std::fs::write(&packed, archive(&[FILES[0], FILES[1], third])).unwrap();
+        assert!(error(&packed).contains("train/neu/1_5.txt: is of another class than neg and pos"), "{}", error(&packed));
+    }
+
+    #[test]
     fn damaged_archives_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar.gz");
@@ -238,5 +295,14 @@ mod tests {
         let long = "a/".repeat(3 << 19);
         std::fs::write(&path, archive(&[FILES[0], (&format!("{long}train/pos/1_9.txt"), b"fine"), FILES[1]])).unwrap();
         assert!(error(&path).contains("headers of more than"), "{}", error(&path));
+        // A sparse file says a size that no byte of the archive bears out.
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_size(0);
+        header.as_gnu_mut().unwrap().set_real_size(0);
+        tar.append_data(&mut header, "aclImdb/train/pos/1_9.txt", &b""[..]).unwrap();
+        std::fs::write(&path, tar.into_inner().unwrap().finish().unwrap()).unwrap();
+        assert!(error(&path).contains("1_9.txt: is a sparse file"), "{}", error(&path));
     }
 }

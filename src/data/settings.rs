@@ -6,6 +6,7 @@ use super::ordered::{parse, read};
 use super::pieces::CONTINUED;
 use super::special::{CONFIG, Settings};
 use super::wordpiece::{MAX_CHARS, Parts, WordPiece};
+use crate::files::is_there;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,6 +18,8 @@ use std::path::Path;
 const BERT_CLASSES: [&str; 8] = ["Bert", "DistilBert", "Electra", "ConvBert", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"];
 /// Tokenizer classes whose rules are in `tokenizer.json`.
 const PLAIN_CLASSES: [&str; 4] = ["PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"];
+/// Largest number of characters of a word that is cut into pieces. The time grows with its square or faster.
+const LONGEST_WORD: usize = 1000;
 /// Model types whose default tokenizer class has BERT's rules.
 const BERT_MODELS: [&str; 9] =
     ["distilbert", "bert", "electra", "convbert", "layoutlm", "lxmert", "mobilebert", "squeezebert", "megatron-bert"];
@@ -29,7 +32,7 @@ impl WordPiece {
     /// If there is no such file, a file is malformed, or the tokenizer is not BERT's.
     pub fn open(path: &Path) -> Result<WordPiece> {
         if path.is_dir() {
-            let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| file.exists());
+            let found = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name)).into_iter().find(|file| is_there(file));
             let missing = || Error::file(path, "tokenizer", "holds neither tokenizer.json nor vocab.txt; copy one from the base model");
             return WordPiece::open(&found.ok_or_else(missing)?);
         }
@@ -47,7 +50,7 @@ fn is_bert(folder: &Path, settings: &Settings) -> Result<bool> {
         tokenizer_class: Option<String>,
     }
     let path = folder.join("config.json");
-    let model: Model = if path.exists() { parse(&path)? } else { Model::default() };
+    let model: Model = if is_there(&path) { parse(&path)? } else { Model::default() };
     let of_config = settings.text("tokenizer_class")?.map(|class| (folder.join(CONFIG), class));
     if let Some((file, class)) = of_config.or(model.tokenizer_class.as_deref().map(|class| (path.clone(), class))) {
         let name = class.strip_suffix("Fast").unwrap_or(class).strip_suffix("Tokenizer").unwrap_or_default();
@@ -159,7 +162,7 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     let settings = settings(folder)?;
     let bert = is_bert(folder, &settings)?;
     let refuse = |place: &str, problem: String| Error::file(path, place, format_args!("{problem}; only BERT's WordPiece is supported"));
-    let Model { kind, unk_token, continuing_subword_prefix, max_input_chars_per_word, vocab } = file.model;
+    let Model { kind, unk_token, continuing_subword_prefix, max_input_chars_per_word: max_chars, vocab } = file.model;
     if let Some(kind) = kind.filter(|kind| kind != "WordPiece") {
         return Err(refuse("model.type", format!("{kind:?} instead of \"WordPiece\"")));
     }
@@ -180,13 +183,16 @@ fn from_json(file: File, path: &Path) -> Result<WordPiece> {
     let Some((classify, separate)) = around(&file.post_processor) else {
         return Err(refuse("post_processor", "not [CLS] text [SEP]".into()));
     };
+    if let Some(most) = max_chars.filter(|most| *most > LONGEST_WORD) {
+        return Err(refuse("model.max_input_chars_per_word", format!("{most}, and words are cut up to {LONGEST_WORD} characters")));
+    }
     let first: Vec<Added> = json.iter().map(|(_, token)| token.clone()).collect();
     let second = settings.tokens(&json, false, &first)?;
     let parts = Parts {
         pieces,
         added: vec![first, second],
         normalizer: normalizer(&file.normalizer).map_err(|problem| refuse("normalizer", problem))?,
-        max_chars: max_input_chars_per_word.unwrap_or(MAX_CHARS),
+        max_chars: max_chars.unwrap_or(MAX_CHARS),
         unknown: unk_token.unwrap_or_else(|| "[UNK]".to_string()),
         classify: classify.0.clone(),
         separate: separate.0.clone(),
@@ -440,6 +446,29 @@ mod tests {
         assert_eq!(encode("Good good<new>", 4), [1, 3, 9, 2]);
         write(dir.path(), "added_tokens.json", r#"{"more": 3}"#);
         assert_eq!(encode("more", 4), [1, 7, 2], "added after those of tokenizer.json");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_whose_link_leads_nowhere_is_not_taken_for_absent() {
+        for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json", "config.json"] {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), "vocab.txt", "[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\na\n");
+            assert!(WordPiece::open(dir.path()).is_ok());
+            std::os::unix::fs::symlink("gone", dir.path().join(name)).unwrap();
+            let said = WordPiece::open(dir.path()).unwrap_err().to_string();
+            assert!(said.contains(name), "{said}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut_up_to_a_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = tokenizer();
+        file["model"]["max_input_chars_per_word"] = json!(1_000_000_000);
+        let path = write(dir.path(), "tokenizer.json", file.to_string());
+        let said = WordPiece::open(&path).unwrap_err().to_string();
+        assert!(said.contains("max_input_chars_per_word: 1000000000, and words are cut up to 1000 characters"), "{said}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::tokenized::Encoded;
 use super::wordpiece::WordPiece;
 use super::{decode, imdb, records, stream};
 use crate::cut::Cut;
-use crate::files::read_stream;
+use crate::files::{is_there, read_stream};
 use crate::outputs::Outputs;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -247,9 +247,14 @@ fn open(path: &Path) -> Result<Source> {
         return Ok(Source::Undivided(place(Kind::Table)));
     }
     for folder in [path.to_path_buf(), path.join("aclImdb")] {
-        let named = |split: Split| split.names().iter().map(|name| folder.join(name)).find(|f| imdb::has_classes(f));
-        let of = |split| Some((split, Place { kind: Kind::Folder, path: named(split)? }));
-        let splits: Vec<_> = Split::ALL.into_iter().filter_map(of).collect();
+        let mut splits = Vec::new();
+        for split in Split::ALL {
+            for path in split.names().iter().map(|name| folder.join(name)) {
+                if splits.iter().all(|(found, _)| *found != split) && imdb::has_classes(&path)? {
+                    splits.push((split, Place { kind: Kind::Folder, path }));
+                }
+            }
+        }
         if !splits.is_empty() {
             return Ok(Source::Splits(splits));
         }
@@ -259,7 +264,7 @@ fn open(path: &Path) -> Result<Source> {
     if !tables.is_empty() {
         return Ok(Source::Splits(tables));
     }
-    if imdb::has_classes(path) {
+    if imdb::has_classes(path)? {
         return Ok(Source::Undivided(place(Kind::Folder)));
     }
     let problem = "found neither train.csv (or .tsv, .json, .jsonl), nor train/CLASS/*.txt, nor CLASS/*.txt for two classes or more";
@@ -269,7 +274,7 @@ fn open(path: &Path) -> Result<Source> {
 /// The table in `folder` that is named after `split`.
 fn table_of(folder: &Path, split: Split) -> Result<Option<Place>> {
     let names = split.names().iter().flat_map(|name| table::EXTENSIONS.iter().map(move |end| format!("{name}.{end}")));
-    let files = names.flat_map(|name| [folder.join(format!("{name}.gz")), folder.join(name)]).filter(|file| file.is_file());
+    let files = names.flat_map(|name| [folder.join(format!("{name}.gz")), folder.join(name)]).filter(|file| is_there(file));
     match files.collect::<Vec<_>>().as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(Place { kind: Kind::Table, path: one.clone() })),

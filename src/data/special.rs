@@ -3,6 +3,7 @@
 
 use super::added::Added;
 use super::ordered::{Ordered, parse};
+use crate::files::is_there;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -108,7 +109,7 @@ impl Settings {
     /// The object in a file of the folder. Empty if there is no such file.
     fn file<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Ordered<T>> {
         let path = self.folder.join(name);
-        if path.exists() { parse(&path) } else { Ok(Ordered::default()) }
+        if is_there(&path) { parse(&path) } else { Ok(Ordered::default()) }
     }
 
     fn rename(&mut self, earlier: &str) {

@@ -127,7 +127,10 @@ pub(super) fn problem(delimiter: u8, error: &csv::Error) -> String {
 /// The position of the column for `what`: the one `given`, or one of the `defaults`. Case is ignored if no name matches exactly.
 fn column(path: &Path, header: &[&str], what: &str, given: Option<&str>, defaults: &[&str]) -> Result<usize> {
     let fail = |problem: String| {
-        let there = header.join(", ");
+        // What is no header may be a text of any length.
+        let short = |name: &&str| name.chars().take(60).collect::<String>();
+        let more = if header.len() > 12 { format!(" and {} more", header.len() - 12) } else { String::new() };
+        let there = format!("{}{more}", header.iter().take(12).map(short).collect::<Vec<_>>().join(", "));
         Err(Error::file(path, "header", format_args!("{problem}; the columns are {there}: name the {what} column with --{what}-column")))
     };
     let wanted = given.map_or_else(|| defaults.to_vec(), |name| vec![name]);

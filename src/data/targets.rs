@@ -52,13 +52,17 @@ pub(super) fn each_target(labels: &Labels, found: &[Label], path: &Path) -> Resu
 /// The names of the outputs, and what each label means.
 type Each = (Vec<String>, Vec<Result<Vec<f64>>>);
 
+/// Largest size of a number to learn. The square of an error must fit into f32 and leave digits for smaller ones.
+const LARGEST: f64 = 1e9;
+
 fn numbers(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     let names = labels.names.clone().unwrap_or_else(|| vec![generic_label(0)]);
     let row = |label: &Label| {
         let list = list(&label.text).and_then(|list| list.iter().map(Value::as_f64).collect());
         let row = list.or_else(|| label.text.trim().parse().ok().map(|x: f64| vec![x]));
         let what = if names.len() == 1 { "a number".to_string() } else { format!("a list of {} numbers", names.len()) };
-        row.filter(|row: &Vec<f64>| row.len() == names.len() && row.iter().all(|x| x.is_finite())).ok_or_else(|| wrong(path, label, &what))
+        let good = |row: &Vec<f64>| row.len() == names.len() && row.iter().all(|x| x.abs() <= LARGEST);
+        row.filter(good).ok_or_else(|| wrong(path, label, &format!("{what} from -{LARGEST:e} to {LARGEST:e}")))
     };
     let rows = found.iter().map(row).collect();
     Ok((names, rows))
@@ -70,14 +74,34 @@ enum Parts {
     Names(Vec<String>),
 }
 
+/// The zeros and ones of a label that is a list of them.
+fn bits(label: &Label) -> Option<Vec<f64>> {
+    list(&label.text)?.iter().map(|x| x.as_f64().filter(|x| *x == 0.0 || *x == 1.0)).collect()
+}
+
+/// The length of all labels, if they are lists of zeros and ones of one length, more than 1. An empty list has none of the labels in any form.
+///
+/// # Errors
+/// If a list of zeros and ones has another length than the first, and they cannot be lists of indices.
+fn length_of_bits(labels: &Labels, found: &[Label], path: &Path) -> Result<Option<usize>> {
+    let Some(lists) = found.iter().map(bits).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let lists: Vec<_> = found.iter().zip(lists).filter(|(_, list)| !list.is_empty()).collect();
+    let first = lists.first().map_or(0, |(_, list)| list.len());
+    let other = lists.iter().find(|(_, list)| list.len() != first);
+    // A list of indices has none twice.
+    let repeats = |list: &[f64]| list.len() > 2 || list.len() == 2 && list[0] == list[1];
+    match other {
+        Some((label, _)) if labels.names.is_none() && lists.iter().any(|(_, list)| repeats(list)) => {
+            Err(wrong(path, label, &format!("a list of {first} zeros and ones, as other labels are")))
+        }
+        Some(_) => Ok(None),
+        None => Ok((first > 1).then_some(first)),
+    }
+}
+
 fn several(labels: &Labels, found: &[Label], path: &Path) -> Result<Each> {
     // How many outputs there are, if it is known: lists of so many zeros and ones have a number for each.
-    let bits = |label: &Label| {
-        let bits: Option<Vec<f64>> = list(&label.text)?.iter().map(|x| x.as_f64().filter(|x| *x == 0.0 || *x == 1.0)).collect();
-        bits
-    };
-    let lengths: Option<Vec<usize>> = found.iter().map(|label| bits(label).map(|bits| bits.len())).collect();
-    let same = lengths.and_then(|n| n.first().copied().filter(|&first| first > 1 && n.iter().all(|n| *n == first)));
+    let same = length_of_bits(labels, found, path)?;
     let count = labels.names.as_ref().map(Vec::len).or(same);
     let of = |label: &Label| match (bits(label), list(&label.text), count) {
         (Some(bits), _, Some(count)) if bits.len() == count => Some(Parts::Bits(bits)),
@@ -207,13 +231,23 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_bits_stay_lists_of_bits() {
+        let bits = of(Outputs::Labels, None, &["[1, 0, 0]", "[]", "[0, 1, 1]"]).unwrap();
+        assert_eq!(bits.1, [[1.0, 0.0, 0.0], [0.0; 3], [0.0, 1.0, 1.0]]);
+        let message = of(Outputs::Labels, None, &["[1, 0, 0]", "[0, 1, 1]", "[0, 1]"]).unwrap_err().to_string();
+        assert!(message.contains("line 4: the label \"[0, 1]\" is not a list of 3 zeros and ones"), "{message}");
+        // Indices: no list has one twice.
+        assert_eq!(of(Outputs::Labels, None, &["[0, 1]", "[1]", "[]"]).unwrap().1, [vec![1.0, 1.0], vec![0.0, 1.0], vec![0.0, 0.0]]);
+    }
+
+    #[test]
     fn numbers_are_read() {
         assert_eq!(
             of(Outputs::Numbers, None, &["-1.5", "2", "[3]"]).unwrap(),
             (vec!["LABEL_0".into()], vec![vec![-1.5], vec![2.0], vec![3.0]])
         );
         assert_eq!(of(Outputs::Numbers, Some(&["x", "y"]), &["[1, 2.5]"]).unwrap().1, [[1.0, 2.5]]);
-        for text in ["high", "[1, 2]", "inf", "NaN", ""] {
+        for text in ["high", "[1, 2]", "inf", "NaN", "", "1e300", "[-1e10]"] {
             let message = of(Outputs::Numbers, None, &["1", text]).unwrap_err().to_string();
             assert!(message.contains("a.csv: line 3: the label") && message.contains("is not a number"), "{message}");
         }

@@ -13,6 +13,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+/// Largest size of a header in bytes. Each byte may be a column of its own, which takes some 40 bytes in memory.
+const LONGEST_HEADER: u64 = 1 << 20;
+/// Most line breaks from the start of a row to the next row.
+const MOST_BREAKS: usize = 1 << 20;
+
 /// How the fields of a file are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Style {
@@ -63,15 +68,16 @@ pub(super) fn walk(path: &Path, encoding: Option<&str>, style: Style, emit: &mut
         }
         let start = row.position().map_or(0, csv::Position::byte);
         let line = breaks.borrow_mut().line(start);
-        // Where a quote is never closed, the last row has the rest of the file.
-        last = row.iter().any(|field| field.contains('\n')).then_some((start, line));
+        last = Some((start, line, row.iter().any(|field| field.contains('\n'))));
         let cells = row.iter().enumerate().map(|(i, field)| (i, Cell::Text(field.to_string()))).collect();
         if !emit(Record { place: format!("line {line}"), cells })? {
             return Ok(false);
         }
     }
-    if let Some((start, line)) = last.filter(|_| style.quoting)
-        && quotes_from(path, encoding, start)? % 2 == 1
+    // Where a quote is never closed, the last row has the rest of the file: its line breaks, or an end without one.
+    let may_be_open = breaks.borrow().ends_in_line;
+    if let Some((start, line, _)) = last.filter(|(.., has_breaks)| style.quoting && (*has_breaks || may_be_open))
+        && ends_in_quote(path, encoding, start, style.delimiter)?
     {
         return Err(Error::file(path, format_args!("line {line}"), "a quoted field is never closed"));
     }
@@ -103,6 +109,8 @@ struct Breaks {
     lines: u64,
     /// Offset of the row that is being read.
     row: u64,
+    /// Whether the last byte so far is no line break.
+    ends_in_line: bool,
 }
 
 impl Breaks {
@@ -131,8 +139,20 @@ impl Read for Counted {
         let mut breaks = self.breaks.borrow_mut();
         let found = out[..read].iter().zip(self.at..).filter(|(b, _)| matches!(b, b'\r' | b'\n'));
         breaks.ahead.extend(found.map(|(&b, at)| (at, b == b'\n')));
+        breaks.ends_in_line = out[..read].last().map_or(breaks.ends_in_line, |byte| !matches!(byte, b'\r' | b'\n'));
         self.at += read as u64;
         let row = breaks.row;
+        if row == 0 && self.at > LONGEST_HEADER && breaks.ahead.front().is_none_or(|(at, _)| *at > LONGEST_HEADER) {
+            let problem = format!("has more than {LONGEST_HEADER} bytes, the limit: the first line must have the names of the columns");
+            return Err(io::Error::other(Error::file(&self.path, "header", problem)));
+        }
+        if breaks.ahead.len() > MOST_BREAKS {
+            let (line, problem) = (
+                breaks.line(row),
+                format!("more than {MOST_BREAKS} line breaks before the next row: close the quote, or remove empty lines"),
+            );
+            return Err(io::Error::other(Error::file(&self.path, format_args!("line {line}"), problem)));
+        }
         match self.at - row > LONGEST_ROW {
             true => Err(io::Error::other(too_long(&self.path, breaks.line(row)))),
             false => Ok(read),
@@ -173,14 +193,34 @@ fn are_quotes(path: &Path, encoding: Option<&str>) -> Result<bool> {
     Ok(quotes.are_quotes())
 }
 
-/// The number of quotation marks from an offset on.
-fn quotes_from(path: &Path, encoding: Option<&str>, start: u64) -> Result<usize> {
-    let (mut at, mut quotes) = (0, 0);
+/// Whether a quoted field that begins at an offset or after it is never closed.
+fn ends_in_quote(path: &Path, encoding: Option<&str>, start: u64, delimiter: u8) -> Result<bool> {
+    /// Where a byte stands.
+    #[derive(Clone, Copy)]
+    enum At {
+        /// At the start of a field.
+        Start,
+        /// In a field without quotes.
+        Plain,
+        /// Between quotes.
+        Quoted,
+        /// Behind a quotation mark between quotes: the end of the field, or the first of two that stand for one.
+        Mark,
+    }
+    let (mut offset, mut at) = (0, At::Start);
     each_part(path, encoding, |part| {
-        let skipped = start.saturating_sub(at).min(part.len() as u64) as usize;
-        quotes += part[skipped..].iter().filter(|&&b| b == b'"').count();
-        at += part.len() as u64;
+        let skipped = start.saturating_sub(offset).min(part.len() as u64) as usize;
+        for &byte in &part[skipped..] {
+            at = match (at, byte) {
+                (At::Quoted, b'"') => At::Mark,
+                (At::Quoted, _) | (At::Start | At::Mark, b'"') => At::Quoted,
+                (_, b'\r' | b'\n') => At::Start,
+                (_, byte) if byte == delimiter => At::Start,
+                _ => At::Plain,
+            };
+        }
+        offset += part.len() as u64;
         true
     })?;
-    Ok(quotes)
+    Ok(matches!(at, At::Quoted))
 }

@@ -40,6 +40,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes of memory that its values take, about.
+    pub fn bytes(&self) -> usize {
+        let of = |(_, cell): &(usize, Cell)| match cell {
+            Cell::Text(text) | Cell::Json(text) => text.len() + size_of::<(usize, Cell)>(),
+        };
+        self.cells.iter().map(of).sum()
+    }
+
     /// The value in the column with the number `column`. `None` if there is none, or it is null.
     fn cell(&self, column: usize) -> Option<&Cell> {
         self.cells

@@ -150,7 +150,6 @@ fn a_row_without_end_is_refused_with_its_line() {
     };
     for (name, start, line) in [
         ("a.csv.gz", "text,label\na,1\n\"b", 3),
-        ("header.csv.gz", "", 1),
         ("a.tsv.gz", "text\tlabel\n\nb\t1\n", 4),
         ("a.jsonl.gz", "{\"text\": \"a\"}\n\n{\"text\": \"", 3),
         ("a.json.gz", "[{\"text\": \"a\"},\n{\"text\": \"a\"},{\"text\": \"", 2),
@@ -173,5 +172,31 @@ fn many_rows_may_be_longer_together_than_one() {
     ] {
         let texts = load_texts(&put(&dir, name, table), &TableOptions::default()).unwrap().unwrap();
         assert_eq!(texts.iter().map(|row| row.text.len()).collect::<Vec<_>>(), vec![1 << 20; 66], "{name}");
+    }
+}
+
+#[test]
+fn a_header_and_blank_lines_have_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let commas = "text,label".to_string() + &",".repeat(1 << 21);
+    assert!(texts(&put(&dir, "commas.csv", &commas)).unwrap_err().contains("header: has more than 1048576 bytes"));
+    let blank = format!("text,label\n{}a,b\n", "\n".repeat(1 << 21));
+    assert!(texts(&put(&dir, "blank.csv", &blank)).unwrap_err().contains("more than 1048576 line breaks before the next row"));
+    let few = format!("text,label\n{}a,b\n", "\n".repeat(1 << 10));
+    assert_eq!(texts(&put(&dir, "few.csv", &few)).unwrap(), ["a"]);
+}
+
+#[test]
+fn a_quote_that_is_open_at_the_end_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = |text: &str| texts(&put(&dir, "a.csv", text));
+    for open in ["label,text\n1,a\n0,\"cut off he", "label,text\n0,\"two\nlines", "label,text\n0,\"a\"\"\n", "label,text\n0,\""] {
+        let message = found(open).unwrap_err();
+        assert!(message.contains("a quoted field is never closed"), "{open:?}: {message}");
+    }
+    for closed in
+        ["label,text\n0,it is 12\" long", "label,text\n\"two\nlines\",it is 12\" long\n", "label,text\n0,\"a\"\"\"", "label,text\n0,\"\""]
+    {
+        assert_eq!(found(closed).unwrap().len(), 1, "{closed:?}");
     }
 }

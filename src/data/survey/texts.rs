@@ -74,12 +74,11 @@ impl<'a> Texts<'a> {
         let mut found = Finding::new(FindingKind::Duplicate, &[&self.parts[part].name]);
         let mut identical = 0;
         for group in &self.groups {
-            let mut by_class: Vec<Vec<Seen>> = Vec::new();
+            let (mut by_class, mut index): (Vec<Vec<Seen>>, HashMap<Option<usize>, usize>) = (Vec::new(), HashMap::new());
             for seen in group.iter().filter(|seen| seen.part == part) {
-                match by_class.iter_mut().find(|rows| rows[0].class == seen.class) {
-                    Some(rows) => rows.push(*seen),
-                    None => by_class.push(vec![*seen]),
-                }
+                let place = *index.entry(seen.class).or_insert(by_class.len());
+                by_class.resize_with(by_class.len().max(place + 1), Vec::new);
+                by_class[place].push(*seen);
             }
             for rows in by_class.iter().filter(|rows| rows.len() > 1) {
                 found.rows += rows.len() - 1;
