@@ -1,6 +1,6 @@
 //! The cache of `huggingface_hub`: `models--owner--name/{blobs/<etag>, refs/<revision>, snapshots/<commit>/<file>}`, and lock files.
 
-use lowrank::files::{parent, remove_leftovers, temporary, write_file};
+use lowrank::files::{parent, read_text, remove_leftovers, temporary, write_file};
 use lowrank::{Error, Result};
 use std::fs;
 use std::io;
@@ -33,7 +33,7 @@ impl Repo {
         if is_commit(revision) {
             return Some(self.snapshot_of(revision));
         }
-        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let commit = read_text(&self.folder.join("refs").join(revision)).ok()?;
         is_plain(commit.trim()).then(|| self.snapshot_of(commit.trim()))
     }
 

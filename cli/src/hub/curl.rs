@@ -86,6 +86,12 @@ fn once(hub: &Hub, at: &str, ask: Ask, token: Option<&str>) -> Tried<Answer> {
     let url = url::shown(at);
     match headers(&mut body) {
         Some((status, headers)) => Ok(Answer { url, status, headers, running, body }),
+        // curl has not ended, and would wait until the rest is read.
+        None if !body.fill_buf().is_ok_and(<[u8]>::is_empty) => {
+            let problem =
+                format!("the answer is no HTTP, or has more than {} KiB of headers: check this address, or the proxy", HEADERS >> 10);
+            Err(Error::invalid(format!("{url}: {problem}")).into())
+        }
         None => Err(running.trouble(&url).unwrap_or_else(|| Trouble::Passing(format!("{url}: the answer is no HTTP")))),
     }
 }

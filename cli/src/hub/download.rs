@@ -6,6 +6,7 @@ use super::settings::Hub;
 use super::trouble::{Tried, Trouble};
 use crate::folder::if_supported;
 use lowrank::Error;
+use lowrank::files::check_no_pipe;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ fn fill_checked(hub: &Hub, wanted: &RemoteFile, part: &mut PartialFile, progress
 }
 
 fn lock(wanted: &RemoteFile, progress: &mut dyn DownloadProgress) -> Tried<File> {
+    check_no_pipe(wanted.lock)?;
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(wanted.lock).map_err(|e| Error::io(wanted.lock, e))?;
     let locked = match file.try_lock() {
         Ok(()) => Ok(()),

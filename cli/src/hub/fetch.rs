@@ -129,12 +129,31 @@ fn all_of(hub: &Hub, wanted: HubName, files: &[&'static str], needed: &[&str], p
     for &file in files {
         let revision = entries.first().map_or(wanted.revision, |first| &first.commit).to_string();
         match look(hub, wanted.name, &revision, file, progress) {
-            Ok(entry) => entries.push(entry),
+            Ok(entry) => {
+                entries.iter().try_for_each(|other| check_together(hub, wanted.name, other, &entry))?;
+                entries.push(entry);
+            }
             Err(Trouble::Status(refusal)) if refusal.status == 404 && !needed.contains(&file) => {}
             Err(trouble) => return Err(trouble),
         }
     }
     Ok(entries)
+}
+
+/// Checks that two files are of one commit, and that only files of one size have the same ETag. Otherwise one would lie in the folder of another commit, or
+/// in the place of the other.
+fn check_together(hub: &Hub, name: &str, one: &HubFile, other: &HubFile) -> Result<()> {
+    let apart = |what, first: &str, second: &str| {
+        let problem = format!("{} has {what} {first}, and {} has {second}", one.file, other.file);
+        Error::invalid(format!("{name}: {problem}: no hub answers so; check {}, or the proxy", url::shown(&hub.endpoint)))
+    };
+    if one.commit != other.commit {
+        return Err(apart("the commit", &one.commit, &other.commit));
+    }
+    match one.etag == other.etag && one.size != other.size {
+        true => Err(apart("the ETag of the other and the size", &one.size.to_string(), &other.size.to_string())),
+        false => Ok(()),
+    }
 }
 
 /// Asks the hub for the commit, the tag and the size of a file.

@@ -2,6 +2,7 @@
 
 use super::trouble::Trouble;
 use super::url;
+use lowrank::files::check_no_pipe;
 use lowrank::text::hex;
 use lowrank::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -51,6 +52,7 @@ impl PartialFile {
     /// Opens the part that an earlier run left, or an empty one.
     pub fn open(wanted: &RemoteFile) -> Result<PartialFile> {
         let path = incomplete(wanted.path);
+        check_no_pipe(&path)?;
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(|e| Error::io(&path, e))?;
         let mut part = PartialFile { path, file, length: 0, hash: Sha256::new() };
         part.read_back().map_err(|e| Error::io(&part.path, e))?;

@@ -207,6 +207,58 @@ fn refusals_say_what_to_do() {
     }
 }
 
+#[test]
+fn answers_that_no_hub_gives_are_refused() {
+    if no_curl() {
+        return;
+    }
+    let vocab = |header: &'static str, body: &'static [u8]| {
+        World::new(move |asked| {
+            let answer = || Answer::new(200).body(body).with(header).with(format!("X-Repo-Commit: {COMMIT}"));
+            asked.path.ends_with("vocab.txt").then(answer)
+        })
+    };
+    let same_tag = "ETag: \"10c66461e4c109db5a2196bff4bb59be30396ed8\"";
+    vocab(same_tag, VOCAB).fails("the ETag of the other and the size");
+    let moved = World::new(|asked| {
+        let answer = || Answer::new(200).body(VOCAB).with(format!("ETag: \"{}\"", TAGS[1])).with("X-Repo-Commit: other");
+        asked.path.ends_with("vocab.txt").then(answer)
+    });
+    moved.fails("has the commit");
+    assert!(moved.site.asked("GET").is_empty(), "before the first byte");
+    // Too many headers before a body that fills every buffer. curl must not wait for its reader while the reader waits for curl.
+    let padding = format!("X-Padding: {}", "a".repeat(70_000));
+    let world = World::new(move |asked| {
+        let padded = || (0..4).fold(Answer::new(200).body(&noise(4 << 20)), |answer, _| answer.with(&padding));
+        (asked.method == "GET" && asked.path.ends_with("config.json")).then(padded)
+    });
+    world.fails("has more than 256 KiB of headers");
+}
+
+#[cfg(unix)]
+#[test]
+fn named_pipes_in_the_cache_do_not_hang() {
+    if no_curl() {
+        return;
+    }
+    let world = World::new(|_| None);
+    let pipe = |path: &str| {
+        let path = world.folder(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    };
+    let main = pipe("models--owner--name/refs/main");
+    for hidden in [format!("models--owner--name/blobs/{}.incomplete", TAGS[0]), format!(".locks/models--owner--name/{}.lock", TAGS[1])] {
+        let pipe = pipe(&hidden);
+        let error = fetch(&world.hub, "owner/name", &mut Told::default()).err().unwrap().to_string();
+        assert!(error.contains("is a named pipe") && error.contains(pipe.to_str().unwrap()), "{error}");
+        fs::remove_file(pipe).unwrap();
+    }
+    fetch(&world.hub, "owner/name", &mut Told::default()).unwrap();
+    assert_eq!(fs::read(main).unwrap(), COMMIT.as_bytes());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_size_beyond_the_disk_is_refused_before_the_first_byte() {
