@@ -362,6 +362,17 @@ fn it_ends_cleanly_when_it_is_told_to() {
 }
 
 #[test]
+fn idle_connections_do_not_keep_others_out() {
+    let server = Server::start(&["lora"], &[]);
+    let idle: Vec<TcpStream> = (0..600).map(|_| server.connect()).collect();
+    let started = Instant::now();
+    assert_eq!(server.get("/health").status, 200);
+    // A head has 30 s. Without room an idle connection has 2 s.
+    assert!(started.elapsed() < Duration::from_secs(20));
+    drop(idle);
+}
+
+#[test]
 fn a_run_is_watched_without_a_model() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("metrics.jsonl"), "{\"step\":1,\"steps\":4,\"loss\":0.5,\"lr\":0.1,\"grad_norm\":1.0}\n").unwrap();

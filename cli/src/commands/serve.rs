@@ -54,7 +54,7 @@ impl Args for Models {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = AdaptedArgs::augment_args(command).mut_arg("model", |model| model.required(false));
         // These arguments have no meaning without a model.
-        ["adapter", "rank", "any_base", "lenient", "max_length", "truncate", "windows"]
+        ["adapter", "rank", "any_base", "lenient", "raw", "max_length", "truncate", "windows", "dtype", "device"]
             .into_iter()
             .fold(command, |command, id| command.mut_arg(id, |arg| arg.requires("model")))
     }
@@ -128,8 +128,10 @@ pub(super) fn run(models: Vec<Adapted>, options: Options, open: bool) -> Result<
     let ready = |url: &str| {
         say(url)?;
         note!("Ctrl-C ends it");
-        if open {
-            open_browser(url);
+        match url.split_once("#token=") {
+            Some(_) if open => warning!("--open: the program that opens it would show the token to other users: open the address above"),
+            _ if open => open_browser(url),
+            _ => {}
         }
         Ok(())
     };

@@ -18,6 +18,8 @@ use tokio::time::{sleep, timeout};
 
 /// Open connections; further ones wait until one ends.
 const CONNECTIONS: usize = 512;
+/// Time for which a connection may be idle while all are taken.
+const CROWDED_TIME: Duration = Duration::from_secs(2);
 /// Time for the head of a request, the wait for its first byte included.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Time after an answer in which the client must have read it.
@@ -61,8 +63,10 @@ async fn accept(listener: tokio::net::TcpListener, state: &Arc<State>, stopped: 
             Err(_) => continue,
         };
         let state = state.clone();
+        let room = room.clone();
         tokio::spawn(async move {
-            converse(stream, state, stopped).await;
+            let is_full = || room.available_permits() == 0;
+            converse(stream, state, stopped, is_full).await;
             drop(permit);
         });
     }
@@ -71,7 +75,7 @@ async fn accept(listener: tokio::net::TcpListener, state: &Arc<State>, stopped: 
 }
 
 /// Answers the requests of one connection.
-async fn converse(stream: TcpStream, state: Arc<State>, stopped: fn() -> bool) {
+async fn converse(stream: TcpStream, state: Arc<State>, stopped: fn() -> bool, is_full: impl Fn() -> bool) {
     let _ = stream.set_nodelay(true);
     // Milliseconds from the start of the connection to the last answer; the largest number while a request is answered.
     let (started, last) = (Instant::now(), Arc::new(AtomicU64::new(0)));
@@ -90,8 +94,9 @@ async fn converse(stream: TcpStream, state: Arc<State>, stopped: fn() -> bool) {
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut ending = false;
     while timeout(TICK * 5, connection.as_mut()).await.is_err() {
-        // While a request is answered, the difference is 0.
-        if started.elapsed().saturating_sub(Duration::from_millis(last.load(Relaxed))) > READ_TIME {
+        // While a request is answered, this is 0.
+        let idle = started.elapsed().saturating_sub(Duration::from_millis(last.load(Relaxed)));
+        if idle > if is_full() { CROWDED_TIME } else { READ_TIME } {
             return;
         }
         if stopped() && !ending {

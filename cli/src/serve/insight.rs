@@ -25,12 +25,13 @@ const WORDS: usize = 64;
 ///
 /// # Errors
 /// 422, 424, 429.
-pub async fn answers(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let text = fields.text("text")?;
-    chosen(state, fields)?;
+pub async fn answers(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let text = fields.text("text")?.to_string();
+    chosen(state, &fields)?;
+    drop(fields);
     let mut all = Vec::new();
     for (i, facts) in state.models.iter().enumerate() {
-        let (ids, truncated) = encode(state, facts, facts.cut.one_window(), text, Some(true))?;
+        let (ids, truncated) = encode(state, facts, facts.cut.one_window(), &text, Some(true))?;
         let (tokens, words) = (tokens(facts, &ids), words(&facts.wordpiece, &ids));
         let words: Vec<_> = words.into_iter().map(|word| [word.start, word.end]).collect();
         let logits = ask(state, i, vec![ids]).await?.concat();
@@ -46,8 +47,8 @@ pub async fn answers(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
 ///
 /// # Errors
 /// 422, 424, 429.
-pub async fn attributions(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let (model, facts) = chosen(state, fields)?;
+pub async fn attributions(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let (model, facts) = chosen(state, &fields)?;
     let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let class = fields.number("class", facts.labels.len())?;
     let (blank, labels, own) = (baseline(&facts.wordpiece, &ids), facts.labels.clone(), tokens(facts, &ids));
@@ -65,6 +66,7 @@ pub async fn attributions(state: &State, fields: &Fields) -> Result<Reply, Refus
             })
         }))
     });
+    drop(fields);
     as_json(&found.await?)
 }
 
@@ -72,8 +74,8 @@ pub async fn attributions(state: &State, fields: &Fields) -> Result<Reply, Refus
 ///
 /// # Errors
 /// 422, 424, 429.
-pub async fn attention(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let (model, facts) = chosen(state, fields)?;
+pub async fn attention(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let (model, facts) = chosen(state, &fields)?;
     let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let layer = fields.number("layer", facts.layers)?.unwrap_or(0);
     let head = fields.number("head", facts.heads)?.unwrap_or(0);
@@ -89,6 +91,7 @@ pub async fn attention(state: &State, fields: &Fields) -> Result<Reply, Refusal>
             "queries": queries, "keys": keys, "layer": layer, "head": head, "probabilities": rounded, "truncated": truncated,
         })))
     });
+    drop(fields);
     as_json(&found.await?)
 }
 
@@ -96,8 +99,8 @@ pub async fn attention(state: &State, fields: &Fields) -> Result<Reply, Refusal>
 ///
 /// # Errors
 /// 413, 422, 424, 429.
-pub async fn deletion(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let (model, facts) = chosen(state, fields)?;
+pub async fn deletion(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let (model, facts) = chosen(state, &fields)?;
     let (ids, truncated) = encode(state, facts, facts.cut.one_window(), fields.text("text")?, Some(true))?;
     let all = words(&facts.wordpiece, &ids);
     let wrong = || Refusal::invalid(format!("\"words\" must be a list of whole numbers below {}, the number of words", all.len()));
@@ -122,6 +125,7 @@ pub async fn deletion(state: &State, fields: &Fields) -> Result<Reply, Refusal> 
         }
         Ok(Some(json!({ "scores": whole, "without": without, "truncated": truncated })))
     });
+    drop(fields);
     as_json(&found.await?)
 }
 

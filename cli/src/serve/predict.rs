@@ -29,15 +29,17 @@ struct Prediction<'a> {
 ///
 /// # Errors
 /// 413, 422, 424, 429.
-pub async fn predict(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let (texts, batch) = inputs(fields, false)?;
+pub async fn predict(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let (texts, batch) = inputs(&fields, false)?;
     let raw = fields.flag("raw_scores")?.unwrap_or(false);
     if fields.string("truncation_direction")?.is_some_and(|side| !side.eq_ignore_ascii_case("right")) {
         return Err(Refusal::invalid("\"truncation_direction\" must be \"Right\": texts are cut as in training"));
     }
-    let (model, facts) = chosen(state, fields)?;
+    let (model, facts) = chosen(state, &fields)?;
     let wanted = if raw { Outputs::Numbers } else { facts.outputs };
-    let (logits, truncated) = logits(state, model, &texts, fields.flag("truncate")?).await?;
+    let truncate = fields.flag("truncate")?;
+    drop(fields);
+    let (logits, truncated) = logits(state, model, &texts, truncate).await?;
     let rows: Vec<Vec<Prediction>> = logits.iter().map(|row| ranked(facts, &scores(wanted, row, facts.temperature))).collect();
     let reply = match &rows[..] {
         [row] if !batch => as_json(row)?,
@@ -50,10 +52,10 @@ pub async fn predict(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
 ///
 /// # Errors
 /// 413, 422, 424, 429.
-pub async fn hub(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
-    let (texts, _) = inputs(fields, true)?;
+pub async fn hub(state: &State, fields: Fields) -> Result<Reply, Refusal> {
+    let (texts, _) = inputs(&fields, true)?;
     let parameters = fields.object("parameters")?;
-    let (model, facts) = chosen(state, fields)?;
+    let (model, facts) = chosen(state, &fields)?;
     let wanted = match parameters.string("function_to_apply")? {
         None => facts.outputs,
         Some("softmax") => Outputs::Classes,
@@ -62,7 +64,9 @@ pub async fn hub(state: &State, fields: &Fields) -> Result<Reply, Refusal> {
         Some(_) => return Err(Refusal::invalid("\"function_to_apply\" must be \"softmax\", \"sigmoid\" or \"none\"")),
     };
     let most = parameters.number("top_k", usize::MAX)?.unwrap_or(usize::MAX);
-    let (logits, truncated) = logits(state, model, &texts, fields.flag("truncate")?.or(parameters.flag("truncate")?)).await?;
+    let truncate = fields.flag("truncate")?.or(parameters.flag("truncate")?);
+    drop((fields, parameters));
+    let (logits, truncated) = logits(state, model, &texts, truncate).await?;
     let first = |row: &Vec<f64>| ranked(facts, &scores(wanted, row, facts.temperature)).into_iter().take(most).collect();
     let rows: Vec<Vec<Prediction>> = logits.iter().map(first).collect();
     Ok(with_truncated(as_json(&rows)?, &truncated))

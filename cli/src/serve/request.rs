@@ -16,7 +16,7 @@ const DROPPED: usize = 4 * BODY;
 /// Time for a body.
 const TIME: Duration = Duration::from_secs(10);
 
-/// The fields of a JSON object.
+/// The fields of a JSON object. In memory they may be twenty times as large as the body: drop them before the request waits.
 pub struct Fields(Map<String, Value>);
 
 /// Reads the body of `request`.

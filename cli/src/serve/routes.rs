@@ -56,12 +56,12 @@ async fn allowed(state: &Arc<State>, request: Request<Incoming>, path: &str, met
     }
     let fields = request::fields(Request::from_parts(parts, body)).await?;
     match path {
-        "/" => predict::hub(state, &fields).await,
-        "/predict" => predict::predict(state, &fields).await,
-        "/api/answers" => insight::answers(state, &fields).await,
-        "/api/attributions" => insight::attributions(state, &fields).await,
-        "/api/attention" => insight::attention(state, &fields).await,
-        _ => insight::deletion(state, &fields).await,
+        "/" => predict::hub(state, fields).await,
+        "/predict" => predict::predict(state, fields).await,
+        "/api/answers" => insight::answers(state, fields).await,
+        "/api/attributions" => insight::attributions(state, fields).await,
+        "/api/attention" => insight::attention(state, fields).await,
+        _ => insight::deletion(state, fields).await,
     }
 }
 
@@ -75,7 +75,7 @@ async fn fixed(state: &Arc<State>, path: &str) -> Result<Reply, Refusal> {
         "/openapi.json" => Ok(of(include_str!("openapi.json"), "application/json")),
         "/api/step" => insight::step(state).await,
         _ => match &state.options.watch {
-            Some(folder) => as_json(&watch::look(folder)),
+            Some(folder) => as_json(&watch::look_apart(folder, &state.watching).await?),
             None => Err(Refusal::new(StatusCode::NOT_FOUND, "no run is watched: start the server with --watch OUT")),
         },
     }

@@ -1,10 +1,13 @@
 //! A training run as its folder shows it. The run saves its state every `--checkpoint-every` steps, whole or not at all.
 
+use super::reply::Refusal;
+use hyper::StatusCode;
 use lowrank::files::read_text;
 use lowrank::tensor::safetensors::SafeTensors;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
+use tokio::sync::Mutex;
 
 /// Most points of a curve.
 const POINTS: usize = 400;
@@ -28,8 +31,18 @@ pub struct Run {
     seconds_left: Option<f64>,
 }
 
+/// [`look`], one request at a time and on a thread of its own: the file of a long run is long, and the disk may be slow.
+///
+/// # Errors
+/// If the thread fails.
+pub async fn look_apart(folder: &Path, turn: &Mutex<()>) -> Result<Run, Refusal> {
+    let (folder, _one) = (folder.to_path_buf(), turn.lock().await);
+    let failed = |e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the run cannot be read: {e}"));
+    tokio::task::spawn_blocking(move || look(&folder)).await.map_err(failed)
+}
+
 /// Reads the folder of a run.
-pub fn look(folder: &Path) -> Run {
+fn look(folder: &Path) -> Run {
     // A run that saves its state in this moment is seen at the next look.
     let text = read_text(&folder.join("metrics.jsonl")).unwrap_or_default();
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
