@@ -184,6 +184,23 @@ fn the_wrong_base_is_refused() {
         ok(at, &format!("{command} --model other --any-base --adapter a {rest}"));
         ok(at, &format!("{command} --model one --adapter a {rest} {}", if rest.starts_with("--out") { "--overwrite" } else { "" }));
     }
+    // The same weights with another number of heads give other answers.
+    copy(ENCODER, &at.join("heads"));
+    let config = fs::read_to_string(at.join("heads/config.json")).unwrap().replace("\"n_heads\": 4", "\"n_heads\": 2");
+    fs::write(at.join("heads/config.json"), config).unwrap();
+    for (command, rest) in [("predict", "good"), ("eval", &eval), ("merge", "--out h"), ("combine", "--out h")] {
+        refused(
+            at,
+            &format!("{command} --model heads --adapter a {rest}"),
+            &["a: lowrank.json: it was trained with 4 heads", "says 2 and"],
+        );
+    }
+    ok(at, "predict --model heads --any-base --adapter a good");
+    refused(at, &train("--model heads --init-from a --out h"), &["4 heads"]);
+    let config = fs::read_to_string(at.join("m/config.json")).unwrap().replace("\"n_heads\": 4", "\"n_heads\": 2");
+    copy(at.join("m").to_str().unwrap(), &at.join("merged"));
+    fs::write(at.join("merged/config.json"), config).unwrap();
+    refused(at, "predict --model merged good", &["4 heads"]);
     // A combined adapter belongs to the base on which it was combined.
     refused(at, "predict --model other --adapter c good", &["another base"]);
     assert_eq!(about("m")["base_hash"], about("a")["base_hash"]);
@@ -274,6 +291,15 @@ fn a_run_goes_on_with_the_same_arguments_alone() {
     fs::write(at.join("model/model.safetensors"), bytes).unwrap();
     refused(at, &train(&format!("{more} --resume")), &["base was"]);
     copy(ENCODER, &at.join("model"));
+    let config = fs::read_to_string(at.join("model/config.json")).unwrap();
+    for (from, to, says) in [
+        ("\"n_heads\": 4", "\"n_heads\": 2", "n_heads was 4, and is 2"),
+        ("\"dropout\": 0.1", "\"dropout\": 0.3", "dropouts was [0.1,0.1,0.2]"),
+    ] {
+        fs::write(at.join("model/config.json"), config.replace(from, to)).unwrap();
+        refused(at, &train(&format!("{more} --resume")), &["other settings", says]);
+    }
+    fs::write(at.join("model/config.json"), config).unwrap();
     // Other commands and other runs do not touch the saved state.
     ok(at, &train("--out adapter"));
     refused(at, &format!("merge --model {ENCODER} --adapter adapter --out out --overwrite"), &["not finished"]);
@@ -533,4 +559,42 @@ fn an_option_that_the_method_does_not_use_is_an_error() {
     }
     refused(at, &format!("combine --model {ENCODER} --adapter a --how cat --rank 4 --out out"), &["--rank", "svd"]);
     assert_eq!(fs::read_dir(at).unwrap().count(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_table_of_answers_goes_where_a_link_leads_and_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    ok(at, &train("--out adapter"));
+    fs::create_dir(at.join("deep")).unwrap();
+    fs::write(at.join("deep/answers.csv"), "old").unwrap();
+    std::os::unix::fs::symlink("deep/answers.csv", at.join("link.csv")).unwrap();
+    fs::write(at.join("t.csv"), "text\na good film\n").unwrap();
+    let model = format!("--model {ENCODER} --adapter adapter");
+    for command in [format!("predict {model} --data t.csv"), format!("eval {model} --data {ASSETS} --no-cache --limit 4")] {
+        let held = lowrank_cli::folder::lock(&at.join("deep/answers.csv")).unwrap();
+        refused(at, &format!("{command} --out link.csv --overwrite"), &["another process"]);
+        drop(held);
+        refused(at, &format!("{command} --out link.csv"), &["exists already"]);
+        assert_eq!(fs::read_to_string(at.join("deep/answers.csv")).unwrap(), "old");
+        ok(at, &format!("{command} --out link.csv --overwrite"));
+        assert!(at.join("link.csv").is_symlink() && fs::read_to_string(at.join("deep/answers.csv")).unwrap().starts_with("text,"));
+        assert_eq!(fs::read_dir(at.join("deep")).unwrap().count(), 1, "neither a lock nor a part stays");
+        fs::write(at.join("deep/answers.csv"), "old").unwrap();
+    }
+}
+
+#[test]
+fn a_label_cannot_write_a_line_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    ok(at, &train("--out adapter"));
+    let path = at.join("adapter/lowrank.json");
+    let mut about: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    about["labels"] = serde_json::json!(["bad\n0.99", "good\tgood"]);
+    fs::write(&path, about.to_string()).unwrap();
+    let said = ok(at, &format!("predict --model {ENCODER} --adapter adapter fine dull"));
+    assert!(said.lines().count() == 2 && said.lines().all(|line| line.split('\t').count() == 3), "{said}");
+    assert!(said.contains("bad\\n0.99") || said.contains("good\\tgood"), "{said}");
 }

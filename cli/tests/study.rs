@@ -268,6 +268,14 @@ fn a_result_of_an_older_version_is_read_and_one_that_is_none_is_refused() {
     assert_eq!((&used["finished"], &used["commit"]), (&Value::from("unknown"), &Value::from("unknown")));
     assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("Finished unknown"));
 
+    for (name, wrong) in [("confusion", serde_json::json!([])), ("accuracy", serde_json::json!(2.0))] {
+        let mut damaged = new.clone();
+        damaged["result"]["test"][name] = wrong;
+        std::fs::write(&path, damaged.to_string()).unwrap();
+        let refused = head();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains("does not fit its answers"), "{name}: {said}");
+    }
     old["result"].as_object_mut().unwrap().remove("answers").unwrap();
     std::fs::write(&path, old.to_string()).unwrap();
     let refused = head();

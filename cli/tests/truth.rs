@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
 const TICKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tutorial/tickets.csv");
@@ -66,6 +66,12 @@ fn a_check_names_every_fault_with_its_place() {
     fs::write(at.join("sound.csv"), "text,label\na,x\nb,y\n").unwrap();
     let (said, _) = ok(at, "data check --data sound.csv --strict");
     assert!(said.ends_with("nothing was found\n"), "{said}");
+    // Nobody reads what is printed: the check has failed all the same.
+    for more in ["", " --json"] {
+        let mut child = command(at, &format!("data check --data train.csv --strict{more}")).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{more}");
+    }
     fs::write(at.join("broken.csv"), "text,label\na,x\nb\n").unwrap();
     for (wrong, message) in [
         ("--data broken.csv", "broken.csv: line 3: 1 fields where the header has 2"),
@@ -219,7 +225,6 @@ fn the_adapter_does_not_depend_on_suspects() {
 #[test]
 fn a_run_that_is_stopped_in_a_fold_keeps_its_training() {
     use std::io::{BufRead, BufReader};
-    use std::process::Stdio;
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     with_wrong_labels(at);
@@ -234,4 +239,15 @@ fn a_run_that_is_stopped_in_a_fold_keeps_its_training() {
     assert!(at.join("out/checkpoint.safetensors").exists() && !at.join("out/suspects.csv").exists());
     let (_, noted) = ok(at, &format!("{arguments} --resume"));
     assert!(noted.contains("fold 1 of 4") && at.join("out/suspects.csv").exists(), "{noted}");
+}
+
+#[test]
+fn inspect_counts_no_more_numbers_than_there_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensor = r#"{"dtype":"F4","shape":[9223372036854775808],"data_offsets":[0,0]}"#;
+    let header = format!("{{\"a\":{tensor},\"b\":{tensor}}}");
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    fs::write(dir.path().join("a.safetensors"), bytes).unwrap();
+    let (status, said, noted) = run(dir.path(), "inspect a.safetensors");
+    assert!(status == Some(1) && noted.contains("a.safetensors"), "{said} {noted}");
 }

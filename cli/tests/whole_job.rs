@@ -167,9 +167,11 @@ fn a_temperature_changes_probabilities_and_no_answer() {
     old.as_object_mut().unwrap().remove("temperature");
     fs::write(at.join("out/lowrank.json"), old.to_string()).unwrap();
     assert_eq!(eval("")["test"], raw["test"]);
-    old["temperature"] = Value::from(-1.0);
-    fs::write(at.join("out/lowrank.json"), old.to_string()).unwrap();
-    refused(at, &format!("predict --model {ENCODER} --adapter out good"), "must be positive and finite");
+    for beyond in [-1.0, 1e18] {
+        old["temperature"] = Value::from(beyond);
+        fs::write(at.join("out/lowrank.json"), old.to_string()).unwrap();
+        refused(at, &format!("predict --model {ENCODER} --adapter out good"), "must be from 1e-10 to 1e6");
+    }
     // Few held-out texts give none.
     ok(at, &train("--dev-fraction 0.2 --out few"));
     assert!(json(&at.join("few/lowrank.json")).get("temperature").is_none());

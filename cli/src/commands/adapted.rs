@@ -182,7 +182,7 @@ impl AdaptedArgs {
             if let Some(about) = &about {
                 check_base(about, &model, classes, directory, base)?;
                 if !self.any_base {
-                    check_same(about, directory, base, hash)?;
+                    check_same(about, directory, (base, &model.config), hash)?;
                 }
             }
             let warnings = adapter::load_with(&mut model, directory, self.lenient)?.1;
@@ -196,19 +196,8 @@ impl AdaptedArgs {
             check_names(&labels, base, "config.json", "id2label")?;
             let outputs = about.as_ref().map_or_else(|| shared.config.outputs(classes), About::outputs);
             model.config.set_outputs(outputs);
-            let cut = self.cut(&model, about.as_ref())?;
-            Ok(Adapted {
-                name: named.name.as_ref().unwrap_or(&named.given).clone(),
-                model,
-                base_hash: hash.to_string(),
-                wordpiece: wordpiece.clone(),
-                outputs,
-                thresholds: self.thresholds(about.as_ref(), labels.len()),
-                labels,
-                temperature: self.temperature(about.as_ref()),
-                about,
-                cut,
-            })
+            let name = named.name.as_ref().unwrap_or(&named.given).clone();
+            self.adapted(name, model, (labels, outputs), about, (hash.to_string(), wordpiece.clone()))
         };
         self.adapter.iter().map(open).collect()
     }
@@ -223,28 +212,26 @@ impl AdaptedArgs {
         }
         let (labels, about) = (model.config.labels(), About::open(base)?);
         check_names(&labels, base, "config.json", "id2label")?;
-        let (outputs, cut) = (model.config.outputs(labels.len()), self.cut(&model, about.as_ref())?);
+        about.iter().try_for_each(|about| about.check_settings(base, base, &model.config))?;
+        let outputs = model.config.outputs(labels.len());
         let wordpiece = Arc::new(open_wordpiece(base, &model.config)?);
-        Ok(Adapted {
-            name: base.display().to_string(),
-            model,
-            base_hash,
-            wordpiece,
-            outputs,
-            thresholds: self.thresholds(about.as_ref(), labels.len()),
-            labels,
-            temperature: self.temperature(about.as_ref()),
-            about,
-            cut,
-        })
+        self.adapted(base.display().to_string(), model, (labels, outputs), about, (base_hash, wordpiece))
     }
 
-    fn thresholds(&self, about: Option<&About>, labels: usize) -> Vec<f64> {
-        about.and_then(|about| about.thresholds.clone()).filter(|_| !self.raw).unwrap_or_else(|| vec![0.5; labels])
-    }
-
-    fn temperature(&self, about: Option<&About>) -> f64 {
-        about.and_then(|about| about.temperature).filter(|_| !self.raw).unwrap_or(1.0)
+    /// A loaded model with the numbers that go with it: those of training, or what the arguments say.
+    fn adapted(
+        &self,
+        name: String,
+        model: DistilBert,
+        (labels, outputs): (Vec<String>, Outputs),
+        about: Option<About>,
+        (base_hash, wordpiece): (String, Arc<WordPiece>),
+    ) -> Result<Adapted> {
+        let cut = self.cut(&model, about.as_ref())?;
+        let known = about.as_ref().filter(|_| !self.raw);
+        let temperature = known.and_then(|about| about.temperature).unwrap_or(1.0);
+        let thresholds = known.and_then(|about| about.thresholds.clone()).unwrap_or_else(|| vec![0.5; labels.len()]);
+        Ok(Adapted { name, model, base_hash, wordpiece, labels, outputs, temperature, about, cut, thresholds })
     }
 
     /// How texts are cut: as the arguments say, else as in training. If that is not known, to the number of positions that the model has for a text.

@@ -2,6 +2,7 @@
 
 use super::adapted::Adapted;
 use super::common::{say, say_json};
+use super::notes::in_line;
 use super::ranks::{check_inference, ranks};
 use crate::table::{Answer, AnswerKind, Column};
 use lowrank::Result;
@@ -61,11 +62,11 @@ pub fn object(adapted: &Adapted, text: &str, row: &[f64]) -> Value {
 /// labels first those that are answered.
 fn line(adapted: &Adapted, row: &[f64]) -> String {
     match (adapted.outputs, row) {
-        (Outputs::Classes, _) => format!("{}\t{:.4}", adapted.labels[argmax(row)], row[argmax(row)]),
+        (Outputs::Classes, _) => format!("{}\t{:.4}", in_line(&adapted.labels[argmax(row)]), row[argmax(row)]),
         (Outputs::Numbers, [number]) => format!("{number:.4}"),
         (outputs, _) => {
-            let each: Vec<String> = adapted.labels.iter().zip(row).map(|(label, score)| format!("{label} {score:.4}")).collect();
-            let first = if outputs == Outputs::Labels { format!("{}\t", adapted.answered(row).join("|")) } else { String::new() };
+            let each: Vec<String> = adapted.labels.iter().zip(row).map(|(label, score)| format!("{} {score:.4}", in_line(label))).collect();
+            let first = if outputs == Outputs::Labels { format!("{}\t", in_line(adapted.answered(row).join("|"))) } else { String::new() };
             format!("{first}{}", each.join(", "))
         }
     }
@@ -85,7 +86,7 @@ pub fn say_answer(adapted: &Adapted, named: bool, (text, second): (&str, Option<
         }
         return say_json(&object);
     }
-    let name = if named { format!("{}\t", adapted.name) } else { String::new() };
+    let name = if named { format!("{}\t", in_line(&adapted.name)) } else { String::new() };
     let texts: Vec<String> = [text].into_iter().chain(second).map(|text| text.replace(['\t', '\n', '\r'], " ")).collect();
     say(format!("{name}{}\t{}", line(adapted, row), texts.join("\t")))
 }

@@ -3,13 +3,14 @@
 
 use super::notes::warning;
 use lowrank::data::hash_file;
-use lowrank::files::{read_bytes, write_file};
+use lowrank::files::{is_there, read_bytes, write_file};
 use lowrank::lora::About;
-use lowrank::nn::{Config, fingerprint};
+use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES, fingerprint, in_head};
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::text::hex;
 use lowrank::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,56 @@ fn identity(facts: &Metadata) -> Option<(String, SystemTime)> {
     Some((format!("{modified:?}"), modified?))
 }
 
+/// SHA-256 of `config.json` and the tokenizer's files in `folder`, which a trained model takes over.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn side_files(folder: &Path) -> Result<String> {
+    let files = std::iter::once("config.json").chain(TOKENIZER_FILES).map(|name| (name, folder.join(name)));
+    let lines = files.filter(|(_, file)| is_there(file)).map(|(name, file)| Ok(format!("{name} {}\n", hex(&hash_file(&file)?))));
+    Ok(hex(&Sha256::digest(lines.collect::<Result<Vec<String>>>()?.concat())))
+}
+
+/// Checks that these files are those whose hash is `before`.
+///
+/// # Errors
+/// If not: the trained model would get the tokenizer or the settings of another.
+pub fn check_side_files(folder: &Path, before: &str) -> Result<()> {
+    match side_files(folder)? == before {
+        true => Ok(()),
+        false => Err(Error::file(folder, "config.json and the tokenizer", "were changed during the training: put the old files back")),
+    }
+}
+
+/// What a training run depends on and the hash of the base does not show: names and values.
+///
+/// # Errors
+/// If a weight cannot be read.
+pub fn beside_the_hash(model: &DistilBert) -> Result<Vec<(&'static str, Value)>> {
+    let config = &model.config;
+    let mut all = vec![
+        ("n_heads", json!(config.n_heads)),
+        ("layer_norm_eps", json!(config.layer_norm_eps)),
+        ("dropouts", json!([config.attention_dropout, config.dropout, config.seq_classif_dropout])),
+    ];
+    all.extend(frozen_head(model)?.map(|hash| ("head", json!(hash))));
+    Ok(all)
+}
+
+/// SHA-256 of the weights of the head that do not train; `None` if all do.
+///
+/// # Errors
+/// If one cannot be read.
+fn frozen_head(model: &DistilBert) -> Result<Option<String>> {
+    let mut hash = None;
+    for weight in model.weights().into_iter().filter(|w| in_head(w.name()) && !w.trains()) {
+        let hash = hash.get_or_insert_with(Sha256::new);
+        hash.update(weight.name());
+        weight.value()?.to_host()?.to_f64()?.iter().for_each(|x| hash.update(x.to_le_bytes()));
+    }
+    Ok(hash.map(|hash| hex(&hash.finalize())))
+}
+
 /// SHA-256 of the weights in `folder`, one for each file.
 pub fn weights_hash(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
@@ -97,11 +148,13 @@ pub fn weights_hash(folder: &Path) -> Result<String> {
     Ok(files.iter().map(|file| Ok(hex(&hash_file(file)?))).collect::<Result<Vec<_>>>()?.join(" "))
 }
 
-/// Checks that the adapter in `directory` was trained on the base at `base`, whose hash is `given`. Warns if the adapter has no hash.
+/// Checks that the adapter in `directory` was trained on the base at `base`, whose hash is `given`, with the settings of `config`. Warns if the
+/// adapter has no hash.
 ///
 /// # Errors
 /// If it was trained on another base.
-pub fn check_same(about: &About, directory: &Path, base: &Path, given: &str) -> Result<()> {
+pub fn check_same(about: &About, directory: &Path, (base, config): (&Path, &Config), given: &str) -> Result<()> {
+    about.check_settings(directory, base, config)?;
     let Some(trained) = &about.base_hash else {
         let (directory, base) = (directory.display(), base.display());
         warning!("{directory}: lowrank.json has no base_hash: whether {base} is the base that it was trained on is not known");
@@ -131,12 +184,39 @@ pub fn base_name(directory: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lowrank::lora::Method;
+    use lowrank::nn::LoadOptions;
     use std::fs;
 
     const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/encoder");
 
     fn files(folder: &Path) -> Vec<PathBuf> {
         fs::read_dir(folder).map(|entries| entries.map(|e| e.unwrap().path()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn files_beside_the_weights_are_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "vocab.txt"] {
+            fs::copy(Path::new(ENCODER).join(name), dir.path().join(name)).unwrap();
+        }
+        let before = side_files(dir.path()).unwrap();
+        check_side_files(dir.path(), &before).unwrap();
+        fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
+        assert!(check_side_files(dir.path(), &before).is_err_and(|e| e.to_string().contains("were changed during the training")));
+    }
+
+    #[test]
+    fn the_head_that_does_not_train_has_a_hash() {
+        let open = |method: Method, seed| {
+            let options = LoadOptions { classes: Some(2), seed, ..LoadOptions::default() };
+            let mut model = DistilBert::open_with(Path::new(ENCODER), &options).unwrap().0;
+            method.apply(&mut model, 0).unwrap();
+            frozen_head(&model).unwrap()
+        };
+        let head = |pre_classifier| Method::Head { pre_classifier };
+        assert_eq!(open(head(true), 1), None);
+        assert!(open(head(false), 1).is_some() && open(head(false), 1) != open(head(false), 2));
     }
 
     #[test]

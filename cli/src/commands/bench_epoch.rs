@@ -57,7 +57,8 @@ impl Epoch {
     pub(super) fn run(&self) -> Result<()> {
         let args = &self.args;
         let method = self.what.method(Config::open(&args.model.path)?.architecture, 0);
-        let recipe = Recipe { epochs: args.epochs, batch: args.batch, lr: MethodArgs::learning_rate(&method), ..Recipe::default() };
+        let (lr, nested_rank) = (MethodArgs::learning_rate(&method), self.what.nested_rank()?);
+        let recipe = Recipe { epochs: args.epochs, batch: args.batch, lr, nested_rank, ..Recipe::default() };
         if args.epochs < 2 {
             return Err(Error::invalid(format!(
                 "--epochs {}: the first epoch warms up and the last is timed: give 2 or more",
@@ -82,7 +83,8 @@ impl Epoch {
         let mut model = checkpoint.with_head_for(opened, &train.label_names)?.0;
         method.apply(&mut model, 0)?;
         let machine = args.device.place(&mut model)?.unwrap_or_else(|| kernel_path(args.dtype.into()));
-        let (seconds, loss) = epoch_seconds(&mut model, &train, &recipe)?;
+        let mut optimizer = self.what.optimizer(&recipe, &model)?;
+        let (seconds, loss) = epoch_seconds(&mut model, &mut optimizer, &train, &recipe)?;
         let (best, all) = self.evaluation(&model, &test)?;
         let memory = device_memory(&model);
         if self.json {
@@ -127,14 +129,14 @@ impl Epoch {
 }
 
 /// Seconds of the last epoch and the mean loss of its steps.
-fn epoch_seconds(model: &mut DistilBert, train: &Tokenized, recipe: &Recipe) -> Result<(f64, f64)> {
-    let (mut optimizer, mut losses) = (AdamW::of(recipe), Losses::default());
+fn epoch_seconds(model: &mut DistilBert, optimizer: &mut AdamW, train: &Tokenized, recipe: &Recipe) -> Result<(f64, f64)> {
+    let mut losses = Losses::default();
     let training = Training::new(model, train, recipe)?;
-    training.run(model, &mut optimizer, (recipe.epochs - 1) * recipe.steps_per_epoch(train.len()), &mut losses)?;
+    training.run(model, optimizer, (recipe.epochs - 1) * recipe.steps_per_epoch(train.len()), &mut losses)?;
     losses.0.clear();
     wait(model)?;
     let started = Instant::now();
-    training.run(model, &mut optimizer, usize::MAX, &mut losses)?;
+    training.run(model, optimizer, usize::MAX, &mut losses)?;
     wait(model)?;
     Ok((started.elapsed().as_secs_f64(), losses.0.iter().sum::<f64>() / losses.0.len().max(1) as f64))
 }

@@ -1,9 +1,9 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::base::checked;
-use super::common::{Checkpoint, ComputeType, Outcome, count, say, say_json, user_cache};
+use super::common::{Checkpoint, ComputeType, Outcome, count, say, say_json, though_closed, user_cache};
 use super::device::DeviceArgs;
-use super::golden::compare;
+use super::golden::{Comparison, compare};
 use clap::Args;
 use lowrank::error::nearest;
 use lowrank::lora::all_suites;
@@ -44,7 +44,7 @@ impl Gradcheck {
             if self.plant_bug.is_some() {
                 for (bug, caught, planted) in suite.plant_bugs(self.cases.div_ceil(4), self.seed)? {
                     failed += usize::from(caught != planted);
-                    say(format!("{:<14} {:<8} {caught} of {planted} caught", suite.op, format!("{bug:?}")))?;
+                    though_closed(say(format!("{:<14} {:<8} {caught} of {planted} caught", suite.op, format!("{bug:?}"))))?;
                 }
                 continue;
             }
@@ -52,11 +52,10 @@ impl Gradcheck {
             let passed = worst.found.error <= suite.tolerance;
             failed += usize::from(!passed);
             let verdict = if passed { "ok" } else { "WRONG" };
-            say(format!(
-                "{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks",
-                suite.op, worst.found.error, suite.tolerance, worst.checks
-            ))?;
-            say(format!("               numeric {:+.12e}, backward {:+.12e}; {}", worst.found.numeric, worst.found.backward, worst.place))?;
+            though_closed(say(format!(
+                "{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks\n               numeric {:+.12e}, backward {:+.12e}; {}",
+                suite.op, worst.found.error, suite.tolerance, worst.checks, worst.found.numeric, worst.found.backward, worst.place
+            )))?;
         }
         Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
     }
@@ -87,18 +86,21 @@ impl Compare {
         checked(&self.model.path, user_cache().as_deref())?;
         let found = compare(&self.model.path, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
         let first = found.iter().find(|c| !c.passed());
-        if self.json {
-            say_json(&json!({ "comparisons": found, "first_failure": first.map(|c| &c.name), "passed": first.is_none() }))?;
-        } else {
-            for c in &found {
-                let verdict = if c.passed() { "ok" } else { "DIFFERS" };
-                say(format!("{verdict:<7} {:.1e} of {:.0e}  {}", c.difference, c.tolerance, c.name))?;
-            }
-            match first {
-                Some(c) => say(format!("the first that differs: {}", c.name))?,
-                None => say(format!("all {} agree", found.len()))?,
-            }
-        }
+        though_closed(self.print(&found, first))?;
         Ok(if first.is_none() { Outcome::Done } else { Outcome::Failed })
+    }
+
+    fn print(&self, found: &[Comparison], first: Option<&Comparison>) -> Result<()> {
+        if self.json {
+            return say_json(&json!({ "comparisons": found, "first_failure": first.map(|c| &c.name), "passed": first.is_none() }));
+        }
+        for c in found {
+            let verdict = if c.passed() { "ok" } else { "DIFFERS" };
+            say(format!("{verdict:<7} {:.1e} of {:.0e}  {}", c.difference, c.tolerance, c.name))?;
+        }
+        match first {
+            Some(c) => say(format!("the first that differs: {}", c.name)),
+            None => say(format!("all {} agree", found.len())),
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
 use lowrank::lora::{About, Combination, Method, adapter, combine};
-use lowrank::nn::{DistilBert, LoadOptions};
+use lowrank::nn::{DistilBert, Head, LoadOptions};
 use lowrank::{Error, Result};
 
 /// Arguments of `combine`.
@@ -70,8 +70,8 @@ impl Combine {
             How::Cat => Combination::Cat,
             How::Svd => Combination::Svd { rank: self.rank.unwrap_or(8) },
         };
-        let mut model =
-            DistilBert::open_with(&self.base.model.path, &LoadOptions { classes: Some(labels.len()), ..LoadOptions::default() })?.0;
+        let options = LoadOptions { classes: Some(labels.len()), head: Head::Fitting, ..LoadOptions::default() };
+        let mut model = DistilBert::open_with(&self.base.model.path, &options)?.0;
         let config = combine(&mut model, all.into_iter().map(|a| a.model).zip(weights.iter().copied()).collect(), how)?;
         let (out, about) =
             (&self.output.out, About { base_hash, problem_type, pairs, text_pair_column, ..About::new(&model, &labels, cut, 0) });

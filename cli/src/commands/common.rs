@@ -4,7 +4,7 @@ use super::notes::{is_silent, printable, printable_json};
 use crate::hub::Hub;
 use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
 use clap::{Args, ValueEnum};
-use lowrank::cut::Cut;
+use lowrank::cut::{Cut, SHORTEST};
 use lowrank::data::{
     Dataset, Encoded, Labels, Row, Split, TableOptions, TokenKey, Tokenized, WordPiece, cached, load_encoded, load_rows, load_with_labels,
 };
@@ -214,11 +214,11 @@ pub fn length(asked: Option<usize>, most: usize) -> Result<usize> {
 
 /// `max_length`, if the model has at least that many positions and there is room for a token between `[CLS]` and `[SEP]`.
 pub fn check_length(max_length: usize, most: usize) -> Result<usize> {
-    if (3..=most).contains(&max_length) {
+    if (SHORTEST..=most).contains(&max_length) {
         return Ok(max_length);
     }
     Err(Error::invalid(format!(
-        "the maximum length (--max-length, or that of the adapter) is {max_length} and must lie between 3 and the {most} positions that the model has for a text"
+        "the maximum length (--max-length, or that of the adapter) is {max_length} and must lie between {SHORTEST} and the {most} positions that the model has for a text"
     )))
 }
 
@@ -237,6 +237,16 @@ fn say_as_it_is(line: &str) -> Result<()> {
 /// Prints a value as one line of JSON. Control characters are escaped as JSON escapes them.
 pub fn say_json(value: &impl Serialize) -> Result<()> {
     say_as_it_is(&printable_json(&serde_json::to_string(value).map_err(|e| Error::invalid(format!("json: {e}")))?))
+}
+
+/// Whether standard output was closed by its reader, as `| head` does. For most commands that is no error.
+pub fn is_closed(e: &Error) -> bool {
+    matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// What was printed by a check, whose exit status counts although nobody reads its lines.
+pub fn though_closed(printed: Result<()>) -> Result<()> {
+    printed.or_else(|e| if is_closed(&e) { Ok(()) } else { Err(e) })
 }
 
 /// A measurement in words: `accuracy 86.20 % (84.62–87.64) on 2,000 reviews, loss 0.3312`.

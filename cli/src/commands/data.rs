@@ -1,6 +1,6 @@
 //! `lowrank data check`: the truth about labelled texts, before anything is trained on them.
 
-use super::common::{Checkpoint, DataArgs, Outcome, length, open_wordpiece, say, say_json};
+use super::common::{Checkpoint, DataArgs, Outcome, length, open_wordpiece, say, say_json, though_closed};
 use super::parts::part_at;
 use super::task::{self, TaskArg, spread_in_words};
 use clap::{Args, Subcommand};
@@ -90,19 +90,23 @@ impl Check {
             forms.push(form);
         }
         let tokens = self.tokens(&parts)?;
+        though_closed(self.print(&parts, &forms, &tokens, &found))?;
+        Ok(if self.strict && !found.findings.is_empty() { Outcome::Failed } else { Outcome::Done })
+    }
+
+    fn print(&self, parts: &[Part], forms: &[Option<FileForm>], tokens: &[Tokens], found: &Survey) -> Result<()> {
+        let outputs = Outputs::from(self.task);
         if self.json {
             let paths: Vec<String> = parts.iter().map(|part| part.path.display().to_string()).collect();
-            say_json(
+            return say_json(
                 &json!({ "task": task::name(outputs), "files": paths, "forms": forms, "parts": found.parts, "tokens": tokens, "findings": found.findings }),
-            )?;
-        } else {
-            for ((part, facts), form) in parts.iter().zip(&found.parts).zip(&forms) {
-                let of_part = tokens.iter().filter(|tokens| tokens.part == part.name);
-                facts_in_words(part, facts, form.as_ref(), of_part).iter().try_for_each(say)?;
-            }
-            findings_in_words(&found, outputs).iter().try_for_each(say)?;
+            );
         }
-        Ok(if self.strict && !found.findings.is_empty() { Outcome::Failed } else { Outcome::Done })
+        for ((part, facts), form) in parts.iter().zip(&found.parts).zip(forms) {
+            let of_part = tokens.iter().filter(|tokens| tokens.part == part.name);
+            facts_in_words(part, facts, form.as_ref(), of_part).iter().try_for_each(say)?;
+        }
+        findings_in_words(found, outputs).iter().try_for_each(say)
     }
 
     /// The rows of all parts, those to train on first. An undivided data set is one part.

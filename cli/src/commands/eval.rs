@@ -4,8 +4,9 @@ use super::adapted::{Adapted, AdaptedArgs};
 use super::answer::scores;
 use super::common::{CacheArgs, DataArgs, limited, say, say_json};
 use super::figures::{AllFigures, Figures};
-use super::notes::note;
+use super::notes::{in_line, note};
 use super::output::Input;
+use super::output_file::OutputFile;
 use super::pair_column::pair_column;
 use super::parts::{is_trained_on, part_of, tell};
 use super::ranks::is_first;
@@ -71,15 +72,10 @@ impl SplitArg {
 impl Eval {
     /// Runs the command.
     pub(super) fn run(mut self) -> Result<()> {
-        if let Some(out) = &self.out {
-            check_table(
-                out,
-                self.overwrite,
-                &[Input::of(&self.source, &self.cache), self.adapted.inputs()].into_iter().flatten().collect::<Vec<_>>(),
-            )?;
-        }
+        let inputs: Vec<Input> = Input::of(&self.source, &self.cache).into_iter().chain(self.adapted.inputs()).collect();
+        let out = self.out.as_deref().map(|out| check_table(out, self.overwrite, &inputs)).transpose()?;
         let mut all = self.adapted.open(self.cache.folder().as_deref())?;
-        if self.out.is_some() && all.len() > 1 {
+        if out.is_some() && all.len() > 1 {
             return Err(Error::invalid("--out writes the answers of one model: give one adapter"));
         }
         self.source.text_pair_column = pair_column(&all, self.source.text_pair_column.as_deref())?;
@@ -91,7 +87,7 @@ impl Eval {
         }
         let mut results = Vec::new();
         for adapted in &all {
-            let Measured { labels, result, metrics, lines } = self.measure(adapted)?;
+            let Measured { labels, result, metrics, lines } = self.measure(adapted, out.as_ref())?;
             if self.json {
                 let mut object = json!({ "adapter": adapted.name, self.split.parts().1: result, "labels": labels });
                 metrics.iter().for_each(|metrics| object["metrics"] = json!(metrics));
@@ -105,7 +101,7 @@ impl Eval {
         if self.json { say_one_or_all(results) } else { Ok(()) }
     }
 
-    fn measure(&self, adapted: &Adapted) -> Result<Measured> {
+    fn measure(&self, adapted: &Adapted, out: Option<&OutputFile>) -> Result<Measured> {
         let labels = self.labels(adapted)?;
         let part = self.part(adapted)?;
         let tokens = self.tokens(adapted, &labels, &part)?;
@@ -117,18 +113,19 @@ impl Eval {
         let mut lines = vec![format!("{}{}", result.describe(), part.remark())];
         if let Figures::Classes(result) = &result {
             for (label, row) in tokens.label_names.iter().zip(&result.confusion) {
-                let cells: Vec<String> = tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {answer}")).collect();
-                lines.push(format!("{label}: {}", cells.join(", ")));
+                let cells: Vec<String> =
+                    tokens.label_names.iter().zip(row).map(|(answer, n)| format!("{n} as {}", in_line(answer))).collect();
+                lines.push(format!("{}: {}", in_line(label), cells.join(", ")));
             }
         }
         metrics.iter().for_each(|metrics| lines.extend(metrics.lines(&tokens.label_names)));
-        if let Some(out) = self.out.as_ref().filter(|_| is_first()) {
+        if let Some(out) = out.filter(|_| is_first()) {
             let texts = self.selected(self.source.load(&self.source.data, part.split, &labels)?, &part, |text| text_key(text))?;
-            if texts.len() != rows.len() {
+            if texts.keys() != tokens.keys {
                 return Err(Error::file(&self.source.data, "data set", "was changed while it was measured: run this again"));
             }
             write_scored(out, adapted, (&texts, &tokens), &rows)?;
-            note!("{} texts with their answers written to {}", thousands(texts.len()), out.display());
+            note!("{} texts with their answers written to {}", thousands(texts.len()), out.given.display());
         }
         Ok(Measured { labels: tokens.label_names, result: json!(result), metrics, lines })
     }

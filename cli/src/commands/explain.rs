@@ -4,11 +4,10 @@ use super::base::checked;
 use super::common::{Checkpoint, say, user_cache};
 use super::notes::note;
 use super::output::Input;
-use super::scored::check_file;
+use super::output_file::OutputFile;
 use crate::step::{Memory, Operation, Saved, Step, TEXT, measure, page, side_by_side};
 use clap::Args;
 use lowrank::Result;
-use lowrank::files::write_file;
 use lowrank::lora::{LoraConfig, Method};
 use lowrank::nn::Config;
 use std::path::PathBuf;
@@ -50,8 +49,8 @@ impl Explain {
         };
         let lora = LoraConfig::new(self.rank, &targets);
         let Some(out) = &self.html else { return self.print(&measure(&self.model.path, &self.texts, "LoRA", &Method::Lora(lora))?) };
-        check_file("--html", out, self.overwrite, &[Input::Model("the model", self.model.path.clone())])?;
-        write_file(out, page(&side_by_side(&self.model.path, &self.texts, lora)?)?.as_bytes())?;
+        let file = OutputFile::check("--html", out, self.overwrite, &[Input::Model("the model", self.model.path.clone())])?;
+        file.write(page(&side_by_side(&self.model.path, &self.texts, lora)?)?.as_bytes())?;
         note!("the step is drawn in {}", out.display());
         Ok(())
     }

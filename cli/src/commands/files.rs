@@ -158,7 +158,12 @@ impl Inspect {
         }
         let tensors: Vec<_> = file.names().filter_map(|name| Some((name, file.info(name)?))).collect();
         let bytes: usize = tensors.iter().map(|(_, i)| i.bytes.len()).sum();
-        let numbers: usize = tensors.iter().map(|(_, i)| i.shape.iter().product::<usize>()).sum();
+        // A shape of a type that is not known here may say anything.
+        let count = |shape: &[usize]| shape.iter().try_fold(1_u128, |all, &n| all.checked_mul(n as u128));
+        let numbers = tensors.iter().try_fold(0, |all: u128, (_, i)| all.checked_add(count(&i.shape)?));
+        let numbers = numbers
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or_else(|| Error::file(file.path(), "shapes", "have more numbers than can be"))?;
         if self.json {
             let list: Vec<_> =
                 tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes.len() })).collect();
@@ -170,7 +175,7 @@ impl Inspect {
         for (name, info) in &tensors {
             say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes.len())))?;
         }
-        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))
+        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers as usize), thousands(bytes)))
     }
 }
 

@@ -30,6 +30,7 @@ mod merge;
 mod method;
 mod notes;
 mod output;
+mod output_file;
 mod page_parts;
 mod pages;
 mod pair_column;
@@ -61,7 +62,7 @@ mod training_args;
 
 use crate::lost;
 use clap::{CommandFactory, Parser, Subcommand};
-use common::Outcome;
+use common::{Outcome, is_closed};
 use lowrank::{Error, Result};
 use notes::warning;
 use std::num::NonZero;
@@ -151,10 +152,8 @@ pub fn main() -> ExitCode {
         }
     };
     lost::watch();
-    // The reader closed the pipe (`| head`): not an error.
-    let closed = |e: &Error| matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe);
     let report = |e: &Error| {
-        if !closed(e) {
+        if !is_closed(e) {
             warning!("lowrank: {e}");
         }
     };
@@ -162,7 +161,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(e) if closed(&e) => ExitCode::SUCCESS,
+        Err(e) if is_closed(&e) && lost::check().is_ok() => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }

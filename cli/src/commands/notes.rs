@@ -47,6 +47,11 @@ pub fn printable(text: impl Display) -> String {
     escaped(&text.to_string(), |c| c.escape_unicode().to_string())
 }
 
+/// [`printable`] in one line: a label or a name cannot add lines or columns of its own.
+pub fn in_line(text: impl Display) -> String {
+    printable(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 /// [`printable`] for JSON on one line, in which control characters stand in strings alone: the escapes are those of JSON.
 pub fn printable_json(text: &str) -> String {
     escaped(text, |c| format!("\\u{:04x}", u32::from(c)))

@@ -181,13 +181,16 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The test texts as strings. The two texts of a pair are joined by an empty line.
+    /// The test texts as strings, those of the tokens `test`. The two texts of a pair are joined by an empty line.
     ///
     /// # Errors
-    /// As [`Reader::train_and_test`].
-    pub fn texts(&self, train: &Tokenized) -> Result<Vec<String>> {
+    /// As [`Reader::train_and_test`], or if the file has other texts than when the tokens were made.
+    pub fn texts(&self, train: &Tokenized, test: &Tokenized) -> Result<Vec<String>> {
         let (path, split) = &self.test;
         let data = self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?;
+        if data.keys() != test.keys {
+            return Err(Error::file(path, "data set", "was changed since it was read"));
+        }
         Ok((0..data.len()).map(|i| data.whole_text(i).into_owned()).collect())
     }
 

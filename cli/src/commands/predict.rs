@@ -41,11 +41,11 @@ impl Predict {
     /// Runs the command.
     pub(super) fn run(self) -> Result<Outcome> {
         self.input.check("predict")?;
-        self.table.check(self.adapted.inputs())?;
+        let table = self.table.check(self.adapted.inputs())?;
         let mut all = self.adapted.open(user_cache().as_deref())?;
         all.iter_mut().try_for_each(|adapted| self.rename(adapted))?;
         let text_pair_column = pair_column(&all, self.text_pair_column.as_deref())?;
-        if text_pair_column.is_some() && self.input.file.is_none() && self.table.paths().is_none() {
+        if text_pair_column.is_some() && self.input.file.is_none() && table.is_none() {
             let problem = "was trained on pairs of texts: give a table of pairs with --data or --file";
             return Err(Error::invalid(format!("{}: {problem}", all[0].name)));
         }
@@ -55,9 +55,9 @@ impl Predict {
             encoding: self.input.encoding.clone(),
             ..TableOptions::default()
         };
-        let Some(paths) = self.table.paths() else { return self.answer(&all, &options).map(|()| Outcome::Done) };
+        let Some((data, out)) = &table else { return self.answer(&all, &options).map(|()| Outcome::Done) };
         match &all[..] {
-            [adapted] => predict_table::run(adapted, paths, &options, BATCH),
+            [adapted] => predict_table::run(adapted, (data, out), &options, BATCH),
             _ => Err(Error::invalid("--data is answered by one model: give one adapter")),
         }
     }
@@ -72,8 +72,8 @@ impl Predict {
             let texts: Vec<Text> = rows.iter().map(|row| (row.text.as_str(), row.second.as_deref())).collect();
             return texts.chunks(4 * BATCH).try_for_each(|texts| self.answer_lines(all, texts));
         }
-        if let Some(column) = &options.text_pair_column {
-            let problem = format!("is no table with a column {column:?} of second texts: expected .csv, .tsv, .json or .jsonl");
+        if let Some(column) = options.text_pair_column.as_ref().or(options.text_column.as_ref()) {
+            let problem = format!("is no table with a column {column:?}: expected .csv, .tsv, .json or .jsonl");
             return Err(Error::file(path, "--file", problem));
         }
         let texts: Vec<String> = read_text(path, self.input.encoding.as_deref())?.lines().map(String::from).collect();

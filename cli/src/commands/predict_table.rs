@@ -5,15 +5,14 @@ use super::answer::{self, scores};
 use super::common::Outcome;
 use super::notes::note;
 use super::output::Input;
+use super::output_file::OutputFile;
 use super::progress::RowProgress;
 use super::ranks::is_first;
-use super::scored::check_file;
 use super::signals::{asked_to_stop, catch_signals};
 use crate::table::{Column, Format, Sink, Table, sink};
 use clap::Args;
 use lowrank::cut::Windows;
 use lowrank::data::{Encoded, Encoder, Record, Sequence, TableOptions};
-use lowrank::files::write_with;
 use lowrank::text::thousands;
 use lowrank::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -39,21 +38,17 @@ const ROWS: usize = 4096;
 const BYTES: usize = 16 << 20;
 
 impl TableArgs {
-    /// The table to read and the file to write, if they were given.
-    pub fn paths(&self) -> Option<(&Path, &Path)> {
-        Some((self.data.as_deref()?, self.out.as_deref()?))
-    }
-
-    /// Checks, before anything is computed, that the file can be written. `inputs`: what else is read.
+    /// The table to read and the file to write, if they were given. Checks, before anything is computed, that it can be written. `inputs`: what else is
+    /// read.
     ///
     /// # Errors
     /// If a name is not that of a table, or an input or another file would be lost.
-    pub fn check(&self, inputs: Vec<Input>) -> Result<()> {
-        let Some((data, out)) = self.paths() else { return Ok(()) };
+    pub fn check(&self, inputs: Vec<Input>) -> Result<Option<(&Path, OutputFile)>> {
+        let (Some(data), Some(out)) = (&self.data, &self.out) else { return Ok(None) };
         Format::of(data, "--data")?;
         Format::of(out, "--out")?;
         let inputs: Vec<Input> = inputs.into_iter().chain([Input::Data("the table", data.to_path_buf())]).collect();
-        check_file("--out", out, self.overwrite, &inputs)
+        Ok(Some((data, OutputFile::check("--out", out, self.overwrite, &inputs)?)))
     }
 }
 
@@ -61,7 +56,7 @@ impl TableArgs {
 ///
 /// # Errors
 /// If a row is malformed, a name of a new column is taken, or the file cannot be written. Then nothing is written.
-pub fn run(adapted: &Adapted, (data, out): (&Path, &Path), options: &TableOptions, batch: usize) -> Result<Outcome> {
+pub fn run(adapted: &Adapted, (data, out): (&Path, &OutputFile), options: &TableOptions, batch: usize) -> Result<Outcome> {
     catch_signals()?;
     let stopped = || {
         note!("stopped: nothing was written");
@@ -78,13 +73,13 @@ pub fn run(adapted: &Adapted, (data, out): (&Path, &Path), options: &TableOption
     let added = columns(adapted, &table, data)?;
     progress.start(table.rows());
     let done = match is_first() {
-        true => write_with(out, |file| Work::new(adapted, batch, progress, Some(sink(out, file, &table, &added)?)).run(&table))?,
+        true => out.write_with(|file| Work::new(adapted, batch, progress, Some(sink(&out.given, file, &table, &added)?)).run(&table))?,
         false => Work::new(adapted, batch, progress, None).run(&table)?,
     };
     if done.is_none() {
         return stopped();
     }
-    note!("{} rows with their answers written to {}", thousands(table.rows()), out.display());
+    note!("{} rows with their answers written to {}", thousands(table.rows()), out.given.display());
     Ok(Outcome::Done)
 }
 
@@ -129,7 +124,7 @@ impl<'a> Work<'a> {
         let copied = self.sink.as_ref().is_none_or(|sink| sink.copies());
         let ended = table.each(copied, &mut |record, text, second| {
             let encoded = Encoded::of(&mut self.encoder, &text, second.as_deref(), self.adapted.cut);
-            self.bytes += 2 * (text.len() + second.map_or(0, |second| second.len())) + 4 * encoded.ids.len();
+            self.bytes += 2 * (text.len() + second.map_or(0, |second| second.len())) + 4 * encoded.ids.len() + record.bytes();
             self.rows.push((record, encoded));
             if self.rows.len() < ROWS && self.bytes < BYTES { Ok(true) } else { self.flush() }
         });

@@ -38,6 +38,8 @@ pub struct TrainingRun<'a> {
     pub every: usize,
     /// Settings that must be the same to resume: a JSON object.
     pub settings: String,
+    /// Hash of the files beside the base's weights when the run began: see [`side_files`](super::base::side_files).
+    pub side_files: String,
     /// Version and machine; the bytes of the result depend on them too.
     pub machine: String,
     pub recipe: &'a Recipe,

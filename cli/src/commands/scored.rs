@@ -2,10 +2,10 @@
 
 use super::adapted::Adapted;
 use super::answer::{answers, columns};
-use super::output::{Input, check_apart};
+use super::output::Input;
+use super::output_file::OutputFile;
 use crate::table::Answer;
 use lowrank::data::{Dataset, Tokenized};
-use lowrank::files::{parent, write_file};
 use lowrank::nn::Outputs;
 use lowrank::{Error, Result};
 use std::path::Path;
@@ -13,28 +13,10 @@ use std::path::Path;
 /// Checks, before anything is computed, that a table can be written to `path`.
 ///
 /// # Errors
-/// If its name does not end with .csv or .tsv, or an input or another file would be lost.
-pub fn check_table(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
+/// If its name does not end with .csv or .tsv, and those of [`OutputFile::check`].
+pub fn check_table(path: &Path, overwrite: bool, inputs: &[Input]) -> Result<OutputFile> {
     separator(path)?;
-    check_file("--out", path, overwrite, inputs)
-}
-
-/// Checks that a file can be written to `path`, which `option` names.
-///
-/// # Errors
-/// If an input or another file would be lost.
-pub fn check_file(option: &str, path: &Path, overwrite: bool, inputs: &[Input]) -> Result<()> {
-    check_apart(option, path, inputs)?;
-    if path.exists() && !path.is_file() {
-        return Err(Error::file(path, option, "is a folder or a device, and a file is to be written here: choose another name"));
-    }
-    if !parent(path).is_dir() {
-        return Err(Error::file(path, option, "lies in a folder that does not exist: create it first"));
-    }
-    match path.symlink_metadata().is_ok() && !overwrite {
-        true => Err(Error::file(path, option, format!("exists already: give --overwrite to replace it, or choose another {option}"))),
-        false => Ok(()),
-    }
+    OutputFile::check("--out", path, overwrite, inputs)
 }
 
 fn separator(path: &Path) -> Result<u8> {
@@ -50,7 +32,8 @@ fn separator(path: &Path) -> Result<u8> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_scored(path: &Path, adapted: &Adapted, (texts, data): (&Dataset, &Tokenized), rows: &[Vec<f64>]) -> Result<()> {
+pub fn write_scored(out: &OutputFile, adapted: &Adapted, (texts, data): (&Dataset, &Tokenized), rows: &[Vec<f64>]) -> Result<()> {
+    let path = &out.given;
     let problem = |e: csv::Error| Error::file(path, "--out", e);
     let mut table = csv::WriterBuilder::new().delimiter(separator(path)?).from_writer(Vec::new());
     let (labels, is_labels) = (&adapted.labels, adapted.outputs == Outputs::Labels);
@@ -78,5 +61,5 @@ pub fn write_scored(path: &Path, adapted: &Adapted, (texts, data): (&Dataset, &T
         table.write_record(text.chain([label]).chain(answers(adapted, row).iter().map(Answer::text)).chain(decisions)).map_err(problem)?;
     }
     let bytes = table.into_inner().map_err(|e| Error::file(path, "--out", e.error()))?;
-    write_file(path, &bytes)
+    out.write(&bytes)
 }

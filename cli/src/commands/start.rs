@@ -50,7 +50,7 @@ impl Start {
         let (mut model, report) = DistilBert::open_with(base.folder, &options)?;
         if let Some(about) = &about {
             check_base(about, &model, classes, directory, base.folder)?;
-            check_same(about, directory, base.folder, hash)?;
+            check_same(about, directory, (base.folder, &model.config), hash)?;
         }
         let method = adapter::load(&mut model, directory)?;
         note!("starting from the adapter {}", directory.display());

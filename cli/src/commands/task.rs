@@ -128,13 +128,15 @@ pub fn spread_in_words(Spread { smallest, median, largest, mean, deviation }: &S
 
 /// The labels or numbers of the training texts in words; `None` for classes.
 pub fn in_words(train: &Tokenized) -> Option<String> {
-    let Targets { outputs, .. } = train.targets.as_ref()?;
-    let wanted = train.wanted();
+    let Targets { outputs, rows } = train.targets.as_ref()?;
     if *outputs == Outputs::Numbers {
-        return Spread::of(wanted.concat()).as_ref().map(spread_in_words);
+        return Spread::of(train.labels.iter().flat_map(|&label| rows[label as usize].iter().copied()).collect())
+            .as_ref()
+            .map(spread_in_words);
     }
     let counts: Vec<String> =
         train.label_names.iter().zip(train.class_counts()).map(|(name, count)| format!("{name} {}", thousands(count))).collect();
-    let none = wanted.iter().filter(|row| row.iter().all(|y| *y < 0.5)).count();
+    let is_none: Vec<bool> = rows.iter().map(|row| row.iter().all(|y| *y < 0.5)).collect();
+    let none = train.labels.iter().filter(|&&label| is_none[label as usize]).count();
     Some(format!("labels: {}; {} texts have none", counts.join(", "), thousands(none)))
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use lowrank::cut::{Cut, Truncate};
 use lowrank::data::{Encoded, Encoder, WordPiece, read_text};
 use lowrank::{Error, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Arguments of `tokenize`.
@@ -62,15 +62,20 @@ impl Tokenize {
                 say_json(&json!({ "ids": wordpiece.encode(line, cut) }))?;
             } else if self.jsonl {
                 let bad = |e: String| Error::file(&name, format!("line {}", number + 1), e);
-                let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
+                let value: Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
                 let text = value["text"].as_str().ok_or_else(|| bad("has no \"text\"".to_string()))?;
-                say_json(&match value["text_pair"].as_str() {
-                    None => json!({ "ids": wordpiece.encode(text, cut) }),
-                    Some(second) => {
+                say_json(&match (&value["text_pair"], self.truncate) {
+                    (Value::Null, _) => json!({ "ids": wordpiece.encode(text, cut) }),
+                    (Value::String(_), Some(_)) => return Err(bad("is a pair of texts, and --truncate is for single ones".to_string())),
+                    (Value::String(second), None) => {
+                        if max_length < 3 {
+                            return Err(bad("is a pair of texts: --max-length must be at least 3".to_string()));
+                        }
                         let Encoded { ids, second, .. } = Encoded::pair(&mut encoder, [text, second], max_length);
                         let types: Vec<u32> = (0..ids.len()).map(|i| u32::from(i + second >= ids.len())).collect();
                         json!({ "ids": ids, "token_type_ids": types })
                     }
+                    (other, _) => return Err(bad(format!("\"text_pair\" is {other}, and must be a text"))),
                 })?;
             } else {
                 let ids: Vec<String> = wordpiece.encode(line, cut).iter().map(u32::to_string).collect();

@@ -1,6 +1,6 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
-use super::base::checked;
+use super::base::{beside_the_hash, check_side_files, checked, side_files};
 use super::common::{Outcome, count, length, say, say_json};
 use super::figures::{AllFigures, outputs};
 use super::head::{BaseModel, tell_model};
@@ -82,7 +82,7 @@ pub struct Train {
 
 impl Train {
     /// The settings on which the bytes of a run depend. A run is resumed only with the same ones.
-    fn settings(&self, recipe: &Recipe, method: &Method, base: &str, cut: Cut, texts: &Texts) -> Result<String> {
+    fn settings(&self, recipe: &Recipe, method: &Method, (base, model): (&str, &DistilBert), cut: Cut, texts: &Texts) -> Result<String> {
         let (mut settings, selection) = (json!(recipe), self.held_out.selection(outputs(&texts.train)));
         for (name, value) in [
             ("method", json!(format!("{method:?}"))),
@@ -113,6 +113,9 @@ impl Train {
         task::add_setting(&mut settings, &texts.train);
         if let Some(patience) = selection.patience {
             settings["patience"] = json!(patience);
+        }
+        for (name, value) in beside_the_hash(model)? {
+            settings[name] = value;
         }
         if let Some(directory) = &self.init_from {
             settings["init_from"] = json!(hex(&hash_file(&adapter::tensors_path(directory))?));
@@ -183,9 +186,9 @@ impl Train {
         let (cut, names) = (self.cut(&start, &method)?, start.names());
         task::check_pairs(args.source.text_pair_column.as_deref(), cut)?;
         let reader = Reader::new(args, &start.model().config, task::labels(task, &args.source, names.as_deref())?, cut, self.seed)?;
-        let texts = self.texts(&reader, names.as_deref())?;
+        // The hash is taken before the training: the files can be gone when it is over.
+        let (texts, trained_on) = (self.texts(&reader, names.as_deref())?, reader.trained_on()?);
         recipe.class_weights = self.how.class_weights(&texts.train)?;
-        let trained_on = reader.trained_on()?; // before the training: the files can be gone when it is over
         let (mut model, report, adapted, method) = start.ready(&checkpoint, &texts.train.label_names)?;
         model.config.set_outputs(task);
         tell_model(&args.model.path, &model, &report, &adapted);
@@ -196,7 +199,8 @@ impl Train {
         let mut run = TrainingRun {
             out: &self.output.out,
             every: self.checkpoint_every.unwrap_or(if method.makes_checkpoint() { 1000 } else { 100 }),
-            settings: self.settings(&recipe, &method, &base, cut, &texts)?,
+            settings: self.settings(&recipe, &method, (&base, &model), cut, &texts)?,
+            side_files: side_files(&args.model.path)?,
             machine: format!("lowrank {} on {machine}", env!("CARGO_PKG_VERSION")),
             recipe: &recipe,
             texts: &texts,
@@ -255,7 +259,8 @@ impl Train {
         let (mut summary, table) =
             (finished.summary(), doubts.and_then(|doubts| doubts.table_or_warning(reader, run, self.held_out.dev_fraction)));
         summary["suspects"] = json!(doubts.filter(|_| table.is_some()).map(Doubts::summary));
-        if let Err(e) = self.save(&finished, about, reader, (&summary, table.as_deref())) {
+        let unchanged = check_side_files(&self.args.model.path, &run.side_files);
+        if let Err(e) = unchanged.and_then(|()| self.save(&finished, about, reader, (&summary, table.as_deref()))) {
             return run.ended_early(model, optimizer, Some(e));
         }
         self.print(&finished, summary)?;
@@ -285,7 +290,7 @@ impl Train {
         let pretty = serde_json::to_string_pretty(summary).map_err(|e| Error::invalid(format!("summary.json: {e}")))?;
         // The run is over: texts that cannot be read any more do not lose it.
         let texts = || {
-            reader.texts(&run.texts.train).unwrap_or_else(|e| {
+            reader.texts(&run.texts.train, &run.texts.test).unwrap_or_else(|e| {
                 warning!("the report shows no texts: {e}");
                 Vec::new()
             })

@@ -15,4 +15,4 @@ mod replace;
 pub use lock::{Lock, lock, try_lock};
 pub use marker::{MARKER, check_replaceable_file, replace_file};
 pub use recover::recover;
-pub use replace::{check_replaceable, if_supported, remove, write_directory};
+pub use replace::{check_replaceable, followed, if_supported, remove, write_directory};

@@ -62,7 +62,12 @@ fn remove_unfinished(left: &Path) -> Result<()> {
 
 /// Whether a living process may hold the lock of the file or folder: one that cannot be locked, too, as on a file system without locks.
 fn in_use(path: &Path) -> bool {
-    let handle = if path.is_dir() { open_directory(path) } else { File::open(path).map(Some) };
+    // Opening a named pipe would wait for ever, and lowrank makes none. A link leads to somebody else's file.
+    let handle = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => open_directory(path),
+        Ok(found) if found.is_file() => File::open(path).map(Some),
+        _ => return true,
+    };
     handle.is_ok_and(|file| may_be_held(file.map(|file| file.try_lock())))
 }
 
@@ -108,6 +113,16 @@ mod tests {
             Ok(())
         })
         .unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_named_pipe_with_such_a_name_does_not_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, pipe) = (dir.path().join("out"), dir.path().join(".out.partial-0123456789abcdef"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _ = recover(&out, &mut |_| {});
+        assert!(pipe.symlink_metadata().is_ok(), "it is somebody else's");
     }
 
     #[test]

@@ -23,11 +23,31 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return Err(Error::file(path, "directory", "is a file, and a directory is to be written here: choose another name"));
     }
+    if is_mount_point(path) {
+        let problem = "is a mount point, and a folder is replaced as a whole: give a folder inside it, which need not exist";
+        return Err(Error::file(path, "directory", problem));
+    }
     check_ours(path).map(drop)
 }
 
+/// Whether another file system begins at the folder `path`. Nothing can be renamed to its place.
+#[cfg(unix)]
+fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|found| found.dev());
+    matches!((device(path), device(parent(path))), (Ok(own), Ok(above)) if own != above)
+}
+
+#[cfg(not(unix))]
+fn is_mount_point(_: &Path) -> bool {
+    false
+}
+
 /// `path`, or the target if it is a link: the link stays, and its target is replaced.
-pub(super) fn followed(path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it is a link that leads nowhere.
+pub fn followed(path: &Path) -> Result<PathBuf> {
     if !path.is_symlink() {
         return Ok(path.to_path_buf());
     }

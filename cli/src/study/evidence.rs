@@ -7,7 +7,7 @@ use super::table::with_results;
 use super::{Change, Latency, Row, RowResult, Study, Timing, latency};
 use lowrank::Result;
 use lowrank::lora::{Counts, Init, LoraConfig, Method, adapt, adapter};
-use lowrank::nn::{Config, DistilBert, LoadOptions};
+use lowrank::nn::{Config, DistilBert, Head, LoadOptions};
 use lowrank::tensor::DType;
 use lowrank::tensor::math::largest;
 use lowrank::train::logits;
@@ -85,7 +85,9 @@ impl Study<'_> {
         Self: 'a,
     {
         let classes = self.train.label_names.len();
-        let open = |folder: &Path| DistilBert::open_with(folder, &LoadOptions { classes: Some(classes), ..LoadOptions::default() });
+        let open = |folder: &Path| {
+            DistilBert::open_with(folder, &LoadOptions { classes: Some(classes), head: Head::Fitting, ..LoadOptions::default() })
+        };
         let mut base = open(self.model)?.0;
         let changes = |base: &mut DistilBert, key: &str| -> Result<Vec<Change>> {
             let Some((row, of)) = with_results(rows, results).find(|(row, _)| row.key == key) else { return Ok(Vec::new()) };

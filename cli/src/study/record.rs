@@ -1,5 +1,7 @@
 //! The saved state of a row that trains: model and optimizer, and the numbers of its steps.
 
+use super::machine::{COMMIT, VERSION};
+use super::used::UNKNOWN;
 use crate::folder::write_directory;
 use lowrank::files::{read_text, write_file};
 use lowrank::nn::DistilBert;
@@ -18,9 +20,46 @@ pub(super) struct TrainingRecord {
     pub losses: Vec<f64>,
     pub accuracies: Vec<f64>,
     pub seconds: f64,
+    /// Who took the steps. Old states lack it.
+    #[serde(default)]
+    parts: Vec<Part>,
+}
+
+/// Steps that one machine took with one program. Another instruction set or program may round otherwise.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Part {
+    /// Its first step, counted from 0.
+    from: usize,
+    machine: String,
+    /// Version and commit.
+    program: String,
 }
 
 impl TrainingRecord {
+    /// Records that `machine` takes the steps from `step` on. Returns what to tell if another machine or program took those before.
+    pub fn go_on(&mut self, step: usize, machine: &str) -> Option<String> {
+        let part = Part { from: step, machine: machine.to_string(), program: format!("lowrank {VERSION}, commit {COMMIT}") };
+        let before = self.parts.last().map(|last| (last.machine.clone(), last.program.clone()));
+        if before.as_ref() == Some(&(part.machine.clone(), part.program.clone())) {
+            return None;
+        }
+        self.parts.push(part);
+        let (then, program) = before?;
+        let (now, new) = (machine, &self.parts[self.parts.len() - 1].program);
+        Some(format!(
+            "{step} steps were taken on {then} by {program}, and the rest are on {now} by {new}: the numbers may differ from those of a run in one piece"
+        ))
+    }
+
+    /// The machine of all steps. If there were several, or several programs, each with its first step.
+    pub fn machines(&self) -> String {
+        match &self.parts[..] {
+            [] => UNKNOWN.to_string(),
+            [one] => one.machine.clone(),
+            all => all.iter().map(|p| format!("from step {}: {} ({})", p.from + 1, p.machine, p.program)).collect::<Vec<_>>().join("; "),
+        }
+    }
+
     /// Restores model and optimizer from the state in `folder`; without one, the record is empty.
     ///
     /// # Errors
@@ -75,4 +114,25 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Error::file(path, "json", e))?;
     write_file(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_goes_on_elsewhere_says_so() {
+        let mut record = TrainingRecord::default();
+        assert_eq!(record.machines(), UNKNOWN);
+        assert_eq!((record.go_on(0, "one"), record.go_on(7, "one")), (None, None));
+        assert_eq!(record.machines(), "one");
+        let told = record.go_on(9, "two").unwrap();
+        assert!(told.contains("9 steps were taken on one") && told.contains("on two"), "{told}");
+        let text = serde_json::to_string(&record).unwrap();
+        let again: TrainingRecord = serde_json::from_str(&text).unwrap();
+        assert!(again.machines().starts_with("from step 1: one (lowrank ") && again.machines().contains("; from step 10: two ("));
+        // An old state.
+        let mut old: TrainingRecord = serde_json::from_str(r#"{"losses": [], "accuracies": [], "seconds": 1}"#).unwrap();
+        assert_eq!(old.go_on(5, "one"), None);
+    }
 }

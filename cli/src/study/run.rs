@@ -137,15 +137,17 @@ impl Study<'_> {
         let exact = |name: &str| row.method.trains(name);
         let options = LoadOptions { classes: Some(classes), dtype: self.dtype, seed, head: Head::Fitting, exact: &exact };
         let mut model = DistilBert::open_with(self.model, &options)?.0;
+        model.config.set_outputs(Outputs::Classes);
         row.method.apply(&mut model, seed)?;
         let counts = Counts::of(&model);
         let this = RowRun { row, folder: &folder, recipe: &recipe, settings: &settings, train };
-        let Some((record, machine)) = self.train(&this, &mut model, progress)? else { return Ok(None) };
+        let Some(record) = self.train(&this, &mut model, progress)? else { return Ok(None) };
         let mut go_on = |done| progress.test(done, self.test.len());
         let Some(logits) = mean_logits(&OneRank, &model, &self.test.windows(), recipe.batch, &mut go_on)? else { return Ok(None) };
         let predicted: Vec<Vec<f64>> = logits.iter().map(|row| scores(Outputs::Classes, row, 1.0)).collect();
         let (test, answers) = measure(&predicted, &self.test.labels)?;
-        let TrainingRecord { losses, accuracies, seconds } = record;
+        let machine = record.machines();
+        let TrainingRecord { losses, accuracies, seconds, .. } = record;
         let result = RowResult {
             row: row.key.clone(),
             seed,
@@ -186,19 +188,20 @@ impl Study<'_> {
         Recipe { lr: row.lr, seed, epochs, cache_trunk: row.cache_trunk, ..self.recipe.clone() }
     }
 
-    /// Trains to the end, from a checkpoint if there is one. Returns the record of training and the machine; `None` if interrupted.
-    fn train(&self, run: &RowRun, model: &mut DistilBert, progress: &mut dyn StudyProgress) -> Result<Option<(TrainingRecord, String)>> {
+    /// Trains to the end, from a checkpoint if there is one. Returns the record of training; `None` if interrupted.
+    fn train(&self, run: &RowRun, model: &mut DistilBert, progress: &mut dyn StudyProgress) -> Result<Option<TrainingRecord>> {
         let RowRun { row, folder, recipe, settings, train } = *run;
         let mut optimizer = AdamW::of(recipe);
         let mut record = TrainingRecord::load(folder, settings, model, &mut optimizer)?;
         let machine = (self.place)(model)?;
+        record.go_on(optimizer.steps(), &machine).iter().for_each(|text| progress.note(text));
         let steps = recipe.steps_per_epoch(train.len()) * recipe.epochs;
         progress.begin(row, recipe.seed, optimizer.steps(), steps);
         let mut started = Instant::now();
         let training = (optimizer.steps() < steps).then(|| Training::new(model, train, recipe)).transpose()?;
         while let Some(training) = training.as_ref().filter(|_| optimizer.steps() < steps) {
             let mut observer = UntilCheckpoint { record: &mut record, progress, stopped: false };
-            let until = optimizer.steps() + self.checkpoint_every.max(1);
+            let until = optimizer.steps().saturating_add(self.checkpoint_every.max(1));
             let trained = training.run(model, &mut optimizer, until, &mut observer);
             let stopped = observer.stopped;
             record.seconds += started.elapsed().as_secs_f64();
@@ -212,7 +215,7 @@ impl Study<'_> {
                 return Ok(None);
             }
         }
-        Ok(Some((record, machine)))
+        Ok(Some(record))
     }
 
     /// Writes the adapter or checkpoint, and `result.json`.
@@ -247,8 +250,11 @@ impl Study<'_> {
 
     /// The settings that must be the same for a run to resume.
     fn settings(&self, row: &Row, recipe: &Recipe) -> String {
-        let hashes = self.hashes.join(" ");
-        format!("{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes}", row.method, row.subsample, self.dtype, self.config)
+        let (hashes, labels, cut) = (self.hashes.join(" "), &self.train.label_names, self.cut);
+        format!(
+            "{:?} {recipe:?} 1/{} of the reviews, {} {:?} {hashes} {labels:?} {cut:?}",
+            row.method, row.subsample, self.dtype, self.config
+        )
     }
 
     /// The result in `folder`, if that run is finished.
@@ -272,7 +278,22 @@ impl Study<'_> {
             );
             return Err(Error::file(&path, "answers", problem));
         }
+        if !self.fits(&result) {
+            return Err(Error::file(&path, "test", "does not fit its answers: it is damaged; remove the row's folder"));
+        }
         Ok(Some(result))
+    }
+
+    /// Whether the figures of a saved result are those of its answers.
+    fn fits(&self, RowResult { answers, test, .. }: &RowResult) -> bool {
+        let classes = self.train.label_names.len();
+        let mut confusion = vec![vec![0; classes]; classes];
+        for (&label, &answer) in self.test.labels.iter().zip(answers) {
+            let Some(cell) = confusion[label as usize].get_mut(answer as usize) else { return false };
+            *cell += 1;
+        }
+        let right: usize = (0..classes).map(|class| confusion[class][class]).sum();
+        test.confusion == confusion && test.accuracy == right as f64 / answers.len().max(1) as f64
     }
 }
 

@@ -55,12 +55,13 @@ impl Table {
         let mut rows = self.file.get_row_iter(projection).map_err(|e| damaged(&self.path, e))?;
         let mut number = 0;
         loop {
-            // The crate panics at some damages.
-            let next = catch_unwind(AssertUnwindSafe(|| rows.next()));
-            let next = next.map_err(|_| Error::file(&self.path, format_args!("row {}", number + 1), "the file is damaged"))?;
+            // The crate panics at some damages, and at dates and numbers out of its range.
+            let next = catch_unwind(AssertUnwindSafe(|| rows.next().map(|row| row.map(|row| self.record(row, number + 1, copied)))));
+            let problem = "the file is damaged, or a date or a number is out of the range that can be read";
+            let next = next.map_err(|_| Error::file(&self.path, format_args!("row {}", number + 1), problem))?;
             let Some(row) = next.transpose().map_err(|e| damaged(&self.path, e))? else { break };
             number += 1;
-            let (record, text, second) = self.record(row, number, copied)?;
+            let (record, text, second) = row?;
             if !emit(record, text, second)? {
                 return Ok(false);
             }
