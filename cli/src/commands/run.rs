@@ -283,7 +283,7 @@ impl TrainingRun<'_> {
         ranks::check(&facts.chain([("machine", self.machine.clone())]).collect::<Vec<_>>())
     }
 
-    /// Restores the saved state. Every rank reads it.
+    /// Restores the saved state, and says after which step it goes on. Every rank reads it.
     ///
     /// # Errors
     /// If a file is missing or damaged, or the saved run had other settings.
@@ -300,6 +300,7 @@ impl TrainingRun<'_> {
         let measured = number(&file, "measured")?;
         let best = Best::read(&file, model, measured)?;
         self.state = RunState { metrics, seconds: number(&file, "seconds")?, measured, best, ..RunState::default() };
+        note!("going on after step {}", optimizer.steps());
         Ok(())
     }
 }

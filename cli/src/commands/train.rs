@@ -212,7 +212,6 @@ impl Train {
         run.check_ranks()?;
         if self.resume {
             run.resume(&mut model, &mut optimizer)?;
-            note!("going on after step {}", optimizer.steps());
         }
         let tested = run.train_and_test(&mut model, &mut optimizer);
         let (tested, doubts) = match doubts(folds, tested, &run, (&mut model, &optimizer), &new_optimizer) {
