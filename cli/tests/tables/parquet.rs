@@ -115,8 +115,8 @@ fn other_tables_become_parquet() {
     assert_answer(&back[3][8..], &dir.answers(&[&texts[2]])[0]);
     // A JSON column that has only numbers or truth values is one in Parquet.
     let rows = [
-        "{\"text\": \"good\", \"n\": 1, \"x\": 2, \"b\": true, \"mixed\": 1, \"deep\": {\"k\": [1]}}",
-        "{\"text\": \"bad\", \"n\": -9007199254740993, \"x\": 0.5, \"b\": null, \"mixed\": \"one\"}",
+        "{\"text\": \"good\", \"n\": 1, \"x\": 2, \"b\": true, \"mixed\": 1, \"deep\": {\"k\": [1]}, \"huge\": 18446744073709551615, \"both\": 9007199254740993}",
+        "{\"text\": \"bad\", \"n\": -9007199254740993, \"x\": 0.5, \"b\": null, \"mixed\": \"one\", \"both\": 1.5}",
     ];
     dir.write("a.jsonl", rows.join("\n"));
     dir.ok("--data a.jsonl --out b.parquet");
@@ -128,6 +128,9 @@ fn other_tables_become_parquet() {
     let word = |text: &str| Field::Str(text.into());
     assert_eq!(second, [&word("bad"), &Field::Long(-9007199254740993), &Field::Double(0.5), &Field::Null, &word("one"), &Field::Null]);
     assert_eq!(rows[0].get_column_iter().nth(5).unwrap().1, &word("{\"k\": [1]}"));
+    // A number that no type has exactly keeps its digits as a text.
+    let digits: Vec<&Field> = rows[0].get_column_iter().map(|(_, field)| field).skip(6).take(2).collect();
+    assert_eq!(digits, [&word("18446744073709551615"), &word("9007199254740993")]);
     dir.write("none.csv", "text,id\n");
     dir.ok("--data none.csv --out none.parquet");
     assert_eq!(open(&dir, "none.parquet").1.len(), 0);

@@ -31,7 +31,10 @@ enum Kind {
     /// Nothing yet.
     Missing,
     Flag,
+    /// A whole number that a double has exactly.
     Whole,
+    /// Another one that 64 bits have.
+    Long,
     Number,
     Text,
 }
@@ -43,7 +46,10 @@ impl Kind {
             Cell::Json(value) => match value.as_str() {
                 "null" => Kind::Missing,
                 "true" | "false" => Kind::Flag,
-                value if value.parse::<i64>().is_ok() => Kind::Whole,
+                value if value.parse::<i64>().is_ok_and(|n| n.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS) => Kind::Whole,
+                value if value.parse::<i64>().is_ok() => Kind::Long,
+                // A larger whole number keeps its digits as a text.
+                value if value.bytes().all(|b| b.is_ascii_digit() || b == b'-') => Kind::Text,
                 value if value.parse::<f64>().is_ok_and(f64::is_finite) => Kind::Number,
                 _ => Kind::Text,
             },
@@ -56,6 +62,7 @@ impl Kind {
             (a, b) if a == b => a,
             (Kind::Missing, other) | (other, Kind::Missing) => other,
             (Kind::Whole, Kind::Number) | (Kind::Number, Kind::Whole) => Kind::Number,
+            (Kind::Whole, Kind::Long) | (Kind::Long, Kind::Whole) => Kind::Long,
             _ => Kind::Text,
         }
     }
@@ -63,7 +70,7 @@ impl Kind {
     fn field(self, name: &str, repetition: Repetition) -> Found<Arc<Type>> {
         let (physical, logical) = match self {
             Kind::Flag => (Physical::BOOLEAN, None),
-            Kind::Whole => (Physical::INT64, None),
+            Kind::Whole | Kind::Long => (Physical::INT64, None),
             Kind::Number => (Physical::DOUBLE, None),
             Kind::Missing | Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         };
@@ -174,7 +181,9 @@ impl Sink<'_> {
             let cells: Vec<Option<&str>> = cells.map(|cell| cell.and_then(present)).collect();
             match kind {
                 Kind::Flag => write::<BoolType>(&mut out, cells.iter().map(|c| c.and_then(|c| c.parse().ok())).collect(), true)?,
-                Kind::Whole => write::<Int64Type>(&mut out, cells.iter().map(|c| c.and_then(|c| c.parse().ok())).collect(), true)?,
+                Kind::Whole | Kind::Long => {
+                    write::<Int64Type>(&mut out, cells.iter().map(|c| c.and_then(|c| c.parse().ok())).collect(), true)?
+                }
                 Kind::Number => write::<DoubleType>(&mut out, cells.iter().map(|c| c.and_then(|c| c.parse().ok())).collect(), true)?,
                 _ => write::<ByteArrayType>(&mut out, cells.iter().map(|c| c.map(Into::into)).collect(), true)?,
             }
