@@ -351,7 +351,7 @@ fn a_stopped_run_leaves_nothing() {
     let before = dir.names();
     let mut child = dir.command("--data many.csv --out out.csv").stderr(Stdio::piped()).spawn().unwrap();
     // The hidden file is there while rows are computed.
-    while dir.names() == before {
+    while !dir.names().iter().any(|name| name.contains(".partial-")) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
