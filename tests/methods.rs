@@ -253,9 +253,12 @@ fn combined_adapters_are_the_sum_of_their_products() {
     let head = |m: &DistilBert| m.classifier.weight.value().unwrap().to_f64().unwrap();
     let mean: Vec<f64> = head(&adapted(2, 0.1)).iter().zip(head(&adapted(3, -0.07))).map(|(a, b)| 0.2 * a + 0.8 * b).collect();
     assert!(far(&head(&combined(Combination::Cat).unwrap().1), &mean) < 1e-12);
-    for weights in [&[][..], &[0.0], &[1.0, -0.5], &[f64::NAN], &[1e308, 1e308]] {
+    let (none, out_of_range) = ("must be an adapter whose weight is above 0", "must be a number from 0 to 1000000");
+    for (weights, says) in
+        [(&[][..], none), (&[0.0], none), (&[1.0, -0.5], out_of_range), (&[f64::NAN], out_of_range), (&[1e308, 1e308], out_of_range)]
+    {
         let both = weights.iter().map(|&weight| (adapted(2, 0.1), weight)).collect();
-        assert!(combine(&mut fresh(), both, Combination::Cat).is_err_and(|e| e.to_string().contains("weight")), "{weights:?}");
+        assert!(combine(&mut fresh(), both, Combination::Cat).is_err_and(|e| e.to_string().contains(says)), "{weights:?}");
     }
     let mut other = fresh();
     Method::BitFit.apply(&mut other, 0).unwrap();

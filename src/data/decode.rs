@@ -4,7 +4,8 @@ use crate::{Error, Result};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use std::path::Path;
 
-/// The encoding with this name, unless it is one that no browser decodes (iso-2022-kr). WHATWG Encoding Standard, <https://encoding.spec.whatwg.org/#names-and-labels>.
+/// The encoding with this name, unless it is one that the standard does not decode, such as iso-2022-kr. WHATWG Encoding Standard,
+/// <https://encoding.spec.whatwg.org/#names-and-labels>.
 ///
 /// # Errors
 /// If no encoding has this name.

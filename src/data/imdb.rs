@@ -62,12 +62,12 @@ pub(super) fn read_archive(path: &Path, split: Split, emit: &mut dyn FnMut(Row))
         // The content of this entry, and the headers of the next one.
         left.set(entry.size().saturating_add(HEADERS));
         last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if is_of_another_class(&last, split) {
-            let problem =
-                "is of another class than neg and pos, and the classes of an archive are these two: unpack it, and give the folder";
-            return Err(Error::file(path, last, problem));
+        let Some((name, label)) = review(&last, split) else { continue };
+        let problem = "is of another class than neg and pos, and the classes of an archive are these two: unpack it, and give the folder";
+        let label = label.ok_or_else(|| Error::file(path, &last, problem))?;
+        if !entry.header().entry_type().is_file() {
+            continue;
         }
-        let Some((name, label)) = review(&last, split).filter(|_| entry.header().entry_type().is_file()) else { continue };
         let (text, lossy) = decode::lossily(read(entry).map_err(|e| damaged(&last, e))?, None);
         emit(Row { name, text, second: None, label: label.to_string(), lossy });
         found.insert(label);
@@ -126,14 +126,13 @@ fn classes(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
             found.push((class, label));
         }
     }
-    let is_review = |label: &str| LABELS.iter().find(|(class, _)| *class == label);
-    if LABELS.iter().all(|(class, _)| found.iter().any(|(_, label)| label == class))
-        && found.iter().all(|(_, label)| label == UNLABELLED || is_review(label).is_some())
-    {
-        found.retain(|(_, label)| label != UNLABELLED);
-        found.iter_mut().for_each(|(_, label)| *label = is_review(label).map_or_else(String::new, |(_, name)| name.to_string()));
+    let has = |class: &str| found.iter().any(|(_, label)| label == class);
+    let is_imdb =
+        LABELS.iter().all(|(class, _)| has(class)) && found.iter().all(|(_, class)| class == UNLABELLED || label(class).is_some());
+    if !is_imdb {
+        return Ok(found);
     }
-    Ok(found)
+    Ok(found.into_iter().filter_map(|(folder, class)| Some((folder, label(&class)?.to_string()))).collect())
 }
 
 /// The `.txt` files in a folder.
@@ -153,20 +152,17 @@ fn name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Name (from the split's folder on) and label of an archive's entry, if it is a review of `split`.
-fn review(path: &str, split: Split) -> Option<(String, &'static str)> {
+/// Name (from the split's folder on) and label of an archive's entry, if it is a text of `split`; no label, if its class is neither `neg` nor `pos`.
+fn review(path: &str, split: Split) -> Option<(String, Option<&'static str>)> {
     let mut parts = path.rsplitn(4, '/');
     let (file, class, folder) = (parts.next()?, parts.next()?, parts.next()?);
-    let (_, label) = LABELS.iter().find(|(name, _)| *name == class)?;
-    (folder == split.name() && is_text(file)).then(|| (format!("{folder}/{class}/{file}"), *label))
+    let is_review = folder == split.name() && is_text(file) && class != UNLABELLED && !class.starts_with('.');
+    is_review.then(|| (format!("{folder}/{class}/{file}"), label(class)))
 }
 
-/// Whether an archive's entry is a text of `split` whose class is neither `neg` nor `pos`.
-fn is_of_another_class(path: &str, split: Split) -> bool {
-    let mut parts = path.rsplitn(4, '/');
-    let (Some(file), Some(class), Some(folder)) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let is_known = class == UNLABELLED || LABELS.iter().any(|(name, _)| *name == class);
-    folder == split.name() && is_text(file) && !is_known && !class.starts_with('.')
+/// The label of IMDB's class with this folder.
+fn label(class: &str) -> Option<&'static str> {
+    LABELS.iter().find(|(folder, _)| *folder == class).map(|(_, label)| *label)
 }
 
 /// Whether this is the name of a text. macOS adds files that start with `._` to archives.

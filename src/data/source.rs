@@ -250,8 +250,9 @@ fn open(path: &Path) -> Result<Source> {
         let mut splits = Vec::new();
         for split in Split::ALL {
             for path in split.names().iter().map(|name| folder.join(name)) {
-                if splits.iter().all(|(found, _)| *found != split) && imdb::has_classes(&path)? {
+                if imdb::has_classes(&path)? {
                     splits.push((split, Place { kind: Kind::Folder, path }));
+                    break;
                 }
             }
         }

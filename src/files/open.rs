@@ -32,7 +32,7 @@ pub fn is_there(path: &Path) -> bool {
 /// If one is there; the message says what it is.
 pub fn check_no_pipe(path: &Path) -> Result<()> {
     match std::fs::metadata(path).map(|found| found.file_type()) {
-        Ok(kind) if ["a named pipe", "a socket"].contains(&name(kind)) => check(path, kind),
+        Ok(kind) if may_wait(kind) => check(path, kind),
         _ => Ok(()),
     }
 }
@@ -60,6 +60,18 @@ fn check(path: &Path, kind: FileType) -> Result<()> {
 /// What is no regular file, in words.
 fn name(kind: FileType) -> &'static str {
     if kind.is_dir() { "a directory" } else { special(kind) }
+}
+
+/// Whether it is a named pipe or a socket.
+#[cfg(unix)]
+fn may_wait(kind: FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    kind.is_fifo() || kind.is_socket()
+}
+
+#[cfg(not(unix))]
+fn may_wait(_: FileType) -> bool {
+    false
 }
 
 #[cfg(unix)]

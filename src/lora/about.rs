@@ -127,7 +127,7 @@ impl About {
         let now = BaseSettings::of(config);
         let Some(trained) = self.base_settings.filter(|trained| *trained != now) else { return Ok(()) };
         let problem = format!(
-            "it was trained with {} heads and {:e} in layer norms, and {} says {} and {:e}: give the base that it was trained on",
+            "it was trained with {} heads and the epsilon {:e} in layer norms, and {} says {} and {:e}: give the base that it was trained on",
             trained.n_heads,
             trained.layer_norm_eps,
             base.join("config.json").display(),

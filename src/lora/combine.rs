@@ -29,8 +29,9 @@ const WEIGHTS: RangeInclusive<f64> = 0.0..=1e6;
 /// configuration of the new terms, which have scale 1.
 ///
 /// # Errors
-/// If a weight is negative or above 10⁶, or none is above 0, if the models adapt different linears, trained something that is not a low-rank term or the head, or hold a number that is not finite, or if the ranks do
-/// not fit.
+/// - If a weight is negative or above 10⁶, or none is above 0.
+/// - If the models adapt different linears, trained something that is not a low-rank term or the head, or hold a number that is not finite.
+/// - If the ranks do not fit.
 pub fn combine(base: &mut DistilBert, mut adapted: Vec<(DistilBert, f64)>, how: Combination) -> Result<LoraConfig> {
     if let Some((_, weight)) = adapted.iter().find(|(_, weight)| !WEIGHTS.contains(weight)) {
         let (least, most) = (WEIGHTS.start(), WEIGHTS.end());

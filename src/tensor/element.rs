@@ -1,7 +1,7 @@
 //! The types of elements: [`DType`] as a value, and the Rust types behind it, with the traits that code on slices is generic over.
 //!
-//! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc`
-//! ([`Accum`]: `f32` or `f64`), because a sum of many bf16 numbers would lose most of its digits.
+//! A loop on the host reads and writes a [`Scalar`] type T: `f32`, `f64` or `bf16`. It computes in the accumulator type `T::Acc` ([`Accum`]: `f32` or `f64`),
+//! because a sum of many bf16 numbers would lose most of its digits.
 
 use super::special;
 use half::{bf16, f16};
@@ -54,23 +54,11 @@ impl fmt::Display for DType {
 
 /// Kernels read and write elements by address, and trust what a type says of itself. So no other crate can implement [`Element`].
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable {}
 }
 
 /// A Rust type that a tensor can contain: one for each [`DType`].
-pub trait Element:
-    sealed::Sealed
-    + Copy
-    + Default
-    + PartialEq
-    + Send
-    + Sync
-    + fmt::Debug
-    + 'static
-    + zerocopy::FromBytes
-    + zerocopy::IntoBytes
-    + zerocopy::Immutable
-{
+pub trait Element: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + fmt::Debug + 'static {
     /// Its data type.
     const DTYPE: DType;
 }
@@ -85,8 +73,8 @@ macro_rules! elements {
 }
 elements!(f32 F32, f64 F64, bf16 BF16, f16 F16, u32 U32);
 
-/// The borrowed elements of a matrix, as an input of a matrix product (`gemm/`, the next step of the reading order). The product reads each
-/// as the accumulator type `S`.
+/// The borrowed elements of a matrix, as an input of a matrix product (`gemm/`, the next step of the reading order). The product reads each as the accumulator
+/// type `S`.
 #[derive(Clone, Copy)]
 pub enum Elements<'a, S> {
     /// Elements of type `S`.

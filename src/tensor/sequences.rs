@@ -6,10 +6,9 @@
 //! offsets          [ 0,                   4,                 7,             12 ]  B + 1 = 4 numbers
 //! ```
 //!
-//! `[CLS]` and `[SEP]` are special tokens that the tokenizer puts first and last; the model's answer is computed from the row of `[CLS]`.
-//! What the model computes for the batch is one matrix `[T, D]`, a row for each token. Most of it works on each row alone. What mixes the
-//! rows of a text, or needs a row's place in its text, reads the offsets: attention, the classifier, dropout, and the embeddings of
-//! positions.
+//! `[CLS]` and `[SEP]` are special tokens that the tokenizer puts first and last; the model's answer is computed from the row of `[CLS]`. What the model
+//! computes for the batch is one matrix `[T, D]`, a row for each token. Most of it works on each row alone. What mixes the rows of a text, or needs a row's
+//! place in its text, reads the offsets: attention, the classifier, dropout, and the embeddings of positions.
 
 use crate::{Error, Result};
 use std::ops::Range;
@@ -33,8 +32,8 @@ impl PartialEq for Sequences {
 }
 
 impl Sequences {
-    /// Sequences of `lengths` tokens. `examples[b]` is the example number of sequence b. Training uses epoch · (size of the data set) +
-    /// index, so that it is unique in the run. Dropout draws its random numbers from it.
+    /// Sequences of `lengths` tokens. `examples[b]` is the example number of sequence b. Training uses epoch · (size of the data set) + index, so that it is
+    /// unique in the run. Dropout draws its random numbers from it.
     ///
     /// # Errors
     /// If the two lists differ in length, or a sequence is empty.
@@ -90,8 +89,7 @@ impl Sequences {
         &self.examples
     }
 
-    /// The same sequences, as pairs of texts: the last `lengths[b]` rows of sequence b are its second text, with the `[SEP]` at its end. 0:
-    /// a single text.
+    /// The same sequences, as pairs of texts: the last `lengths[b]` rows of sequence b are its second text, with the `[SEP]` at its end. 0: a single text.
     ///
     /// # Errors
     /// If there is not one number for each sequence, or one is larger than the sequence.

@@ -1,8 +1,7 @@
 //! The training loop: batch, forward, loss, backward, clip, update, report.
 //!
-//! An [`Observer`] receives the report of each step. `MicroBatch` has the loss and the logits of a micro-batch, for the report.
-//! `Unreported` is a step whose loss and norm are not read from the device yet. [`FrozenFeatures`] is the output of the frozen lowest
-//! layers, computed once.
+//! An [`Observer`] receives the report of each step. `MicroBatch` has the loss and the logits of a micro-batch, for the report. `Unreported` is a step whose
+//! loss and norm are not read from the device yet. [`FrozenFeatures`] is the output of the frozen lowest layers, computed once.
 //!
 //! [`Ranks`] are processes or threads that share the micro-batches of each step. A first reader takes the number of ranks as 1. `StepSum`
 //! then adds the gradients, and `told` and `all_agree`, which talk to the other ranks, change nothing.
@@ -23,12 +22,12 @@ use crate::{Error, Result};
 /// Largest number of steps of a GPU whose reports wait.
 const UNREPORTED: usize = 32;
 
-/// Trains `model` on `data` to the end of the recipe. A new `optimizer` starts at step 0; one that was restored goes on where it was.
-/// Returns whether the end was reached: an observer may stop a run.
+/// Trains `model` on `data` to the end of the recipe. A new `optimizer` starts at step 0; one that was restored goes on where it was. Returns whether the end
+/// was reached: an observer may stop a run.
 ///
 /// # Errors
-/// If a number of the recipe is out of its range, no finite gradient reaches a trained tensor in the first step, or the loss stops being
-/// finite. The model then still has its last good parameters.
+/// If a number of the recipe is out of its range, no finite gradient reaches a trained tensor in the first step, or the loss stops being finite. The model then
+/// still has its last good parameters.
 pub fn fit(model: &mut DistilBert, data: &Tokenized, recipe: &Recipe, optimizer: &mut AdamW, observer: &mut dyn Observer) -> Result<bool> {
     Training::new(model, data, recipe)?.run(model, optimizer, usize::MAX, observer)
 }
@@ -51,8 +50,7 @@ impl<'a> Training<'a> {
     /// Checks the recipe and prepares the run.
     ///
     /// # Errors
-    /// If a number of the recipe is out of its range, there is no data, or the recipe asks for [`FrozenFeatures`] and they cannot be
-    /// computed.
+    /// If a number of the recipe is out of its range, there is no data, or the recipe asks for [`FrozenFeatures`] and they cannot be computed.
     pub fn new(model: &DistilBert, data: &'a Tokenized, recipe: &'a Recipe) -> Result<Training<'a>> {
         Training::across(&OneRank, model, data, recipe)
     }
@@ -74,8 +72,8 @@ impl<'a> Training<'a> {
         Ok(Training { ranks, data, recipe, features, steps_per_epoch, total, warmup, loss })
     }
 
-    /// Trains from the step that the optimizer has reached until it has taken `until` steps, the recipe ends, or the observer stops it.
-    /// Returns whether the end of the recipe was reached. All steps are reported when this returns.
+    /// Trains from the step that the optimizer has reached until it has taken `until` steps, the recipe ends, or the observer stops it. Returns whether the end
+    /// of the recipe was reached. All steps are reported when this returns.
     ///
     /// # Errors
     /// Those of [`fit`]. Of several ranks, all then get an error.
@@ -140,8 +138,7 @@ impl<'a> Training<'a> {
         Ok(Unreported { step: t + 1, steps: self.total, epoch: epoch + 1, lr, parts, ranks, norm })
     }
 
-    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0. The sum of their losses is divided by
-    /// `divisor`.
+    /// Forward, loss and backward of a micro-batch: the sequences `micro` of step `t`, from 0. The sum of their losses is divided by `divisor`.
     fn micro_batch(&self, model: &DistilBert, micro: &[usize], divisor: f64, epoch: usize, t: usize) -> Result<(MicroBatch, Grads)> {
         let recipe = self.recipe;
         let rank = recipe.nested_rank.map(|most| 1 + Stream::new(recipe.seed, &format!("rank of step {t}")).below(most));

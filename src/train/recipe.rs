@@ -5,8 +5,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 
-/// How to train. Written to and read from JSON under these names. The last four are left out where they have their default, as in files of
-/// older versions.
+/// How to train. Written to and read from JSON under these names. The last four are left out where they have their default, as in files of older versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Passes over the data, at least 1.
@@ -30,12 +29,11 @@ pub struct Recipe {
     pub group_by_length: bool,
     /// Compute each layer a second time in backward, instead of keeping its activations: the same bits, more time, less memory.
     pub recompute: bool,
-    /// Compute the output of the trunk, the frozen layers below the first trained one, once instead of in every step. These layers are then
-    /// without dropout. See [`super::FrozenFeatures`].
+    /// Compute the output of the trunk, the frozen layers below the first trained one, once instead of in every step. These layers are then without dropout.
+    /// See [`super::FrozenFeatures`].
     pub cache_trunk: bool,
-    /// In each step, use only the first ranks of every low-rank term. Their number is drawn evenly from 1 to this. The first ranks then
-    /// work without the others. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn
-    /// ranks by default.
+    /// In each step, use only the first ranks of every low-rank term. Their number is drawn evenly from 1 to this. The first ranks then work without the
+    /// others. Valipour et al. 2022 (DyLoRA), <https://arxiv.org/abs/2210.07558>, algorithm 1, which updates all drawn ranks by default.
     pub nested_rank: Option<usize>,
     /// What the learning rate does after the warm-up.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -57,8 +55,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Default for Recipe {
-    /// The numbers of the LoRA study on IMDB that the program `lowrank` reproduces (`README.md`): 3 epochs, batches of 16, lr 3e-4. It does
-    /// not state decay, warm-up and clipping; these are our choice.
+    /// The numbers of the LoRA study on IMDB that the program `lowrank` reproduces (`README.md`): 3 epochs, batches of 16, lr 3e-4. It does not state decay,
+    /// warm-up and clipping; these are our choice.
     fn default() -> Recipe {
         Recipe {
             epochs: 3,
@@ -96,8 +94,7 @@ impl Recipe {
     /// Optimizer steps of a run over `n` sequences.
     ///
     /// # Errors
-    /// If `epochs` · `n` does not fit 31 bits: each sequence of each epoch has a 32-bit example number, and the optimizer counts steps in
-    /// an `i32`.
+    /// If `epochs` · `n` does not fit 31 bits: each sequence of each epoch has a 32-bit example number, and the optimizer counts steps in an `i32`.
     pub fn steps(&self, n: usize) -> Result<usize> {
         let most = (i32::MAX - 1) as usize / n.max(1);
         if self.epochs > most {

@@ -4,7 +4,7 @@
 use super::notes::warning;
 use lowrank::data::hash_file;
 use lowrank::files::{is_there, read_bytes, write_file};
-use lowrank::lora::About;
+use lowrank::lora::{About, BaseSettings};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES, fingerprint, in_head};
 use lowrank::tensor::safetensors::SafeTensors;
 use lowrank::text::hex;
@@ -110,19 +110,16 @@ pub fn check_side_files(folder: &Path, before: &str) -> Result<()> {
     }
 }
 
-/// What a training run depends on and the hash of the base does not show: names and values.
+/// What a training run depends on and the hash of the base does not show, by name.
 ///
 /// # Errors
 /// If a weight cannot be read.
-pub fn beside_the_hash(model: &DistilBert) -> Result<Vec<(&'static str, Value)>> {
+pub fn unhashed_settings(model: &DistilBert) -> Result<Vec<(String, Value)>> {
     let config = &model.config;
-    let mut all = vec![
-        ("n_heads", json!(config.n_heads)),
-        ("layer_norm_eps", json!(config.layer_norm_eps)),
-        ("dropouts", json!([config.attention_dropout, config.dropout, config.seq_classif_dropout])),
-    ];
-    all.extend(frozen_head(model)?.map(|hash| ("head", json!(hash))));
-    Ok(all)
+    let Value::Object(all) = json!(BaseSettings::of(config)) else { return Ok(Vec::new()) };
+    let dropouts = json!([config.attention_dropout, config.dropout, config.seq_classif_dropout]);
+    let head = frozen_head(model)?.map(|hash| ("head".to_string(), json!(hash)));
+    Ok(all.into_iter().chain([("dropouts".to_string(), dropouts)]).chain(head).collect())
 }
 
 /// SHA-256 of the weights of the head that do not train; `None` if all do.

@@ -1,7 +1,7 @@
 //! `lowrank gradcheck` and `compare`.
 
 use super::base::checked;
-use super::common::{Checkpoint, ComputeType, Outcome, count, say, say_json, though_closed, user_cache};
+use super::common::{Checkpoint, ComputeType, Outcome, count, ignore_closed, say, say_json, user_cache};
 use super::device::DeviceArgs;
 use super::golden::{Comparison, compare};
 use clap::Args;
@@ -44,7 +44,7 @@ impl Gradcheck {
             if self.plant_bug.is_some() {
                 for (bug, caught, planted) in suite.plant_bugs(self.cases.div_ceil(4), self.seed)? {
                     failed += usize::from(caught != planted);
-                    though_closed(say(format!("{:<14} {:<8} {caught} of {planted} caught", suite.op, format!("{bug:?}"))))?;
+                    ignore_closed(say(format!("{:<14} {:<8} {caught} of {planted} caught", suite.op, format!("{bug:?}"))))?;
                 }
                 continue;
             }
@@ -52,7 +52,7 @@ impl Gradcheck {
             let passed = worst.found.error <= suite.tolerance;
             failed += usize::from(!passed);
             let verdict = if passed { "ok" } else { "WRONG" };
-            though_closed(say(format!(
+            ignore_closed(say(format!(
                 "{:<14} {verdict:<5} worst {:.1e} of {:.0e} in {} checks\n               numeric {:+.12e}, backward {:+.12e}; {}",
                 suite.op, worst.found.error, suite.tolerance, worst.checks, worst.found.numeric, worst.found.backward, worst.place
             )))?;
@@ -86,7 +86,7 @@ impl Compare {
         checked(&self.model.path, user_cache().as_deref())?;
         let found = compare(&self.model.path, &self.reference, self.dtype.into(), &|model| self.device.place(model).map(|_| ()))?;
         let first = found.iter().find(|c| !c.passed());
-        though_closed(self.print(&found, first))?;
+        ignore_closed(self.print(&found, first))?;
         Ok(if first.is_none() { Outcome::Done } else { Outcome::Failed })
     }
 

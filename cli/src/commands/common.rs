@@ -244,8 +244,8 @@ pub fn is_closed(e: &Error) -> bool {
     matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// What was printed by a check, whose exit status counts although nobody reads its lines.
-pub fn though_closed(printed: Result<()>) -> Result<()> {
+/// The result of printing the lines of a check. A closed standard output is no error: the exit status counts although nobody reads the lines.
+pub fn ignore_closed(printed: Result<()>) -> Result<()> {
     printed.or_else(|e| if is_closed(&e) { Ok(()) } else { Err(e) })
 }
 

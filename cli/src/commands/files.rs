@@ -5,11 +5,11 @@ use super::output::{Input, Output};
 use crate::folder::write_directory;
 use clap::{Args, ValueEnum};
 use lowrank::data::WordPiece;
-use lowrank::files::copy_file;
+use lowrank::files::{copy_file, is_there};
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Config, DistilBert, TOKENIZER_FILES, in_head};
-use lowrank::tensor::DType;
 use lowrank::tensor::safetensors::{self, SafeTensors};
+use lowrank::tensor::{DType, Shape};
 use lowrank::text::thousands;
 use lowrank::{Error, Result};
 use serde_json::json;
@@ -93,7 +93,7 @@ fn write_tokenizer(from: &Path, wordpiece: &WordPiece, directory: &Path) -> Resu
     let folder = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new("")) };
     for name in TOKENIZER_FILES {
         // If `from` is a file, it is the only vocabulary that is copied.
-        if folder.join(name).is_file() && (from.is_dir() || !VOCABULARIES.contains(&name)) {
+        if is_there(&folder.join(name)) && (from.is_dir() || !VOCABULARIES.contains(&name)) {
             copy(&folder.join(name), name)?;
         }
     }
@@ -159,11 +159,8 @@ impl Inspect {
         let tensors: Vec<_> = file.names().filter_map(|name| Some((name, file.info(name)?))).collect();
         let bytes: usize = tensors.iter().map(|(_, i)| i.bytes.len()).sum();
         // A shape of a type that is not known here may say anything.
-        let count = |shape: &[usize]| shape.iter().try_fold(1_u128, |all, &n| all.checked_mul(n as u128));
-        let numbers = tensors.iter().try_fold(0, |all: u128, (_, i)| all.checked_add(count(&i.shape)?));
-        let numbers = numbers
-            .and_then(|n| u64::try_from(n).ok())
-            .ok_or_else(|| Error::file(file.path(), "shapes", "have more numbers than can be"))?;
+        let numbers = tensors.iter().try_fold(0_usize, |all, (_, i)| all.checked_add(Shape::from(&i.shape).checked_len()?));
+        let numbers = numbers.ok_or_else(|| Error::file(file.path(), "shapes", "have more numbers than can be"))?;
         if self.json {
             let list: Vec<_> =
                 tensors.iter().map(|(n, i)| json!({ "name": n, "dtype": i.dtype, "shape": i.shape, "bytes": i.bytes.len() })).collect();
@@ -175,7 +172,7 @@ impl Inspect {
         for (name, info) in &tensors {
             say(format!("  {:<5} {:<14} {:>12} bytes  {name}", info.dtype, format!("{:?}", info.shape), thousands(info.bytes.len())))?;
         }
-        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers as usize), thousands(bytes)))
+        say(format!("{} tensors, {} numbers, {} bytes", tensors.len(), thousands(numbers), thousands(bytes)))
     }
 }
 

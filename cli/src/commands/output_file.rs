@@ -3,10 +3,9 @@
 use super::output::{Input, check_apart};
 use super::ranks::is_first;
 use crate::folder::{Lock, followed, lock};
-use lowrank::files::{parent, write_with};
+use lowrank::files::{parent, write_file, write_with};
 use lowrank::{Error, Result};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The place of a file that is to be written. No other process of lowrank writes there meanwhile.
@@ -45,7 +44,7 @@ impl OutputFile {
     /// # Errors
     /// If it cannot be written. The old content is then still there.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
-        self.write_with(|mut file| file.write_all(bytes).map(Some).map_err(|e| Error::io(&self.given, e))).map(drop)
+        write_file(&self.place, bytes)
     }
 
     /// Replaces the file by what `fill` writes, unless `fill` returns `None`.

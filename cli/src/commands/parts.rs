@@ -181,11 +181,16 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The test texts as strings, those of the tokens `test`. The two texts of a pair are joined by an empty line.
-    ///
-    /// # Errors
-    /// As [`Reader::train_and_test`], or if the file has other texts than when the tokens were made.
-    pub fn texts(&self, train: &Tokenized, test: &Tokenized) -> Result<Vec<String>> {
+    /// The test texts as strings, those of the tokens `test`, for the report of a run that is over. The two texts of a pair are joined by an empty line. Data that
+    /// cannot be read any more, or were changed, do not lose the run: then there is a warning and no text.
+    pub fn texts(&self, train: &Tokenized, test: &Tokenized) -> Vec<String> {
+        self.same_texts(train, test).unwrap_or_else(|e| {
+            warning!("the report shows no texts: {e}");
+            Vec::new()
+        })
+    }
+
+    fn same_texts(&self, train: &Tokenized, test: &Tokenized) -> Result<Vec<String>> {
         let (path, split) = &self.test;
         let data = self.select_test(self.args.source.load(path, *split, &self.as_in(train))?, |text| text_key(text))?;
         if data.keys() != test.keys {

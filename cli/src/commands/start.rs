@@ -6,6 +6,7 @@ use super::head::{BaseModel, Opened};
 use super::method::MethodArgs;
 use super::notes::{note, warning};
 use lowrank::cut::Cut;
+use lowrank::files::is_there;
 use lowrank::lora::{About, Method, adapter};
 use lowrank::nn::{Architecture, DistilBert, Head, LoadOptions, LoadReport};
 use lowrank::{Error, Result};
@@ -25,7 +26,7 @@ pub enum Start {
 /// If the adapter cannot be read, or the arguments give another method.
 pub fn method(init_from: Option<&Path>, what: &MethodArgs, architecture: Architecture, seed: u64) -> Result<Method> {
     let Some(directory) = init_from else { return Ok(what.method(architecture, seed)) };
-    if !directory.join("adapter_config.json").exists() {
+    if !is_there(&directory.join("adapter_config.json")) {
         let problem = "has no adapter_config.json, so it is no adapter; a whole checkpoint is given with --model";
         return Err(Error::file(directory, "--init-from", problem));
     }

@@ -238,11 +238,7 @@ impl StudyArgs {
         let provenance = &Provenance::new(command, self.given(study.hashes), &all, results)?;
         let (evidence, changes) = study.evidence(&all, results, self.claims)?;
         let judged = if self.claims { claims(&evidence) } else { Vec::new() };
-        // The rows are finished: data that cannot be read any more do not lose the report.
-        let texts = reader.texts(study.train, study.test).unwrap_or_else(|e| {
-            warning!("the report shows no texts: {e}");
-            Vec::new()
-        });
+        let texts = reader.texts(study.train, study.test);
         let findings = Findings {
             rows: table,
             results,

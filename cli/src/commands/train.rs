@@ -1,12 +1,12 @@
 //! `lowrank train`: fine-tunes a checkpoint on labelled texts.
 
-use super::base::{beside_the_hash, check_side_files, checked, side_files};
+use super::base::{check_side_files, checked, side_files, unhashed_settings};
 use super::common::{Outcome, count, length, say, say_json};
 use super::figures::{AllFigures, outputs};
 use super::head::{BaseModel, tell_model};
 use super::held_out::HeldOutArgs;
 use super::method::MethodArgs;
-use super::notes::{note, warning};
+use super::notes::note;
 use super::output::{Input, Output};
 use super::parts::{Reader, digest};
 use super::progress::StepProgress;
@@ -114,7 +114,7 @@ impl Train {
         if let Some(patience) = selection.patience {
             settings["patience"] = json!(patience);
         }
-        for (name, value) in beside_the_hash(model)? {
+        for (name, value) in unhashed_settings(model)? {
             settings[name] = value;
         }
         if let Some(directory) = &self.init_from {
@@ -287,14 +287,7 @@ impl Train {
 
     fn save(&self, run: &Finished, about: &About, reader: &Reader, (summary, table): (&Value, Option<&[u8]>)) -> Result<()> {
         let pretty = serde_json::to_string_pretty(summary).map_err(|e| Error::invalid(format!("summary.json: {e}")))?;
-        // The run is over: texts that cannot be read any more do not lose it.
-        let texts = || {
-            reader.texts(&run.texts.train, &run.texts.test).unwrap_or_else(|e| {
-                warning!("the report shows no texts: {e}");
-                Vec::new()
-            })
-        };
-        let page = (!self.no_report).then(|| page(run, &texts()));
+        let page = (!self.no_report).then(|| page(run, &reader.texts(&run.texts.train, &run.texts.test)));
         folder::write_directory(&self.output.out, |directory| {
             adapter::save_trained(run.model, run.method, &self.args.model.path, &self.args.model.name, &about.labels, directory)?;
             about.write(directory)?;

@@ -75,7 +75,7 @@ async fn fixed(state: &Arc<State>, path: &str) -> Result<Reply, Refusal> {
         "/openapi.json" => Ok(of(include_str!("openapi.json"), "application/json")),
         "/api/step" => insight::step(state).await,
         _ => match &state.options.watch {
-            Some(folder) => as_json(&watch::look_apart(folder, &state.watching).await?),
+            Some(folder) => as_json(&watch::look_on_thread(folder, &state.watching).await?),
             None => Err(Refusal::new(StatusCode::NOT_FOUND, "no run is watched: start the server with --watch OUT")),
         },
     }

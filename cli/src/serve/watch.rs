@@ -35,7 +35,7 @@ pub struct Run {
 ///
 /// # Errors
 /// If the thread fails.
-pub async fn look_apart(folder: &Path, turn: &Mutex<()>) -> Result<Run, Refusal> {
+pub async fn look_on_thread(folder: &Path, turn: &Mutex<()>) -> Result<Run, Refusal> {
     let (folder, _one) = (folder.to_path_buf(), turn.lock().await);
     let failed = |e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the run cannot be read: {e}"));
     tokio::task::spawn_blocking(move || look(&folder)).await.map_err(failed)

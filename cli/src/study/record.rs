@@ -26,7 +26,7 @@ pub(super) struct TrainingRecord {
 }
 
 /// Steps that one machine took with one program. Another instruction set or program may round otherwise.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Part {
     /// Its first step, counted from 0.
     from: usize,
@@ -38,17 +38,19 @@ struct Part {
 impl TrainingRecord {
     /// Records that `machine` takes the steps from `step` on. Returns what to tell if another machine or program took those before.
     pub fn go_on(&mut self, step: usize, machine: &str) -> Option<String> {
-        let part = Part { from: step, machine: machine.to_string(), program: format!("lowrank {VERSION}, commit {COMMIT}") };
-        let before = self.parts.last().map(|last| (last.machine.clone(), last.program.clone()));
-        if before.as_ref() == Some(&(part.machine.clone(), part.program.clone())) {
+        let program = format!("lowrank {VERSION}, commit {COMMIT}");
+        let before = self.parts.last();
+        if before.is_some_and(|before| before.machine == machine && before.program == program) {
             return None;
         }
-        self.parts.push(part);
-        let (then, program) = before?;
-        let (now, new) = (machine, &self.parts[self.parts.len() - 1].program);
-        Some(format!(
-            "{step} steps were taken on {then} by {program}, and the rest are on {now} by {new}: the numbers may differ from those of a run in one piece"
-        ))
+        let told = before.map(|before| {
+            let (then, old) = (&before.machine, &before.program);
+            format!(
+                "{step} steps were taken on {then} by {old}, and the rest are on {machine} by {program}: the numbers may differ from those of a run in one piece"
+            )
+        });
+        self.parts.push(Part { from: step, machine: machine.to_string(), program });
+        told
     }
 
     /// The machine of all steps. If there were several, or several programs, each with its first step.

@@ -75,8 +75,8 @@ pub(super) fn walk(path: &Path, encoding: Option<&str>, style: Style, emit: &mut
         }
     }
     // Where a quote is never closed, the last row has the rest of the file: its line breaks, or an end without one.
-    let may_be_open = breaks.borrow().ends_in_line;
-    if let Some((start, line, _)) = last.filter(|(.., has_breaks)| style.quoting && (*has_breaks || may_be_open))
+    let ends_in_line = breaks.borrow().ends_in_line;
+    if let Some((start, line, _)) = last.filter(|(.., has_breaks)| style.quoting && (*has_breaks || ends_in_line))
         && ends_in_quote(path, encoding, start, style.delimiter)?
     {
         return Err(Error::file(path, format_args!("line {line}"), "a quoted field is never closed"));
@@ -142,6 +142,7 @@ impl Read for Counted {
         breaks.ends_in_line = out[..read].last().map_or(breaks.ends_in_line, |byte| !matches!(byte, b'\r' | b'\n'));
         self.at += read as u64;
         let row = breaks.row;
+        // The first line goes on beyond the limit.
         if row == 0 && self.at > LONGEST_HEADER && breaks.ahead.front().is_none_or(|(at, _)| *at > LONGEST_HEADER) {
             let problem = format!("has more than {LONGEST_HEADER} bytes, the limit: the first line must have the names of the columns");
             return Err(io::Error::other(Error::file(&self.path, "header", problem)));

@@ -158,6 +158,8 @@ fn a_row_without_end_is_refused_with_its_line() {
         let words = format!("{name}: line {line}: the row that begins here has more than 64 MiB, the limit");
         assert!(message.contains(&words), "{message}");
     }
+    let message = bomb("header.csv.gz", "", b'a');
+    assert!(message.contains("header.csv.gz: header: has more than 1048576 bytes, the limit"), "{message}");
 }
 
 #[test]

@@ -76,8 +76,10 @@ impl<'a> Texts<'a> {
         for group in &self.groups {
             let (mut by_class, mut index): (Vec<Vec<Seen>>, HashMap<Option<usize>, usize>) = (Vec::new(), HashMap::new());
             for seen in group.iter().filter(|seen| seen.part == part) {
-                let place = *index.entry(seen.class).or_insert(by_class.len());
-                by_class.resize_with(by_class.len().max(place + 1), Vec::new);
+                let place = *index.entry(seen.class).or_insert_with(|| {
+                    by_class.push(Vec::new());
+                    by_class.len() - 1
+                });
                 by_class[place].push(*seen);
             }
             for rows in by_class.iter().filter(|rows| rows.len() > 1) {

@@ -9,7 +9,7 @@ use crate::tensor::{DType, Scalar};
 use std::arch::x86_64::*;
 
 /// Elements of 32 bits in a register.
-pub(super) const LANES: usize = 8;
+const LANES: usize = 8;
 
 /// `to = start + Σₚ a[·, p] b[p, ·]` in f32.
 ///

@@ -1,10 +1,10 @@
 //! C = A·B for matrices in any layout, and sums of such products. `naive.rs` has the loops that define it; the rest makes them fast.
 //!
-//! The method is that of Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication",
-//! <https://doi.org/10.1145/1356052.1356053>: each level of cache keeps a block that is used many times before the next one is needed.
+//! The method is that of Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>: each level
+//! of cache keeps a block that is used many times before the next one is needed.
 //!
-//! Two words first. The *micro-kernel* is the innermost function: it computes MR rows and NR columns of C in registers. *Packing* copies a
-//! matrix into the order in which the micro-kernel reads it. MC, NC and KC are sizes of larger blocks (`blocking.rs`).
+//! Two words first. The *micro-kernel* is the innermost function: it computes MR rows and NR columns of C in registers. *Packing* copies a matrix into the
+//! order in which the micro-kernel reads it. MC, NC and KC are sizes of larger blocks (`blocking.rs`).
 //!
 //! ```text
 //!                             n
@@ -27,28 +27,24 @@
 //!        micro-kernel: for p in k0..k0 + KC       one row of the strip times MR elements of A
 //! ```
 //!
-//! In the example n is 3072 and the second-level cache has 512 KiB: the tile of C takes 258 KB of it, and the block of A 147 KB. NC follows
-//! the size of this cache, the sizes of C and the number of threads, and MR and NR depend on n; KC is fixed for each instruction set,
-//! because sums depend on it.
+//! In the example n is 3072 and the second-level cache has 512 KiB: the tile of C takes 258 KB of it, and the block of A 147 KB. NC follows the size of this
+//! cache, the sizes of C and the number of threads, and MR and NR depend on n; KC is fixed for each instruction set, because sums depend on it.
 //!
-//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops), `avx2.rs` and `avx512.rs` (intrinsics). In Goto's
-//! method the loop over k0 is outside the loop over i0. Here it is inside, as loop 3, so that each task computes all of its tile of C, and
-//! tasks run in parallel.
-//! - **B is packed** as a whole before loop 5, into strips of NR columns ([`Packed`], `pack.rs`). The micro-kernel then reads a strip from
-//!   start to end. The last strip is padded with zeros.
-//! - **A is not copied** if the micro-kernel can read it where it is; the cache alone then holds the block of loop 3. Loop 3 copies a block
-//!   (`panels.rs`) in three cases. (1) Elements of bf16 must be widened. (2) The processor multiplies bf16 in pairs of neighbours, and A is
-//!   column-major or its inner size is odd. (3) A is column-major and the tile of C has at least 128 columns.
-//! - **A short A** (at most 48 rows, fewer than B has columns) changes roles with B: Cᵀ = Bᵀ·Aᵀ, so that the small matrix is the packed
-//!   one.
+//! Loops 5 to 1 are in `loops.rs`, the micro-kernel is in `micro.rs` (plain loops), `avx2.rs` and `avx512.rs` (intrinsics). In Goto's method the loop over k0
+//! is outside the loop over i0. Here it is inside, as loop 3, so that each task computes all of its tile of C, and tasks run in parallel.
+//! - **B is packed** as a whole before loop 5, into strips of NR columns ([`Packed`], `pack.rs`). The micro-kernel then reads a strip from start to end. The
+//!   last strip is padded with zeros.
+//! - **A is not copied** if the micro-kernel can read it where it is; the cache alone then holds the block of loop 3. Loop 3 copies a block (`panels.rs`) in
+//!   three cases. (1) Elements of bf16 must be widened. (2) The processor multiplies bf16 in pairs of neighbours, and A is column-major or its inner size is
+//!   odd. (3) A is column-major and the tile of C has at least 128 columns.
+//! - **A short A** (at most 48 rows, fewer than B has columns) changes roles with B: Cᵀ = Bᵀ·Aᵀ, so that the small matrix is the packed one.
 //!
-//! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on the number of
-//! other rows of A or their values.
+//! Each element of C is summed over the inner index in a fixed order. It depends neither on the number of threads nor on the number of other rows of A or their
+//! values.
 //!
-//! The types, in the order of use: [`Mat`] is a matrix over a borrowed slice, with strides. [`Elements`] is that slice: of the accumulator
-//! type S, or of bf16. [`Init`] is the value to which products are added. [`Packed`] is B in strips, for callers that use one B for several
-//! products. [`Isa`] is an instruction set of the processor. An `Operand` (`micro.rs`) is what the micro-kernel multiplies: elements of
-//! type S, or pairs of bf16.
+//! The types, in the order of use: [`Mat`] is a matrix over a borrowed slice, with strides. [`Elements`] is that slice: of the accumulator type S, or of bf16.
+//! [`Init`] is the value to which products are added. [`Packed`] is B in strips, for callers that use one B for several products. [`Isa`] is an instruction set
+//! of the processor. An `Operand` (`micro.rs`) is what the micro-kernel multiplies: elements of type S, or pairs of bf16.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -104,8 +100,7 @@ pub fn gemm_packed<S: Accum, C: Scalar<Acc = S>>(a: Mat<S>, b: &Packed<S>, c: &m
     loops::run(&[(a, b)], Init::of(accumulate), c, [ldc, 1], false);
 }
 
-/// C = init + Σ A·B over pairs (A, B), rounded once to C's type. Every A has C's rows, every B has C's columns. Without pairs, C stays as
-/// it is.
+/// C = init + Σ A·B over pairs (A, B), rounded once to C's type. Every A has C's rows, every B has C's columns. Without pairs, C stays as it is.
 ///
 /// Uses all threads. On processors that multiply bf16, the product of two bf16 matrices adds pairs of neighbouring inner indices in f32.
 ///

@@ -4,7 +4,7 @@ use super::header::{self, TensorInfo};
 use super::little_endian;
 use super::pickle::pickle;
 use crate::error::nearest;
-use crate::files::{Unique, open_file, read_text};
+use crate::files::{Unique, is_there, open_file, read_text};
 use crate::tensor::{DType, MappedFile, Shape, Tensor, alloc, dispatch_any};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -36,9 +36,9 @@ impl SafeTensors {
             return SafeTensors::open_all(path, &[path.to_path_buf()]);
         }
         let (single, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
-        if single.exists() {
+        if is_there(&single) {
             SafeTensors::open_all(&single, std::slice::from_ref(&single))
-        } else if index.exists() {
+        } else if is_there(&index) {
             SafeTensors::open_sharded(path, &index)
         } else {
             let problem = "holds neither model.safetensors nor model.safetensors.index.json: give the directory of a checkpoint";
